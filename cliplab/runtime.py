@@ -1,0 +1,238 @@
+"""What every part needs from the machine: places, seeds, device, versions, files that are whole.
+
+Only the standard library is imported here, so that `import cliplab.runtime` costs nothing.
+"""
+
+import difflib
+import errno
+import hashlib
+import json
+import math
+import numbers
+import os
+import platform
+import random
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_MAX_SEED = 2**32 - 1  # numpy's limit; python and torch take more
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some space and run again",
+    errno.EDQUOT: "your disk quota is used up; free some space and run again",
+    errno.EACCES: "no permission to write there; choose another folder or change its permissions",
+    errno.EPERM: "no permission to write there; choose another folder or change its permissions",
+    errno.EROFS: "that file system is read-only; choose another folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a part of the path is a file, not a folder; choose another folder",
+    errno.EISDIR: "the path is a folder; give a file name",
+}
+
+
+# ---- places --------------------------------------------------------------------------------
+
+
+def data_dir() -> Path:
+    """Folder of checkpoints, prompts and photos: $CLIPLAB_DATA, else `data` beside the package."""
+    chosen = os.environ.get("CLIPLAB_DATA", "")
+    return Path(chosen).expanduser() if chosen else Path(__file__).resolve().parent.parent / "data"
+
+
+def checkpoint_dir(name: str) -> Path:
+    """Folder of the shipped checkpoint `name`, whether it exists or not (a recipe creates it)."""
+    return data_dir() / "checkpoints" / name
+
+
+# ---- seeds, device, versions ---------------------------------------------------------------
+
+
+def seed_all(seed: int) -> None:
+    """Seed python's, numpy's and torch's (every device) global generators; 0 <= seed < 2**32."""
+    if not 0 <= seed <= _MAX_SEED:
+        raise ValueError(f"seed: got {seed}; expected a whole number from 0 to {_MAX_SEED}")
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries that we call still draw from the global state
+    torch.manual_seed(seed)
+
+
+def pick_device(spec: str = "auto") -> "torch.device":
+    """Torch device for "cpu", "cuda", "cuda:1", "mps" or "auto" (the best that is present).
+
+    Raises:
+        ValueError: for an unknown name, or a device that this machine or this torch lacks.
+    """
+    import torch
+
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if spec == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
+    kind, _, index = spec.partition(":")
+    if kind not in has or (index and not index.isdigit()):
+        raise ValueError(unknown_name("device", spec, ["auto", *has]))
+    present = [name for name, found in has.items() if found]
+    if not has[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
+        raise ValueError(
+            f"device {spec!r} is absent here (present: {', '.join(present)}); "
+            'use "auto", or install a torch build that supports it'
+        )
+    return torch.device(spec)
+
+
+def versions() -> str:
+    """One line to print at the top of a notebook: python, torch, cliplab and the device."""
+    import torch
+
+    import cliplab
+
+    return (
+        f"python {platform.python_version()}, torch {torch.__version__}, "
+        f"cliplab {cliplab.__version__}, device {pick_device().type}"
+    )
+
+
+def is_offline(offline: bool | None = None) -> bool:
+    """Whether the network is off limits: `offline`, else $CLIPLAB_OFFLINE or $HF_HUB_OFFLINE."""
+    if offline is not None:
+        return offline
+    for variable in ("CLIPLAB_OFFLINE", "HF_HUB_OFFLINE"):
+        value = os.environ.get(variable, "").strip().lower()
+        if value not in _TRUE + _FALSE:
+            raise ValueError(f"${variable}: got {value!r}; expected 1 or 0")
+        if value in _TRUE:
+            return True
+    return False
+
+
+# ---- names ---------------------------------------------------------------------------------
+
+
+def nearest(name: str, options: Iterable[str], n: int = 3) -> list[str]:
+    """The at most `n` options most like `name`, best first, whatever their case; [] if none is."""
+    by_folded: dict[str, str] = {}
+    for option in options:
+        by_folded.setdefault(option.casefold(), option)
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=n, cutoff=0.5)
+    return [by_folded[folded] for folded in close]
+
+
+def unknown_name(kind: str, name: str, options: Iterable[str]) -> str:
+    """Message for a name that is not among `options`: the nearest ones, then all of them."""
+    valid = list(options)
+    close = nearest(name, valid)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"unknown {kind} {name!r}; {hint}valid: {', '.join(valid)}"
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` and rename it to `path` only when the block succeeds.
+
+    Whatever interrupts the block (Ctrl-C, a full disk, an error in the caller) leaves no trace
+    and an older `path` as it was. Text ("w") is UTF-8 with \\n on every platform. Missing
+    parent folders are created.
+
+    Raises:
+        OSError: of the kind the system reported, with what to do about it.
+    """
+    if mode not in ("w", "wb"):
+        raise ValueError(f"mode: got {mode!r}; expected 'w' (text) or 'wb' (bytes)")
+    path = Path(path)
+    # Beside the target, because a rename is atomic only within one file system; not tempfile's
+    # mkstemp, whose files nobody but the owner can read.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    text = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, mode.replace("w", "x"), **text) as file:
+            yield file
+            if not file.closed:
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut can leave an empty file after the rename
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno not in _REMEDIES or not _is_ours(error, path, partial):
+            raise
+        raise OSError(error.errno, f"cannot write {path}: {_REMEDIES[error.errno]}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _is_ours(error: OSError, path: Path, partial: Path) -> bool:
+    """Whether the error is about the file being written, not another that the block touched."""
+    if error.filename is None:  # a failed write or flush carries no name
+        return True
+    return Path(os.fsdecode(error.filename)) in (path, partial, *path.parents)
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write `obj` as UTF-8 JSON, atomically: readable Chinese, indent 1, a newline at the end.
+
+    Raises:
+        ValueError: for NaN and infinity, which JSON does not have.
+    """
+    try:
+        text = json.dumps(obj, ensure_ascii=False, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not written, {error}; use finite plain Python values") from error
+    with atomic_write(path, "w") as file:
+        file.write(text + "\n")
+
+
+def sha256(path: str | Path) -> str:
+    """Hex SHA-256 of the file at `path`, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_results(results: Mapping[str, Any], path: str | Path) -> None:
+    """Write a notebook's `results` as JSON to `path`; an empty path checks them and writes nothing.
+
+    Args:
+        results: nested dicts with text keys, lists, text, booleans and finite numbers (numpy's
+            scalar numbers too).
+
+    Raises:
+        ValueError: naming the entry that is something else, or is NaN or infinite.
+    """
+    plain = _plain(results, "results")
+    if not isinstance(plain, dict):
+        raise ValueError(f"results: got {type(results).__name__}; expected a dict")
+    if str(path):
+        write_json(path, plain)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` in JSON's own types; `where` is its place in the results, for the message."""
+    if isinstance(value, str | bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{where} is {float(value)}; expected a finite number: mend or drop it"
+            )
+        return float(value)
+    if isinstance(value, Mapping):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(f"{where} has the key {odd[0]!r}; expected text: use str(key)")
+        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    raise ValueError(
+        f"{where} is a {type(value).__name__}; expected numbers, text, lists or dicts: "
+        "use .item() or .tolist()"
+    )
