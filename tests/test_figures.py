@@ -1,0 +1,177 @@
+"""Figures: what is drawn is what was given, on a fixed scale, with Chinese glyphs."""
+
+import logging
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib import font_manager
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from cliplab import figures
+from cliplab.runtime import data_dir
+
+SEED_LABELS = ("站立的羊", "进食的羊", "躺着的羊", "喝水的羊", "吃饭的羊")
+
+
+@pytest.fixture
+def ax():
+    with mpl.rc_context():
+        figures.use_style()
+        fig, axes = plt.subplots()
+        yield axes
+        plt.close(fig)
+
+
+def printed(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def test_import_alone_changes_no_setting() -> None:
+    with mpl.rc_context(rc=mpl.rcParamsDefault):
+        before = dict(mpl.rcParams)
+        figures.cjk_font()
+        assert dict(mpl.rcParams) == before
+        figures.use_style()
+        assert mpl.rcParams["font.family"][0] == "DejaVu Sans"
+        assert mpl.rcParams["figure.dpi"] == 110
+
+
+def test_shipped_font_holds_the_chinese_we_print_and_is_small() -> None:
+    path = data_dir() / "fonts" / figures.SHIPPED_FONT
+    glyphs = font_manager.get_font(str(path)).get_charmap()
+    missing = {c for c in "".join(SEED_LABELS) + "，。、：？！（）" if ord(c) not in glyphs}
+    assert not missing
+    assert path.stat().st_size < 1_600_000
+    assert (path.parent / "OFL.txt").read_text("utf-8").count("SIL OPEN FONT LICENSE") == 1
+
+
+def test_chinese_title_is_drawn_without_a_complaint(ax, caplog, recwarn) -> None:
+    ax.set_title("躺着的羊 lying sheep")
+    ax.set_xlabel(SEED_LABELS[0])
+    with caplog.at_level(logging.WARNING):
+        ax.figure.canvas.draw()
+    complaints = [str(w.message) for w in recwarn] + [r.message for r in caplog.records]
+    assert not [c for c in complaints if "Glyph" in c or "findfont" in c]
+
+
+def test_shipped_font_comes_before_an_installed_one() -> None:
+    assert figures.cjk_fonts()[0] == "Noto Sans SC cliplab" == figures.cjk_font()
+
+
+def test_without_any_chinese_font_the_doctor_is_told_none(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
+    monkeypatch.setattr(figures, "INSTALLED_FONTS", ())
+    assert figures.cjk_font() is None
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.as_tensor, list])
+def test_similarity_keeps_values_and_scale(ax, make) -> None:
+    values = [[0.5, -0.25, 0.125], [0.0, 1.0, -1.0]]
+    drawn = figures.plot_similarity(ax, make(values), ["a", "b"], ["x", "y", "z"], limits=(-1, 1))
+    mesh = drawn.get_images()[0]
+    np.testing.assert_allclose(mesh.get_array(), values)
+    assert mesh.get_clim() == (-1, 1)
+    assert printed(ax) == ["0.50", "-0.25", "0.12", "0.00", "1.00", "-1.00"]
+
+
+def test_similarity_scale_does_not_follow_the_data(ax) -> None:
+    figures.plot_similarity(ax, np.full((3, 3), 0.2), limits=(0.0, 0.4))
+    assert ax.get_images()[0].get_clim() == (0.0, 0.4)
+
+
+def test_similarity_draws_one_thumbnail_per_row(ax) -> None:
+    images = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    figures.plot_similarity(ax, np.eye(3), images)
+    extents = [image.get_extent() for image in ax.get_images()[1:]]
+    assert [np.mean(extent[2:]) for extent in extents] == pytest.approx([0, 1, 2], abs=1e-9)
+    assert ax.get_xlim()[0] < -1
+    assert ax.get_ylim() == (2.5, -0.5)
+
+
+@pytest.mark.parametrize("names", [["one"], ["one", "two", "three"]])
+def test_wrong_number_of_names_is_refused(ax, names) -> None:
+    with pytest.raises(ValueError, match=f"rows: got {len(names)} for 2 lines"):
+        figures.plot_similarity(ax, np.eye(2), names)
+    with pytest.raises(ValueError, match=f"names: got {len(names)} for 2"):
+        figures.plot_confusion(ax, np.eye(2), names)
+    with pytest.raises(ValueError, match=f"names: got {len(names)} for 2"):
+        figures.plot_probabilities(ax, names, [0.5, 0.5])
+
+
+def test_confusion_colours_rows_and_prints_counts(ax) -> None:
+    figures.plot_confusion(ax, [[3, 1], [0, 0]], ["sheep", "goat"], chance=0.5)
+    np.testing.assert_allclose(ax.get_images()[0].get_array(), [[0.75, 0.25], [0, 0]])
+    assert printed(ax) == ["3", "1", "0", "0"]
+    assert "50.0%" in ax.get_xlabel()
+
+
+def test_training_draws_recalls_at_their_own_steps() -> None:
+    history = {"step": range(5), "loss": [5, 4, 3, 2, 1], "recall_step": [0, 4], "R@1": [0.1, 0.6]}
+    fig, axes = plt.subplots(1, 2)
+    figures.plot_training(axes, history, floor=4.5, chance=0.01)
+    loss, recall = axes[0].get_lines()[0], axes[1].get_lines()[0]
+    np.testing.assert_allclose(loss.get_xydata()[:, 1], [5, 4, 3, 2, 1])
+    np.testing.assert_allclose(recall.get_xydata(), [[0, 0.1], [4, 0.6]])
+    assert axes[0].get_lines()[1].get_ydata()[0] == 4.5
+    assert axes[1].get_lines()[1].get_ydata()[0] == 0.01
+    plt.close(fig)
+
+
+def test_bars_span_their_intervals(ax) -> None:
+    figures.plot_bars_with_intervals(ax, ["a", "b"], [(0.5, 0.4, 0.7), (1, 0.9, 1)], chance=0.25)
+    assert [patch.get_width() for patch in ax.patches] == [0.5, 1.0]
+    whiskers = ax.containers[1].lines[2][0].get_segments()
+    np.testing.assert_allclose([w[:, 0] for w in whiskers], [[0.4, 0.7], [0.9, 1.0]])
+    assert "50.0%" in printed(ax)
+
+
+def test_interval_that_misses_its_value_is_refused(ax) -> None:
+    with pytest.raises(ValueError, match="low <= value <= high"):
+        figures.plot_bars_with_intervals(ax, ["a"], [(0.5, 0.6, 0.7)])
+
+
+def test_probabilities_mark_truth_and_chance(ax) -> None:
+    figures.plot_probabilities(ax, SEED_LABELS[:3], [0.2, 0.5, 0.3], truth="躺着的羊")
+    assert [patch.get_width() for patch in ax.patches] == [0.2, 0.5, 0.3]
+    green = mpl.colors.to_rgba(figures.GREEN)
+    assert [patch.get_facecolor() == green for patch in ax.patches] == [False, False, True]
+    assert ax.get_lines()[0].get_xdata()[0] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("n", "columns", "shape"), [(1, 6, (1, 1)), (7, 3, (3, 3)), (4, 4, (1, 4))]
+)
+def test_images_fill_rows(n: int, columns: int, shape: tuple[int, int]) -> None:
+    with mpl.rc_context():
+        figures.use_style()
+        axes = figures.show_images([Image.new("RGB", (4, 4))] * n, columns=columns)
+    assert axes.shape == shape
+    assert sum(bool(ax.get_images()) for ax in axes.flat) == n
+    plt.close(axes[0, 0].figure)
+
+
+def test_images_need_one_title_each() -> None:
+    with pytest.raises(ValueError, match="got 1 titles for 2 images"):
+        figures.show_images([Image.new("RGB", (4, 4))] * 2, ["one"])
+
+
+@pytest.mark.parametrize(
+    ("image", "shape"),
+    [
+        (torch.zeros(3, 5, 7), (5, 7, 3)),
+        (torch.zeros(1, 5, 7), (5, 7)),
+        (np.zeros((5, 7, 3)), (5, 7, 3)),
+        (np.zeros((5, 7)), (5, 7)),
+        (Image.new("RGB", (7, 5)), (5, 7, 3)),
+    ],
+)
+def test_every_form_of_image_is_understood(image, shape) -> None:
+    assert figures.as_pixels(image).shape == shape
+
+
+def test_a_batch_is_not_an_image() -> None:
+    with pytest.raises(ValueError, match="not a batch"):
+        figures.as_pixels(torch.zeros(2, 3, 5, 7))
