@@ -1,0 +1,59 @@
+# The commands of cliplab. Each makes .venv when it is missing and reuses it while
+# pyproject.toml and constraints.txt are unchanged. More arguments: make run ARGS="02 -p QUICK=True"
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test lab notebooks train bench format clean
+
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+PY := .venv/Scripts/python.exe
+else
+PYTHON ?= $(if $(shell command -v python3.11 2>/dev/null),python3.11,python3)
+PY := .venv/bin/python
+endif
+ARGS ?=
+
+help:
+	@echo "make run        execute the notebooks and leave a report in runs/      (about 5 minutes)"
+	@echo "make test       check style, code and notebooks                        (about 7 minutes)"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
+	@echo "make train      train the shipped checkpoints again                    (half an hour and more)"
+	@echo "make bench      run the benchmarks and write benchmarks/RESULTS.md"
+	@echo "make format     put the code into the house style"
+	@echo "make clean      remove .venv and caches; runs/ stays"
+	@echo
+	@echo 'The first one installs into .venv (some minutes, 7 GB on Linux). Needs Python 3.11 to 3.13:'
+	@echo '  make run PYTHON=/path/to/python3.11          make run ARGS="02 -p QUICK=True"'
+
+env:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "cliplab needs Python 3.11 to 3.13, and '$(PYTHON)' is not; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) tools/make_env.py
+
+run: env
+	@$(PY) -m cliplab run $(ARGS)
+
+test: env
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m pytest $(ARGS)
+
+lab: env
+	$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+notebooks: env
+	@$(PY) -m cliplab.reports.in_place $(ARGS)
+
+train: env
+	@$(PY) -m cliplab train clip $(ARGS)
+
+bench: env
+	@$(PY) -m cliplab bench $(ARGS)
+
+format: env
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	find cliplab tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
