@@ -1,0 +1,125 @@
+"""Contrastive losses of one process: InfoNCE (CLIP) and the pairwise sigmoid (SigLIP).
+
+Both read the same N x N table of cosine similarities between the images and the captions of one
+batch. They differ in the question they ask of it: InfoNCE asks every row and every column "which
+one is yours?" (one softmax each), SigLIP asks every cell "do you two belong together?".
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def clip_loss(
+    image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor, *, groups: Tensor | None = None
+) -> Tensor:
+    """Symmetric InfoNCE of unit rows (N, D), (N, D) -> scalar.
+
+    Row i of the table must pick caption i among the N captions, column i must pick image i among
+    the N images; the loss is the mean of the two cross-entropies.
+
+    Args:
+        image_emb: (N, D) unit rows, row i is the image of pair i.
+        text_emb: (N, D) unit rows, row i is the caption of pair i.
+        logit_scale: scalar, 1 / temperature (already exponentiated).
+        groups: (N,) integers. Pairs with equal ids carry the same caption, so each of them is a
+            right answer for all the others. Without this, a caption that occurs twice is a false
+            negative: the loss pushes an image away from a sentence that describes it, and the two
+            equal columns can never both win, which keeps the loss above zero for ever. The target
+            of a row is spread evenly over its group. None: every pair is its own group.
+
+    Returns:
+        Scalar, float32 (float64 for float64 inputs), in nats.
+
+    Raises:
+        ValueError: shapes that do not fit, or an empty batch.
+
+    Source: CLIP, arXiv:2103.00020, Fig. 3; `groups` follows the soft targets of UniCL,
+        arXiv:2204.03610, section 3.2.
+    Taught in: notebooks/01.
+    """
+    logits = _pair_logits(image_emb, text_emb, logit_scale)  # (N, N), row i = image i
+    if groups is None:
+        targets = torch.arange(len(logits), device=logits.device)  # (N,)
+    else:
+        targets = _even_targets(groups, logits)  # (N, N), symmetric
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def siglip_loss(
+    image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor, logit_bias: Tensor
+) -> Tensor:
+    """Pairwise sigmoid loss of unit rows (N, D), (N, D) -> scalar.
+
+    Every cell is its own yes/no question, so no row or column has to be complete: that is what
+    lets the loss be computed in tiles. The sum over the N x N cells is divided by N, not by N * N:
+    each image keeps the weight it has in InfoNCE whatever the batch size.
+
+    Args:
+        image_emb: (N, D) unit rows.
+        text_emb: (N, D) unit rows, row i belongs to image i.
+        logit_scale: scalar, 1 / temperature; the paper starts at 10.
+        logit_bias: scalar, the paper starts at -10: of N * N cells only N are matches, and an
+            unbiased start would spend the first steps learning just that.
+
+    Returns:
+        Scalar, float32 (float64 for float64 inputs), in nats per image.
+
+    Raises:
+        ValueError: shapes that do not fit, or an empty batch.
+
+    Source: SigLIP, arXiv:2303.15343, Algorithm 1.
+    Taught in: notebooks/01.
+    """
+    logits = _pair_logits(image_emb, text_emb, logit_scale) + logit_bias  # (N, N)
+    sign = 2 * torch.eye(len(logits), device=logits.device) - 1  # +1 match, -1 not
+    return -F.logsigmoid(sign * logits).sum() / len(logits)
+
+
+@torch.no_grad()
+def clamp_logit_scale(log_logit_scale: nn.Parameter, max_scale: float = 100.0) -> None:
+    """Keep exp(log_logit_scale) <= max_scale, in place; call it after every optimizer step.
+
+    Without a ceiling the temperature keeps falling on data the model has already fitted: a larger
+    scale lowers the loss without moving one embedding, until a single hard pair owns the gradient.
+
+    Raises:
+        ValueError: max_scale is not positive.
+
+    Source: CLIP, arXiv:2103.00020, section 2.5.
+    Deviates: open_clip and Chinese-CLIP also clamp from below at scale 1; training from 1 / 0.07
+        does not come near it.
+    """
+    if not max_scale > 0:
+        raise ValueError(f"max_scale: got {max_scale}; expected a positive number such as 100")
+    log_logit_scale.clamp_(max=math.log(max_scale))
+
+
+def _pair_logits(image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor) -> Tensor:
+    """Scaled cosines of all pairs: (N, D), (N, D) -> (N, N), float32 or better."""
+    if image_emb.shape != text_emb.shape or image_emb.ndim != 2 or len(image_emb) == 0:
+        raise ValueError(
+            f"image_emb and text_emb: got shapes {tuple(image_emb.shape)} and "
+            f"{tuple(text_emb.shape)}; expected the same (N, D) with N >= 1, one caption per image"
+        )
+    # Near scale 100 neighbouring bfloat16 numbers are 0.5 apart: under autocast the softmax would
+    # see rounding noise, so this one product is taken out of it.
+    with torch.autocast(image_emb.device.type, enabled=False):
+        return logit_scale * _widen(image_emb) @ _widen(text_emb).T
+
+
+def _widen(emb: Tensor) -> Tensor:
+    return emb.float() if emb.dtype in (torch.float16, torch.bfloat16) else emb
+
+
+def _even_targets(groups: Tensor, logits: Tensor) -> Tensor:
+    """Group ids (N,) -> (N, N) rows that sum to 1, spread evenly over the members of a group."""
+    if groups.shape != logits.shape[:1] or groups.is_floating_point():
+        raise ValueError(
+            f"groups: got shape {tuple(groups.shape)} of {groups.dtype}; expected "
+            f"({len(logits)},) integers, one id per pair, equal where captions are equal"
+        )
+    same = (groups[:, None] == groups[None, :]).to(logits)  # (N, N)
+    return same / same.sum(dim=1, keepdim=True)

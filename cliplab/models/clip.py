@@ -1,0 +1,249 @@
+"""CLIP: an image tower and a text tower that meet in one space; reads and writes OpenAI's weights.
+
+Source: CLIP, arXiv:2103.00020, section 2 and Fig. 3; parameter names and sizes follow the official
+code, https://github.com/openai/CLIP (MIT).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cliplab.models.layers import (
+    HEAD_WIDTH,
+    Transformer,
+    check_pixels,
+    check_token_ids,
+    image_tower,
+    similarity_logits,
+)
+from cliplab.models.weights import (
+    StateDict,
+    check_names,
+    load_strict,
+    read_state_dict,
+    shorten,
+    to_published_precision,
+    write_torchscript,
+)
+
+# Mean and standard deviation of OpenAI's training images, RGB in [0, 1].
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# Sizes that the official archives carry beside the weights; all three can be read off the weights.
+_SIZE_BUFFERS = ("input_resolution", "context_length", "vocab_size")
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Sizes of a CLIP; `from_state_dict` reads them off the weights, as official loading does."""
+
+    embed_dim: int  # D, length of both towers' output
+    image_resolution: int  # pixels per side; a multiple of the patch size (ViT) or of 32 (ResNet)
+    vision_layers: int | tuple[int, int, int, int]  # int: ViT depth; four: ResNet blocks per layer
+    vision_width: int  # channels; ViT: a multiple of 64; ResNet: after the stem, even
+    vision_patch_size: int | None  # pixels per side; None for a ResNet
+    context_length: int  # longest text, in tokens, start and end included
+    vocab_size: int
+    transformer_width: int  # text tower
+    transformer_heads: int  # always transformer_width / 64 in files: the official loader assumes it
+    transformer_layers: int
+
+    def __post_init__(self) -> None:
+        """Accept a list of blocks, as JSON gives it; refuse heads that do not divide the width."""
+        if not isinstance(self.vision_layers, int):
+            object.__setattr__(self, "vision_layers", tuple(self.vision_layers))
+        if self.transformer_heads < 1 or self.transformer_width % self.transformer_heads:
+            raise ValueError(
+                f"transformer_heads: got {self.transformer_heads} for transformer_width "
+                f"{self.transformer_width}; expected a divisor, usually width / {HEAD_WIDTH}"
+            )
+
+    @classmethod
+    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> "CLIPConfig":
+        """Configuration of the model whose weights these are.
+
+        Raises:
+            ValueError: not the state dict of an OpenAI CLIP (the missing names are listed).
+        """
+        _check_openai_names(tensors)
+        blocks = {name.split(".")[2] for name in tensors if name.startswith("transformer.resbl")}
+        width = tensors["ln_final.weight"].shape[0]
+        return cls(
+            **(_vit_sizes(tensors) if "visual.proj" in tensors else _resnet_sizes(tensors)),
+            embed_dim=tensors["text_projection"].shape[1],
+            context_length=tensors["positional_embedding"].shape[0],
+            vocab_size=tensors["token_embedding.weight"].shape[0],
+            transformer_width=width,
+            transformer_heads=width // HEAD_WIDTH,
+            transformer_layers=len(blocks),
+        )
+
+
+class CLIP(nn.Module):
+    """Two towers into one space of D dimensions; what is said of an image lies near the image.
+
+    A new model is initialised for training from scratch as in the official code; seed first.
+    """
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.transformer_width
+        self.visual = image_tower(
+            config.vision_layers,
+            width=config.vision_width,
+            patch_size=config.vision_patch_size,
+            resolution=config.image_resolution,
+            embed_dim=config.embed_dim,
+        )
+        self.transformer = Transformer(
+            width, config.transformer_layers, config.transformer_heads, causal=True
+        )
+        self.token_embedding = nn.Embedding(config.vocab_size, width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, width))
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.empty(width, config.embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # log of 1 / temperature
+        self._initialize_text()
+
+    def _initialize_text(self) -> None:
+        """Normal weights; those that write into the residual stream shrink with the depth."""
+        width, layers = self.config.transformer_width, self.config.transformer_layers
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=width**-0.5)
+        into_stream = width**-0.5 * (2 * layers) ** -0.5
+        for block in self.transformer.resblocks:
+            nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+            nn.init.normal_(block.attn.out_proj.weight, std=into_stream)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=into_stream)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, R, R) -> features (B, D), not of unit length."""
+        check_pixels(pixels, self.config.image_resolution)
+        return self.visual(pixels)
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """Token ids (B, L), L <= context_length -> features (B, D), not of unit length.
+
+        The feature of a text is that of its end token, the highest id in every row. Attention is
+        causal, so nothing after that token can change it: rows may be cut at the longest text of
+        the batch with the same result, and cost less.
+        """
+        check_token_ids(token_ids, self.config.context_length)
+        tok = self.token_embedding(token_ids)  # (B, L, C)
+        tok = self.transformer(tok + self.positional_embedding[: token_ids.shape[1]])
+        rows = torch.arange(len(tok), device=tok.device)  # (B,)
+        end_tok = tok[rows, token_ids.argmax(dim=-1)]  # (B, C)
+        return self.ln_final(end_tok) @ self.text_projection  # (B, D)
+
+    def forward(self, pixels: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, R, R), (K, L) -> scaled cosines per image (N, K) and per text (K, N)."""
+        return similarity_logits(
+            self.encode_image(pixels), self.encode_text(token_ids), self.logit_scale
+        )
+
+
+def load_openai(path: str | Path) -> CLIP:
+    """CLIP from OpenAI's TorchScript archive or from a plain state dict (.pt, .safetensors).
+
+    Returns:
+        The model in float32, in eval mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: nothing at `path`.
+        ValueError: a damaged file, or weights of something else (names listed).
+    """
+    tensors = _without_sizes(read_state_dict(path))
+    try:
+        config = CLIPConfig.from_state_dict(tensors)
+        with torch.device("meta"):
+            model = CLIP(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return load_strict(model, tensors, str(path))
+
+
+def save_openai(model: CLIP | Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a model, or its state dict, as the archive that `load_openai` and `clip.load` read.
+
+    Weights are rounded to fp16 where the official models are, and the token embedding too.
+
+    Raises:
+        ValueError: not an OpenAI CLIP, heads of another width than 64 (the format has no place for
+            their number), or weights that fp16 cannot hold.
+    """
+    is_model = isinstance(model, nn.Module)
+    tensors = _without_sizes(model.state_dict() if is_model else model)
+    config = CLIPConfig.from_state_dict(tensors)
+    if is_model and model.config != config:
+        raise ValueError(
+            f"the OpenAI format cannot express {model.config}: it would be read back as {config}; "
+            f"use transformer_heads = transformer_width / {HEAD_WIDTH}"
+        )
+    with torch.device("meta"):
+        check_names(CLIP(config), tensors, "save_openai")
+    sizes = (config.image_resolution, config.context_length, config.vocab_size)
+    buffers = {name: torch.tensor(size) for name, size in zip(_SIZE_BUFFERS, sizes, strict=True)}
+    write_torchscript({**to_published_precision(tensors), **buffers}, path)
+
+
+def _without_sizes(tensors: Mapping[str, Tensor]) -> StateDict:
+    return {name: tensor for name, tensor in tensors.items() if name not in _SIZE_BUFFERS}
+
+
+def _check_openai_names(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless the names that the configuration is read from are all there."""
+    image = (
+        ["visual.positional_embedding"]
+        if "visual.proj" in tensors
+        else ["visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding"]
+    )
+    text = ["positional_embedding", "token_embedding.weight", "ln_final.weight", "text_projection"]
+    missing = [name for name in [*image, "visual.conv1.weight", *text] if name not in tensors]
+    if missing:
+        raise ValueError(
+            f"not an OpenAI CLIP state dict: missing {', '.join(missing)}; got {len(tensors)} "
+            f"tensors such as {shorten(sorted(tensors))}. A ModelScope directory (bert.*) is read "
+            "by load_modelscope; Hugging Face weights have to be renamed first"
+        )
+
+
+def _vit_sizes(tensors: Mapping[str, Tensor]) -> dict:
+    width, _, _, patch = tensors["visual.conv1.weight"].shape
+    blocks = [n for n in tensors if n.startswith("visual.") and n.endswith(".attn.in_proj_weight")]
+    return {
+        "image_resolution": patch * _grid(tensors["visual.positional_embedding"]),
+        "vision_layers": len(blocks),
+        "vision_width": width,
+        "vision_patch_size": patch,
+    }
+
+
+def _resnet_sizes(tensors: Mapping[str, Tensor]) -> dict:
+    blocks = [
+        {n.split(".")[2] for n in tensors if n.startswith(f"visual.layer{i}.")} for i in "1234"
+    ]
+    return {
+        "image_resolution": 32 * _grid(tensors["visual.attnpool.positional_embedding"]),
+        "vision_layers": tuple(len(names) for names in blocks),
+        "vision_width": tensors["visual.layer1.0.conv1.weight"].shape[0],
+        "vision_patch_size": None,
+    }
+
+
+def _grid(positional_embedding: Tensor) -> int:
+    """Cells per side of an image tower, from its cells * cells + 1 positions."""
+    cells = math.isqrt(len(positional_embedding) - 1)
+    if cells**2 + 1 != len(positional_embedding):
+        raise ValueError(
+            f"visual positional_embedding: got {len(positional_embedding)} positions; expected "
+            "n * n + 1, a square grid and the class token"
+        )
+    return cells

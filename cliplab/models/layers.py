@@ -1,0 +1,305 @@
+"""What the image and text towers of CLIP are made of.
+
+Parameter names are those of the official code, so that its weights load without a translation
+table; where a name says little (`ln_1`, `c_fc`) the comment says what it is.
+
+Letters in shape comments: B batch, L tokens, P patches, C width, H heads, D embedding.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD_WIDTH = 64  # channels per attention head in every published CLIP
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the cheap GELU that CLIP was trained with.
+
+    Not interchangeable with the exact GELU: same weights, slightly wrong embeddings, no error.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same shape."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, (B, L, C) -> (B, L, C); causal: a token sees itself and its past.
+
+    Parameters are those of `torch.nn.MultiheadAttention`, whose weights it therefore loads.
+    """
+
+    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))  # query, key, value
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, tok: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        qkv = F.linear(tok, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3C)
+        qkv = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, L, C/H)
+        mixed = F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=self.causal)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # (B, L, C)
+
+
+class ResidualAttentionBlock(nn.Module):
+    """Pre-norm transformer block: attention, then a 4x wide MLP, each added to its input."""
+
+    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = SelfAttention(width, heads, causal=causal)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(width, 4 * width),
+                gelu=QuickGELU(),
+                c_proj=nn.Linear(4 * width, width),
+            )
+        )
+
+    def forward(self, tok: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        tok = tok + self.attn(self.ln_1(tok))
+        return tok + self.mlp(self.ln_2(tok))
+
+
+class Transformer(nn.Module):
+    """A stack of residual attention blocks, (B, L, C) -> (B, L, C)."""
+
+    def __init__(self, width: int, layers: int, heads: int, *, causal: bool = False) -> None:
+        super().__init__()
+        blocks = [ResidualAttentionBlock(width, heads, causal=causal) for _ in range(layers)]
+        self.resblocks = nn.Sequential(*blocks)
+
+    def forward(self, tok: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        return self.resblocks(tok)
+
+
+class VisionTransformer(nn.Module):
+    """Image tower 1: cut into patches, prepend a class token, attend, read the class token.
+
+    Source: CLIP, arXiv:2103.00020, section 2.4: a ViT with one more LayerNorm before the blocks.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        *,
+        width: int,
+        heads: int,
+        patch_size: int,
+        resolution: int,
+        embed_dim: int,
+    ) -> None:
+        super().__init__()
+        patches, scale = (resolution // patch_size) ** 2, width**-0.5
+        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(patches + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, R, R) -> (B, D)."""
+        patch_tok = self.conv1(pixels).flatten(2).transpose(1, 2)  # (B, P, C)
+        class_tok = self.class_embedding.expand(len(patch_tok), 1, -1)  # (B, 1, C)
+        tok = torch.cat([class_tok, patch_tok], dim=1)  # (B, 1 + P, C)
+        tok = self.transformer(self.ln_pre(tok + self.positional_embedding))
+        return self.ln_post(tok[:, 0]) @ self.proj  # (B, D)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions with a shortcut; 4x more channels out than inside.
+
+    Strides are average pools followed by stride-1 convolutions: the pool blurs before it
+    subsamples (anti-aliasing), where torchvision's stride-2 convolution just skips pixels.
+    """
+
+    expansion = 4
+
+    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        channels_out = channels * self.expansion
+        self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.conv3 = nn.Conv2d(channels, channels_out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels_out)
+        self.downsample = nn.Identity()
+        if stride > 1 or channels_in != channels_out:
+            shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+            named = {"pool": self.pool, "0": shortcut, "1": nn.BatchNorm2d(channels_out)}
+            self.downsample = nn.Sequential(OrderedDict(named))  # "0" and "1" as in the weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels_in, h, w) -> (B, 4 * channels, h / stride, w / stride)."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(self.pool(out)))
+        return F.relu(out + self.downsample(x), inplace=True)
+
+
+class AttentionPool2d(nn.Module):
+    """Pools a feature map by attention: the mean of all positions asks, the positions answer.
+
+    Deviates: the official code computes the answer for every position and keeps the first; only
+    that one is computed here.
+    """
+
+    def __init__(self, cells: int, width: int, heads: int, embed_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.randn(cells + 1, width) / width**0.5)
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.c_proj = nn.Linear(width, embed_dim)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, D)."""
+        tok = feature_map.flatten(2).transpose(1, 2)  # (B, P, C), P = h w
+        tok = torch.cat([tok.mean(dim=1, keepdim=True), tok], dim=1)  # (B, 1 + P, C)
+        tok = tok + self.positional_embedding
+        query, key, value = self.q_proj(tok[:, :1]), self.k_proj(tok), self.v_proj(tok)
+        query, key, value = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value)
+        )  # (B, H, 1 or 1 + P, C/H)
+        pooled = F.scaled_dot_product_attention(query, key, value)  # (B, H, 1, C/H)
+        return self.c_proj(pooled.flatten(1))  # (B, D)
+
+
+class ModifiedResNet(nn.Module):
+    """Image tower 2: a ResNet with a three-convolution stem, blurred strides and attention pooling.
+
+    Stride 32 in all: 4 in the stem, then 1, 2, 2, 2 in the four layers.
+
+    Source: CLIP, arXiv:2103.00020, section 2.4 (ResNet-D stem, antialiased pooling).
+    """
+
+    def __init__(
+        self, layers: Sequence[int], *, width: int, heads: int, resolution: int, embed_dim: int
+    ) -> None:
+        super().__init__()
+        half = width // 2
+        self.conv1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(half)
+        self.conv2 = nn.Conv2d(half, half, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(half, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.avgpool = nn.AvgPool2d(2)
+        self.layer1 = self._layer(width, width, layers[0], stride=1)
+        self.layer2 = self._layer(4 * width, 2 * width, layers[1], stride=2)
+        self.layer3 = self._layer(8 * width, 4 * width, layers[2], stride=2)
+        self.layer4 = self._layer(16 * width, 8 * width, layers[3], stride=2)
+        self.attnpool = AttentionPool2d((resolution // 32) ** 2, 32 * width, heads, embed_dim)
+        self._initialize()
+
+    @staticmethod
+    def _layer(channels_in: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
+        first = Bottleneck(channels_in, channels, stride)
+        rest = [Bottleneck(4 * channels, channels) for _ in range(blocks - 1)]
+        return nn.Sequential(first, *rest)
+
+    def _initialize(self) -> None:
+        pool = self.attnpool
+        for linear in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj):
+            nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)  # every block starts as its shortcut
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, R, R) -> (B, D)."""
+        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)  # (B, C/2, R/2, R/2)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = F.relu(self.bn3(self.conv3(x)), inplace=True)  # (B, C, R/2, R/2)
+        x = self.layer1(self.avgpool(x))  # (B, 4C, R/4, R/4)
+        x = self.layer4(self.layer3(self.layer2(x)))  # (B, 32C, R/32, R/32)
+        return self.attnpool(x)  # (B, D)
+
+
+def image_tower(
+    layers: int | Sequence[int],
+    *,
+    width: int,
+    patch_size: int | None,
+    resolution: int,
+    embed_dim: int,
+    head_width: int = HEAD_WIDTH,
+) -> VisionTransformer | ModifiedResNet:
+    """The image tower that a configuration asks for: a ViT for an int, a ResNet for four ints.
+
+    Raises:
+        ValueError: sizes that do not divide, since the official loader would round them silently
+            and build another model.
+    """
+    if isinstance(layers, int):
+        _check_divides("image_resolution", resolution, "vision_patch_size", patch_size)
+        _check_divides("vision_width", width, "head width", head_width)
+        return VisionTransformer(
+            layers,
+            width=width,
+            heads=width // head_width,
+            patch_size=patch_size,
+            resolution=resolution,
+            embed_dim=embed_dim,
+        )
+    if len(layers) != 4:
+        raise ValueError(f"vision_layers: got {layers}; expected an int (ViT) or four (ResNet)")
+    _check_divides("image_resolution", resolution, "the ResNet's stride", 32)
+    _check_divides("32 * vision_width", 32 * width, "head width", head_width)
+    return ModifiedResNet(
+        layers,
+        width=width,
+        heads=32 * width // head_width,
+        resolution=resolution,
+        embed_dim=embed_dim,
+    )
+
+
+def check_pixels(pixels: Tensor, resolution: int) -> None:
+    """Raise ValueError unless pixels are (B, 3, resolution, resolution)."""
+    if pixels.ndim != 4 or pixels.shape[1:] != (3, resolution, resolution):
+        raise ValueError(
+            f"pixels: got shape {tuple(pixels.shape)}; expected (B, 3, {resolution}, "
+            f"{resolution}): resize and crop the images, then normalise and stack them"
+        )
+
+
+def check_token_ids(token_ids: Tensor, limit: int) -> None:
+    """Raise ValueError unless token ids are integers (B, L) with L <= limit."""
+    if token_ids.ndim != 2 or token_ids.is_floating_point() or token_ids.shape[1] > limit:
+        raise ValueError(
+            f"token_ids: got shape {tuple(token_ids.shape)} of {token_ids.dtype}; expected "
+            f"integers (B, L) with L <= {limit}, as the model's tokenizer returns them"
+        )
+
+
+def similarity_logits(
+    image_feature: Tensor, text_feature: Tensor, log_scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scaled cosines of features of any length: (N, D), (K, D) -> (N, K), (K, N)."""
+    image_emb = F.normalize(image_feature, dim=-1)
+    text_emb = F.normalize(text_feature, dim=-1)
+    logits = log_scale.exp() * image_emb @ text_emb.T  # (N, K)
+    return logits, logits.T
+
+
+def _check_divides(what: str, size: int, by: str, divisor: int | None) -> None:
+    if not divisor or size < divisor or size % divisor:
+        raise ValueError(f"{what}: got {size}; expected a multiple of {by} ({divisor})")
