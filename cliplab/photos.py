@@ -1,0 +1,214 @@
+"""Users' photos: find them, and turn whatever a camera or an editor wrote into plain RGB.
+
+A folder of real photos holds rotated phone pictures, CMYK scans, 16-bit microscopy, stickers with
+alpha, animations, half-copied files and decompression bombs. `open_image` gives 8-bit RGB as a
+person sees it, or raises `UnreadableImage` that says why not and what to do.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = (
+    89_478_485  # Pillow's own bomb limit: 256 MiB as RGB; raise it with $CLIPLAB_MAX_PIXELS
+)
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+PHONE_SUFFIXES = (".heic", ".heif")  # listed, so that a photo Pillow cannot read is not passed over
+# Not Pillow's whole list: it would start Ghostscript for a file that says it is PostScript.
+FORMATS = (
+    *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM"),
+    *("ICO", "TGA", "HEIF"),
+)
+
+
+class UnreadableImage(ValueError):
+    """A file that cannot be read as an image: `path`, `cause` and `remedy`, all in the message."""
+
+    def __init__(self, path: str | Path, cause: str, remedy: str) -> None:
+        super().__init__(path, cause, remedy)  # all three, so that it survives pickling
+        self.path, self.cause, self.remedy = Path(path), cause, remedy
+
+    def __str__(self) -> str:
+        return f"{shown(self.path)}: {self.cause}; {self.remedy}"
+
+
+def shown(path: str | Path) -> str:
+    """`path` with / as text that can always be printed and encoded, whatever bytes it holds."""
+    return os.fsencode(Path(path).as_posix()).decode("utf-8", "replace")
+
+
+# ---- one image -----------------------------------------------------------------------------
+
+
+def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Image:
+    """Read one image file as 8-bit RGB, upright, on white, its first frame.
+
+    EXIF rotation is applied; transparency is laid on white; CMYK and palettes are converted;
+    16-bit grey (0..65535) and float grey (0..1) are scaled to 0..255, never stretched.
+
+    Args:
+        path: the file; its content decides the format, not its name.
+        max_pixels: width x height above which the file is refused before it is decoded;
+            default $CLIPLAB_MAX_PIXELS, else MAX_PIXELS.
+
+    Raises:
+        UnreadableImage: for anything that does not give an image.
+    """
+    path = Path(path)
+    limit = _max_pixels() if max_pixels is None else max_pixels
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise UnreadableImage(path, "the file is empty (0 bytes)", "copy it again")
+        Image.init()  # registers every plugin; open() fails on the name of one that is missing
+        formats = [name for name in FORMATS if name in Image.OPEN]
+        with _bomb_limit(limit), Image.open(path, formats=formats) as image:
+            image.load()
+            return _to_rgb(_upright(image))
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        # Decoders meet hostile bytes and raise nearly anything (SyntaxError, struct.error, ...).
+        raise UnreadableImage(path, *_explain(error, path, limit)) from error
+
+
+def _max_pixels() -> int:
+    value = os.environ.get("CLIPLAB_MAX_PIXELS", "")
+    if value and not (value.isdigit() and int(value)):
+        raise ValueError(f"$CLIPLAB_MAX_PIXELS: got {value!r}; expected a whole number above 0")
+    return int(value) if value else MAX_PIXELS
+
+
+@contextmanager
+def _bomb_limit(pixels: int) -> Iterator[None]:
+    """Make Pillow refuse images above `pixels`; by itself it warns at its limit, fails at twice."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # remarks on odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; broken EXIF says nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are whole, and every viewer would show them
+        return image.copy()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # I;16, I;16B, I;16L and I
+        image = _from_16_bit(image)
+    elif image.mode == "F":
+        image = _from_float(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise _NoScaleError(f"grey values from {low} to {high}, where 0 to 65535 is 16 bit")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 257 x 255
+
+
+def _from_float(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise _NoScaleError(f"float grey values from {low:g} to {high:g}, where 0 to 1 is usual")
+    return Image.fromarray((values * 255).round().astype(np.uint8))
+
+
+class _NoScaleError(ValueError):
+    """Numbers whose black and white points the file does not tell."""
+
+
+def _explain(error: Exception, path: Path, limit: int) -> tuple[str, str]:
+    """Cause and remedy of what went wrong while reading `path`."""
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, FileNotFoundError):
+        return "no such file", "check the name"
+    if path.is_dir():
+        return "this is a folder", "give an image file, or use list_images(folder)"
+    if isinstance(error, PermissionError):
+        return "no permission to read it", "change its permissions"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return (
+            f"it has more than {limit:,} pixels, as decompression bombs do",
+            "shrink it, or if you trust it raise max_pixels or $CLIPLAB_MAX_PIXELS",
+        )
+    if isinstance(error, _NoScaleError):
+        return text, "scale it to 8 bit yourself: only you know which values are black and white"
+    if path.suffix.lower() in PHONE_SUFFIXES:
+        return "HEIC is not read", "export it as JPEG, or install and register pillow-heif"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or damaged", f"open and save it as one of {', '.join(SUFFIXES)}"
+    return f"damaged or incomplete ({text})", "copy it again, or open and save it as PNG or JPEG"
+
+
+# ---- many images ---------------------------------------------------------------------------
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """All image files below `folder`, by suffix, sorted alike everywhere; hidden ones left out.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        NotADirectoryError: it is a file.
+        ValueError: it holds no image.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"{shown(folder)}: no such folder; check the name")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{shown(folder)}: a file; expected a folder with images")
+    wanted = SUFFIXES + PHONE_SUFFIXES
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in wanted]
+    # "." begins hidden folders, thumbnails' caches and the "._" twins that macOS leaves on USB.
+    shown_ones = [
+        path
+        for path in found
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    ]
+    if not shown_ones:
+        raise ValueError(f"no images in {shown(folder)}, looked for {', '.join(wanted)}; add some")
+    return sorted(shown_ones, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def iter_images(
+    paths: Iterable[str | Path], unreadable: list[UnreadableImage]
+) -> Iterator[tuple[Path, Image.Image]]:
+    """Readable images one at a time, with their paths; the others are appended to `unreadable`.
+
+    Nothing is kept, so that a folder larger than memory can be gone through.
+    """
+    for path in paths:
+        try:
+            image = open_image(path)
+        except UnreadableImage as error:
+            unreadable.append(error)
+        else:
+            yield Path(path), image
+
+
+def read_images(
+    paths: Iterable[str | Path],
+) -> tuple[list[Image.Image], list[Path], list[UnreadableImage]]:
+    """Images, the paths that gave them, and the errors of the others; all in the given order."""
+    unreadable: list[UnreadableImage] = []
+    pairs = list(iter_images(paths, unreadable))
+    return [image for _, image in pairs], [path for path, _ in pairs], unreadable

@@ -1,0 +1,373 @@
+"""Every odd image file that folders of photos hold, made here and read back with known colours."""
+
+import os
+import pickle
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, PngImagePlugin
+
+from cliplab import photos
+from cliplab.photos import UnreadableImage, list_images, open_image, read_images
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def corners() -> Image.Image:
+    """12 x 8 pixels, blue but for red in the top-left 4 x 4 pixels and green in the top-right."""
+    image = Image.new("RGB", (12, 8), BLUE)
+    image.paste(RED, (0, 0, 4, 4))
+    image.paste(GREEN, (8, 0, 12, 4))
+    return image
+
+
+def save(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+# ---- readable, and how -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "gif"])
+def test_lossless_formats_keep_every_pixel(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    corners().save(path, **({"lossless": True} if suffix == "webp" else {}))
+    image = open_image(path)
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(corners()))
+
+
+def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "a png.jpg"
+    corners().save(path, format="PNG")
+    assert open_image(str(path)).getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "red", "green"),
+    [
+        (1, (12, 8), (0, 0), (11, 0)),
+        (2, (12, 8), (11, 0), (0, 0)),  # mirrored
+        (3, (12, 8), (11, 7), (0, 7)),  # half a turn
+        (4, (12, 8), (0, 7), (11, 7)),
+        (5, (8, 12), (0, 0), (0, 11)),
+        (6, (8, 12), (7, 0), (7, 11)),  # a quarter clockwise: the usual phone portrait
+        (7, (8, 12), (7, 11), (7, 0)),
+        (8, (8, 12), (0, 11), (0, 0)),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_exif_rotation_is_applied(
+    tmp_path: Path,
+    orientation: int,
+    size: tuple[int, int],
+    red: tuple[int, int],
+    green: tuple[int, int],
+    suffix: str,
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = open_image(save(corners(), tmp_path / f"x.{suffix}", exif=exif))
+    assert image.size == size
+    assert image.getpixel(red) == RED
+    assert image.getpixel(green) == GREEN
+
+
+def test_exif_rotation_in_a_jpeg(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    big = corners().resize((96, 64), Image.Resampling.NEAREST)
+    image = open_image(save(big, tmp_path / "x.jpg", exif=exif, quality=95))
+    assert image.size == (64, 96)
+    red, green, blue = image.getpixel((60, 4))
+    assert red > 230
+    assert max(green, blue) < 25
+
+
+@pytest.mark.parametrize("exif", [b"Exif\x00\x00MM\x00*", b"Exif\x00\x00nonsense"])
+@pytest.mark.filterwarnings("error")
+def test_broken_exif_leaves_the_picture_as_it_is(tmp_path: Path, exif: bytes) -> None:
+    path = save(corners(), tmp_path / "x.png", exif=exif)
+    with Image.open(path) as image, pytest.raises((SyntaxError, struct.error)):
+        ImageOps.exif_transpose(image)
+    assert open_image(path).getpixel((0, 0)) == RED
+
+
+@pytest.mark.filterwarnings("error")
+def test_half_broken_exif_is_quiet(tmp_path: Path) -> None:
+    path = save(corners(), tmp_path / "x.png", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff junk")
+    assert open_image(path).getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize(
+    ("cmyk", "expected"),
+    [((0, 255, 255, 0), RED), ((0, 0, 0, 0), WHITE), ((0, 0, 0, 255), (0, 0, 0))],
+)
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_cmyk(
+    tmp_path: Path, cmyk: tuple[int, ...], expected: tuple[int, ...], suffix: str
+) -> None:
+    image = open_image(save(Image.new("CMYK", (16, 16), cmyk), tmp_path / f"x.{suffix}"))
+    assert image.mode == "RGB"
+    np.testing.assert_allclose(image.getpixel((8, 8)), expected, atol=2)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
+    values = np.array([[0, 128, 129, 257, 32768, 65406, 65407, 65535]], dtype=np.uint16)
+    image = open_image(save(Image.fromarray(values), tmp_path / f"x.{suffix}"))
+    grey = np.asarray(image)
+    assert grey[0, :, 0].tolist() == [0, 0, 1, 1, 128, 254, 255, 255]
+    assert (grey == grey[:, :, :1]).all()
+
+
+def test_16_bit_colour(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)  # Pillow cannot write 16-bit colour
+    pixel = zlib.compress(b"\x00" + struct.pack(">HHH", 65535, 32768, 0))
+    png = chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    assert open_image(tmp_path / "x.png").getpixel((0, 0)) == (255, 128, 0)
+
+
+def test_32_bit_grey_within_16_bit_and_float_grey_within_one(tmp_path: Path) -> None:
+    whole = np.array([[0, 65535]], dtype=np.int32)
+    assert np.asarray(open_image(save(Image.fromarray(whole), tmp_path / "i.tif")))[0, 1, 0] == 255
+    part = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
+    grey = np.asarray(open_image(save(Image.fromarray(part), tmp_path / "f.tif")))[0, :, 0]
+    assert grey.tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0, 70000]], dtype=np.int32), "grey values from 0 to 70000"),
+        (np.array([[-1, 5]], dtype=np.int32), "grey values from -1 to 5"),
+        (np.array([[0, 3.5]], dtype=np.float32), "float grey values from 0 to 3.5"),
+        (np.array([[0, np.nan]], dtype=np.float32), "float grey values from nan"),
+    ],
+)
+def test_grey_without_a_known_range_is_not_guessed(
+    tmp_path: Path, values: np.ndarray, message: str
+) -> None:
+    path = save(Image.fromarray(values), tmp_path / "x.tif")
+    with pytest.raises(UnreadableImage, match=rf"x\.tif: {message}.*; scale it to 8 bit yourself"):
+        open_image(path)
+
+
+def test_alpha_is_laid_on_white(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (3, 1))
+    for x, pixel in enumerate([(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 128)]):
+        image.putpixel((x, 0), pixel)
+    opened = open_image(save(image, tmp_path / "x.png"))
+    assert [opened.getpixel((x, 0)) for x in range(3)] == [RED, WHITE, (127, 127, 127)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "transparent"), [("LA", (0, 0), None), ("L", 7, 7), ("RGB", RED, RED)]
+)
+def test_other_transparency_is_white_too(
+    tmp_path: Path, mode: str, colour: object, transparent: object
+) -> None:
+    options = {} if transparent is None else {"transparency": transparent}
+    path = save(Image.new(mode, (2, 2), colour), tmp_path / "x.png", **options)
+    assert open_image(path).getpixel((1, 1)) == WHITE
+
+
+def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putpixel((1, 0), 1)
+    plain = open_image(save(image, tmp_path / "plain.png"))
+    assert [plain.getpixel((x, 0)) for x in (0, 1)] == [RED, GREEN]
+    for suffix in ("png", "gif"):
+        clear = open_image(save(image, tmp_path / f"clear.{suffix}", transparency=0))
+        assert [clear.getpixel((x, 0)) for x in (0, 1)] == [WHITE, GREEN]
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_black_and_white_and_grey(tmp_path: Path, mode: str) -> None:
+    opened = open_image(save(Image.new(mode, (4, 4), 255), tmp_path / "x.png"))
+    assert (opened.mode, opened.getpixel((0, 0))) == ("RGB", WHITE)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_animation_gives_its_first_frame(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = tmp_path / f"x.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+    with Image.open(path) as check:
+        assert check.n_frames == 3
+    assert open_image(path).getpixel((4, 4)) == RED
+
+
+# ---- unreadable, and why ---------------------------------------------------------------------
+
+
+def test_zero_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").touch()
+    with pytest.raises(UnreadableImage, match=r"x\.jpg: the file is empty \(0 bytes\); copy it"):
+        open_image(tmp_path / "x.jpg")
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match=r"x\.jpg: no such file; check the name"):
+        open_image(tmp_path / "x.jpg")
+
+
+def test_folder(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match=r"this is a folder; give an image file"):
+        open_image(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"not an image at all", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_not_an_image(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=r"not an image, or damaged; open and save it as"):
+        open_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_half_copied(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = save(Image.fromarray(noise), tmp_path / f"x.{suffix}")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UnreadableImage, match=r"damaged or incomplete .*; copy it again"):
+        open_image(path)
+
+
+def test_flipped_byte_in_png(tmp_path: Path) -> None:
+    path = save(corners(), tmp_path / "x.png")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 6] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImage, match="damaged or incomplete"):
+        open_image(path)
+
+
+def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = save(Image.new("1", (10_000, 9_000)), tmp_path / "bomb.png")
+    assert path.stat().st_size < 100_000
+    with pytest.raises(
+        UnreadableImage, match=r"bomb\.png: it has more than 89,478,485 pixels.*CLIPLAB_MAX_PIXELS"
+    ):
+        open_image(path)
+
+
+def test_bomb_limit_is_exact_and_configurable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(corners(), tmp_path / "x.png")
+    assert open_image(path, max_pixels=96).size == (12, 8)
+    for refused in (95, 40):  # Pillow warns at its limit and fails at twice: both are refused
+        with pytest.raises(UnreadableImage, match=f"more than {refused} pixels"):
+            open_image(path, max_pixels=refused)
+    monkeypatch.setenv("CLIPLAB_MAX_PIXELS", "95")
+    with pytest.raises(UnreadableImage, match="more than 95 pixels"):
+        open_image(path)
+    monkeypatch.setenv("CLIPLAB_MAX_PIXELS", "many")
+    with pytest.raises(ValueError, match=r"CLIPLAB_MAX_PIXELS: got 'many'; expected a whole"):
+        open_image(path)
+
+
+def test_bomb_limit_of_pillow_is_put_back(tmp_path: Path) -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    path = save(corners(), tmp_path / "x.png")
+    with pytest.raises(UnreadableImage):
+        open_image(path, max_pixels=1)
+    open_image(path, max_pixels=1000)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_text_bomb_in_png(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("comment", "a" * (PngImagePlugin.MAX_TEXT_CHUNK + 1), zip=True)
+    path = save(corners(), tmp_path / "x.png", pnginfo=info)
+    with pytest.raises(UnreadableImage, match="damaged or incomplete"):
+        open_image(path)
+
+
+def test_phone_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\x00\x00\x00\x24ftypheic\x00\x00\x00\x00mif1heic" * 4)
+    with pytest.raises(UnreadableImage, match=r"HEIC is not read; export it as JPEG"):
+        open_image(tmp_path / "IMG_1.HEIC")
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(corners(), tmp_path / "x.png")
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(photos.Image, "open", denied)
+    with pytest.raises(UnreadableImage, match="no permission to read it; change its permissions"):
+        open_image(path)
+
+
+def test_error_carries_its_parts_and_survives_pickling(tmp_path: Path) -> None:
+    error = UnreadableImage(tmp_path / "x.png", "cause", "remedy")
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.path, again.cause, again.remedy) == (tmp_path / "x.png", "cause", "remedy")
+    assert str(again) == str(error) == f"{(tmp_path / 'x.png').as_posix()}: cause; remedy"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not text")
+def test_file_name_that_is_not_text_is_read_and_shown(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
+    assert open_image(save(corners(), path)).size == (12, 8)
+    assert photos.shown(path).encode() == f"{tmp_path.as_posix()}/\ufffd.png".encode()
+
+
+# ---- folders ---------------------------------------------------------------------------------
+
+
+def test_list_images_is_recursive_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> None:
+    names = ["b.JPG", "a/z.png", "a.png", "羊.webp", "a/b/c.TIFF", "IMG.HEIC"]
+    ignored = ["note.txt", ".hidden.png", "a/._z.png", ".cache/thumb.png", "noext"]
+    for name in names + ignored:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    listed = [path.relative_to(tmp_path).as_posix() for path in list_images(str(tmp_path))]
+    assert listed == ["IMG.HEIC", "a.png", "a/b/c.TIFF", "a/z.png", "b.JPG", "羊.webp"]
+
+
+def test_list_images_below_a_hidden_folder_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / ".private").mkdir()
+    (tmp_path / ".private" / "x.png").touch()
+    assert len(list_images(tmp_path / ".private")) == 1
+
+
+def test_list_images_refuses(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent: no such folder; check the name"):
+        list_images(tmp_path / "absent")
+    (tmp_path / "x.png").touch()
+    with pytest.raises(NotADirectoryError, match=r"x\.png: a file; expected a folder"):
+        list_images(tmp_path / "x.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"no images in .*empty, looked for \.jpg, .*; add some"):
+        list_images(tmp_path / "empty")
+
+
+def test_read_images_keeps_order_and_lists_the_unreadable(tmp_path: Path) -> None:
+    good = [save(Image.new("RGB", (2, 2), c), tmp_path / f"{c[0]}.png") for c in (RED, BLUE)]
+    (tmp_path / "bad.png").write_bytes(b"")
+    images, paths, unreadable = read_images([good[0], tmp_path / "bad.png", str(good[1])])
+    assert [image.getpixel((0, 0)) for image in images] == [RED, BLUE]
+    assert paths == good
+    assert [error.path.name for error in unreadable] == ["bad.png"]
+
+
+def test_read_images_of_nothing() -> None:
+    assert read_images([]) == ([], [], [])
