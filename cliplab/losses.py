@@ -24,11 +24,14 @@ def clip_loss(
         image_emb: (N, D) unit rows, row i is the image of pair i.
         text_emb: (N, D) unit rows, row i is the caption of pair i.
         logit_scale: scalar, 1 / temperature (already exponentiated).
-        groups: (N,) integers. Pairs with equal ids carry the same caption, so each of them is a
-            right answer for all the others. Without this, a caption that occurs twice is a false
-            negative: the loss pushes an image away from a sentence that describes it, and the two
-            equal columns can never both win, which keeps the loss above zero for ever. The target
-            of a row is spread evenly over its group. None: every pair is its own group.
+        groups: (N,) integers. Pairs with equal ids are right answers for one another: the target
+            of a row is spread evenly over its group. Without this, a second sentence in the batch
+            that is also true of an image is a false negative, from which the image is pushed away.
+            The loss can then fall no lower than the mean log of the group sizes. Sentences that
+            are equal to the letter also have equal embeddings, and cross-entropy is linear in its
+            targets: for them the loss, and the gradient that reaches the towers, are the same
+            with and without groups. Groups matter for paraphrases, for captions of one class, and
+            when dropout makes equal sentences differ. None: every pair is its own group.
 
     Returns:
         Scalar, float32 (float64 for float64 inputs), in nats.
@@ -40,7 +43,8 @@ def clip_loss(
         arXiv:2204.03610, section 3.2.
     Taught in: notebooks/01.
     """
-    logits = _pair_logits(image_emb, text_emb, logit_scale)  # (N, N), row i = image i
+    _check_pairs(image_emb, text_emb)
+    logits = pair_logits(image_emb, text_emb, logit_scale)  # (N, N), row i = image i
     if groups is None:
         targets = torch.arange(len(logits), device=logits.device)  # (N,)
     else:
@@ -73,7 +77,8 @@ def siglip_loss(
     Source: SigLIP, arXiv:2303.15343, Algorithm 1.
     Taught in: notebooks/01.
     """
-    logits = _pair_logits(image_emb, text_emb, logit_scale) + logit_bias  # (N, N)
+    _check_pairs(image_emb, text_emb)
+    logits = pair_logits(image_emb, text_emb, logit_scale) + logit_bias  # (N, N)
     sign = 2 * torch.eye(len(logits), device=logits.device) - 1  # +1 match, -1 not
     return -F.logsigmoid(sign * logits).sum() / len(logits)
 
@@ -97,21 +102,27 @@ def clamp_logit_scale(log_logit_scale: nn.Parameter, max_scale: float = 100.0) -
     log_logit_scale.clamp_(max=math.log(max_scale))
 
 
-def _pair_logits(image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor) -> Tensor:
-    """Scaled cosines of all pairs: (N, D), (N, D) -> (N, N), float32 or better."""
+def pair_logits(image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor) -> Tensor:
+    """Scaled cosines of all pairs: unit rows (N, D), (K, D) -> (N, K), float32 or better.
+
+    Near scale 100 neighbouring bfloat16 numbers are 0.5 apart: under autocast the softmax would
+    see rounding noise, so this one product is kept out of it.
+    """
+    with torch.autocast(image_emb.device.type, enabled=False):
+        return logit_scale * at_least_float32(image_emb) @ at_least_float32(text_emb).T
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precisions become float32, the others stay."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _check_pairs(image_emb: Tensor, text_emb: Tensor) -> None:
     if image_emb.shape != text_emb.shape or image_emb.ndim != 2 or len(image_emb) == 0:
         raise ValueError(
             f"image_emb and text_emb: got shapes {tuple(image_emb.shape)} and "
             f"{tuple(text_emb.shape)}; expected the same (N, D) with N >= 1, one caption per image"
         )
-    # Near scale 100 neighbouring bfloat16 numbers are 0.5 apart: under autocast the softmax would
-    # see rounding noise, so this one product is taken out of it.
-    with torch.autocast(image_emb.device.type, enabled=False):
-        return logit_scale * _widen(image_emb) @ _widen(text_emb).T
-
-
-def _widen(emb: Tensor) -> Tensor:
-    return emb.float() if emb.dtype in (torch.float16, torch.bfloat16) else emb
 
 
 def _even_targets(groups: Tensor, logits: Tensor) -> Tensor:

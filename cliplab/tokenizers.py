@@ -4,8 +4,11 @@ Both have the same shape: `tokenizer(texts)` gives ids, `tokenizer.pieces(text)`
 model is given, which is where a model meant for another language betrays itself.
 """
 
+import unicodedata
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,24 +17,30 @@ from torch import Tensor
 if TYPE_CHECKING:
     from clip.simple_tokenizer import SimpleTokenizer
 
+PAD_ID = 0  # of both: CLIP's weights and ModelScope's preprocessor leave no choice
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")  # what a WordPiece vocabulary must have
+
 _SHOWN = 60  # characters of a text quoted in an error
+_LONGEST_WORD = 200  # characters; BERT calls longer ones unknown without looking
+_CJK = (
+    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F), (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0x2F800, 0x2FA1F),
+)  # fmt: skip
 
 
-class BytePairTokenizer:
-    """OpenAI's byte-level byte-pair encoding, 49,408 tokens, lower case, padded with 0.
+class Tokenizer:
+    """What the two tokenizers share: start + tokens + end, padded with zeros to one length."""
 
-    Nothing is unknown to it: a text it has no words for falls apart into bytes, about three per
-    Chinese character, which the model has seen too rarely to mean anything.
+    start_id: int
+    end_id: int
+    vocab_size: int
 
-    Source: `clip.tokenize` and `SimpleTokenizer` of https://github.com/openai/CLIP (MIT).
-    """
-
-    def __init__(self, context_length: int = 77) -> None:
+    def __init__(self, context_length: int) -> None:
+        if context_length < 2:
+            raise ValueError(
+                f"context_length: got {context_length}; expected room for start and end, >= 2"
+            )
         self.context_length = context_length
-        self._bpe = _simple_tokenizer()
-        self.start_id: int = self._bpe.encoder["<|startoftext|>"]
-        self.end_id: int = self._bpe.encoder["<|endoftext|>"]
-        self.vocab_size: int = len(self._bpe.encoder)
 
     def __call__(self, texts: str | Sequence[str], *, truncate: bool = False) -> Tensor:
         """K texts -> int64 ids (K, context_length): start, tokens, end, zeros.
@@ -44,8 +53,40 @@ class BytePairTokenizer:
             ValueError: a text longer than the context (unless `truncate`), or not a string.
         """
         texts = _as_list(texts)
-        rows = [[self.start_id, *self.encode(text), self.end_id] for text in texts]
-        return _pad(rows, texts, self.context_length, truncate)
+        ids = torch.full((len(texts), self.context_length), PAD_ID)
+        for index, text in enumerate(texts):
+            row = [self.start_id, *self.encode(text), self.end_id]
+            if len(row) > self.context_length:
+                if not truncate:
+                    raise ValueError(_too_long(text, len(row), self.context_length))
+                row = [*row[: self.context_length - 1], self.end_id]
+            ids[index, : len(row)] = torch.tensor(row)
+        return ids
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text, without start, end and padding."""
+        raise NotImplementedError
+
+    def pieces(self, text: str) -> list[str]:
+        """One readable fragment per token of `encode(text)`."""
+        raise NotImplementedError
+
+
+class BytePairTokenizer(Tokenizer):
+    """OpenAI's byte-level byte-pair encoding, 49,408 tokens, lower case, padded with 0.
+
+    Nothing is unknown to it: a text it has no words for falls apart into bytes, about three per
+    Chinese character, which the model has seen too rarely to mean anything.
+
+    Source: `clip.tokenize` and `SimpleTokenizer` of https://github.com/openai/CLIP (MIT).
+    """
+
+    def __init__(self, context_length: int = 77) -> None:
+        super().__init__(context_length)
+        self._bpe = _simple_tokenizer()
+        self.start_id: int = self._bpe.encoder["<|startoftext|>"]
+        self.end_id: int = self._bpe.encoder["<|endoftext|>"]
+        self.vocab_size: int = len(self._bpe.encoder)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of one text, without start, end and padding."""
@@ -78,6 +119,106 @@ def _simple_tokenizer() -> "SimpleTokenizer":
     return SimpleTokenizer()
 
 
+class WordPieceTokenizer(Tokenizer):
+    """BERT's word pieces over a vocabulary of your own, lower case, padded with [PAD] = 0.
+
+    Words are cut greedily into the longest pieces the vocabulary has; `##` marks a piece that
+    continues a word. Every Chinese character is a word. A word that cannot be cut is [UNK].
+
+    Source: BERT, arXiv:1810.04805; ids equal those of ModelScope's FullTokenizer.
+    """
+
+    unknown_token = "[UNK]"
+
+    def __init__(self, vocab: str | Path | Sequence[str], context_length: int = 52) -> None:
+        """`vocab`: a vocab.txt, or the tokens in the order of their ids."""
+        super().__init__(context_length)
+        self.vocab = read_vocab(vocab) if isinstance(vocab, str | Path) else list(vocab)
+        check_vocab(self.vocab)
+        self._ids = {token: index for index, token in enumerate(self.vocab)}
+        self.start_id, self.end_id = self._ids["[CLS]"], self._ids["[SEP]"]
+        self.vocab_size = len(self.vocab)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text, without [CLS], [SEP] and padding."""
+        return [self._ids[piece] for piece in self.pieces(text)]
+
+    def pieces(self, text: str) -> list[str]:
+        """The word pieces of a text, [UNK] for each word that the vocabulary cannot spell."""
+        return [piece for word in _words(text) for piece in self._cut(word)]
+
+    def _cut(self, word: str) -> list[str]:
+        if len(word) > _LONGEST_WORD:
+            return [self.unknown_token]
+        pieces, start = [], 0
+        while start < len(word):
+            mark = "##" if start else ""
+            ends = range(len(word), start, -1)
+            end = next((e for e in ends if mark + word[start:e] in self._ids), None)
+            if end is None:
+                return [self.unknown_token]
+            pieces.append(mark + word[start:end])
+            start = end
+        return pieces
+
+
+def read_vocab(path: str | Path) -> list[str]:
+    """Tokens of a vocab.txt in the order of their ids, one per line, UTF-8.
+
+    Raises:
+        FileNotFoundError: nothing at `path`.
+        ValueError: not UTF-8 text.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such vocabulary; expected one token per line, UTF-8")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}); save the vocabulary as UTF-8") from error
+    return [line.strip() for line in (lines[:-1] if lines[-1] == "" else lines)]
+
+
+def check_vocab(vocab: Sequence[str]) -> None:
+    """Raise ValueError unless BERT's special tokens are there and [PAD] is the first."""
+    missing = [token for token in SPECIAL_TOKENS if token not in vocab]
+    if missing or vocab[PAD_ID] != "[PAD]":
+        raise ValueError(
+            f"vocab: got {list(vocab[:4])} ... without {', '.join(missing) or '[PAD] at 0'}; "
+            f"expected {', '.join(SPECIAL_TOKENS)} among the tokens and [PAD] first"
+        )
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words without accents; punctuation and CJK characters are words of their own."""
+    words = []
+    for word in "".join(map(_clean, text)).split():
+        plain = unicodedata.normalize("NFD", word.lower())
+        words += "".join(_isolate_mark(char) for char in plain).split()
+    return words
+
+
+@lru_cache(maxsize=2**14)
+def _clean(char: str) -> str:
+    """Nothing for control characters, a space for white space, room around a CJK character."""
+    category = unicodedata.category(char)
+    if char in "\t\n\r" or category == "Zs":
+        return " "
+    if char == "\ufffd" or category in ("Cc", "Cf"):
+        return ""
+    return f" {char} " if any(low <= ord(char) <= high for low, high in _CJK) else char
+
+
+@lru_cache(maxsize=2**14)
+def _isolate_mark(char: str) -> str:
+    """Nothing for an accent, room around punctuation (all of ASCII's symbols count as such)."""
+    category = unicodedata.category(char)
+    if category == "Mn":
+        return ""
+    is_symbol = char.isascii() and char.isprintable() and not char.isalnum()
+    return f" {char} " if is_symbol or category.startswith("P") else char
+
+
 def _as_list(texts: str | Sequence[str]) -> list[str]:
     texts = [texts] if isinstance(texts, str) else list(texts)
     for index, text in enumerate(texts):
@@ -86,17 +227,9 @@ def _as_list(texts: str | Sequence[str]) -> list[str]:
     return texts
 
 
-def _pad(rows: list[list[int]], texts: list[str], length: int, truncate: bool) -> Tensor:
-    """Rows of ids -> (K, length), zeros after the end; a row cut short keeps its end token."""
-    ids = torch.zeros(len(rows), length, dtype=torch.int64)
-    for index, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        if len(row) > length:
-            if not truncate:
-                quoted = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
-                raise ValueError(
-                    f"text too long: {quoted!r} has {len(row)} tokens with start and end; expected "
-                    f"at most {length}: shorten it, or pass truncate=True to cut it"
-                )
-            row = [*row[: length - 1], row[-1]]
-        ids[index, : len(row)] = torch.tensor(row)
-    return ids
+def _too_long(text: str, count: int, limit: int) -> str:
+    quoted = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    return (
+        f"text too long: {quoted!r} has {count} tokens with start and end; expected at most "
+        f"{limit}: shorten it, or pass truncate=True to cut it"
+    )

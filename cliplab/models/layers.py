@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cliplab.losses import at_least_float32, pair_logits
+
 HEAD_WIDTH = 64  # channels per attention head in every published CLIP
 
 
@@ -248,28 +250,16 @@ def image_tower(
         ValueError: sizes that do not divide, since the official loader would round them silently
             and build another model.
     """
+    sizes = {"width": width, "resolution": resolution, "embed_dim": embed_dim}
     if isinstance(layers, int):
         _check_divides("image_resolution", resolution, "vision_patch_size", patch_size)
-        _check_divides("vision_width", width, "head width", head_width)
-        return VisionTransformer(
-            layers,
-            width=width,
-            heads=width // head_width,
-            patch_size=patch_size,
-            resolution=resolution,
-            embed_dim=embed_dim,
-        )
+        heads = _heads("vision_width", width, head_width)
+        return VisionTransformer(layers, heads=heads, patch_size=patch_size, **sizes)
     if len(layers) != 4:
         raise ValueError(f"vision_layers: got {layers}; expected an int (ViT) or four (ResNet)")
     _check_divides("image_resolution", resolution, "the ResNet's stride", 32)
-    _check_divides("32 * vision_width", 32 * width, "head width", head_width)
-    return ModifiedResNet(
-        layers,
-        width=width,
-        heads=32 * width // head_width,
-        resolution=resolution,
-        embed_dim=embed_dim,
-    )
+    heads = _heads("32 * vision_width", 32 * width, head_width)
+    return ModifiedResNet(layers, heads=heads, **sizes)
 
 
 def check_pixels(pixels: Tensor, resolution: int) -> None:
@@ -294,10 +284,18 @@ def similarity_logits(
     image_feature: Tensor, text_feature: Tensor, log_scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Scaled cosines of features of any length: (N, D), (K, D) -> (N, K), (K, N)."""
-    image_emb = F.normalize(image_feature, dim=-1)
-    text_emb = F.normalize(text_feature, dim=-1)
-    logits = log_scale.exp() * image_emb @ text_emb.T  # (N, K)
+    image_emb = F.normalize(at_least_float32(image_feature), dim=-1)
+    text_emb = F.normalize(at_least_float32(text_feature), dim=-1)
+    logits = pair_logits(image_emb, text_emb, log_scale.exp())  # (N, K)
     return logits, logits.T
+
+
+def _heads(what: str, width: int, head_width: int) -> int:
+    """Heads of an attention over `width` channels, by the official rule (rounding down)."""
+    heads = width // head_width
+    if heads < 1 or width % heads:
+        raise ValueError(f"{what}: got {width}; expected a multiple of the head width {head_width}")
+    return heads
 
 
 def _check_divides(what: str, size: int, by: str, divisor: int | None) -> None:

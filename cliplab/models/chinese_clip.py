@@ -1,0 +1,242 @@
+"""Chinese-CLIP: CLIP's image tower and a BERT that reads Chinese; ModelScope's directories.
+
+Source: Chinese CLIP, arXiv:2211.01335; file format and parameter names are those of
+`modelscope.models.multi_modal.clip` (Apache-2.0).
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cliplab.models.bert import Bert, BertConfig
+from cliplab.models.layers import (
+    HEAD_WIDTH,
+    check_pixels,
+    check_token_ids,
+    image_tower,
+    similarity_logits,
+)
+from cliplab.models.weights import load_strict, read_state_dict, to_published_precision
+from cliplab.runtime import atomic_write
+from cliplab.tokenizers import PAD_ID, check_vocab, read_vocab
+
+_VISION, _TEXT, _WEIGHTS, _VOCAB = (
+    "vision_model_config.json",
+    "text_model_config.json",
+    "pytorch_model.bin",
+    "vocab.txt",
+)
+_CONFIGURATION = {
+    "framework": "pytorch",
+    "task": "multi-modal-embedding",
+    "pipeline": {"type": "multi-modal-embedding"},
+    "model": {"type": "clip-multi-modal-embedding"},
+}
+
+
+@dataclass(frozen=True)
+class ChineseCLIPConfig:
+    """Sizes of a Chinese-CLIP; fields are the keys of ModelScope's two JSON files."""
+
+    embed_dim: int  # D, length of both towers' output
+    image_resolution: int  # pixels per side; a multiple of the patch size (ViT) or of 32 (ResNet)
+    vision_layers: int | tuple[int, int, int, int]  # int: ViT depth; four: ResNet blocks per layer
+    vision_width: int  # channels
+    vision_patch_size: int | None  # pixels per side; None for a ResNet
+    vocab_size: int
+    text_hidden_size: int
+    text_num_hidden_layers: int
+    text_num_attention_heads: int
+    text_intermediate_size: int  # inside a layer's MLP
+    text_max_position_embeddings: int  # longest text, in tokens
+    text_type_vocab_size: int = 2
+    text_hidden_act: str = "gelu"  # exact GELU, the only one in published models
+    text_hidden_dropout_prob: float = 0.1
+    text_attention_probs_dropout_prob: float = 0.1
+    text_initializer_range: float = 0.02  # standard deviation of new weights
+    vision_head_width: int = HEAD_WIDTH
+
+    def __post_init__(self) -> None:
+        """Accept a list of blocks, as JSON gives it; refuse activations that are not built."""
+        if isinstance(self.vision_layers, list):
+            object.__setattr__(self, "vision_layers", tuple(self.vision_layers))
+        if self.text_hidden_act != "gelu":
+            raise ValueError(f"text_hidden_act: got {self.text_hidden_act!r}; expected 'gelu'")
+
+    @property
+    def bert(self) -> BertConfig:
+        """Sizes of the text tower."""
+        return BertConfig(
+            vocab_size=self.vocab_size,
+            width=self.text_hidden_size,
+            layers=self.text_num_hidden_layers,
+            heads=self.text_num_attention_heads,
+            hidden_width=self.text_intermediate_size,
+            positions=self.text_max_position_embeddings,
+            segments=self.text_type_vocab_size,
+            hidden_dropout=self.text_hidden_dropout_prob,
+            attention_dropout=self.text_attention_probs_dropout_prob,
+            init_std=self.text_initializer_range,
+        )
+
+
+class ChineseCLIP(nn.Module):
+    """Image tower and BERT into one space of D dimensions.
+
+    A new model is initialised for training from scratch as in the official code; seed first.
+    """
+
+    def __init__(self, config: ChineseCLIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual = image_tower(
+            config.vision_layers,
+            width=config.vision_width,
+            patch_size=config.vision_patch_size,
+            resolution=config.image_resolution,
+            embed_dim=config.embed_dim,
+            head_width=config.vision_head_width,
+        )
+        self.bert = Bert(config.bert)
+        width = config.text_hidden_size
+        self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, config.embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # log of 1 / temperature
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, R, R) -> features (B, D), not of unit length."""
+        check_pixels(pixels, self.config.image_resolution)
+        return self.visual(pixels)
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """Token ids (B, L), 0 = padding -> features (B, D), not of unit length.
+
+        The feature of a text is the last vector of its first token, [CLS], which has looked at
+        all the others. Padding is masked out, so rows may be cut at the longest text of the batch.
+        """
+        check_token_ids(token_ids, self.config.text_max_position_embeddings)
+        tok = self.bert(token_ids, token_ids != PAD_ID)  # (B, L, C)
+        return tok[:, 0] @ self.text_projection  # (B, D)
+
+    def forward(self, pixels: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, R, R), (K, L) -> scaled cosines per image (N, K) and per text (K, N)."""
+        return similarity_logits(
+            self.encode_image(pixels), self.encode_text(token_ids), self.logit_scale
+        )
+
+
+def load_modelscope(directory: str | Path) -> ChineseCLIP:
+    """Chinese-CLIP from a ModelScope directory: two JSON files, vocab.txt, pytorch_model.bin.
+
+    Returns:
+        The model in float32, in eval mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: the directory or one of its files is missing.
+        ValueError: a damaged file, unknown settings, or weights of another model (names listed).
+    """
+    directory = Path(directory)
+    settings = {**_read_json(directory / _VISION), **_read_json(directory / _TEXT)}
+    try:
+        config = _config_from(settings)
+        with torch.device("meta"):
+            model = ChineseCLIP(config)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from error
+    _check_vocab(read_vocab(directory / _VOCAB), config)
+    return load_strict(model, read_state_dict(directory / _WEIGHTS), str(directory / _WEIGHTS))
+
+
+def save_modelscope(model: ChineseCLIP, directory: str | Path, vocab: Sequence[str]) -> None:
+    """Write the directory that ModelScope's CLIPForMultiModalEmbedding(directory) loads.
+
+    Weights are rounded to fp16 where that class rounds them. No file gets its final name before
+    all are written: a full disk or Ctrl-C leaves an older model whole.
+
+    Args:
+        model: any Chinese-CLIP.
+        directory: created when missing; files of the same names are replaced.
+        vocab: the tokens in the order of their ids, [PAD] first.
+
+    Raises:
+        ValueError: a vocabulary that does not fit the model, or weights that fp16 cannot hold.
+    """
+    directory = Path(directory)
+    _check_vocab(vocab, model.config)
+    _check_lines(vocab)
+    weights = to_published_precision(model.state_dict())
+    vision, text = _settings(model.config)
+    contents = {"configuration.json": _CONFIGURATION, _VISION: vision, _TEXT: text}
+    with ExitStack() as stack:  # renames happen when it closes
+        for name, settings in contents.items():
+            file = stack.enter_context(atomic_write(directory / name, "w"))
+            file.write(json.dumps(settings, indent=1) + "\n")
+        file = stack.enter_context(atomic_write(directory / _VOCAB, "w"))
+        file.writelines(f"{token}\n" for token in vocab)
+        file = stack.enter_context(atomic_write(directory / _WEIGHTS))
+        torch.save(weights, file)
+
+
+def _read_json(path: Path) -> dict:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; expected a ModelScope directory with {_VISION}, {_TEXT}, "
+            f"{_VOCAB} and {_WEIGHTS}; `python -m cliplab train clip` makes the shipped one"
+        )
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); fetch the file again") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: got a {type(settings).__name__}; expected a JSON object")
+    return settings
+
+
+def _config_from(settings: Mapping) -> ChineseCLIPConfig:
+    """The configuration, or ValueError with the names that are unknown or missing."""
+    known = {field.name for field in fields(ChineseCLIPConfig)}
+    settings = {"vision_patch_size": None, **settings}  # a ResNet's file may leave it out
+    unknown = sorted(settings.keys() - known)
+    try:
+        if unknown:
+            raise TypeError(f"unknown settings {', '.join(unknown)}")
+        return ChineseCLIPConfig(**settings)
+    except TypeError as error:
+        raise ValueError(
+            f"{error}; expected the keys of ModelScope's {_VISION} and {_TEXT}"
+        ) from error
+
+
+def _settings(config: ChineseCLIPConfig) -> tuple[dict, dict]:
+    """The contents of the two JSON files; ModelScope wants ResNet blocks as a list of four."""
+    settings = asdict(config)
+    text = {k: v for k, v in settings.items() if k.startswith("text_") or k == "vocab_size"}
+    vision = {k: v for k, v in settings.items() if k not in text}
+    return vision, text
+
+
+def _check_vocab(vocab: Sequence[str], config: ChineseCLIPConfig) -> None:
+    """Raise ValueError unless both tokenizers would give the ids the model was trained on."""
+    check_vocab(vocab)
+    if len(vocab) != config.vocab_size:
+        raise ValueError(
+            f"vocab: got {len(vocab)} tokens; expected {config.vocab_size}, as in the model's "
+            "configuration: use the vocabulary that the model was trained with"
+        )
+
+
+def _check_lines(vocab: Sequence[str]) -> None:
+    """Raise ValueError unless a file of one token per line gives the same tokens back."""
+    odd = [
+        token for token in vocab if not token or token != token.strip() or len(token.split()) > 1
+    ]
+    if odd:
+        raise ValueError(
+            f"vocab: got {odd[0]!r}; expected tokens without white space, one per line is all that "
+            "vocab.txt can hold"
+        )
