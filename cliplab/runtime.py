@@ -33,6 +33,10 @@ _REMEDIES = {
     errno.EEXIST: "a part of the path is a file, not a folder; choose another folder",
     errno.EISDIR: "the path is a folder; give a file name",
 }
+_RESTORE = (
+    "restore the folder with `git checkout -- data/checkpoints`, fetch it again, or train it with "
+    "`python -m cliplab train clip`"
+)
 
 
 # ---- places --------------------------------------------------------------------------------
@@ -152,7 +156,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     # Beside the target, because a rename is atomic only within one file system; not tempfile's
     # mkstemp, whose files nobody but the owner can read.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    text = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, mode.replace("w", "x"), **text) as file:
@@ -195,6 +199,39 @@ def sha256(path: str | Path) -> str:
     """Hex SHA-256 of the file at `path`, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_checkpoint(folder: str | Path, names: Iterable[str] | None = None) -> list[str]:
+    """Compare the files of a checkpoint with the hashes in its model_card.json -> names compared.
+
+    Args:
+        folder: with the files and the card; without a card there is nothing to compare.
+        names: compare only these, so far as the card lists them; default all that it lists.
+
+    Raises:
+        FileNotFoundError: a listed file is missing.
+        ValueError: a hash differs, or the card cannot be read.
+    """
+    card = Path(folder) / "model_card.json"
+    if not card.exists():
+        return []
+    try:
+        listed = dict(json.loads(card.read_text(encoding="utf-8"))["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{card}: not a model card with hashes under "files" ({error!r}); {_RESTORE}'
+        ) from error
+    compared = sorted(listed if names is None else listed.keys() & set(names))
+    for name in compared:
+        path = Path(folder) / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: missing, though {card.name} lists it; {_RESTORE}")
+        if (found := sha256(path)) != listed[name]:
+            raise ValueError(
+                f"{path}: its sha256 is {found[:12]}..., {card.name} says {listed[name][:12]}...; "
+                f"the file is damaged or another one: {_RESTORE}"
+            )
+    return compared
 
 
 def save_results(results: Mapping[str, Any], path: str | Path) -> None:

@@ -1,0 +1,505 @@
+"""Encoders: readable and official give the same vectors, and every bad input says what to do."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_images
+
+from cliplab import encoders
+from cliplab.encoders import TwoTowers, load_encoder, pipeline
+from cliplab.runtime import sha256
+from cliplab.two_towers import modelscope_preprocess, openai_preprocess
+
+GOLDEN = Path(__file__).parent / "golden"
+ENGLISH = ["a sheep lying down", "A goat, drinking!", "", "站着的羊"]
+CHINESE = ["站立的羊", "进食的羊", "一只 sheep", ""]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with both shipped names, random weights in them."""
+    folder = tmp_path_factory.mktemp("data")
+    make_openai(folder / "checkpoints" / "clip-openai", RESNET)
+    make_modelscope(folder / "checkpoints" / "clip-chinese", RESNET)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _use_data(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPLAB_DATA", str(data))
+    monkeypatch.delenv("CLIPLAB_OFFLINE", raising=False)
+
+
+def specs(data: Path) -> dict[str, str]:
+    folder = data / "checkpoints"
+    return {
+        "pasture": "pasture",
+        "pasture-zh": "pasture-zh",
+        "openai": f"openai:{folder / 'clip-openai' / 'model.pt'}",
+        "modelscope": f"modelscope:{folder / 'clip-chinese'}",
+    }
+
+
+ALL = ["pasture", "pasture-zh", "openai", "modelscope"]
+
+# ---- the same vectors ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("readable", "official", "texts"),
+    [("pasture", "openai", ENGLISH), ("pasture-zh", "modelscope", CHINESE)],
+)
+def test_readable_and_official_agree(
+    data: Path, readable: str, official: str, texts: list[str]
+) -> None:
+    ours, theirs = (load_encoder(specs(data)[key], device="cpu") for key in (readable, official))
+    images = noise_images(5)
+    close = {"rtol": 0, "atol": 1e-5}
+    torch.testing.assert_close(ours.encode_image(images), theirs.encode_image(images), **close)
+    torch.testing.assert_close(ours.encode_text(texts), theirs.encode_text(texts), **close)
+    torch.testing.assert_close(ours.tokenizer(texts), theirs.tokenizer(texts))
+    assert [ours.tokenizer.pieces(t) for t in texts] == [theirs.tokenizer.pieces(t) for t in texts]
+    assert ours.logit_scale == pytest.approx(theirs.logit_scale, abs=1e-5)
+    assert (ours.dim, ours.languages) == (theirs.dim, theirs.languages)
+
+
+def test_readable_and_official_agree_on_a_vit(tmp_path: Path, data: Path) -> None:
+    path = make_openai(tmp_path / "vit", VIT, seed=1)
+    ours = encoders.read_openai(path, name="vit", device=torch.device("cpu"))
+    theirs = load_encoder(f"openai:{path}", device="cpu")
+    images = noise_images(3, seed=1)
+    torch.testing.assert_close(
+        ours.encode_image(images), theirs.encode_image(images), rtol=0, atol=1e-5
+    )
+    pasture = load_encoder("pasture", device="cpu")
+    assert (ours.encode_image(images) - pasture.encode_image(images)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_chinese_model_dir_gives_the_golden_vectors(official: bool) -> None:
+    golden = load_file(GOLDEN / "chinese_clip" / "model.safetensors")
+    folder = GOLDEN / "chinese_clip" / "model_dir"
+    encoder = (
+        load_encoder(f"modelscope:{folder}", device="cpu")
+        if official
+        else encoders.read_modelscope(folder, name="golden", device=torch.device("cpu"))
+    )
+    texts = ["站立的羊", "进食的羊", "躺着的羊"]
+    torch.testing.assert_close(encoder.tokenizer(texts), golden["in.text_ids52"])
+    emb = encoder.encode_text(texts)
+    torch.testing.assert_close(emb, golden["out.dir.text_embedding"], rtol=0, atol=1e-5)
+    images = [Image.fromarray(golden[f"in.rgb{i}"].numpy()) for i in (0, 1)]
+    pixels = torch.stack([encoder.preprocess(image) for image in images])
+    # One 8-bit step is 0.015: Pillow's resizing may differ by that between versions.
+    torch.testing.assert_close(pixels, golden["out.dir.preprocessed"], rtol=0, atol=0.02)
+    if torch.equal(pixels, golden["out.dir.preprocessed"]):
+        emb = encoder.encode_image(images)
+        torch.testing.assert_close(emb, golden["out.dir.img_embedding"], rtol=0, atol=1e-5)
+
+
+# ---- preprocessing ---------------------------------------------------------------------------
+
+
+def test_openai_preprocessing_is_golden() -> None:
+    golden = load_file(GOLDEN / "clip" / "preprocess.safetensors")
+    preprocess = openai_preprocess(64)
+    for i in (0, 1):
+        pixels = preprocess(Image.fromarray(golden[f"in.rgb{i}"].numpy()))
+        torch.testing.assert_close(pixels, golden[f"out.pre{i}"], rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
+@pytest.mark.parametrize("size", [(64, 64), (63, 200), (201, 40), (5, 7)])
+def test_openai_preprocessing_equals_clips_own_exactly(mode: str, size: tuple[int, int]) -> None:
+    import clip.clip
+
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).convert(mode)
+    assert torch.equal(openai_preprocess(32)(image), clip.clip._transform(32)(image))
+
+
+def test_modelscope_preprocessing_squashes_where_openai_crops() -> None:
+    image = Image.new("RGB", (300, 100), "white")
+    image.paste("black", (0, 0, 100, 100))  # the left third
+    squashed, cropped = modelscope_preprocess(30)(image), openai_preprocess(30)(image)
+    assert squashed.shape == cropped.shape == (3, 30, 30)
+    dark = squashed[0].mean(0) < 0
+    assert dark.tolist() == [True] * 10 + [False] * 20
+    assert (cropped[0] > 0).all()
+
+
+# ---- what comes out --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ALL)
+def test_rows_are_unit_float32_on_the_cpu_and_may_serve_in_training(data: Path, key: str) -> None:
+    encoder = load_encoder(specs(data)[key])
+    for emb in (encoder.encode_image(noise_images(3)), encoder.encode_text(["羊", "a"])):
+        assert emb.dtype == torch.float32
+        assert emb.device == torch.device("cpu")
+        assert emb.shape[1] == encoder.dim == 32
+        torch.testing.assert_close(emb.norm(dim=1), torch.ones(len(emb)))
+        assert not emb.is_inference()
+        assert not emb.requires_grad
+    assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-3)
+    assert encoder.languages == (("zh",) if key in ("pasture-zh", "modelscope") else ("en",))
+    assert encoder.name == specs(data)[key]
+
+
+@pytest.mark.parametrize("key", ["pasture", "pasture-zh"])
+def test_empty_input_gives_empty_rows(data: Path, key: str) -> None:
+    encoder = load_encoder(specs(data)[key])
+    assert encoder.encode_image([]).shape == (0, 32)
+    assert encoder.encode_image(iter([])).shape == (0, 32)
+    assert encoder.encode_text([]).shape == (0, 32)
+
+
+def test_one_text_counts_as_a_list_of_one() -> None:
+    encoder = load_encoder("pasture-zh")
+    assert torch.equal(encoder.encode_text("站立的羊"), encoder.encode_text(["站立的羊"]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_batch_size_and_generators_do_not_change_the_result(batch_size: int) -> None:
+    encoder, images = load_encoder("pasture"), noise_images(5)
+    together = encoder.encode_image(images)
+    split = encoder.encode_image((image for image in images), batch_size=batch_size)
+    torch.testing.assert_close(split, together, rtol=0, atol=1e-6)
+
+
+def test_many_texts_are_split_into_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, texts = load_encoder("pasture-zh"), ["站立的羊", "进食的羊", "躺着的羊"]
+    together = encoder.encode_text(texts)
+    monkeypatch.setattr("cliplab.two_towers.TEXT_BATCH", 2)
+    torch.testing.assert_close(encoder.encode_text(texts), together, rtol=0, atol=1e-6)
+
+
+class Spy(torch.nn.Module):
+    """Model whose image embedding is the mean colour, and which remembers what it was given."""
+
+    def __init__(self, spoil: float = 1.0) -> None:
+        super().__init__()
+        self.text_projection = torch.nn.Parameter(torch.zeros(5, 3))
+        self.logit_scale = torch.nn.Parameter(torch.tensor(2.0))
+        self.spoil, self.batches, self.modes = spoil, [], []
+
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(pixels))
+        self.modes.append((torch.is_inference_mode_enabled(), self.training))
+        return pixels.mean(dim=(2, 3)) * self.spoil
+
+
+def spy_encoder(model: Spy) -> TwoTowers:
+    return TwoTowers(
+        "spy",
+        model,
+        tokenizer=None,
+        preprocess=openai_preprocess(8),
+        languages=("en",),
+        device=torch.device("cpu"),
+    )
+
+
+def test_generator_is_read_batch_by_batch_in_inference_mode() -> None:
+    model, given = Spy().train(), []
+
+    def images() -> Iterator[Image.Image]:
+        for image in noise_images(5):
+            given.append((len(given), sum(model.batches)))
+            yield image
+
+    spy_encoder(model).encode_image(images(), batch_size=2)
+    assert model.batches == [2, 2, 1]
+    assert given == [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4)]
+    assert model.modes == [(True, False)] * 3
+
+
+def test_weights_that_give_nan_are_reported() -> None:
+    with pytest.raises(ValueError, match="spy: embeddings are not finite; its weights are damaged"):
+        spy_encoder(Spy(float("nan"))).encode_image(noise_images(1))
+
+
+@pytest.mark.parametrize("one", [Image.new("RGB", (8, 8)), "sheep.jpg", Path("sheep.jpg")])
+def test_one_image_is_not_several(one: object) -> None:
+    with pytest.raises(ValueError, match=r"images: got one \w+; expected several: use \[x\]"):
+        load_encoder("pasture").encode_image(one)
+
+
+def test_wrong_element_and_batch_size() -> None:
+    encoder = load_encoder("pasture")
+    with pytest.raises(ValueError, match=r"images\[1\]: got a str; .*photos\.open_image"):
+        encoder.encode_image([*noise_images(1), "sheep.jpg"])
+    with pytest.raises(ValueError, match="batch_size: got 0; expected 1 or more"):
+        encoder.encode_image([], batch_size=0)
+
+
+def test_progress_bar_is_on_stderr_and_only_when_asked(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    encoder = load_encoder("pasture")
+    encoder.encode_image(noise_images(2))
+    assert capfd.readouterr() == ("", "")
+    encoder.encode_image(noise_images(2), progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "2/2" in err
+
+
+@pytest.mark.parametrize("key", ALL)
+@pytest.mark.filterwarnings("error")
+def test_loading_is_quiet(data: Path, key: str, capfd: pytest.CaptureFixture[str]) -> None:
+    load_encoder(specs(data)[key])
+    assert capfd.readouterr() == ("", "")
+
+
+# ---- texts beyond the context ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "word", "fits", "limit"),
+    [
+        ("pasture", "sheep ", 75, 77),
+        ("openai", "sheep ", 75, 77),
+        ("pasture-zh", "羊", 50, 52),
+        ("modelscope", "羊", 50, 52),
+    ],
+)
+def test_text_longer_than_the_context(
+    data: Path, key: str, word: str, fits: int, limit: int
+) -> None:
+    encoder = load_encoder(specs(data)[key])
+    assert encoder.encode_text([word * fits]).shape == (1, 32)
+    message = rf"text too long: .* has {limit + 1} tokens.*at most {limit}.*truncate=True"
+    with pytest.raises(ValueError, match=message):
+        encoder.encode_text(["羊", word * (fits + 1)])
+    cut = encoder.encode_text([word * (fits + 9)], truncate=True)
+    torch.testing.assert_close(cut, encoder.encode_text([word * fits]))
+
+
+# ---- names and files that are wrong ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ("pastur", "did you mean 'pasture'"),
+        ("PASTURE-ZH", "did you mean 'pasture-zh'"),
+        ("opnai:ViT-B/32", "did you mean 'openai:'"),
+        ("model-scope:x", "did you mean 'modelscope:'"),
+        ("zzz", "valid: pasture, pasture-zh, openai:<path>, modelscope:<path>"),
+        ("", "unknown encoder ''; valid: pasture"),
+    ],
+)
+def test_unknown_encoder_lists_the_nearest(spec: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(hint)) as caught:
+        load_encoder(spec)
+    assert str(caught.value).startswith(f"unknown encoder {spec!r}; ")
+
+
+def test_path_without_prefix_is_told_the_prefix(data: Path) -> None:
+    folder = data / "checkpoints" / "clip-chinese"
+    with pytest.raises(ValueError, match=r"did you mean 'modelscope:.*clip-chinese'\?"):
+        load_encoder(str(folder))
+    with pytest.raises(ValueError, match=r"did you mean 'openai:.*vocab\.txt'\?"):
+        load_encoder(str(folder / "vocab.txt"))
+
+
+@pytest.mark.parametrize("prefix", ["openai", "modelscope"])
+def test_prefix_alone_and_missing_paths(prefix: str) -> None:
+    with pytest.raises(ValueError, match=f"encoder '{prefix}:': nothing after the colon"):
+        load_encoder(f"{prefix}:")
+    with pytest.raises(FileNotFoundError, match=rf"{prefix}:absent/x: no such path.*expected a f"):
+        load_encoder(f"{prefix}:absent/x")
+    with pytest.raises(FileNotFoundError, match=r"no such path \(offline\)"):
+        load_encoder(f"{prefix}:absent/x", offline=True)
+
+
+@pytest.mark.parametrize("name", ["pasture", "pasture-zh"])
+def test_missing_shipped_checkpoint(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"checkpoints.*python -m cliplab train clip"):
+        load_encoder(name)
+
+
+def damage(folder: Path, kind: str) -> None:
+    path = next(folder.glob("*.pt"), folder / "pytorch_model.bin")
+    if kind == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "text":
+        path.write_text("<html>404</html>", encoding="utf-8")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "other":
+        torch.save({"weight": torch.zeros(3)}, path)
+
+
+@pytest.mark.parametrize("kind", ["cut", "text", "empty", "other"])
+@pytest.mark.parametrize("key", ALL)
+def test_corrupt_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, kind: str
+) -> None:
+    shutil.copytree(data, tmp_path / "copy")
+    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path / "copy"))
+    for name in ("clip-openai", "clip-chinese"):
+        damage(tmp_path / "copy" / "checkpoints" / name, kind)
+    with pytest.raises(ValueError, match=r"(model\.pt|pytorch_model\.bin|clip-chinese): .{40}"):
+        load_encoder(specs(tmp_path / "copy")[key])
+
+
+def write_card(folder: Path, **files: str) -> None:
+    hashes = {
+        path.name: sha256(path) for path in folder.iterdir() if path.name != "model_card.json"
+    }
+    card = json.dumps({"files": hashes | files})
+    (folder / "model_card.json").write_text(card, encoding="utf-8")
+
+
+@pytest.mark.parametrize("key", ALL)
+def test_hashes_of_the_model_card(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    shutil.copytree(data, tmp_path / "copy")
+    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path / "copy"))
+    folders = {n: tmp_path / "copy" / "checkpoints" / n for n in ("clip-openai", "clip-chinese")}
+    spec = specs(tmp_path / "copy")[key]
+    for folder in folders.values():
+        write_card(folder)
+    assert load_encoder(spec).dim == 32
+    write_card(folders["clip-openai"], **{"model.pt": "0" * 64})
+    write_card(folders["clip-chinese"], **{"vocab.txt": "0" * 64})
+    with pytest.raises(
+        ValueError,
+        match=r"(model\.pt|vocab\.txt): its sha256 is \w{12}\.\.\., model_card\.json says 000000.*"
+        r"restore the folder with `git checkout",
+    ):
+        load_encoder(spec)
+
+
+def test_card_that_lists_a_missing_file_or_is_no_card(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clip-chinese"
+    shutil.copytree(data / "checkpoints" / "clip-chinese", folder)
+    write_card(folder, **{"more.bin": "0" * 64})
+    with pytest.raises(FileNotFoundError, match=r"more\.bin: missing, though model_card\.json"):
+        load_encoder(f"modelscope:{folder}")
+    for text in ("{", "[]", '{"files": 3}', "{}"):
+        (folder / "model_card.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"model_card\.json: not a model card with hashes"):
+            load_encoder(f"modelscope:{folder}")
+
+
+@pytest.mark.parametrize(
+    "name", ["vision_model_config.json", "text_model_config.json", "vocab.txt", "pytorch_model.bin"]
+)
+def test_modelscope_folder_with_a_file_missing(data: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "clip-chinese"
+    shutil.copytree(data / "checkpoints" / "clip-chinese", folder)
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(name)):
+        load_encoder(f"modelscope:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("key", "module", "remedy"),
+    [
+        ("openai", "clip", r'openai: .*pip install "openai-clip==1\.0\.1" "setuptools<81"'),
+        (
+            "modelscope",
+            "modelscope.models.multi_modal.clip.model",
+            r'modelscope: .*pip install "modelscope\[framework\]"',
+        ),
+    ],
+)
+def test_official_package_missing(
+    data: Path, monkeypatch: pytest.MonkeyPatch, key: str, module: str, remedy: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # makes its import fail
+    with pytest.raises(ImportError, match=remedy):
+        load_encoder(specs(data)[key])
+
+
+def test_registry_is_open_and_loaders_are_told_device_and_offline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def loader(where: str, device: torch.device, offline: bool) -> TwoTowers:
+        asked.append((where, device, offline))
+        return spy_encoder(Spy())
+
+    monkeypatch.setitem(encoders.LOADERS, "hub:", loader)
+    assert load_encoder("hub:a/b:c@v1", device="cpu").name == "spy"
+    monkeypatch.setenv("CLIPLAB_OFFLINE", "1")
+    load_encoder("hub:x", device="cpu")
+    load_encoder("hub:x", device="cpu", offline=False)
+    cpu = torch.device("cpu")
+    assert asked == [("a/b:c@v1", cpu, False), ("x", cpu, True), ("x", cpu, False)]
+
+
+def test_unknown_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown device 'gpu'"):
+        load_encoder("pasture", device="gpu")
+
+
+def test_importing_encoders_imports_no_official_library() -> None:
+    code = (
+        "import sys, cliplab.encoders; "
+        "print(sorted({'clip', 'modelscope', 'torchvision', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- ModelScope's pipeline -------------------------------------------------------------------
+
+
+def test_pipeline_gives_what_modelscopes_gave() -> None:
+    golden = load_file(GOLDEN / "chinese_clip" / "model.safetensors")
+    folder = GOLDEN / "chinese_clip" / "model_dir"
+    pipe = pipeline(task="multi-modal-embedding", model=str(folder), model_revision="v1.0.1")
+    texts = ["站立的羊", "进食的羊", "躺着的羊"]
+    text_emb = pipe.forward({"text": texts})["text_embedding"]
+    torch.testing.assert_close(text_emb, golden["out.dir.text_embedding"], rtol=0, atol=1e-5)
+    images = [Image.fromarray(golden[f"in.rgb{i}"].numpy()) for i in (0, 1)]
+    img_emb = torch.cat([pipe.forward({"img": image})["img_embedding"] for image in images])
+    torch.testing.assert_close(img_emb, pipe.forward({"img": images})["img_embedding"])
+    logits = (img_emb / pipe.model.temperature) @ text_emb.t()
+    torch.testing.assert_close(logits, golden["out.dir.logits_per_image"], rtol=0, atol=0.05)
+
+
+def test_pipeline_takes_either_key_or_both_and_any_encoder() -> None:
+    pipe = pipeline("multi_modal_embedding", "pasture-zh")
+    both = pipe({"img": noise_images(1), "text": "羊"})
+    assert both["img_embedding"].shape == both["text_embedding"].shape == (1, 32)
+    only = pipe.forward({"text": ["羊", "立"]})
+    assert only["img_embedding"] is None
+    assert only["text_embedding"].shape == (2, 32)
+    assert float(pipe.model.temperature) == pytest.approx(0.07, rel=1e-3)
+
+
+def test_pipeline_cuts_long_texts_only_when_asked() -> None:
+    with pytest.raises(ValueError, match="text too long"):
+        pipeline("multi-modal-embedding", "pasture-zh").forward({"text": "羊" * 60})
+    pipe = pipeline("multi-modal-embedding", "pasture-zh", truncate=True)
+    assert pipe.forward({"text": "羊" * 60})["text_embedding"].shape == (1, 32)
+
+
+def test_pipeline_refuses_other_tasks_models_and_inputs() -> None:
+    with pytest.raises(ValueError, match="task: got 'ocr'; expected 'multi-modal-embedding'"):
+        pipeline("ocr", "pasture-zh")
+    with pytest.raises(FileNotFoundError, match="modelscope:damo/x: no such path"):
+        pipeline("multi-modal-embedding", "damo/x", "v1.0.1")
+    for wrong in ({}, "羊", {"image": 1}):
+        with pytest.raises(ValueError, match="expected a dict with 'img', 'text' or both"):
+            pipeline("multi-modal-embedding", "pasture-zh").forward(wrong)
