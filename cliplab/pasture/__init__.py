@@ -1,0 +1,50 @@
+"""The pasture: an endless, seeded, fully labelled world of animals, drawn by this package."""
+
+from cliplab.pasture.captions import animal_caption, caption, class_phrase
+from cliplab.pasture.draw import SEMANTIC_CLASSES, Labels, draw, labels
+from cliplab.pasture.scene import (
+    COLOURS,
+    COMBOS,
+    HELD_OUT_PAIRS,
+    HELD_OUT_TRIPLES,
+    PAIR_COMBOS,
+    POSTURES,
+    SEEN_COMBOS,
+    SPECIES,
+    WEATHERS,
+    Animal,
+    Combo,
+    Prop,
+    Scene,
+    combo_group,
+    herd,
+    portrait,
+    scenes,
+)
+
+__all__ = [
+    "COLOURS",
+    "COMBOS",
+    "HELD_OUT_PAIRS",
+    "HELD_OUT_TRIPLES",
+    "PAIR_COMBOS",
+    "POSTURES",
+    "SEEN_COMBOS",
+    "SEMANTIC_CLASSES",
+    "SPECIES",
+    "WEATHERS",
+    "Animal",
+    "Combo",
+    "Labels",
+    "Prop",
+    "Scene",
+    "animal_caption",
+    "caption",
+    "class_phrase",
+    "combo_group",
+    "draw",
+    "herd",
+    "labels",
+    "portrait",
+    "scenes",
+]

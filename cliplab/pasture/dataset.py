@@ -1,0 +1,278 @@
+"""Batches of pictures and captions, crops of herds, and COCO files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
+
+from cliplab.pasture.captions import animal_caption, caption
+from cliplab.pasture.draw import SEMANTIC_CLASSES, Labels, draw, labels
+from cliplab.pasture.scene import SPECIES, Animal, Combo, Dice, Scene, herd, portrait
+from cliplab.runtime import write_json
+
+_CROP_HEIGHT = 176  # pixels of the herd that crops are cut from
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture of one animal: the scene, and which of its animals was meant."""
+
+    scene: Scene
+    index: int = 0
+
+    @property
+    def animal(self) -> Animal:
+        """The animal that the picture shows."""
+        return self.scene.animals[self.index]
+
+    @property
+    def combo(self) -> Combo:
+        """Its species, posture and colour."""
+        return self.animal.combo
+
+    def caption(self, language: str = "en", variant: int = 0) -> str:
+        """A caption that is true of this picture."""
+        if self.scene.kind == "portrait":
+            return caption(self.scene, language, variant)
+        return animal_caption(self.scene, self.index, language, variant)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Many small pictures in one array, with what they show."""
+
+    images: NDArray[np.uint8]  # (N, S, S, 3)
+    examples: tuple[Example, ...]  # N
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def pil(self) -> list[Image.Image]:
+        """The pictures as PIL images."""
+        return [Image.fromarray(image) for image in self.images]
+
+
+class Portraits(Dataset):
+    """Portraits drawn on demand: item i is (PIL image, caption, Combo) of seed `start + i`."""
+
+    def __init__(
+        self, split: str, count: int, *, start: int = 0, size: int = 64, language: str = "en"
+    ) -> None:
+        self.split, self.count, self.start = split, count, start
+        self.size, self.language = size, language
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, str, Combo]:
+        if not 0 <= i < self.count:
+            raise IndexError(f"item {i} of {self.count}")
+        scene = portrait(self.start + i, split=self.split)
+        return draw(scene, self.size), caption(scene, self.language), scene.animals[0].combo
+
+
+def portraits(
+    split: str,
+    count: int,
+    *,
+    start: int = 0,
+    size: int = 64,
+    combos: Sequence[Combo] | None = None,
+    weather: str | None = None,
+) -> Pictures:
+    """Draw `count` portraits from consecutive seeds of a split: images (count, size, size, 3).
+
+    Raises:
+        ValueError: as `pasture.portrait`.
+    """
+    seeds = range(start, start + count)
+    scenes = [portrait(s, split=split, combos=combos, weather=weather) for s in seeds]
+    images = np.zeros((count, size, size, 3), np.uint8)
+    for i, scene in enumerate(scenes):
+        images[i] = np.asarray(draw(scene, size))
+    return Pictures(images, tuple(Example(scene) for scene in scenes))
+
+
+def crops(
+    split: str,
+    count: int,
+    *,
+    start: int = 0,
+    size: int = 64,
+    combos: Sequence[Combo] | None = None,
+) -> Pictures:
+    """Cut animals out of herds drawn from consecutive seeds, at least half of each visible.
+
+    Half of the crops are squares around the box, half the box itself squeezed into a square; both
+    take in up to 1.6 times the box, as ViLD's 1x and 1.5x crops do.
+    """
+    images = np.zeros((count, size, size, 3), np.uint8)
+    examples: list[Example] = []
+    seed = start
+    while len(examples) < count:
+        scene = herd(seed, split=split, combos=combos)
+        for index, crop in _crops_of(scene, size):
+            if len(examples) < count:
+                images[len(examples)] = crop
+                examples.append(Example(scene, index))
+        seed += 1
+    return Pictures(images, tuple(examples))
+
+
+def _crops_of(scene: Scene, size: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    found, image = labels(scene, _CROP_HEIGHT), draw(scene, _CROP_HEIGHT, supersample=2)
+    dice = Dice("crop", scene.split, scene.seed)
+    for i, (x0, y0, x1, y1) in enumerate(found.boxes_xyxy):
+        w, h, scale = x1 - x0, y1 - y0, dice.uniform(1.0, 1.6)
+        square = dice.chance(0.5)
+        if min(w, h) < 16 or found.visible[i] < 0.5:
+            continue
+        half_w, half_h = (max(w, h),) * 2 if square else (w, h)
+        cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
+        half_w, half_h = half_w * scale / 2, half_h * scale / 2
+        # A square that leaves the frame is moved inside it, as a photographer would.
+        left = min(max(cx - half_w, 0), max(image.width - 2 * half_w, 0))
+        top = min(max(cy - half_h, 0), max(image.height - 2 * half_h, 0))
+        right, bottom = min(left + 2 * half_w, image.width), min(top + 2 * half_h, image.height)
+        crop = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, right, bottom))
+        yield i, np.asarray(crop)
+
+
+def in_parallel(
+    make: Callable[..., Pictures], split: str, count: int, *, start: int = 0, chunk: int = 500,
+    workers: int | None = None, **options: Any,
+) -> Iterator[Pictures]:  # fmt: skip
+    """Run `portraits` or `crops` over chunks of seeds in worker processes, in order.
+
+    Crops need fewer than one seed each, so chunk k starts at seed `start + k * chunk` for both.
+    """
+    workers = workers or os.cpu_count() or 1
+    starts = range(start, start + count, chunk)
+    sizes = [min(chunk, start + count - s) for s in starts]
+    run = partial(_chunk, make, split, options)
+    if workers == 1:
+        yield from map(run, starts, sizes)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(run, starts, sizes)
+
+
+def _chunk(
+    make: Callable[..., Pictures], split: str, options: dict, start: int, n: int
+) -> Pictures:
+    return make(split, n, start=start, **options)
+
+
+def to_coco(scenes: Iterable[Scene], size: int = 256) -> dict[str, Any]:
+    """Describe herds as a COCO data set: boxes, masks, attributes, captions, and the scenes.
+
+    Categories are the five species; the masks are run-length encoded by pycocotools. Each image
+    carries its scene, so that `from_coco` gives back exactly what went in.
+    """
+    from pycocotools import mask as coco_mask
+
+    images, annotations, captions = [], [], []
+    for image_id, scene in enumerate(scenes, start=1):
+        found = labels(scene, size)
+        height, width = found.semantic.shape
+        name = f"{scene.split}_{scene.kind}_{scene.seed:08d}.png"
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height,
+                       "scene": scene.to_dict()})  # fmt: skip
+        for language in ("en", "zh"):
+            captions.append({"id": len(captions) + 1, "image_id": image_id, "language": language,
+                             "caption": caption(scene, language)})  # fmt: skip
+        for i, animal in enumerate(scene.animals):
+            mask = found.instance == i + 1
+            if not mask.any():
+                continue
+            code = coco_mask.encode(np.asfortranarray(mask))
+            x0, y0, x1, y1 = (int(v) for v in found.boxes_xyxy[i])
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": image_id,
+                "category_id": SPECIES.index(animal.species) + 1,
+                "bbox": [x0, y0, x1 - x0, y1 - y0], "area": int(mask.sum()), "iscrowd": 0,
+                "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode()},
+                "attributes": {"posture": animal.posture, "colour": animal.colour, "animal": i,
+                               "visible": round(float(found.visible[i]), 4)},
+            })  # fmt: skip
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(SPECIES)]
+    return {"info": {"description": "cliplab pasture", "height": size}, "images": images,
+            "annotations": annotations, "captions": captions, "categories": categories}  # fmt: skip
+
+
+def from_coco(coco: dict[str, Any]) -> list[tuple[Scene, NDArray[np.uint8], NDArray[np.int64]]]:
+    """Read back what `to_coco` wrote: a (scene, instance map, boxes_xyxy) for each image.
+
+    Raises:
+        ValueError: an image has no scene, so the file is not one of ours.
+    """
+    from pycocotools import mask as coco_mask
+
+    result = []
+    for image in coco["images"]:
+        if "scene" not in image:
+            raise ValueError(
+                f"image {image.get('file_name')!r} carries no pasture scene: this COCO file was "
+                "not written by to_coco"
+            )
+        scene = Scene.from_dict(image["scene"])
+        instance = np.zeros((image["height"], image["width"]), np.uint8)
+        boxes = np.zeros((len(scene.animals), 4), np.int64)
+        for a in coco["annotations"]:
+            if a["image_id"] == image["id"]:
+                code = {**a["segmentation"], "counts": a["segmentation"]["counts"].encode()}
+                index = a["attributes"]["animal"]
+                instance[coco_mask.decode(code).astype(bool)] = index + 1
+                x, y, w, h = a["bbox"]
+                boxes[index] = x, y, x + w, y + h
+        result.append((scene, instance, boxes))
+    return result
+
+
+def export_coco(scenes: Sequence[Scene], folder: Path | str, size: int = 256) -> Path:
+    """Write pictures and `annotations.json` into a new folder; -> the JSON's path.
+
+    Raises:
+        FileExistsError: the folder has an `annotations.json` already.
+    """
+    folder = Path(folder)
+    target = folder / "annotations.json"
+    if target.exists():
+        raise FileExistsError(f"{target} exists: choose another folder or move it away")
+    folder.mkdir(parents=True, exist_ok=True)
+    coco = to_coco(scenes, size)
+    for image, scene in zip(coco["images"], scenes, strict=True):
+        draw(scene, size).save(folder / image["file_name"])
+    write_json(target, coco)
+    return target
+
+
+def import_coco(path: Path | str) -> list[tuple[Scene, NDArray[np.uint8], NDArray[np.int64]]]:
+    """Read an `annotations.json` written by `export_coco`; see `from_coco`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, or not ours.
+    """
+    path = Path(path)
+    try:
+        return from_coco(json.loads(path.read_text("utf-8")))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+__all__ = [
+    "SEMANTIC_CLASSES", "Example", "Labels", "Pictures", "Portraits", "crops", "export_coco",
+    "from_coco", "import_coco", "in_parallel", "portraits", "to_coco",
+]  # fmt: skip

@@ -1,0 +1,93 @@
+"""Outlines: closed polygons made of few numbers. Plain NumPy, y up, any unit.
+
+Every function returns an array (n, 2) of float64 points, in order around the shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+XY = Sequence[float]
+
+
+def smooth(corners: Sequence[XY], per_side: int = 6) -> Points:
+    """A closed curve through the corners (Catmull-Rom spline): (k, 2) -> (k * per_side, 2)."""
+    p1 = np.asarray(corners, dtype=float)
+    p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
+    t = (np.arange(per_side) / per_side)[None, :, None]  # (1, s, 1)
+    a, b = 2 * p1, p2 - p0
+    c, d = 2 * p0 - 5 * p1 + 4 * p2 - p3, 3 * p1 - p0 - 3 * p2 + p3
+    curve = a[:, None] + b[:, None] * t + c[:, None] * t**2 + d[:, None] * t**3
+    return (curve / 2).reshape(-1, 2)
+
+
+def ellipse(centre: XY, rx: float, ry: float, angle: float = 0.0, n: int = 20) -> Points:
+    """An ellipse turned by `angle` radians: -> (n, 2)."""
+    flat = _circle(n) * (rx, ry)
+    if angle:
+        cos, sin = np.cos(angle), np.sin(angle)
+        flat = flat @ np.array([[cos, sin], [-sin, cos]])
+    return flat + centre
+
+
+@lru_cache(maxsize=64)
+def _circle(n: int) -> Points:
+    t = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    return np.stack([np.cos(t), np.sin(t)], axis=1)
+
+
+def limb(joints: Sequence[XY], widths: Sequence[float]) -> Points:
+    """A tapering band along the joints, with a round end: a leg, a neck, a tail, a horn."""
+    path, half = np.asarray(joints, dtype=float), np.asarray(widths, dtype=float) / 2
+    steps = np.gradient(path, axis=0)
+    normal = np.stack([-steps[:, 1], steps[:, 0]], axis=1)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
+    left, right = path + normal * half[:, None], path - normal * half[:, None]
+    tip = path[-1] + steps[-1] / (np.linalg.norm(steps[-1]) + 1e-9) * half[-1] * 0.7
+    return np.concatenate([left, tip[None], right[::-1]])
+
+
+def curl(joints: Sequence[XY], widths: Sequence[float], per_side: int = 4) -> Points:
+    """A `limb` whose path bends smoothly through the joints (an open quadratic-like spline)."""
+    path = np.asarray(joints, dtype=float)
+    padded = np.concatenate([2 * path[:1] - path[1:2], path, 2 * path[-1:] - path[-2:-1]])
+    pieces, thick = [], []
+    t = (np.arange(per_side) / per_side)[:, None]
+    for i in range(len(path) - 1):
+        p0, p1, p2, p3 = padded[i : i + 4]
+        bend = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
+        pieces.append((bend + (3 * p1 - p0 - 3 * p2 + p3) * t**3) / 2)
+        thick.append(widths[i] + (widths[i + 1] - widths[i]) * t[:, 0])
+    pieces.append(path[-1:])
+    thick.append(np.asarray(widths[-1:], dtype=float))
+    return limb(np.concatenate(pieces), np.concatenate(thick))
+
+
+def cloud(centre: XY, rx: float, ry: float, bumps: int, depth: float = 0.09) -> Points:
+    """An ellipse with a scalloped edge of `bumps` bumps: wool, leaves, clouds."""
+    return _unit_cloud(bumps, depth) * (rx, ry) + centre
+
+
+@lru_cache(maxsize=64)
+def _unit_cloud(bumps: int, depth: float) -> Points:
+    t = np.linspace(0, 2 * np.pi, bumps * 7, endpoint=False)
+    radius = 1 - depth + depth * 1.6 * np.abs(np.sin(t * bumps / 2))
+    # A little squareness makes a body rather than an egg.
+    square = (np.abs(np.cos(t)) ** 2.6 + np.abs(np.sin(t)) ** 2.6) ** (-1 / 2.6)
+    return np.stack([np.cos(t), np.sin(t)], axis=1) * (radius * square)[:, None]
+
+
+def grow(points: Points, sx: float, sy: float, shift: XY = (0.0, 0.0)) -> Points:
+    """Scale a shape about the middle of its bounding box, then shift it."""
+    middle = (points.min(0) + points.max(0)) / 2
+    return (points - middle) * (sx, sy) + middle + np.asarray(shift)
+
+
+def rectangle(left: float, bottom: float, right: float, top: float) -> Points:
+    """An upright rectangle."""
+    return np.array([(left, bottom), (right, bottom), (right, top), (left, top)], dtype=float)

@@ -1,0 +1,176 @@
+"""What every training needs: a schedule, a log, and states that survive an interruption."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cliplab.runtime import atomic_write, sha256, write_json
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW with warm-up and cosine decay."""
+
+    steps: int
+    lr: float = 1e-3  # at the end of the warm-up
+    warmup: int = 200  # steps
+    weight_decay: float = 0.05  # not on gains, biases and embeddings
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 1.0  # of the whole gradient
+
+
+def learning_rate(step: int, schedule: Schedule) -> float:
+    """Linear warm-up, then half a cosine to zero at the last step."""
+    if step < schedule.warmup:
+        return schedule.lr * (step + 1) / schedule.warmup
+    rest = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+
+
+def adamw(parameters: Iterable[nn.Parameter], schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only (CLIP, section 2.5)."""
+    trained = [p for p in parameters if p.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2]
+    others = [p for p in trained if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=schedule.lr, betas=schedule.betas, eps=1e-6)
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager:
+    """bfloat16 matrix products where they are fast; float32 elsewhere."""
+    if device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+class Run:
+    """The folder of one training: `log.jsonl`, and `state.pt` to resume from."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder, self.settings = folder, settings
+        self.log_path, self.state_path = folder / "log.jsonl", folder / "state.pt"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def log(self, **values: Any) -> None:
+        """Append one line of JSON to the log."""
+        with open(self.log_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Write everything that the next step depends on, atomically."""
+        state = {
+            "step": step,
+            "settings": self.settings,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        with atomic_write(self.state_path) as file:
+            torch.save(state, file)
+
+    def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Load the last state if there is one; -> the step to go on with.
+
+        Raises:
+            ValueError: the state belongs to a training with other settings.
+        """
+        if not self.state_path.exists():
+            return 0
+        state = torch.load(self.state_path, weights_only=True)
+        if state["settings"] != self.settings:
+            changed = {k for k in self.settings if self.settings[k] != state["settings"].get(k)}
+            raise ValueError(
+                f"{self.state_path} is from a training with other {', '.join(sorted(changed))}: "
+                "remove the folder to start anew, or give the same options to resume"
+            )
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        return state["step"]
+
+
+def fit(
+    model: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    schedule: Schedule,
+    run: Run,
+    *,
+    after_step: Callable[[int], dict[str, Any]] = lambda step: {},
+    save_every: int = 100,
+) -> None:
+    """Minimise `loss_of(step)` over the schedule's steps, resuming where `run` stopped.
+
+    Args:
+        model: whose parameters with `requires_grad` are trained.
+        loss_of: draws the batch of a step and returns its loss; a step's batch must depend on the
+            step alone, so that a resumed training sees what an uninterrupted one would have.
+        schedule: steps, learning rate and decay.
+        run: where the log and the state go.
+        after_step: called after each update; what it returns is logged.
+        save_every: steps between two states.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite.
+    """
+    optimizer = adamw(model.parameters(), schedule)
+    begin = run.resume(model, optimizer)
+    started, recent = time.perf_counter(), []
+    bar = tqdm(range(begin, schedule.steps), initial=begin, total=schedule.steps, mininterval=2)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, schedule)
+        loss = loss_of(step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} at step {step}: lower the rate")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+        optimizer.step()
+        recent.append(loss.item())
+        extra = after_step(step)
+        if len(recent) == 20 or extra:
+            mean = round(sum(recent) / len(recent), 4)
+            run.log(
+                step=step + 1, loss=mean, seconds=round(time.perf_counter() - started, 1), **extra
+            )
+            bar.set_postfix(loss=mean)
+            recent = []
+        if (step + 1) % save_every == 0 or step + 1 == schedule.steps:
+            run.save(step + 1, model, optimizer)
+
+
+def write_model_card(folder: Path, **card: Any) -> Path:
+    """Write `model_card.json` with the hashes of the folder's other files, which loaders check."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != "model_card.json")
+    hashes = {p.name: sha256(p) for p in files if not p.name.startswith(".")}
+    path = folder / "model_card.json"
+    write_json(path, {**card, "files": hashes, "commit": _commit()})
+    return path
+
+
+def _commit() -> str:
+    """The commit that the code was at, with "+" after it if the code had been edited since."""
+    root = Path(__file__).resolve().parent
+    try:
+        head, changes = (
+            subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=True)
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", ".."])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
