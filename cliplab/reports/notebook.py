@@ -1,0 +1,189 @@
+"""Find notebooks, and read and check the parameters that they take."""
+
+import ast
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cliplab.runtime import nearest, unknown_name
+
+#: Set by whoever executes a notebook: where its last cell writes its results.
+RESULTS_PATH = "RESULTS_PATH"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One constant of a notebook's cell tagged `parameters`."""
+
+    name: str
+    default: Any
+    note: str  # the comment behind it
+
+
+def notebooks_dir() -> Path:
+    """Folder of the notebooks, beside the package."""
+    return Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def find_notebooks(names: Sequence[str] = (), folder: Path | None = None) -> list[Path]:
+    """Paths of the notebooks called `names`, in that order; every numbered one for no name.
+
+    A name is a number ("2" or "02"), a file name without its ending, or a path.
+
+    Raises:
+        FileNotFoundError: for a folder without notebooks, or a name that fits none.
+    """
+    folder = folder or notebooks_dir()
+    numbered = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not numbered and not any(name.endswith(".ipynb") for name in names):
+        raise FileNotFoundError(f"no notebook NN_name.ipynb in {folder}; run from a checkout")
+    if not names:
+        return list(numbered.values())
+    return list(dict.fromkeys(_find(name, numbered, folder) for name in names))
+
+
+def _find(name: str, numbered: Mapping[str, Path], folder: Path) -> Path:
+    if name.endswith(".ipynb") and Path(name).is_file():
+        return Path(name).resolve()
+    stem = Path(name).stem if name.endswith(".ipynb") else name
+    if stem in numbered:
+        return numbered[stem]
+    fitting = [
+        path for key, path in numbered.items() if name.isdigit() and key[:2] == f"{name:0>2}"
+    ]
+    if not fitting:
+        raise FileNotFoundError(f"{unknown_name('notebook', name, numbered)} (in {folder})")
+    return fitting[0]
+
+
+def read_notebook(path: Path) -> Any:
+    """The notebook at `path`, as nbformat's version 4 node.
+
+    Raises:
+        ValueError: naming a file that is no notebook.
+    """
+    import nbformat
+
+    try:
+        return nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable notebook: {str(error)[:200]}") from error
+
+
+def tags(cell: Any) -> list[str]:
+    """Tags of a cell."""
+    return list(cell.metadata.get("tags", []))
+
+
+def title(notebook: Any) -> str:
+    """Text of the first heading, "" if there is none."""
+    for cell in notebook.cells:
+        for line in cell.source.splitlines() if cell.cell_type == "markdown" else ():
+            if line.startswith("# "):
+                return line[2:].strip()
+    return ""
+
+
+def read_parameters(notebook: Any, name: str) -> dict[str, Parameter]:
+    """Parameters of a notebook, by name: the literal assignments of its cell tagged `parameters`.
+
+    Raises:
+        ValueError: when there is not exactly one such cell, or it holds anything but constants.
+    """
+    cells = [c for c in notebook.cells if c.cell_type == "code" and "parameters" in tags(c)]
+    if len(cells) != 1:
+        raise ValueError(f"{name}: {len(cells)} cells have the tag `parameters`; expected one")
+    source = cells[0].source
+    lines = source.splitlines()
+    found = {}
+    for node in ast.parse(source).body:
+        parameter = _parameter(node, lines)
+        if parameter is None:
+            raise ValueError(
+                f"{name}: the cell tagged `parameters` holds {ast.unparse(node)!r}; "
+                "expected only NAME = constant"
+            )
+        found[parameter.name] = parameter
+    return found
+
+
+def _parameter(node: ast.stmt, lines: Sequence[str]) -> Parameter | None:
+    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+        return None
+    try:
+        default = ast.literal_eval(node.value)
+    except ValueError:
+        return None
+    # ast counts columns in bytes of UTF-8, and a default can be Chinese
+    rest = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode()
+    return Parameter(node.targets[0].id, default, rest.strip().lstrip("#").strip())
+
+
+def parse_value(parameter: Parameter, text: str) -> Any:
+    """`text` from the command line as a value of the kind that the parameter's default has.
+
+    Raises:
+        ValueError: with what was expected.
+    """
+    default = parameter.default
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        value = {"true": True, "false": False}.get(text.lower())
+    else:
+        value = _literal(text)
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+    kind_fits = default is None or type(value) is type(default)
+    if not kind_fits or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(
+            f"parameter {parameter.name}: got {text!r}; "
+            f"expected {_KINDS.get(type(default), type(default).__name__)}, like {default!r}"
+        )
+    return value
+
+
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def bind(
+    assignments: Iterable[str], parameters: Mapping[str, Mapping[str, Parameter]]
+) -> dict[str, dict[str, Any]]:
+    """Values for each notebook from "NAME=VALUE" texts; each goes to all notebooks that know it.
+
+    Args:
+        assignments: as typed; of two for one name the later counts.
+        parameters: notebook's name -> its parameters.
+
+    Raises:
+        ValueError: for a text without "=", an unknown name (with the nearest), a wrong kind.
+    """
+    values: dict[str, dict[str, Any]] = {name: {} for name in parameters}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"-p {assignment}: expected NAME=VALUE, for instance -p QUICK=True")
+        if name == RESULTS_PATH:
+            raise ValueError(f"parameter {RESULTS_PATH} is set by the run itself; drop it")
+        takers = [key for key, known in parameters.items() if name in known]
+        if not takers:
+            raise ValueError(_unknown(name, parameters))
+        for key in takers:
+            values[key][name] = parse_value(parameters[key][name], text)
+    return values
+
+
+def _unknown(name: str, parameters: Mapping[str, Mapping[str, Parameter]]) -> str:
+    known = dict.fromkeys(p for group in parameters.values() for p in group if p != RESULTS_PATH)
+    close = nearest(name, known)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown parameter {name}; {hint}{', '.join(parameters)} knows: {', '.join(known)}"
