@@ -51,7 +51,7 @@ def draw(scene: Scene, size: int = 64, *, supersample: int = _SUPERSAMPLE) -> Im
     _check_size(size)
     if not 1 <= supersample <= 4:
         raise ValueError(f"supersample {supersample}: expected 1 to 4")
-    brush = _ColourBrush(scene, size * supersample)
+    brush = _ColourBrush(scene, size, supersample)
     _paint(brush, scene)
     image = brush.finish()
     return image.reduce(supersample) if supersample > 1 else image
@@ -64,11 +64,9 @@ def labels(scene: Scene, size: int = 64) -> Labels:
         ValueError: size out of range.
     """
     _check_size(size)
-    names = _LabelBrush(scene, size * _SUPERSAMPLE)
+    names = _LabelBrush(scene, size, _SUPERSAMPLE)
     _paint(names, scene)
-    middle = np.asarray(names.image)[
-        _SUPERSAMPLE // 2 :: _SUPERSAMPLE, _SUPERSAMPLE // 2 :: _SUPERSAMPLE
-    ]
+    middle = _middle_samples(names.image)
     instance = (middle >> 8).astype(np.uint8)
     boxes = np.zeros((len(scene.animals), 4), dtype=np.int64)
     visible = np.zeros(len(scene.animals))
@@ -82,12 +80,9 @@ def labels(scene: Scene, size: int = 64) -> Labels:
 
 def _alone(scene: Scene, index: int, size: int) -> int:
     """Pixels that one animal would cover were nothing in front of it."""
-    brush = _LabelBrush(scene, size * _SUPERSAMPLE)
+    brush = _LabelBrush(scene, size, _SUPERSAMPLE)
     _paint_animal(brush, scene.animals[index], index, scene)
-    ids = np.asarray(brush.image)[
-        _SUPERSAMPLE // 2 :: _SUPERSAMPLE, _SUPERSAMPLE // 2 :: _SUPERSAMPLE
-    ]
-    return int(((ids >> 8) == index + 1).sum())
+    return int(((_middle_samples(brush.image) >> 8) == index + 1).sum())
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -98,6 +93,15 @@ def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 def _check_size(size: int) -> None:
     if not 16 <= size <= 4096:
         raise ValueError(f"size {size}: expected 16 to 4096 pixels of height")
+
+
+def _canvas(scene: Scene, size: int, supersample: int) -> tuple[int, int]:
+    """Height and width in samples: whole pixels, so that a pixel is the same in both canvases."""
+    return size * supersample, round(size * scene.aspect) * supersample
+
+
+def _middle_samples(image: Image.Image) -> NDArray[np.int32]:
+    return np.asarray(image)[_SUPERSAMPLE // 2 :: _SUPERSAMPLE, _SUPERSAMPLE // 2 :: _SUPERSAMPLE]
 
 
 def _paint(brush: landscape.Brush, scene: Scene) -> None:
@@ -203,14 +207,14 @@ def coat_colours(animal: Animal) -> dict[str, RGB]:
 class _ColourBrush:
     """Fills outlines with colour, under the light of the scene's weather."""
 
-    def __init__(self, scene: Scene, height: int) -> None:
+    def __init__(self, scene: Scene, size: int, supersample: int) -> None:
+        height, width = _canvas(scene, size, supersample)
         self.scene, self.scale = scene, height
         self.light = landscape.SKIES[scene.weather][2]
         dice = Dice("ground", scene.kind, scene.split, scene.seed)
         rows = landscape.backdrop_rows(scene, height, dice)  # (H, 3)
         sky = round(scene.horizon * height)
         rows[sky:] *= self.light
-        width = round(height * scene.aspect)
         field = np.repeat(rows[:, None].astype(np.int16), width, axis=1)  # (H, W, 3)
         grain = _grain(height, width)
         shift = dice.integer(grain.shape[1] - width + 1)
@@ -254,9 +258,9 @@ class _ColourBrush:
 class _LabelBrush:
     """Fills outlines with what they are: class in the low byte, animal in the next."""
 
-    def __init__(self, scene: Scene, height: int) -> None:
+    def __init__(self, scene: Scene, size: int, supersample: int) -> None:
+        height, width = _canvas(scene, size, supersample)
         self.scale = height
-        width = round(height * scene.aspect)
         ids = np.full((height, width), _CLASS_ID[scene.ground], dtype=np.int32)
         ids[: round(scene.horizon * height)] = _CLASS_ID["sky"]
         self.image = Image.fromarray(ids)
