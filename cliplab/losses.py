@@ -39,8 +39,8 @@ def clip_loss(
     Raises:
         ValueError: shapes that do not fit, or an empty batch.
 
-    Source: CLIP, arXiv:2103.00020, Fig. 3; `groups` follows the soft targets of UniCL,
-        arXiv:2204.03610, section 3.2.
+    Source: CLIP, arXiv:2103.00020, Fig. 3; several positives per row as in UniCL,
+        arXiv:2204.03610.
     Taught in: notebooks/01.
     """
     _check_pairs(image_emb, text_emb)

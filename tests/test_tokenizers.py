@@ -1,0 +1,194 @@
+"""Token ids exactly as the official tokenizers give them, readable pieces, and refusals."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cliplab.tokenizers import BytePairTokenizer, WordPieceTokenizer, check_vocab, read_vocab
+
+GOLDEN = Path(__file__).parent / "golden"
+VOCAB = GOLDEN / "chinese_clip" / "model_dir" / "vocab.txt"
+BYTE_PAIR_CASES = json.loads((GOLDEN / "clip/tokenizer.json").read_text(encoding="utf-8"))["cases"]
+WORD_PIECE_CASES = json.loads((GOLDEN / "chinese_clip/tokenizer.json").read_text(encoding="utf-8"))[
+    "small_vocab"
+]
+
+
+@pytest.fixture(scope="module")
+def byte_pairs() -> BytePairTokenizer:
+    pytest.importorskip("clip", reason="needs openai-clip")
+    return BytePairTokenizer()
+
+
+@pytest.fixture(scope="module")
+def word_pieces() -> WordPieceTokenizer:
+    return WordPieceTokenizer(VOCAB)
+
+
+# ---- byte pairs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", BYTE_PAIR_CASES, ids=lambda case: case["text"][:20])
+def test_byte_pairs_are_openais(byte_pairs: BytePairTokenizer, case: dict) -> None:
+    assert byte_pairs.encode(case["text"]) == case["bpe_ids"]
+    expected = case["tokenize_77_truncate"]
+    row = byte_pairs([case["text"]], truncate=True)[0].tolist()
+    assert row == expected + [0] * (77 - len(expected))
+    if "tokenize_77_error" in case:
+        with pytest.raises(
+            ValueError, match="has 92 tokens with start and end; expected at most 77"
+        ):
+            byte_pairs([case["text"]])
+    else:
+        assert byte_pairs(case["text"])[0].tolist() == row
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("A Photo of antidisestablishmentarianism", "a photo of anti dise stab lish ment arianism"),
+        ("🐑 naïve", "🐑 na ï ve"),
+        ("羊", "<0xE7> <0xBE> <0x8A>"),
+        ("", ""),
+    ],
+)
+def test_byte_pieces_are_readable(byte_pairs: BytePairTokenizer, text: str, pieces: str) -> None:
+    assert byte_pairs.pieces(text) == pieces.split()
+    assert len(byte_pairs.pieces(text)) == len(byte_pairs.encode(text))
+
+
+def test_byte_pieces_spell_every_text(byte_pairs: BytePairTokenizer) -> None:
+    for text in ("lying", "躺着的羊", "ñandú", "a\u00a0b"):
+        raw = b"".join(
+            bytes([int(piece[3:5], 16)]) if piece.startswith("<0x") else piece.encode()
+            for piece in byte_pairs.pieces(text)
+        )
+        assert raw.decode().split() == [text.replace("\u00a0", "")]
+
+
+def test_ids_are_int64_rows_of_the_context_length(byte_pairs: BytePairTokenizer) -> None:
+    ids = BytePairTokenizer(context_length=8)(["a sheep", "two sheep lying"])
+    assert ids.shape == (2, 8)
+    assert ids.dtype == torch.int64
+    assert torch.equal(ids, byte_pairs(["a sheep", "two sheep lying"])[:, :8])
+    assert byte_pairs.vocab_size == 49408
+    assert (ids.argmax(dim=1) == torch.tensor([3, 4])).all()  # the end token is the highest id
+    assert byte_pairs([]).shape == (0, 77)
+
+
+@pytest.mark.parametrize("blocked", ["clip", "pkg_resources"])
+def test_without_openai_clip_the_error_says_what_to_install(
+    blocked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in sys.modules if n == "clip" or n.startswith("clip.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, blocked, None)  # makes its import fail
+    with pytest.raises(ImportError, match=r'pip install "openai-clip==1.0.1" "setuptools<81"'):
+        BytePairTokenizer()
+
+
+# ---- word pieces ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", WORD_PIECE_CASES, ids=lambda case: case["text"].strip()[:20])
+def test_word_pieces_are_modelscopes(word_pieces: WordPieceTokenizer, case: dict) -> None:
+    assert word_pieces.pieces(case["text"]) == case["tokens"]
+    assert word_pieces.encode(case["text"]) == case["ids"]
+
+
+def test_word_pieces_agree_with_full_tokenizer_on_any_text(word_pieces: WordPieceTokenizer) -> None:
+    official = pytest.importorskip(
+        "modelscope.models.multi_modal.clip.bert_tokenizer", reason="needs modelscope[framework]"
+    ).FullTokenizer(str(VOCAB))
+    planes = [
+        *range(0xD800),
+        *range(0xE000, 0x10000),
+        *range(0x1F300, 0x1FB00),
+        *range(0x2A6D0, 0x2B8F0),
+    ]
+    texts = [
+        " ".join(f"A{chr(code)}b" for code in planes[i : i + 1000])
+        for i in range(0, len(planes), 1000)
+    ]
+    draw = random.Random(0)
+    for _ in range(300):
+        texts.append("".join(chr(draw.choice(planes)) for _ in range(draw.randint(0, 30))))
+    texts += [
+        "a" * 200,
+        "a" * 201,
+        "[MASK] ##ing",
+        "İstanbul ΟΔΟΣ ﬁ e\u0301",
+        "a\u2028b\u200bc\x85d",
+    ]
+    for text in texts:
+        assert word_pieces.pieces(text) == official.tokenize(text), text[:40]
+
+
+def test_word_piece_rows_are_framed_and_padded(word_pieces: WordPieceTokenizer) -> None:
+    ids = word_pieces(["站立的羊", "未知"])
+    assert ids.shape == (2, 52)
+    cls, sep, unknown = (word_pieces.vocab.index(t) for t in ("[CLS]", "[SEP]", "[UNK]"))
+    assert ids[0].tolist() == [cls, 5, 6, 7, 8, sep] + [0] * 46
+    assert ids[1].tolist() == [cls, unknown, unknown, sep] + [0] * 48
+    assert word_pieces.unknown_token == "[UNK]"
+    assert word_pieces.vocab_size == 144
+
+
+def test_word_piece_rows_are_cut_only_when_asked(word_pieces: WordPieceTokenizer) -> None:
+    text = "羊" * 60
+    with pytest.raises(
+        ValueError, match=r"text too long: '羊+' has 62 tokens.*at most 52.*truncate"
+    ):
+        word_pieces(["羊", text])
+    row = word_pieces(text, truncate=True)[0]
+    assert row[0] == word_pieces.start_id
+    assert row[-1] == word_pieces.end_id
+    assert (row[1:-1] == 8).all()
+    assert (word_pieces("羊" * 50)[0] == row).all()
+
+
+def test_vocabulary_from_a_list_or_a_windows_file(tmp_path: Path) -> None:
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "羊", "##s"]
+    path = tmp_path / "vocab.txt"
+    path.write_bytes("\r\n".join([*tokens, ""]).encode())
+    assert read_vocab(path) == tokens
+    assert (
+        WordPieceTokenizer(path).encode("羊 s")
+        == WordPieceTokenizer(tokens).encode("羊 s")
+        == [4, 1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("vocab", "message"),
+    [
+        (["[PAD]", "[UNK]", "[CLS]", "羊"], r"without \[SEP\]; expected .*\[PAD\] first"),
+        (["羊", "[PAD]", "[UNK]", "[CLS]", "[SEP]"], r"without \[PAD\] at 0"),
+        ([], r"without \[PAD\], \[UNK\], \[CLS\], \[SEP\]"),
+    ],
+)
+def test_vocabularies_that_cannot_work_are_refused(vocab: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_vocab(vocab)
+
+
+def test_vocabulary_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.txt: no such vocabulary"):
+        WordPieceTokenizer(tmp_path / "none.txt")
+    (tmp_path / "gbk.txt").write_bytes("羊".encode("gbk"))
+    with pytest.raises(ValueError, match=r"gbk\.txt: not UTF-8"):
+        WordPieceTokenizer(str(tmp_path / "gbk.txt"))
+
+
+# ---- both ----------------------------------------------------------------------------------
+
+
+def test_what_is_no_text_is_refused(word_pieces: WordPieceTokenizer) -> None:
+    with pytest.raises(ValueError, match=r"texts\[1\]: got a NoneType; expected a string"):
+        word_pieces(["羊", None])
+    with pytest.raises(ValueError, match="context_length: got 1; expected room for start and end"):
+        WordPieceTokenizer(VOCAB, context_length=1)
