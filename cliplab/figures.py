@@ -7,17 +7,25 @@ tensors (any device) or lists.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import font_manager
 from matplotlib import pyplot as plt
+
+from cliplab.fonts import cjk_font, cjk_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+__all__ = [
+    "BLACK", "BLUE", "GREEN", "HAIRLINE", "INK", "MUTED", "ORANGE", "PALETTE", "PURPLE", "SKY",
+    "VERMILION", "YELLOW", "as_array", "as_pixels", "cjk_font", "cjk_fonts",
+    "plot_bars_with_intervals", "plot_confusion", "plot_curves", "plot_probabilities",
+    "plot_signed", "plot_similarity", "plot_training", "show_images", "use_style",
+]  # fmt: skip
 
 # Okabe & Ito 2008, "Color Universal Design": eight colours that colour-blind readers can tell
 # apart. Yellow comes last but one: it is too pale for lines and good enough for areas.
@@ -25,20 +33,6 @@ BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 PALETTE = (BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK)
 INK, MUTED, HAIRLINE = "#1B2733", "#5C6B7A", "#D5DCE3"
-
-SHIPPED_FONT = "NotoSansSC-cliplab.otf"
-INSTALLED_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "Source Han Sans CN",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Microsoft YaHei",
-    "SimHei",
-    "WenQuanYi Micro Hei",
-    "Noto Sans CJK JP",  # what matplotlib calls the whole Noto CJK collection
-)
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 110,
@@ -79,44 +73,6 @@ def use_style() -> None:
     same on every machine; Chinese falls back, glyph by glyph, to the fonts of `cjk_fonts`.
     """
     mpl.rcParams.update(STYLE | {"font.family": ["DejaVu Sans", *cjk_fonts()]})
-
-
-def cjk_fonts() -> list[str]:
-    """Families that can draw Chinese, in the order they are asked: shipped, then installed."""
-    # The shipped subset goes first because it is the same file everywhere; an installed font is
-    # complete and serves the characters that the subset leaves out.
-    shipped = _register_shipped_font()
-    known = {font.name for font in font_manager.fontManager.ttflist}
-    installed = next((name for name in INSTALLED_FONTS if name in known), None)
-    families = [name for name in (shipped, installed) if name]
-    for name in families:
-        _stand_in_for_bold(name)
-    return families
-
-
-def cjk_font() -> str | None:
-    """Name of the family that Chinese is drawn in, or None: then it would show as empty boxes."""
-    return next(iter(cjk_fonts()), None)
-
-
-def _register_shipped_font() -> str | None:
-    from cliplab.runtime import data_dir
-
-    path = data_dir() / "fonts" / SHIPPED_FONT
-    if not path.is_file():
-        return None
-    name = font_manager.get_font(str(path)).family_name
-    if name not in {font.name for font in font_manager.fontManager.ttflist}:
-        font_manager.fontManager.addfont(str(path))
-    return name
-
-
-def _stand_in_for_bold(family: str) -> None:
-    # titles are bold; without a bold face matplotlib would log a complaint into every notebook
-    entries = [font for font in font_manager.fontManager.ttflist if font.name == family]
-    if entries and not any(font.weight in ("bold", 700) for font in entries):
-        bold = dataclasses.replace(entries[0], weight=700)
-        font_manager.fontManager.ttflist.append(bold)
 
 
 def show_images(
@@ -172,27 +128,26 @@ def plot_similarity(
         limits: value of the darkest and of the brightest colour.
         label: text of the colour bar; None draws no bar.
     """
-    values = as_array(sim)
-    _check_names("rows", rows, values.shape[0])
-    _check_names("cols", cols, values.shape[1])
-    mesh = ax.imshow(values, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="equal")
-    ax.spines[:].set_visible(False)
-    ax.set(xticks=[], yticks=[])
-    if max(values.shape) <= 8:
-        _print_values(ax, values, threshold=sum(limits) / 2)
-    if cols is not None:
-        slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-        flat = max(len(name) for name in cols) * len(cols) <= 40
-        ax.set_xticks(range(len(cols)), cols, **({} if flat else slant))
-    if rows is not None and all(isinstance(row, str) for row in rows):
-        ax.set_yticks(range(len(rows)), rows)
-    elif rows is not None:
-        _thumbnails(ax, rows)
-    ax.tick_params(length=0)
-    if label is not None:
-        bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)), label=label)
-        bar.outline.set_visible(False)
-    return ax
+    mesh = _matrix(ax, as_array(sim), rows, cols, cmap="viridis", limits=limits)
+    return _colour_bar(ax, mesh, label)
+
+
+def plot_signed(
+    ax: Axes,
+    values: Any,
+    rows: Sequence[Any] | None = None,
+    cols: Sequence[str] | None = None,
+    *,
+    limit: float,
+    label: str | None = None,
+) -> Axes:
+    """Matrix of signed numbers: blue above zero, white at zero, red below; -limit to limit.
+
+    The arguments are those of `plot_similarity`.
+    """
+    limits = (-limit, limit)
+    mesh = _matrix(ax, as_array(values), rows, cols, cmap="RdBu", limits=limits)
+    return _colour_bar(ax, mesh, label)
 
 
 def plot_confusion(
@@ -277,7 +232,7 @@ def plot_training(
 def plot_bars_with_intervals(
     ax: Axes,
     names: Sequence[str],
-    intervals: Sequence[tuple[float, float, float]],
+    intervals: Sequence[Sequence[float]],
     *,
     chance: float | None = None,
     colours: Sequence[str] | None = None,
@@ -287,11 +242,12 @@ def plot_bars_with_intervals(
     Args:
         ax: where to draw.
         names: one per bar.
-        intervals: (value, low, high) per bar.
+        intervals: (value, low, high) per bar; a `metrics.Rate` is one too.
         chance: drawn as a dashed line.
         colours: one per bar; default all blue.
     """
-    value, low, high = as_array(intervals).reshape(len(names), 3).T
+    _check_names("intervals", intervals, len(names))
+    value, low, high = as_array([row[:3] for row in intervals]).T
     if (low > value + 1e-9).any() or (high < value - 1e-9).any():
         raise ValueError(
             f"intervals: expected low <= value <= high in every row, got {intervals}; "
@@ -361,14 +317,51 @@ def as_pixels(image: Any) -> np.ndarray:
 def _check_names(what: str, names: Sequence[Any] | None, expected: int) -> None:
     if names is not None and len(names) != expected:
         raise ValueError(
-            f"{what}: got {len(names)} for {expected} lines of the matrix; expected one per line"
+            f"{what}: got {len(names)} for {expected} rows, columns or bars; expected one for each"
         )
 
 
-def _print_values(ax: Axes, values: np.ndarray, *, threshold: float) -> None:
+def _matrix(
+    ax: Axes,
+    values: np.ndarray,
+    rows: Sequence[Any] | None,
+    cols: Sequence[str] | None,
+    *,
+    cmap: str,
+    limits: tuple[float, float],
+) -> AxesImage:
+    _check_names("rows", rows, values.shape[0])
+    _check_names("cols", cols, values.shape[1])
+    mesh = ax.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap, aspect="equal")
+    ax.spines[:].set_visible(False)
+    ax.set(xticks=[], yticks=[])
+    ax.tick_params(length=0)
+    if max(values.shape) <= 8:
+        _print_values(ax, mesh, values)
+    if cols is not None:
+        slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        flat = max(len(name) for name in cols) * len(cols) <= 40
+        ax.set_xticks(range(len(cols)), cols, **({} if flat else slant))
+    if rows is not None and all(isinstance(row, str) for row in rows):
+        ax.set_yticks(range(len(rows)), rows)
+    elif rows is not None:
+        _thumbnails(ax, rows)
+    return mesh
+
+
+def _print_values(ax: Axes, mesh: AxesImage, values: np.ndarray) -> None:
     for (i, j), value in np.ndenumerate(values):
-        colour = INK if value > threshold else "white"
+        red, green, blue, _ = mesh.cmap(mesh.norm(value))
+        bright = 0.3 * red + 0.6 * green + 0.1 * blue > 0.55
+        colour = INK if bright else "white"
         ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, size=8.5)
+
+
+def _colour_bar(ax: Axes, mesh: AxesImage, label: str | None) -> Axes:
+    if label is not None:
+        bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)), label=label)
+        bar.outline.set_visible(False)
+    return ax
 
 
 def _thumbnails(ax: Axes, images: Sequence[Any]) -> None:

@@ -10,7 +10,7 @@ from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from cliplab import figures
+from cliplab import figures, fonts, metrics
 from cliplab.runtime import data_dir
 
 SEED_LABELS = ("站立的羊", "进食的羊", "躺着的羊", "喝水的羊", "吃饭的羊")
@@ -40,7 +40,7 @@ def test_import_alone_changes_no_setting() -> None:
 
 
 def test_shipped_font_holds_the_chinese_we_print_and_is_small() -> None:
-    path = data_dir() / "fonts" / figures.SHIPPED_FONT
+    path = data_dir() / "fonts" / fonts.SHIPPED_FONT
     glyphs = font_manager.get_font(str(path)).get_charmap()
     missing = {c for c in "".join(SEED_LABELS) + "，。、：？！（）" if ord(c) not in glyphs}
     assert not missing
@@ -63,7 +63,7 @@ def test_shipped_font_comes_before_an_installed_one() -> None:
 
 def test_without_any_chinese_font_the_doctor_is_told_none(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
-    monkeypatch.setattr(figures, "INSTALLED_FONTS", ())
+    monkeypatch.setattr(fonts, "INSTALLED_FONTS", ())
     assert figures.cjk_font() is None
 
 
@@ -82,6 +82,16 @@ def test_similarity_scale_does_not_follow_the_data(ax) -> None:
     assert ax.get_images()[0].get_clim() == (0.0, 0.4)
 
 
+def test_signed_matrix_is_white_at_zero_and_keeps_the_sign(ax) -> None:
+    figures.plot_signed(ax, [[0.0, -0.5], [0.5, 0.0]], limit=0.5)
+    mesh = ax.get_images()[0]
+    assert mesh.get_clim() == (-0.5, 0.5)
+    white, red, blue = (mesh.cmap(mesh.norm(v)) for v in (0.0, -0.5, 0.5))
+    assert min(white[:3]) > 0.95
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
+
+
 def test_similarity_draws_one_thumbnail_per_row(ax) -> None:
     images = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
     figures.plot_similarity(ax, np.eye(3), images)
@@ -93,7 +103,7 @@ def test_similarity_draws_one_thumbnail_per_row(ax) -> None:
 
 @pytest.mark.parametrize("names", [["one"], ["one", "two", "three"]])
 def test_wrong_number_of_names_is_refused(ax, names) -> None:
-    with pytest.raises(ValueError, match=f"rows: got {len(names)} for 2 lines"):
+    with pytest.raises(ValueError, match=f"rows: got {len(names)} for 2 rows"):
         figures.plot_similarity(ax, np.eye(2), names)
     with pytest.raises(ValueError, match=f"names: got {len(names)} for 2"):
         figures.plot_confusion(ax, np.eye(2), names)
@@ -126,6 +136,14 @@ def test_bars_span_their_intervals(ax) -> None:
     whiskers = ax.containers[1].lines[2][0].get_segments()
     np.testing.assert_allclose([w[:, 0] for w in whiskers], [[0.4, 0.7], [0.9, 1.0]])
     assert "50.0%" in printed(ax)
+
+
+def test_bars_take_rates_as_they_are(ax) -> None:
+    half = metrics.rate([True, False])
+    figures.plot_bars_with_intervals(ax, ["a"], [half])
+    assert ax.patches[0].get_width() == 0.5
+    with pytest.raises(ValueError, match="intervals: got 1 for 2"):
+        figures.plot_bars_with_intervals(ax, ["a", "b"], [half])
 
 
 def test_interval_that_misses_its_value_is_refused(ax) -> None:

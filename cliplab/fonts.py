@@ -1,0 +1,59 @@
+"""Fonts that draw Chinese in figures: a shipped subset first, an installed font behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from matplotlib import font_manager
+
+from cliplab.runtime import data_dir
+
+SHIPPED_FONT = "NotoSansSC-cliplab.otf"
+INSTALLED_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "Source Han Sans CN",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Microsoft YaHei",
+    "SimHei",
+    "WenQuanYi Micro Hei",
+    "Noto Sans CJK JP",  # what matplotlib calls the whole Noto CJK collection
+)
+
+
+def cjk_fonts() -> list[str]:
+    """Families that can draw Chinese, in the order they are asked: shipped, then installed."""
+    # The shipped subset goes first because it is the same file everywhere; an installed font is
+    # complete and serves the characters that the subset leaves out.
+    shipped = _register_shipped_font()
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    installed = next((name for name in INSTALLED_FONTS if name in known), None)
+    families = [name for name in (shipped, installed) if name]
+    for name in families:
+        _stand_in_for_bold(name)
+    return families
+
+
+def cjk_font() -> str | None:
+    """Name of the family that Chinese is drawn in, or None: then it would show as empty boxes."""
+    return next(iter(cjk_fonts()), None)
+
+
+def _register_shipped_font() -> str | None:
+    path = data_dir() / "fonts" / SHIPPED_FONT
+    if not path.is_file():
+        return None
+    name = font_manager.get_font(str(path)).family_name
+    if name not in {font.name for font in font_manager.fontManager.ttflist}:
+        font_manager.fontManager.addfont(str(path))
+    return name
+
+
+def _stand_in_for_bold(family: str) -> None:
+    # titles are bold; without a bold face matplotlib would log a complaint into every notebook
+    entries = [font for font in font_manager.fontManager.ttflist if font.name == family]
+    if entries and not any(font.weight in ("bold", 700) for font in entries):
+        bold = dataclasses.replace(entries[0], weight=700)
+        font_manager.fontManager.ttflist.append(bold)
