@@ -188,7 +188,6 @@ def carry_out(
     `NAME.unfinished` says what is done, so that an interruption loses one notebook at most.
     """
     work = unfinished(final)
-    work.mkdir(parents=True, exist_ok=True)
     now = provenance.snapshot()
     state = _begin(work, request, now)
     wanted = {job.name for job in jobs}

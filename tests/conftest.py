@@ -1,0 +1,59 @@
+"""Shared by all tests: options and small notebooks."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from notebook_builder import code, markdown, write
+
+os.environ.setdefault("CLIPLAB_OFFLINE", "1")  # no test may touch the network
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-baselines",
+        action="store_true",
+        help="write tests/baselines/NN.json from what the notebooks find now, tolerances kept",
+    )
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, so that `runs/` of a test is its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def small_notebook(path: Path, *, title: str, step: str = "x = 2 * SIZE") -> Path:
+    """A complete notebook of five cells; `step` is its fourth."""
+    return write(
+        path,
+        markdown(f"# {title}\n\nDoes it run?"),
+        code(
+            "SEED = 0          # of everything\n"
+            "QUICK = False     # True: less\n"
+            "SIZE = 3          # of the world\n"
+            'RESULTS_PATH = ""  # where results go',
+            "parameters",
+        ),
+        code("from cliplab.runtime import save_results", "setup"),
+        code(step),
+        code('save_results({"x": x, "quick": QUICK}, RESULTS_PATH)', "results"),
+    )
+
+
+@pytest.fixture
+def lab(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Makes the n-th notebook of a laboratory that `python -m cliplab run` then finds."""
+    folder = in_tmp / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr("cliplab.reports.notebook.notebooks_dir", lambda: folder)
+    # constant, since somebody may be editing the package while its tests run
+    monkeypatch.setattr("cliplab.reports.provenance.code_hash", lambda: "c0de")
+
+    def make(number: int, step: str = "x = 2 * SIZE") -> Path:
+        path = folder / f"{number:02d}_small.ipynb"
+        return small_notebook(path, title=f"{number:02d} Small", step=step)
+
+    return make

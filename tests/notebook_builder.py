@@ -1,0 +1,29 @@
+"""Write notebooks in tests."""
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+
+def markdown(source: str) -> Any:
+    return nbformat.v4.new_markdown_cell(source)
+
+
+def code(
+    source: str, *tags: str, outputs: list[Any] | None = None, count: int | None = None
+) -> Any:
+    metadata = {"tags": list(tags)} if tags else {}
+    return nbformat.v4.new_code_cell(
+        source, metadata=metadata, outputs=outputs or [], execution_count=count
+    )
+
+
+def stream(text: str, name: str = "stdout") -> Any:
+    return nbformat.v4.new_output("stream", name=name, text=text)
+
+
+def write(path: Path, *cells: Any) -> Path:
+    notebook = nbformat.v4.new_notebook(cells=list(cells))
+    path.write_text(nbformat.writes(notebook), encoding="utf-8")
+    return path

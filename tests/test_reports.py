@@ -1,0 +1,571 @@
+import argparse
+import errno
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import pytest
+from notebook_builder import code, markdown, stream, write
+
+from cliplab.__main__ import main
+from cliplab.reports import folder, in_place, page
+from cliplab.reports.compare import compare
+from cliplab.reports.exporter import to_mathml
+from cliplab.reports.notebook import (
+    Parameter,
+    bind,
+    find_notebooks,
+    parse_value,
+    read_notebook,
+    read_parameters,
+)
+from cliplab.reports.run_command import Bar
+
+Lab = Callable[..., Path]
+
+
+# ---- notebooks and parameters --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["2", "02", "02_small", "02_small.ipynb"])
+def test_notebooks_are_found_by_number_and_name(lab: Lab, name: str) -> None:
+    lab(1), lab(2)
+    assert [path.stem for path in find_notebooks([name])] == ["02_small"]
+
+
+def test_all_numbered_notebooks_are_found_in_order(lab: Lab) -> None:
+    lab(2), lab(1)
+    write(Path("notebooks/scratch.ipynb"), markdown("# not of the course"))
+    assert [path.stem for path in find_notebooks()] == ["01_small", "02_small"]
+    scratch = find_notebooks(["notebooks/scratch.ipynb", "1", "01"])
+    assert [path.stem for path in scratch] == ["scratch", "01_small"]
+
+
+def test_an_unknown_notebook_is_answered_with_the_nearest(lab: Lab) -> None:
+    lab(1)
+    with pytest.raises(FileNotFoundError, match="did you mean '01_small'"):
+        find_notebooks(["01_smal"])
+
+
+def test_a_folder_without_notebooks_is_said(in_tmp: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no notebook NN_name"):
+        find_notebooks([], in_tmp)
+
+
+def test_a_file_that_is_no_notebook_is_named(in_tmp: Path) -> None:
+    (in_tmp / "x.ipynb").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"x\.ipynb is not a readable notebook"):
+        read_notebook(in_tmp / "x.ipynb")
+
+
+def parameters_of(source: str, *more: Any) -> dict[str, Parameter]:
+    notebook = nbformat.v4.new_notebook(cells=[code(source, "parameters"), *more])
+    return read_parameters(notebook, "nb")
+
+
+def test_parameters_are_read_with_their_comments() -> None:
+    source = 'A = -1  # a number\nB = "羊 # 1"  # 中文\nC = [1, 2]\n\nD = None'
+    found = parameters_of(source)
+    assert found["A"] == Parameter("A", -1, "a number")
+    assert found["B"] == Parameter("B", "羊 # 1", "中文")
+    assert found["C"].default == [1, 2]
+    assert found["D"].default is None
+
+
+@pytest.mark.parametrize("line", ["import os", "A = f(1)", "A, B = 1, 2", "A = B", "print(1)"])
+def test_a_parameters_cell_holds_constants_only(line: str) -> None:
+    with pytest.raises(ValueError, match="expected only NAME = constant"):
+        parameters_of(f"X = 1\n{line}")
+
+
+def test_there_is_one_parameters_cell() -> None:
+    with pytest.raises(ValueError, match="2 cells have the tag"):
+        parameters_of("A = 1", code("B = 2", "parameters"))
+
+
+@pytest.mark.parametrize(
+    ("default", "text", "value"),
+    [
+        (False, "True", True),
+        (True, "false", False),
+        (3, "-4", -4),
+        (0.5, "2", 2.0),
+        (0.5, "1e-3", 1e-3),
+        ("a", "True", "True"),
+        ("a", "", ""),
+        ([1], "[2, 3]", [2, 3]),
+        (None, "7", 7),
+        (None, "cuda", "cuda"),
+    ],
+)
+def test_values_get_the_kind_of_the_default(default: Any, text: str, value: Any) -> None:
+    got = parse_value(Parameter("P", default, ""), text)
+    assert got == value
+    assert type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("default", "text", "expected"),
+    [
+        (False, "1", "True or False"),
+        (False, "yes", "True or False"),
+        (3, "4.0", "a whole number"),
+        (3, "True", "a whole number"),
+        (0.5, "much", "a number"),
+        (0.5, "nan", "a number"),
+        (0.5, "1e999", "a number"),
+        ([1], "2", "list"),
+    ],
+)
+def test_values_of_another_kind_are_refused(default: Any, text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"parameter P: got '{text}'; expected {expected}"):
+        parse_value(Parameter("P", default, ""), text)
+
+
+def test_a_value_goes_to_the_notebooks_that_know_it() -> None:
+    known = {
+        "01": {"QUICK": Parameter("QUICK", False, "")},
+        "02": {"QUICK": Parameter("QUICK", False, ""), "PHOTOS": Parameter("PHOTOS", "", "")},
+    }
+    bound = bind(["PHOTOS=a=b", "QUICK=True", "QUICK=False"], known)
+    assert bound == {"01": {"QUICK": False}, "02": {"PHOTOS": "a=b", "QUICK": False}}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("QUIK=True", "unknown parameter QUIK; did you mean QUICK[?] 01 knows: QUICK"),
+        ("ZZZZ=1", "unknown parameter ZZZZ; 01 knows"),
+        ("QUICK", "-p QUICK: expected NAME=VALUE"),
+        ("RESULTS_PATH=x.json", "RESULTS_PATH is set by the run itself"),
+    ],
+)
+def test_wrong_assignments_are_refused(assignment: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bind([assignment], {"01": {"QUICK": Parameter("QUICK", False, "")}})
+
+
+def test_the_command_refuses_before_it_runs_anything(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab(1)
+    assert main(["run", "-p", "SIZ=4"]) == 2
+    assert "unknown parameter SIZ; did you mean SIZE?" in capsys.readouterr().err
+    assert main(["run", "-p", "SIZE=big"]) == 2
+    assert "got 'big'; expected a whole number, like 3" in capsys.readouterr().err
+    assert main(["run", "--timeout", "0"]) == 2
+    assert not Path("runs").exists()
+
+
+def test_the_parameters_are_listed(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab(1)
+    assert main(["run", "--list"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"01_small: 01 Small\n.*SEED=0 +of everything\n", shown)
+
+
+def test_a_notebook_without_a_results_path_is_refused(lab: Lab) -> None:
+    write(Path("notebooks/01_bare.ipynb"), markdown("# 01 Bare"), code("A = 1", "parameters"))
+    with pytest.raises(
+        ValueError, match="01_bare: the cell tagged `parameters` lacks RESULTS_PATH"
+    ):
+        folder.plan(folder.Request())
+
+
+# ---- a run ---------------------------------------------------------------------------------
+
+FIGURE = """\
+import sys, os
+import matplotlib.pyplot as plt
+plt.plot([1, 2])
+plt.show()
+print(sys.executable, os.path.basename(os.getcwd()))
+x = 2 * SIZE"""
+
+
+def test_a_run_leaves_a_complete_folder(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab(1, FIGURE), lab(2)
+    command = ["run", "--out", "runs/a", "-p", "QUICK=True", "--student", "Li Lei <李雷>"]
+    assert main(command) == 0
+    run = Path("runs/a")
+    state = folder.load(run)
+    assert state["finished"]
+    assert state["student"] == "Li Lei <李雷>"
+    assert list(state["notebooks"]) == ["01_small", "02_small"]
+    record = state["notebooks"]["01_small"]
+    assert record["results"] == {"x": 6, "quick": True}
+    assert record["parameters"] == {"SEED": 0, "QUICK": True, "SIZE": 3}
+    assert record["seconds"] > 0
+    assert state["versions"]["python"] == sys.version.split()[0]
+    assert state["machine"]["cores"] >= 1
+    assert [f["status"] for f in files_of(run)] == ["executed", "executed"]
+    printed = files_of(run)[0]["text"]
+    assert f"{sys.executable} notebooks" in printed  # this Python, in the notebook's folder
+    assert (run / record["figures"][0]).read_bytes().startswith(b"\x89PNG")
+    assert not list(Path("runs").glob("*.unfinished"))
+    assert not list(run.rglob("*partial*"))
+
+    text = (run / "index.html").read_text(encoding="utf-8")
+    assert "Li Lei &lt;李雷&gt;" in text
+    assert "data:image/png;base64," in text
+    assert_self_contained(text)
+
+    # a finished run is never overwritten
+    before = (run / "results.json").read_bytes()
+    assert main(["run", "--out", "runs/a"]) == 2
+    assert "runs/a exists" in capsys.readouterr().err.replace(os.sep, "/")
+    assert (run / "results.json").read_bytes() == before
+
+    # the page can be made again, and the name changed
+    assert main(["report", "runs/a", "--student", "Han Meimei"]) == 0
+    assert "Han Meimei" in (run / "index.html").read_text(encoding="utf-8")
+    assert folder.load(run)["student"] == "Han Meimei"
+
+
+def files_of(run: Path) -> list[dict[str, str]]:
+    """Of each notebook of a run: whether it was executed cleanly, and what it printed."""
+    found = []
+    for path in sorted((run / "notebooks").glob("*.ipynb")):
+        cells = [c for c in read_notebook(path).cells if c.cell_type == "code"]
+        clean = [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+        clean &= not any("papermill" in c.metadata for c in cells)
+        clean &= not any("runs/" in c.source for c in cells)
+        text = "".join(o.get("text", "") for c in cells for o in c.outputs)
+        found.append({"status": "executed" if clean else "noisy", "text": text})
+    return found
+
+
+def assert_self_contained(text: str) -> None:
+    assert "<script" not in text
+    assert "<link" not in text
+    loads = re.findall(
+        r"""(?:src|srcset|data)=["'](?!data:)([^"']+)|url\(["']?(?!["']?data:)""", text
+    )
+    assert loads == []
+
+
+def test_a_failing_notebook_is_explained_kept_and_resumed(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab(1, "print('so far')\nx = 1 / (SIZE - 3)"), lab(2)
+    assert main(["run", "--out", "runs/a"]) == 1
+    said = capsys.readouterr()
+    assert "at cell 4 of 5: print('so far')\nZeroDivisionError: division by zero" in said.err
+    assert "02_small  done in" in said.out  # the others run
+    assert not Path("runs/a").exists()
+    kept = Path("runs/a.unfinished/notebooks/01_small.failed.ipynb")
+    assert str(kept) in said.err
+    outputs = [o for c in read_notebook(kept).cells for o in c.get("outputs", [])]
+    assert outputs[0]["text"] == "so far\n"
+    assert outputs[1]["ename"] == "ZeroDivisionError"
+
+    # the page of an unfinished run says so
+    assert main(["report", "runs/a.unfinished"]) == 0
+    text = Path("runs/a.unfinished/index.html").read_text(encoding="utf-8")
+    assert "This run is unfinished" in text
+    assert "stopped at cell 4 of 5: ZeroDivisionError" in text
+
+    # nothing new may take its place; resumed, only the mended notebook is executed
+    assert main(["run", "--out", "runs/a"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    lab(1)
+    assert main(["run", "--out", "runs/a", "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "01_small  done in" in out
+    assert "02_small  done before, unchanged" in out
+    kept_names = [path.name for path in sorted(Path("runs/a/notebooks").iterdir())]
+    assert kept_names == ["01_small.ipynb", "02_small.ipynb"]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab(1), lab(2)
+
+    def interrupt(self: Bar, job: folder.Job) -> Callable[[int], None]:
+        def at(cell: int) -> None:
+            if job.name == "02_small" and cell == 3:
+                raise KeyboardInterrupt
+
+        return at
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bar, "start", interrupt)
+        assert main(["run", "--out", "runs/a b", "-p", "SIZE=5"]) == 130
+    out = capsys.readouterr().out
+    assert f'continue with: python -m cliplab run --out "{Path("runs/a b")}" --resume' in out
+    assert not Path("runs/a b").exists()
+    assert not kernels()
+
+    assert main(["run", "--resume"]) == 0  # the latest one, with its own parameters
+    assert "01_small  done before, unchanged" in capsys.readouterr().out
+    state = folder.load(Path("runs/a b"))
+    assert [r["results"]["x"] for r in state["notebooks"].values()] == [10, 10]
+    assert not list(Path("runs/a b").rglob("*partial*"))
+
+
+def kernels() -> list[str]:
+    """Command lines of our descendants that execute notebooks."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        line = " ".join(child.cmdline())
+        if "ipykernel" in line or "cliplab.reports.worker" in line:
+            found.append(line)
+    return found
+
+
+def test_resuming_needs_an_interrupted_run(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab(1)
+    assert main(["run", "--resume"]) == 2
+    assert "no interrupted run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change", ["source", "parameters", "code_sha256", "checkpoints", "versions"]
+)
+def test_what_changed_is_executed_again(change: str) -> None:
+    def key(**changes: str) -> str:
+        base = {"source": "s", "parameters": "p", "code_sha256": "c", "checkpoints": "w"}
+        base |= {"versions": "v"} | changes
+        parameters = {"P": base["parameters"]}
+        job = folder.Job(Path("01.ipynb"), "", parameters, {}, 1, base["source"])
+        return folder._key(job, base)
+
+    assert key() == key()
+    assert key(**{change: "other"}) != key()
+
+
+def test_a_hanging_notebook_is_ended(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab(1, "print('before', flush=True)\nimport time\ntime.sleep(600)")
+    assert main(["run", "--out", "runs/a", "--timeout", "6"]) == 1
+    err = capsys.readouterr().err
+    assert "at cell 4 of 5: print('before', flush=True)" in err
+    assert "not finished after 6 s and ended; --timeout allows more" in err
+    assert Path("runs/a.unfinished/notebooks/01_small.failed.ipynb").exists()
+    assert not kernels()
+
+
+def test_a_dead_kernel_is_explained(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab(1, "import os\nos._exit(9)")
+    assert main(["run", "--out", "runs/a", "--timeout", "120"]) == 1
+    assert "at cell 4 of 5: import os\nthe kernel died" in capsys.readouterr().err
+
+
+def test_a_notebook_must_save_its_results(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab(1, "x = 1\nsave_results = print")
+    assert main(["run", "--out", "runs/a"]) == 1
+    assert "no cell called save_results" in capsys.readouterr().err
+
+
+def test_a_name_taken_meanwhile_is_not_overwritten(in_tmp: Path) -> None:
+    (in_tmp / "a.unfinished").mkdir()
+    (in_tmp / "a").mkdir()
+    with pytest.raises(FileExistsError, match="appeared meanwhile"):
+        folder.finish({"notebooks": {}}, in_tmp / "a")
+    assert (in_tmp / "a.unfinished").is_dir()
+
+
+def test_a_place_that_cannot_be_written_is_said(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab(1)
+    Path("runs").write_text("a file where a folder should be", encoding="utf-8")
+    assert main(["run", "--out", "runs/a"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("cliplab run: error:")
+    assert error.count("\n") == 1
+    assert "choose another folder" in error
+
+
+def test_a_full_disk_leaves_nothing_under_the_final_name(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab(1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cliplab.reports.outputs.write_notebook", full)
+    assert main(["run", "--out", "runs/a"]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert [path.name for path in Path("runs").iterdir()] == ["a.unfinished"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "is no run"), ("{", "not what a run writes"), ("[]", "not what a run writes")],
+)
+def test_a_folder_that_is_no_run_is_said(in_tmp: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (in_tmp / "results.json").write_text(content, encoding="utf-8")
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        folder.load(in_tmp)
+
+
+# ---- two runs ------------------------------------------------------------------------------
+
+
+def run_with(**results: Any) -> dict[str, Any]:
+    return {"notebooks": {"01": {"results": results}}}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "agrees"),
+    [
+        (1.0, 1.0099, True),
+        (1.0, 1.0101, False),
+        (0.0, 1e-7, True),
+        (0.0, 1e-3, False),
+        (2, 2.0, True),
+        (True, 1, False),
+        (True, True, True),
+        ("a", "a", True),
+        ("a", "b", False),
+        ([1.0, 2.0], [1.001, 2.0], True),
+        ([1.0, 2.0], [1.0, 2.5], False),
+        ([1.0], [1.0, 1.0], False),
+        ({"k": 1.0}, {"k": 3.0}, False),
+    ],
+)
+def test_results_agree_within_a_tolerance(a: Any, b: Any, agrees: bool) -> None:
+    found = compare(run_with(value=a), run_with(value=b), rtol=0.01)
+    assert [d.agrees for d in found] == [agrees]
+
+
+def test_a_result_of_one_run_only_does_not_agree() -> None:
+    found = compare(run_with(a=1, b=None), run_with(a=1))
+    assert [(d.key, d.agrees) for d in found] == [("a", True), ("b", False)]
+    other = {"notebooks": {"02": {"results": {"a": 1}}}}
+    assert [d.agrees for d in compare(run_with(a=1), other)] == [False, False]
+
+
+def test_two_runs_are_compared_on_the_command_line(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("a", 0.5), ("b", 0.52)):
+        (in_tmp / name).mkdir()
+        state = run_with(accuracy={"seen": value}, n=2000)
+        (in_tmp / name / "results.json").write_text(json.dumps(state), encoding="utf-8")
+    assert main(["report", "--compare", "a", "b"]) == 1
+    shown = capsys.readouterr().out
+    assert re.search(r"\*   accuracy\.seen +0\.5 +0\.52 +\+4\.00%", shown)
+    assert "1 of 2 out of tolerance" in shown
+    assert main(["report", "--compare", "a", "b", "--rtol", "0.05"]) == 0
+    assert main(["report", "--compare", "a", "c"]) == 2
+    assert "c is no run" in capsys.readouterr().err
+    assert main(["report"]) == 2
+
+
+# ---- the page ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [
+        r"\mathcal{L} = -\frac{1}{2N}\sum_{i=1}^{N} \log\frac{\exp(s_{ii}/\tau)}{\sum_j s_{ij}}",
+        r"\begin{aligned} a &= b \\ c &= d \end{aligned}",
+        r"\begin{cases} 1 & i = j \\ 0 & \text{otherwise} \end{cases}",
+        r"\operatorname{softmax}_j(s_{ij})",
+    ],
+)
+def test_formulas_become_well_formed_mathml(latex: str) -> None:
+    from xml.etree import ElementTree
+
+    tree = ElementTree.fromstring(to_mathml(latex, display=True))
+    name = "{http://www.w3.org/1998/Math/MathML}"
+    assert tree.tag == f"{name}math"
+    for kind, children in (("msub", 2), ("msup", 2), ("mfrac", 2), ("msubsup", 3)):
+        assert {len(node) for node in tree.iter(name + kind)} <= {children}
+
+
+def test_a_formula_that_cannot_be_translated_can_be_read() -> None:
+    assert to_mathml(r"\nosuch{x} < 1") == r'<code class="latex">\nosuch{x} &lt; 1</code>'
+
+
+def test_links_between_notebooks_lead_to_their_place_on_the_page(in_tmp: Path) -> None:
+    from cliplab.reports.exporter import to_html
+
+    cells = [markdown("# A `b`\n\n[there](02_b.ipynb#The-part) [here](#A-b) [out](https://a.b)")]
+    html = to_html(nbformat.v4.new_notebook(cells=cells), name="01_a", folder=str(in_tmp))
+    assert '<h2 id="01_a--a-b">' in html
+    assert 'href="#02_b--the-part"' in html
+    assert 'href="#01_a--a-b"' in html
+    assert 'href="https://a.b"' in html
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.123456, "0.1235"), (2000, "2000"), (True, "yes"), ([0.5, 2], "0.5, 2"), ("a", "a")],
+)
+def test_results_are_shown_short(value: Any, shown: str) -> None:
+    assert page.show(value) == shown
+
+
+# ---- saving in place -----------------------------------------------------------------------
+
+
+def test_notebooks_are_saved_in_place_without_noise(lab: Lab) -> None:
+    path = lab(1, "print('羊')\nx = 1")
+    assert in_place.main(["01"]) == 0
+    notebook = read_notebook(path)
+    assert [c.execution_count for c in notebook.cells[1:]] == [1, 2, 3, 4]
+    assert notebook.cells[3].outputs[0]["text"] == "羊\n"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert [dict(c.metadata) for c in notebook.cells[1:4]] == [
+        {"tags": ["parameters"]},
+        {"tags": ["setup"]},
+        {},
+    ]
+    first = path.read_bytes()
+    assert in_place.main(["01"]) == 0
+    assert path.read_bytes() == first  # nothing that differs between two executions
+
+
+def test_noise_is_not_saved(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    path = lab(1, "import sys\nx = 1\nprint('careful', file=sys.stderr)")
+    before = path.read_bytes()
+    assert in_place.main(["01"]) == 1
+    assert "01_small: cell 4 writes to stderr: careful" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("output", "fault"),
+    [
+        (stream("fine"), []),
+        (stream("<object at 0x7f00aa12bc>"), ["cell 1 prints a memory address (at 0x7f00aa12bc)"]),
+        (nbformat.v4.new_output("error", ename="E", evalue=""), ["cell 1 ends with E"]),
+        (
+            nbformat.v4.new_output(
+                "display_data", {"application/vnd.jupyter.widget-view+json": {}}
+            ),
+            ["cell 1 shows a widget"],
+        ),
+    ],
+)
+def test_noise_is_named(output: Any, fault: list[str]) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[code("x", outputs=[output])])
+    assert in_place.noise(notebook) == fault
+
+
+def test_progress_bars_are_off_while_notebooks_run(lab: Lab) -> None:
+    path = lab(1, "from tqdm import tqdm\nx = sum(1 for _ in tqdm(range(3)))")
+    assert in_place.main(["01"]) == 0
+    assert read_notebook(path).cells[3].outputs == []
+
+
+def test_every_command_of_reports_has_a_default_for_all_but_its_object() -> None:
+    parser = argparse.ArgumentParser()
+    from cliplab.reports import run_command
+
+    run_command.add_arguments(parser)
+    args = parser.parse_args([])
+    assert folder.Request(tuple(args.notebooks), tuple(args.parameter), args.timeout) == (
+        folder.Request()
+    )
