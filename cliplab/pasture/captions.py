@@ -93,14 +93,14 @@ _ZH_COUNT = ("零", "一", "两", "三", "四", "五", "六", "七", "八")
 
 # Which facts a caption mentions, and how often. Species is always one of them.
 _DETAIL = {
-    (): 12,
-    ("posture",): 12,
-    ("colour",): 8,
-    ("colour", "posture"): 28,
-    ("colour", "posture", "place"): 18,
+    (): 9,
+    ("posture",): 9,
+    ("colour",): 5,
+    ("colour", "posture"): 17,
+    ("colour", "posture", "place"): 16,
     ("posture", "place"): 6,
-    ("colour", "posture", "weather"): 6,
-    ("colour", "posture", "place", "weather"): 10,
+    ("colour", "posture", "weather"): 12,
+    ("colour", "posture", "place", "weather"): 26,
 }
 FULL = ("colour", "posture", "place", "weather")
 

@@ -47,10 +47,10 @@ class Recipe:
     text_width: int = 128
     text_layers: int = 4
     embed_dim: int = 128
-    steps: int = 2400
+    steps: int = 1600
     lr: float = 1e-3
-    locked_steps: int = 1500  # clip-chinese, stage 1
-    joint_steps: int = 500  # clip-chinese, stage 2
+    locked_steps: int = 1200  # clip-chinese, stage 1
+    joint_steps: int = 300  # clip-chinese, stage 2
     joint_lr: float = 2e-4
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,18 +24,11 @@ from cliplab.pasture import (
     class_phrase,
 )
 from cliplab.pasture.dataset import Pictures, crops, portraits
-from cliplab.runtime import data_dir
-from cliplab.zero_shot import build_classifier
+from cliplab.zero_shot import build_classifier, templates
 
 # Consecutive seeds of the test split, far enough apart that no two sets share a picture.
 _STARTS = {"seen": 0, "triples": 100_000, "sheep lying": 200_000, "horse eating": 300_000,
            "crops": 400_000, "retrieval": 500_000}  # fmt: skip
-
-
-def prompt_templates(language: str) -> tuple[str, ...]:
-    """The templates of data/prompts/pasture.json."""
-    text = (data_dir() / "prompts" / "pasture.json").read_text("utf-8")
-    return tuple(json.loads(text)[language]["templates"])
 
 
 @lru_cache(maxsize=8)
@@ -70,7 +62,7 @@ class Answers:
 
 
 def answer(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, language: str,
-           templates: Sequence[str]) -> Answers:  # fmt: skip
+           wording: Sequence[str]) -> Answers:  # fmt: skip
     """Ask the three questions about pictures whose embeddings (N, D) are given."""
     combos = [e.combo for e in pictures.examples]
     species = np.array([SPECIES.index(c.species) for c in combos])
@@ -79,7 +71,7 @@ def answer(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, language:
 
     def classifier(kinds: list[dict[str, str]]) -> Tensor:
         names = [class_phrase(**kind, language=language) for kind in kinds]
-        return build_classifier(encoder, names, templates)  # (K, D)
+        return build_classifier(encoder, names, wording)  # (K, D)
 
     by_species = image_emb @ classifier([{"species": s} for s in SPECIES]).T  # (N, 5)
     pairs = classifier([{"species": s, "posture": p} for s in SPECIES for p in POSTURES])
@@ -127,15 +119,13 @@ def examine(encoder: Encoder, language: str, *, count: int = 2000) -> dict[str, 
     report: dict[str, Any] = {"language": language}
     sizes = {"seen": count, "triples": count, "sheep lying": count // 2,
              "horse eating": count // 2, "crops": count // 2}  # fmt: skip
-    templates = {"bare": ("{}",), "ensemble": prompt_templates(language)}
+    wordings = {"bare": ("{}",), "ensemble": templates("pasture", language)}
     for name, size in sizes.items():
         pictures = test_pictures(name, size)
         image_emb = encoder.encode_image(pictures.pil())
         report[name] = {
-            label: answer(
-                encoder, image_emb, pictures, language=language, templates=chosen
-            ).as_dict()
-            for label, chosen in templates.items()
+            label: answer(encoder, image_emb, pictures, language=language, wording=chosen).as_dict()
+            for label, chosen in wordings.items()
         }
     report["retrieval"] = retrieval(encoder, language)
     return report
