@@ -3,6 +3,7 @@
 Taught in: notebooks/02. Source: CLIP, arXiv:2103.00020, section 3.1.
 """
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from cliplab.runtime import data_dir, unknown_name
 from cliplab.two_towers import Encoder
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ MAX_BARS = 8  # classes beside each; more cannot be read
 
 
 def build_classifier(
-    encoder: Encoder, class_names: Sequence[str], templates: Sequence[str] = ("{}",)
+    encoder: Encoder,
+    class_names: Sequence[str],
+    templates: Sequence[str] = ("{}",),
+    *,
+    truncate: bool = False,
 ) -> Tensor:
     """Mean of unit prompt embeddings, re-normalised: K classes x T templates -> (K, D) unit rows.
 
@@ -32,17 +38,18 @@ def build_classifier(
         encoder: whose text tower reads the prompts.
         class_names: at least two, all different.
         templates: prompts with {} where the class name goes.
+        truncate: cut prompts that are longer than the encoder's context.
 
     Raises:
         ValueError: no, one or repeated class names; a template without {}; a prompt longer than
-            the encoder's context.
+            the context, unless `truncate`.
 
     Source: CLIP, section 3.1.4: ensembling in embedding space costs nothing once it is computed.
     """
     names = check_class_names(class_names)
     templates = _check_templates(templates)
     prompts = [template.replace("{}", name) for name in names for template in templates]
-    prompt_emb = encoder.encode_text(prompts)  # (K*T, D), class-major, unit rows
+    prompt_emb = encoder.encode_text(prompts, truncate=truncate)  # (K*T, D), class-major
     mean = prompt_emb.unflatten(0, (len(names), len(templates))).mean(dim=1)  # (K, D)
     return F.normalize(mean, dim=-1)
 
@@ -85,6 +92,24 @@ def _check_templates(templates: Sequence[str]) -> list[str]:
                 "write {} where the class name goes, as in 'a photo of a {}.'"
             )
     return list(templates)
+
+
+def templates(name: str, language: str) -> tuple[str, ...]:
+    """The templates of `data/prompts/<name>.json` in one language; its provenance is in the file.
+
+    Raises:
+        FileNotFoundError: no such set; those that exist are listed.
+        ValueError: the set has no such language.
+    """
+    folder = data_dir() / "prompts"
+    sets = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in sets:
+        raise FileNotFoundError(f"{folder}: {unknown_name('prompt set', name, sets)}")
+    languages = json.loads((folder / f"{name}.json").read_text("utf-8"))
+    if language not in languages or language == "provenance":
+        known = [key for key in languages if key != "provenance"]
+        raise ValueError(f"{name}: {unknown_name('language', language, known)}")
+    return tuple(languages[language]["templates"])
 
 
 def classify(

@@ -33,10 +33,12 @@ class Known:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.truncated: bool | None = None
         self.batch_sizes: list[int] = []
 
-    def encode_text(self, texts: list[str]) -> torch.Tensor:
+    def encode_text(self, texts: list[str], *, truncate: bool) -> torch.Tensor:
         self.asked += texts
+        self.truncated = truncate
         return torch.tensor([PROMPTS[text] for text in texts])
 
     def encode_image(
@@ -65,6 +67,13 @@ def test_templates_are_averaged_as_unit_rows_then_normalised() -> None:
     assert encoder.asked == ["sheep", "a sheep", "goat", "a goat"]  # class-major
     mean = torch.tensor([[0.8, 0.0, 0.4], [0.0, 0.8, 0.4]])
     torch.testing.assert_close(classifier, mean / math.sqrt(0.8))
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_prompts_are_cut_only_when_asked(truncate: bool) -> None:
+    encoder = Known()
+    build_classifier(encoder, ["sheep", "goat"], truncate=truncate)
+    assert encoder.truncated is truncate
 
 
 def test_order_of_templates_does_not_matter() -> None:
