@@ -32,7 +32,7 @@ _STARTS = {"seen": 0, "triples": 100_000, "sheep lying": 200_000, "horse eating"
 
 
 @lru_cache(maxsize=8)
-def test_pictures(name: str, count: int) -> Pictures:
+def exam_pictures(name: str, count: int) -> Pictures:
     """One of the five test sets: "seen", "triples", "sheep lying", "horse eating" or "crops"."""
     start = _STARTS[name]
     if name == "crops":
@@ -121,7 +121,7 @@ def examine(encoder: Encoder, language: str, *, count: int = 2000) -> dict[str, 
              "horse eating": count // 2, "crops": count // 2}  # fmt: skip
     wordings = {"bare": ("{}",), "ensemble": templates("pasture", language)}
     for name, size in sizes.items():
-        pictures = test_pictures(name, size)
+        pictures = exam_pictures(name, size)
         image_emb = encoder.encode_image(pictures.pil())
         report[name] = {
             label: answer(encoder, image_emb, pictures, language=language, wording=chosen).as_dict()
