@@ -118,10 +118,10 @@ def caption(scene: Scene, language: str = "en", variant: int = 0, *, facts: str 
         ValueError: unknown language or facts.
     """
     _check(language, facts)
-    dice = Dice("caption", language, scene.kind, scene.split, scene.seed, variant)
+    dice = _dice(scene, language, variant, None)
     if len(scene.animals) > 1:
         return (_herd_en if language == "en" else _herd_zh)(scene, dice)
-    detail = FULL if facts == "all" else dice.weighted(_DETAIL)
+    detail = FULL if facts == "all" else _facts(dice, alone=False)
     say = _animal_en if language == "en" else _animal_zh
     return say(scene.animals[0], scene, detail, dice)
 
@@ -129,10 +129,32 @@ def caption(scene: Scene, language: str = "en", variant: int = 0, *, facts: str 
 def animal_caption(scene: Scene, index: int, language: str = "en", variant: int = 0) -> str:
     """Caption of one animal of a herd alone, as of a crop: never its place or the weather."""
     _check(language, "some")
-    dice = Dice("animal", language, scene.split, scene.seed, index, variant)
-    detail = tuple(f for f in dice.weighted(_DETAIL) if f in ("colour", "posture"))
+    dice = _dice(scene, language, variant, index)
+    detail = _facts(dice, alone=True)
     say = _animal_en if language == "en" else _animal_zh
     return say(scene.animals[index], scene, detail, dice)
+
+
+def mentioned_facts(
+    scene: Scene, language: str = "en", variant: int = 0, *, index: int | None = None
+) -> tuple[str, ...]:
+    """Which facts besides the species `caption` mentions, or `animal_caption` if given an index.
+
+    Of one animal only: -> some of "colour", "posture", "place", "weather".
+    """
+    return _facts(_dice(scene, language, variant, index), alone=index is not None)
+
+
+def _dice(scene: Scene, language: str, variant: int, index: int | None) -> Dice:
+    if index is None:
+        return Dice("caption", language, scene.kind, scene.split, scene.seed, variant)
+    return Dice("animal", language, scene.split, scene.seed, index, variant)
+
+
+def _facts(dice: Dice, *, alone: bool) -> tuple[str, ...]:
+    """The first draw of every caption; an animal cut out of its scene has no place or weather."""
+    facts = dice.weighted(_DETAIL)
+    return tuple(f for f in facts if f in ("colour", "posture")) if alone else facts
 
 
 def _check(language: str, facts: str) -> None:

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cliplab.losses import clamp_logit_scale, clip_loss
@@ -27,7 +26,7 @@ from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig, save_mod
 from cliplab.models.clip import CLIP, CLIPConfig, load_openai, save_openai
 from cliplab.pasture.captions import lexicon
 from cliplab.recipes.exam import examine
-from cliplab.recipes.pool import SIZE, Pool, augment, load_pool, slices, to_pixels
+from cliplab.recipes.pool import SIZE, Pool, augment, load_pool, recolour, slices, to_pixels
 from cliplab.recipes.training import Run, Schedule, fit, mixed_precision, write_model_card
 from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
 from cliplab.tokenizers import BytePairTokenizer, WordPieceTokenizer
@@ -47,8 +46,9 @@ class Recipe:
     text_width: int = 128
     text_layers: int = 4
     embed_dim: int = 128
-    steps: int = 1600
+    steps: int = 1400
     lr: float = 1e-3
+    recolour: float = 0.7  # share of the pictures with a caption of shape alone
     locked_steps: int = 1200  # clip-chinese, stage 1
     joint_steps: int = 300  # clip-chinese, stage 2
     joint_lr: float = 2e-4
@@ -152,22 +152,20 @@ class Batches:
     def __init__(self, pool: Pool, language: str, recipe: Recipe, device: torch.device) -> None:
         self.pool, self.language, self.recipe, self.device = pool, language, recipe, device
 
-    def draw(self, step: int) -> tuple[NDArray[np.int64], list[str], np.random.Generator]:
-        """Indices (B,), captions and the generator to go on with."""
+    def __call__(self, step: int) -> tuple[Tensor, list[str]]:
+        """Pixels (B, 3, S, S), augmented, and their captions."""
         generator = np.random.default_rng([self.recipe.seed, step])
         chosen = generator.choice(len(self.pool.seeds), self.recipe.batch, replace=False)
         variants = generator.integers(0, 2**31, len(chosen))
-        texts = [
-            self.pool.caption(i, self.language, int(v))
+        captions = [
+            self.pool.caption_and_facts(i, self.language, int(v))
             for i, v in zip(chosen, variants, strict=True)
         ]
-        return chosen, texts, generator
-
-    def __call__(self, step: int) -> tuple[Tensor, list[str]]:
-        """Pixels (B, 3, S, S), augmented, and their captions."""
-        chosen, texts, generator = self.draw(step)
         images = augment(self.pool.images[chosen], generator)
-        return to_pixels(images, self.device), texts
+        shapes = [i for i, (_, facts) in enumerate(captions) if set(facts) <= {"posture"}]
+        shapes = [i for i in shapes if generator.random() < self.recipe.recolour]
+        images[shapes] = recolour(images[shapes], generator)
+        return to_pixels(images, self.device), [text for text, _ in captions]
 
 
 def train_english(recipe: Recipe, pool: Pool, folder: Path, device: torch.device) -> Path:
@@ -273,6 +271,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the English training")
     parser.add_argument("--portraits", type=int, default=Recipe.portraits, help="distinct pictures")
     parser.add_argument("--crops", type=int, default=Recipe.crops, help="distinct crops of herds")
+    parser.add_argument("--recolour", type=float, default=Recipe.recolour,
+                        help="share of shape-only pictures in false colours; 0 to 1")  # fmt: skip
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     parser.add_argument("--work", type=Path, default=Path("runs/train/clip"),
@@ -286,7 +286,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = replace(Recipe(), seed=args.seed, steps=args.steps, portraits=args.portraits,
-                     crops=args.crops)  # fmt: skip
+                     crops=args.crops, recolour=args.recolour)  # fmt: skip
     device = pick_device(args.device)
     out = args.out or checkpoint_dir("")
     pool = load_pool(args.work / "pool", portrait_count=recipe.portraits, crop_count=recipe.crops)
@@ -326,7 +326,8 @@ def card(name: str, recipe: Recipe, folder: Path) -> dict:
         "language": own,
         "licence": _LICENCE,
         "command": f"python -m cliplab train clip --model {name} --seed {recipe.seed} "
-        f"--steps {recipe.steps} --portraits {recipe.portraits} --crops {recipe.crops}",
+        f"--steps {recipe.steps} --portraits {recipe.portraits} --crops {recipe.crops} "
+        f"--recolour {recipe.recolour}",
         "recipe": asdict(recipe),
         "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
         "held out": "12 (species, posture, colour) triples, (sheep, lying), (horse, eating)",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD
 from cliplab.pasture import animal_caption, caption, herd, portrait
+from cliplab.pasture.captions import mentioned_facts
 from cliplab.pasture.dataset import crops, in_parallel, portraits
 from cliplab.runtime import atomic_write
 
@@ -34,10 +35,17 @@ class Pool:
 
     def caption(self, i: int, language: str, variant: int) -> str:
         """One of the captions of picture i."""
+        return self.caption_and_facts(i, language, variant)[0]
+
+    def caption_and_facts(self, i: int, language: str, variant: int) -> tuple[str, tuple[str, ...]]:
+        """A caption of picture i, and the facts that it mentions besides the species."""
         seed = int(self.seeds[i])
         if self.is_crop[i]:
-            return animal_caption(herd(seed), int(self.animals[i]), language, variant)
-        return caption(portrait(seed), language, variant)
+            scene, animal = herd(seed), int(self.animals[i])
+            text = animal_caption(scene, animal, language, variant)
+            return text, mentioned_facts(scene, language, variant, index=animal)
+        scene = portrait(seed)
+        return caption(scene, language, variant), mentioned_facts(scene, language, variant)
 
 
 def load_pool(folder: Path, *, portrait_count: int, crop_count: int) -> Pool:
@@ -88,6 +96,23 @@ def augment(images: NDArray[np.uint8], generator: np.random.Generator) -> NDArra
     dy, dx = generator.integers(0, 7, 2)
     padded = np.pad(out, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="edge")
     return np.ascontiguousarray(padded[:, dy : dy + SIZE, dx : dx + SIZE])
+
+
+def recolour(images: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Pictures in random false colours, some grey, some negative: the shapes stay, the coats go.
+
+    For captions that say nothing of colour, place or weather, and so are true of them still. It
+    takes away a shortcut: if every lying white animal of training is a horse, "lying" and "white"
+    together would do for "horse".
+    """
+    n, x = len(images), images.astype(np.float32) / 255
+    grey = generator.random((n, 1, 1, 1)) < 0.5
+    luma = (x @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    shuffled = np.stack([x[i][..., generator.permutation(3)] for i in range(n)]) if n else x
+    out = np.where(grey, luma, shuffled)
+    out = np.where(generator.random((n, 1, 1, 1)) < 0.4, 1 - out, out)
+    out = out ** generator.uniform(0.5, 2.0, (n, 1, 1, 1)).astype(np.float32)
+    return (out * 255).astype(np.uint8)
 
 
 def slices(images: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
