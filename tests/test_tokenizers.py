@@ -104,19 +104,15 @@ def test_word_pieces_agree_with_full_tokenizer_on_any_text(word_pieces: WordPiec
     official = pytest.importorskip(
         "modelscope.models.multi_modal.clip.bert_tokenizer", reason="needs modelscope[framework]"
     ).FullTokenizer(str(VOCAB))
-    planes = [
-        *range(0xD800),
-        *range(0xE000, 0x10000),
-        *range(0x1F300, 0x1FB00),
-        *range(0x2A6D0, 0x2B8F0),
-    ]
-    texts = [
-        " ".join(f"A{chr(code)}b" for code in planes[i : i + 1000])
-        for i in range(0, len(planes), 1000)
-    ]
     draw = random.Random(0)
+    known = [*range(0x3100), *range(0xF900, 0x10000)]  # scripts, symbols, compatibility forms
+    rest = [*range(0x3100, 0xD800), *range(0xE000, 0xF900), *range(0x1F300, 0x2FFFF)]
+    codes = known + draw.sample(rest, 2000)  # all of them agreed once; 45 s
+    texts = [
+        " ".join(f"A{chr(code)}b" for code in codes[i : i + 500]) for i in range(0, len(codes), 500)
+    ]
     for _ in range(300):
-        texts.append("".join(chr(draw.choice(planes)) for _ in range(draw.randint(0, 30))))
+        texts.append("".join(chr(draw.choice(codes)) for _ in range(draw.randint(0, 30))))
     texts += [
         "a" * 200,
         "a" * 201,

@@ -178,6 +178,6 @@ class Bert(nn.Module):
     def forward(self, token_ids: Tensor, text_mask: Tensor) -> Tensor:
         """(B, L), bool (B, L) with True = real token -> (B, L, C)."""
         tok = self.embeddings(token_ids)
-        for layer in self.encoder["layer"]:
+        for layer in self.encoder["layer"].children():
             tok = layer(tok, text_mask)
         return tok

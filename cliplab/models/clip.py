@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cliplab.models.chinese_clip import ChineseCLIP, load_modelscope, save_modelscope
 from cliplab.models.layers import (
     HEAD_WIDTH,
+    ResidualAttentionBlock,
     Transformer,
     check_pixels,
     check_token_ids,
@@ -131,11 +132,12 @@ class CLIP(nn.Module):
         nn.init.normal_(self.positional_embedding, std=0.01)
         nn.init.normal_(self.text_projection, std=width**-0.5)
         into_stream = width**-0.5 * (2 * layers) ** -0.5
-        for block in self.transformer.resblocks:
-            nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-            nn.init.normal_(block.attn.out_proj.weight, std=into_stream)
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=into_stream)
+        for block in self.transformer.modules():
+            if isinstance(block, ResidualAttentionBlock):
+                nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+                nn.init.normal_(block.attn.out_proj.weight, std=into_stream)
+                nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+                nn.init.normal_(block.mlp.c_proj.weight, std=into_stream)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, R, R) -> features (B, D), not of unit length."""
@@ -192,10 +194,9 @@ def save_openai(model: CLIP | Mapping[str, Tensor], path: str | Path) -> None:
         ValueError: not an OpenAI CLIP, heads of another width than 64 (the format has no place for
             their number), or weights that fp16 cannot hold.
     """
-    is_model = isinstance(model, nn.Module)
-    tensors = _without_sizes(model.state_dict() if is_model else model)
+    tensors = _without_sizes(model.state_dict() if isinstance(model, CLIP) else model)
     config = CLIPConfig.from_state_dict(tensors)
-    if is_model and model.config != config:
+    if isinstance(model, CLIP) and model.config != config:
         raise ValueError(
             f"the OpenAI format cannot express {model.config}: it would be read back as {config}; "
             f"use transformer_heads = transformer_width / {HEAD_WIDTH}"

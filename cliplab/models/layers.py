@@ -48,25 +48,34 @@ class SelfAttention(nn.Module):
         """(B, L, C) -> (B, L, C)."""
         qkv = F.linear(tok, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3C)
         qkv = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, L, C/H)
-        mixed = F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=self.causal)
+        query, key, value = qkv.unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))  # (B, L, C)
 
 
+class MLP(nn.Module):
+    """Every token on its own through a layer 4x as wide, (B, L, C) -> (B, L, C)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.gelu = QuickGELU()
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, tok: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        return self.c_proj(self.gelu(self.c_fc(tok)))
+
+
 class ResidualAttentionBlock(nn.Module):
-    """Pre-norm transformer block: attention, then a 4x wide MLP, each added to its input."""
+    """Pre-norm transformer block: attention, then an MLP, each added to its input."""
 
     def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
         self.attn = SelfAttention(width, heads, causal=causal)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, 4 * width),
-                gelu=QuickGELU(),
-                c_proj=nn.Linear(4 * width, width),
-            )
-        )
+        self.mlp = MLP(width)
 
     def forward(self, tok: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
@@ -141,7 +150,7 @@ class Bottleneck(nn.Module):
         self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
         self.conv3 = nn.Conv2d(channels, channels_out, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels_out)
-        self.downsample = nn.Identity()
+        self.downsample: nn.Module = nn.Identity()
         if stride > 1 or channels_in != channels_out:
             shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
             named = {"pool": self.pool, "0": shortcut, "1": nn.BatchNorm2d(channels_out)}
@@ -252,7 +261,7 @@ def image_tower(
     """
     sizes = {"width": width, "resolution": resolution, "embed_dim": embed_dim}
     if isinstance(layers, int):
-        _check_divides("image_resolution", resolution, "vision_patch_size", patch_size)
+        patch_size = _check_divides("image_resolution", resolution, "vision_patch_size", patch_size)
         heads = _heads("vision_width", width, head_width)
         return VisionTransformer(layers, heads=heads, patch_size=patch_size, **sizes)
     if len(layers) != 4:
@@ -298,6 +307,8 @@ def _heads(what: str, width: int, head_width: int) -> int:
     return heads
 
 
-def _check_divides(what: str, size: int, by: str, divisor: int | None) -> None:
+def _check_divides(what: str, size: int, by: str, divisor: int | None) -> int:
+    """The divisor, once it is known to divide `size`."""
     if not divisor or size < divisor or size % divisor:
         raise ValueError(f"{what}: got {size}; expected a multiple of {by} ({divisor})")
+    return divisor

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from cliplab.runtime import atomic_write
 
 StateDict = dict[str, Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 
 # What the official fp16 models keep in float32: statistics and the parameters of norm layers,
 # whose small range of values is used at full precision, and the embeddings added to activations.
@@ -95,7 +97,7 @@ def _only_tensors(table: Mapping) -> bool:
     return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in table.items())
 
 
-def load_strict(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+def load_strict(model: Model, tensors: Mapping[str, Tensor], source: str) -> Model:
     """Give `model` copies of `tensors` in float32 and return it in eval mode.
 
     The model may sit on the meta device (built without storage), which saves drawing random
@@ -181,7 +183,7 @@ def write_torchscript(tensors: Mapping[str, Tensor], path: str | Path) -> None:
         for branch in branches:
             if branch not in module._modules:
                 module.add_module(branch, nn.Module())
-            module = module._modules[branch]
+            module = module.get_submodule(branch)
         module.register_buffer(leaf, tensor)
     stored = io.BytesIO()
     with _quiet_torchscript():
@@ -190,7 +192,7 @@ def write_torchscript(tensors: Mapping[str, Tensor], path: str | Path) -> None:
         _deflate(stored, file)
 
 
-def _deflate(stored: io.BytesIO, file: io.BufferedIOBase) -> None:
+def _deflate(stored: io.BytesIO, file: IO[bytes]) -> None:
     """Copy a zip archive, compressed and without the records that only a debugger reads."""
     with zipfile.ZipFile(stored) as source, zipfile.ZipFile(file, "w") as target:
         for record in source.infolist():
