@@ -61,7 +61,8 @@ STYLE: dict[str, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "lines.linewidth": 2.0,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.9,
     "image.cmap": "viridis",
 }
 
@@ -255,7 +256,9 @@ def plot_bars_with_intervals(
         )
     place = np.arange(len(names))
     ax.barh(place, value, height=0.62, color=list(colours or [BLUE] * len(names)), alpha=0.9)
-    ax.errorbar(value, place, xerr=[value - low, high - value], fmt="none", ecolor=INK, capsize=3)
+    # an interval whose end is its value may miss it by a rounding error; a whisker cannot
+    whiskers = np.maximum([value - low, high - value], 0.0)
+    ax.errorbar(value, place, xerr=whiskers, fmt="none", ecolor=INK, capsize=3)
     for y, v, h in zip(place, value, high, strict=True):
         ax.text(h + 0.015, y, f"{v:.1%}", va="center", size=8.5)
     if chance is not None:
@@ -354,7 +357,8 @@ def _print_values(ax: Axes, mesh: AxesImage, values: np.ndarray) -> None:
         red, green, blue, _ = mesh.cmap(mesh.norm(value))
         bright = 0.3 * red + 0.6 * green + 0.1 * blue > 0.55
         colour = INK if bright else "white"
-        ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, size=8.5)
+        text = f"{value:.2f}".replace("-0.00", "0.00")
+        ax.text(j, i, text, ha="center", va="center", color=colour, size=8.5)
 
 
 def _colour_bar(ax: Axes, mesh: AxesImage, label: str | None) -> Axes:

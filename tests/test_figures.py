@@ -77,6 +77,11 @@ def test_similarity_keeps_values_and_scale(ax, make) -> None:
     assert printed(ax) == ["0.50", "-0.25", "0.12", "0.00", "1.00", "-1.00"]
 
 
+def test_no_cell_shows_a_negative_zero(ax) -> None:
+    figures.plot_signed(ax, [[-0.001, 0.0], [-0.006, -0.1]], limit=1)
+    assert printed(ax) == ["0.00", "0.00", "-0.01", "-0.10"]
+
+
 def test_similarity_scale_does_not_follow_the_data(ax) -> None:
     figures.plot_similarity(ax, np.full((3, 3), 0.2), limits=(0.0, 0.4))
     assert ax.get_images()[0].get_clim() == (0.0, 0.4)
@@ -144,6 +149,13 @@ def test_bars_take_rates_as_they_are(ax) -> None:
     assert ax.patches[0].get_width() == 0.5
     with pytest.raises(ValueError, match="intervals: got 1 for 2"):
         figures.plot_bars_with_intervals(ax, ["a", "b"], [half])
+
+
+@pytest.mark.parametrize(("hits", "n"), [(400, 400), (0, 400), (197, 197), (0, 7)])
+def test_bars_draw_certain_outcomes(ax, hits: int, n: int) -> None:
+    certain = metrics.rate([True] * hits + [False] * (n - hits))
+    figures.plot_bars_with_intervals(ax, ["a"], [certain])
+    assert ax.patches[0].get_width() == certain.value
 
 
 def test_interval_that_misses_its_value_is_refused(ax) -> None:
