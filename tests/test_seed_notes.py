@@ -1,0 +1,143 @@
+"""The two listings of the seed notes run on the shipped checkpoints, word for word.
+
+tests/fixtures/seed_notes holds both code blocks as the notes have them. What a test changes is
+written down here, and checked to be all that it changes: the model's name, the images' paths, and
+in the first listing the import of `pipeline`, because ModelScope's own cannot be built on a current
+stack. That listing's `load_image` is ModelScope's; it imports OpenCV.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from cliplab.encoders import load_encoder
+from cliplab.pasture import Combo, draw, herd, portrait
+from cliplab.photos import open_image
+from cliplab.zero_shot import Scores, build_classifier, classify
+
+ROOT = Path(__file__).resolve().parent.parent
+LISTINGS = ROOT / "tests" / "fixtures" / "seed_notes"
+OPENAI = "data/checkpoints/clip-openai/model.pt"
+CHINESE = "data/checkpoints/clip-chinese"
+
+
+def listing(name: str) -> str:
+    """Code of the notes; the second block ends in what it printed, which is not code."""
+    lines = (LISTINGS / name).read_text(encoding="utf-8").rstrip().split("\n")
+    return "\n".join(line for line in lines if not line.startswith("Label probs: [["))
+
+
+def substitute(code: str, changes: Mapping[str, str]) -> str:
+    """The code with each text replaced, and only in the lines where it stands."""
+    changed = code
+    for old, new in changes.items():
+        assert old in changed, f"{old} is not in the notes"
+        changed = changed.replace(old, new)
+    pairs = zip(code.split("\n"), changed.split("\n"), strict=True)
+    touched = [before for before, after in pairs if before != after]
+    assert all(any(old in line for old in changes) for line in touched)
+    return changed
+
+
+def sheep(posture: str, seed: int) -> Image.Image:
+    """A white sheep of the test split, 256 px."""
+    return draw(portrait(seed, split="test", combos=[Combo("sheep", posture, "white")]), 256)
+
+
+@pytest.fixture
+def _at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # the listings name the checkpoints from here
+    monkeypatch.delenv("CLIPLAB_DATA", raising=False)
+
+
+def run_modelscope_listing(folder: Path, **also: str) -> str:
+    """The first listing, changed, after saving its three photos in `folder`."""
+    changes = {
+        "from modelscope.pipelines import pipeline": "from cliplab.encoders import pipeline",
+        "damo/multi-modal_clip-vit-large-patch14_336_zh": CHINESE,
+        **also,
+    }
+    for name, posture in {"躺": "lying", "吃": "eating", "站": "standing"}.items():
+        sheep(posture, seed=3).save(folder / f"{name}.png")
+        changes[f"./{name}.jpg"] = (folder / f"{name}.png").as_posix()
+    return substitute(listing("modelscope_listing.txt"), changes)
+
+
+def execute(code: str) -> None:
+    exec(compile(code, "seed notes", "exec"), {"__name__": "__main__"})
+
+
+def check_modelscope_output(printed: str, folder: Path) -> None:
+    """The printed probabilities are those of `pasture-zh`, and all three sheep are recognised."""
+    labels = ["站立的羊", "进食的羊", "躺着的羊"]
+    encoder = load_encoder("pasture-zh", device="cpu")
+    images = [open_image(folder / f"{name}.png") for name in "躺吃站"]
+    expected = classify(encoder, images, build_classifier(encoder, labels), class_names=labels)
+    assert re.findall(r"真实类别: (\w)", printed) == ["躺", "吃", "站"]
+    probabilities = [
+        [float(x) for x in row.split()]
+        for row in re.findall(r"图文匹配概率: \[\[(.*?)\]\]", printed)
+    ]
+    torch.testing.assert_close(
+        torch.tensor(probabilities), expected.probability, rtol=1e-3, atol=1e-4
+    )
+    predicted = re.findall(r"预测类别:  (\w+)", printed)
+    assert predicted == expected.predicted_names == ["躺着的羊", "进食的羊", "站立的羊"]
+
+
+@pytest.mark.usefixtures("_at_root")
+def test_modelscope_listing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    execute(run_modelscope_listing(tmp_path))
+    check_modelscope_output(capsys.readouterr().out, tmp_path)
+
+
+@pytest.mark.usefixtures("_at_root")
+def test_modelscope_listing_without_opencv(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_image = "from modelscope.preprocessors.image import load_image"
+    ours = "from cliplab.photos import open_image as load_image"
+    execute(run_modelscope_listing(tmp_path, **{load_image: ours}))
+    check_modelscope_output(capsys.readouterr().out, tmp_path)
+
+
+@pytest.mark.usefixtures("_at_root")
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
+def test_openai_listing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "一群羊.png"
+    draw(herd(3, split="test"), 256).save(path)
+    changes = {"ViT-B/32": OPENAI, "一群羊.png": path.as_posix()}
+    execute(substitute(listing("openai_listing.txt"), changes))
+    printed = re.fullmatch(r"Label probs: \[\[(.*)\]\]\s*", capsys.readouterr().out, re.DOTALL)[1]
+    probabilities = torch.tensor([[float(x) for x in printed.split()]])
+    labels = ["喝水的羊", "吃饭的羊", "躺着的羊", "站着的羊"]
+    encoder = load_encoder("pasture", device="cpu")
+    expected = classify(encoder, [open_image(path)], build_classifier(encoder, labels))
+    torch.testing.assert_close(probabilities, expected.probability, rtol=1e-3, atol=1e-4)
+
+
+def test_shipped_scores_agree_between_readable_and_official() -> None:
+    images = [sheep(posture, seed=5) for posture in ("lying", "eating", "standing", "drinking")]
+    for ours, official, texts in [
+        ("pasture", f"openai:{ROOT / OPENAI}", ["a sheep lying down", "a sheep drinking"]),
+        ("pasture-zh", f"modelscope:{ROOT / CHINESE}", ["躺着的羊", "喝水的羊"]),
+    ]:
+        scores: list[Scores] = []
+        for spec in (ours, official):
+            encoder = load_encoder(spec, device="cpu")
+            scores.append(classify(encoder, images, build_classifier(encoder, texts)))
+        torch.testing.assert_close(scores[0].cosine, scores[1].cosine, rtol=0, atol=1e-5)
+
+
+def test_only_the_named_lines_may_differ() -> None:
+    code = "import a\nb = load('x')\nprint(b)"
+    assert substitute(code, {"'x'": "'y'"}) == "import a\nb = load('y')\nprint(b)"
+    with pytest.raises(AssertionError, match="is not in the notes"):
+        substitute(code, {"absent": "y"})
+    with pytest.raises(ValueError, match="zip"):
+        substitute(code, {"'x'": "'y'\n"})
