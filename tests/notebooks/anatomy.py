@@ -1,0 +1,194 @@
+"""The anatomy that every notebook of the course has, as a list of what is wrong with one."""
+
+import base64
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cliplab.reports.in_place import noise
+from cliplab.reports.notebook import read_parameters, tags
+
+MAX_NOTEBOOK_BYTES = 1_500_000
+MAX_FIGURE_BYTES = 150_000
+HEADINGS = ("What we found", "Limits", "Exercises", "References")
+
+_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|opt|var)/\w|\b[A-Z]:\\\w")
+_DATE = re.compile(r"\b20\d\d-[01]\d-[0-3]\d\b")
+_PROGRESS = re.compile(r"\r|\d(?:it|s)/(?:s|it)\]|[█▉▊▋▌▍▎▏]{2}")
+
+
+def faults(notebook: Any, path: Path) -> list[str]:
+    """Everything that is wrong with a notebook of the course, in words; [] if nothing is."""
+    return [
+        *front(notebook, path),
+        *neighbours(notebook, path),
+        *back(notebook),
+        *sizes(notebook),
+        *hygiene(notebook, path),
+    ]
+
+
+def solution_faults(notebook: Any, path: Path) -> list[str]:
+    """The same for the solutions to exercises, which have no front and back matter."""
+    wrong = [] if _order(notebook) == ["parameters", "results"] else [_order_text(notebook)]
+    if len(_h1(notebook)) != 1:
+        wrong.append(f"{len(_h1(notebook))} headings of level 1; expected one")
+    return [*wrong, *_too_long(notebook), *hygiene(notebook, path)]
+
+
+# ---- parts ---------------------------------------------------------------------------------
+
+
+def front(notebook: Any, path: Path) -> Iterator[str]:
+    """Title, goals, parameters, setup, notation: the first five cells."""
+    cells = notebook.cells
+    kinds = ["markdown", "markdown", "code", "code", "markdown"]
+    if [cell.cell_type for cell in cells[:5]] != kinds:
+        yield f"the first five cells are not {kinds}"
+        return
+    titles = _h1(notebook)
+    if len(titles) != 1 or not cells[0].source.startswith(f"# {path.stem[:2]} "):
+        yield f"expected one heading of level 1, '# {path.stem[:2]} ...', in cell 1; got {titles}"
+    for promise in ("You will do", "You will learn", "You need"):
+        if promise not in cells[1].source:
+            yield f"cell 2 lacks '{promise}'"
+    if "parameters" not in tags(cells[2]) or "setup" not in tags(cells[3]):
+        yield "cells 3 and 4 lack the tags `parameters` and `setup`"
+        return
+    if _lines(cells[3]) > 12:
+        yield f"the setup cell has {_lines(cells[3])} lines; at most 12"
+    parameters = read_parameters(notebook, path.stem)
+    for name in ("SEED", "QUICK", "RESULTS_PATH"):
+        if name not in parameters:
+            yield f"parameter {name} is missing"
+    for parameter in parameters.values():
+        if not parameter.note:
+            yield f"parameter {parameter.name} has no comment"
+    if not re.search(r"^\|.*\|\s*$", cells[4].source, re.MULTILINE):
+        yield "cell 5 holds no table of the notation"
+
+
+def neighbours(notebook: Any, path: Path) -> Iterator[str]:
+    """The first cell leads to the notebook before and the one behind, if there are such."""
+    order = sorted(path.parent.glob("[0-9][0-9]_*.ipynb"))
+    here = order.index(path)
+    expected = {"previous": order[here - 1] if here else None, "next": None}
+    if here + 1 < len(order):
+        expected["next"] = order[here + 1]
+    for word, other in expected.items():
+        if other and not re.search(
+            rf"{word}\W[^\n]*\({other.name}\)", notebook.cells[0].source, re.I
+        ):
+            yield f"cell 1 lacks the link '{word}: [...]({other.name})'"
+    linked = re.findall(r"\]\(([\w./-]+\.ipynb)", notebook.cells[0].source)
+    for name in linked:
+        if not (path.parent / name).is_file():
+            yield f"cell 1 leads to {name}, which does not exist"
+
+
+def back(notebook: Any) -> Iterator[str]:
+    """Findings, limits, exercises, references, and the results cell as the last."""
+    order = _order(notebook)
+    middle = set(order[2:-1])
+    good = order[:2] == ["parameters", "setup"] and order[-1:] == ["results"]
+    if not good or middle != {"check"} or notebook.cells[-1].cell_type != "code":
+        yield _order_text(notebook)
+    elif "save_results(" not in notebook.cells[-1].source:
+        yield "the last cell does not call save_results(...)"
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    places = [text.find(f"\n## {h}") if not text.startswith(f"## {h}") else 0 for h in HEADINGS]
+    for heading, place in zip(HEADINGS, places, strict=True):
+        if place < 0:
+            yield f"there is no heading '## {heading}'"
+    if -1 not in places and places != sorted(places):
+        yield f"the headings are not in the order {', '.join(HEADINGS)}"
+    if not any("nbval-check-output" in tags(cell) for cell in notebook.cells):
+        yield "no cell has the tag `nbval-check-output`"
+
+
+def sizes(notebook: Any) -> Iterator[str]:
+    """Length of cells, text against code, and how often there is something to see."""
+    coded = [c for c in notebook.cells if c.cell_type == "code"]
+    written = len(notebook.cells) - len(coded)
+    yield from _too_long(notebook)
+    lengths = sorted(_lines(cell) for cell in coded)
+    p90 = statistics.quantiles(lengths, n=10, method="inclusive")[-1] if len(lengths) > 1 else 0
+    if p90 > 20:
+        yield f"the 90th percentile of the code cells is {p90:.0f} lines; at most 20"
+    if not 1.0 <= written / len(coded) <= 1.8:
+        yield f"{written} cells of text to {len(coded)} of code; 1.0 to 1.8 is good to read"
+    figures = sum("image/png" in o.get("data", {}) for c in coded for o in c.outputs)
+    if figures * 5 < len(coded):
+        yield f"{figures} figures in {len(coded)} code cells; at least one in five"
+
+
+def hygiene(notebook: Any, path: Path) -> Iterator[str]:
+    """What must not be committed."""
+    yield from noise(notebook)
+    coded = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+    counts = [cell.execution_count for cell in coded]
+    if counts != list(range(1, len(coded) + 1)):
+        yield f"not executed in order from the start: counts {counts}; run `make notebooks`"
+    if path.stat().st_size > MAX_NOTEBOOK_BYTES:
+        yield f"{path.stat().st_size / 1e6:.1f} MB; at most {MAX_NOTEBOOK_BYTES / 1e6}"
+    if extra := set(notebook.metadata) - {"kernelspec", "language_info"}:
+        yield f"metadata of an editor: {sorted(extra)}; run `make notebooks`"
+    for i, cell in enumerate(notebook.cells, start=1):
+        if extra := set(cell.metadata) - {"tags", "alt"}:
+            yield f"cell {i} has metadata of an editor: {sorted(extra)}"
+        if cell.cell_type == "code":
+            yield from (f"cell {i} {fault}" for fault in _code_faults(cell))
+
+
+def _code_faults(cell: Any) -> Iterator[str]:
+    if re.search(r"https?://", cell.source):
+        yield "uses the network; data comes from the package or data/"
+    if re.search(r"^\s*[!%]\s*(pip|conda)\b", cell.source, re.MULTILINE):
+        yield "installs something"
+    for output in cell.outputs:
+        data = output.get("data", {})
+        text = "".join(output.get("text", "")) + "".join(data.get("text/plain", ""))
+        if match := _PATH.search(text):
+            yield f"prints a path of one machine: ...{text[match.start() :][:40]!r}"
+        if match := _DATE.search(text):
+            yield f"prints a date: {match[0]}"
+        if _PROGRESS.search(text):
+            yield "shows a progress bar"
+        if "image/png" in data and len(base64.b64decode(data["image/png"])) > MAX_FIGURE_BYTES:
+            yield f"has a figure above {MAX_FIGURE_BYTES // 1000} KB"
+
+
+# ---- small things --------------------------------------------------------------------------
+
+
+def _lines(cell: Any) -> int:
+    return sum(bool(line.strip()) for line in cell.source.splitlines())
+
+
+def _too_long(notebook: Any) -> Iterator[str]:
+    for i, cell in enumerate(notebook.cells, start=1):
+        limit = 40 if re.match(r"(@.*\n)*class ", cell.source) else 30
+        if cell.cell_type == "code" and _lines(cell) > limit:
+            yield f"cell {i} has {_lines(cell)} lines; at most {limit}"
+
+
+def _h1(notebook: Any) -> list[str]:
+    """Headings of level 1, fenced code left out."""
+    texts = (c.source for c in notebook.cells if c.cell_type == "markdown")
+    bare = (re.sub(r"```.*?```", "", text, flags=re.DOTALL) for text in texts)
+    return [line for text in bare for line in text.splitlines() if line.startswith("# ")]
+
+
+def _order(notebook: Any) -> list[str]:
+    """The tags with a meaning, in the order in which they come."""
+    known = ("parameters", "setup", "check", "results")
+    return [tag for cell in notebook.cells for tag in tags(cell) if tag in known]
+
+
+def _order_text(notebook: Any) -> str:
+    return (
+        "expected the tags parameters, setup, check (once or more), results (last cell) in this "
+        f"order; got {_order(notebook)}"
+    )
