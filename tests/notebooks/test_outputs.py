@@ -87,5 +87,5 @@ def test_nbval_sees_a_changed_output_and_no_other(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout
     assert "1 failed, 7 passed" in done.stdout
     assert "02_bad.ipynb::Cell 3" in done.stdout
-    assert "disagrees with newly computed" in done.stdout
+    assert "Cell outputs differ" in done.stdout
     assert "True 43" in done.stdout
