@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import sys
 from pathlib import Path
 
 from cliplab.runtime import unknown_name
@@ -45,4 +46,9 @@ def run(args: argparse.Namespace) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     recipe.add_arguments(parser)
-    return int(recipe.run(parser.parse_args(args.rest)))
+    options = parser.parse_args(args.rest)
+    try:
+        return int(recipe.run(options))
+    except KeyboardInterrupt:
+        print("the same command goes on from the last state that was saved", file=sys.stderr)
+        raise
