@@ -1,6 +1,7 @@
 """Encoders: readable and official give the same vectors, and every bad input says what to do."""
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -257,8 +258,14 @@ def test_progress_bar_is_on_stderr_and_only_when_asked(
 
 @pytest.mark.parametrize("key", ALL)
 @pytest.mark.filterwarnings("error")
-def test_loading_is_quiet(data: Path, key: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_is_quiet(
+    data: Path, key: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, logged = logging.Handler(), []
+    handler.emit = logged.append
+    monkeypatch.setattr(logging.getLogger("modelscope"), "handlers", [handler])
     load_encoder(specs(data)[key])
+    assert logged == []
     assert capfd.readouterr() == ("", "")
 
 

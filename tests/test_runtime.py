@@ -156,10 +156,11 @@ def test_atomic_write_over_a_folder(tmp_path: Path) -> None:
 def test_atomic_write_passes_on_errors_about_other_files(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with (
-        pytest.raises(FileNotFoundError, match="No such file"),
+        pytest.raises(OSError, match="other") as caught,
         runtime.atomic_write(tmp_path / "x") as file,
     ):
-        file.write((tmp_path / "other" / "absent").read_bytes())
+        file.write((tmp_path / "other").read_bytes())  # EISDIR; EACCES on Windows
+    assert "cannot write" not in str(caught.value)
     assert entries(tmp_path) == ["other"]
 
 
@@ -208,6 +209,22 @@ def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     assert runtime.sha256(tmp_path / "abc") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+def test_verify_checkpoint_compares_what_the_card_lists(tmp_path: Path) -> None:
+    assert runtime.verify_checkpoint(tmp_path) == []  # no card: nothing to compare
+    for name in ("a.bin", "b.bin", "unlisted.bin"):
+        (tmp_path / name).write_bytes(name.encode())
+    hashes = {name: runtime.sha256(tmp_path / name) for name in ("b.bin", "a.bin")}
+    runtime.write_json(tmp_path / "model_card.json", {"files": hashes})
+    assert runtime.verify_checkpoint(tmp_path) == ["a.bin", "b.bin"]
+    (tmp_path / "b.bin").write_bytes(b"changed")
+    assert runtime.verify_checkpoint(tmp_path, ["a.bin", "unlisted.bin"]) == ["a.bin"]
+    with pytest.raises(ValueError, match=r"b\.bin: its sha256 is .*; the file is damaged or an"):
+        runtime.verify_checkpoint(tmp_path)
+    (tmp_path / "b.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"b\.bin: missing, though model_card\.json lists"):
+        runtime.verify_checkpoint(tmp_path, ["b.bin"])
 
 
 # ---- save_results ----------------------------------------------------------------------------
