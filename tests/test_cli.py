@@ -1,0 +1,219 @@
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cliplab import __main__ as cli
+from cliplab import __version__
+from cliplab import train as train_command
+from cliplab.__main__ import COMMANDS, main
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"    {name:9} {command.help}" in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"usage: cliplab {name}" in shown
+    assert "examples:" in shown
+    assert f"cliplab {name}" in shown.partition("examples:")[2]
+    assert "exit code" in shown
+    assert "%(default)" not in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        (["rnu"], "unknown command 'rnu'; did you mean 'run'"),
+        (["train", "clpi"], "unknown recipe 'clpi'; did you mean 'clip'?"),
+        (["run", "99"], "unknown notebook '99'"),
+        (["report"], "give one RUN, or --compare A B"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_two(
+    typed: list[str], answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(typed) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert answer in said.err
+    assert said.err.startswith(("cliplab: error:", f"cliplab {typed[0]}: error:"))
+    assert said.err.count("\n") == 1
+
+
+def test_a_wrong_option_is_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--no-such"]) == 2
+    assert "--no-such" in capsys.readouterr().err
+    assert main(["train", "clip", "--no-such"]) == 2
+    assert "usage: cliplab train clip" in capsys.readouterr().err
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cliplab {__version__}\n"
+
+
+# ---- what a command can come to ------------------------------------------------------------
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A command `doctor` that does what the test says."""
+    module = ModuleType("fake_command")
+    module.add_arguments = lambda parser: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fake_command", module)
+    monkeypatch.setitem(COMMANDS, "doctor", cli.Command("fake_command", "does as told"))
+
+    def set_run(result: int | BaseException) -> None:
+        def run(args: object) -> int:
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        module.run = run  # type: ignore[attr-defined]
+
+    return set_run
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_the_exit_code_is_the_commands_own(fake: Any, code: int) -> None:
+    fake(code)
+    assert main(["doctor"]) == code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("this\nand that"),
+        FileNotFoundError("this and that"),
+        PermissionError("this and that"),
+        ImportError("this and that"),
+    ],
+)
+def test_what_users_can_cause_is_one_line(
+    fake: Any, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(error)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == "cliplab doctor: error: this and that\n"
+    with pytest.raises(type(error)):
+        main(["doctor", "--debug"])
+
+
+def test_our_own_mistakes_keep_their_traceback(fake: Any) -> None:
+    fake(KeyError("a bug"))
+    with pytest.raises(KeyError):
+        main(["doctor"])
+
+
+def test_an_interruption_is_130(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(KeyboardInterrupt())
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "cliplab doctor: interrupted\n"
+
+
+def test_a_missing_part_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "doctor", cli.Command("no_such_module", "is absent"))
+    assert main(["doctor"]) == 2
+    assert "No module named 'no_such_module'; a part is missing" in capsys.readouterr().err
+
+
+# ---- train and bench -----------------------------------------------------------------------
+
+
+def recipe(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    module = SimpleNamespace(
+        __doc__="Make it.\n\nMore.",
+        add_arguments=lambda parser: parser.add_argument("--steps", type=int, default=7),
+        run=run,
+    )
+    monkeypatch.setattr(train_command.importlib, "import_module", lambda name: module)
+
+
+def test_a_recipe_gets_its_own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe(monkeypatch, lambda args: args.steps)
+    run = train_command.run
+    assert run(SimpleNamespace(stem="clip", rest=["--steps", "3"])) == 3
+    assert run(SimpleNamespace(stem="clip", rest=[])) == 7
+
+
+def test_an_interrupted_recipe_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(args: object) -> int:
+        raise KeyboardInterrupt
+
+    recipe(monkeypatch, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_command.run(SimpleNamespace(stem="clip", rest=[]))
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_the_recipes_are_found() -> None:
+    assert "clip" in train_command.recipes()
+
+
+@pytest.fixture
+def benchmarks(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("cliplab.bench.benchmarks_dir", lambda: tmp_path)
+    for name, line in (("a", "print('| x |')"), ("b", "print('fast 羊')")):
+        script = f'"""How fast is {name}?\n\nMore."""\n{line}\n'
+        (tmp_path / f"bench_{name}.py").write_text(script, encoding="utf-8")
+    return tmp_path
+
+
+def test_benchmarks_are_written_down(benchmarks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench"]) == 0
+    text = (benchmarks / "RESULTS.md").read_text(encoding="utf-8")
+    assert text.startswith("# What was measured\n\nWritten by `make bench`")
+    assert "## How fast is a?\n\n`benchmarks/bench_a.py`\n\n| x |\n\n## How fast is b?" in text
+    assert text.endswith("fast 羊\n")
+    assert f"cliplab {__version__}" in text
+
+
+def test_one_benchmark_is_only_printed(benchmarks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "b"]) == 0
+    assert "fast 羊" in capsys.readouterr().out
+    assert not (benchmarks / "RESULTS.md").exists()
+    assert main(["bench", "c"]) == 2
+    assert "unknown benchmark 'c'" in capsys.readouterr().err
+
+
+def test_a_failing_benchmark_leaves_the_old_results(
+    benchmarks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (benchmarks / "RESULTS.md").write_text("old", encoding="utf-8")
+    (benchmarks / "bench_b.py").write_text("1 / 0", encoding="utf-8")
+    assert main(["bench"]) == 1
+    assert "bench_b.py failed with exit code 1" in capsys.readouterr().err
+    assert (benchmarks / "RESULTS.md").read_text(encoding="utf-8") == "old"
+
+
+# ---- start-up ------------------------------------------------------------------------------
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from cliplab.__main__ import main; main(['--help']);"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'nbformat', 'papermill'} & set(sys.modules);"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "cliplab", "--version"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    assert done.stdout == f"cliplab {__version__}\n"

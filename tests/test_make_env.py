@@ -1,0 +1,173 @@
+"""tools/make_env.py: an environment is believed only when its installation came to its end."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+TOOL = Path(__file__).resolve().parents[1] / "tools" / "make_env.py"
+
+
+@pytest.fixture
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_env", TOOL)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose path has a space."""
+    root = tmp_path / "my work"
+    root.mkdir()
+    for name in ("pyproject.toml", "constraints.txt"):
+        (root / name).write_text(f"{name}\n", encoding="utf-8")
+    return root
+
+
+class Steps(list):
+    """What was run, as words: "venv", "pip", "try"; and what shall happen then."""
+
+    fails: Callable[[str], Any] = staticmethod(lambda step: None)
+
+
+@pytest.fixture
+def steps(tool: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    done = Steps()
+
+    def run(command: list[Any], check: bool = False, cwd: Path | None = None) -> Any:
+        step = next(word for word in ("venv", "pip", "-c") if word in command[1:4])
+        done.append(step)
+        if (error := done.fails(step)) is not None:
+            raise error
+        if step == "venv":
+            tool.interpreter(Path(command[-1])).parent.mkdir(parents=True, exist_ok=True)
+            tool.interpreter(Path(command[-1])).touch()
+        if step == "pip":
+            assert cwd == checkout
+            assert command[-4:] == ["-c", "constraints.txt", "-e", ".[all]"]
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(tool.subprocess, "run", run)
+    return done
+
+
+def test_it_is_made_once_and_reused(tool: ModuleType, checkout: Path, steps: Steps) -> None:
+    assert tool.main(checkout) == 0
+    assert steps == ["venv", "pip"]
+    assert tool.main(checkout) == 0
+    assert steps == ["venv", "pip"]
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_changed_inputs_are_installed(
+    tool: ModuleType, checkout: Path, steps: Steps, name: str
+) -> None:
+    tool.main(checkout)
+    (checkout / name).write_text("changed\n", encoding="utf-8")
+    steps.clear()
+    assert tool.main(checkout) == 0
+    assert steps == ["-c", "pip"]  # into the environment that is there, since it runs
+
+
+def test_the_line_ends_of_windows_change_nothing(
+    tool: ModuleType, checkout: Path, steps: Steps
+) -> None:
+    tool.main(checkout)
+    (checkout / "pyproject.toml").write_bytes(b"pyproject.toml\r\n")
+    steps.clear()
+    assert tool.main(checkout) == 0
+    assert steps == []
+
+
+@pytest.mark.parametrize("step", ["venv", "pip"])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (subprocess.CalledProcessError(1, "pip"), 1),
+        (OSError("full"), 1),
+    ],
+)
+def test_what_did_not_come_to_its_end_is_made_anew(
+    tool: ModuleType,
+    checkout: Path,
+    steps: Steps,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
+    error: BaseException,
+    code: int,
+) -> None:
+    steps.fails = lambda now: error if now == step else None
+    assert tool.main(checkout) == code
+    assert "again" in capsys.readouterr().err.replace("anew", "again")
+    left = checkout / ".venv" / "left behind"
+    left.touch()
+    steps.clear()
+    steps.fails = lambda now: None
+    assert tool.main(checkout) == 0
+    assert steps == ["venv", "pip"]
+    assert not left.exists()
+
+
+def test_a_moved_checkout_gets_a_new_one(
+    tool: ModuleType, checkout: Path, steps: Steps, tmp_path: Path
+) -> None:
+    tool.main(checkout)
+    stamp = checkout / ".venv" / "cliplab-stamp.json"
+    before = json.loads(stamp.read_text(encoding="utf-8"))
+    stamp.write_text(json.dumps(before | {"place": str(tmp_path / "old")}), encoding="utf-8")
+    steps.clear()
+    assert tool.main(checkout) == 0
+    assert steps == ["venv", "pip"]
+
+
+def test_one_made_by_hand_is_kept(tool: ModuleType, checkout: Path, steps: Steps) -> None:
+    tool.interpreter(checkout / ".venv").parent.mkdir(parents=True)
+    tool.interpreter(checkout / ".venv").touch()
+    (checkout / ".venv" / "mine").touch()
+    assert tool.main(checkout) == 0
+    assert steps == ["-c", "pip"]
+    assert (checkout / ".venv" / "mine").exists()
+
+
+def test_one_whose_python_is_gone_is_made_anew(
+    tool: ModuleType, checkout: Path, steps: Steps
+) -> None:
+    tool.main(checkout)
+    tool.interpreter(checkout / ".venv").unlink()
+    steps.clear()
+    steps.fails = lambda now: FileNotFoundError("gone") if now == "-c" else None
+    assert tool.main(checkout) == 0
+    assert steps == ["-c", "venv", "pip"]
+
+
+@pytest.mark.parametrize("version", [(3, 10, 9), (3, 14, 0)])
+def test_another_python_is_refused(
+    tool: ModuleType,
+    checkout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    version: tuple[int, int, int],
+) -> None:
+    monkeypatch.setattr(tool.sys, "version_info", version)
+    assert tool.main(checkout) == 1
+    error = capsys.readouterr().err
+    assert f"cliplab needs Python 3.11 to 3.13; this is 3.{version[1]}" in error
+    assert "make PYTHON=" in error
+    assert not (checkout / ".venv").exists()
+
+
+def test_it_starts_without_anything_installed(checkout: Path) -> None:
+    # -S: without site-packages; -I: without this folder and the user's settings
+    program = f"import runpy; runpy.run_path({str(TOOL)!r})"
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
