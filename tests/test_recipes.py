@@ -144,13 +144,12 @@ def test_compact_vocabulary_keeps_the_end_token_highest() -> None:
 def test_scatter_puts_trained_rows_in_place() -> None:
     words = recipe.CompactVocabulary(BytePairTokenizer())
     trained = torch.randn(len(words.official), 8)
-    rows = words.scatter({"token_embedding.weight": trained}, seed=0)["token_embedding.weight"]
+    rows = words.scatter({"token_embedding.weight": trained})["token_embedding.weight"]
     assert rows.shape == (49408, 8)
     assert torch.equal(rows[words.official], trained)
     others = torch.ones(49408, dtype=torch.bool)
     others[words.official] = False
-    assert torch.allclose(rows[others].abs(), torch.tensor(0.02))
-    assert rows[others].std() == pytest.approx(0.02, rel=0.01)
+    assert not rows[others].any()
 
 
 def test_the_recipe_makes_files_that_both_loaders_read(pool, tmp_path) -> None:
@@ -248,8 +247,8 @@ def test_the_card_is_true(name: str) -> None:
 
 def test_the_english_model_is_lost_in_chinese() -> None:
     card = model_card("clip-openai")["metrics with zh prompts"]
-    assert card["seen"]["bare"]["posture"]["value"] < 0.45  # chance is 0.25
-    assert card["seen"]["bare"]["joint"]["value"] < 0.06  # chance is 0.0125
+    assert card["seen"]["bare"]["posture"]["value"] < 0.35  # chance is 0.25
+    assert card["seen"]["bare"]["joint"]["value"] < 0.05  # chance is 0.0125
 
 
 def test_examination_of_a_guesser_is_chance() -> None:
