@@ -70,10 +70,10 @@ def parameters_of(source: str, *more: Any) -> dict[str, Parameter]:
 
 
 def test_parameters_are_read_with_their_comments() -> None:
-    source = 'A = -1  # a number\nB = "羊 # 1"  # 中文\nC = [1, 2]\n\nD = None'
+    source = 'A = -1  # a number\nB = "羊羊羊 # 1"  # 中文\nC = [1, 2]\n\nD = None'
     found = parameters_of(source)
     assert found["A"] == Parameter("A", -1, "a number")
-    assert found["B"] == Parameter("B", "羊 # 1", "中文")
+    assert found["B"] == Parameter("B", "羊羊羊 # 1", "中文")
     assert found["C"].default == [1, 2]
     assert found["D"].default is None
 
@@ -420,6 +420,9 @@ def run_with(**results: Any) -> dict[str, Any]:
     [
         (1.0, 1.0099, True),
         (1.0, 1.0101, False),
+        (100.0, 100.9, True),
+        (0.001, 0.005, False),
+        (-1.0, -1.005, True),
         (0.0, 1e-7, True),
         (0.0, 1e-3, False),
         (2, 2.0, True),
