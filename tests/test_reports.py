@@ -503,6 +503,20 @@ def test_links_between_notebooks_lead_to_their_place_on_the_page(in_tmp: Path) -
 
 
 @pytest.mark.parametrize(
+    ("source", "question"),
+    [
+        ("# 01 T\n\nDoes it\nrun?\n\nMore.", "Does it run?"),
+        ("# 01 T\n\n**The question:** does *it* `run`?", "Does it run?"),
+        ("# 01 T", ""),
+        ("# 01 T\n\n" + "long " * 100, ""),
+    ],
+)
+def test_the_question_of_a_notebook_is_found(source: str, question: str) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[markdown(source)])
+    assert page.question(notebook) == question
+
+
+@pytest.mark.parametrize(
     ("value", "shown"),
     [(0.123456, "0.1235"), (2000, "2000"), (True, "yes"), ([0.5, 2], "0.5, 2"), ("a", "a")],
 )

@@ -1,6 +1,7 @@
 """The page that a student hands in: index.html, one file with everything in it."""
 
 import base64
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ def question(notebook: Any) -> str:
     source = next((c.source for c in notebook.cells if c.cell_type == "markdown"), "")
     paragraphs = [part.strip() for part in source.split("\n\n")]
     text = next((part for part in paragraphs if part and not part.startswith("#")), "")
-    return text.replace("*", "").replace("`", "").replace("\n", " ") if len(text) < 400 else ""
+    words = re.sub(r"[*`]", "", text).replace("\n", " ")
+    words = re.sub(r"^(?:The )?question:\s*", "", words, flags=re.IGNORECASE)
+    return words[:1].upper() + words[1:] if len(words) < 400 else ""
 
 
 def duration(seconds: float) -> str:
