@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from cliplab import zero_shot
 from cliplab.zero_shot import Scores, build_classifier, check_class_names, classify
 
 mpl.use("Agg")
@@ -304,3 +305,22 @@ def test_plot_refuses() -> None:
     with pytest.raises(ValueError, match=re.escape("ax: got one placed by hand")):
         scores.plot(figure.add_axes((0, 0, 1, 1)))
     plt.close(figure)
+
+
+# ---- prompt sets ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_shipped_templates_have_one_gap_each(language: str) -> None:
+    chosen = zero_shot.templates("pasture", language)
+    assert len(chosen) == len(set(chosen)) == 7
+    assert all(template.count("{}") == 1 for template in chosen)
+
+
+def test_unknown_prompts_are_named() -> None:
+    with pytest.raises(FileNotFoundError, match="unknown prompt set 'pastur'; did you mean 'past"):
+        zero_shot.templates("pastur", "en")
+    with pytest.raises(ValueError, match="unknown language 'fr'; valid: en, zh"):
+        zero_shot.templates("pasture", "fr")
+    with pytest.raises(ValueError, match="unknown language 'provenance'"):
+        zero_shot.templates("pasture", "provenance")
