@@ -269,8 +269,8 @@ def test_no_file_names_a_machine_or_an_index(tracked: list[Path]) -> None:
     "line",
     [
         "pip install --index-" + "url x",
-        "https://a.b/simple",
-        "https://a.b/c.whl",
+        "https" + "://a.b/simple",
+        "https" + "://a.b/c.whl",
         "/".join(["in ", "root", "x"]),
     ],
 )
