@@ -341,12 +341,23 @@ def test_what_changed_is_executed_again(change: str) -> None:
     assert key(**{change: "other"}) != key()
 
 
-def test_a_hanging_notebook_is_ended(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    lab(1, "print('before', flush=True)\nimport time\ntime.sleep(600)")
-    assert main(["run", "--out", "runs/a", "--timeout", "6"]) == 1
+def test_a_hanging_notebook_is_ended(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab(1, "import time\ntime.sleep(600)")
+    clock = [0.0]  # an hour passes as soon as the cell that hangs has started
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return clock[0]
+
+    monkeypatch.setattr("cliplab.reports.execute.time", Clock)
+    monkeypatch.setattr(Bar, "_cell", lambda self, i: clock.__setitem__(0, 3600.0 * (i == 3)))
+    assert main(["run", "--out", "runs/a", "--timeout", "600"]) == 1
     err = capsys.readouterr().err
-    assert "at cell 4 of 5: print('before', flush=True)" in err
-    assert "not finished after 6 s and ended; --timeout allows more" in err
+    assert "at cell 4 of 5: import time" in err
+    assert "not finished after 600 s and ended; --timeout allows more" in err
     assert Path("runs/a.unfinished/notebooks/01_small.failed.ipynb").exists()
     assert not kernels()
 
