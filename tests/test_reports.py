@@ -518,6 +518,7 @@ def test_links_between_notebooks_lead_to_their_place_on_the_page(in_tmp: Path) -
     [
         ("# 01 T\n\nDoes it\nrun?\n\nMore.", "Does it run?"),
         ("# 01 T\n\n**The question:** does *it* `run`?", "Does it run?"),
+        ("# 01 T\n\n**Question.** Does it?", "Does it?"),
         ("# 01 T", ""),
         ("# 01 T\n\n" + "long " * 100, ""),
     ],
@@ -533,6 +534,29 @@ def test_the_question_of_a_notebook_is_found(source: str, question: str) -> None
 )
 def test_results_are_shown_short(value: Any, shown: str) -> None:
     assert page.show(value) == shown
+
+
+def test_a_rate_is_one_result_on_the_page() -> None:
+    rate = {"value": 0.97, "low": 0.9621, "high": 0.9766, "n": 2000}
+    folded = page.fold({"accuracy": {"seen": rate, "loss": 0.5}, "n": 3})
+    assert folded == {"accuracy": {"seen": "0.970 (0.962 to 0.977, n=2000)", "loss": 0.5}, "n": 3}
+
+
+@pytest.mark.parametrize(
+    ("below", "alt"),
+    [
+        ("*Two curves,\n$a$ above `b`.*\n\nThey cross.", "Two curves, a above b."),
+        ("Both *cross* here.", "a figure, see the text around it"),
+        ("**Bold** words.", "a figure, see the text around it"),
+    ],
+)
+def test_figures_are_described_for_those_who_cannot_see_them(below: str, alt: str) -> None:
+    from cliplab.reports.exporter import to_html
+
+    figure = nbformat.v4.new_output("display_data", {"image/png": "eA=="})
+    cells = [code("plot()", outputs=[figure]), markdown(below)]
+    html = to_html(nbformat.v4.new_notebook(cells=cells), name="01", folder=".")
+    assert f'alt="{alt}"' in html
 
 
 # ---- saving in place -----------------------------------------------------------------------

@@ -5,6 +5,7 @@ megabytes to carry along. Browsers draw MathML by themselves, on screen and on p
 are translated here, once, by latex2mathml.
 """
 
+import copy
 import re
 from html import escape
 from typing import Any
@@ -122,8 +123,23 @@ class PageExporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
+def describe_figures(notebook: Any) -> None:
+    """Give each figure, for those who cannot see it, the description in italics below it."""
+    for cell, following in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+        if cell.cell_type == "code" and "alt" not in cell.metadata:
+            words = following.source.strip() if following is not None else ""
+            text = re.match(r"\*([^*].*?)\*(?:\n\n|$)", words, re.DOTALL)
+            cell.metadata["alt"] = (
+                re.sub(r"[$`*\\]", "", text[1]).replace("\n", " ")
+                if text and following.cell_type == "markdown"
+                else "a figure, see the text around it"
+            )
+
+
 def to_html(notebook: Any, *, name: str, folder: str) -> str:
     """HTML of a notebook's cells; `folder` is where its pictures are looked for."""
+    notebook = copy.deepcopy(notebook)
+    describe_figures(notebook)
     exporter = PageExporter(template_name="basic")
     exporter.prefix = name
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": folder}})

@@ -74,7 +74,7 @@ def _chapter(name: str, record: Mapping[str, Any], folder: Path) -> dict[str, An
         "seconds": record["seconds"],
         "question": "",
         "failure": _failure(record.get("failure")),
-        "results": [(key, show(value)) for key, value in flatten(record["results"])],
+        "results": [(key, show(value)) for key, value in flatten(fold(record["results"]))],
         "html": "",
     }
     if record["notebook"]:
@@ -97,7 +97,7 @@ def question(notebook: Any) -> str:
     paragraphs = [part.strip() for part in source.split("\n\n")]
     text = next((part for part in paragraphs if part and not part.startswith("#")), "")
     words = re.sub(r"[*`]", "", text).replace("\n", " ")
-    words = re.sub(r"^(?:The )?question:\s*", "", words, flags=re.IGNORECASE)
+    words = re.sub(r"^(?:The )?question[:.]\s*", "", words, flags=re.IGNORECASE)
     return words[:1].upper() + words[1:] if len(words) < 400 else ""
 
 
@@ -118,6 +118,15 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(item, f"{key}.{i}")
     else:
         yield key, value
+
+
+def fold(value: Any) -> Any:
+    """Results with each rate (value, low, high, n) as one text, for people."""
+    if not isinstance(value, Mapping):
+        return value
+    if {"value", "low", "high", "n"} == set(value):
+        return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f}, n={value['n']})"
+    return {key: fold(item) for key, item in value.items()}
 
 
 def show(value: Any) -> str:
