@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def examine() -> list[Finding]:
     """Everything the doctor finds; a check that itself breaks is a fault, not the end."""
-    findings = []
+    findings: list[Finding] = []
     for check in CHECKS:
         try:
             findings.extend(check())

@@ -115,7 +115,9 @@ def old_run(out: Path | None) -> tuple[Path, Request]:
         where = unfinished(out) if out else f"{runs_dir()}/*{_SUFFIX}"
         raise FileNotFoundError(f"no interrupted run {where}; start one without --resume")
     state = load(works[0])
-    request = {k: tuple(v) if isinstance(v, list) else v for k, v in state["request"].items()}
+    request: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in state["request"].items()
+    }
     return works[0].with_name(works[0].name.removesuffix(_SUFFIX)), Request(**request)
 
 

@@ -130,6 +130,7 @@ def parse_value(parameter: Parameter, text: str) -> Any:
     default = parameter.default
     if isinstance(default, str):
         return text
+    value: Any
     if isinstance(default, bool):
         value = {"true": True, "false": False}.get(text.lower())
     else:
