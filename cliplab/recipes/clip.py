@@ -84,7 +84,7 @@ class CompactVocabulary:
         """Weights with all 49,408 rows of the token embedding: trained ones in place, others zero.
 
         Zero rows cost next to nothing in a compressed file, and they are honest: with random ones
-        the model would answer a language that it cannot read with the prejudices of its random rows.
+        the model would answer a language it cannot read with the prejudices of those rows.
         """
         trained = weights["token_embedding.weight"]
         rows = torch.zeros(_FULL_VOCAB, trained.shape[1])
