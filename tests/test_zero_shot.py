@@ -218,7 +218,7 @@ def test_subset(which: object, rows: list[int]) -> None:
 
 def test_scores_must_fit_together() -> None:
     with pytest.raises(ValueError, match=r"logits: got shape \(2, 3\); expected \(2, 2\), images"):
-        Scores(("a", "b"), torch.zeros(2, 2), torch.zeros(2, 3), torch.zeros(2, 2))
+        Scores(("a", "b"), torch.zeros(2, 3), torch.zeros(2, 2), 1.0, torch.zeros(2, 2))
 
 
 # ---- table -----------------------------------------------------------------------------------
