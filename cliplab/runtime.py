@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 _MAX_SEED = 2**32 - 1  # numpy's limit; python and torch take more
+OFFLINE_VARIABLES = (
+    "CLIPLAB_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "MODELSCOPE_OFFLINE"
+)  # fmt: skip
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space and run again",
@@ -46,6 +49,20 @@ def data_dir() -> Path:
     """Folder of checkpoints, prompts and photos: $CLIPLAB_DATA, else `data` beside the package."""
     chosen = os.environ.get("CLIPLAB_DATA", "")
     return Path(chosen).expanduser() if chosen else Path(__file__).resolve().parent.parent / "data"
+
+
+def cache_dir() -> Path:
+    """Folder of what can be made again: $CLIPLAB_CACHE, else `cliplab` in the system's cache."""
+    if chosen := os.environ.get("CLIPLAB_CACHE", ""):
+        return Path(chosen).expanduser()
+    home, system = Path.home(), platform.system()
+    if system == "Windows":
+        base, fallback = os.environ.get("LOCALAPPDATA", ""), home / "AppData" / "Local"
+    elif system == "Darwin":
+        base, fallback = "", home / "Library" / "Caches"
+    else:
+        base, fallback = os.environ.get("XDG_CACHE_HOME", ""), home / ".cache"
+    return (Path(base) if base else fallback) / "cliplab"
 
 
 def checkpoint_dir(name: str) -> Path:
@@ -104,10 +121,14 @@ def versions() -> str:
 
 
 def is_offline(offline: bool | None = None) -> bool:
-    """Whether the network is off limits: `offline`, else $CLIPLAB_OFFLINE or $HF_HUB_OFFLINE."""
+    """Whether the network is off limits: `offline`, else whether one of the variables is on.
+
+    Ours is $CLIPLAB_OFFLINE; theirs $HF_HUB_OFFLINE, $TRANSFORMERS_OFFLINE and (though ModelScope
+    itself has none) $MODELSCOPE_OFFLINE.
+    """
     if offline is not None:
         return offline
-    for variable in ("CLIPLAB_OFFLINE", "HF_HUB_OFFLINE"):
+    for variable in OFFLINE_VARIABLES:
         value = os.environ.get(variable, "").strip().lower()
         if value not in _TRUE + _FALSE:
             raise ValueError(f"${variable}: got {value!r}; expected 1 or 0")

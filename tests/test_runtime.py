@@ -352,15 +352,53 @@ def test_versions_is_one_line_without_a_path() -> None:
 def test_is_offline(
     argument: bool | None, environment: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for variable in runtime.OFFLINE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CLIPLAB_OFFLINE", environment)
     assert runtime.is_offline(argument) is expected
+
+
+@pytest.mark.parametrize(
+    "variable", ["CLIPLAB_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "MODELSCOPE_OFFLINE"]
+)
+def test_every_hubs_variable_counts(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in runtime.OFFLINE_VARIABLES:
+        monkeypatch.delenv(other, raising=False)
+    assert not runtime.is_offline()
+    monkeypatch.setenv(variable, "ON")
+    assert runtime.is_offline()
 
 
 def test_is_offline_refuses_other_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPLAB_OFFLINE", "maybe")
     with pytest.raises(ValueError, match=r"CLIPLAB_OFFLINE: got 'maybe'; expected 1 or 0"):
         runtime.is_offline()
+
+
+# ---- places ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "variables", "expected"),
+    [
+        ("Linux", {}, "home/.cache/cliplab"),
+        ("Linux", {"XDG_CACHE_HOME": "xdg"}, "xdg/cliplab"),
+        ("Darwin", {"XDG_CACHE_HOME": "xdg"}, "home/Library/Caches/cliplab"),
+        ("Windows", {"LOCALAPPDATA": "local"}, "local/cliplab"),
+        ("Windows", {}, "home/AppData/Local/cliplab"),
+        ("Linux", {"CLIPLAB_CACHE": "mine", "XDG_CACHE_HOME": "xdg"}, "mine"),
+    ],
+)
+def test_cache_dir_follows_the_platform(
+    system: str, variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CLIPLAB_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(runtime.platform, "system", lambda: system)
+    monkeypatch.setattr(runtime.Path, "home", lambda: runtime.Path("home"))
+    assert runtime.cache_dir().as_posix() == expected
 
 
 # ---- names -----------------------------------------------------------------------------------
