@@ -4,6 +4,7 @@ Both have the same shape: `tokenizer(texts)` gives ids, `tokenizer.pieces(text)`
 model is given, which is where a model meant for another language betrays itself.
 """
 
+import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 PAD_ID = 0  # of both: CLIP's weights and ModelScope's preprocessor leave no choice
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")  # what a WordPiece vocabulary must have
 
+UNKNOWN_PIECES = ("[UNK]", "<unk>")  # BERT's word pieces, SentencePiece
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SHOWN = 60  # characters of a text quoted in an error
 _LONGEST_WORD = 200  # characters; BERT calls longer ones unknown without looking
 _CJK = (
@@ -70,6 +74,20 @@ class Tokenizer:
     def pieces(self, text: str) -> list[str]:
         """One readable fragment per token of `encode(text)`."""
         raise NotImplementedError
+
+    def coverage(self, text: str) -> float:
+        """Share of the tokens that are writing, neither bytes nor unknown: 0 to 1; 1 if none are.
+
+        A text tower that gets mostly the others cannot know what the text says. The reverse does
+        not hold: a word in the vocabulary may never have been in a caption.
+        """
+        pieces = self.pieces(text)
+        return sum(map(self.is_read, pieces)) / len(pieces) if pieces else 1.0
+
+    @staticmethod
+    def is_read(piece: str) -> bool:
+        """Whether a piece is writing, and not a byte fragment <0xE7> nor an unknown word."""
+        return piece not in UNKNOWN_PIECES and _BYTE.search(piece) is None
 
 
 class BytePairTokenizer(Tokenizer):
@@ -206,7 +224,12 @@ def _clean(char: str) -> str:
         return " "
     if char == "\ufffd" or category in ("Cc", "Cf"):
         return ""
-    return f" {char} " if any(low <= ord(char) <= high for low, high in _CJK) else char
+    return f" {char} " if is_cjk(char) else char
+
+
+def is_cjk(char: str) -> bool:
+    """Whether a character is a Chinese one (Japanese kanji and Korean hanja are, kana are not)."""
+    return any(low <= ord(char) <= high for low, high in _CJK)
 
 
 @lru_cache(maxsize=2**14)
