@@ -314,7 +314,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "denied")
 
-    monkeypatch.setattr(photos.Image, "open", denied)
+    monkeypatch.setattr(photos.files.Image, "open", denied)
     with pytest.raises(UnreadableImage, match="no permission to read it; change its permissions"):
         open_image(path)
 
