@@ -161,9 +161,9 @@ class TwoTowers:
         digest = hashlib.sha256(f"{self.precision}\n{_plain_repr(self.model)}\n".encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(_bytes(tensor))
         digest.update(_plain_repr(self.preprocess).encode())
-        digest.update(self.preprocess(_probe()).float().contiguous().numpy())
+        digest.update(_bytes(self.preprocess(_probe())))
         return digest.hexdigest()
 
     def _encode(self, encode: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Tensor:
@@ -187,6 +187,10 @@ def _cast_products(model: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Conv2d | nn.MultiheadAttention | SelfAttention):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.bfloat16()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
 
 
 def _plain_repr(thing: Any) -> str:
