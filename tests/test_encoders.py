@@ -18,7 +18,7 @@ from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_im
 
 from cliplab import encoders
 from cliplab.encoders import TwoTowers, load_encoder, pipeline
-from cliplab.runtime import sha256
+from cliplab.runtime import OFFLINE_VARIABLES, sha256
 from cliplab.two_towers import modelscope_preprocess, openai_preprocess
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _use_data(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPLAB_DATA", str(data))
-    monkeypatch.delenv("CLIPLAB_OFFLINE", raising=False)
+    monkeypatch.setenv("CLIPLAB_OFFLINE", "1")
 
 
 def specs(data: Path) -> dict[str, str]:
@@ -303,7 +303,7 @@ def test_text_longer_than_the_context(
         ("PASTURE-ZH", "did you mean 'pasture-zh'"),
         ("opnai:ViT-B/32", "did you mean 'openai:'"),
         ("model-scope:x", "did you mean 'modelscope:'"),
-        ("zzz", "valid: pasture, pasture-zh, openai:<path>, modelscope:<path>"),
+        ("zzz", "valid: pasture, pasture-zh, openai:<name or path>, modelscope:<model id or path>"),
         ("", "unknown encoder ''; valid: pasture"),
     ],
 )
@@ -321,14 +321,31 @@ def test_path_without_prefix_is_told_the_prefix(data: Path) -> None:
         load_encoder(str(folder / "vocab.txt"))
 
 
-@pytest.mark.parametrize("prefix", ["openai", "modelscope"])
-def test_prefix_alone_and_missing_paths(prefix: str) -> None:
-    with pytest.raises(ValueError, match=f"encoder '{prefix}:': nothing after the colon"):
+@pytest.mark.parametrize("prefix", ["openai", "hf", "open_clip"])
+def test_prefix_alone(prefix: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"encoder '{prefix}:': nothing after the colon; expected <"
+    ):
         load_encoder(f"{prefix}:")
-    with pytest.raises(FileNotFoundError, match=rf"{prefix}:absent/x: no such path.*expected a f"):
-        load_encoder(f"{prefix}:absent/x")
-    with pytest.raises(FileNotFoundError, match=r"no such path \(offline\)"):
-        load_encoder(f"{prefix}:absent/x", offline=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "openai:absent/x.pt",
+            r"openai:absent/x\.pt: no such model and no such file; .*expected a",
+        ),
+        ("openai:ViT-B32", r"did you mean 'openai:ViT-B/32'"),
+        ("modelscope:absent", r"modelscope:absent: no such path; expected a folder such as"),
+        ("modelscope:./absent/x", r"no such path; .*or a model such as damo/multi-modal_clip"),
+        ("hf:absent", r"hf:absent: no such path; expected a folder that save_pretrained wrote"),
+        ("hf:/absent/x", r"no such path; .*or a repository such as openai/clip-vit-base-patch32"),
+    ],
+)
+def test_missing_paths(spec: str, message: str) -> None:
+    with pytest.raises(FileNotFoundError, match=message):
+        load_encoder(spec)
 
 
 @pytest.mark.parametrize("name", ["pasture", "pasture-zh"])
@@ -441,17 +458,23 @@ def test_registry_is_open_and_loaders_are_told_device_and_offline(
 ) -> None:
     asked = []
 
-    def loader(where: str, device: torch.device, offline: bool) -> TwoTowers:
-        asked.append((where, device, offline))
+    def loader(where: str, device: torch.device, offline: bool, precision: str) -> TwoTowers:
+        asked.append((where, device, offline, precision))
         return spy_encoder(Spy())
 
     monkeypatch.setitem(encoders.LOADERS, "hub:", loader)
+    for variable in OFFLINE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
     assert load_encoder("hub:a/b:c@v1", device="cpu").name == "spy"
     monkeypatch.setenv("CLIPLAB_OFFLINE", "1")
     load_encoder("hub:x", device="cpu")
-    load_encoder("hub:x", device="cpu", offline=False)
+    load_encoder("hub:x", device="cpu", offline=False, precision="bfloat16")
     cpu = torch.device("cpu")
-    assert asked == [("a/b:c@v1", cpu, False), ("x", cpu, True), ("x", cpu, False)]
+    assert asked == [
+        ("a/b:c@v1", cpu, False, "float32"),
+        ("x", cpu, True, "float32"),
+        ("x", cpu, False, "bfloat16"),
+    ]
 
 
 def test_unknown_device_is_refused() -> None:
@@ -461,8 +484,8 @@ def test_unknown_device_is_refused() -> None:
 
 def test_importing_encoders_imports_no_official_library() -> None:
     code = (
-        "import sys, cliplab.encoders; "
-        "print(sorted({'clip', 'modelscope', 'torchvision', 'transformers'} & set(sys.modules)))"
+        "import sys, cliplab.encoders; theirs = {'clip', 'modelscope', 'open_clip', 'torchvision', "
+        "'transformers', 'huggingface_hub'}; print(sorted(theirs & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -505,8 +528,8 @@ def test_pipeline_cuts_long_texts_only_when_asked() -> None:
 def test_pipeline_refuses_other_tasks_models_and_inputs() -> None:
     with pytest.raises(ValueError, match="task: got 'ocr'; expected 'multi-modal-embedding'"):
         pipeline("ocr", "pasture-zh")
-    with pytest.raises(FileNotFoundError, match="modelscope:damo/x: no such path"):
-        pipeline("multi-modal-embedding", "damo/x", "v1.0.1")
+    with pytest.raises(FileNotFoundError, match=r"modelscope:damo/x@v9: .*download --model damo/x"):
+        pipeline("multi-modal-embedding", "damo/x", "v9")
     for wrong in ({}, "羊", {"image": 1}):
         with pytest.raises(ValueError, match="expected a dict with 'img', 'text' or both"):
             pipeline("multi-modal-embedding", "pasture-zh").forward(wrong)

@@ -1,0 +1,135 @@
+"""Encoders: images and texts to unit vectors, ours and the official ones behind one interface.
+
+The only package that talks to `clip`, `modelscope`, `transformers` and `open_clip`; each is
+imported when it is asked for. A new source of encoders is one entry in `LOADERS`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from cliplab.encoders.from_huggingface import load_huggingface
+from cliplab.encoders.from_modelscope import load_modelscope
+from cliplab.encoders.from_open_clip import load_open_clip
+from cliplab.encoders.from_openai import load_openai
+from cliplab.encoders.from_pasture import (
+    load_pasture,
+    load_pasture_zh,
+    read_modelscope,
+    read_openai,
+)  # fmt: skip
+from cliplab.encoders.pipeline import EmbeddingPipeline
+from cliplab.runtime import is_offline, nearest, pick_device
+from cliplab.two_towers import Encoder, TwoTowers
+
+__all__ = [
+    "LOADERS", "EmbeddingPipeline", "Encoder", "TwoTowers", "load_encoder", "pipeline",
+    "read_modelscope", "read_openai",
+]  # fmt: skip
+
+Loader = Callable[[str, torch.device, bool, str], Encoder]
+# A name, or a prefix with its colon -> loader(what follows the colon, device, offline, precision).
+LOADERS: dict[str, Loader] = {
+    "pasture": load_pasture,
+    "pasture-zh": load_pasture_zh,
+    "openai:": load_openai,
+    "modelscope:": load_modelscope,
+    "hf:": load_huggingface,
+    "open_clip:": load_open_clip,
+}
+_AFTER = {  # what follows each colon, for errors
+    "openai:": "<name or path>",
+    "modelscope:": "<model id or path>",
+    "hf:": "<repo or path>",
+    "open_clip:": "<arch>/<tag or path>",
+}
+
+
+def load_encoder(
+    spec: str, *, device: str = "auto", offline: bool | None = None, precision: str = "float32"
+) -> Encoder:
+    """The encoder called `spec`, in eval mode, on `device`.
+
+    What is on this machine, a path or a snapshot in the cache of its hub, is loaded without the
+    network; the rest is downloaded, unless `offline`.
+
+    Args:
+        spec: "pasture" (English) or "pasture-zh" (Chinese), the shipped models through our
+            readable code; or the official code:
+            "openai:ViT-B/32" or "openai:<model.pt>", the package `clip`;
+            "modelscope:" (the seed notes' Chinese-CLIP), "modelscope:<id>[@revision]" or
+            "modelscope:<folder>";
+            "hf:<repo>[@revision]" or "hf:<folder>", a CLIP, Chinese-CLIP, SigLIP or SigLIP 2 of
+            transformers;
+            "open_clip:<arch>/<tag>", "open_clip:<arch>/<checkpoint>", "open_clip:<folder>" or
+            "open_clip:hf-hub:<repo>[@revision]".
+        device: "auto", "cpu", "cuda" or "mps".
+        offline: True forbids downloads, False allows them; None asks $CLIPLAB_OFFLINE and the
+            hubs' own variables.
+        precision: "float32", or "bfloat16": faster where the processor has it.
+
+    Raises:
+        ValueError: unknown name (the nearest are listed), damaged file, wrong hash.
+        FileNotFoundError: files that are missing and could not be downloaded; it says which,
+            where they belong and how to fetch them.
+        ImportError: the official package is not installed.
+    """
+    prefix, colon, where = spec.partition(":")
+    loader = LOADERS.get(prefix + colon)
+    if loader is None:
+        raise ValueError(_unknown(spec, prefix + colon))
+    if colon and not where and prefix != "modelscope":
+        after = _AFTER.get(prefix + colon, "a path")
+        raise ValueError(f"encoder {spec!r}: nothing after the colon; expected {after}")
+    return loader(where, pick_device(device), is_offline(offline), precision)
+
+
+def _unknown(spec: str, key: str) -> str:
+    close = nearest(key, LOADERS)
+    if spec and (path := Path(spec)).exists():
+        close = [f"{'openai' if path.is_file() else _kind_of_folder(path)}:{spec}"]
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    valid = [name + _AFTER.get(name, "") for name in LOADERS]
+    return f"unknown encoder {spec!r}; {hint}valid: {', '.join(valid)}"
+
+
+def _kind_of_folder(folder: Path) -> str:
+    """The prefix for a folder, by the file that only its format has."""
+    if (folder / "open_clip_config.json").is_file():
+        return "open_clip"
+    return "hf" if (folder / "config.json").is_file() else "modelscope"
+
+
+def pipeline(
+    task: str,
+    model: str,
+    model_revision: str | None = None,
+    *,
+    device: str = "auto",
+    truncate: bool = False,
+) -> EmbeddingPipeline:
+    """Drop-in for `modelscope.pipelines.pipeline(task=Tasks.multi_modal_embedding, model=...)`.
+
+    ModelScope's own cannot be built on a current stack: its preprocessing module imports decord,
+    timm, fairseq and some twenty more. Its model class can, and is what is loaded here.
+
+    Args:
+        task: Tasks.multi_modal_embedding, which is "multi-modal-embedding".
+        model: a ModelScope id or folder of Chinese-CLIP, or any name that `load_encoder` knows.
+        model_revision: of an id; a folder has only one.
+        device: as in `load_encoder`.
+        truncate: cut long texts silently, as ModelScope does, instead of refusing them.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: another task, or what `load_encoder` raises.
+    """
+    if task.replace("_", "-") != "multi-modal-embedding":
+        raise ValueError(f"task: got {task!r}; expected 'multi-modal-embedding'")
+    prefix, colon, _ = model.partition(":")
+    if prefix + colon in LOADERS and not Path(model).is_dir():
+        return EmbeddingPipeline(load_encoder(model, device=device), truncate=truncate)
+    is_id = not Path(model).expanduser().is_dir() and "@" not in model
+    revision = f"@{model_revision}" if model_revision and is_id else ""
+    encoder = load_encoder(f"modelscope:{model}{revision}", device=device)
+    return EmbeddingPipeline(encoder, truncate=truncate)

@@ -1,0 +1,295 @@
+"""`hf:` - CLIP, Chinese-CLIP, SigLIP and SigLIP 2 through transformers."""
+
+import json
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cliplab.encoders.adapt import HuggingFaceTokenizer
+from cliplab.encoders.from_modelscope import CHINESE_CONTEXT
+from cliplab.encoders.hub import huggingface_fetch, huggingface_snapshot
+from cliplab.encoders.official import check_weights, hushed, official, provenance, reading
+from cliplab.encoders.official import without_bars as no_bars
+from cliplab.runtime import unknown_name
+from cliplab.two_towers import TwoTowers
+
+KINDS = ("clip", "chinese_clip", "siglip", "siglip2")
+PICTURES = ("preprocessor_config.json", "processor_config.json")  # either describes the resizing
+TOKENS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+TOKEN_FILES = (*TOKENS, "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+               "added_tokens.json")  # fmt: skip
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order of preference
+_GEMMA_VOCABULARY = 200_000  # tokens; more than any English one: SigLIP 2 and multilingual SigLIP
+
+
+def load_huggingface(where: str, device: torch.device, offline: bool, precision: str) -> TwoTowers:
+    """Encoder of "<organisation>/<name>[@revision]" or of a folder that save_pretrained wrote.
+
+    Code that a repository brings along is never run. Preprocessing is the repository's own image
+    processor. Texts are padded to the context: 77 tokens for CLIP, 52 for Chinese-CLIP, 64 for
+    SigLIP, whose texts are also cleaned, see `canonical`.
+    """
+    spec = f"hf:{where}"
+    folder, revision = find_folder(where, offline=offline)
+    kind = read_kind(folder)
+    weights = weight_files(folder)
+    for path in weights:
+        check_weights(path)
+    with official("hf"):
+        from transformers import AutoImageProcessor, AutoTokenizer
+    with reading(folder, f"a {kind} model of transformers"), hushed("transformers"), no_bars():
+        model = _read_model(folder)
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        processor = AutoImageProcessor.from_pretrained(folder, **local)
+    towers = HuggingFaceTowers(model, pad_id=tokenizer.pad_token_id)
+    context = model.config.text_config.max_position_embeddings
+    is_siglip = kind.startswith("siglip")
+    many = is_siglip and model.config.text_config.vocab_size > _GEMMA_VOCABULARY
+    adapter = HuggingFaceTokenizer(
+        tokenizer,
+        min(context, CHINESE_CONTEXT) if kind == "chinese_clip" else context,
+        clean=canonical if is_siglip else str,
+    )
+    return TwoTowers(
+        spec,
+        towers,
+        tokenizer=adapter,
+        preprocess=(PatchPreprocess if kind == "siglip2" else PixelPreprocess)(processor),
+        languages=("en", "zh") if many else ("zh",) if kind == "chinese_clip" else ("en",),
+        device=device,
+        precision=precision,
+        dim=_width(towers, adapter),
+        logit_scale=float(model.logit_scale.detach().exp()),
+        logit_bias=float(model.logit_bias.detach()) if is_siglip else None,
+        provenance=provenance(spec, revision, weights),
+    )
+
+
+class HuggingFaceTowers(nn.Module):
+    """A two-tower model of transformers under the names that every encoder's model has."""
+
+    def __init__(self, model: nn.Module, *, pad_id: int) -> None:
+        super().__init__()
+        self.model, self.pad_id = model, pad_id
+        self.kind: str = model.config.model_type
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, R, R), or SigLIP 2's packed patches (B, 1, P, C + 3) -> (B, D)."""
+        if self.kind != "siglip2":
+            return _tensor(self.model.get_image_features(pixel_values=pixels))
+        patches, extra = pixels[:, 0, :, :-3], pixels[:, 0, :, -3:]  # (B, P, C), (B, P, 3)
+        return _tensor(
+            self.model.get_image_features(
+                pixel_values=patches,
+                pixel_attention_mask=extra[..., 0].long(),
+                spatial_shapes=extra[:, 0, 1:].long(),
+            )
+        )
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Padded ids (B, L) -> (B, D).
+
+        Only BERT needs to be told where the padding is: CLIP looks back only, from the end token,
+        and SigLIP learned with the padding in sight.
+        """
+        if self.kind != "chinese_clip":
+            return _tensor(self.model.get_text_features(input_ids=ids))
+        mask = (ids != self.pad_id).long()
+        return _tensor(self.model.get_text_features(input_ids=ids, attention_mask=mask))
+
+
+class PixelPreprocess:
+    """An image processor of transformers for one image -> (3, R, R)."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """PIL image -> what the processor makes of it, RGB."""
+        return self._all(image)["pixel_values"][0]
+
+    def _all(self, image: Image.Image) -> Any:
+        return self.processor(images=image.convert("RGB"), return_tensors="pt")
+
+    def __repr__(self) -> str:  # all the settings: it becomes part of the fingerprint
+        settings = json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
+        return f"{type(self).__name__}({type(self.processor).__name__}, {settings})"
+
+
+class PatchPreprocess(PixelPreprocess):
+    """SigLIP 2 with the aspect ratio kept: one image -> its patches, packed (1, P, C + 3).
+
+    Beside the C pixels of a patch stand 1 for a real patch (0: padding), and the numbers of rows
+    and columns of patches, so that images of all shapes make one batch.
+    """
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """PIL image -> (1, P, C + 3)."""
+        made = self._all(image)
+        patches = made["pixel_values"][0]  # (P, C)
+        mask = made["pixel_attention_mask"][0].to(patches)[:, None]
+        shape = made["spatial_shapes"][0].to(patches).expand(len(patches), 2)
+        return torch.cat([patches, mask, shape], dim=1)[None]
+
+
+def canonical(text: str) -> str:
+    """SigLIP's text: lower case, ASCII punctuation gone, single spaces.
+
+    Source: big_vision's `_canonicalize_text` in evaluators/proj/image_text/prompt_engineering.py,
+    which made the published zero-shot numbers; open_clip does the same for SigLIP and SigLIP 2.
+    Deviates: transformers' tokenizer of SigLIP 2 only lowers the case.
+    """
+    kept = text.replace("_", " ").translate(str.maketrans("", "", string.punctuation))
+    return " ".join(kept.lower().split())
+
+
+# ---- the folder ----------------------------------------------------------------------------
+
+
+def find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
+    """Folder and commit ("" for a folder of your own) of what follows the colon.
+
+    Raises:
+        FileNotFoundError: no such folder; or a repository that is neither cached nor to be had.
+    """
+    if (folder := Path(where).expanduser()).is_dir():
+        return folder, ""
+    repo, _, revision = where.partition("@")
+    if repo.count("/") != 1 or not all(repo.split("/")) or repo.startswith((".", "~")):
+        raise FileNotFoundError(
+            f"hf:{where}: no such path; expected a folder that save_pretrained wrote, or a "
+            "repository such as openai/clip-vit-base-patch32[@revision]"
+        )
+    return find_snapshot(
+        f"hf:{where}", repo, revision, missing=missing_files, choose=wanted_files, offline=offline
+    )
+
+
+def find_snapshot(
+    spec: str,
+    repo: str,
+    revision: str,
+    *,
+    missing: Callable[[Path], list[str]],
+    choose: Callable[[list[str]], list[str]],
+    offline: bool,
+) -> tuple[Path, str]:
+    """The complete cached snapshot of a repository, else a downloaded one -> folder, commit."""
+    revision = revision or "main"
+    snapshot = huggingface_snapshot(repo, revision)
+    lacking = missing(snapshot) if snapshot else missing(Path("nowhere"))
+    if snapshot is None or lacking:
+        snapshot = huggingface_fetch(
+            spec, repo, revision, choose=choose, missing=lacking, offline=offline
+        )
+    return snapshot, snapshot.name
+
+
+def missing_files(folder: Path) -> list[str]:
+    """What a folder lacks to be a model, alternatives joined by "or"; [] if it is whole."""
+    weights = any((folder / name).is_file() for name in (*WEIGHTS, *map(_index, WEIGHTS)))
+    lacking = [] if weights else [" or ".join(WEIGHTS)]
+    lacking += [name for name in _shards(folder) if not (folder / name).is_file()]
+    if not (folder / "config.json").is_file():
+        lacking.insert(0, "config.json")
+    for names in (PICTURES, TOKENS):
+        if not any((folder / name).is_file() for name in names):
+            lacking.append(" or ".join(names))
+    return lacking
+
+
+def wanted_files(names: list[str]) -> list[str]:
+    """Which files of a repository to download: safetensors, not the same weights once more."""
+    stems = [w.partition(".")[0] for w in WEIGHTS]
+    for stem, suffix in zip(stems, (".safetensors", ".bin"), strict=True):
+        shards = [n for n in names if n.startswith(f"{stem}-") and n.endswith(suffix)]
+        whole = [n for n in names if n == stem + suffix]
+        index = [n for n in names if n == _index(stem + suffix)] if shards and not whole else []
+        if whole or index:
+            weights = whole or [*shards, *index]
+            break
+    else:
+        weights = []
+    return [n for n in names if n in ("config.json", *PICTURES, *TOKEN_FILES)] + weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that transformers will read: safetensors if there are any.
+
+    Raises:
+        FileNotFoundError: naming all that the folder lacks.
+    """
+    if lacking := missing_files(folder):
+        raise FileNotFoundError(f"{folder}: missing {', '.join(lacking)}; copy the whole model")
+    if shards := _shards(folder):
+        return [folder / name for name in shards]
+    return [next(folder / name for name in WEIGHTS if (folder / name).is_file())]
+
+
+def read_kind(folder: Path) -> str:
+    """model_type of config.json.
+
+    Raises:
+        FileNotFoundError: no config.json.
+        ValueError: it cannot be read, or is of a model without two towers.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; expected a folder that save_pretrained wrote")
+    try:
+        kind = json.loads(path.read_text("utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a model's config ({error!r}); copy it again") from error
+    if kind not in KINDS:
+        raise ValueError(f"{path}: {unknown_name('model_type', str(kind), KINDS)}")
+    return kind
+
+
+def _index(name: str) -> str:
+    return f"{name}.index.json"
+
+
+def _shards(folder: Path) -> list[str]:
+    """Files that the weights are spread over; [] if they are in one."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return []
+        if (index := folder / _index(name)).is_file():
+            try:
+                return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{index}: not an index of weights ({error!r})") from error
+    return []
+
+
+def _read_model(folder: Path) -> nn.Module:
+    from transformers import AutoModel
+
+    model, report = AutoModel.from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    # transformers makes up what a file lacks and only logs it
+    lacking = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    if lacking:
+        raise ValueError(f"the weights lack {len(lacking)} tensors, {lacking[0]} for one")
+    return model
+
+
+def _tensor(features: Any) -> Tensor:
+    """The embedding (B, D): transformers 5 wraps it, 4 did not."""
+    return getattr(features, "pooler_output", features)
+
+
+@torch.inference_mode()
+def _width(towers: HuggingFaceTowers, tokenizer: HuggingFaceTokenizer) -> int:
+    return towers.eval().encode_text(tokenizer([""])).shape[-1]

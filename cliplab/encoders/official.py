@@ -1,0 +1,166 @@
+"""What every loader of official code shares: its imports, its noise, its errors, its weights."""
+
+import logging
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cliplab.runtime import sha256
+
+PACKAGES = {  # prefix of a spec -> what pip installs for it
+    "openai": ("openai-clip==1.0.1", "setuptools<81"),
+    "modelscope": ("modelscope[framework]",),
+    "hf": ("transformers",),
+    "open_clip": ("open-clip-torch",),
+}
+_UNSAFE = (
+    "it holds more than tensors, and loading such a pickle could run any program; take the "
+    "safetensors file of the same model, or weights from somebody you trust"
+)
+
+
+@contextmanager
+def official(prefix: str) -> Iterator[None]:
+    """Say which packages an encoder needs when importing them fails; hide their own warnings."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+            yield
+    except ImportError as error:
+        wanted = " ".join(f'"{package}"' for package in PACKAGES[prefix])
+        raise ImportError(
+            f"{prefix}: needs a package that cannot be imported ({error}); pip install {wanted}"
+        ) from error
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever the official loaders raise on a bad file into one error with a remedy."""
+    try:
+        with warnings.catch_warnings():  # clip.load uses TorchScript, which torch calls deprecated
+            warnings.filterwarnings("ignore", message=r".*torch\.jit.* is deprecated")
+            yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise ValueError(
+            f"{path}: not {expected}, or damaged ({reason}); copy or train it again"
+        ) from error
+
+
+@contextmanager
+def hushed(*names: str) -> Iterator[None]:
+    """Silence libraries that log every step of loading; "" is the root logger."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Hide the progress bars that transformers draws while it loads."""
+    from transformers.utils import logging as theirs
+
+    shown = theirs.is_progress_bar_enabled()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            theirs.enable_progress_bar()
+
+
+# ---- weights -------------------------------------------------------------------------------
+
+
+def check_weights(path: Path) -> None:
+    """Raise unless `path` is a whole file of weights that can be loaded without running code.
+
+    The official loaders are handed the file only after this: one of them calls `torch.load`
+    without saying `weights_only`, another falls back to doing so.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: truncated, no weights at all, or a pickle with more than tensors in it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; expected a file of weights")
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` there")
+    if path.suffix == ".safetensors":
+        _check_safetensors(path)
+    elif not is_torchscript(path):
+        _check_pickle(path)
+
+
+def _check_safetensors(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:  # compares the header with the length of the file
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: truncated or not safetensors ({error}); {_again(path)}"
+        ) from error
+
+
+def _check_pickle(path: Path) -> None:
+    import torch
+
+    try:
+        # "meta": the pickle is read and judged, the tensors are not
+        torch.load(path, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())
+        if "Unsupported" in reason or "GLOBAL" in reason:
+            raise ValueError(f"{path}: refused, {_UNSAFE} ({_culprit(reason)})") from error
+        raise ValueError(
+            f"{path}: not a file of weights ({reason[:80]}); {_again(path)}"
+        ) from error
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise ValueError(f"{path}: truncated or no weights ({reason}); {_again(path)}") from error
+
+
+def _culprit(reason: str) -> str:
+    """The part of torch's long message that names what the pickle would call."""
+    _, found, rest = reason.partition("GLOBAL ")
+    return f"it calls {rest.split()[0]}" if found else reason[:80]
+
+
+def _again(path: Path) -> str:
+    return f"delete {path.name} and download or copy it again"
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether `path` is a TorchScript archive, as OpenAI published its models."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def provenance(spec: str, revision: str, weights: Iterable[Path]) -> dict[str, str]:
+    """What a report says of an encoder: the spec, the revision, the SHA-256 of each file."""
+    hashes = {f"sha256 {path.name}": sha256(path) for path in weights}
+    return {"spec": spec, "revision": revision or "none (a local file or folder)"} | hashes
+
+
+def home_cache(variable: str, *below: str) -> Path:
+    """The folder that $`variable` names, else `below` in the user's ~/.cache."""
+    chosen = os.environ.get(variable, "")
+    return Path(chosen).expanduser() if chosen else Path.home().joinpath(".cache", *below)
