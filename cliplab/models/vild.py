@@ -1,0 +1,424 @@
+"""ViLD: a detector whose region embeddings live in the space of a CLIP, its teacher.
+
+Finding boxes is left to torchvision's well-kept parts (feature pyramid, RPN, RoIAlign); what makes
+it ViLD is here: a region embedding compared with texts, a learned background for which there is no
+word, the distillation of the teacher's view of each box, and the ensemble of the two heads.
+
+Letters: B images, R regions, K classes, D embedding, C channels.
+
+Source: ViLD, arXiv:2104.13921, section 3; constants as in its official code, tensorflow/tpu
+projects/vild (see each function). Written from the paper.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cliplab.models.weights import load_strict, read_state_dict
+from cliplab.runtime import atomic_write
+
+BACKGROUND = "background"  # no text is ever embedded for it
+HEADS = ("text", "image", "ensemble")
+NOVEL = ("zero", "masked")  # what becomes of the novel classes' logits in training
+_LEVELS = ["0", "1", "2"]  # strides 4, 8 and 16
+_STRIDE = 16  # of the coarsest map; pictures are padded to a multiple of it
+_MEAN, _STD = 0.45, 0.25  # of the pixels, roughly: batch norm does the rest
+
+
+@dataclass(frozen=True)
+class ViLDConfig:
+    """Sizes of a ViLD; the defaults are the pasture's."""
+
+    embed_dim: int = 128  # D of the teacher
+    separate_heads: bool = True  # one head for texts, one for the teacher's images (ensemble)
+    widths: tuple[int, ...] = (24, 48, 96, 160)  # channels at strides 2, 4, 8 and 16
+    depths: tuple[int, ...] = (1, 2, 2)  # blocks at strides 4, 8 and 16
+    pyramid_width: int = 64  # C of every level of the feature pyramid
+    head_width: int = 256  # of the fully connected layers
+    roi_size: int = 7  # cells per side of a pooled region
+    height: int = 128  # pixels that pictures are resized to
+    temperature: float = 0.01  # tau of the softmax over texts
+    proposals: int = 100  # regions per image at test time
+    train_proposals: int = 64  # regions per image that training samples from
+    train_regions: int = 32  # sampled per image, at most half of them animals
+
+    def __post_init__(self) -> None:
+        """Accept a list of widths, as JSON gives it; refuse what cannot be built."""
+        for name, count in (("widths", 4), ("depths", 3)):
+            sizes = tuple(getattr(self, name))
+            object.__setattr__(self, name, sizes)
+            if len(sizes) != count:
+                raise ValueError(f"{name}: got {sizes}; expected {count} numbers, one a stride")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature: got {self.temperature}; expected more than 0")
+
+
+class Regions(NamedTuple):
+    """What the heads make of the regions of one image."""
+
+    boxes_xyxy: Tensor  # (R, 4) px of the input, refined
+    objectness: Tensor  # (R,) of the proposal network, 0 to 1
+    text_emb: Tensor  # (R, D) unit rows: to be compared with texts
+    image_emb: Tensor  # (R, D) unit rows: the teacher's view, distilled; text_emb if heads are one
+
+
+# ---- the arithmetic of ViLD ----------------------------------------------------------------
+
+
+def text_logits(
+    region_emb: Tensor, text_emb: Tensor, background_emb: Tensor, temperature: float
+) -> Tensor:
+    """(R, D), (K, D), (D,) -> cosines over tau (R, 1 + K); column 0 is the background.
+
+    Source: ViLD, equation 3: the background has an embedding of its own, learned, since
+        "background" means nothing to the teacher.
+    """
+    if region_emb.shape[1] != text_emb.shape[1]:
+        raise ValueError(
+            f"text_emb: got {text_emb.shape[1]} dimensions; expected {region_emb.shape[1]}, as the "
+            "detector's regions have: use the text tower of the teacher it was trained with"
+        )
+    rows = torch.cat([background_emb[None], text_emb])  # (1 + K, D)
+    return F.normalize(region_emb, dim=-1) @ F.normalize(rows, dim=-1).T / temperature
+
+
+def text_loss(logits: Tensor, targets: Tensor, known: Tensor, *, novel: str = "zero") -> Tensor:
+    """Cross-entropy (R, 1 + K), (R,) -> scalar, in which novel classes cannot be right.
+
+    Args:
+        logits: of `text_logits`.
+        targets: 0 for background, k + 1 for class k.
+        known: (K,) bool, True for the classes that have boxes.
+        novel: "zero" keeps the novel classes in the softmax with a logit of 0, as the official
+            TensorFlow code does (it multiplies by 0); "masked" takes them out, as DetPro does.
+
+    Raises:
+        ValueError: another `novel`.
+    """
+    if novel not in NOVEL:
+        raise ValueError(f"novel: got {novel!r}; expected one of {', '.join(NOVEL)}")
+    filled = 0.0 if novel == "zero" else float("-inf")
+    shown = F.pad(known, (1, 0), value=True)  # (1 + K,)
+    return F.cross_entropy(logits.float().masked_fill(~shown, filled), targets)
+
+
+def distillation_loss(image_emb: Tensor, teacher_emb: Tensor) -> Tensor:
+    """L1 of unit rows (R, D), (R, D) -> scalar: summed over D, mean over R; 0 for no regions.
+
+    Source: ViLD, equation 4. The official code multiplies a mean over D by D, which is the same.
+
+    Raises:
+        ValueError: student and teacher of different shapes.
+    """
+    if image_emb.shape != teacher_emb.shape:
+        raise ValueError(
+            f"student {tuple(image_emb.shape)}, teacher {tuple(teacher_emb.shape)}: expected equal "
+            "shapes (R, D); build the detector with embed_dim = teacher.dim"
+        )
+    distance = F.normalize(image_emb.float(), dim=-1) - teacher_emb
+    return distance.abs().sum() / max(1, len(teacher_emb))
+
+
+def ensemble_geometric(
+    text_prob: Tensor, image_prob: Tensor, base: Tensor, weight: float = 2 / 3
+) -> Tensor:
+    """p_text^l * p_image^(1 - l), (R, K) each; l = `weight` for base (K,), 1 - `weight` for novel.
+
+    Source: ViLD, section 3.4: trust the text head where it was trained, the teacher elsewhere.
+    """
+    power = torch.where(base, weight, 1 - weight)  # (K,)
+    return text_prob**power * image_prob ** (1 - power)
+
+
+def ensemble_cube_root(text_prob: Tensor, image_prob: Tensor, base: Tensor) -> Tensor:
+    """Cube root of p_text * p_image * (p_text if base else p_image): the official code's form."""
+    return (text_prob * image_prob * torch.where(base, text_prob, image_prob)) ** (1 / 3)
+
+
+# ---- the network ---------------------------------------------------------------------------
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions and a way around them, (B, C, H, W) -> (B, C', H / s, W / s)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first, self.second = _conv(inputs, outputs, stride), _conv(outputs, outputs)
+        same = inputs == outputs and stride == 1
+        self.around = nn.Identity() if same else _conv(inputs, outputs, stride, kernel=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / s, W / s)."""
+        return F.relu(self.second(F.relu(self.first(x))) + self.around(x))
+
+
+def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
+    more = [Block(outputs, outputs) for _ in range(depth - 1)]
+    return nn.Sequential(Block(inputs, outputs, stride=2), *more)
+
+
+class Pyramid(nn.Module):
+    """A small residual network and torchvision's feature pyramid on its strides 4, 8 and 16."""
+
+    def __init__(self, widths: Sequence[int], depths: Sequence[int], pyramid_width: int) -> None:
+        from torchvision.ops import FeaturePyramidNetwork
+
+        super().__init__()
+        stem, *stages = widths
+        self.stem = _conv(3, stem, stride=2)
+        shapes = zip(widths, stages, depths, strict=False)
+        self.stages = nn.ModuleList(_stage(*shape) for shape in shapes)
+        self.fpn = FeaturePyramidNetwork(stages, pyramid_width)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) in [0, 1] -> {"0": (B, C, H / 4, W / 4), "1": ..., "2": ...}."""
+        x = F.relu(self.stem((pixels - _MEAN) / _STD))
+        maps = {}
+        for level, stage in enumerate(self.stages):
+            maps[str(level)] = x = stage(x)
+        return self.fpn(maps)
+
+
+class RegionHead(nn.Module):
+    """Pooled regions (R, C, S, S) -> their embedding (R, D) and box deltas (R, 4)."""
+
+    def __init__(self, config: ViLDConfig) -> None:
+        super().__init__()
+        c, width = config.pyramid_width, config.head_width
+        self.conv = _conv(c, c)
+        self.hidden = nn.Linear(c * config.roi_size**2, width)
+        self.hidden2 = nn.Linear(width, width)
+        self.embed = nn.Linear(width, config.embed_dim)
+        self.box = nn.Linear(width, 4)  # class-agnostic: one box, whatever it is called
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, C, S, S) -> (R, D) unit rows, (R, 4)."""
+        x = F.relu(self.conv(pooled)).flatten(1)  # (R, C * S * S)
+        x = F.relu(self.hidden2(F.relu(self.hidden(x))))  # (R, W)
+        return F.normalize(self.embed(x).float(), dim=-1), self.box(x).float()
+
+
+class ViLD(nn.Module):
+    """A two-stage detector that speaks of its regions in the teacher's space.
+
+    A new model is untrained; seed first.
+    """
+
+    rpn: Any  # torchvision's RegionProposalNetwork
+    box_coder: Any  # torchvision's BoxCoder
+
+    def __init__(self, config: ViLDConfig | None = None) -> None:
+        from torchvision.models.detection._utils import BoxCoder
+        from torchvision.ops import MultiScaleRoIAlign
+
+        super().__init__()
+        self.config = config = config or ViLDConfig()
+        self.backbone = Pyramid(config.widths, config.depths, config.pyramid_width)
+        self.rpn = _proposal_network(config)
+        self.roi_align = MultiScaleRoIAlign(
+            _LEVELS, config.roi_size, sampling_ratio=1, canonical_scale=64, canonical_level=3
+        )
+        self.head = RegionHead(config)
+        self.image_head = RegionHead(config) if config.separate_heads else None
+        self.background_emb = nn.Parameter(torch.randn(config.embed_dim) * 0.01)
+        self.box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+
+    def maps(self, pixels: Tensor) -> tuple[dict[str, Tensor], tuple[int, int]]:
+        """(B, 3, H, W) -> maps of the picture, filled up to whole cells, and its own (H, W)."""
+        height, width = pixels.shape[-2:]
+        filled = F.pad(pixels, (0, -width % _STRIDE, 0, -height % _STRIDE), value=_MEAN)
+        return self.backbone(filled), (height, width)
+
+    def propose(
+        self,
+        maps: dict[str, Tensor],
+        size: tuple[int, int],
+        truth: list[Tensor] | None = None,
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Boxes that may hold something, and the loss if the true ones are given.
+
+        Args:
+            maps: of `maps`.
+            size: (H, W) of the pictures in pixels.
+            truth: for each picture its labelled boxes (A, 4); everything else counts as nothing.
+
+        Returns:
+            For each picture proposals (R, 4) px, best first; their objectness (R,), 0 to 1; and the
+            loss, a scalar (0 without `truth`).
+        """
+        from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+        rpn, levels = self.rpn, list(maps.values())[1:]  # stride 4 adds cost and no recall
+        anchors = rpn.anchor_generator(_as_image_list(levels[-1], size), levels)
+        objectness, deltas = rpn.head(levels)
+        counts = [o[0].numel() for o in objectness]
+        flat, deltas = (x.float() for x in concat_box_prediction_layers(objectness, deltas))
+        boxes = rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
+        found = rpn.filter_proposals(boxes, flat, [size] * len(anchors), counts)
+        if truth is None:
+            return *found, flat.new_zeros(())
+        labels, matched = rpn.assign_targets_to_anchors(anchors, [{"boxes": b} for b in truth])
+        wanted = rpn.box_coder.encode(matched, anchors)
+        return *found, sum(rpn.compute_loss(flat, deltas, labels, wanted))
+
+    def pooled(self, maps: dict[str, Tensor], boxes: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Features of all boxes, one picture after the other, (R, C, S, S)."""
+        exact = {name: x.float() for name, x in maps.items()}
+        return self.roi_align(exact, boxes, [size] * len(boxes))
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor, boxes: list[Tensor] | None = None) -> list[Regions]:
+        """Pictures (B, 3, H, W) in [0, 1] -> the regions of each; no class is named yet.
+
+        Args:
+            pixels: pictures of one size.
+            boxes: (R, 4) px for each picture, to be used instead of proposals and as they are.
+        """
+        maps, size = self.maps(pixels)
+        if boxes is None:
+            proposals, objectness, _ = self.propose(maps, size)
+        else:
+            proposals, objectness = boxes, [b.new_ones(len(b)) for b in boxes]
+        pooled = self.pooled(maps, proposals, size)
+        text_emb, deltas = self.head(pooled)
+        image_emb = self.image_head(pooled)[0] if self.image_head else text_emb
+        refined = self.refined(proposals, deltas, size) if boxes is None else torch.cat(boxes)
+        counts = [len(b) for b in proposals]
+        parts = (x.split(counts) for x in (refined, text_emb, image_emb))
+        return [
+            Regions(box, score, text, image)
+            for box, text, image, score in zip(*parts, objectness, strict=True)
+        ]
+
+    def refined(self, boxes: list[Tensor], deltas: Tensor, size: tuple[int, int]) -> Tensor:
+        """Boxes moved by what the head says (R, 4), inside the picture, all pictures in one."""
+        from torchvision.ops import clip_boxes_to_image
+
+        return clip_boxes_to_image(self.box_coder.decode(deltas, boxes).view(-1, 4), size)
+
+
+def _proposal_network(config: ViLDConfig) -> nn.Module:
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+    anchors = AnchorGenerator(((16, 28), (44, 68)), ((0.5, 1.0, 2.0),) * 2)
+    return RegionProposalNetwork(
+        anchors, RPNHead(config.pyramid_width, 6), fg_iou_thresh=0.6, bg_iou_thresh=0.3,
+        batch_size_per_image=64, positive_fraction=0.5,
+        pre_nms_top_n={"training": 150, "testing": 300},
+        post_nms_top_n={"training": config.train_proposals, "testing": config.proposals},
+        nms_thresh=0.7,
+    )  # fmt: skip
+
+
+def _as_image_list(coarsest: Tensor, size: tuple[int, int]) -> Any:
+    """The padded pictures as torchvision's anchors ask for them: their sizes, not their pixels."""
+    from torchvision.models.detection.image_list import ImageList
+
+    batch, _, height, width = coarsest.shape
+    blank = torch.empty((batch, 0, height * _STRIDE, width * _STRIDE), device=coarsest.device)
+    return ImageList(blank, [size] * batch)
+
+
+# ---- naming the regions --------------------------------------------------------------------
+
+
+def class_scores(
+    model: ViLD, regions: Regions, text_emb: Tensor, base: Tensor, *, head: str = "ensemble"
+) -> Tensor:
+    """How sure the detector is of each class in each region, (R, K), 0 to 1.
+
+    Args:
+        model: whose background and temperature are used.
+        regions: of one picture.
+        text_emb: (K, D) unit rows, the classes in the words of the teacher's text tower.
+        base: (K,) bool, classes that had boxes in training; read by "ensemble" only.
+        head: "text" (softmax with the background), "image" (the teacher's view: softmax without
+            background, which it has none of, so the geometric mean with the proposal's
+            objectness), or "ensemble" of the two.
+
+    Raises:
+        ValueError: another head, or texts of another dimension than the teacher's.
+    """
+    if head not in HEADS:
+        raise ValueError(f"head: got {head!r}; expected one of {', '.join(HEADS)}")
+    tau, background = model.config.temperature, model.background_emb.detach()
+    text_prob = text_logits(regions.text_emb, text_emb, background, tau).softmax(1)[:, 1:]
+    if head == "text":
+        return text_prob
+    image_logits = text_logits(regions.image_emb, text_emb, background, tau)[:, 1:]
+    image_prob = image_logits.softmax(1)  # (R, K)
+    if head == "image":
+        return (image_prob * regions.objectness[:, None]).sqrt()
+    return ensemble_geometric(text_prob, image_prob, base)
+
+
+def suppress(
+    boxes_xyxy: Tensor, scores: Tensor, *, iou: float = 0.5, top: int = 100, least: float = 1e-4
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, 4), (R, K) -> boxes (M, 4), scores (M,) and classes (M,), best first, M <= `top`.
+
+    Non-maximum suppression within each class. A region may come back under several names, as COCO's
+    AP expects; only the 1,000 best pairs are looked at, so that memory stays bounded.
+    """
+    from torchvision.ops import batched_nms
+
+    flat = scores.flatten()
+    best = flat.topk(min(1000, flat.numel())).indices
+    best = best[flat[best] >= least]
+    rows, classes = best // scores.shape[1], best % scores.shape[1]
+    kept = batched_nms(boxes_xyxy[rows], flat[best], classes, iou)[:top]
+    return boxes_xyxy[rows[kept]], flat[best[kept]], classes[kept]
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+def save_vild(model: ViLD, path: str | Path) -> None:
+    """Write weights (fp16) and configuration to one .safetensors file, atomically."""
+    from safetensors.torch import save
+
+    halves = {k: _half(v) for k, v in model.state_dict().items()}
+    metadata = {"config": json.dumps(asdict(model.config)), "format": "cliplab.vild"}
+    with atomic_write(path) as file:
+        file.write(save(halves, metadata))
+
+
+def _half(tensor: Tensor) -> Tensor:
+    # One-dimensional ones (batch norm's statistics, biases) are small, and fp16 has a narrow range.
+    wide = tensor.ndim < 2 or not tensor.is_floating_point()
+    return (tensor if wide else tensor.half()).detach().cpu().contiguous()
+
+
+def load_vild(path: str | Path) -> ViLD:
+    """The model of `save_vild`, in float32, in eval mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: nothing at `path`.
+        ValueError: a damaged file, or one that save_vild did not write.
+    """
+    from safetensors import safe_open
+
+    tensors = read_state_dict(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != "cliplab.vild":
+        raise ValueError(
+            f"{path}: not a ViLD of this package (its header has no configuration); make one with "
+            "`python -m cliplab train vild`"
+        )
+    model = ViLD(ViLDConfig(**json.loads(metadata["config"])))
+    return load_strict(model, tensors, str(path))

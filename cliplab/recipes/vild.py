@@ -1,0 +1,375 @@
+"""How the shipped ViLD was made: `python -m cliplab train vild`.
+
+1. A proposer learns where base animals are (boxes only, no names), from scratch.
+2. Its boxes, on all training pictures, are shown to the teacher, once: crops of 1x and 1.5x.
+3. Every variant starts from the proposer and learns names: from labels of base animals against the
+   teacher's texts (text), from the teacher's view of the boxes (image), from both with one head
+   (vild) or with one head each (ensemble, which is shipped). `supervised` is the upper bound: text
+   with the boxes and labels of the novel animals too.
+
+Source: ViLD, arXiv:2104.13921, section 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliplab.models.vild import (
+    NOVEL,
+    ViLD,
+    ViLDConfig,
+    distillation_loss,
+    save_vild,
+    text_logits,
+    text_loss,
+)
+from cliplab.recipes.training import Run, Schedule, fit, mixed_precision, write_model_card
+from cliplab.recipes.vild_pool import Flock, Views, load_flock, load_views, members, phrases
+from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all, sha256
+from cliplab.two_towers import Encoder
+from cliplab.zero_shot import build_classifier, templates
+
+VARIANTS = ("text", "image", "vild", "ensemble", "supervised")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, besides the code and the teacher."""
+
+    seed: int = 0
+    variant: str = "ensemble"  # of VARIANTS
+    novel: str = "zero"  # novel logits in training: "zero" or "masked"
+    pictures: int = 6000  # distinct herds
+    batch: int = 16
+    proposer_steps: int = 600
+    steps: int = 4000
+    lr: float = 1e-3
+    views: int = 10  # boxes of a picture that the teacher looks at
+    view_batch: int = 6  # of them, used in a step
+    distill_weight: float = 0.5  # w of the paper
+
+
+class Batch(NamedTuple):
+    """One step's pictures; lists are as long as the batch."""
+
+    pixels: Tensor  # (B, 3, H, W) in [0, 1]
+    boxes: list[Tensor]  # (A, 4) px, of the animals that are labelled
+    labels: list[Tensor]  # (A,)
+    view_boxes: list[Tensor]  # (R, 4) px, that the teacher looked at
+    view_emb: Tensor  # (sum of R, D)
+
+
+class Batches:
+    """The batch of each step, which depends on nothing but the step and the seed."""
+
+    def __init__(
+        self, flock: Flock, known: Tensor, recipe: Recipe, *, views: Views | None = None,
+        device: torch.device | None = None,
+    ) -> None:  # fmt: skip
+        self.flock, self.known, self.recipe, self.views = flock, known, recipe, views
+        self.device = device or torch.device("cpu")
+
+    def __call__(self, step: int) -> Batch:
+        """Pictures, half of them mirrored with their boxes, each brightened or darkened."""
+        generator = np.random.default_rng([self.recipe.seed, step])
+        chosen = generator.choice(len(self.flock), self.recipe.batch, replace=False)
+        mirrored = generator.random(len(chosen)) < 0.5
+        images = np.stack([self.flock.images[i] for i in chosen])
+        images[mirrored] = images[mirrored, :, ::-1]
+        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
+        gain = torch.from_numpy(generator.uniform(0.85, 1.15, len(chosen))).float()
+        pixels = (pixels * gain.to(self.device).view(-1, 1, 1, 1)).clamp(0, 1)
+        truth = [self.flock.labelled(int(i), self.known) for i in chosen]
+        width = images.shape[2]
+        boxes = [mirror(b, width) if m else b for (b, _), m in zip(truth, mirrored, strict=True)]
+        view_boxes, view_emb = self._views(chosen, mirrored, width, generator)
+        to = self.device
+        return Batch(
+            pixels,
+            [b.to(to) for b in boxes],
+            [k.to(to) for _, k in truth],
+            [b.to(to) for b in view_boxes],
+            view_emb.to(to),
+        )
+
+    def _views(
+        self, chosen: np.ndarray, mirrored: np.ndarray, width: int, generator: np.random.Generator
+    ) -> tuple[list[Tensor], Tensor]:
+        """Some boxes of each picture and the teacher's embedding of them.
+
+        A mirrored box keeps the embedding: the pasture's CLIP was trained on mirrored pictures.
+        """
+        if self.views is None:
+            return [torch.zeros(0, 4) for _ in chosen], torch.zeros(0, 1)
+        boxes, emb = [], []
+        for i, turned in zip(chosen, mirrored, strict=True):
+            mine = self.views.boxes[i]
+            some = generator.permutation(len(mine))[: self.recipe.view_batch]
+            boxes.append(mirror(mine[some], width) if turned else mine[some])
+            emb.append(self.views.emb[i][some])
+        return boxes, torch.cat(emb)
+
+
+def mirror(boxes_xyxy: Tensor, width: int) -> Tensor:
+    """Boxes (R, 4) of a picture `width` px wide after it was turned left to right."""
+    x0, y0, x1, y1 = boxes_xyxy.unbind(1)
+    return torch.stack([width - x1, y0, width - x0, y1], dim=1)
+
+
+# ---- losses --------------------------------------------------------------------------------
+
+
+class Sampled(NamedTuple):
+    """Regions to learn names and boxes from; lists are as long as the batch."""
+
+    boxes: list[Tensor]  # (R, 4) px
+    targets: Tensor  # (all R,) 0 background, k + 1 class k
+    deltas: Tensor  # (all R, 4) from the region to its animal; meaningless for background
+
+
+def sample_regions(
+    model: ViLD, proposals: list[Tensor], boxes: list[Tensor], labels: list[Tensor]
+) -> Sampled:
+    """Proposals and true boxes, matched at IoU 0.5, at most half of them animals."""
+    from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+    from torchvision.ops import box_iou
+
+    sampler = BalancedPositiveNegativeSampler(model.config.train_regions, 0.5)
+    regions, targets, matched = [], [], []
+    for found, true, names in zip(proposals, boxes, labels, strict=True):
+        pool = torch.cat([found, true])
+        if len(true):
+            overlap, which = box_iou(pool, true).max(1)
+        else:
+            overlap, which = pool.new_zeros(len(pool)), pool.new_zeros(len(pool), dtype=torch.long)
+            true, names = pool.new_zeros(1, 4), which.new_zeros(1)
+        hit = overlap >= 0.5
+        positive, negative = sampler([hit.long()])
+        kept = torch.where((positive[0] | negative[0]).bool())[0]
+        regions.append(pool[kept])
+        targets.append(torch.where(hit[kept], names[which[kept]] + 1, 0))
+        matched.append(torch.where(hit[kept, None], true[which[kept]], pool[kept]))
+    deltas = torch.cat(model.box_coder.encode(matched, regions))
+    return Sampled(regions, torch.cat(targets), deltas)
+
+
+def losses(
+    model: ViLD, batch: Batch, text_emb: Tensor, known: Tensor, recipe: Recipe
+) -> dict[str, Tensor]:
+    """Every loss of a variant, a scalar each, already weighted: their sum is minimised."""
+    distilled = recipe.variant in ("image", "vild", "ensemble")
+    maps, size = model.maps(batch.pixels)
+    proposals, _, propose = model.propose(maps, size, batch.boxes)
+    sampled = sample_regions(model, proposals, batch.boxes, batch.labels)
+    pooled = model.pooled(maps, sampled.boxes, size)
+    views = model.pooled(maps, batch.view_boxes, size) if distilled else pooled[:0]
+    count = len(pooled)
+    if model.image_head is None:  # one head reads both, and its batch norm sees both
+        emb, deltas = model.head(torch.cat([pooled, views]))
+        region_emb, view_emb, deltas = emb[:count], emb[count:], deltas[:count]
+    else:
+        region_emb, deltas = model.head(pooled)
+        view_emb = model.image_head(views)[0]
+    animal = sampled.targets > 0
+    boxes = F.smooth_l1_loss(deltas[animal], sampled.deltas[animal], beta=1 / 9, reduction="sum")
+    parts = {"propose": propose, "box": boxes / max(1, count)}
+    if recipe.variant != "image":
+        tau = model.config.temperature
+        logits = text_logits(region_emb, text_emb, model.background_emb, tau)
+        parts["text"] = text_loss(logits, sampled.targets, known, novel=recipe.novel)
+    if distilled:
+        parts["distill"] = recipe.distill_weight * distillation_loss(view_emb, batch.view_emb)
+    return parts
+
+
+# ---- training ------------------------------------------------------------------------------
+
+
+def train_proposer(recipe: Recipe, flock: Flock, folder: Path, device: torch.device) -> ViLD:
+    """Teach backbone and proposal network where base animals are; names are not asked for."""
+    seed_all(recipe.seed)
+    model = ViLD(ViLDConfig(separate_heads=False)).to(device).to(memory_format=torch.channels_last)
+    batches = Batches(flock, members("base"), recipe, device=device)
+
+    def loss_of(step: int) -> Tensor:
+        batch = batches(step)
+        with mixed_precision(device):
+            maps, size = model.maps(batch.pixels)
+            return model.propose(maps, size, batch.boxes)[2]
+
+    schedule = Schedule(steps=recipe.proposer_steps, lr=recipe.lr, warmup=100)
+    settings = {
+        k: getattr(recipe, k) for k in ("seed", "pictures", "batch", "proposer_steps", "lr")
+    }
+    fit(model.train(), loss_of, schedule, Run(folder, settings))
+    return model.eval()
+
+
+@torch.inference_mode()
+def proposals_of(model: ViLD, flock: Flock, count: int) -> list[Tensor]:
+    """The best `count` boxes of every picture that do not overlap much, (R, 4) px each."""
+    from torchvision.ops import nms
+
+    boxes: list[Tensor] = []
+    device = model.background_emb.device
+    for begin in range(0, len(flock), 50):
+        images = torch.from_numpy(flock.images[begin : begin + 50]).to(device)
+        with mixed_precision(device):
+            maps, size = model.maps(images.permute(0, 3, 1, 2).float() / 255)
+            found, objectness, _ = model.propose(maps, size)
+        for mine, score in zip(found, objectness, strict=True):
+            kept = nms(mine, score, 0.5)[:count]
+            boxes.append(mine[kept].round().cpu().clone())
+    return boxes
+
+
+def teacher_views(recipe: Recipe, flock: Flock, work: Path, *, teacher: Encoder,
+                  device: torch.device) -> Views:  # fmt: skip
+    """Proposals of the training pictures and what the teacher sees in them, computed once."""
+    proposer = train_proposer(recipe, flock, work / "proposer", device)
+    path = work / f"boxes-{sha256(work / 'proposer' / 'state.pt')[:16]}-{recipe.views}.npz"
+    if not path.exists():
+        boxes = proposals_of(proposer, flock, recipe.views)
+        with atomic_write(path) as file:
+            np.savez(file, boxes=torch.cat(boxes).numpy(), counts=[len(b) for b in boxes])
+    with np.load(path) as file:
+        boxes = list(torch.from_numpy(file["boxes"]).split(file["counts"].tolist()))
+    return load_views(work.parent / "views", flock, boxes, teacher)
+
+
+def train(
+    recipe: Recipe, flock: Flock, work: Path, *, teacher: Encoder, device: torch.device
+) -> ViLD:
+    """One variant, from the proposer on; everything below `work` is resumed."""
+    views = teacher_views(recipe, flock, work, teacher=teacher, device=device)
+    proposer = torch.load(work / "proposer" / "state.pt", weights_only=True)["model"]
+    seed_all(recipe.seed)
+    config = ViLDConfig(embed_dim=teacher.dim, separate_heads=recipe.variant == "ensemble")
+    model = ViLD(config)
+    started = {k: v for k, v in proposer.items() if k.startswith(("backbone.", "rpn."))}
+    model.load_state_dict(started, strict=False)
+    model = model.to(device).to(memory_format=torch.channels_last).train()
+    known = members("base", "novel") if recipe.variant == "supervised" else members("base")
+    text_emb = build_classifier(teacher, phrases(), templates("pasture", "en")).to(device)
+    batches = Batches(flock, known, recipe, views=views, device=device)
+    latest: dict[str, Tensor] = {}
+
+    def loss_of(step: int) -> Tensor:
+        with mixed_precision(device):
+            latest.update(losses(model, batches(step), text_emb, known.to(device), recipe))
+        return torch.stack(list(latest.values())).sum()
+
+    schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=100)
+    run = Run(work / _name(recipe), {**asdict(recipe), "teacher": teacher.fingerprint})
+    fit(model, loss_of, schedule, run, after_step=_reporting(latest), save_every=200)
+    return model.eval()
+
+
+def _reporting(latest: dict[str, Tensor]) -> Callable[[int], dict]:
+    def after_step(step: int) -> dict:
+        if (step + 1) % 100:
+            return {}
+        return {name: round(float(loss.detach()), 4) for name, loss in latest.items()}
+
+    return after_step
+
+
+def _target(recipe: Recipe, work: Path) -> Path:
+    """Where a variant belongs: one of them is shipped, and the others stay beside their log."""
+    if (recipe.variant, recipe.novel, recipe.seed) == ("ensemble", "zero", 0):
+        return checkpoint_dir("vild")
+    return work / _name(recipe) / "checkpoint"
+
+
+def _name(recipe: Recipe) -> str:
+    return recipe.variant + ("-masked" if recipe.novel == "masked" else "")
+
+
+# ---- command line --------------------------------------------------------------------------
+
+_LICENCE = "Apache-2.0; trained on generated pictures and captions only"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m cliplab train vild`."""
+    parser.add_argument("--variant", choices=VARIANTS, default=Recipe.variant,
+                        help="what the names are learned from; ensemble is shipped")  # fmt: skip
+    parser.add_argument("--novel", choices=NOVEL, default=Recipe.novel,
+                        help="logits of novel classes in training")  # fmt: skip
+    parser.add_argument("--teacher", default="pasture", help="any encoder; see load_encoder")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the variant")
+    parser.add_argument("--proposer-steps", type=int, default=Recipe.proposer_steps,
+                        help="of the proposer")  # fmt: skip
+    parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct herds")
+    parser.add_argument("--test-pictures", type=int, default=600, help="herds of the model card")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    parser.add_argument("--work", type=Path, default=Path("runs/train/vild"),
+                        help="pictures, the teacher's views, logs and states")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=None,
+                        help="where weights and card go (default: data/checkpoints/vild for the "
+                             "ensemble of seed 0, else beside the log)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train a variant, write weights and card; the card's numbers are of the written file."""
+    from cliplab.encoders import load_encoder
+    from cliplab.models.vild import load_vild
+    from cliplab.recipes.vild_exam import examine
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recipe = replace(Recipe(), seed=args.seed, variant=args.variant, novel=args.novel,
+                     steps=args.steps, proposer_steps=args.proposer_steps,
+                     pictures=args.pictures)  # fmt: skip
+    device, teacher = pick_device(args.device), load_encoder(args.teacher)
+    flock = load_flock(args.work / "herds", recipe.pictures)
+    work = args.work / f"seed{recipe.seed}"
+    model = train(recipe, flock, work, teacher=teacher, device=device)
+    target = args.out or _target(recipe, work)
+    save_vild(model, target / "model.safetensors")
+    metrics = examine(load_vild(target / "model.safetensors"), teacher, recipe.variant,
+                      count=args.test_pictures)  # fmt: skip
+    write_model_card(target, **card(recipe, args.teacher, teacher, metrics))
+    return 0
+
+
+def card(recipe: Recipe, spec: str, teacher: Encoder, metrics: dict) -> dict:
+    """Model card: what it is, how it was made, and what it can and cannot do."""
+    options = {"--variant": recipe.variant, "--novel": recipe.novel, "--teacher": spec,
+               "--seed": recipe.seed, "--steps": recipe.steps,
+               "--proposer-steps": recipe.proposer_steps,
+               "--pictures": recipe.pictures}  # fmt: skip
+    return {
+        "name": f"vild-{_name(recipe)}",
+        "format": "safetensors, configuration in the header",
+        "licence": _LICENCE,
+        "command": "python -m cliplab train vild "
+        + " ".join(f"{name} {value}" for name, value in options.items()),
+        "recipe": asdict(recipe),
+        "teacher": {"name": teacher.name, "fingerprint": teacher.fingerprint},
+        "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
+        "metrics": metrics,
+    }
+
+
+def main() -> int:
+    """For `python -m cliplab.recipes.vild`, without the front door."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""What the ViLDs of the pasture learn from: herds, boxes for some kinds, the teacher's view of all.
+
+A category is a species and a posture. Of the 20, two never occur in training pictures, because no
+CLIP of the pasture may see them either (`HELD_OUT_PAIRS`): here they are UNSEEN, by the detector
+and by its teacher. NOVEL are six that the teacher knows well, since it read captions of them, and
+that are in the detector's training pictures too, but without a box or a label. BASE is the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from cliplab.detection import SCALES, embed_boxes
+from cliplab.pasture import (
+    HELD_OUT_PAIRS,
+    POSTURES,
+    SEEN_COMBOS,
+    SPECIES,
+    Combo,
+    class_phrase,
+    draw,
+    herd,
+    labels,
+)
+from cliplab.runtime import atomic_write
+from cliplab.two_towers import Encoder
+
+log = logging.getLogger(__name__)
+
+HEIGHT = 128  # pixels of a training picture; 171 wide
+LEAST_VISIBLE = 0.3  # share of an animal that must show for its box to count
+_CHUNK = 500  # pictures per file
+
+CATEGORIES = tuple((species, posture) for species in SPECIES for posture in POSTURES)
+
+# Every species and every posture has at least one novel category and at least two base ones (goats
+# and cows three), so what is new is always the pair: nothing is novel merely because nobody ever
+# drew a box around such a body. Chosen before any detector was trained, and not by its results.
+NOVEL = (
+    ("sheep", "drinking"),
+    ("goat", "lying"),
+    ("cow", "standing"),
+    ("dog", "eating"),
+    ("dog", "lying"),
+    ("horse", "drinking"),
+)
+UNSEEN = HELD_OUT_PAIRS
+BASE = tuple(c for c in CATEGORIES if c not in NOVEL and c not in UNSEEN)
+GROUPS = {
+    name: tuple(CATEGORIES.index(c) for c in members)
+    for name, members in (("base", BASE), ("novel", NOVEL), ("unseen", UNSEEN))
+}
+
+
+def phrases(language: str = "en") -> list[str]:
+    """The 20 categories in words, such as "standing sheep"."""
+    return [class_phrase(species=s, posture=p, language=language) for s, p in CATEGORIES]
+
+
+def members(*groups: str) -> Tensor:
+    """(20,) bool: categories of these groups."""
+    flags = torch.zeros(len(CATEGORIES), dtype=torch.bool)
+    for group in groups:
+        flags[list(GROUPS[group])] = True
+    return flags
+
+
+# ---- herds ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Flock:
+    """Herds in memory: N pictures of one size and the boxes of all their animals."""
+
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+    boxes: list[Tensor]  # N of (A, 4) px, float32
+    labels: list[Tensor]  # N of (A,) long, into CATEGORIES
+    visible: list[Tensor]  # N of (A,) 0 to 1, share of the animal that shows
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pil(self, begin: int = 0, end: int | None = None) -> list[Image.Image]:
+        """Pictures begin to end as PIL images."""
+        return [Image.fromarray(image) for image in self.images[begin:end]]
+
+    def labelled(self, i: int, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (A, 4) and labels (A,) of picture i that an annotator of `known` (20,) draws."""
+        keep = known[self.labels[i]] & (self.visible[i] >= LEAST_VISIBLE)
+        return self.boxes[i][keep], self.labels[i][keep]
+
+
+def draw_flock(
+    split: str, count: int, *, start: int = 0, combos: Sequence[Combo] = SEEN_COMBOS
+) -> Flock:
+    """Draw `count` herds from consecutive seeds of a split."""
+    images, boxes, classes, visible = [], [], [], []
+    for seed in range(start, start + count):
+        scene = herd(seed, split=split, combos=combos)
+        found = labels(scene, HEIGHT)
+        images.append(np.asarray(draw(scene, HEIGHT, supersample=2)))
+        boxes.append(torch.from_numpy(found.boxes_xyxy).float())
+        kinds = [CATEGORIES.index((a.species, a.posture)) for a in scene.animals]
+        classes.append(torch.tensor(kinds))
+        visible.append(torch.from_numpy(found.visible).float())
+    return Flock(np.stack(images), boxes, classes, visible)
+
+
+def load_flock(folder: Path, count: int) -> Flock:
+    """The first `count` herds of the training split, drawing those not in `folder` yet."""
+    parts = [_chunk(folder, start, min(_CHUNK, count - start)) for start in range(0, count, _CHUNK)]
+    images = np.concatenate([p.images for p in parts])
+    lists = ([x for p in parts for x in getattr(p, n)] for n in ("boxes", "labels", "visible"))
+    return Flock(images, *lists)
+
+
+def _chunk(folder: Path, start: int, count: int) -> Flock:
+    path = folder / f"herds-{HEIGHT}-{start:08d}-{count}.npz"
+    if not path.exists():
+        log.info("drawing herds %d to %d into %s", start, start + count, folder)
+        flock = draw_flock("train", count, start=start)
+        counts = [len(b) for b in flock.boxes]
+        boxes, kinds, visible = (
+            torch.cat(part).numpy() for part in (flock.boxes, flock.labels, flock.visible)
+        )
+        with atomic_write(path) as file:
+            np.savez(file, images=flock.images, counts=counts, boxes=boxes, labels=kinds,
+                     visible=visible)  # fmt: skip
+    with np.load(path) as file:
+        counts = file["counts"].tolist()
+        lists = [
+            list(torch.from_numpy(file[n]).split(counts)) for n in ("boxes", "labels", "visible")
+        ]
+        return Flock(file["images"], *lists)
+
+
+# ---- the teacher's view --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the teacher sees in proposals of each picture; no label is read for it."""
+
+    boxes: list[Tensor]  # N of (R, 4) px
+    emb: list[Tensor]  # N of (R, D) unit rows
+
+
+def load_views(folder: Path, flock: Flock, boxes: list[Tensor], teacher: Encoder) -> Views:
+    """Embed the crops of all boxes, once: files are named by everything that they depend on.
+
+    Args:
+        folder: of the files; those of another teacher, other pictures or other boxes are not read.
+        flock: N pictures.
+        boxes: N tensors (R, 4) px.
+        teacher: any encoder.
+    """
+    from tqdm import tqdm
+
+    emb: list[Tensor] = []
+    for begin in tqdm(range(0, len(flock), _CHUNK), desc="teacher", unit="chunk"):
+        part = boxes[begin : begin + _CHUNK]
+        emb += _embedded(folder, flock.pil(begin, begin + _CHUNK), part, teacher)
+    return Views(boxes, emb)
+
+
+def _embedded(
+    folder: Path, images: list[Image.Image], boxes: list[Tensor], teacher: Encoder
+) -> list[Tensor]:
+    path = folder / f"{_content_hash(images, boxes, teacher)}.npy"
+    if path.exists():
+        emb = torch.from_numpy(np.load(path)).float()
+    else:
+        emb = embed_boxes(teacher, images, boxes)
+        with atomic_write(path) as file:
+            np.save(file, emb.half().numpy())
+    return list(emb.split([len(b) for b in boxes]))
+
+
+def _content_hash(images: list[Image.Image], boxes: list[Tensor], teacher: Encoder) -> str:
+    """Of pictures, boxes, scales and the teacher's weights."""
+    digest = hashlib.sha256(f"{teacher.fingerprint} {SCALES}".encode())
+    for image, box in zip(images, boxes, strict=True):
+        digest.update(image.tobytes())
+        digest.update(box.numpy().tobytes())
+    return digest.hexdigest()[:24]
