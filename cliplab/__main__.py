@@ -19,6 +19,7 @@ COMMANDS = {
     "run": Command("cliplab.reports.run_command", "execute notebooks and leave a report"),
     "report": Command("cliplab.reports.report_command", "make a report again, or compare two runs"),
     "classify": Command("cliplab.classify", "sort a folder of images by labels of yours"),
+    "evaluate": Command("cliplab.evaluate.command", "zero-shot ImageNet, as the papers do it"),
     "train": Command("cliplab.train", "train a shipped checkpoint again"),
     "bench": Command("cliplab.bench", "run the benchmarks"),
     "doctor": Command("cliplab.checks", "check this installation, and say what to mend"),

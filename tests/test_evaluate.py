@@ -1,0 +1,678 @@
+"""`python -m cliplab evaluate imagenet` on a miniature of ImageNet, and every way to go wrong."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from tiny_checkpoints import RESNET, make_modelscope, make_openai, noise_images
+
+from cliplab.__main__ import main
+from cliplab.encoders import load_encoder
+from cliplab.evaluate import chunks as chunks_module
+from cliplab.evaluate import classifier as classifier_module
+from cliplab.evaluate.chunks import RunFolder, measure, parse_shard, ranks
+from cliplab.evaluate.classifier import classifier_of
+from cliplab.evaluate.dataset import ValidationSet, read_validation
+from cliplab.evaluate.labels import flat_labels
+from cliplab.evaluate.prompts import Prompts, read_prompts, synsets
+from cliplab.evaluate.protocol import compute, default_folder, make_plan
+from cliplab.evaluate.result import as_text, summarise
+from cliplab.two_towers import TwoTowers
+
+pytest.importorskip("open_clip")
+
+CLASSES = (0, 1, 6, 134, 207, 281, 517, 836, 837, 948, 998, 999)  # 836 and 837: "sunglasses"
+PER_CLASS = {0: 3, 6: 4, 134: 2, 281: 5, 837: 3, 999: 4}  # pictures of six of them
+TIMES = ("seconds", "images_per_second")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_openai(tmp_path_factory.mktemp("openai"), RESNET)
+
+
+@pytest.fixture(scope="module")
+def encoder(weights: Path) -> TwoTowers:
+    return load_encoder(f"openai:{weights}", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def all_prompts() -> Prompts:
+    return read_prompts("openai80")
+
+
+@pytest.fixture(scope="module")
+def prompts(all_prompts: Prompts) -> Prompts:
+    """Twelve classes, four templates: 80 of all thousand take half a minute on a tiny tower."""
+    few = all_prompts.subset(CLASSES)
+    return replace(few, templates=few.templates[:4])
+
+
+@pytest.fixture(autouse=True)
+def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """21 pictures of six classes in ImageNet's own layout."""
+    root = tmp_path_factory.mktemp("imagenet")
+    images = iter(noise_images(sum(PER_CLASS.values())))
+    for index, count in PER_CLASS.items():
+        folder = root / "val" / synsets()[index]
+        folder.mkdir(parents=True)
+        for i in range(count):
+            name = f"ILSVRC2012_val_{index:05d}{i:03d}.JPEG"
+            next(images).save(folder / name, quality=90)
+    return root
+
+
+@pytest.fixture
+def pictures(imagenet: Path, prompts: Prompts) -> ValidationSet:
+    return read_validation(imagenet, prompts.wnids)
+
+
+# ---- against the official notebook -----------------------------------------------------------
+
+
+def notebook_by_hand(
+    weights: Path, prompts: Prompts, pictures: ValidationSet
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """OpenAI's Prompt_Engineering_for_ImageNet, with `clip` alone -> classifier, logits."""
+    clip = pytest.importorskip("clip")
+    from PIL import Image
+
+    model, preprocess = clip.load(str(weights), device="cpu")
+    columns, rows = [], []
+    with torch.no_grad():
+        for name in prompts.class_names:
+            texts = [template.format(name) for template in prompts.templates]
+            each = model.encode_text(clip.tokenize(texts))
+            each = each / each.norm(dim=-1, keepdim=True)
+            mean = each.mean(dim=0)
+            columns.append(mean / mean.norm())
+        for i in range(len(pictures)):
+            features = model.encode_image(preprocess(Image.open(pictures.path(i)))[None])
+            rows.append(features[0] / features[0].norm())
+    classifier = torch.stack(columns, dim=1)  # (D, K), as there
+    return classifier, 100.0 * torch.stack(rows) @ classifier
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
+def test_equals_the_official_notebook_done_by_hand(
+    weights: Path, encoder: TwoTowers, all_prompts: Prompts, pictures: ValidationSet
+) -> None:
+    prompts = all_prompts.subset(CLASSES)
+    assert len(prompts.templates) == 80
+    expected, logits = notebook_by_hand(weights, prompts, pictures)
+    mine = classifier_of(encoder, prompts)
+    torch.testing.assert_close(mine.T, expected, atol=1e-5, rtol=0)
+    found = measure(encoder, pictures, range(len(pictures)), mine)
+    # OpenAI's names hold "sunglasses" twice; which of two equal logits comes first is rounding
+    # there and the order of the classes here, so compare among classes that differ.
+    once = [k for k in range(len(prompts)) if CLASSES[k] != 837]
+    best = logits[:, once].argsort(dim=1, descending=True)[:, :4].tolist()
+    taken = [[k for k in top if CLASSES[k] != 837][:4] for top in found["top"]]
+    assert taken == [[once[k] for k in row] for row in best]
+    target = torch.tensor(pictures.labels)
+    distinct = target != CLASSES.index(837)
+    top5 = (logits.topk(5, dim=1).indices == target[:, None]).any(dim=1)
+    rank = torch.tensor(found["rank"])
+    assert torch.equal((rank < 1)[distinct], (logits.argmax(dim=1) == target)[distinct])
+    assert torch.equal((rank < 5)[distinct], top5[distinct])
+    assert len(set(taken[0] + taken[1] + taken[2])) > 3  # the tiny tower tells pictures apart
+
+
+def test_words_are_those_of_the_installed_open_clip(all_prompts: Prompts) -> None:
+    from open_clip import zero_shot_metadata as theirs
+
+    assert len(all_prompts) == 1000
+    assert all_prompts.class_names == tuple(theirs.IMAGENET_CLASSNAMES)
+    told = [template("crane bird") for template in theirs.OPENAI_IMAGENET_TEMPLATES]
+    assert all_prompts.of_class(134) == told
+    assert len(told) == 80
+    seven = read_prompts("simple")
+    assert seven.name == "openai7"
+    assert seven.of_class(0)[0] == "itap of a tench."
+    assert len(seven.templates) == 7
+    assert read_prompts("one").of_class(0) == ["a photo of a tench."]
+    assert read_prompts("bare").of_class(0) == ["tench"]
+    assert all_prompts.same_names["sunglasses"] == [836, 837]
+
+
+def test_ids_and_names_count_the_classes_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_clip import zero_shot_metadata as theirs
+
+    assert synsets()[281] == "n02123045"  # tabby, in WordNet
+    monkeypatch.setattr(theirs, "IMAGENET_CLASSNAMES", tuple(reversed(theirs.IMAGENET_CLASSNAMES)))
+    with pytest.raises(ValueError, match=r"class n01440764 is 'toilet paper'; expected 'tench'"):
+        read_prompts("one")
+
+
+def test_ranks_break_ties_by_the_order_of_the_classes() -> None:
+    logits = torch.tensor([[1.0, 3.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0], [9.0, 1.0, 2.0, 3.0]])
+    assert ranks(logits, torch.tensor([2, 3, 1])).tolist() == [1, 3, 3]
+    assert ranks(logits, torch.tensor([1, 0, 0])).tolist() == [0, 0, 0]
+
+
+# ---- the classifier is expensive -----------------------------------------------------------
+
+
+def test_classifier_is_kept_and_taken_up_where_it_stopped(
+    encoder: TwoTowers, prompts: Prompts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier_module, "BLOCK", 5)
+    whole = classifier_of(encoder, prompts)
+    calls: list[int] = []
+    encode = encoder.encode_text
+
+    def counted(texts: list[str], **options: Any) -> torch.Tensor:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(len(texts))
+        return encode(texts, **options)
+
+    monkeypatch.setattr(encoder, "encode_text", counted)
+    places = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(KeyboardInterrupt):
+        classifier_of(encoder, prompts, places)
+    calls.clear()
+    assert torch.equal(classifier_of(encoder, prompts, places), whole)
+    assert calls == [2 * 4]  # of 5 + 5 + 2 classes the last two
+    calls.clear()
+    assert torch.equal(classifier_of(encoder, prompts, places[1:]), whole)
+    assert calls == []
+    for file in tmp_path.glob("[ab]/*"):
+        file.write_bytes(b"damaged")
+    calls[:] = [0] * 3  # not to be interrupted
+    assert torch.equal(classifier_of(encoder, prompts, places), whole)
+    other = replace(prompts, templates=("a drawing of {}.",))
+    assert not torch.allclose(classifier_of(encoder, other, places), whole)
+
+
+# ---- chunks, shards and continuations ----------------------------------------------------------
+
+
+def evaluate(
+    path: Path,
+    encoder: TwoTowers,
+    prompts: Prompts,
+    pictures: ValidationSet,
+    shards: tuple[str, ...] = ("1/1",),
+) -> RunFolder:
+    folder = RunFolder.start(path, make_plan(encoder, prompts, pictures, chunk=4))
+    for shard in shards:
+        compute(folder, encoder, prompts, pictures, shard=parse_shard(shard), batch_size=3)
+    return folder
+
+
+def without_times(report: dict) -> dict:
+    return {key: value for key, value in report.items() if key not in TIMES}
+
+
+def test_shards_together_equal_one_run(
+    encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet, tmp_path: Path
+) -> None:
+    whole = evaluate(tmp_path / "one", encoder, prompts, pictures)
+    assert len(whole) == 6
+    parts = evaluate(tmp_path / "three", encoder, prompts, pictures, ("3/3", "1/3"))
+    assert parts.missing() == [1, 4]
+    with pytest.raises(ValueError, match=r"2 of 6 chunks are missing \(1, 4\); run the shards"):
+        summarise(parts)
+    evaluate(tmp_path / "three", encoder, prompts, pictures, ("2/3",))
+    assert without_times(summarise(parts)) == without_times(summarise(whole))
+    for chunk in range(6):
+        columns = [json.loads(f.chunk_path(chunk).read_text("utf-8")) for f in (whole, parts)]
+        assert without_times(columns[0]) == without_times(columns[1])
+
+
+def test_the_report_adds_up(
+    encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet, tmp_path: Path
+) -> None:
+    report = summarise(evaluate(tmp_path / "run", encoder, prompts, pictures))
+    classifier = classifier_of(encoder, prompts)
+    from cliplab.metrics import expected_calibration_error
+    from cliplab.photos import open_image
+
+    images = [open_image(pictures.path(i)) for i in range(len(pictures))]
+    logits = encoder.logit_scale * encoder.encode_image(images) @ classifier.T
+    right = (ranks(logits, torch.tensor(pictures.labels)) < 1).tolist()
+    assert report["images"] == 21
+    assert report["top1"]["n"] == 21
+    assert report["top1"]["value"] == pytest.approx(sum(right) / 21, abs=1e-4)
+    assert 0 < report["top1"]["value"] < report["top5"]["value"]
+    assert report["top1"]["low"] < report["top1"]["value"] < report["top1"]["high"]
+    shares = logits.softmax(dim=1)
+    hit = torch.tensor(right)
+    # the label that makes argmax of the probabilities right exactly where the rank says so
+    labels = torch.where(hit, shares.argmax(1), (shares.argmax(1) + 1) % len(prompts))
+    expected = expected_calibration_error(shares, labels)
+    assert report["calibration_error"] == pytest.approx(expected, abs=1e-4)
+    assert {row["name"]: row["n"] for row in report["per_class"]} == {
+        "tench": 3, "stingray": 4, "crane bird": 2, "tabby cat": 5, "sunglasses": 3,
+        "toilet paper": 4,
+    }  # fmt: skip
+    for row in report["per_class"]:
+        mine = [r for r, k in zip(right, pictures.labels, strict=True)
+                if prompts.wnids[k] == row["wnid"]]  # fmt: skip
+        assert row["top1"] == sum(mine)
+        assert (row["taken_for"] is None) == all(mine)
+    recalls = [row["top1"] / row["n"] for row in report["per_class"]]
+    assert report["mean_class_recall"] == pytest.approx(sum(recalls) / 6, abs=1e-4)
+    assert any("12 classes only" in note for note in report["partial"])
+    assert any("'sunglasses' is the name of several" in note for note in report["notes"])
+    shown = as_text(report)
+    assert f"top-1    {report['top1']['value']:.2%}" in shown
+    assert "not the whole set" in shown
+
+
+def test_a_killed_run_goes_on(
+    encoder: TwoTowers,
+    prompts: Prompts,
+    pictures: ValidationSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judge, judged = chunks_module.measure, []
+
+    def dying(encoder: Any, pictures: Any, which: range, *rest: Any, **options: Any) -> dict:
+        if len(judged) == 2:
+            raise KeyboardInterrupt
+        judged.append(which.start)
+        return judge(encoder, pictures, which, *rest, **options)
+
+    monkeypatch.setattr("cliplab.evaluate.protocol.measure", dying)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path / "run", encoder, prompts, pictures)
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.missing() == [2, 3, 4, 5]
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    judged[:] = [-1] * 3  # not to be killed again
+    evaluate(tmp_path / "run", encoder, prompts, pictures)
+    assert judged[3:] == [8, 12, 16, 20]
+    monkeypatch.undo()
+    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "cache"))
+    again = summarise(evaluate(tmp_path / "other", encoder, prompts, pictures))
+    assert without_times(summarise(folder)) == without_times(again)
+
+
+def test_another_evaluation_in_the_same_folder_is_refused(
+    weights: Path, encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet, tmp_path: Path
+) -> None:
+    evaluate(tmp_path / "run", encoder, prompts, pictures, ("1/2",))
+    fewer = replace(prompts, name="one", templates=("a photo of a {}.",))
+    with pytest.raises(
+        ValueError, match=r"holds another evaluation .*templates: openai80 there, one"
+    ):
+        evaluate(tmp_path / "run", encoder, fewer, pictures)
+    other = load_encoder(f"openai:{make_openai(tmp_path / 'w', RESNET, seed=1)}", device="cpu")
+    with pytest.raises(ValueError, match=r"another evaluation \(encoder: \w+\.\.\. there"):
+        evaluate(tmp_path / "run", other, prompts, pictures)
+    with pytest.raises(ValueError, match=r"pictures: .*choose another --out"):
+        evaluate(tmp_path / "run", encoder, prompts, pictures.spread(9))
+
+
+def test_chunks_that_do_not_belong_are_refused(
+    encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet, tmp_path: Path
+) -> None:
+    folder = evaluate(tmp_path / "run", encoder, prompts, pictures)
+    path = folder.chunk_path(3)
+    columns = json.loads(path.read_text("utf-8"))
+    for damage in ({**columns, "run": {}}, {**columns, "rank": [0]}, "half"):
+        path.write_text(json.dumps(damage)[: 5 if damage == "half" else None], encoding="utf-8")
+        with pytest.raises(
+            ValueError, match=r"00003-of-00006.json: not .*; delete it and run again"
+        ):
+            summarise(folder)
+
+
+@pytest.mark.parametrize("text", ["0/8", "9/8", "8", "a/b", "1/0", "-1/3"])
+def test_impossible_shards_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--shard: got"):
+        parse_shard(text)
+
+
+# ---- pictures that cannot be read ----------------------------------------------------------------
+
+
+def test_unreadable_pictures_count_as_wrong_and_are_listed(
+    encoder: TwoTowers, prompts: Prompts, imagenet: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(imagenet, copy)
+    sound = read_validation(copy, prompts.wnids)
+    before = summarise(evaluate(tmp_path / "before", encoder, prompts, sound))
+    hits = [r for chunk in RunFolder.open(tmp_path / "before").read() for r in chunk["rank"]]
+    spoilt = [hits.index(0), 20]  # one that was right, and the last
+    for i in spoilt:
+        sound.path(i).write_bytes(b"no picture")
+    pictures = read_validation(copy, prompts.wnids)
+    after = summarise(evaluate(tmp_path / "after", encoder, prompts, pictures))
+    lost = sum(hits[i] == 0 for i in spoilt)
+    assert after["top1"]["n"] == 21
+    right = round(21 * before["top1"]["value"]) - lost
+    assert after["top1"]["value"] == pytest.approx(right / 21, abs=1e-4)
+    assert list(after["unreadable"]) == [pictures.files[i] for i in spoilt]
+    assert all("not an image" in reason for reason in after["unreadable"].values())
+    assert after["readable"]["top1"]["n"] == 19
+    assert after["readable"]["top1"]["value"] == pytest.approx(right / 19, abs=1e-4)
+    assert "unreadable: 2, counted as wrong" in as_text(after)
+
+
+def test_nothing_readable_is_still_a_report(
+    encoder: TwoTowers, prompts: Prompts, tmp_path: Path
+) -> None:
+    folder = tmp_path / "val" / "n01440764"
+    folder.mkdir(parents=True)
+    for i in range(5):
+        (folder / f"{i}.JPEG").write_bytes(b"no picture")
+    pictures = read_validation(tmp_path, prompts.wnids)
+    report = summarise(evaluate(tmp_path / "run", encoder, prompts, pictures))
+    assert report["top1"]["value"] == 0
+    assert report["calibration_error"] is None
+    assert len(report["unreadable"]) == 5
+    assert "unknown" in as_text(report)
+
+
+# ---- layouts -------------------------------------------------------------------------------------
+
+
+def test_wnid_folders_give_the_index(imagenet: Path, all_prompts: Prompts) -> None:
+    for root in (imagenet, imagenet / "val"):
+        found = read_validation(root, all_prompts.wnids)
+        assert sorted(set(found.labels)) == sorted(PER_CLASS)
+        assert [found.labels.count(k) for k in PER_CLASS] == list(PER_CLASS.values())
+        assert found.files[0] == "n01440764/ILSVRC2012_val_00000000.JPEG"
+        assert list(found.files) == sorted(found.files)
+        assert "pictures of 6 classes only, judged among all 1,000" in found.notes[0]
+    assert read_validation(imagenet, all_prompts.wnids).digest == found.digest
+
+
+def test_a_limit_is_spread_over_the_classes(imagenet: Path, all_prompts: Prompts) -> None:
+    found = read_validation(imagenet, all_prompts.wnids)
+    some = found.spread(12)
+    assert len(some) == 12
+    assert [some.labels.count(k) for k in PER_CLASS] == [2] * 6
+    assert "--limit: 12 of 21 images, evenly spread" in some.notes
+    assert found.spread(None) == found.spread(21) == found
+    with pytest.raises(ValueError, match="--limit: got 0"):
+        found.spread(0)
+
+
+def test_index_folders_are_numbers_not_texts(tmp_path: Path) -> None:
+    for name in ("0", "2", "10", "999"):
+        (tmp_path / name).mkdir()
+        noise_images(1)[0].save(tmp_path / name / "a.jpeg")
+    assert read_validation(tmp_path, synsets()).labels == (0, 2, 10, 999)
+
+
+@pytest.fixture
+def flat(imagenet: Path, tmp_path: Path) -> Iterator[Path]:
+    """Three files of classes 281, 0 and 999 without folders, numbered 1 to 3."""
+    root = tmp_path / "flat" / "val"
+    root.mkdir(parents=True)
+    for i, image in enumerate(noise_images(3), start=1):
+        image.save(root / f"ILSVRC2012_val_{i:08d}.JPEG")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "LOC_val_solution.csv",
+            "ImageId,PredictionString\n"
+            "ILSVRC2012_val_00000003,n15075141 85 1 499 272 n01440764 1 2 3 4\n"
+            "ILSVRC2012_val_00000001,n02123045 85 1 499 272 \n"
+            "ILSVRC2012_val_00000002,n01440764 85 1 499 272 \n",
+        ),
+        (
+            "val.txt",
+            "ILSVRC2012_val_00000002.JPEG 0\nILSVRC2012_val_00000001.JPEG 281\n"
+            "ILSVRC2012_val_00000003.JPEG 999\n",
+        ),
+        (
+            "imagenet_2012_validation_synset_labels.txt",
+            "n02123045\nn01440764\nn15075141\nn01440764",
+        ),
+    ],
+)
+@pytest.mark.parametrize("given", [True, False])
+def test_lists_of_labels_of_a_flat_folder(flat: Path, name: str, text: str, given: bool) -> None:
+    path = flat.parents[1] / "elsewhere.txt" if given else flat.parent / name
+    path.write_text(text, encoding="utf-8")
+    listed = path if given else None
+    found = read_validation(flat.parent, synsets(), label_list=listed)
+    assert found.labels == (0, 281, 999)
+    assert [Path(file).stem[-1] for file in found.files] == ["2", "1", "3"]
+
+
+def test_the_devkit_counts_from_one_in_its_own_order(flat: Path) -> None:
+    import numpy as np
+    from scipy.io import savemat
+
+    wnids = synsets()
+    shuffled = [wnids[(7 * i + 3) % 1000] for i in range(1000)]  # 7 and 1000 have no common divisor
+    kind = [("ILSVRC2012_ID", "i4"), ("WNID", "O"), ("num_children", "i4")]
+    rows = [(i + 1, wnid, 0) for i, wnid in enumerate(shuffled)] + [(1001, "n00000001", 3)]
+    data = flat.parent / "ILSVRC2012_devkit_t12" / "data"
+    data.mkdir(parents=True)
+    savemat(data / "meta.mat", {"synsets": np.array(rows, dtype=kind)})
+    truth = [shuffled.index(wnids[k]) + 1 for k in (281, 0, 999)]
+    lines = "\n".join(map(str, truth))
+    (data / "ILSVRC2012_validation_ground_truth.txt").write_text(lines, encoding="utf-8")
+    found = read_validation(flat.parent, wnids)
+    assert found.labels == (0, 281, 999)
+    (data / "meta.mat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"meta.mat: missing; the numbers"):
+        read_validation(flat.parent, wnids)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a.JPEG 0\n", "ILSVRC2012_val_00000001.JPEG: not in"),
+        ("n02123045\n", "ILSVRC2012_val_00000002.JPEG: not in"),
+        ("n1\nn2\nn3\n", "'n1' is no class; expected a WordNet id, or 0 to 999"),
+        ("1\n2\n1000\n", "'1000' is no class"),
+        ("", "expected lines of 'file class'"),
+        ("a 1\nb\n", "expected lines of 'file class'"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "val.txt"
+    path.write_text(text, encoding="utf-8")
+    names = [f"ILSVRC2012_val_{i:08d}.JPEG" for i in (1, 2, 3)]
+    with pytest.raises(ValueError, match=complaint):
+        flat_labels(path, names, synsets())
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> int:
+    return main(["evaluate", *map(str, arguments)])
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+def test_the_command_among_all_thousand_classes(
+    weights: Path, imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["imagenet", "--data", imagenet, "--encoder", f"openai:{weights}", "--device", "cpu"]
+    asked = [*base, "--templates", "one", "--chunk-size", 8]
+    assert run(*asked, "--json", "a.json") == 0
+    printed = capsys.readouterr().out
+    assert "imagenet val, zero-shot: 21 images, 1,000 classes" in printed
+    assert "prompts  one: 1 templates, open_clip_torch" in printed
+    assert "not the whole set: pictures of 6 classes only" in printed
+    assert "worst classes" in printed
+    report = json.loads(Path("a.json").read_text("utf-8"))
+    assert report["encoder"]["spec"] == f"openai:{weights}"
+    assert report["software"]["torch"] == torch.__version__
+    assert len(report["per_class"]) == 6
+    # the same command finds everything done; in shards elsewhere the result is the same
+    assert run(*asked, "--json", "b.json") == 0
+    assert json.loads(Path("b.json").read_text("utf-8")) == report
+    capsys.readouterr()
+    assert run(*asked, "--out", "shared", "--shard", "2/2") == 0
+    assert "2 of 3 chunks of the other shards are still missing" in capsys.readouterr().out
+    assert run("imagenet", "--merge", "--out", "shared") == 2
+    assert "2 of 3 chunks are missing (0, 2)" in said(capsys)
+    assert run(*asked, "--out", "shared", "--shard", "1/2", "--json", "c.json") == 0
+    assert run("imagenet", "--merge", "--out", "shared", "--json", "d.json") == 0
+    shared = json.loads(Path("d.json").read_text("utf-8"))
+    assert shared == json.loads(Path("c.json").read_text("utf-8"))
+    assert without_times(shared) == without_times(report)
+    capsys.readouterr()
+    assert run(*base, "--templates", "bare", "--out", "shared") == 2
+    assert "templates: one there, bare asked" in said(capsys)
+
+
+def test_chinese_words_from_a_package_that_is_there(
+    imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for cn_clip: the real one is no dependency (see the next test)."""
+    names = [f"类{i}" for i in range(1000)]
+    for index, name in {0: "丁鲷", 134: "鹤", 281: "虎斑猫", 517: "起重机"}.items():
+        names[index] = name
+    names[948], names[999], names[605] = "绿苹果", "卫生纸", "iPod"
+    words = ModuleType("cn_clip.eval.imagenet_zeroshot_templates")
+    words.imagenet_classnames = names  # type: ignore[attr-defined]
+    words.openai_imagenet_template = [  # type: ignore[attr-defined]
+        lambda c: f"{c}的照片。",
+        lambda c: f"许多{c}的照片。",
+    ]
+    for name in ("cn_clip", "cn_clip.eval"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, words.__name__, words)
+    monkeypatch.setattr("cliplab.evaluate.prompts._version", lambda name: f"{name} 1.6.0")
+    prompts = read_prompts("chinese")
+    assert prompts.of_class(0) == ["丁鲷的照片。", "许多丁鲷的照片。"]
+    assert prompts.class_names[605] == "ipod"  # as its own evaluation does
+    few = prompts.subset([0, 134, 281])
+    encoder = load_encoder(f"modelscope:{make_modelscope(tmp_path / 'zh', RESNET)}", device="cpu")
+    mine = classifier_of(encoder, few)
+    texts = [text for k in range(3) for text in few.of_class(k)]
+    expected = encoder.encode_text(texts).unflatten(0, (3, 2)).mean(dim=1)
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(mine, expected, atol=1e-6, rtol=0)
+    names[0] = "金鱼"
+    with pytest.raises(ValueError, match="class n01440764 is '金鱼'; expected '丁鲷'"):
+        read_prompts("chinese")
+
+
+def test_the_real_chinese_words_where_they_are_installed() -> None:
+    pytest.importorskip("cn_clip")
+    prompts = read_prompts("chinese")
+    assert len(prompts) == 1000
+    assert len(prompts.templates) == 80
+    assert prompts.of_class(207)[0] == "金毛猎犬的照片。"
+    assert prompts.same_names == {"太阳镜": [836, 837]}
+
+
+@pytest.mark.parametrize("package", ["cn_clip.eval.imagenet_zeroshot_templates", "timm"])
+def test_missing_packages_are_named_with_the_remedy(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if package == "timm":
+        monkeypatch.setattr("cliplab.evaluate.prompts.find_spec", lambda name: None)
+        with pytest.raises(ImportError, match='come with timm; pip install "timm'):
+            read_prompts("one")
+    else:
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(ImportError, match=r"come with cn_clip.*pip install --no-deps cn_clip"):
+            read_prompts("chinese")
+
+
+def test_wrong_calls_are_one_line(
+    weights: Path, imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = ("--encoder", f"openai:{weights}", "--device", "cpu")
+    Path("there.json").write_text("{}", encoding="utf-8")
+    Path("empty/val").mkdir(parents=True)
+    Path("other/val/n01440764").mkdir(parents=True)
+    Path("other/val/n99999999").mkdir(parents=True)
+    Path("nothing").mkdir()
+    Path("loose/val").mkdir(parents=True)
+    noise_images(1)[0].save("loose/val/a.JPEG")
+    data = ("--data", imagenet)
+    for arguments, answer in [
+        (["imagnet", *data, *encoder], "unknown benchmark 'imagnet'; did you mean 'imagenet'"),
+        (["imagenet", *encoder], "--data: missing"),
+        (["imagenet"], "--data and --encoder: missing"),
+        (["imagenet", "--merge"], "--merge: give the folder of the chunks with --out"),
+        (["imagenet", "--merge", "--out", "nothing"], "no run.json"),
+        (["imagenet", "--data", "nowhere", *encoder], "nowhere: no such folder"),
+        (["imagenet", "--data", "there.json", *encoder], "there.json: a file; expected the folder"),
+        (["imagenet", "--data", "nothing", *encoder], "no folder 'val' in it and no classes"),
+        (["imagenet", "--data", "empty", *encoder], "empty/val: no images of ImageNet"),
+        (["imagenet", "--data", "loose", *encoder], "1 images, but no class folders and no list"),
+        (["imagenet", "--data", "other", *encoder], "n99999999: 1 of 2 folders are no class"),
+        (["imagenet", *data, *encoder, "--split", "test"], "no folder 'test' in it"),
+        (["imagenet", *data, *encoder, "--templates", "openai8"], "did you mean 'openai80'"),
+        (["imagenet", *data, *encoder, "--shard", "3/2"], "--shard: got '3/2'"),
+        (["imagenet", *data, *encoder, "--limit", "0"], "--limit: got 0"),
+        (["imagenet", *data, *encoder, "--batch-size", "0"], "--batch-size: got 0"),
+        (["imagenet", *data, *encoder, "--chunk-size", "0"], "--chunk-size: got 0"),
+        (["imagenet", *data, *encoder, "--json", "there.json"], "there.json: exists already"),
+        (["imagenet", *data, *encoder, "--json", "nothing"], "nothing: a folder; expected"),
+        (["imagenet", *data, "--encoder", "opnai:x"], "unknown encoder 'opnai:x'"),
+    ]:
+        assert run(*arguments) == 2
+        assert answer in said(capsys)
+    assert not list(tmp_path.glob("runs"))
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    weights: Path,
+    imagenet: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cliplab.evaluate.protocol.compute", interrupt)
+    asked = ["imagenet", "--data", imagenet, "--encoder", f"openai:{weights}", "--out", "mine"]
+    assert run(*asked, "--device", "cpu", "--templates", "one") == 130
+    assert "finished chunks are in mine; the same command goes on" in capsys.readouterr().err
+
+
+def test_unread_prompts_are_told_on_stderr_and_do_not_stop_it(
+    imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_modelscope(tmp_path / "zh", RESNET)
+    asked = ["imagenet", "--data", imagenet, "--encoder", f"modelscope:{folder}"]
+    assert run(*asked, "--device", "cpu", "--templates", "bare", "--limit", 6) == 0
+    captured = capsys.readouterr()
+    assert "cannot read the prompt" in captured.err
+    assert "the prompts are 'en', the captions of the encoder were 'zh'" in captured.out
+
+
+def test_every_identity_has_a_folder_of_its_own(
+    encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet
+) -> None:
+    plans = [
+        make_plan(encoder, prompts, pictures),
+        make_plan(encoder, prompts, pictures, chunk=100),
+        make_plan(encoder, prompts, pictures.spread(5)),
+        make_plan(encoder, prompts.subset([0, 1]), pictures),
+        make_plan(encoder, prompts, pictures, split="test"),
+    ]
+    assert len({default_folder(plan) for plan in plans}) == len(plans)
+    assert default_folder(plans[0]) == default_folder(make_plan(encoder, prompts, pictures))
