@@ -16,10 +16,13 @@ from cliplab.photos.files import (
     read_images,
     shown,
 )
+from cliplab.photos.folders import read_unlabelled
 from cliplab.photos.photo_set import SPLITS, Photo, PhotoSet
+from cliplab.photos.source import KINDS, read_photos
 
 __all__ = [
     "FORMATS",
+    "KINDS",
     "MAX_PIXELS",
     "PHONE_SUFFIXES",
     "SPLITS",
@@ -31,5 +34,7 @@ __all__ = [
     "list_images",
     "open_image",
     "read_images",
+    "read_photos",
+    "read_unlabelled",
     "shown",
 ]

@@ -6,9 +6,11 @@ person sees it, or raises `UnreadableImage` that says why not and what to do.
 """
 
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,12 @@ class UnreadableImage(ValueError):
 
 def shown(path: str | Path) -> str:
     """`path` with / as text that can always be printed and encoded, whatever bytes it holds."""
-    return os.fsencode(Path(path).as_posix()).decode("utf-8", "replace")
+    return printable(Path(path).as_posix())
+
+
+def printable(text: str) -> str:
+    """Text whose bytes that are not UTF-8 (from names of files) are replaced."""
+    return text if text.isascii() else os.fsencode(text).decode("utf-8", "replace")
 
 
 # ---- one image -----------------------------------------------------------------------------
@@ -59,7 +66,66 @@ def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Imag
     Raises:
         UnreadableImage: for anything that does not give an image.
     """
-    path = Path(path)
+    with _opened(Path(path), max_pixels) as image:
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+def open_small(path: str | Path, side: int) -> Image.Image:
+    """As `open_image`, but shrunk where that saves work: JPEG decodes to about `side` pixels.
+
+    Raises:
+        UnreadableImage: as `open_image`.
+    """
+    with _opened(Path(path)) as image:
+        image.draft(image.mode, (side, side))  # whole eighths only, and never below `side`
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's first bytes tell of its size: (width, height) in pixels."""
+
+    size: tuple[int, int]  # upright, as `open_image` gives it
+    stored: tuple[int, int]  # before the EXIF rotation
+    orientation: int  # EXIF's, 1..8; 1 is upright
+
+
+def read_header(path: str | Path) -> Header:
+    """Size of a picture without decoding it.
+
+    Raises:
+        UnreadableImage: as `open_image`, so far as the first bytes show it.
+    """
+    with _opened(Path(path)) as image:
+        turned = _orientation(image, Path(path))
+        size = image.size
+        swapped = size[::-1] if turned >= 5 else size
+        if image.format == "TIFF":  # Pillow gives its size as it will be once rotated
+            return Header(size, swapped, turned)
+        return Header(swapped, size, turned)
+
+
+def _orientation(image: Image.Image, path: Path) -> int:
+    """EXIF orientation 1..8; 1 where there is none or it cannot be read."""
+    if image.format == "PNG" and not _mentions_orientation(path):
+        return 1  # asking Pillow would decode the whole picture, since EXIF may come last
+    try:
+        found = image.getexif().get(0x0112, 1)
+    except Exception:  # as in _upright: broken EXIF says nothing
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _mentions_orientation(path: Path) -> bool:
+    data = path.read_bytes()
+    return any(mark in data for mark in (b"eXIf", b"Raw profile type exif", b"tiff:Orientation"))
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """The undecoded picture, guarded; whatever happens inside becomes UnreadableImage."""
     limit = _max_pixels() if max_pixels is None else max_pixels
     try:
         if path.is_file() and path.stat().st_size == 0:
@@ -67,8 +133,9 @@ def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Imag
         Image.init()  # registers every plugin; open() fails on the name of one that is missing
         formats = [name for name in FORMATS if name in Image.OPEN]
         with _bomb_limit(limit), Image.open(path, formats=formats) as image:
-            image.load()
-            return _to_rgb(_upright(image))
+            if image.width * image.height > limit:  # another thread may allow more
+                raise Image.DecompressionBombError(f"{image.size}")
+            yield image
     except UnreadableImage:
         raise
     except Exception as error:
@@ -83,18 +150,37 @@ def _max_pixels() -> int:
     return int(value) if value else MAX_PIXELS
 
 
+_lock = threading.Lock()
+_limits: list[int] = []  # of the pictures being read now, by any thread
+_undo: list[tuple[int | None, warnings.catch_warnings]] = []  # how it was before the first of them
+
+
 @contextmanager
 def _bomb_limit(pixels: int) -> Iterator[None]:
-    """Make Pillow refuse images above `pixels`; by itself it warns at its limit, fails at twice."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = pixels
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # remarks on odd metadata
+    """Make Pillow refuse images above `pixels`; by itself it warns at its limit, fails at twice.
+
+    Pillow's limit and Python's warning filters belong to the whole process, so threads share
+    them: the first to come sets them, the last to go restores them, the highest limit counts.
+    """
+    with _lock:
+        if not _limits:
+            catcher = warnings.catch_warnings()
+            _undo.append((Image.MAX_IMAGE_PIXELS, catcher))
+            catcher.__enter__()
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
+        _limits.append(pixels)
+        Image.MAX_IMAGE_PIXELS = max(_limits)
+    try:
+        yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        with _lock:
+            _limits.remove(pixels)
+            if _limits:
+                Image.MAX_IMAGE_PIXELS = max(_limits)
+            else:
+                Image.MAX_IMAGE_PIXELS, catcher = _undo.pop()
+                catcher.__exit__(None, None, None)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -172,21 +258,55 @@ def list_images(folder: str | Path) -> list[Path]:
         ValueError: it holds no image.
     """
     folder = Path(folder)
+    return [folder / name for name in image_names(folder)]
+
+
+def image_names(folder: Path) -> list[str]:
+    """As `list_images`, but paths relative to the folder, as text with /."""
     if not folder.exists():
         raise FileNotFoundError(f"{shown(folder)}: no such folder; check the name")
     if not folder.is_dir():
         raise NotADirectoryError(f"{shown(folder)}: a file; expected a folder with images")
     wanted = SUFFIXES + PHONE_SUFFIXES
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in wanted]
-    # "." begins hidden folders, thumbnails' caches and the "._" twins that macOS leaves on USB.
-    shown_ones = [
-        path
-        for path in found
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    ]
-    if not shown_ones:
+    found = sorted(_image_names(folder, wanted))
+    if not found:
         raise ValueError(f"no images in {shown(folder)}, looked for {', '.join(wanted)}; add some")
-    return sorted(shown_ones, key=lambda path: path.relative_to(folder).as_posix())
+    return found
+
+
+def _image_names(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Names of images below `folder` with /; links are followed, no folder is listed twice.
+
+    Links wait until all true folders are listed, so that a link to one of those adds nothing.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting, links = [""], list[str]()
+    while waiting or links:
+        inside = waiting.pop() if waiting else links.pop(0)
+        place = os.stat(folder / inside)
+        # Windows without inode numbers has 0: nothing is known to be seen before
+        if (key := (place.st_dev, place.st_ino)) in seen and place.st_ino:
+            continue
+        seen.add(key)
+        for entry in _entries(folder / inside):
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            with suppress(OSError):  # a link that leads to itself
+                if entry.is_dir():
+                    (links if entry.is_symlink() else waiting).append(name)
+                elif entry.name.lower().endswith(suffixes) and entry.is_file():
+                    yield name
+        links.sort()
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds; "." begins hidden ones, and the "._" twins that macOS leaves on USB."""
+    try:
+        with os.scandir(folder) as entries:
+            return [e for e in entries if not e.name.startswith(".") and e.name != "@eaDir"]
+    except PermissionError as error:
+        raise PermissionError(
+            f"{shown(folder)}: no permission to list it; change its permissions"
+        ) from error
 
 
 def iter_images(

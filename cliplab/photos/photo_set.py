@@ -33,7 +33,8 @@ class Photo:
     name: str = ""  # for people: path relative to the set's root, "#3" for its third box
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
+        if not isinstance(self.path, Path):
+            object.__setattr__(self, "path", Path(self.path))
         if not self.name:
             object.__setattr__(self, "name", shown(self.path.name))
         if self.split is not None and self.split not in SPLITS:
@@ -156,3 +157,16 @@ class PhotoSet:
                 "column or train/, val/ and test/ folders"
             )
         return replace(self, photos=tuple(p for p in self.photos if p.split == split))
+
+    def write_manifest(self, target: str | Path, force: bool = False) -> Path:
+        """Write these photos as a CSV table that `read_photos` reads back as the same set.
+
+        It fixes labels, boxes, groups and splits for good; paths are relative to the table.
+
+        Raises:
+            FileExistsError: the file is there already and `force` is not given.
+            ValueError: a path that is not text.
+        """
+        from cliplab.photos.manifests import write_csv
+
+        return write_csv(self, target, force=force)
