@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from cliplab.encoders.adapt import HuggingFaceTokenizer
 from cliplab.encoders.from_modelscope import CHINESE_CONTEXT
 from cliplab.encoders.hub import huggingface_fetch, huggingface_snapshot
-from cliplab.encoders.official import check_weights, hushed, official, provenance, reading
-from cliplab.encoders.official import without_bars as no_bars
+from cliplab.encoders.official import check_weights, official, provenance, quiet, reading
 from cliplab.runtime import unknown_name
 from cliplab.two_towers import TwoTowers
 
@@ -24,6 +23,7 @@ TOKENS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenize
 TOKEN_FILES = (*TOKENS, "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
                "added_tokens.json")  # fmt: skip
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order of preference
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _GEMMA_VOCABULARY = 200_000  # tokens; more than any English one: SigLIP 2 and multilingual SigLIP
 
 
@@ -40,13 +40,11 @@ def load_huggingface(where: str, device: torch.device, offline: bool, precision:
     weights = weight_files(folder)
     for path in weights:
         check_weights(path)
-    with official("hf"):
-        from transformers import AutoImageProcessor, AutoTokenizer
-    with reading(folder, f"a {kind} model of transformers"), hushed("transformers"), no_bars():
-        model = _read_model(folder)
-        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-        processor = AutoImageProcessor.from_pretrained(folder, **local)
+    with official("hf"), reading(folder, f"a {kind} model of transformers"), quiet():
+        from transformers import AutoImageProcessor
+
+        model, tokenizer = _read_model(folder), _read_tokenizer(folder)
+        processor = AutoImageProcessor.from_pretrained(folder, **LOCAL)
     towers = HuggingFaceTowers(model, pad_id=tokenizer.pad_token_id)
     context = model.config.text_config.max_position_embeddings
     is_siglip = kind.startswith("siglip")
@@ -272,17 +270,29 @@ def _read_model(folder: Path) -> nn.Module:
     from transformers import AutoModel
 
     model, report = AutoModel.from_pretrained(
-        folder,
-        local_files_only=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-        output_loading_info=True,
+        folder, **LOCAL, dtype=torch.float32, output_loading_info=True
     )
     # transformers makes up what a file lacks and only logs it
     lacking = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
     if lacking:
         raise ValueError(f"the weights lack {len(lacking)} tensors, {lacking[0]} for one")
     return model
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    """The repository's tokenizer.
+
+    The class that SigLIP 1 names needs sentencepiece; the tokenizer.json beside it does not, and
+    what the class does on top, the cleaning, is done here anyway.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, **LOCAL)
+    except ImportError:
+        if not (folder / "tokenizer.json").is_file():
+            raise
+        return PreTrainedTokenizerFast.from_pretrained(folder, **LOCAL)
 
 
 def _tensor(features: Any) -> Tensor:

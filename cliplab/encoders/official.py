@@ -14,7 +14,7 @@ from cliplab.runtime import sha256
 PACKAGES = {  # prefix of a spec -> what pip installs for it
     "openai": ("openai-clip==1.0.1", "setuptools<81"),
     "modelscope": ("modelscope[framework]",),
-    "hf": ("transformers",),
+    "hf": ("transformers", "sentencepiece", "protobuf"),  # the last two for SigLIP 1 alone
     "open_clip": ("open-clip-torch",),
 }
 _UNSAFE = (
@@ -32,8 +32,9 @@ def official(prefix: str) -> Iterator[None]:
             yield
     except ImportError as error:
         wanted = " ".join(f'"{package}"' for package in PACKAGES[prefix])
+        reason = str(error).strip().splitlines()[0]
         raise ImportError(
-            f"{prefix}: needs a package that cannot be imported ({error}); pip install {wanted}"
+            f"{prefix}: needs a package that cannot be imported ({reason}); pip install {wanted}"
         ) from error
 
 
@@ -44,7 +45,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
         with warnings.catch_warnings():  # clip.load uses TorchScript, which torch calls deprecated
             warnings.filterwarnings("ignore", message=r".*torch\.jit.* is deprecated")
             yield
-    except MemoryError:
+    except (MemoryError, ImportError):
         raise
     except Exception as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
@@ -68,14 +69,15 @@ def hushed(*names: str) -> Iterator[None]:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Hide the progress bars that transformers draws while it loads."""
+def quiet() -> Iterator[None]:
+    """Hide the progress bars that transformers draws while it loads, and its remarks."""
     from transformers.utils import logging as theirs
 
     shown = theirs.is_progress_bar_enabled()
     theirs.disable_progress_bar()
     try:
-        yield
+        with hushed("transformers"):
+            yield
     finally:
         if shown:
             theirs.enable_progress_bar()
