@@ -1,0 +1,139 @@
+"""The command itself: check, prepare, answer, show, write."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliplab.classify.answer import Answer
+    from cliplab.classify.assess import Assessment
+    from cliplab.few_shot import Classifier
+
+SOME_UNREADABLE = 3  # exit code: the others were classified
+MAX_COMPLAINTS = 20  # lines of one kind on stderr; the JSON has all
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify the source, print the table and write what was asked for -> exit code.
+
+    Raises:
+        ValueError, OSError, ImportError: bad labels, source, outputs or encoder; with the remedy.
+    """
+    check_arguments(args)
+    from cliplab.classify.answer import answer
+    from cliplab.classify.assess import assess
+    from cliplab.classify.prepare import prepare
+    from cliplab.encoders import load_encoder
+
+    fitted = _kept_classifier(args)
+    task = prepare(args, fitted.class_names if fitted else None)
+    complain("problem", task.problems)
+    complain("note", task.notes)
+    with _plain_warnings():
+        encoder = load_encoder(
+            args.encoder,
+            device=args.device,
+            offline=True if args.offline else None,
+            precision=args.precision,
+        )
+        if fitted:
+            fitted = _kept_classifier(args, encoder)
+        found = answer(args, task, encoder, fitted=fitted)
+    complain("unreadable", [str(error) for error in found.unreadable])
+    judged = assess(found.scores, found.true, found.groups)
+    show(found, judged)
+    complain("remark", found.remarks)
+    write(args, encoder, found, judged)
+    return SOME_UNREADABLE if found.unreadable else 0
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, before anything is read.
+
+    Raises:
+        ValueError, OSError: options that exclude each other, outputs that cannot be written.
+    """
+    from cliplab.classify.outputs import check_outputs
+
+    if args.classifier and (args.examples or args.labels):
+        other = "--examples" if args.examples else "--labels"
+        raise ValueError(
+            f"--classifier and {other}: a classifier that was kept has its classes and has learned "
+            f"already; drop {other}, or fit a new one without --classifier"
+        )
+    for option, value in (("--shots", args.shots), ("--save-classifier", args.save_classifier)):
+        if value is not None and not args.examples:
+            raise ValueError(f"{option} without --examples: there is nothing to learn from")
+    if args.examples:
+        from cliplab.few_shot import METHODS
+        from cliplab.runtime import unknown_name
+
+        if args.method not in METHODS:
+            raise ValueError(unknown_name("method", args.method, METHODS))
+    outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
+    check_outputs({**outputs, "--save-classifier": args.save_classifier}, force=args.force)
+
+
+def _kept_classifier(args: argparse.Namespace, encoder: Any = None) -> "Classifier | None":
+    """The classifier of --classifier, compared with the encoder once that is known."""
+    from cliplab.few_shot import load_classifier
+
+    return load_classifier(args.classifier, encoder=encoder) if args.classifier else None
+
+
+# ---- what is shown and written -------------------------------------------------------------
+
+
+def show(found: "Answer", judged: "Assessment | None") -> None:
+    """Print the table of images and, where the truth is known, the verdict."""
+    from cliplab.classify.terminal import image_table, verdict
+
+    with suppress(AttributeError):  # a redirected console may lack Chinese: "?" beats a crash
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    for line in image_table(found.scores, found.names, found.true):
+        print(line)
+    if judged:
+        for line in verdict(judged, found.before):
+            print(line)
+
+
+def write(
+    args: argparse.Namespace, encoder: Any, found: "Answer", judged: "Assessment | None"
+) -> None:
+    """Write the files that were asked for, each whole or not at all."""
+    from cliplab.classify.outputs import write_csv, write_report
+    from cliplab.classify.page import write_gallery
+
+    if args.out:
+        write_csv(args.out, found)
+    if args.html and (note := write_gallery(args, encoder, found, judged)):
+        complain("note", [note])
+    if args.save_classifier and found.fitted:
+        from cliplab.few_shot import save_classifier
+
+        save_classifier(found.fitted, args.save_classifier, encoder=encoder)
+    if args.json:
+        write_report(args, encoder, found, judged)
+
+
+def complain(kind: str, texts: Sequence[str]) -> None:
+    """Lines on stderr, at most MAX_COMPLAINTS."""
+    for text in texts[:MAX_COMPLAINTS]:
+        print(f"{kind}: {text}", file=sys.stderr)
+    if (more := len(texts) - MAX_COMPLAINTS) > 0:
+        print(f"{kind}: ... and {more} more; --json lists all", file=sys.stderr)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings of the parts as one line each, without the place in our code."""
+
+    def plain(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = plain
+        yield
