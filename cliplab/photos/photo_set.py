@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
@@ -157,6 +157,41 @@ class PhotoSet:
                 "column or train/, val/ and test/ folders"
             )
         return replace(self, photos=tuple(p for p in self.photos if p.split == split))
+
+    def with_splits(
+        self,
+        fractions: Mapping[str, float] | None = None,
+        *,
+        seed: int = 0,
+        near_duplicates: bool = True,
+        previous: "PhotoSet | None" = None,
+    ) -> "PhotoSet":
+        """The same photos, each in train, val or test; splits that are there already stay.
+
+        Photos of one group (without groups: of one file) stay together, and so do copies and
+        near-duplicates. Classes are shared out in proportion as far as groups permit: each split
+        gets a group of every class that has as many; a class with a single group is in train
+        only, which `problems` says. The same photos, fractions and seed give the same splits on
+        every machine (only near-duplicates at the edge of the threshold hang on the decoder).
+
+        Args:
+            fractions: share of train, val and test; default 0.6, 0.2 and 0.2.
+            seed: another one gives other splits.
+            near_duplicates: look at every picture; False joins only files with equal bytes.
+            previous: photos of this set keep the split they have there, so that adding pictures
+                moves no old one. A manifest with empty cells in its split column does the same.
+
+        Raises:
+            ValueError: fractions of other splits or with another sum than 1; or so few groups
+                that a split would be empty.
+        """
+        from cliplab.photos.splits import deal
+
+        return deal(self, fractions, seed=seed, near_duplicates=near_duplicates, previous=previous)
+
+    def without_splits(self) -> "PhotoSet":
+        """The same photos, all splits forgotten."""
+        return replace(self, photos=tuple(replace(photo, split=None) for photo in self.photos))
 
     def write_manifest(self, target: str | Path, force: bool = False) -> Path:
         """Write these photos as a CSV table that `read_photos` reads back as the same set.
