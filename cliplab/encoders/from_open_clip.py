@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from cliplab.encoders.adapt import HuggingFaceTokenizer, OpenClipBytePairs
 from cliplab.encoders.from_huggingface import TOKEN_FILES, TOKENS, find_snapshot
-from cliplab.encoders.hub import Wanted, download
+from cliplab.encoders.from_openai import openai_cache
+from cliplab.encoders.hub import Wanted, download, whole_file
 from cliplab.encoders.official import (
     check_weights,
     hushed,
@@ -240,7 +241,7 @@ def _find_at_address(spec: str, url: str, *, offline: bool) -> Path:
     """The cached file of an address, in the folder that open_clip shares with `clip`."""
     from open_clip.pretrained import download_pretrained_from_url
 
-    folder = Path.home() / ".cache" / "clip"
+    folder = openai_cache()
     path = folder / url.rpartition("/")[2]
     expected = _hash_in(url)
     if path.is_file() and (not expected or sha256(path).startswith(expected)):
@@ -249,7 +250,7 @@ def _find_at_address(spec: str, url: str, *, offline: bool) -> Path:
         raise ValueError(f"{path}: its sha256 is not {expected}..., the published one; delete it")
 
     def fetch() -> None:
-        download_pretrained_from_url(url, cache_dir=str(folder))
+        whole_file(path, lambda empty: download_pretrained_from_url(url, cache_dir=empty))
 
     wanted = Wanted(spec, (path.name,), folder, f"curl -LO {url}")
     download(wanted, url, fetch, offline=offline)
@@ -258,7 +259,7 @@ def _find_at_address(spec: str, url: str, *, offline: bool) -> Path:
 
 def _hash_in(url: str) -> str:
     """The start of the SHA-256 that an address carries, "" if it carries none."""
-    found = re.search(r"/([0-9a-f]{64})/|-([0-9a-f]{8})\.pt$", url)
+    found = re.search(r"/([0-9a-f]{64})/|-([0-9a-f]{8})\.[a-z]+$", url)
     return (found[1] or found[2]) if found else ""
 
 

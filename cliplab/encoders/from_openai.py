@@ -1,14 +1,12 @@
 """`openai:` - the official `clip` package: its loading, model, preprocessing and tokenizer."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cliplab.encoders.adapt import OfficialBytePairs
-from cliplab.encoders.hub import Wanted, download
+from cliplab.encoders.hub import Wanted, download, whole_file
 from cliplab.encoders.official import check_weights, official, provenance, reading
 from cliplab.runtime import nearest, sha256, verify_checkpoint
 from cliplab.two_towers import TwoTowers
@@ -64,10 +62,7 @@ def find_model(name: str, clip: Any, *, offline: bool) -> Path:
         )
 
     def fetch() -> None:
-        # clip writes straight to the final name; a folder of its own keeps halves out of the cache
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            os.replace(clip._download(url, folder), path)
+        whole_file(path, lambda folder: clip._download(url, folder))
 
     command = f"curl -LO {url}"
     wanted = Wanted(f"openai:{name}", (path.name,), path.parent, command)

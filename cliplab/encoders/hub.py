@@ -5,8 +5,10 @@ official downloaders starts, the server is asked for a sign of life: they try ag
 one of them waits for ever.
 """
 
+import errno
 import os
 import socket
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -60,6 +62,7 @@ def download(wanted: Wanted, url: str, fetch: Callable[[], object], *, offline: 
 
     Raises:
         FileNotFoundError: offline, no answer in time, or the download failed; with the way out.
+        OSError: the disk is full.
     """
     if offline:
         raise wanted.error("offline")
@@ -68,8 +71,22 @@ def download(wanted: Wanted, url: str, fetch: Callable[[], object], *, offline: 
         with _socket_timeout(timeout_s()):
             fetch()
     except Exception as error:  # each hub raises kinds of its own
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "no space is left there; free some, and load again"
+            raise OSError(error.errno, f"{wanted.spec}: {wanted.folder}: {remedy}") from error
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise wanted.error(f"{type(error).__name__}: {reason}") from error
+
+
+def whole_file(path: Path, fetch: Callable[[str], str]) -> None:
+    """Put what `fetch` writes into a folder to `path`, in one step and only when it is done.
+
+    `clip` and `open_clip` write to the final name as they receive: an interruption would leave
+    half a file there, and a second process would read it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        os.replace(fetch(folder), path)
 
 
 def _sign_of_life(url: str) -> None:
@@ -79,7 +96,8 @@ def _sign_of_life(url: str) -> None:
     def ask() -> None:
         try:
             request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=seconds).close()
+            # an opener of its own: the shared one remembers the proxies of its first use
+            urllib.request.build_opener().open(request, timeout=seconds).close()
         except urllib.error.HTTPError as error:  # an answer: the downloader will say it better
             if error.code in _GATEWAY:
                 failures.append(error)

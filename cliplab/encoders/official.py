@@ -1,7 +1,6 @@
 """What every loader of official code shares: its imports, its noise, its errors, its weights."""
 
 import logging
-import os
 import pickle
 import warnings
 import zipfile
@@ -127,21 +126,13 @@ def _check_pickle(path: Path) -> None:
         # "meta": the pickle is read and judged, the tensors are not
         torch.load(path, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())
-        if "Unsupported" in reason or "GLOBAL" in reason:
-            raise ValueError(f"{path}: refused, {_UNSAFE} ({_culprit(reason)})") from error
-        raise ValueError(
-            f"{path}: not a file of weights ({reason[:80]}); {_again(path)}"
-        ) from error
+        _, found, rest = " ".join(str(error).split()).partition("GLOBAL ")
+        if found:  # the only part of torch's long message that tells what the pickle would do
+            raise ValueError(f"{path}: refused, {_UNSAFE} (it calls {rest.split()[0]})") from error
+        raise ValueError(f"{path}: not a file of weights; {_again(path)}") from error
     except Exception as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise ValueError(f"{path}: truncated or no weights ({reason}); {_again(path)}") from error
-
-
-def _culprit(reason: str) -> str:
-    """The part of torch's long message that names what the pickle would call."""
-    _, found, rest = reason.partition("GLOBAL ")
-    return f"it calls {rest.split()[0]}" if found else reason[:80]
 
 
 def _again(path: Path) -> str:
@@ -160,9 +151,3 @@ def provenance(spec: str, revision: str, weights: Iterable[Path]) -> dict[str, s
     """What a report says of an encoder: the spec, the revision, the SHA-256 of each file."""
     hashes = {f"sha256 {path.name}": sha256(path) for path in weights}
     return {"spec": spec, "revision": revision or "none (a local file or folder)"} | hashes
-
-
-def home_cache(variable: str, *below: str) -> Path:
-    """The folder that $`variable` names, else `below` in the user's ~/.cache."""
-    chosen = os.environ.get(variable, "")
-    return Path(chosen).expanduser() if chosen else Path.home().joinpath(".cache", *below)
