@@ -179,8 +179,8 @@ def _bomb_limit(pixels: int) -> Iterator[None]:
             if _limits:
                 Image.MAX_IMAGE_PIXELS = max(_limits)
             else:
-                Image.MAX_IMAGE_PIXELS, catcher = _undo.pop()
-                catcher.__exit__(None, None, None)
+                Image.MAX_IMAGE_PIXELS, filters = _undo.pop()
+                filters.__exit__(None, None, None)
 
 
 def _upright(image: Image.Image) -> Image.Image:

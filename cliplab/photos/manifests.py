@@ -40,6 +40,8 @@ def read_csv(
         if (path := paths.get(row.image))
     ]
     photos = crops_of(boxes, Headers(remarks), remarks, box_scale=box_scale)
+    if not photos:
+        raise ValueError(f"{shown(source)}: no picture left; {'; '.join(remarks.sentences())}")
     remark_on_classes(photos, remarks)
     return PhotoSet.of(photos, root, remarks.sentences())
 

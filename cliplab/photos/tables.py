@@ -169,7 +169,7 @@ def _row(cells: Sequence[str], places: dict[str, int], line: int, source: Path) 
     cell = {column: cells[place].strip() for column, place in places.items()}
     where = f"{shown(source)}:{line}"
     if not cell["image"]:
-        raise ValueError(f"{where}: no picture; expected its path in the first column of that kind")
+        raise ValueError(f"{where}: no picture in this row; expected its path")
     split = split_of(cell.get("split", ""))
     if cell.get("split") and not split:
         raise ValueError(f"{where}: split {cell['split']!r}; expected {', '.join(SPLITS)}")

@@ -1,0 +1,309 @@
+"""Splits: groups and near-duplicates stay together, classes in proportion, the same everywhere."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from cliplab.pasture.dataset import portraits
+from cliplab.photos import SPLITS, Photo, PhotoSet, read_photos
+from cliplab.photos.near_duplicates import _similar, copies, print_of
+
+ROOT = Path("/nowhere")
+
+
+def named(counts: Mapping[str, int], per_group: int = 1, files: int = 1) -> PhotoSet:
+    """Photos that exist by name only, `per_group` of them in each group of a class."""
+    return PhotoSet.of(
+        (
+            Photo(ROOT / f"{label}{i // files}.jpg", label, None, f"{label}{i // per_group}")
+            for label, count in counts.items()
+            for i in range(count)
+        ),
+        ROOT,
+    )
+
+
+def table(found: PhotoSet) -> dict[str, list[int]]:
+    """Class -> photos in train, val and test."""
+    counts = Counter((photo.label, photo.split) for photo in found)
+    return {name: [counts[name, split] for split in SPLITS] for name in found.class_names}
+
+
+def of(found: PhotoSet) -> dict[str, str | None]:
+    return {photo.name: photo.split for photo in found}
+
+
+# ---- dealing ---------------------------------------------------------------------------------
+
+
+def test_classes_are_shared_out_in_proportion() -> None:
+    found = named({"sheep": 100, "goat": 10, "cow": 7}).with_splits()
+    assert table(found) == {"sheep": [60, 20, 20], "goat": [6, 2, 2], "cow": [4, 1, 2]}
+    assert found.problems == ()
+    two = named({"sheep": 10, "goat": 5}).with_splits({"train": 0.8, "test": 0.2})
+    assert table(two) == {"sheep": [8, 0, 2], "goat": [4, 0, 1]}
+
+
+def test_splits_are_the_same_everywhere() -> None:
+    """Written down once: another machine, Python or run must give the same."""
+    found = named({"sheep": 10}).with_splits(seed=0)
+    got = "".join(str(photo.split)[1] for photo in found)  # r, a, e
+    assert got == "arrrearerr"
+    other = named({"sheep": 10}).with_splits(seed=1)
+    assert of(other) != of(found)
+    assert table(other) == table(found)
+
+
+def test_the_order_of_the_photos_does_not_matter() -> None:
+    found = named({"sheep": 30, "goat": 11}, per_group=2)
+    turned = PhotoSet.of(found.photos[::-1], ROOT)
+    expected = {photo.group: photo.split for photo in found.with_splits()}
+    assert {photo.group: photo.split for photo in turned.with_splits()} == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_stay_together(seed: int) -> None:
+    found = named({"sheep": 60, "goat": 45}, per_group=5).with_splits(seed=seed)
+    splits: dict[str | None, set[str | None]] = {}
+    for photo in found:
+        splits.setdefault(photo.group, set()).add(photo.split)
+    assert all(len(there) == 1 for there in splits.values())
+    # 12 groups of sheep and 9 of goats, as near to 60, 20, 20 % as groups of 5 permit
+    assert table(found) == {"sheep": [35, 10, 15], "goat": [25, 10, 10]}
+
+
+def test_boxes_of_a_file_stay_together() -> None:
+    photos = [
+        Photo(ROOT / f"{i // 3}.jpg", "sheep", (0, 0, 5 + i, 5), name=f"{i // 3}.jpg#{i % 3 + 1}")
+        for i in range(30)
+    ]
+    found = PhotoSet.of(photos, ROOT).with_splits()
+    splits = {(photo.path, photo.split) for photo in found}
+    assert len(splits) == 10
+    assert found.splits == {"train": 18, "val": 6, "test": 6}
+
+
+def test_named_groups_may_divide_a_file() -> None:
+    """The owner of a flock picture told its animals apart, and wants a split by animal."""
+    photos = [
+        Photo(ROOT / f"{frame}.jpg", "sheep", (0, 0, 5 + animal, 5), f"animal {animal}")
+        for frame in range(4)
+        for animal in range(5)
+    ]
+    found = PhotoSet.of(photos, ROOT).with_splits()
+    assert len({(photo.group, photo.split) for photo in found}) == 5
+    assert set(found.splits) == set(SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("groups", "row"), [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1]), (4, [2, 1, 1])]
+)
+def test_small_classes_reach_as_many_splits_as_they_have_groups(groups: int, row: list) -> None:
+    found = named({"sheep": 20, "rare": groups}).with_splits()
+    assert table(found)["rare"] == row
+    lacking = [split for split, count in zip(SPLITS, row, strict=True) if not count]
+    remark = f"classes that a split lacks (1): rare ({', '.join(lacking)})"
+    assert found.problems == ((remark,) if lacking else ())
+
+
+def test_a_class_with_one_group_is_trained_on_even_if_train_is_small() -> None:
+    found = named({"sheep": 20, "rare": 4}, per_group=4).with_splits({"train": 0.2, "test": 0.8})
+    assert table(found)["rare"] == [4, 0, 0]
+
+
+def test_a_large_group_does_not_starve_train() -> None:
+    photos = [*named({"sheep": 12}).photos, *named({"goat": 30}, per_group=28).photos]
+    assert table(PhotoSet.of(photos, ROOT).with_splits())["goat"] == [28, 0, 2]
+
+
+def test_unlabelled_photos_are_dealt_too() -> None:
+    found = PhotoSet.of((Photo(ROOT / f"{i}.jpg") for i in range(10)), ROOT).with_splits()
+    assert found.splits == {"train": 6, "val": 2, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("fractions", "message"),
+    [
+        ({"train": 0.5, "val": 0.2}, r"fractions: \{.*\} sum to 0\.7; expected 1"),
+        ({"train": 0.9, "valid": 0.1}, "unknown split 'valid'; did you mean 'val'"),
+        ({"train": 1.5, "test": -0.5}, r"fractions: train is 1\.5; expected a number from 0 to 1"),
+        ({"train": float("nan"), "test": 1}, "train is nan; expected a number from 0 to 1"),
+        ({}, "sum to 0; expected 1"),
+    ],
+)
+def test_impossible_fractions(fractions: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        named({"sheep": 10}).with_splits(fractions)
+
+
+def test_too_few_groups() -> None:
+    match = (
+        r"nothing left for val: 8 photos are 2 groups \(same group or file, or near-duplicates\), "
+        r"the largest has 4: sheep0\.jpg, .*; add pictures, or ask for fewer splits"
+    )
+    with pytest.raises(ValueError, match=match):
+        named({"sheep": 8}, per_group=4).with_splits()
+    with pytest.raises(ValueError, match="nothing left for val and test: 2 photos are 2 groups"):
+        named({"sheep": 1, "goat": 1}).with_splits()
+    assert len(PhotoSet.of([], ROOT).with_splits()) == 0
+    assert named({"sheep": 1}).with_splits({"train": 1.0, "val": 0, "test": 0}).splits == {
+        "train": 1
+    }
+
+
+# ---- keeping old splits --------------------------------------------------------------------------
+
+
+def test_given_splits_stay_and_the_rest_makes_up_for_them() -> None:
+    photos = named({"sheep": 10}).photos
+    given = [Photo(p.path, p.label, None, p.group, "test") for p in photos[:2]]
+    found = PhotoSet.of([*given, *photos[2:]], ROOT).with_splits()
+    assert [photo.split for photo in found][:2] == ["test", "test"]
+    assert found.splits == {"train": 6, "val": 2, "test": 2}
+    assert found.with_splits(seed=9) == found
+    assert set(found.without_splits().with_splits(seed=9).splits) == set(SPLITS)
+
+
+def test_new_pictures_move_no_old_one() -> None:
+    old = named({"sheep": 20, "goat": 12}).with_splits()
+    more = named({"sheep": 33, "goat": 18, "cow": 9})
+    found = more.with_splits(previous=old)
+    assert {name: of(found)[name] for name in of(old)} == of(old)
+    assert table(found) == {"sheep": [20, 6, 7], "goat": [11, 3, 4], "cow": [5, 2, 2]}
+    assert of(more.with_splits()) != of(found)  # what would have happened without
+
+
+def test_new_photos_of_an_old_group_follow_it() -> None:
+    old = named({"sheep": 20}, per_group=2).with_splits()
+    more = named({"sheep": 40}, per_group=4)  # sheep0 to sheep3 are now one animal
+    found = more.with_splits(previous=old)
+    assert {name: of(found)[name] for name in of(old)} == of(old)
+    assert any("straddle the given splits" in problem for problem in found.problems)
+
+
+# ---- near-duplicates ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def herd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 portraits in class folders; every third also re-saved, smaller and darker."""
+    root = tmp_path_factory.mktemp("herd")
+    pictures = portraits("train", 36, size=96)
+    for i, (image, example) in enumerate(zip(pictures.pil(), pictures.examples, strict=True)):
+        folder = root / example.combo.posture
+        folder.mkdir(exist_ok=True)
+        image.save(folder / f"{i}.png")
+        if i % 3 == 0:
+            darker = ImageEnhance.Brightness(image.resize((80, 80))).enhance(0.85)
+            darker.save(folder / f"{i}_copy.jpg", quality=60)
+    return root
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_duplicates_never_straddle(herd: Path, seed: int) -> None:
+    found = read_photos(herd).with_splits(seed=seed)
+    splits = of(found)
+    pairs = [(name, name.replace("_copy.jpg", ".png")) for name in splits if "_copy" in name]
+    assert len(pairs) == 12
+    assert [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]] == []
+    assert "near-duplicates, kept in one split (12): " in found.problems[-1]
+    apart = of(read_photos(herd).with_splits(seed=seed, near_duplicates=False))
+    assert any(apart[a] != apart[b] for a, b in pairs)  # else this test could not fail
+
+
+def test_manifest_fixes_the_splits_for_good(herd: Path, tmp_path: Path) -> None:
+    before = read_photos(herd).with_splits()
+    path = before.write_manifest(tmp_path / "splits.csv")
+    after = read_photos(path)
+    assert [photo.split for photo in after] == [photo.split for photo in before]
+    assert after.class_names == before.class_names
+    assert after.with_splits(seed=5).photos == after.photos
+    lines = path.read_text(encoding="utf-8").splitlines()
+    emptied = [
+        line[: line.rindex(",") + 1] if i in (3, 9) else line for i, line in enumerate(lines)
+    ]
+    path.write_text("\n".join(emptied), encoding="utf-8")
+    again = read_photos(path).with_splits()
+    kept = [i for i in range(len(before)) if i + 1 not in (3, 9)]
+    assert [again[i].split for i in kept] == [before[i].split for i in kept]
+    assert None not in of(again).values()
+
+
+def test_equal_files_are_one_group_without_looking_at_pictures(tmp_path: Path) -> None:
+    for i in range(12):
+        (tmp_path / f"{i}.jpg").write_bytes(b"no picture %d" % (i // 2))
+    found = read_photos(tmp_path).with_splits(near_duplicates=False)
+    splits = of(found)
+    assert all(splits[f"{i}.jpg"] == splits[f"{i + 1}.jpg"] for i in range(0, 12, 2))
+    assert set(splits.values()) == set(SPLITS)
+
+
+def test_unreadable_pictures_are_groups_of_their_own(tmp_path: Path) -> None:
+    for i in range(10):
+        (tmp_path / f"{i}.jpg").write_bytes(b"no picture %d" % i)
+    assert read_photos(tmp_path).with_splits().splits == {"train": 6, "val": 2, "test": 2}
+
+
+def test_crops_with_groups_are_compared_as_crops(tmp_path: Path) -> None:
+    """The same crop under two names of animals stays together, other crops of the file do not."""
+    pictures = portraits("train", 6, size=48).pil()
+    for frame in range(2):
+        flock = Image.new("RGB", (48 * 6, 48))
+        for i, image in enumerate(pictures):
+            flock.paste(image, (48 * i, 0))
+        flock.putpixel((0, 0), (frame, 0, 0))
+        flock.save(tmp_path / f"{frame}.png")
+    photos = PhotoSet.of(
+        (
+            Photo(tmp_path / f"{frame}.png", "sheep", (48 * i, 0, 48 * i + 48, 48), f"{frame}-{i}")
+            for frame in range(2)
+            for i in range(6)
+        ),
+        tmp_path,
+    )
+    found = photos.with_splits()
+    assert [photo.split for photo in found][:6] == [photo.split for photo in found][6:]
+    assert found.splits == {"train": 8, "val": 2, "test": 2}
+
+
+def test_similar_prints() -> None:
+    images = portraits("val", 40, size=64).pil()
+    assert list(_similar([print_of(image) for image in images])) == []
+    for change in (
+        lambda image: image.resize((40, 40)),
+        lambda image: ImageEnhance.Brightness(image).enhance(0.8),
+        lambda image: image.crop((1, 1, 63, 63)).resize((64, 64)),
+    ):
+        pairs = list(_similar([print_of(image) for image in [*images, *map(change, images)]]))
+        assert set(pairs) <= {(i, i + 40) for i in range(40)}
+        assert len(pairs) >= 38
+
+
+def test_flat_pictures_are_told_apart_by_their_colour() -> None:
+    greys = [Image.new("RGB", (20, 20), (v, v, v)) for v in (0, 0, 2, 128, 255)]
+    assert sorted(_similar([print_of(image) for image in greys])) == [(0, 1), (0, 2)]
+
+
+def test_many_equal_prints_are_joined_without_comparing_each_pair() -> None:
+    found = print_of(Image.new("RGB", (9, 9)))
+    pairs = list(_similar([found] * 20_000))
+    assert pairs == [(0, i) for i in range(1, 20_000)]
+
+
+def test_all_rows_of_a_long_list_are_compared() -> None:
+    """More prints than one block of rows holds."""
+    values = np.random.default_rng(0).integers(0, 256, (700, 8, 9), dtype=np.uint8)
+    images = [Image.fromarray(v).convert("RGB").resize((32, 32), 0) for v in values]
+    images[650], images[699] = images[3].resize((64, 64)), images[300].resize((30, 30))
+    assert set(_similar([print_of(image) for image in images])) >= {(3, 650), (300, 699)}
+
+
+def test_copies_are_found_by_content(tmp_path: Path) -> None:
+    for name, data in {"a": b"1", "b": b"2", "c": b"1", "d": b"", "e": b""}.items():
+        (tmp_path / name).write_bytes(data)
+    paths = [tmp_path / name for name in "abcdez"]
+    assert copies(paths) == [[tmp_path / "a", tmp_path / "c"]]

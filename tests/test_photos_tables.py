@@ -1,0 +1,267 @@
+"""CSV manifests as people and spreadsheets write them."""
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cliplab.photos import Photo, PhotoSet, read_photos
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Four pictures of 40 x 20: a, b, c and 羊 in a sub-folder."""
+    (tmp_path / "more").mkdir()
+    for name in ("a.png", "b.png", "c.png", "more/羊.png"):
+        Image.new("RGB", (40, 20), "red").save(tmp_path / name)
+    return tmp_path
+
+
+def table(root: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
+    data = text if isinstance(text, bytes) else text.encode()
+    (root / name).write_bytes(data)
+    return root / name
+
+
+def told(found: PhotoSet) -> list[tuple[str, str | None]]:
+    return [(photo.name, photo.label) for photo in found]
+
+
+SHEEP = [("a.png", "sheep"), ("more/羊.png", "goat")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_separators_and_line_ends(root: Path, separator: str, end: str) -> None:
+    rows = ["image,label", "a.png,sheep", "", "more/羊.png,goat", ""]
+    found = read_photos(table(root, end.join(rows).replace(",", separator)))
+    assert told(found) == SHEEP
+    assert (found.root, found.class_names) == (root, ("goat", "sheep"))
+    assert found[1].path == root / "more" / "羊.png"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "remark"),
+    [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("gb18030", "manifest.csv is read as GB18030, not as UTF-8"),
+        ("utf-16", "manifest.csv is read as UTF-16, not as UTF-8"),
+    ],
+)
+def test_encodings(root: Path, encoding: str, remark: str | None) -> None:
+    text = "图片,标签\na.png,sheep\nmore/羊.png,goat\n"
+    found = read_photos(table(root, text.encode(encoding)))
+    assert told(found) == SHEEP
+    assert (remark in found.problems) == (remark is not None)
+    assert remark or not any("read as" in problem for problem in found.problems)
+
+
+def test_text_in_no_known_encoding(root: Path) -> None:
+    match = r"manifest\.csv: not a text in UTF-8 or GB18030; save the table as CSV UTF-8"
+    for data in (b"image,label\n\xff\xff\xff,\x80\n", b"image\0,label\n"):
+        with pytest.raises(ValueError, match=match):
+            read_photos(table(root, data))
+
+
+@pytest.mark.parametrize("name", ["image", "File", " path ", "filename", "file_name", "图片"])
+def test_names_of_the_column_of_pictures(root: Path, name: str) -> None:
+    found = read_photos(table(root, f"weight,{name},label\n3,a.png, sheep \n"))
+    assert told(found) == [("a.png", "sheep")]
+
+
+def test_one_column_and_no_labels(root: Path) -> None:
+    found = read_photos(table(root, "image\na.png\nb.png\n", "list.txt"))
+    assert told(found) == [("a.png", None), ("b.png", None)]
+    assert found.problems == ()
+
+
+def test_all_columns(root: Path) -> None:
+    text = (
+        "image;label;animal;split;x1;y1;x2;y2\n"
+        "a.png;sheep;Dolly;training;1;2;11;12.5\n"
+        "a.png;sheep;Molly;valid;20;0;40;20\n"
+        "b.png;goat;;TEST;;;;\n"
+    )
+    first, second, third = read_photos(table(root, text))
+    assert first == Photo(root / "a.png", "sheep", (1, 2, 11, 12.5), "Dolly", "train", "a.png#1")
+    assert second == Photo(root / "a.png", "sheep", (20, 0, 40, 20), "Molly", "val", "a.png#2")
+    assert third == Photo(root / "b.png", "goat", None, None, "test", "b.png")
+    assert first.open().size == (10, 11)
+
+
+def test_quotes_and_separators_inside_cells(root: Path) -> None:
+    Image.new("RGB", (4, 4)).save(root / "x, y.png")
+    found = read_photos(table(root, 'image,label\n"x, y.png","white ""sheep"", lying"\n'))
+    assert told(found) == [("x, y.png", 'white "sheep", lying')]
+
+
+def test_first_line_and_padding_of_excel(root: Path) -> None:
+    found = read_photos(table(root, "sep=;\nimage;label\na.png;sheep;;\nb.png;sheep\n"))
+    assert told(found) == [("a.png", "sheep"), ("b.png", "sheep")]
+
+
+def test_paths_of_windows_and_absolute_ones(root: Path) -> None:
+    absolute = (root / "a.png").as_posix()
+    found = read_photos(table(root, f"image,label\nmore\\羊.png,x\n{absolute},y\n"))
+    assert told(found) == [("more/羊.png", "x"), ("a.png", "y")]
+
+
+def test_pictures_elsewhere(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = table(tmp_path_factory.mktemp("tables"), "image,label\na.png,x\nb.png,y\n")
+    found = read_photos(path, images=root)
+    assert (found.root, found[0].path) == (root, root / "a.png")
+    assert read_photos(root, boxes=path).photos == found.photos
+    with pytest.raises(FileNotFoundError, match=r"none of its 2 pictures is in .*; paths are"):
+        read_photos(path)
+
+
+# ---- faults ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"the file is empty; expected a header with image, label"),
+        ("\n \n", r"the file is empty"),
+        ("image,label\n", "no rows below the header; expected a picture on each"),
+        ("name,label\na.png,x\n", r"no column for pictures among 'name', 'label'; expected image"),
+        ("a.png,sheep\n", r"no column for pictures among 'a\.png', 'sheep'; .* comma, semicolon"),
+        ("image,image\na.png,b.png\n", "column 'image' is there twice; rename one"),
+        ("image,x1,y1\na.png,1,2\n", "columns x1, y1 only; expected x1, y1, x2, y2"),
+        (
+            "image,label\na.png,x\nb.png;y\n",
+            r"manifest\.csv:3: apart by semicolon, where the header has comma; use one separator",
+        ),
+        ("image\tlabel\na.png\tx\nb.png,y\n", ":3: apart by comma, where the header has tab"),
+        ("image;label\na.png;x\nb.png\ty\n", ":3: apart by tab, where the header has semicolon"),
+        ("image,label\n\na.png\n", r":3: 1 cells, where the header has 2; quote cells that"),
+        ("image,label\na.png,white, lying\n", ":2: 3 cells, where the header has 2"),
+        ("image,label\n,x\n", ":2: no picture in this row; expected its path"),
+        ('image,label\n"a.png,x\n', ":2: .*; mend the quotes"),
+        ("image,split\na.png,holdout\n", ":2: split 'holdout'; expected train, val, test"),
+        ("image,x1,y1,x2,y2\na.png,1,2,,\n", ":2: box '1', '2', '', ''; expected four numbers"),
+        ("image;x1;y1;x2;y2\na.png;1,5;2;3;4\n", ":2: box '1,5', .*with a decimal point"),
+        ("image,x1,y1,x2,y2\na.png,1,2,inf,4\n", ":2: box .*; expected four numbers"),
+        ("image,x1,y1,x2,y2\na.png,30,2,8,9\n", ":2: box 30, 2, 8, 9; .* not width and height"),
+        (
+            "image,x1,y1,x2,y2\na.png,0.1,0.2,0.5,1\n",
+            r"a\.png: all boxes lie between 0 and 1, the first is \(0\.1, .* multiply by",
+        ),
+        (
+            "image,label\na.png,sheep\nb.png,x\n./a.png,goat\n",
+            r"manifest\.csv: a\.png has label 'sheep' in line 2 and 'goat' in line 4; keep one",
+        ),
+        (
+            "image,x1,y1,x2,y2\na.png,3,3,3,9\n",
+            r"no picture left; boxes without area, skipped \(1\): a\.png \(3, 3, 3, 9\)",
+        ),
+        ("image,split\na.png,train\na.png,test\n", "has split 'train' in line 2 and 'test' in"),
+    ],
+)
+def test_faults_are_named(root: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_photos(table(root, text))
+
+
+def test_missing_pictures_are_listed(root: Path) -> None:
+    text = "image,label\n" + "".join(f"{name}.png,x\n" for name in "abcdefgh")
+    found = read_photos(table(root, text))
+    assert [photo.name for photo in found] == ["a.png", "b.png", "c.png"]
+    assert found.problems[0] == (
+        "pictures that are missing, left out (5): d.png (line 5), e.png (line 6), f.png (line 7) "
+        "and 2 more"
+    )
+
+
+def test_no_picture_at_all(root: Path) -> None:
+    match = r"none of its 1 pictures is in .*, such as z\.png \(line 2\); paths are relative to"
+    with pytest.raises(FileNotFoundError, match=match):
+        read_photos(table(root, "image,label\nz.png,x\n"))
+
+
+def test_rows_that_repeat_are_kept_once(root: Path) -> None:
+    found = read_photos(table(root, "image,label\na.png,x\nb.png,y\na.png,x\n"))
+    assert [photo.name for photo in found] == ["a.png", "b.png"]
+    assert "rows that repeat another, kept once (1): line 4" in found.problems
+
+
+def test_boxes_are_clipped_skipped_and_enlarged(root: Path) -> None:
+    text = (
+        "image,label,x1,y1,x2,y2\na.png,x,-5,0,10,10\na.png,x,40,0,50,10\na.png,x,5,5,5,9\n"
+        "a.png,y,10,5,20,15\n"
+    )
+    found = read_photos(table(root, text), box_scale=1.5)
+    assert [(photo.name, photo.box_xyxy) for photo in found] == [
+        ("a.png#1", (0, 0, 13.75, 12.5)),
+        ("a.png#2", (7.5, 2.5, 22.5, 17.5)),
+    ]
+    assert [problem.partition(" (")[0] for problem in found.problems[:3]] == [
+        "boxes clipped to their picture",
+        "boxes outside their picture, skipped",
+        "boxes without area, skipped",
+    ]
+    for scale in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=r"box_scale: got .*; expected a number above 0"):
+            read_photos(root / "manifest.csv", box_scale=scale)
+
+
+def test_unreadable_pictures_have_no_boxes_but_stay_whole(root: Path) -> None:
+    (root / "b.png").write_bytes(b"no picture")
+    found = read_photos(table(root, "image,x1,y1,x2,y2\nb.png,1,1,9,9\nb.png,,,,\na.png,1,1,9,9\n"))
+    assert [photo.name for photo in found] == ["b.png", "a.png#1"]
+    assert "whose boxes are left out (1): " in found.problems[0]
+
+
+# ---- writing ---------------------------------------------------------------------------------
+
+
+def full_set(root: Path) -> PhotoSet:
+    photos = [
+        Photo(root / "a.png", "sheep", (1, 2, 11.25, 12 + 1 / 3), "Dolly", "train", "a.png#1"),
+        Photo(root / "a.png", "goat", (20, 0, 40, 20), None, "train", "a.png#2"),
+        Photo(root / "more" / "羊.png", None, None, "a, b", "test", "more/羊.png"),
+        Photo(root / "c.png", 'say "baa"', None, None, None, "c.png"),
+    ]
+    return PhotoSet.of(photos, root)
+
+
+def test_what_is_written_reads_back_the_same(root: Path) -> None:
+    before = full_set(root)
+    path = before.write_manifest(root / "manifest.csv")
+    after = read_photos(path)
+    assert after.photos == before.photos
+    assert (after.root, after.class_names) == (root, before.class_names)
+    assert read_photos(root).photos == before.photos  # the folder is read through its manifest
+
+
+def test_a_manifest_elsewhere_leads_to_the_same_files(root: Path) -> None:
+    path = full_set(root).write_manifest(root.parent / "out" / f"{root.name}.csv")
+    after = read_photos(path)
+    assert [os.path.realpath(photo.path) for photo in after] == [
+        os.path.realpath(photo.path) for photo in full_set(root)
+    ]
+    assert path.read_text(encoding="utf-8").splitlines()[4].startswith(f"../{root.name}/c.png,")
+
+
+def test_manifest_without_boxes_has_no_columns_for_them(root: Path) -> None:
+    path = PhotoSet.of([Photo(root / "a.png", "x")], root).write_manifest(root / "m.csv")
+    assert path.read_bytes() == b"image,label,group,split\na.png,x,,\n"
+
+
+def test_manifest_overwrites_only_when_told(root: Path) -> None:
+    path = table(root, "precious")
+    with pytest.raises(FileExistsError, match=r"manifest\.csv: exists already; .*force=True"):
+        full_set(root).write_manifest(path)
+    assert path.read_text(encoding="utf-8") == "precious"
+    full_set(root).write_manifest(path, force=True)
+    assert len(read_photos(path)) == 4
+
+
+def test_pictures_that_the_table_does_not_list_are_remarked_on(root: Path) -> None:
+    table(root, "image,label\na.png,x\nb.png,y\n")
+    assert read_photos(root).problems[-1] == (
+        "pictures of the folder that its table does not list, left out (2): c.png, more/羊.png"
+    )
+    assert not any("does not list" in p for p in read_photos(root / "manifest.csv").problems)
