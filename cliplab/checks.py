@@ -213,6 +213,13 @@ def _version(name: str) -> str:
     return importlib.metadata.version(name)
 
 
+def check_encoders() -> Iterator[Finding]:
+    """Which encoders can be loaded here, whether from the network, and the cache."""
+    from cliplab.encoders import doctor
+
+    yield from doctor.check_encoders()
+
+
 def check_fonts() -> Iterator[Finding]:
     """A font that has Chinese glyphs, for labels in figures."""
     from cliplab.figures import cjk_font
@@ -276,6 +283,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_packages,
     check_device,
     check_official_clip,
+    check_encoders,
     check_fonts,
     check_checkpoints,
     check_kernel,

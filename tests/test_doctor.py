@@ -1,5 +1,6 @@
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import shutil
 import sys
@@ -13,6 +14,7 @@ import pytest
 from cliplab import checks
 from cliplab.__main__ import main
 from cliplab.checks import FAULT, NOTE, OK, Finding
+from cliplab.runtime import OFFLINE_VARIABLES
 
 
 def statuses(findings: Iterator[Finding]) -> dict[str, str]:
@@ -239,3 +241,85 @@ def test_kernel(monkeypatch: pytest.MonkeyPatch, command: str | None, status: st
 
     monkeypatch.setattr(KernelSpecManager, "get_kernel_spec", get)
     assert only(checks.check_kernel()).status == status
+
+
+# ---- encoders --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder, and none of the variables that encoders heed."""
+    names = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "CLIPLAB_CACHE")
+    names += ("MODELSCOPE_CACHE", "MS_CACHE_HOME", "CLIPLAB_TIMEOUT", *OFFLINE_VARIABLES)
+    names += ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    return tmp_path
+
+
+def encoders() -> dict[str, Finding]:
+    return {f.subject: f for f in checks.check_encoders()}
+
+
+def test_every_family_says_its_version_and_where_its_models_lie(home: Path) -> None:
+    for folder in ("huggingface/hub/models--a--b", "modelscope/models/damo--x/snapshots/v1"):
+        (home / ".cache" / folder).mkdir(parents=True)
+    found = encoders()
+    assert list(found) == ["openai:", "modelscope:", "hf:", "open_clip:", "network", "cache"]
+    version = importlib.metadata.version("transformers")
+    assert found["hf:"].text == f"transformers {version}; 1 models in ~/.cache/huggingface/hub"
+    assert "1 models in ~/.cache/modelscope" in found["modelscope:"].text
+    assert found["openai:"].text == "clip 1.0.1; no models yet in ~/.cache/clip"
+    assert {f.status for f in found.values()} <= {OK, NOTE}
+    assert str(home) not in " ".join(f.text for f in found.values())
+
+
+def test_missing_and_wrong_packages_say_what_to_install(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = str(home / "clip" / "__init__.py")
+    real = importlib.util.find_spec
+
+    def find_spec(name: str) -> object:
+        if name == "clip":
+            return SimpleNamespace(origin=origin)
+        return None if name == "open_clip" else real(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    found = encoders()
+    assert found["openai:"].status == FAULT
+    assert found["openai:"].remedy.startswith('pip uninstall clip; pip install "openai-clip==1')
+    assert (found["open_clip:"].status, found["hf:"].status) == (NOTE, OK)
+    assert found["open_clip:"].remedy == 'pip install "open-clip-torch", if you need it'
+
+
+def test_network_tells_the_switch_the_proxy_and_a_wrong_value(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert encoders()["network"].text == "downloads are allowed, 10 s for an answer"
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy:8080")
+    assert "through the proxy proxy:8080, 10 s" in encoders()["network"].text
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    assert encoders()["network"].text.startswith("not used, as $TRANSFORMERS_OFFLINE says")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "perhaps")
+    found = encoders()["network"]
+    assert (found.status, found.remedy[:27]) == (FAULT, "unset TRANSFORMERS_OFFLINE,")
+
+
+def test_cache_tells_its_size_and_its_faults(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPLAB_CACHE", str(home / "kept"))
+    assert encoders()["cache"].text == "~/kept, 0.0 MB"
+    (home / "kept" / "deep").mkdir(parents=True)
+    (home / "kept" / "deep" / "a.sqlite").write_bytes(b"x" * 2_500_000)
+    assert encoders()["cache"].text == "~/kept, 2.5 MB"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1.5e9))
+    found = encoders()["cache"]
+    assert (found.status, found.text) == (NOTE, "~/kept, 2.5 MB, but only 1.5 GB free there")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    found = encoders()["cache"]
+    assert (found.status, found.text) == (FAULT, "~/kept cannot be written")
+    assert "$CLIPLAB_CACHE" in found.remedy
+    monkeypatch.setenv("CLIPLAB_CACHE", str(home / "kept" / "deep" / "a.sqlite" / "below"))
+    assert encoders()["cache"].text == "~/kept/deep/a.sqlite is a file, not a folder"

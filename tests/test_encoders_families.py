@@ -341,6 +341,13 @@ def test_open_clip_folder_is_what_its_hub_holds(tmp_path: Path) -> None:
     assert encoder.encode_image(noise_images(2)).shape == (2, 24)
     with pytest.raises(ValueError, match=rf"did you mean 'open_clip:{folder}'"):
         load_encoder(str(folder))
+    (folder / "open_clip_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"open_clip_config\.json: not a config of open_clip"):
+        load_encoder(f"open_clip:{folder}")
+    config["model_cfg"] = SIGLIP
+    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match=r"missing tokenizer\.json or vocab\.txt"):
+        load_encoder(f"open_clip:{folder}")
     (folder / "open_clip_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"missing open_clip_model\.safetensors or open_cl"):
         load_encoder(f"open_clip:{folder}")
@@ -369,7 +376,7 @@ def test_openai_weights_of_open_clip_get_their_quick_gelu() -> None:
     from open_clip import get_model_config
     from open_clip.pretrained import get_pretrained_cfg
 
-    from cliplab.encoders.from_open_clip import _quick_gelu, split_name
+    from cliplab.encoders.open_clip_files import _quick_gelu, split_name
 
     assert split_name("ViT-B/32/openai") == ("ViT-B-32", "openai")
     known = get_pretrained_cfg("ViT-B-32", "openai")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DEFAULT_TIMEOUT = 10.0  # seconds without a sign of life from a server
 _GATEWAY = (407, 502, 503, 504)  # said by a proxy that does not reach the server
@@ -91,7 +92,8 @@ def whole_file(path: Path, fetch: Callable[[str], str]) -> None:
 
 def _sign_of_life(url: str) -> None:
     """Raise OSError unless the server of `url` answers anything at all within the time-out."""
-    seconds, failures = timeout_s(), []
+    seconds = timeout_s()
+    failures: list[Exception] = []
 
     def ask() -> None:
         try:
@@ -174,7 +176,6 @@ def huggingface_fetch(
         revision: branch, tag or commit.
         choose: names in the repository -> those to download.
         missing: what is known to be missing, for errors.
-        offline: raise instead.
 
     Raises:
         FileNotFoundError: offline, unreachable, or the hub refused; with the way out.
@@ -191,9 +192,9 @@ def huggingface_fetch(
 
         info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=timeout_s())
         names = choose([sibling.rfilename for sibling in info.siblings or []])
-        where = snapshot_download(
-            repo, revision=revision, cache_dir=cache, allow_patterns=names, endpoint=endpoint
-        )
+        options: dict[str, Any] = {"revision": revision, "cache_dir": cache}
+        options["etag_timeout"] = timeout_s()
+        where = snapshot_download(repo, allow_patterns=names, endpoint=endpoint, **options)
         fetched.append(Path(where))
 
     download(wanted, endpoint, fetch, offline=offline)
