@@ -240,8 +240,8 @@ def test_hidden_files_are_left_out(tmp_path: Path) -> None:
 
 
 def test_labels_of_macos_are_composed(tmp_path: Path) -> None:
-    found = read_photos(touch(tmp_path, "cafe\u0301/a.jpg", "b/a.jpg"))
-    assert "caf\u00e9" in found.class_names
+    found = read_photos(touch(tmp_path, "e\u0301/a.jpg", "b/a.jpg"))
+    assert "\u00e9" in found.class_names
 
 
 def link(path: Path, target: Path) -> None:
