@@ -215,9 +215,9 @@ def _version(name: str) -> str:
 
 def check_encoders() -> Iterator[Finding]:
     """Which encoders can be loaded here, whether from the network, and the cache."""
-    from cliplab.encoders import doctor
+    from cliplab import encoder_checks
 
-    yield from doctor.check_encoders()
+    yield from encoder_checks.check_encoders()
 
 
 def check_fonts() -> Iterator[Finding]:
