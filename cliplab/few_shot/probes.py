@@ -80,7 +80,7 @@ def logistic_regression(shots: Shots, c: float) -> tuple[Tensor, Tensor]:
     weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
     if len(weight) == 1:  # of two classes scikit-learn keeps the difference
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
-    return weight.float(), bias.float()
+    return weight.float().contiguous(), bias.float()  # sums of a transposed one round differently
 
 
 def _affine(emb: Tensor, head: tuple[Tensor, Tensor]) -> Tensor:

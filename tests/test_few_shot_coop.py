@@ -1,0 +1,239 @@
+"""CoOp through real text towers: CLIP's and BERT's, shipped and tiny, ours and official ones."""
+
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_checkpoints import VIT, make_modelscope, make_openai
+from torch import Tensor, nn
+
+from cliplab import few_shot
+from cliplab.encoders import load_encoder
+from cliplab.few_shot import CoOp, Shots
+from cliplab.pasture import SPECIES, class_phrase
+from cliplab.zero_shot import build_classifier
+
+WORDS = {"pasture": "a photo of a", "pasture-zh": "图中有"}
+LANGUAGE = {"pasture": "en", "pasture-zh": "zh"}
+
+
+encoder = cache(load_encoder)
+
+
+def names(spec: str) -> list[str]:
+    return [class_phrase(species=s, posture="lying", language=LANGUAGE[spec]) for s in SPECIES[:3]]
+
+
+def shots_near(rows: Tensor, class_names: list[str], *, per_class: int = 3, split: str = "train",
+               seed: int = 0) -> Shots:  # fmt: skip
+    """Unit rows around `rows` (K, D), which stand in for images."""
+    labels = torch.arange(len(rows)).repeat_interleave(per_class)
+    noise = torch.randn(len(labels), rows.shape[1], generator=torch.Generator().manual_seed(seed))
+    emb = F.normalize(rows[labels] + 0.5 * F.normalize(noise, dim=1), dim=1)
+    return Shots(emb, labels, tuple(class_names), split)
+
+
+def swapped(spec: str) -> Shots:
+    """Shots for which the text is wrong: each class's images lie at the next class's text."""
+    rows = build_classifier(encoder(spec), names(spec))
+    return shots_near(rows.roll(1, 0), names(spec))
+
+
+def loss(classifier: few_shot.Classifier, shots: Shots) -> float:
+    return float(F.cross_entropy(classifier.logits(shots.image_emb), shots.labels))
+
+
+@pytest.mark.parametrize("spec", WORDS)
+def test_words_and_no_steps_are_the_zero_shot_classifier(spec: str) -> None:
+    """Up to the rounding of float32 sums in another order: 1e-6 in rows of unit length."""
+    expected = build_classifier(encoder(spec), names(spec), [WORDS[spec] + " {}"])
+    coop = CoOp(encoder(spec), context=WORDS[spec], steps=0).fit(swapped(spec))
+    torch.testing.assert_close(coop.weight, expected, atol=1e-6, rtol=0)
+    bare = build_classifier(encoder(spec), names(spec))
+    assert (bare - expected).abs().max() > 1e-3  # the words do matter to this tower
+
+
+@pytest.mark.parametrize("context", [1, 4, "words"])
+@pytest.mark.parametrize("spec", WORDS)
+def test_steps_lower_the_loss_and_leave_the_tower_as_it_was(spec: str, context: str | int) -> None:
+    before = encoder(spec).encode_text(names(spec))
+    context = WORDS[spec] if context == "words" else context
+    train = swapped(spec)
+    start, end = (CoOp(encoder(spec), context=context, steps=n).fit(train) for n in (0, 15))
+    assert loss(end, train) < loss(start, train) - 0.01
+    assert torch.equal(encoder(spec).encode_text(names(spec)), before)
+    assert all(p.grad is None for p in encoder(spec).model.parameters())
+    layers = [m for m in encoder(spec).model.modules() if isinstance(m, nn.Embedding)]
+    assert not any(layer._forward_hooks for layer in layers)
+
+
+def test_val_keeps_the_best_step() -> None:
+    train = swapped("pasture")
+    rows = build_classifier(encoder("pasture"), names("pasture"))
+    val = shots_near(rows, names("pasture"), split="val", seed=5)  # here the text is right
+    method = CoOp(encoder("pasture"), context=WORDS["pasture"], steps=20, learning_rate=0.5)
+    kept, last = method.fit(train, val), method.fit(train)
+    assert last.choices == {**kept.choices, "steps": 20, "chosen on": "given"}
+    assert kept.choices["steps"] in (0, 10)  # steps this long lead away from what val knows
+    assert loss(kept, val) < loss(last, val)
+
+
+def test_same_seed_same_classifier() -> None:
+    state = torch.random.get_rng_state()
+    one, same, other = (
+        CoOp(encoder("pasture"), steps=2, seed=seed).fit(swapped("pasture")) for seed in (0, 0, 1)
+    )
+    assert torch.equal(one.weight, same.weight)
+    assert not torch.equal(one.weight, other.weight)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_many_classes_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = swapped("pasture")
+    whole = CoOp(encoder("pasture"), steps=2).fit(train)
+    monkeypatch.setattr("cliplab.few_shot.coop.TEXT_BATCH", 2)
+    parts = CoOp(encoder("pasture"), steps=2).fit(train)
+    torch.testing.assert_close(parts.weight, whole.weight, atol=1e-5, rtol=0)
+
+
+def test_the_short_way_stamps_the_encoder() -> None:
+    train = swapped("pasture-zh")
+    zero_shot = build_classifier(encoder("pasture-zh"), names("pasture-zh"))
+    given = {"zero_shot": zero_shot, "logit_scale": encoder("pasture-zh").logit_scale}
+    with pytest.raises(ValueError, match="CoOp needs the encoder"):
+        few_shot.fit("coop", train, **given)
+    probe = few_shot.fit("text-probe", train, **given, encoder=encoder("pasture-zh"))
+    assert probe.encoder == ("pasture-zh", encoder("pasture-zh").fingerprint)
+
+
+def test_the_test_split_is_refused() -> None:
+    test = Shots(*vars(swapped("pasture")).values())
+    object.__setattr__(test, "split", "test")
+    with pytest.raises(ValueError, match="test split"):
+        CoOp(encoder("pasture")).fit(test)
+
+
+# ---- other towers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["openai", "modelscope"])
+def test_official_towers_on_tiny_checkpoints(prefix: str, tmp_path: Path) -> None:
+    make, words, classes = {
+        "openai": (make_openai, "a photo of a", ["sheep", "goat", "cow"]),
+        "modelscope": (make_modelscope, "一只", ["羊", "牛", "狗"]),
+    }[prefix]
+    tiny = load_encoder(f"{prefix}:{make(tmp_path / 'tiny', VIT)}")
+    train = shots_near(build_classifier(tiny, classes).roll(1, 0), classes)
+    expected = build_classifier(tiny, classes, [words + " {}"])
+    start = CoOp(tiny, context=words, steps=0).fit(train)
+    torch.testing.assert_close(start.weight, expected, atol=1e-6, rtol=0)
+    plain, tuned = (CoOp(tiny, context=2, steps=n, learning_rate=0.02).fit(train) for n in (0, 8))
+    assert loss(tuned, train) < loss(plain, train)
+
+
+class Letters:
+    """A tokenizer of letters, with a start token when `start`."""
+
+    def __init__(self, *, start: bool) -> None:
+        self.start = [1] if start else []
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) % 50 + 3 for c in text if c != " "]
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        ids = torch.zeros(len(texts), 20, dtype=torch.long)
+        for row, text in zip(ids, texts, strict=True):
+            known = [*self.start, *self.encode(text), 2]
+            row[: len(known)] = torch.tensor(known)
+        return ids
+
+
+class Mixing(Letters):
+    """Cuts a text differently when more follows, as tokenizers that cross white space do."""
+
+    def encode(self, text: str) -> list[int]:
+        return [9, *super().encode(text)] if len(text.split()) > 1 else super().encode(text)[:1]
+
+
+class Tower(nn.Module):
+    """Mean of the token embeddings, projected; the layer can be called as one likes."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.add_module(layer, nn.Embedding(60, 6))
+        self.project = nn.Linear(6, 5)
+        self.layer = layer
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        return self.project(getattr(self, self.layer)(ids).cos().cumsum(1).mean(1))
+
+
+def foreign(
+    layer: str = "token_embedding", *, start: bool = True, **more: object
+) -> SimpleNamespace:
+    model = Tower(layer)
+    return SimpleNamespace(
+        name="foreign", dim=5, logit_scale=10.0, precision="float32", model=model,
+        tokenizer=Letters(start=start), device=torch.device("cpu"), **more,
+    )  # fmt: skip
+
+
+def any_shots(dim: int = 5) -> Shots:
+    return shots_near(torch.eye(3, dim), ["sheep", "goat", "cow"])
+
+
+@pytest.mark.parametrize("start", [True, False])
+@pytest.mark.parametrize("layer", ["token_embedding", "word_embeddings"])
+def test_a_tower_with_or_without_a_start_token(layer: str, start: bool) -> None:
+    tower = foreign(layer, start=start)
+    ids = tower.tokenizer(["of sheep", "of goat", "of cow"])
+    expected = F.normalize(tower.model.encode_text(ids), dim=1)
+    same = CoOp(tower, context="of", steps=0).fit(any_shots())
+    torch.testing.assert_close(same.weight, expected.detach(), atol=1e-6, rtol=0)
+    drawn = CoOp(tower, context=2, steps=0).fit(any_shots())
+    assert not torch.allclose(drawn.weight, expected, atol=1e-2)
+
+
+def test_towers_that_cannot_be_prompted_are_refused() -> None:
+    with pytest.raises(ValueError, match="has no embedding layer among its modules"):
+        CoOp(foreign("lookup")).fit(any_shots())
+    two = foreign()
+    two.model.second = Tower("word_embeddings")
+    with pytest.raises(ValueError, match=r"has token_embedding, second\.word_embeddings among"):
+        CoOp(two).fit(any_shots())
+    no_model = foreign()
+    del no_model.model
+    with pytest.raises(ValueError, match="has no embedding layer"):
+        CoOp(no_model).fit(any_shots())
+
+
+def test_a_tower_that_does_not_call_its_layer_is_refused() -> None:
+    silent = foreign()
+    silent.model.encode_text = lambda ids: torch.ones(len(ids), 5)
+    with pytest.raises(ValueError, match="does not call its embedding layer"):
+        CoOp(silent, steps=0).fit(any_shots())
+
+
+def test_a_tokenizer_that_mixes_context_and_name_is_refused() -> None:
+    mixing = foreign()
+    mixing.tokenizer = Mixing(start=True)
+    with pytest.raises(ValueError, match="not a run of tokens of their own"):
+        CoOp(mixing, context="of").fit(any_shots())
+    with pytest.raises(ValueError, match="cuts each of x, a, 的 into several tokens"):
+        CoOp(mixing, context=3).fit(any_shots())
+
+
+def test_settings_and_dimensions_are_checked() -> None:
+    with pytest.raises(ValueError, match="context: got 0"):
+        CoOp(foreign(), context=0)
+    with pytest.raises(ValueError, match="steps: got -1"):
+        CoOp(foreign(), steps=-1)
+    with pytest.raises(ValueError, match="train: has 7 dimensions; expected 5 of foreign"):
+        CoOp(foreign()).fit(any_shots(7))
+    long = [name * 8 for name in names("pasture")]
+    with pytest.raises(ValueError, match="text too long"):
+        CoOp(encoder("pasture"), context=60).fit(shots_near(torch.eye(3, 128), long))

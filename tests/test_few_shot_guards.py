@@ -1,0 +1,251 @@
+"""Nothing of the test split enters a fit, and what does not fit together is refused."""
+
+import copy
+import dataclasses
+import gc
+import inspect
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from few_shot_world import NAMES, SCALE, make_shots, zero_shot
+
+from cliplab import few_shot
+from cliplab.few_shot import METHODS, CoOp, LinearProbe, Shots, TextProbe, ZeroShot, sample_shots
+
+PLAIN = [name for name in METHODS if name != "coop"]  # needs an encoder: test_few_shot_coop.py
+
+
+def fit(method: str, train: Shots, val: Shots | None = None) -> few_shot.Classifier:
+    return few_shot.fit(method, train, val, zero_shot=zero_shot(), logit_scale=SCALE)
+
+
+# ---- the test split ------------------------------------------------------------------------
+
+DISGUISES: dict[str, Callable[[Shots, str], Shots]] = {
+    "as it is": lambda test, split: test,
+    "sampled": lambda test, split: sample_shots(test, 2, seed=0),
+    "a subset": lambda test, split: test.subset(torch.arange(len(test)) < 15),
+    "replaced": lambda test, split: dataclasses.replace(test, split=split),
+    "made anew": lambda test, split: Shots(test.image_emb, test.labels, NAMES, split),
+    "cloned": lambda test, split: Shots(test.image_emb.clone(), test.labels, NAMES, split),
+    "in another order": lambda test, split: Shots(
+        test.image_emb.flip(0), test.labels.flip(0), NAMES, split
+    ),
+    "sampled, then replaced": lambda test, split: dataclasses.replace(
+        sample_shots(test, 2, seed=0), split=split
+    ),
+    "one row among others": lambda test, split: Shots(
+        torch.cat([make_shots(seed=7).image_emb, test.image_emb[3:4]]),
+        torch.cat([make_shots(seed=7).labels, test.labels[3:4]]),
+        NAMES,
+        split,
+    ),
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+@pytest.mark.parametrize("method", PLAIN)
+def test_no_method_accepts_the_test_split(method: str, disguise: str) -> None:
+    test = make_shots(split="test", seed=3)
+    val = make_shots(split="val", seed=2)
+    with pytest.raises(ValueError, match=r"test split|are also in <test shots"):
+        fit(method, DISGUISES[disguise](test, "train"), val)
+    with pytest.raises(ValueError, match=r"test split|are also in <test shots"):
+        fit(method, make_shots(), DISGUISES[disguise](test, "val"))
+
+
+def test_a_split_renamed_by_force_is_still_the_test_split() -> None:
+    test = make_shots(split="test", seed=3)
+    object.__setattr__(test, "split", "train")
+    with pytest.raises(ValueError, match="are also in"):
+        fit("zero-shot", test)
+
+
+def test_a_deep_copy_is_known_by_its_rows() -> None:
+    test = make_shots(split="test", seed=3)
+    copied = copy.deepcopy(test)
+    object.__setattr__(copied, "split", "train")
+    with pytest.raises(ValueError, match="18 of 18 rows"):
+        fit("zero-shot", copied)
+
+
+def test_a_test_split_that_is_gone_forbids_nothing() -> None:
+    test = make_shots(split="test", seed=3)
+    reused = Shots(test.image_emb.clone(), test.labels, NAMES, "train")
+    with pytest.raises(ValueError, match="delete it first"):
+        fit("zero-shot", reused)
+    del test
+    gc.collect()
+    assert fit("zero-shot", reused).class_names == NAMES
+
+
+@pytest.mark.parametrize("method", METHODS.values())
+def test_fit_takes_a_training_and_a_validation_split_and_nothing_else(method: type) -> None:
+    assert list(inspect.signature(method.fit).parameters) == ["self", "train", "val"]
+    assert "fit" not in vars(method)  # one door, in Method, for all of them
+
+
+def test_the_short_way_has_no_other_door_either() -> None:
+    parameters = inspect.signature(few_shot.fit).parameters
+    given = {"method", "train", "val", "zero_shot", "logit_scale", "encoder", "seed"}
+    assert set(parameters) == given
+    kinds = {p.kind for p in parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+
+
+# ---- splits that overlap -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", PLAIN)
+def test_train_is_no_val(method: str) -> None:
+    train = make_shots()
+    with pytest.raises(ValueError, match="val: got the training shots"):
+        fit(method, train, train)
+    with pytest.raises(ValueError, match="shots of the split 'train'; expected 'val'"):
+        fit(method, train, make_shots(seed=2))
+    with pytest.raises(ValueError, match="18 of 18 rows, first row 0, are also in train"):
+        fit(method, train, dataclasses.replace(train, split="val"))
+
+
+def test_one_shared_row_is_seen() -> None:
+    train, val = make_shots(), make_shots(split="val", seed=2)
+    emb = val.image_emb.clone()
+    emb[4] = train.image_emb[9]
+    with pytest.raises(ValueError, match="1 of 18 rows, first row 4"):
+        fit("zero-shot", train, Shots(emb, val.labels, NAMES, "val"))
+
+
+def test_one_shared_group_is_seen() -> None:
+    train = make_shots(grouped=True)
+    val = make_shots(split="val", seed=2)
+    groups = [f"animal {i}" for i in range(17)] + ["train 1 5"]
+    with pytest.raises(ValueError, match="groups 'train 1 5' are also in train"):
+        fit("zero-shot", train, dataclasses.replace(val, groups=groups))
+
+
+def test_val_is_no_train() -> None:
+    with pytest.raises(ValueError, match="train: got shots of the split 'val'"):
+        fit("zero-shot", make_shots(split="val"))
+
+
+def test_a_val_of_other_classes_or_dimensions_is_refused() -> None:
+    val = make_shots(split="val", seed=2)
+    with pytest.raises(ValueError, match="val: has the classes"):
+        fit("zero-shot", make_shots(), dataclasses.replace(val, class_names=NAMES[::-1]))
+    narrow = Shots(F.normalize(val.image_emb[:, :4], dim=1), val.labels, NAMES, "val")
+    with pytest.raises(ValueError, match="val: has 4 dimensions; expected 8"):
+        fit("zero-shot", make_shots(), narrow)
+    empty = val.subset(torch.zeros(len(val), dtype=torch.bool))
+    with pytest.raises(ValueError, match="val: got no image"):
+        fit("zero-shot", make_shots(), empty)
+
+
+# ---- shots that are none -------------------------------------------------------------------
+
+EMB = F.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(5)), dim=1)
+BROKEN = torch.cat([EMB[:3], torch.full((1, 8), float("nan"))])
+GOOD = {"image_emb": EMB, "labels": torch.tensor([0, 1, 2, 0]), "class_names": NAMES}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image_emb": BROKEN}, "1 of 4 rows are not finite, first row 3"),
+        ({"image_emb": 3 * EMB}, r"has length 3\.000; expected unit rows"),
+        ({"image_emb": EMB[0]}, r"got \(8,\); expected a tensor \(N, D\)"),
+        ({"image_emb": "photos"}, "got str; expected a tensor"),
+        ({"labels": torch.tensor([0, 1, 3, 0])}, "row 2 has 3; expected 0 to 2"),
+        ({"labels": torch.tensor([0, -1, 2, 0])}, "row 1 has -1"),
+        ({"labels": torch.tensor([0, 1, 2])}, r"shape \(3,\); expected \(4,\)"),
+        ({"labels": torch.tensor([0.0, 1, 2, 0])}, "expected whole numbers"),
+        ({"class_names": ("sheep",)}, "only 'sheep'"),
+        ({"class_names": ("sheep", "Sheep", "cow")}, "repeated"),
+        ({"split": "holdout"}, "got 'holdout'; expected one of train, val, test"),
+        ({"groups": ["a", "b"]}, "got 2; expected a list of 4"),
+        ({"groups": "abcd"}, "got 'abcd'; expected a list"),
+    ],
+)
+def test_bad_shots_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Shots(**{**GOOD, "split": "train", **wrong})
+
+
+@pytest.mark.parametrize("method", PLAIN)
+def test_a_class_without_shots_is_named(method: str) -> None:
+    train = make_shots()
+    with pytest.raises(ValueError, match="no image of 'goat'"):
+        fit(method, train.subset(train.labels != 1))
+
+
+@pytest.mark.parametrize("method", [name for name in PLAIN if name != "linear-probe"])
+def test_a_zero_shot_classifier_of_other_shape_is_refused(method: str) -> None:
+    for rows, shape in [(zero_shot()[:2], "(2, 8)"), (F.normalize(torch.ones(3, 5)), "(3, 5)")]:
+        with pytest.raises(ValueError, match=r"zero_shot: got shape") as error:
+            few_shot.fit(method, make_shots(), zero_shot=rows, logit_scale=SCALE)
+        assert shape in str(error.value)
+
+
+def test_a_zero_shot_classifier_must_be_unit_rows() -> None:
+    with pytest.raises(ValueError, match="zero_shot: row"):
+        ZeroShot(2 * zero_shot(), SCALE)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for make, message in [
+        (lambda: LinearProbe(0.0), "c: got 0"),
+        (lambda: TextProbe(zero_shot(), SCALE, strength=-1), "strength: got -1"),
+        (lambda: few_shot.TipAdapter(zero_shot(), SCALE, alpha=1.0), "expected both"),
+        (lambda: few_shot.TipAdapterF(zero_shot(), SCALE, epochs=-1), "epochs: got -1"),
+        (lambda: few_shot.WiseFT(zero_shot(), SCALE, alpha=1.5), "alpha: got 1.5"),
+        (lambda: few_shot.WiseFT(zero_shot(), SCALE, steps=-1), "steps: got -1"),
+        (lambda: CoOp(None), "encoder: got None"),
+        (lambda: few_shot.TipAdapter(zero_shot(), SCALE, alpha=-1, beta=1).fit(make_shots()),
+         "alpha >= 0"),
+        (lambda: ZeroShot(zero_shot(), 0.0).fit(make_shots()), "logit_scale: got 0"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_an_unknown_method_gets_its_neighbours() -> None:
+    with pytest.raises(ValueError, match="did you mean 'tip-adapter'"):
+        fit("tip-adaptor", make_shots())
+
+
+# ---- drawing shots -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_class", [1, 2, 5])
+def test_shots_are_drawn_per_class_and_stay_in_their_split(per_class: int) -> None:
+    pool = make_shots(9, split="val", grouped=True)
+    shots = sample_shots(pool, per_class, seed=4)
+    assert shots.counts.tolist() == [per_class] * 3
+    assert (shots.split, shots.class_names) == ("val", NAMES)
+    for emb, label, group in zip(shots.image_emb, shots.labels, shots.groups, strict=True):
+        row = int((pool.image_emb == emb).all(dim=1).nonzero())
+        assert (pool.labels[row], pool.groups[row]) == (label, group)
+
+
+def test_more_shots_contain_fewer_and_seeds_differ() -> None:
+    pool = make_shots(20)
+    few, more = sample_shots(pool, 3, seed=0), sample_shots(pool, 7, seed=0)
+    keys = {tuple(row.tolist()) for row in more.image_emb}
+    assert all(tuple(row.tolist()) in keys for row in few.image_emb)
+    other = sample_shots(pool, 3, seed=1)
+    assert not torch.equal(few.image_emb, other.image_emb)
+
+
+def test_too_few_images_are_named() -> None:
+    train = make_shots(4)
+    with pytest.raises(ValueError, match="class 'cow' has 2 images in train; expected 3"):
+        sample_shots(train.subset(torch.arange(10)), 3, seed=0)
+    with pytest.raises(ValueError, match="per_class: got 0"):
+        sample_shots(train, 0, seed=0)
+
+
+def test_drawing_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    sample_shots(make_shots(), 2, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
