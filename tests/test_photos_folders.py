@@ -338,6 +338,20 @@ def test_results_among_pictures_are_not_taken_for_labels(tmp_path: Path) -> None
     assert read_photos(tmp_path).labels == [0, 0, 1, 1]
 
 
+def test_a_list_of_classes_beside_class_folders_is_no_yolo(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.jpg", "x/b.jpg", "y/c.jpg", "y/d.jpg")
+    (tmp_path / "classes.txt").write_text("x\ny\n", encoding="utf-8")
+    assert read_photos(tmp_path).labels == [0, 0, 1, 1]
+
+
+def test_a_scale_without_boxes_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.jpg")
+    with pytest.raises(ValueError, match=r"box_scale: got 1\.5, but .* has no boxes; drop it"):
+        read_photos(tmp_path, box_scale=1.5)
+    with pytest.raises(ValueError, match="box_scale: got -1; expected a number above 0"):
+        read_photos(tmp_path, box_scale=-1)
+
+
 # ---- reading in threads ----------------------------------------------------------------------
 
 

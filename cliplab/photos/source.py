@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from cliplab.photos.boxes import check_scale
 from cliplab.photos.coco import is_coco, read_coco, split_in
 from cliplab.photos.files import PHONE_SUFFIXES, SUFFIXES, list_images, shown
 from cliplab.photos.folders import read_folder
@@ -50,9 +51,11 @@ def read_photos(
 
     Raises:
         FileNotFoundError, NotADirectoryError: a file or folder is missing, or all pictures are.
-        ValueError: nothing known is recognised, or the source contradicts itself.
+        ValueError: nothing known is recognised, the source contradicts itself, or box_scale is
+            given where there is no box.
     """
     source = Path(source)
+    check_scale(box_scale)
     if kind not in KINDS:
         raise ValueError(unknown_name("kind", kind, KINDS))
     if not source.exists():
@@ -67,16 +70,21 @@ def read_photos(
         if not source.exists():
             raise FileNotFoundError(f"{shown(source)}: no such file or folder; check the name")
     kind, places = _recognise(source) if kind == "auto" else _places(source, kind)
+    photos = _read(kind, places, Path(images) if images is not None else None, box_scale)
+    if box_scale != 1 and not any(photo.box_xyxy for photo in photos):
+        raise ValueError(f"box_scale: got {box_scale}, but {shown(source)} has no boxes; drop it")
+    return _with_strays(photos, source) if kind == "csv" and source.is_dir() else photos
+
+
+def _read(kind: str, places: list[Path], images: Path | None, box_scale: float) -> PhotoSet:
     if kind == "folder":
         if images is not None or not places[0].is_dir():
-            raise ValueError(f"{shown(source)}: no table and no boxes; {_EXPECTED}")
+            raise ValueError(f"{shown(places[0])}: no table and no boxes; {_EXPECTED}")
         return read_folder(places[0])
     if kind == "coco":
         return read_coco(places, images=images, box_scale=box_scale)
-    if kind == "yolo":
-        return read_yolo(places[0], images=images, box_scale=box_scale)
-    photos = read_csv(places[0], images=images, box_scale=box_scale)
-    return _with_strays(photos, source) if source.is_dir() else photos
+    read = read_csv if kind == "csv" else read_yolo
+    return read(places[0], images=images, box_scale=box_scale)
 
 
 def _with_strays(photos: PhotoSet, folder: Path) -> PhotoSet:
@@ -146,8 +154,14 @@ def _is_yolo(folder: Path) -> bool:
     if any((folder / name).is_file() for name in YAML_NAMES):
         return True
     labels = folder / "labels"
-    named = any((place / name).is_file() for place in (folder, labels) for name in NAME_FILES)
-    return named or (labels.is_dir() and any(labels.rglob("*.txt")))
+    if labels.is_dir() and any(labels.rglob("*.txt")):
+        return True
+    if not any((folder / name).is_file() for name in NAME_FILES):
+        return False
+    # A list of classes may lie beside class folders, too: text files with the names of pictures
+    # are what tells.
+    stems = {path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+    return any(path.stem in stems for path in folder.glob("*.txt"))
 
 
 def _coco_files(folder: Path) -> list[Path]:
