@@ -33,8 +33,17 @@ TIMES = ("seconds", "images_per_second")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_openai(tmp_path_factory.mktemp("openai"), RESNET)
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny weights where `pasture` and `pasture-zh` look for theirs: quicker than the official."""
+    folder = tmp_path_factory.mktemp("data")
+    make_openai(folder / "checkpoints" / "clip-openai", RESNET)
+    make_modelscope(folder / "checkpoints" / "clip-chinese", RESNET)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(data: Path) -> Path:
+    return data / "checkpoints" / "clip-openai" / "model.pt"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,8 @@ def prompts(all_prompts: Prompts) -> Prompts:
 
 
 @pytest.fixture(autouse=True)
-def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_places(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPLAB_DATA", str(data))
     monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 
@@ -304,7 +314,7 @@ def test_a_killed_run_goes_on(
 
 
 def test_another_evaluation_in_the_same_folder_is_refused(
-    weights: Path, encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet, tmp_path: Path
+    encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet, tmp_path: Path
 ) -> None:
     evaluate(tmp_path / "run", encoder, prompts, pictures, ("1/2",))
     fewer = replace(prompts, name="one", templates=("a photo of a {}.",))
@@ -312,7 +322,7 @@ def test_another_evaluation_in_the_same_folder_is_refused(
         ValueError, match=r"holds another evaluation .*templates: openai80 there, one"
     ):
         evaluate(tmp_path / "run", encoder, fewer, pictures)
-    other = load_encoder(f"openai:{make_openai(tmp_path / 'w', RESNET, seed=1)}", device="cpu")
+    other = load_encoder("pasture", device="cpu")  # the same weights in other code
     with pytest.raises(ValueError, match=r"another evaluation \(encoder: \w+\.\.\. there"):
         evaluate(tmp_path / "run", other, prompts, pictures)
     with pytest.raises(ValueError, match=r"pictures: .*choose another --out"):
@@ -511,18 +521,18 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_command_among_all_thousand_classes(
-    weights: Path, imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    imagenet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = ["imagenet", "--data", imagenet, "--encoder", f"openai:{weights}", "--device", "cpu"]
+    base = ["imagenet", "--data", imagenet, "--encoder", "pasture", "--device", "cpu"]
     asked = [*base, "--templates", "one", "--chunk-size", 8]
     assert run(*asked, "--json", "a.json") == 0
     printed = capsys.readouterr().out
     assert "imagenet val, zero-shot: 21 images, 1,000 classes" in printed
-    assert "prompts  one: 1 templates, open_clip_torch" in printed
+    assert "prompts  one: 1 template, open_clip_torch" in printed
     assert "not the whole set: pictures of 6 classes only" in printed
     assert "worst classes" in printed
     report = json.loads(Path("a.json").read_text("utf-8"))
-    assert report["encoder"]["spec"] == f"openai:{weights}"
+    assert report["encoder"]["spec"] == "pasture"
     assert report["software"]["torch"] == torch.__version__
     assert len(report["per_class"]) == 6
     # the same command finds everything done; in shards elsewhere the result is the same
@@ -565,12 +575,21 @@ def test_chinese_words_from_a_package_that_is_there(
     assert prompts.of_class(0) == ["丁鲷的照片。", "许多丁鲷的照片。"]
     assert prompts.class_names[605] == "ipod"  # as its own evaluation does
     few = prompts.subset([0, 134, 281])
-    encoder = load_encoder(f"modelscope:{make_modelscope(tmp_path / 'zh', RESNET)}", device="cpu")
+    encoder = load_encoder("pasture-zh", device="cpu")
     mine = classifier_of(encoder, few)
     texts = [text for k in range(3) for text in few.of_class(k)]
     expected = encoder.encode_text(texts).unflatten(0, (3, 2)).mean(dim=1)
     expected = expected / expected.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(mine, expected, atol=1e-6, rtol=0)
+    own = tmp_path / "label_cn.txt"
+    own.write_text("\n".join(f"名字{i}" for i in range(1000)) + "\n", encoding="utf-8")
+    renamed = read_prompts("chinese", class_names=own)
+    assert renamed.of_class(999) == ["名字999的照片。", "许多名字999的照片。"]
+    assert renamed.source == "cn_clip 1.6.0, names of label_cn.txt"
+    assert renamed.digest != prompts.digest
+    own.write_text("名字\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"label_cn.txt: got 1 class names; expected 1,000"):
+        read_prompts("chinese", class_names=own)
     names[0] = "金鱼"
     with pytest.raises(ValueError, match="class n01440764 is '金鱼'; expected '丁鲷'"):
         read_prompts("chinese")
@@ -583,6 +602,7 @@ def test_the_real_chinese_words_where_they_are_installed() -> None:
     assert len(prompts.templates) == 80
     assert prompts.of_class(207)[0] == "金毛猎犬的照片。"
     assert prompts.same_names == {"太阳镜": [836, 837]}
+    assert len(read_prompts("chinese183").templates) == 183
 
 
 @pytest.mark.parametrize("package", ["cn_clip.eval.imagenet_zeroshot_templates", "timm"])
@@ -600,9 +620,9 @@ def test_missing_packages_are_named_with_the_remedy(
 
 
 def test_wrong_calls_are_one_line(
-    weights: Path, imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    encoder = ("--encoder", f"openai:{weights}", "--device", "cpu")
+    encoder = ("--encoder", "pasture", "--device", "cpu")
     Path("there.json").write_text("{}", encoding="utf-8")
     Path("empty/val").mkdir(parents=True)
     Path("other/val/n01440764").mkdir(parents=True)
@@ -627,6 +647,10 @@ def test_wrong_calls_are_one_line(
         (["imagenet", *data, *encoder, "--templates", "openai8"], "did you mean 'openai80'"),
         (["imagenet", *data, *encoder, "--shard", "3/2"], "--shard: got '3/2'"),
         (["imagenet", *data, *encoder, "--limit", "0"], "--limit: got 0"),
+        (["imagenet", *data, *encoder, "--labels", "absent"], "--labels: there is no file absent"),
+        (["imagenet", *data, *encoder, "--labels", "there.json"], "sorted by class already"),
+        (["imagenet", *data, *encoder, "--class-names", "x"], "--class-names: there is no file x"),
+        (["imagenet", *data, *encoder, "--class-names", "there.json"], "got 1 class names"),
         (["imagenet", *data, *encoder, "--batch-size", "0"], "--batch-size: got 0"),
         (["imagenet", *data, *encoder, "--chunk-size", "0"], "--chunk-size: got 0"),
         (["imagenet", *data, *encoder, "--json", "there.json"], "there.json: exists already"),
@@ -639,7 +663,6 @@ def test_wrong_calls_are_one_line(
 
 
 def test_an_interrupted_command_says_how_to_go_on(
-    weights: Path,
     imagenet: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -648,18 +671,23 @@ def test_an_interrupted_command_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cliplab.evaluate.protocol.compute", interrupt)
-    asked = ["imagenet", "--data", imagenet, "--encoder", f"openai:{weights}", "--out", "mine"]
+    asked = ["imagenet", "--data", imagenet, "--encoder", "pasture", "--out", "mine"]
     assert run(*asked, "--device", "cpu", "--templates", "one") == 130
     assert "finished chunks are in mine; the same command goes on" in capsys.readouterr().err
 
 
-def test_unread_prompts_are_told_on_stderr_and_do_not_stop_it(
-    imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_unread_prompts_and_pictures_are_told_and_do_not_stop_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = make_modelscope(tmp_path / "zh", RESNET)
-    asked = ["imagenet", "--data", imagenet, "--encoder", f"modelscope:{folder}"]
-    assert run(*asked, "--device", "cpu", "--templates", "bare", "--limit", 6) == 0
+    tench = tmp_path / "few" / "val" / "n01440764"
+    tench.mkdir(parents=True)
+    noise_images(1)[0].save(tench / "a.JPEG")
+    (tench / "b.JPEG").write_bytes(b"")
+    asked = ["imagenet", "--data", "few", "--encoder", "pasture-zh", "--cache"]
+    assert run(*asked, "--device", "cpu", "--templates", "bare") == 3
     captured = capsys.readouterr()
+    assert "n01440764/b.JPEG: the file is empty" in captured.out
+    assert "may come from the cache" in captured.out
     assert "cannot read the prompt" in captured.err
     assert "the prompts are 'en', the captions of the encoder were 'zh'" in captured.out
 

@@ -32,8 +32,9 @@ EXAMPLES = """\
 examples:
   cliplab evaluate imagenet --data imagenet --encoder openai:ViT-B/32
   cliplab evaluate imagenet --data imagenet --encoder openai:ViT-B/32 --limit 2000 --templates one
-  cliplab evaluate imagenet --data imagenet --encoder modelscope:chinese-clip --templates chinese
-  cliplab evaluate imagenet --data imagenet --encoder hf:clip --out shared/run --shard 2/8
+  cliplab evaluate imagenet --data imagenet --encoder hf:OFA-Sys/chinese-clip-vit-large-patch14 \\
+      --templates chinese
+  cliplab evaluate imagenet --data imagenet --encoder openai:RN50 --out shared/run --shard 2/8
   cliplab evaluate imagenet --merge --out shared/run --json result.json
 
 exit codes: 0 finished (or this shard is), 3 some images could not be read, 2 bad arguments or
@@ -59,8 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="openai80",
         metavar="SET",
         help="openai80 (default), openai7 or simple (the best seven), one (a photo of a ...), "
-        "bare (the name alone), chinese (needs cn_clip)",
+        "bare (the name alone), chinese or chinese183 (80 or 183, need cn_clip)",
     )
+    add("--class-names", type=Path, metavar="FILE", help="1,000 names of your own, one a line")
     add("--limit", type=int, metavar="N", help="judge N images only, evenly spread")
     add("--truncate", action="store_true", help="cut prompts that are too long for the encoder")
     _add_running(parser)
@@ -117,6 +119,9 @@ def _check(args: argparse.Namespace) -> None:
     needed = [] if args.merge else ["data", "encoder"]
     if absent := [f"--{name}" for name in needed if getattr(args, name) is None]:
         raise ValueError(f"{' and '.join(absent)}: missing; see cliplab evaluate --help")
+    for name in ("labels", "class_names"):
+        if (path := getattr(args, name)) is not None and not path.is_file():
+            raise FileNotFoundError(f"--{name.replace('_', '-')}: there is no file {path}")
     for name in ("batch_size", "chunk_size"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             option = "--" + name.replace("_", "-")
@@ -134,7 +139,7 @@ def _compute(args: argparse.Namespace, shard: tuple[int, int]) -> "RunFolder":
     from cliplab.evaluate.prompts import read_prompts
     from cliplab.evaluate.protocol import compute, default_folder, make_plan
 
-    prompts = read_prompts(args.templates)
+    prompts = read_prompts(args.templates, class_names=args.class_names)
     pictures = read_validation(
         args.data, prompts.wnids, split=args.split, label_list=args.labels
     ).spread(args.limit)

@@ -85,6 +85,8 @@ def read_validation(
     images = _images(root, "")
     if images and not any(name in classes for name in folders):
         found = _flat(root, data, images, wnids, label_list)
+    elif label_list is not None:
+        raise ValueError(f"--labels: {shown(root)} is sorted by class already; leave it out")
     else:
         found = _sorted_by_class(root, folders, classes)
     if not found.files:

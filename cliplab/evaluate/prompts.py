@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from cliplab.runtime import unknown_name
 
@@ -72,11 +73,16 @@ class Prompts:
         return {self.class_names[i[0]]: i for i in found.values() if len(i) > 1}
 
 
-def read_prompts(name: str = "openai80") -> Prompts:
+def read_prompts(name: str = "openai80", *, class_names: Path | None = None) -> Prompts:
     """ImageNet's class names with one of the template sets of `SETS`.
 
+    Args:
+        name: of the set.
+        class_names: file with other names, one a line in the order of the index, such as the
+            label_cn.txt of Chinese-CLIP's repository, which is not the list in its package.
+
     Raises:
-        ValueError: unknown set, or packages whose lists disagree.
+        ValueError: unknown set, packages whose lists disagree, or another number of names.
         ImportError: the package that carries the words is not installed.
     """
     name = ALIASES.get(name, name)
@@ -84,7 +90,18 @@ def read_prompts(name: str = "openai80") -> Prompts:
         raise ValueError(unknown_name("template set", name, [*SETS, *ALIASES]))
     prompts = SETS[name](name)
     _check(prompts)
-    return prompts
+    return prompts if class_names is None else _renamed(prompts, class_names)
+
+
+def _renamed(prompts: Prompts, path: Path) -> Prompts:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) != len(prompts):
+        raise ValueError(
+            f"{path}: got {len(names)} class names; expected {len(prompts):,}, one a line"
+        )
+    names = tuple(name.lower() for name in names) if prompts.language == "zh" else names
+    return replace(prompts, class_names=names, source=f"{prompts.source}, names of {path.name}")
 
 
 def _check(prompts: Prompts) -> None:
@@ -118,35 +135,42 @@ def synsets() -> tuple[str, ...]:
     raise ImportError('the WordNet ids of ImageNet come with timm; pip install "timm>=1.0"')
 
 
-def _english(pick: Callable[[object], Sequence[str]]) -> Callable[[str], Prompts]:
+Pick = Callable[[Any], Sequence[str]]
+
+
+def _english(pick: Pick) -> Callable[[str], Prompts]:
     """A set with open_clip's class names (OpenAI's edited ones) and the templates that it picks."""
 
     def read(name: str) -> Prompts:
-        try:
-            words = importlib.import_module("open_clip.zero_shot_metadata")
-        except ImportError as error:
-            raise ImportError(
-                f"--templates {name}: the words come with open_clip, which cannot be imported "
-                f"({error}); pip install open-clip-torch"
-            ) from error
+        words = _import("open_clip.zero_shot_metadata", name, "pip install open-clip-torch")
         names, source = tuple(words.IMAGENET_CLASSNAMES), _version("open_clip_torch")
         return Prompts(name, synsets(), names, tuple(pick(words)), "en", source)
 
     return read
 
 
-def _chinese(name: str) -> Prompts:
-    """Chinese-CLIP's translation of both; its own evaluation lower-cases them and so do we."""
+def _chinese(module: str, attribute: str) -> Callable[[str], Prompts]:
+    """Chinese-CLIP's names and templates, lower-cased as in its own evaluation."""
+    remedy = "pip install --no-deps cn_clip (it pins an old lmdb, which this does not need)"
+
+    def read(name: str) -> Prompts:
+        words = _import("cn_clip.eval.imagenet_zeroshot_templates", name, remedy)
+        templates = getattr(_import(f"cn_clip.eval.{module}", name, remedy), attribute)
+        names = tuple(text.lower() for text in words.imagenet_classnames)
+        return Prompts(name, synsets(), names, _texts(templates), "zh", _version("cn_clip"))
+
+    return read
+
+
+def _import(module: str, name: str, remedy: str) -> Any:
     try:
-        words = importlib.import_module("cn_clip.eval.imagenet_zeroshot_templates")
+        return importlib.import_module(module)
     except ImportError as error:
+        package = module.partition(".")[0]
         raise ImportError(
-            f"--templates {name}: the words come with cn_clip, which cannot be imported ({error}); "
-            "pip install --no-deps cn_clip (its own requirements pin an old lmdb, not needed here)"
+            f"--templates {name}: the words come with {package}, which cannot be imported "
+            f"({error}); {remedy}"
         ) from error
-    names = tuple(text.lower() for text in words.imagenet_classnames)
-    templates = _texts(words.openai_imagenet_template)
-    return Prompts(name, synsets(), names, templates, "zh", _version("cn_clip"))
 
 
 def _texts(functions: Sequence[Callable[[str], str]]) -> tuple[str, ...]:
@@ -164,5 +188,6 @@ SETS: dict[str, Callable[[str], Prompts]] = {
     "openai7": _english(lambda words: _texts(words.SIMPLE_IMAGENET_TEMPLATES)),
     "one": _english(lambda words: ("a photo of a {}.",)),
     "bare": _english(lambda words: ("{}",)),
-    "chinese": _chinese,
+    "chinese": _chinese("imagenet_zeroshot_templates", "openai_imagenet_template"),
+    "chinese183": _chinese("cvinw_zeroshot_templates", "openai_templates"),
 }

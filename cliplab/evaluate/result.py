@@ -80,7 +80,7 @@ def _classes(
     """Of each class with pictures: how many, how many right, and what it was taken for."""
     for k in np.unique(label).tolist():
         mine = np.flatnonzero(label == k)
-        wrong = Counter(top[i][0] for i in mine if top[i] and rank[i] > 0)
+        wrong = Counter(top[i][0] for i in mine.tolist() if top[i] and rank[i] > 0)
         taken, times = min(wrong.items(), key=lambda item: (-item[1], item[0]), default=(None, 0))
         yield {
             "wnid": plan["wnids"][k],
@@ -100,12 +100,12 @@ def as_text(report: Mapping[str, Any]) -> str:
     """The report as a page for a terminal."""
     prompts, encoder = report["prompts"], report["encoder"]
     speed = report["images_per_second"]
-    error = report["calibration_error"]
+    error, count = report["calibration_error"], prompts["templates"]
     lines = [
         f"{report['benchmark']} {report['split']}, zero-shot: {report['images']:,} images, "
         f"{report['classes']:,} classes",
         f"encoder  {encoder['name']} ({encoder['precision']}, {encoder['fingerprint'][:12]})",
-        f"prompts  {prompts['name']}: {prompts['templates']} templates, {prompts['source']}",
+        f"prompts  {prompts['name']}: {count} template{'s' * (count != 1)}, {prompts['source']}",
         "",
         f"top-1    {_percent(report['top1'])}",
         f"top-5    {_percent(report['top5'])}",
