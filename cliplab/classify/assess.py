@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from cliplab.metrics import (
@@ -15,7 +16,6 @@ from cliplab.metrics import (
     balanced_accuracy,
     bootstrap_interval,
     brier_score,
-    confusion,
     error_by_luck,
     negative_log_likelihood,
     recall_per_class,
@@ -24,7 +24,6 @@ from cliplab.metrics import (
 from cliplab.scores import Scores
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from cliplab.diagnosis import Control
@@ -78,7 +77,9 @@ class Assessment:
     @cached_property
     def confusion(self) -> "NDArray[np.int64]":
         """Counts (K, K): row = true class, column = predicted class."""
-        return confusion(self.predicted, self.true, self.scores.class_names)
+        k = len(self.scores.class_names)  # counted here, since loading scikit-learn takes seconds
+        cells = [k * t + p for p, t in zip(self.predicted, self.true, strict=True)]
+        return np.bincount(cells, minlength=k * k).reshape(k, k)
 
     @cached_property
     def control(self) -> "Control":

@@ -1,11 +1,16 @@
 """The command itself: check, prepare, answer, show, write."""
 
 import argparse
+import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cliplab.classify.arguments import METHODS
+from cliplab.runtime import atomic_write, unknown_name
 
 if TYPE_CHECKING:
     from cliplab.classify.answer import Answer
@@ -47,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     show(found, judged)
     complain("remark", found.remarks)
     write(args, encoder, found, judged)
-    return SOME_UNREADABLE if found.unreadable else 0
+    return SOME_UNREADABLE if found.unreadable or task.lacks_pictures else 0
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -56,8 +61,6 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: options that exclude each other, outputs that cannot be written.
     """
-    from cliplab.classify.outputs import check_outputs
-
     if args.classifier and (args.examples or args.labels):
         other = "--examples" if args.examples else "--labels"
         raise ValueError(
@@ -67,21 +70,50 @@ def check_arguments(args: argparse.Namespace) -> None:
     for option, value in (("--shots", args.shots), ("--save-classifier", args.save_classifier)):
         if value is not None and not args.examples:
             raise ValueError(f"{option} without --examples: there is nothing to learn from")
-    if args.examples:
-        from cliplab.few_shot import METHODS
-        from cliplab.runtime import unknown_name
-
-        if args.method not in METHODS:
-            raise ValueError(unknown_name("method", args.method, METHODS))
+    if args.method not in METHODS:
+        raise ValueError(unknown_name("method", args.method, METHODS))
+    if not 0 < args.box_scale < math.inf:
+        raise ValueError(f"--box-scale: got {args.box_scale:g}; expected a number above 0, as 1.5")
     outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
-    check_outputs({**outputs, "--save-classifier": args.save_classifier}, force=args.force)
+    _check_outputs({**outputs, "--save-classifier": args.save_classifier}, force=args.force)
 
 
 def _kept_classifier(args: argparse.Namespace, encoder: Any = None) -> "Classifier | None":
     """The classifier of --classifier, compared with the encoder once that is known."""
+    if not args.classifier:
+        return None
     from cliplab.few_shot import load_classifier
 
-    return load_classifier(args.classifier, encoder=encoder) if args.classifier else None
+    return load_classifier(args.classifier, encoder=encoder)
+
+
+class _ProbeError(Exception):
+    """Leaves atomic_write before anything is written."""
+
+
+def _check_outputs(outputs: Mapping[str, Path | None], *, force: bool) -> None:
+    """Find out before the long work, not after it, that a result cannot be written.
+
+    Args:
+        outputs: option -> file, None where it was not given.
+        force: whether files that exist may be replaced.
+
+    Raises:
+        ValueError, OSError: two options with one file, a folder, a file that exists, no permission.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if other := seen.get(path.resolve()):
+            raise ValueError(f"{other} and {option} are both {path}; expected two files")
+        seen[path.resolve()] = option
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: a folder; expected the name of a file to write")
+        if path.exists() and not force:
+            raise FileExistsError(f"{path}: exists already; choose another name or pass --force")
+        with suppress(_ProbeError), atomic_write(path):
+            raise _ProbeError
 
 
 # ---- what is shown and written -------------------------------------------------------------

@@ -4,7 +4,6 @@ import argparse
 import csv
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,35 +19,6 @@ if TYPE_CHECKING:
     from cliplab.encoders import Encoder
 
 WORST = 50  # mistakes listed in the JSON
-
-
-class _ProbeError(Exception):
-    """Leaves atomic_write before anything is written."""
-
-
-def check_outputs(outputs: Mapping[str, Path | None], *, force: bool) -> None:
-    """Find out before the long work, not after it, that a result cannot be written.
-
-    Args:
-        outputs: option -> file, None where it was not given.
-        force: whether files that exist may be replaced.
-
-    Raises:
-        ValueError, OSError: two options with one file, a folder, a file that exists, no permission.
-    """
-    seen: dict[Path, str] = {}
-    for option, path in outputs.items():
-        if path is None:
-            continue
-        if other := seen.get(path.resolve()):
-            raise ValueError(f"{other} and {option} are both {path}; expected two files")
-        seen[path.resolve()] = option
-        if path.is_dir():
-            raise IsADirectoryError(f"{path}: a folder; expected the name of a file to write")
-        if path.exists() and not force:
-            raise FileExistsError(f"{path}: exists already; choose another name or pass --force")
-        with suppress(_ProbeError), atomic_write(path):
-            raise _ProbeError
 
 
 def write_csv(path: Path, found: Answer) -> None:

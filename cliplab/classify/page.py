@@ -83,9 +83,9 @@ def _facts(args: argparse.Namespace, encoder: "Encoder", found: Answer) -> dict[
     classes = found.task.classes
     pairs = zip(classes.names, classes.prompts, strict=True)
     own = [f"{name} = {prompt}" for name, prompt in pairs if name != prompt]
-    bare = "the bare label"
-    facts["prompts"] = ", ".join(bare if t == "{}" else t for t in args.template)
-    return facts | ({"labels": ", ".join(own)} if own else {})
+    bare = "its text alone" if own else "the bare label"
+    facts |= {"labels": ", ".join(own)} if own else {}
+    return facts | {"prompts": ", ".join(bare if t == "{}" else t for t in args.template)}
 
 
 def _summary(found: Answer, judged: Assessment) -> list[tuple[str, str]]:
@@ -98,6 +98,10 @@ def _summary(found: Answer, judged: Assessment) -> list[tuple[str, str]]:
     rows.append(("balanced accuracy", f"{judged.balanced_accuracy:.1%}"))
     rows.append((f"always saying {name}", f"{share:.1%}"))
     rows.append(("shuffled truth", f"p = {judged.control.p_value:.2g}"))
+    luck = judged.error_by_luck
+    by_luck = "" if luck is None else f" (luck: {luck:.3f})"
+    rows.append(("sure on average", f"{judged.confidence:.1%}"))
+    rows.append(("calibration error", f"{judged.calibration_error:.3f}{by_luck}"))
     if before := found.before:
         gain, low, high = gained(before, judged)
         rows.append(("prompts alone", f"{before.accuracy.value:.1%}"))

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cliplab.classify.labels import Classes, fold, resolve_classes
-from cliplab.photos import Photo, PhotoSet, read_photos, shown
+from cliplab.photos import Photo, PhotoSet, read_photos, read_unlabelled, shown
 from cliplab.runtime import sha256, unknown_name
 
 FIT_PARTS = {"train": 0.75, "val": 0.25}  # of examples that are not judged themselves
+
+
+_MISSING = "pictures that are missing"  # how such a problem begins
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Task:
         """What was clipped or skipped, in the source and in other examples."""
         sets = [self.photos, *([self.examples.train] if self.examples else [])]
         return tuple(dict.fromkeys(problem for one in sets for problem in one.problems))
+
+    @property
+    def lacks_pictures(self) -> bool:
+        """Whether the source names pictures that are not there."""
+        return any(problem.startswith(_MISSING) for problem in self.problems)
 
 
 def prepare(args: argparse.Namespace, known_classes: Sequence[str] | None = None) -> Task:
@@ -72,12 +80,28 @@ def prepare(args: argparse.Namespace, known_classes: Sequence[str] | None = None
 
 def _read(args: argparse.Namespace, where: Path) -> PhotoSet:
     """Photos at `where`; --kind, --images and --boxes are about SOURCE only."""
-    own = {"kind": args.kind, "images": args.images, "boxes": args.boxes}
-    photos = read_photos(where, box_scale=args.box_scale, **(own if where == args.source else {}))
-    if args.unlabelled and where == args.source:
+    own = where == args.source
+    options = {"kind": args.kind, "images": args.images, "boxes": args.boxes} if own else {}
+    if own and args.unlabelled and where.is_dir() and args.kind == "auto" and not args.boxes:
+        return read_unlabelled(where)
+    try:
+        photos = read_photos(where, box_scale=args.box_scale, **options)
+    except ValueError as error:
+        raise ValueError(_as_options(str(error))) from error
+    if own and args.unlabelled:
         bare = tuple(replace(photo, label=None) for photo in photos)
         return replace(photos, photos=bare, class_names=())
     return photos
+
+
+def _as_options(message: str) -> str:
+    """A message of `read_photos` in the words of the command line."""
+    for ours, theirs in (
+        ("use read_unlabelled()", "pass --unlabelled"),
+        *((f"{name}=", f"--{name} ") for name in ("kind", "images", "boxes")),
+    ):
+        message = message.replace(ours, theirs)
+    return message.replace(" , ", ", ")
 
 
 # ---- examples ------------------------------------------------------------------------------
@@ -89,9 +113,9 @@ def _split_off(args: argparse.Namespace, source: PhotoSet) -> tuple[PhotoSet, Ex
         raise FileNotFoundError(f"{shown(args.examples)}: no such examples; check the name")
     same = _is_same(args)
     whole = _labelled(source if same else _read(args, args.examples), args.examples)
-    made = not whole.splits
+    made = any(photo.split is None for photo in whole)
     if made:
-        whole = whole.with_splits(**({} if same else {"fractions": FIT_PARTS}), seed=args.seed)
+        whole = whole.with_splits(None if same else FIT_PARTS, seed=args.seed)
     parts = ", ".join(f"{name} {count}" for name, count in whole.splits.items())
     how = f"made with seed {args.seed}" if made else "as the source gives them"
     notes = [f"splits of {shown(args.examples)} {how}: {parts}"]
@@ -101,6 +125,8 @@ def _split_off(args: argparse.Namespace, source: PhotoSet) -> tuple[PhotoSet, Ex
         judged = source.select(args.split) if args.split else source
     elif args.split in (None, "test"):
         judged = whole.select("test")
+        if not len(judged):
+            raise ValueError(f"{shown(args.source)}: no photo is in test; expected some to judge")
         notes.append(f"{shown(args.source)} is judged by its {len(judged)} test photos only")
     else:
         raise ValueError(

@@ -21,7 +21,7 @@ a { color: inherit; }
   border: 1px solid var(--line); border-left: 5px solid var(--focus); overflow-wrap: anywhere; }
 
 .panel { display: grid; gap: 18px; margin: 20px 0 4px; align-items: stretch;
-  grid-template-columns: minmax(230px, 1fr) minmax(300px, 1.6fr) minmax(290px, 1.1fr); }
+  grid-template-columns: minmax(250px, 1fr) minmax(300px, 1.75fr) minmax(250px, .95fr); }
 @media (max-width: 980px) { .panel { grid-template-columns: 1fr; } }
 .panel section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 16px 18px; min-width: 0; }
@@ -36,9 +36,9 @@ a { color: inherit; }
 .confusion { width: auto; border-collapse: separate; border-spacing: 3px; }
 .confusion th { padding: 3px 6px; font-size: 12.5px; max-width: 11em; vertical-align: middle; }
 .confusion thead th { text-align: center; vertical-align: bottom; }
-.confusion td { padding: 0; min-width: 46px; text-align: center; }
+.confusion td { padding: 0; min-width: 58px; text-align: center; }
 .confusion button, .confusion span.cell { display: block; width: 100%; border-radius: 6px;
-  border: 2px solid transparent; padding: 7px 6px; color: var(--ink);
+  border: 2px solid transparent; padding: 10px 6px; color: var(--ink);
   font-variant-numeric: tabular-nums; background: rgba(var(--heat), var(--a)); }
 .confusion .deep button, .confusion .deep span.cell { color: #fff; }
 @media (prefers-color-scheme: dark) { .confusion .deep button, .confusion .deep span.cell {
@@ -47,9 +47,10 @@ a { color: inherit; }
 .confusion button[aria-pressed=true] { outline: 3px solid var(--ink); outline-offset: 1px; }
 .confusion .recall { font-size: 12.5px; color: var(--muted); padding-left: 8px; text-align: right;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
+.confusion .recall b { color: var(--ink); }
 .pairs { width: auto; } .pairs td { padding: 3px 0 3px 14px; text-align: right;
   font-variant-numeric: tabular-nums; }
-svg { display: block; width: 100%; height: auto; max-width: 340px; margin: auto; }
+svg { display: block; width: 100%; height: auto; max-width: 262px; margin: auto; }
 svg text { fill: var(--muted); font-size: 11px; } svg .axis { stroke: var(--line); }
 svg .ideal { stroke: var(--muted); stroke-dasharray: 4 3; } svg .bin { fill: #0072b2; }
 svg .gap { stroke: var(--wrong); stroke-width: 2; } svg .count { fill: var(--muted); opacity: .45; }

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from cliplab.classify.assess import Assessment
 
 MAX_MATRIX = 12  # classes in the table; with more the most frequent confusions are listed
-DEEP = 0.5  # share from which a cell is dark and its number light
-_SIZE, _LEFT, _TOP, _BOTTOM = 220, 38, 8, 66  # of the diagram, in SVG units; 40 are for the counts
+DEEP = 0.8  # share from which a cell is dark and its number light
+_SIZE, _LEFT, _TOP, _RIGHT, _BOTTOM = 220, 52, 8, 22, 66  # of the diagram, in SVG units
+SURE = 10  # images in a bin from which its bar has its full colour
 
 
 def panel_html(assessment: "Assessment", rows: Sequence[tuple[str, str]]) -> str:
@@ -24,7 +25,7 @@ def panel_html(assessment: "Assessment", rows: Sequence[tuple[str, str]]) -> str
 {_accuracy(assessment, rows)}
 <section><h2>{"True class (rows) and answer" if few else "Most frequent confusions"}</h2>
 <div class="scroll">{_confusion(assessment) if few else _pairs(assessment)}</div></section>
-<section><h2>How often it is right when it is this sure</h2>
+<section><h2>How often right, by how sure</h2>
 {_reliability(assessment)}</section>
 </div>"""
 
@@ -53,7 +54,10 @@ def _confusion(said: "Assessment") -> str:
         total = max(1, int(said.confusion[t].sum()))
         cells = [_cell(int(n), int(n) / total, t, p) for p, n in enumerate(said.confusion[t])]
         recall = said.recalls.get(name)
-        found = f"{recall.value:.0%}" if recall else "&ndash;"
+        found = "&ndash;"
+        if recall:
+            ends = f"{100 * recall.low:.0f}&ndash;{100 * recall.high:.0f}"
+            found = f"<b>{recall.value:.0%}</b> ({ends})"
         body.append(
             f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}'
             f'<td class="recall">{found}</td></tr>'
@@ -61,7 +65,8 @@ def _confusion(said: "Assessment") -> str:
     return (
         f'<table class="confusion"><thead><tr><td></td>{head}<th scope="col">recall</th></tr>'
         f"</thead><tbody>{''.join(body)}</tbody></table>"
-        '<p class="small">Outlined: right. Press a number to see its images.</p>'
+        '<p class="small">Outlined: right. Recall with its 95 % interval. '
+        '<span class="needs-js">Press a number to see its images.</span></p>'
     )
 
 
@@ -106,14 +111,13 @@ def _reliability(said: "Assessment") -> str:
                 f'width="{right - left:.1f}" height="{tall:.1f}"/>'
             )
     low, high = f"{said.confidence:.1%}", f"{said.accuracy.value:.1%}"
-    width, height = _LEFT + _SIZE + 12, _TOP + _SIZE + _BOTTOM
+    width, height = _LEFT + _SIZE + _RIGHT, _TOP + _SIZE + _BOTTOM
     return f"""<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="rel">
 <title id="rel">Reliability: on average {low} sure and {high} right; expected calibration error
 {said.calibration_error:.3f}</title>
 {"".join(parts)}</svg>
-<p class="small">{low} sure on average, {high} right; calibration error (ECE)
-{said.calibration_error:.3f}. Orange: the distance from the dashed line, where both agree.
-Grey: how many images.</p>"""
+<p class="small">Orange: the way to the dashed line, where both agree. Grey: how many
+images; pale: fewer than {SURE}.</p>"""
 
 
 def _x(share: float) -> float:
@@ -136,7 +140,7 @@ def _grid() -> str:
         )
     lines.append(
         f'<text x="{_x(0.5)}" y="{_y(0) + 28}" text-anchor="middle">how sure</text>'
-        f'<text transform="translate(11 {_y(0.5)}) rotate(-90)" text-anchor="middle">how often '
+        f'<text transform="translate(12 {_y(0.5)}) rotate(-90)" text-anchor="middle">how often '
         f'right</text><line class="ideal" {ends}/>'
     )
     return "".join(lines)
@@ -147,7 +151,8 @@ def _bin(left: float, right: float, confidence: float, accuracy: float, count: i
     middle, top = _x(confidence), _y(accuracy)
     return (
         f"<g><title>{count} images: {confidence:.1%} sure, {accuracy:.1%} right</title>"
-        f'<rect class="bin" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
+        f'<rect class="bin" opacity="{0.3 + 0.7 * min(1, count / SURE):.2f}" '
+        f'x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
         f'height="{max(0.8, _y(0) - top):.1f}"/>'
         f'<line class="gap" x1="{middle:.1f}" y1="{top:.1f}" x2="{middle:.1f}" '
         f'y2="{_y(confidence):.1f}"/></g>'

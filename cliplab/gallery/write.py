@@ -81,7 +81,8 @@ def _controls(scores: Scores, shown: Sequence[int], truth: Sequence[int | None])
     """What filters and sorts: predicted class, right or wrong, true class, order, file name."""
     predicted = [int(k) for k in scores.prediction[list(shown)]]
     known = any(t is not None for t in truth)
-    lines = [_line("predicted", _chips(scores.class_names, predicted), _search(known))]
+    classes = _chips(scores.class_names, predicted)
+    lines = [_line("predicted", classes, "" if known else _search(known))]
     if known:
         verdict = [t == p for t, p in zip(truth, predicted, strict=True) if t is not None]
         chips = [
@@ -89,7 +90,8 @@ def _controls(scores: Scores, shown: Sequence[int], truth: Sequence[int | None])
             _chip("right", "0", "wrong", verdict.count(False)),
             _chip("right", "1", "right", verdict.count(True)),
         ]
-        lines.append(_line("answer", "".join(chips), _true_list(scores.class_names, truth)))
+        rest = _true_list(scores.class_names, truth) + _search(known)
+        lines.append(_line("answer", "".join(chips), rest))
     return (
         f'<div class="controls needs-js" role="group" aria-label="Filter and sort">\n'
         f"{''.join(lines)}</div>"

@@ -1,0 +1,66 @@
+"""What the tests of `classify` share: tiny checkpoints as data, an empty cache, the command."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_checkpoints import RESNET, make_modelscope, make_openai
+
+from cliplab.__main__ import main
+
+# what each class of `coloured` looks like, so that a few examples suffice to learn it
+COLOURS = {"lying": (200, 40, 40), "standing": (40, 60, 200), "eating": (40, 170, 60)}
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder whose two encoders are small and random."""
+    folder = tmp_path_factory.mktemp("data")
+    make_openai(folder / "checkpoints" / "clip-openai", RESNET)
+    make_modelscope(folder / "checkpoints" / "clip-chinese", RESNET)
+    return folder
+
+
+@pytest.fixture
+def tiny(
+    tiny_data: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny encoders are `pasture` and `pasture-zh`, and the cache is empty."""
+    monkeypatch.setenv("CLIPLAB_DATA", str(tiny_data))
+    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def run(*arguments: object) -> int:
+    return main(["classify", *map(str, arguments)])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def report(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def coloured(name: str, seed: int, size: int = 48) -> Image.Image:
+    """A noisy picture in the colour of a class; different seeds do not resemble each other."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    coarse = rng.integers(-60, 60, (6, 6, 1))
+    noise = np.asarray(np.repeat(np.repeat(coarse, size // 6, 0), size // 6, 1))
+    pixels = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def class_folders(root: Path, per_class: int, *names: str, start: int = 0) -> Path:
+    """`root/<class>/<n>.png`, for the given classes or all of COLOURS."""
+    for name in names or COLOURS:
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(start, start + per_class):
+            coloured(name, i).save(folder / f"{i}.png")
+    return root

@@ -1,0 +1,207 @@
+"""Learning from examples on the command line: who may be judged, and what is kept."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from classify_world import class_folders, coloured, report, rows, run, tiny, tiny_data
+
+from cliplab.classify.arguments import METHODS
+from cliplab.few_shot import METHODS as KNOWN
+
+__all__ = ["tiny", "tiny_data"]
+
+
+@pytest.fixture
+def flock(tiny: None, tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "flock", 12)
+
+
+def test_the_methods_of_the_help_are_those_there_are() -> None:
+    assert set(METHODS) == set(KNOWN)
+
+
+def test_one_source_is_split_and_judged_by_its_test_part(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, js, html = (tmp_path / name for name in ("s.csv", "r.json", "g.html"))
+    assert run(flock, "--examples", flock, "--out", out, "--json", js, "--html", html) == 0
+    printed, complaints = capsys.readouterr()
+    counts = {k: int(n) for k, n in re.findall(r"(train|val|test) (\d+)", complaints)}
+    assert sum(counts.values()) == 36
+    assert len(rows(out)) == counts["test"]
+    assert f"is judged by its {counts['test']} test photos only" in complaints
+    found = report(js)
+    assert found["assessment"]["n"] == counts["test"]
+    examples = found["few_shot"]["examples"]
+    assert {part: sum(n.values()) for part, n in examples.items()} == {
+        "train": counts["train"], "val": counts["val"],
+    }  # fmt: skip
+    assert found["few_shot"]["choices"]["method"] == "tip-adapter"
+    before = found["few_shot"]["zero_shot"]["accuracy"]["value"]
+    after = found["assessment"]["accuracy"]["value"]
+    assert found["few_shot"]["zero_shot"]["gain"][0] == pytest.approx(after - before, abs=1e-3)
+    assert "  prompts alone    " in printed
+    assert "prompts alone" in html.read_text(encoding="utf-8")
+    assert re.search(r"classifier <b>tip-adapter</b>", html.read_text(encoding="utf-8"))
+
+
+def test_the_split_hangs_on_the_seed_only(flock: Path, tmp_path: Path) -> None:
+    judged = []
+    for n, seed in enumerate((0, 0, 1)):
+        out = tmp_path / f"{n}.csv"
+        assert run(flock, "--examples", flock, "--seed", seed, "--out", out) == 0
+        judged.append([row["file"] for row in rows(out)])
+    assert judged[0] == judged[1] != judged[2]
+
+
+def test_what_random_towers_cannot_read_is_learned(flock: Path, tmp_path: Path) -> None:
+    other = class_folders(tmp_path / "barn", 4, start=50)
+    js = tmp_path / "r.json"
+    assert run(other, "--examples", flock, "--method", "linear-probe", "--json", js) == 0
+    found = report(js)
+    assert found["assessment"]["n"] == 12
+    assert found["assessment"]["accuracy"]["value"] == 1.0
+    assert found["few_shot"]["zero_shot"]["accuracy"]["value"] < 0.9
+
+
+def test_shots_limit_the_examples_of_each_class(flock: Path, tmp_path: Path) -> None:
+    js = tmp_path / "r.json"
+    assert run(flock, "--examples", flock, "--shots", 3, "--json", js) == 0
+    train = report(js)["few_shot"]["examples"]["train"]
+    assert train == {"eating": 3, "lying": 3, "standing": 3}
+
+
+def test_unlabelled_pictures_are_answered_for_without_a_verdict(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "new").mkdir()
+    coloured("lying", 99).save(tmp_path / "new" / "a.png")
+    assert run(tmp_path / "new", "--examples", flock, "--method", "linear-probe") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^a\.png\s+lying", printed, re.M)
+    assert "accuracy" not in printed
+
+
+def test_prompts_of_the_classes_go_to_the_classifier(flock: Path, tmp_path: Path) -> None:
+    labels = [f"{name}=a sheep {name}" for name in ("standing", "lying", "eating")]
+    out, js = tmp_path / "s.csv", tmp_path / "r.json"
+    code = run(
+        *(flock, "--examples", flock, "--method", "linear-probe"),
+        *("--labels", *labels, "--out", out, "--json", js),
+    )
+    assert code == 0
+    assert report(js)["classes"][0] == {"name": "standing", "prompt": "a sheep standing"}
+    right = [row["true"] == row["predicted"] for row in rows(out)]
+    assert sum(right) == len(right)  # labels of examples and pictures were put in one order
+
+
+# ---- kept classifiers ------------------------------------------------------------------------
+
+
+def test_a_classifier_is_kept_and_used_again(flock: Path, tmp_path: Path) -> None:
+    other = class_folders(tmp_path / "barn", 2, start=50)
+    kept = tmp_path / "sheep.safetensors"
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    assert run(other, "--examples", flock, "--save-classifier", kept, "--out", first) == 0
+    assert run(other, "--classifier", kept, "--out", second) == 0
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_classifier_belongs_to_its_encoder(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "sheep.safetensors"
+    assert run(flock, "--examples", flock, "--save-classifier", kept) == 0
+    assert run(flock, "--classifier", kept, "--encoder", "pasture-zh") == 2
+    assert "made for the encoder pasture" in capsys.readouterr().err
+
+
+def test_a_kept_classifier_is_not_overwritten(flock: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "sheep.safetensors"
+    kept.write_text("mine", encoding="utf-8")
+    assert run(flock, "--examples", flock, "--save-classifier", kept) == 2
+    assert kept.read_text(encoding="utf-8") == "mine"
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+
+def test_pictures_that_were_learned_from_are_not_judged(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = class_folders(tmp_path / "barn", 2, start=50)
+    shutil.copy(flock / "lying" / "3.png", other / "lying" / "renamed.png")
+    assert run(other, "--examples", flock) == 2
+    complaints = capsys.readouterr().err
+    assert "1 of the 7 photos to classify are among the examples" in complaints
+    assert "lying/renamed.png (= lying/3.png)" in complaints
+
+
+def test_copies_within_fixed_splits_are_left_out(
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, start in (("train", 0), ("val", 20), ("test", 40)):
+        class_folders(tmp_path / "flock" / split, 4, start=start)
+    here = tmp_path / "flock"
+    shutil.copy(here / "train/lying/1.png", here / "test/lying/twin.png")
+    shutil.copy(here / "train/eating/1.png", here / "val/eating/twin.png")
+    out = tmp_path / "s.csv"
+    assert run(here, "--examples", here, "--out", out) == 0
+    complaints = capsys.readouterr().err
+    assert "1 test photos left out, being copies of examples" in complaints
+    assert "1 val photos left out, being copies of examples" in complaints
+    assert len(rows(out)) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shots", "99"], "expected 99 or more"),
+        (["--split", "val"], "--split: got 'val'; expected test"),
+        (["--labels", "lying=x", "standing=y", "eating=z", "flying=w"], "no example of 'flying'"),
+        (["--labels", "a", "b"], "2 labels but 3 classes"),
+    ],
+)
+def test_examples_that_do_not_fit(
+    flock: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(flock, "--examples", flock, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_examples_need_classes_and_classes_examples(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(flock, "--examples", flock / "lying") == 2
+    assert "examples without classes" in capsys.readouterr().err
+    other = class_folders(tmp_path / "barn", 1, start=50)
+    (other / "lying").rename(other / "flying")
+    assert run(other, "--examples", flock) == 2
+    assert "unknown class 'flying'; did you mean 'lying'" in capsys.readouterr().err
+
+
+# ---- the real thing ----------------------------------------------------------------------------
+
+
+def test_the_shipped_encoder_learns_postures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sheep on the pasture, labelled by letters that mean nothing: only examples can tell."""
+    from cliplab.pasture import COMBOS, draw, portrait
+
+    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "cache"))
+    names = {"standing": "b", "lying": "a"}
+    for posture, name in names.items():
+        combos = [c for c in COMBOS if (c.species, c.posture) == ("sheep", posture)]
+        (tmp_path / "flock" / name).mkdir(parents=True)
+        for seed in range(20):
+            picture = draw(portrait(seed, split="test", combos=combos), 64)
+            picture.save(tmp_path / "flock" / name / f"{seed}.png")
+    js = tmp_path / "r.json"
+    assert run(tmp_path / "flock", "--examples", tmp_path / "flock", "--json", js) == 0
+    found = report(js)
+    assert found["assessment"]["n"] >= 6
+    assert found["assessment"]["accuracy"]["value"] == 1.0
+    assert found["few_shot"]["zero_shot"]["accuracy"]["value"] < 0.9

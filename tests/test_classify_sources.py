@@ -1,0 +1,338 @@
+"""Every kind of source through the command, with what is reported where the truth is known."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from classify_world import class_folders, coloured, report, rows, run, tiny, tiny_data
+from PIL import Image
+
+from cliplab.classify.assess import assess
+from cliplab.encoders import load_encoder
+from cliplab.scores import Scores
+from cliplab.two_towers import TwoTowers
+from cliplab.zero_shot import build_classifier, classify
+
+__all__ = ["tiny", "tiny_data"]
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+# ---- kinds of sources --------------------------------------------------------------------------
+
+
+def test_class_folders_are_labels_and_truth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flock = class_folders(tmp_path / "flock", 3)
+    out, js = tmp_path / "s.csv", tmp_path / "r.json"
+    assert run(flock, "--out", out, "--json", js) == 0
+    written = rows(out)
+    assert [row["true"] for row in written] == [row["file"].split("/")[0] for row in written]
+    found = report(js)
+    right = sum(row["true"] == row["predicted"] for row in written)
+    assert found["assessment"]["accuracy"]["value"] == pytest.approx(right / 9, abs=1e-4)
+    assert found["assessment"]["n"] == 9
+    assert found["counts"] == {
+        "images": 9, "read": 9, "unreadable": 0, "labelled": 9, "problems": 0,
+    }  # fmt: skip
+    matrix = torch.tensor(found["assessment"]["confusion"]["true_by_predicted"])
+    assert matrix.trace() == right
+    assert matrix.sum(dim=1).tolist() == [3, 3, 3]
+    printed = capsys.readouterr().out
+    assert f"accuracy           {right / 9:.3f} (" in printed
+    assert "true \\ predicted" in printed
+
+
+def test_the_prompts_are_read_and_the_names_are_shown(tmp_path: Path) -> None:
+    flock = class_folders(tmp_path / "flock", 1, "lying", "standing")
+    out = tmp_path / "s.csv"
+    labels = ["standing=a sheep standing", "lying=a sheep lying down"]
+    assert run(flock, "--labels", *labels, "--template", "one {}", "--out", out) == 0
+    encoder = load_encoder("pasture", device="cpu")
+    rows_of = build_classifier(encoder, ["a sheep standing", "a sheep lying down"], ["one {}"])
+    expected = classify(encoder, [coloured("lying", 0)], rows_of)
+    row = rows(out)[0]
+    assert row["file"] == "lying/0.png"
+    assert float(row["probability(lying)"]) == pytest.approx(
+        float(expected.probability[0, 1]), abs=2e-6
+    )
+
+
+def test_labels_in_order_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flock = class_folders(tmp_path / "flock", 1, "lying", "standing")
+    assert run(flock, "--labels", "a sheep lying down", "a sheep standing") == 0
+    assert (
+        "note: labels taken in the order of the classes: lying = a sheep lying down, standing = "
+        "a sheep standing\n"
+    ) in capsys.readouterr().err
+
+
+def test_chinese_folders(tmp_path: Path) -> None:
+    for name, english in (("站立", "standing"), ("躺着", "lying")):
+        (tmp_path / "羊群" / name).mkdir(parents=True)
+        coloured(english, 1).save(tmp_path / "羊群" / name / "一.png")
+    out, html = tmp_path / "s.csv", tmp_path / "页.html"
+    code = run(
+        *(tmp_path / "羊群", "--encoder", "pasture-zh", "--template", "{}的羊"),
+        *("--out", out, "--html", html),
+    )
+    assert code == 0
+    assert [row["true"] for row in rows(out)] == ["站立", "躺着"]
+    assert "羊群, by label" in html.read_text(encoding="utf-8")
+
+
+def test_sub_folders_need_not_be_classes(tmp_path: Path) -> None:
+    flock = class_folders(tmp_path / "flock", 1)
+    coloured("lying", 7).save(flock / "loose.png")
+    out = tmp_path / "s.csv"
+    assert run(flock, "--labels", "a", "b", "--out", out) == 2
+    assert run(flock, "--labels", "a", "b", "--out", out, "--unlabelled") == 0
+    assert len(rows(out)) == 4
+    assert "true" not in rows(out)[0]
+
+
+def test_fixed_splits_can_be_chosen(tmp_path: Path) -> None:
+    for split, count in (("train", 2), ("test", 1)):
+        class_folders(tmp_path / "flock" / split, count, start=5 * count)
+    out = tmp_path / "s.csv"
+    assert run(tmp_path / "flock", "--split", "test", "--out", out) == 0
+    assert [row["file"] for row in rows(out)] == [
+        "test/eating/5.png", "test/lying/5.png", "test/standing/5.png",
+    ]  # fmt: skip
+
+
+def test_a_table_with_groups_gives_an_interval_by_group(tmp_path: Path) -> None:
+    flock = class_folders(tmp_path / "flock", 4)
+    lines = ["image,label,animal"]
+    for i, path in enumerate(sorted(flock.rglob("*.png"))):
+        lines.append(f"{path.relative_to(flock).as_posix()},{path.parent.name},sheep {i % 4}")
+    (flock / "manifest.csv").write_text("\n".join(lines), encoding="utf-8")
+    js = tmp_path / "r.json"
+    assert run(flock / "manifest.csv", "--json", js) == 0
+    assert report(js)["assessment"]["accuracy_by_group"]["groups"] == 4
+
+
+def coco(folder: Path, boxes: list[tuple[int, list[float], int]], *missing: str) -> Path:
+    """Two pictures of 100 x 60 px, left half red, right half blue, and their boxes."""
+    folder.mkdir(parents=True)
+    picture = Image.new("RGB", (100, 60), (200, 40, 40))
+    picture.paste((40, 60, 200), (50, 0, 100, 60))
+    pictures = []
+    for i in (1, 2):
+        picture.save(folder / f"{i}.png")
+        pictures.append({"id": i, "file_name": f"{i}.png", "width": 100, "height": 60})
+    for i, name in enumerate(missing, start=3):
+        pictures.append({"id": i, "file_name": name, "width": 9, "height": 9})
+    content = {
+        "images": pictures,
+        "annotations": [
+            {"id": n, "image_id": i, "bbox": box, "category_id": c}
+            for n, (i, box, c) in enumerate(boxes)
+        ],
+        "categories": [{"id": 1, "name": "lying"}, {"id": 2, "name": "standing"}],
+    }
+    (folder / "boxes.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder / "boxes.json"
+
+
+def test_each_box_is_a_crop_with_its_name(tmp_path: Path) -> None:
+    path = coco(tmp_path / "herd", [(1, [0, 0, 40, 60], 1), (1, [60, 0, 40, 60], 2),
+                                    (2, [5, 5, 30, 30], 1)])  # fmt: skip
+    out = tmp_path / "s.csv"
+    assert run(path, "--out", out) == 0
+    written = rows(out)
+    assert [row["true"] for row in written] == ["lying", "standing", "lying"]
+    assert [row["file"] for row in written] == ["1.png#1", "1.png#2", "2.png#1"]
+    encoder = load_encoder("pasture", device="cpu")
+    red = Image.new("RGB", (40, 60), (200, 40, 40))
+    expected = classify(encoder, [red], build_classifier(encoder, ["lying", "standing"]))
+    assert float(written[0]["cosine(lying)"]) == pytest.approx(
+        float(expected.cosine[0, 0]), abs=1e-5
+    )
+
+
+def test_boxes_may_take_in_their_surroundings(tmp_path: Path) -> None:
+    path = coco(tmp_path / "herd", [(1, [10, 10, 38, 40], 1), (2, [60, 10, 20, 20], 2)])
+    found = []
+    for scale in ("1", "1.5"):
+        out = tmp_path / f"{scale}.csv"
+        assert run(path, "--box-scale", scale, "--out", out) == 0
+        found.append(float(rows(out)[0]["cosine(lying)"]))
+    assert found[0] != pytest.approx(found[1], abs=1e-5)  # 1.5 times reaches the blue half
+
+
+def test_boxes_of_another_file_and_elsewhere(tmp_path: Path) -> None:
+    path = coco(tmp_path / "herd", [(1, [0, 0, 40, 60], 1), (2, [60, 0, 40, 60], 2)])
+    other = tmp_path / "boxes.json"
+    path.rename(other)
+    for arguments in (
+        ["--boxes", other, tmp_path / "herd"],
+        [other, "--images", tmp_path / "herd"],
+    ):
+        out = tmp_path / "s.csv"
+        assert run(*arguments, "--out", out, "--force") == 0
+        assert len(rows(out)) == 2
+
+
+def test_what_is_wrong_with_boxes_is_said_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = [(1, [80, 0, 90, 60], 2), (1, [0, 0, 40, 60], 1), (2, [5, 5, 0, 9], 1),
+             (3, [0, 0, 5, 5], 1)]  # fmt: skip
+    path = coco(tmp_path / "herd", boxes, "gone.png")
+    js = tmp_path / "r.json"
+    assert run(path, "--json", js) == 3  # a picture that is missing was not read
+    complaints = [line for line in capsys.readouterr().err.splitlines() if "problem: " in line]
+    assert any("gone.png" in line for line in complaints)
+    assert len(complaints) >= 3
+    assert report(js)["counts"]["problems"] == len(complaints)
+
+
+def test_an_unknown_category_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = coco(tmp_path / "herd", [(1, [0, 0, 9, 9], 77), (1, [0, 0, 9, 9], 1)])
+    assert run(path) == 2
+    assert "unknown category ids 77" in capsys.readouterr().err
+
+
+def test_yolo(tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        (tmp_path / "herd" / part).mkdir(parents=True)
+    coloured("lying", 1).save(tmp_path / "herd" / "images" / "a.png")
+    (tmp_path / "herd" / "labels" / "a.txt").write_text(
+        "0 0.5 0.5 0.5 0.5\n1 0.25 0.25 0.5 0.5\n", encoding="utf-8"
+    )
+    data = tmp_path / "herd" / "data.yaml"
+    data.write_text("path: .\ntrain: images\nnames: [lying, standing]\n", encoding="utf-8")
+    for source in (data, tmp_path / "herd"):
+        out = tmp_path / "s.csv"
+        assert run(source, "--out", out, "--force") == 0
+        assert {row["true"] for row in rows(out)} == {"lying", "standing"}
+
+
+# ---- mistakes, remarks, provenance -------------------------------------------------------------
+
+
+def test_the_worst_mistakes_come_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flock = class_folders(tmp_path / "flock", 4)
+    html, js = tmp_path / "g.html", tmp_path / "r.json"
+    assert run(flock, "--html", html, "--json", js) == 0
+    worst = report(js)["most_wrong"]
+    assert worst
+    shares = [row["probability"] for row in worst]
+    assert shares == sorted(shares, reverse=True)
+    lines = capsys.readouterr().out.splitlines()
+    page = html.read_text(encoding="utf-8")
+    cards = [part.partition('"')[0] for part in page.split(' alt="')[1:]]
+    for i, row in enumerate(worst):
+        assert row["true"] != row["predicted"]
+        assert lines[1 + i].startswith(row["file"])
+        assert cards[i] == row["file"]
+
+
+def test_the_report_says_what_was_used(tmp_path: Path) -> None:
+    js = tmp_path / "r.json"
+    assert run(class_folders(tmp_path / "flock", 1), "--json", js, "--device", "cpu") == 0
+    encoder = load_encoder("pasture", device="cpu")
+    found = report(js)
+    assert found["encoder"]["fingerprint"] == encoder.fingerprint
+    assert found["encoder"]["provenance"] == encoder.provenance
+    assert found["parameters"]["encoder"] == "pasture"
+    assert found["classes"][0] == {"name": "eating", "prompt": "eating"}
+    assert {"python", "torch", "cliplab"} <= set(found["versions"])
+
+
+def test_precision_goes_to_the_encoder(tmp_path: Path) -> None:
+    js = tmp_path / "r.json"
+    flock = class_folders(tmp_path / "flock", 1)
+    assert run(flock, "--json", js, "--precision", "bfloat16") == 0
+    assert report(js)["encoder"]["precision"] == "bfloat16"
+
+
+def test_prompts_that_cannot_be_read_are_remarked_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flock = class_folders(tmp_path / "flock", 1, "lying", "standing")
+    assert run(flock, "--labels", "lying=躺着的羊", "standing=站着的羊", "--device", "cpu") == 0
+    complaints = capsys.readouterr().err
+    assert "remark: pasture cannot read the prompt '躺着的羊'" in complaints
+    assert complaints.count("cannot read") == 1
+    assert "Warning" not in complaints
+
+
+# ---- the cache ---------------------------------------------------------------------------------
+
+
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    from cliplab import embeddings
+
+    opened: list[Path] = []
+    original = embeddings.open_image
+
+    def counting(path: Path, **options: object) -> Image.Image:
+        opened.append(Path(path))
+        return original(path, **options)
+
+    monkeypatch.setattr(embeddings, "open_image", counting)
+    return opened
+
+
+def test_the_second_run_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = class_folders(tmp_path / "flock", 2)
+    opened = count_decoded(monkeypatch)
+    assert run(flock, "--out", tmp_path / "1.csv") == 0
+    assert len(opened) == 6
+    assert run(flock, "--out", tmp_path / "2.csv") == 0
+    assert len(opened) == 6
+    assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()
+    assert run(flock, "--no-cache") == 0
+    assert len(opened) == 12
+
+
+def test_an_interrupted_run_keeps_what_it_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flock = class_folders(tmp_path / "flock", 4)
+    encode, batches = TwoTowers.encode_pixels, []
+
+    def interrupted(self: TwoTowers, pixels: list) -> torch.Tensor:
+        batches.append(1)
+        if len(batches) == 4:
+            raise KeyboardInterrupt
+        return encode(self, pixels)
+
+    monkeypatch.setattr(TwoTowers, "encode_pixels", interrupted)
+    assert run(flock, "--batch-size", 2, "--out", tmp_path / "s.csv") == 130
+    assert not (tmp_path / "s.csv").exists()
+    assert "interrupted" in capsys.readouterr().err
+    monkeypatch.setattr(TwoTowers, "encode_pixels", encode)
+    opened = count_decoded(monkeypatch)
+    assert run(flock, "--batch-size", 2, "--out", tmp_path / "s.csv") == 0
+    assert 0 < len(opened) < 12
+    assert len(rows(tmp_path / "s.csv")) == 12
+
+
+# ---- the numbers -------------------------------------------------------------------------------
+
+
+def test_an_assessment_by_hand() -> None:
+    cosine = torch.tensor([[0.9, 0.1], [0.2, 0.1], [0.0, 0.9], [0.5, 0.1]])
+    scores = Scores.from_cosine(["a", "b"], cosine, 10.0)
+    judged = assess(scores, [0, 1, 1, None], ["x", "x", "y", None])
+    assert judged is not None
+    assert judged.confusion.tolist() == [[1, 0], [1, 1]]
+    assert judged.accuracy.value == pytest.approx(2 / 3)
+    assert judged.balanced_accuracy == pytest.approx(3 / 4)
+    assert judged.majority == ("b", pytest.approx(2 / 3))
+    assert judged.pairs() == [("b", "a", 1)]
+    assert judged.by_group == pytest.approx((0.5, 1.0))
+    assert judged.groups == ("x", "x", "y")
+
+
+def test_pictures_that_share_no_group_have_no_interval_by_group() -> None:
+    scores = Scores.from_cosine(["a", "b"], torch.eye(2), 10.0)
+    assert assess(scores, [0, 1], ["x", None]).by_group is None
+    assert assess(scores, [0, 1], ["x", "x"]).by_group is None
+    assert assess(scores, [None, None], [None, None]) is None
