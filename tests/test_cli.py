@@ -169,7 +169,7 @@ def benchmarks(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("cliplab.bench.benchmarks_dir", lambda: tmp_path)
     for name, line in (("a", "print('| x |')"), ("b", "print('fast 羊')")):
         script = f'"""How fast is {name}?\n\nMore."""\n{line}\n'
-        (tmp_path / f"bench_{name}.py").write_text(script, encoding="utf-8")
+        (tmp_path / f"{name}.py").write_text(script, encoding="utf-8")
     return tmp_path
 
 
@@ -177,7 +177,7 @@ def test_benchmarks_are_written_down(benchmarks: Any, capsys: pytest.CaptureFixt
     assert main(["bench"]) == 0
     text = (benchmarks / "RESULTS.md").read_text(encoding="utf-8")
     assert text.startswith("# What was measured\n\nWritten by `make bench`")
-    assert "## How fast is a?\n\n`benchmarks/bench_a.py`\n\n| x |\n\n## How fast is b?" in text
+    assert "## How fast is a?\n\n`benchmarks/a.py`\n\n| x |\n\n## How fast is b?" in text
     assert text.endswith("fast 羊\n")
     assert f"cliplab {__version__}" in text
 
@@ -194,18 +194,19 @@ def test_a_failing_benchmark_leaves_the_old_results(
     benchmarks: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (benchmarks / "RESULTS.md").write_text("old", encoding="utf-8")
-    (benchmarks / "bench_b.py").write_text("1 / 0", encoding="utf-8")
+    (benchmarks / "b.py").write_text("1 / 0", encoding="utf-8")
     assert main(["bench"]) == 1
-    assert "bench_b.py failed with exit code 1" in capsys.readouterr().err
+    assert "b.py failed with exit code 1" in capsys.readouterr().err
     assert (benchmarks / "RESULTS.md").read_text(encoding="utf-8") == "old"
 
 
 # ---- start-up ------------------------------------------------------------------------------
 
 
-def test_help_loads_nothing_heavy() -> None:
+@pytest.mark.parametrize("typed", [["--help"], ["classify", "--help"]])
+def test_help_loads_nothing_heavy(typed: list[str]) -> None:
     program = (
-        "import sys; from cliplab.__main__ import main; main(['--help']);"
+        f"import sys; from cliplab.__main__ import main; main({typed});"
         "heavy = {'torch', 'numpy', 'matplotlib', 'nbformat', 'papermill'} & set(sys.modules);"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
