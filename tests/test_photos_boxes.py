@@ -300,6 +300,13 @@ def test_several_files_without_splits_are_refused(root: Path) -> None:
         read_photos(root)
 
 
+def test_captions_beside_the_boxes_are_passed_over(root: Path) -> None:
+    write(root, coco([1, 1, 5, 5]), "one.json")
+    captions = [{"id": 1, "image_id": 7, "caption": "a sheep"}]
+    write(root, coco(annotations=captions), "two.json")
+    assert len(read_photos(root)) == 1
+
+
 def test_the_pastures_own_export_is_read(tmp_path: Path) -> None:
     scenes = [herd(seed, split="val") for seed in range(4)]
     dataset.export_coco(scenes, tmp_path, 96)

@@ -63,12 +63,10 @@ def read_photos(
     if boxes is not None:
         if not source.is_dir() or images is not None:
             raise ValueError(
-                f"boxes={shown(Path(boxes))}: expected with a folder of pictures as the source, "
-                f"and without images=; got the source {shown(source)}"
+                f"boxes={shown(boxes)}: expected with a folder of pictures as the source, and "
+                f"without images=; got the source {shown(source)}"
             )
-        source, images = Path(boxes), source
-        if not source.exists():
-            raise FileNotFoundError(f"{shown(source)}: no such file or folder; check the name")
+        return read_photos(boxes, kind=kind, box_scale=box_scale, images=source)
     kind, places = _recognise(source) if kind == "auto" else _places(source, kind)
     photos = _read(kind, places, Path(images) if images is not None else None, box_scale)
     if box_scale != 1 and not any(photo.box_xyxy for photo in photos):
