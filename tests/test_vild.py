@@ -10,6 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliplab.models.distillation import (
+    distillation_loss,
+    ensemble_cube_root,
+    ensemble_geometric,
+    text_logits,
+    text_loss,
+)
 from cliplab.models.vild import (
     HEADS,
     Regions,
@@ -17,14 +24,9 @@ from cliplab.models.vild import (
     ViLDConfig,
     _as_image_list,
     class_scores,
-    distillation_loss,
-    ensemble_cube_root,
-    ensemble_geometric,
     load_vild,
     save_vild,
     suppress,
-    text_logits,
-    text_loss,
 )
 from cliplab.pasture import POSTURES, SPECIES
 from cliplab.recipes import vild as recipe
@@ -34,11 +36,13 @@ from cliplab.recipes.vild_pool import (
     CATEGORIES,
     NOVEL,
     UNSEEN,
+    Batches,
     Views,
     draw_flock,
     load_flock,
     load_views,
     members,
+    mirror,
     phrases,
 )
 
@@ -47,7 +51,6 @@ from cliplab.recipes.vild_pool import (
 TINY = ViLDConfig(
     embed_dim=8, widths=(16,) * 4, depths=(1, 1, 1), pyramid_width=16, head_width=16, proposals=20
 )
-SMALL = recipe.Recipe(pictures=6, batch=2, views=4, view_batch=3, steps=2, proposer_steps=2)
 
 
 def rows(n: int, d: int = 8, *, seed: int = 0) -> Tensor:
@@ -347,8 +350,8 @@ def test_the_teacher_looks_once_and_another_looks_again(tmp_path, flock) -> None
 
 def test_mirrored_boxes_follow_their_animals(flock) -> None:
     image, (x0, y0, x1, y1) = flock.images[0], flock.boxes[0][0].int().tolist()
-    turned = recipe.mirror(flock.boxes[0], image.shape[1])
-    assert torch.equal(recipe.mirror(turned, image.shape[1]), flock.boxes[0])
+    turned = mirror(flock.boxes[0], image.shape[1])
+    assert torch.equal(mirror(turned, image.shape[1]), flock.boxes[0])
     a, b, c, d = turned[0].int().tolist()
     assert (image[:, ::-1][b:d, a:c] == image[y0:y1, x0:x1][:, ::-1]).all()
 
@@ -357,8 +360,12 @@ def views_of(flock) -> Views:
     return Views(flock.boxes, [rows(len(b), seed=i) for i, b in enumerate(flock.boxes)])
 
 
+def batches_of(flock, known: Tensor) -> Batches:
+    return Batches(flock, known, seed=0, batch=2, views=views_of(flock), view_batch=3)
+
+
 def test_a_batch_depends_on_its_step_alone(flock) -> None:
-    make = recipe.Batches(flock, members("base"), SMALL, views=views_of(flock))
+    make = batches_of(flock, members("base"))
     a, b, other = make(4), make(4), make(5)
     assert torch.equal(a.pixels, b.pixels)
     assert torch.equal(a.view_emb, b.view_emb)
@@ -366,7 +373,7 @@ def test_a_batch_depends_on_its_step_alone(flock) -> None:
     assert a.pixels.shape == (2, 3, 128, 171)
     assert 0 <= a.pixels.min() < a.pixels.max() <= 1
     assert len(a.view_emb) == sum(map(len, a.view_boxes))
-    assert max(map(len, a.view_boxes)) <= SMALL.view_batch
+    assert max(map(len, a.view_boxes)) <= 3
 
 
 # ---- learning ------------------------------------------------------------------------------
@@ -395,9 +402,9 @@ def test_a_picture_without_animals_is_all_background() -> None:
 @pytest.mark.parametrize("variant", recipe.VARIANTS)
 def test_each_variant_learns_from_its_own(variant: str, flock) -> None:
     model = tiny(separate_heads=variant == "ensemble").train()
-    chosen = replace(SMALL, variant=variant)
+    chosen = recipe.Recipe(variant=variant)
     known = members("base", "novel") if variant == "supervised" else members("base")
-    batch = recipe.Batches(flock, known, chosen, views=views_of(flock))(0)
+    batch = batches_of(flock, known)(0)
     torch.manual_seed(0)
     parts = recipe.losses(model, batch, rows(20, seed=3), known, chosen)
     expected = {"propose", "box"}

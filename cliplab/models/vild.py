@@ -1,19 +1,18 @@
 """ViLD: a detector whose region embeddings live in the space of a CLIP, its teacher.
 
 Finding boxes is left to torchvision's well-kept parts (feature pyramid, RPN, RoIAlign); what makes
-it ViLD is here: a region embedding compared with texts, a learned background for which there is no
-word, the distillation of the teacher's view of each box, and the ensemble of the two heads.
+it ViLD is here: regions that have an embedding instead of class scores, a learned background for
+which there is no word, and a head for texts beside one for the teacher's view. What is done with
+the embeddings is in `cliplab.models.distillation`.
 
 Letters: B images, R regions, K classes, D embedding, C channels.
 
-Source: ViLD, arXiv:2104.13921, section 3; constants as in its official code, tensorflow/tpu
-projects/vild (see each function). Written from the paper.
+Source: ViLD, arXiv:2104.13921, section 3. Written from the paper.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,15 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cliplab.models.distillation import ensemble_geometric, text_logits
+from cliplab.models.pyramid import MEAN, STRIDE, Pyramid, convolution
 from cliplab.models.weights import load_strict, read_state_dict
 from cliplab.runtime import atomic_write
 
-BACKGROUND = "background"  # no text is ever embedded for it
 HEADS = ("text", "image", "ensemble")
-NOVEL = ("zero", "masked")  # what becomes of the novel classes' logits in training
 _LEVELS = ["0", "1", "2"]  # strides 4, 8 and 16
-_STRIDE = 16  # of the coarsest map; pictures are padded to a multiple of it
-_MEAN, _STD = 0.45, 0.25  # of the pixels, roughly: batch norm does the rest
 
 
 @dataclass(frozen=True)
@@ -70,126 +67,7 @@ class Regions(NamedTuple):
     image_emb: Tensor  # (R, D) unit rows: the teacher's view, distilled; text_emb if heads are one
 
 
-# ---- the arithmetic of ViLD ----------------------------------------------------------------
-
-
-def text_logits(
-    region_emb: Tensor, text_emb: Tensor, background_emb: Tensor, temperature: float
-) -> Tensor:
-    """(R, D), (K, D), (D,) -> cosines over tau (R, 1 + K); column 0 is the background.
-
-    Source: ViLD, equation 3: the background has an embedding of its own, learned, since
-        "background" means nothing to the teacher.
-    """
-    if region_emb.shape[1] != text_emb.shape[1]:
-        raise ValueError(
-            f"text_emb: got {text_emb.shape[1]} dimensions; expected {region_emb.shape[1]}, as the "
-            "detector's regions have: use the text tower of the teacher it was trained with"
-        )
-    rows = torch.cat([background_emb[None], text_emb])  # (1 + K, D)
-    return F.normalize(region_emb, dim=-1) @ F.normalize(rows, dim=-1).T / temperature
-
-
-def text_loss(logits: Tensor, targets: Tensor, known: Tensor, *, novel: str = "zero") -> Tensor:
-    """Cross-entropy (R, 1 + K), (R,) -> scalar, in which novel classes cannot be right.
-
-    Args:
-        logits: of `text_logits`.
-        targets: 0 for background, k + 1 for class k.
-        known: (K,) bool, True for the classes that have boxes.
-        novel: "zero" keeps the novel classes in the softmax with a logit of 0, as the official
-            TensorFlow code does (it multiplies by 0); "masked" takes them out, as DetPro does.
-
-    Raises:
-        ValueError: another `novel`.
-    """
-    if novel not in NOVEL:
-        raise ValueError(f"novel: got {novel!r}; expected one of {', '.join(NOVEL)}")
-    filled = 0.0 if novel == "zero" else float("-inf")
-    shown = F.pad(known, (1, 0), value=True)  # (1 + K,)
-    return F.cross_entropy(logits.float().masked_fill(~shown, filled), targets)
-
-
-def distillation_loss(image_emb: Tensor, teacher_emb: Tensor) -> Tensor:
-    """L1 of unit rows (R, D), (R, D) -> scalar: summed over D, mean over R; 0 for no regions.
-
-    Source: ViLD, equation 4. The official code multiplies a mean over D by D, which is the same.
-
-    Raises:
-        ValueError: student and teacher of different shapes.
-    """
-    if image_emb.shape != teacher_emb.shape:
-        raise ValueError(
-            f"student {tuple(image_emb.shape)}, teacher {tuple(teacher_emb.shape)}: expected equal "
-            "shapes (R, D); build the detector with embed_dim = teacher.dim"
-        )
-    distance = F.normalize(image_emb.float(), dim=-1) - teacher_emb
-    return distance.abs().sum() / max(1, len(teacher_emb))
-
-
-def ensemble_geometric(
-    text_prob: Tensor, image_prob: Tensor, base: Tensor, weight: float = 2 / 3
-) -> Tensor:
-    """p_text^l * p_image^(1 - l), (R, K) each; l = `weight` for base (K,), 1 - `weight` for novel.
-
-    Source: ViLD, section 3.4: trust the text head where it was trained, the teacher elsewhere.
-    """
-    power = torch.where(base, weight, 1 - weight)  # (K,)
-    return text_prob**power * image_prob ** (1 - power)
-
-
-def ensemble_cube_root(text_prob: Tensor, image_prob: Tensor, base: Tensor) -> Tensor:
-    """Cube root of p_text * p_image * (p_text if base else p_image): the official code's form."""
-    return (text_prob * image_prob * torch.where(base, text_prob, image_prob)) ** (1 / 3)
-
-
 # ---- the network ---------------------------------------------------------------------------
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
-
-
-class Block(nn.Module):
-    """Two 3 x 3 convolutions and a way around them, (B, C, H, W) -> (B, C', H / s, W / s)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.first, self.second = _conv(inputs, outputs, stride), _conv(outputs, outputs)
-        same = inputs == outputs and stride == 1
-        self.around = nn.Identity() if same else _conv(inputs, outputs, stride, kernel=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H / s, W / s)."""
-        return F.relu(self.second(F.relu(self.first(x))) + self.around(x))
-
-
-def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
-    more = [Block(outputs, outputs) for _ in range(depth - 1)]
-    return nn.Sequential(Block(inputs, outputs, stride=2), *more)
-
-
-class Pyramid(nn.Module):
-    """A small residual network and torchvision's feature pyramid on its strides 4, 8 and 16."""
-
-    def __init__(self, widths: Sequence[int], depths: Sequence[int], pyramid_width: int) -> None:
-        from torchvision.ops import FeaturePyramidNetwork
-
-        super().__init__()
-        stem, *stages = widths
-        self.stem = _conv(3, stem, stride=2)
-        shapes = zip(widths, stages, depths, strict=False)
-        self.stages = nn.ModuleList(_stage(*shape) for shape in shapes)
-        self.fpn = FeaturePyramidNetwork(stages, pyramid_width)
-
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) in [0, 1] -> {"0": (B, C, H / 4, W / 4), "1": ..., "2": ...}."""
-        x = F.relu(self.stem((pixels - _MEAN) / _STD))
-        maps = {}
-        for level, stage in enumerate(self.stages):
-            maps[str(level)] = x = stage(x)
-        return self.fpn(maps)
 
 
 class RegionHead(nn.Module):
@@ -198,7 +76,7 @@ class RegionHead(nn.Module):
     def __init__(self, config: ViLDConfig) -> None:
         super().__init__()
         c, width = config.pyramid_width, config.head_width
-        self.conv = _conv(c, c)
+        self.conv = convolution(c, c)
         self.hidden = nn.Linear(c * config.roi_size**2, width)
         self.hidden2 = nn.Linear(width, width)
         self.embed = nn.Linear(width, config.embed_dim)
@@ -239,7 +117,7 @@ class ViLD(nn.Module):
     def maps(self, pixels: Tensor) -> tuple[dict[str, Tensor], tuple[int, int]]:
         """(B, 3, H, W) -> maps of the picture, filled up to whole cells, and its own (H, W)."""
         height, width = pixels.shape[-2:]
-        filled = F.pad(pixels, (0, -width % _STRIDE, 0, -height % _STRIDE), value=_MEAN)
+        filled = F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), value=MEAN)
         return self.backbone(filled), (height, width)
 
     def propose(
@@ -329,7 +207,7 @@ def _as_image_list(coarsest: Tensor, size: tuple[int, int]) -> Any:
     from torchvision.models.detection.image_list import ImageList
 
     batch, _, height, width = coarsest.shape
-    blank = torch.empty((batch, 0, height * _STRIDE, width * _STRIDE), device=coarsest.device)
+    blank = torch.empty((batch, 0, height * STRIDE, width * STRIDE), device=coarsest.device)
     return ImageList(blank, [size] * batch)
 
 

@@ -24,17 +24,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.models.vild import (
-    NOVEL,
-    ViLD,
-    ViLDConfig,
-    distillation_loss,
-    save_vild,
-    text_logits,
-    text_loss,
-)
+from cliplab.models.distillation import NOVEL, distillation_loss, text_logits, text_loss
+from cliplab.models.vild import ViLD, ViLDConfig, save_vild
 from cliplab.recipes.training import Run, Schedule, fit, mixed_precision, write_model_card
-from cliplab.recipes.vild_pool import Flock, Views, load_flock, load_views, members, phrases
+from cliplab.recipes.vild_pool import (
+    Batch,
+    Batches,
+    Flock,
+    Views,
+    load_flock,
+    load_views,
+    members,
+    phrases,
+)
 from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all, sha256
 from cliplab.two_towers import Encoder
 from cliplab.zero_shot import build_classifier, templates
@@ -57,73 +59,6 @@ class Recipe:
     views: int = 10  # boxes of a picture that the teacher looks at
     view_batch: int = 6  # of them, used in a step
     distill_weight: float = 0.5  # w of the paper
-
-
-class Batch(NamedTuple):
-    """One step's pictures; lists are as long as the batch."""
-
-    pixels: Tensor  # (B, 3, H, W) in [0, 1]
-    boxes: list[Tensor]  # (A, 4) px, of the animals that are labelled
-    labels: list[Tensor]  # (A,)
-    view_boxes: list[Tensor]  # (R, 4) px, that the teacher looked at
-    view_emb: Tensor  # (sum of R, D)
-
-
-class Batches:
-    """The batch of each step, which depends on nothing but the step and the seed."""
-
-    def __init__(
-        self, flock: Flock, known: Tensor, recipe: Recipe, *, views: Views | None = None,
-        device: torch.device | None = None,
-    ) -> None:  # fmt: skip
-        self.flock, self.known, self.recipe, self.views = flock, known, recipe, views
-        self.device = device or torch.device("cpu")
-
-    def __call__(self, step: int) -> Batch:
-        """Pictures, half of them mirrored with their boxes, each brightened or darkened."""
-        generator = np.random.default_rng([self.recipe.seed, step])
-        chosen = generator.choice(len(self.flock), self.recipe.batch, replace=False)
-        mirrored = generator.random(len(chosen)) < 0.5
-        images = np.stack([self.flock.images[i] for i in chosen])
-        images[mirrored] = images[mirrored, :, ::-1]
-        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
-        gain = torch.from_numpy(generator.uniform(0.85, 1.15, len(chosen))).float()
-        pixels = (pixels * gain.to(self.device).view(-1, 1, 1, 1)).clamp(0, 1)
-        truth = [self.flock.labelled(int(i), self.known) for i in chosen]
-        width = images.shape[2]
-        boxes = [mirror(b, width) if m else b for (b, _), m in zip(truth, mirrored, strict=True)]
-        view_boxes, view_emb = self._views(chosen, mirrored, width, generator)
-        to = self.device
-        return Batch(
-            pixels,
-            [b.to(to) for b in boxes],
-            [k.to(to) for _, k in truth],
-            [b.to(to) for b in view_boxes],
-            view_emb.to(to),
-        )
-
-    def _views(
-        self, chosen: np.ndarray, mirrored: np.ndarray, width: int, generator: np.random.Generator
-    ) -> tuple[list[Tensor], Tensor]:
-        """Some boxes of each picture and the teacher's embedding of them.
-
-        A mirrored box keeps the embedding: the pasture's CLIP was trained on mirrored pictures.
-        """
-        if self.views is None:
-            return [torch.zeros(0, 4) for _ in chosen], torch.zeros(0, 1)
-        boxes, emb = [], []
-        for i, turned in zip(chosen, mirrored, strict=True):
-            mine = self.views.boxes[i]
-            some = generator.permutation(len(mine))[: self.recipe.view_batch]
-            boxes.append(mirror(mine[some], width) if turned else mine[some])
-            emb.append(self.views.emb[i][some])
-        return boxes, torch.cat(emb)
-
-
-def mirror(boxes_xyxy: Tensor, width: int) -> Tensor:
-    """Boxes (R, 4) of a picture `width` px wide after it was turned left to right."""
-    x0, y0, x1, y1 = boxes_xyxy.unbind(1)
-    return torch.stack([width - x1, y0, width - x0, y1], dim=1)
 
 
 # ---- losses --------------------------------------------------------------------------------
@@ -199,10 +134,10 @@ def train_proposer(recipe: Recipe, flock: Flock, folder: Path, device: torch.dev
     """Teach backbone and proposal network where base animals are; names are not asked for."""
     seed_all(recipe.seed)
     model = ViLD(ViLDConfig(separate_heads=False)).to(device).to(memory_format=torch.channels_last)
-    batches = Batches(flock, members("base"), recipe, device=device)
+    batches = Batches(flock, members("base"), seed=recipe.seed, batch=recipe.batch)
 
     def loss_of(step: int) -> Tensor:
-        batch = batches(step)
+        batch = batches(step).to(device)
         with mixed_precision(device):
             maps, size = model.maps(batch.pixels)
             return model.propose(maps, size, batch.boxes)[2]
@@ -261,12 +196,14 @@ def train(
     model = model.to(device).to(memory_format=torch.channels_last).train()
     known = members("base", "novel") if recipe.variant == "supervised" else members("base")
     text_emb = build_classifier(teacher, phrases(), templates("pasture", "en")).to(device)
-    batches = Batches(flock, known, recipe, views=views, device=device)
+    batches = Batches(flock, known, seed=recipe.seed, batch=recipe.batch, views=views,
+                      view_batch=recipe.view_batch)  # fmt: skip
     latest: dict[str, Tensor] = {}
 
     def loss_of(step: int) -> Tensor:
+        batch = batches(step).to(device)
         with mixed_precision(device):
-            latest.update(losses(model, batches(step), text_emb, known.to(device), recipe))
+            latest.update(losses(model, batch, text_emb, known.to(device), recipe))
         return torch.stack(list(latest.values())).sum()
 
     schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=100)

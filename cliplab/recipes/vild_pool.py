@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -193,3 +194,73 @@ def _content_hash(images: list[Image.Image], boxes: list[Tensor], teacher: Encod
         digest.update(image.tobytes())
         digest.update(box.numpy().tobytes())
     return digest.hexdigest()[:24]
+
+
+# ---- batches -------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """One step's pictures; lists are as long as the batch."""
+
+    pixels: Tensor  # (B, 3, H, W) in [0, 1]
+    boxes: list[Tensor]  # (A, 4) px, of the animals that are labelled
+    labels: list[Tensor]  # (A,)
+    view_boxes: list[Tensor]  # (R, 4) px, that the teacher looked at
+    view_emb: Tensor  # (sum of R, D)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        boxes, labels, views = (
+            [x.to(device) for x in part] for part in (self.boxes, self.labels, self.view_boxes)
+        )
+        return Batch(self.pixels.to(device), boxes, labels, views, self.view_emb.to(device))
+
+
+class Batches:
+    """The batch of each step, which depends on nothing but the step and the seed."""
+
+    def __init__(
+        self, flock: Flock, known: Tensor, *, seed: int, batch: int, views: Views | None = None,
+        view_batch: int = 0,
+    ) -> None:  # fmt: skip
+        self.flock, self.known, self.views = flock, known, views
+        self.seed, self.batch, self.view_batch = seed, batch, view_batch
+
+    def __call__(self, step: int) -> Batch:
+        """Pictures, half of them mirrored with their boxes, each brightened or darkened."""
+        generator = np.random.default_rng([self.seed, step])
+        chosen = generator.choice(len(self.flock), self.batch, replace=False)
+        mirrored = generator.random(len(chosen)) < 0.5
+        images = np.stack([self.flock.images[i] for i in chosen])
+        images[mirrored] = images[mirrored, :, ::-1]
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        gain = torch.from_numpy(generator.uniform(0.85, 1.15, len(chosen))).float()
+        pixels = (pixels * gain.view(-1, 1, 1, 1)).clamp(0, 1)
+        truth = [self.flock.labelled(int(i), self.known) for i in chosen]
+        width = images.shape[2]
+        boxes = [mirror(b, width) if m else b for (b, _), m in zip(truth, mirrored, strict=True)]
+        view_boxes, view_emb = self._views(chosen, mirrored, width, generator)
+        return Batch(pixels, boxes, [k for _, k in truth], view_boxes, view_emb)
+
+    def _views(
+        self, chosen: np.ndarray, mirrored: np.ndarray, width: int, generator: np.random.Generator
+    ) -> tuple[list[Tensor], Tensor]:
+        """Some boxes of each picture and the teacher's embedding of them.
+
+        A mirrored box keeps the embedding: the pasture's CLIP was trained on mirrored pictures.
+        """
+        if self.views is None:
+            return [torch.zeros(0, 4) for _ in chosen], torch.zeros(0, 1)
+        boxes, emb = [], []
+        for i, turned in zip(chosen, mirrored, strict=True):
+            mine = self.views.boxes[i]
+            some = generator.permutation(len(mine))[: self.view_batch]
+            boxes.append(mirror(mine[some], width) if turned else mine[some])
+            emb.append(self.views.emb[i][some])
+        return boxes, torch.cat(emb)
+
+
+def mirror(boxes_xyxy: Tensor, width: int) -> Tensor:
+    """Boxes (R, 4) of a picture `width` px wide after it was turned left to right."""
+    x0, y0, x1, y1 = boxes_xyxy.unbind(1)
+    return torch.stack([width - x1, y0, width - x0, y1], dim=1)

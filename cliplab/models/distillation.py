@@ -1,0 +1,87 @@
+"""The arithmetic of ViLD: regions against texts, the teacher's view, and both at once.
+
+Pure functions; the network that they belong to is in `cliplab.models.vild`.
+
+Letters: R regions, K classes, D embedding.
+
+Source: ViLD, arXiv:2104.13921, section 3; constants as in its official code, tensorflow/tpu
+projects/vild. Written from the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NOVEL = ("zero", "masked")  # what becomes of the novel classes' logits in training
+
+
+def text_logits(
+    region_emb: Tensor, text_emb: Tensor, background_emb: Tensor, temperature: float
+) -> Tensor:
+    """(R, D), (K, D), (D,) -> cosines over tau (R, 1 + K); column 0 is the background.
+
+    Source: ViLD, equation 3: the background has an embedding of its own, learned, since
+        "background" means nothing to the teacher.
+    """
+    if region_emb.shape[1] != text_emb.shape[1]:
+        raise ValueError(
+            f"text_emb: got {text_emb.shape[1]} dimensions; expected {region_emb.shape[1]}, as the "
+            "detector's regions have: use the text tower of the teacher it was trained with"
+        )
+    rows = torch.cat([background_emb[None], text_emb])  # (1 + K, D)
+    return F.normalize(region_emb, dim=-1) @ F.normalize(rows, dim=-1).T / temperature
+
+
+def text_loss(logits: Tensor, targets: Tensor, known: Tensor, *, novel: str = "zero") -> Tensor:
+    """Cross-entropy (R, 1 + K), (R,) -> scalar, in which novel classes cannot be right.
+
+    Args:
+        logits: of `text_logits`.
+        targets: 0 for background, k + 1 for class k.
+        known: (K,) bool, True for the classes that have boxes.
+        novel: "zero" keeps the novel classes in the softmax with a logit of 0, as the official
+            TensorFlow code does (it multiplies by 0); "masked" takes them out, as DetPro does.
+
+    Raises:
+        ValueError: another `novel`.
+    """
+    if novel not in NOVEL:
+        raise ValueError(f"novel: got {novel!r}; expected one of {', '.join(NOVEL)}")
+    filled = 0.0 if novel == "zero" else float("-inf")
+    shown = F.pad(known, (1, 0), value=True)  # (1 + K,)
+    return F.cross_entropy(logits.float().masked_fill(~shown, filled), targets)
+
+
+def distillation_loss(image_emb: Tensor, teacher_emb: Tensor) -> Tensor:
+    """L1 of unit rows (R, D), (R, D) -> scalar: summed over D, mean over R; 0 for no regions.
+
+    Source: ViLD, equation 4. The official code multiplies a mean over D by D, which is the same.
+
+    Raises:
+        ValueError: student and teacher of different shapes.
+    """
+    if image_emb.shape != teacher_emb.shape:
+        raise ValueError(
+            f"student {tuple(image_emb.shape)}, teacher {tuple(teacher_emb.shape)}: expected equal "
+            "shapes (R, D); build the detector with embed_dim = teacher.dim"
+        )
+    distance = F.normalize(image_emb.float(), dim=-1) - teacher_emb
+    return distance.abs().sum() / max(1, len(teacher_emb))
+
+
+def ensemble_geometric(
+    text_prob: Tensor, image_prob: Tensor, base: Tensor, weight: float = 2 / 3
+) -> Tensor:
+    """p_text^l * p_image^(1 - l), (R, K) each; l = `weight` for base (K,), 1 - `weight` for novel.
+
+    Source: ViLD, section 3.4: trust the text head where it was trained, the teacher elsewhere.
+    """
+    power = torch.where(base, weight, 1 - weight)  # (K,)
+    return text_prob**power * image_prob ** (1 - power)
+
+
+def ensemble_cube_root(text_prob: Tensor, image_prob: Tensor, base: Tensor) -> Tensor:
+    """Cube root of p_text * p_image * (p_text if base else p_image): the official code's form."""
+    return (text_prob * image_prob * torch.where(base, text_prob, image_prob)) ** (1 / 3)
