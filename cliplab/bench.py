@@ -12,7 +12,7 @@ from cliplab.reports import provenance
 from cliplab.runtime import atomic_write, unknown_name
 
 DESCRIPTION = """\
-Run every benchmarks/bench_*.py, each in a process of its own, and write what they print to
+Run every benchmarks/*.py, each in a process of its own, and write what they print to
 benchmarks/RESULTS.md, with the machine and the versions. Close other programs first."""
 
 EXAMPLES = """\
@@ -31,7 +31,7 @@ def benchmarks_dir() -> Path:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of bench_NAME.py (all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of benchmarks/NAME.py (all)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,11 +58,9 @@ def run(args: argparse.Namespace) -> int:
 
 def find(names: Sequence[str]) -> list[Path]:
     """Scripts of the benchmarks called `names`; all for none."""
-    scripts = {
-        p.stem.removeprefix("bench_"): p for p in sorted(benchmarks_dir().glob("bench_*.py"))
-    }
+    scripts = {path.stem: path for path in sorted(benchmarks_dir().glob("*.py"))}
     if not scripts:
-        raise FileNotFoundError(f"no bench_*.py in {benchmarks_dir()}; run from a checkout")
+        raise FileNotFoundError(f"no *.py in {benchmarks_dir()}; run from a checkout")
     for name in names:
         if name not in scripts:
             raise ValueError(unknown_name("benchmark", name, scripts))

@@ -24,6 +24,7 @@ __all__ = ["CacheWarning", "Embedded", "EmbeddingCache", "embed_photos", "pictur
 
 _MOST_THREADS = 8  # that read files: decoding a photo is a few milliseconds
 _BATCHES_AHEAD = 2  # one being encoded, one ready: the encoder never waits for the reading
+_FIRST_BATCH = 16  # at most, so that the encoder starts early
 _BOXES_AT_ONCE = 64  # of one file, cut in one go
 
 OnImage = Callable[[int, Image.Image], None]
@@ -241,12 +242,9 @@ class _Writer:
         cache: EmbeddingCache | None,
         on_done: Callable[[int], object],
     ) -> None:
-        self.encoder, self.batch_size, self.cache, self.on_done = (
-            encoder,
-            batch_size,
-            cache,
-            on_done,
-        )
+        self.encoder, self.batch_size = encoder, batch_size
+        self.cache, self.on_done = cache, on_done
+        self._next_size = min(_FIRST_BATCH, batch_size)
         self.kept: list[int] = []
         self._rows = torch.zeros(total, encoder.dim)  # (N, D)
         self._batch: list[_Picture] = []
@@ -272,8 +270,9 @@ class _Writer:
             self.on_done(1)
             return
         self._batch.append(picture)
-        if len(self._batch) == self.batch_size:
+        if len(self._batch) == self._next_size:
             self._send()
+            self._next_size = self.batch_size
 
     def finish(self) -> None:
         """Encode what is left and wait for all of it."""
