@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
+    from cliplab.metrics import Reliability
+
 __all__ = [
     "BLACK", "BLUE", "GREEN", "HAIRLINE", "INK", "MUTED", "ORANGE", "PALETTE", "PURPLE", "SKY",
     "VERMILION", "YELLOW", "as_array", "as_pixels", "cjk_font", "cjk_fonts",
     "plot_bars_with_intervals", "plot_confusion", "plot_curves", "plot_probabilities",
-    "plot_signed", "plot_similarity", "plot_training", "show_images", "use_style",
+    "plot_reliability", "plot_signed", "plot_similarity", "plot_training", "show_images",
+    "use_style",
 ]  # fmt: skip
 
 # Okabe & Ito 2008, "Color Universal Design": eight colours that colour-blind readers can tell
@@ -292,6 +295,41 @@ def plot_probabilities(
     ax.set_yticks(place, names)
     ax.set(xlim=(0, 1.15), ylim=(len(names) - 0.5, -0.5), xticks=[0, 0.5, 1])
     ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def plot_reliability(
+    ax: Axes, bins: Reliability, *, label: str | None = None, colour: str | None = None
+) -> Axes:
+    """Accuracy against confidence, one dot per bin, as large as the share of images in it.
+
+    The whiskers are Wilson intervals; on the diagonal confidence and accuracy agree, below it the
+    model is surer than it may be. Several may be drawn into one plot.
+
+    Args:
+        ax: where to draw.
+        bins: of `metrics.reliability`.
+        label: for the legend; the calibration error is added.
+        colour: default the next of the palette.
+    """
+    first = not ax.lines
+    if first:
+        ax.plot([0, 1], [0, 1], color=MUTED, lw=1.0, ls=(0, (4, 3)), zorder=1)
+    full = bins.count > 0
+    x, y, (low, high) = bins.confidence[full], bins.accuracy[full], bins.intervals[full].T
+    whiskers = np.maximum([y - low, high - y], 0.0)
+    colour = colour or PALETTE[(len(ax.collections) // 2) % len(PALETTE)]
+    ax.errorbar(x, y, yerr=whiskers, fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.55)
+    share = bins.count[full] / bins.count.sum()
+    name = None if label is None else f"{label}, ECE {bins.error:.3f}"
+    ax.plot(x, y, color=colour, lw=1.0, alpha=0.6)
+    ax.scatter(x, y, s=14 + 170 * share, color=colour, alpha=0.9, label=name, zorder=3)
+    if first:
+        percent = mpl.ticker.PercentFormatter(1.0, decimals=0)
+        ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel="accuracy")
+        ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
+        ax.xaxis.set_major_formatter(percent)
+        ax.yaxis.set_major_formatter(percent)
     return ax
 
 

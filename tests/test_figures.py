@@ -205,3 +205,23 @@ def test_every_form_of_image_is_understood(image, shape) -> None:
 def test_a_batch_is_not_an_image() -> None:
     with pytest.raises(ValueError, match="not a batch"):
         figures.as_pixels(torch.zeros(2, 3, 5, 7))
+
+
+# ---- calibration -----------------------------------------------------------------------------
+
+
+def test_reliability_draws_filled_bins_with_their_error() -> None:
+    from cliplab.metrics import reliability
+
+    shares = [[0.9, 0.1]] * 8 + [[0.6, 0.4]] * 2
+    bins = reliability(shares, [0] * 6 + [1] * 2 + [0, 1], bins=10)
+    ax = figures.plot_reliability(plt.figure().add_subplot(), bins, label="before")
+    dots = ax.collections[-1]
+    np.testing.assert_allclose(dots.get_offsets(), [[0.6, 0.5], [0.9, 0.75]])
+    small, large = dots.get_sizes()
+    assert large - 14 == pytest.approx(4 * (small - 14))  # as 8 images to 2
+    assert dots.get_label() == f"before, ECE {0.8 * 0.15 + 0.2 * 0.1:.3f}"
+    figures.plot_reliability(ax, bins, label="again")
+    assert sum(line.get_linestyle() == "--" for line in ax.lines) == 1  # one diagonal
+    first, second = (c.get_facecolor() for c in ax.collections if c.get_label().endswith("0.140"))
+    assert not np.allclose(first, second)
