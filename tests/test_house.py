@@ -174,6 +174,7 @@ KNOWS = {
     "scores": {"figures"},
     "prompts": {"runtime", "tokenizers"},
     "zero_shot": {"prompts", "scores", "two_towers"},
+    "diagnosis": {"metrics", "prompts", "scores", "two_towers", "zero_shot"},
     "few_shot": {"few_shot", "prompts", "runtime", "scores", "two_towers", "zero_shot"},
     "embeddings": {"embedding_cache", "photos", "runtime", "two_towers"},
     "encoders": {"encoders", "models", "runtime", "tokenizers", "two_towers"},
