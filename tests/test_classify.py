@@ -150,7 +150,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--batch-size", "0"], "batch_size: got 0; expected 1 or more"),
         (["--labels", "a", "sheep " * 90], "text too long"),
         ([], "no labels: the source has no classes"),
-        (["--labels", "a", "b", "--split", "test"], "has a split; call with_splits()"),
+        (["--labels", "a", "b", "--split", "test"], "has a split; leave out --split"),
         (["--labels", "a", "b", "--box-scale", "0"], "--box-scale: got 0; expected"),
         (["--labels", "a", "b", "--boxes", "absent.json"], "no such file"),
         (["--labels", "a", "b", "--kind", "coco"], "looked for one *.json"),

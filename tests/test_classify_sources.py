@@ -152,6 +152,13 @@ def test_each_box_is_a_crop_with_its_name(tmp_path: Path) -> None:
     )
 
 
+def test_boxes_of_one_picture_are_one_group(tmp_path: Path) -> None:
+    boxes = [(1, [0, 0, 40, 60], 1), (1, [60, 0, 40, 60], 2), (2, [5, 5, 30, 30], 1)]
+    js = tmp_path / "r.json"
+    assert run(coco(tmp_path / "herd", boxes), "--json", js) == 0
+    assert report(js)["assessment"]["accuracy_by_group"]["groups"] == 2
+
+
 def test_boxes_may_take_in_their_surroundings(tmp_path: Path) -> None:
     path = coco(tmp_path / "herd", [(1, [10, 10, 38, 40], 1), (2, [60, 10, 20, 20], 2)])
     found = []
@@ -230,6 +237,25 @@ def test_the_worst_mistakes_come_first(tmp_path: Path, capsys: pytest.CaptureFix
         assert row["true"] != row["predicted"]
         assert lines[1 + i].startswith(row["file"])
         assert cards[i] == row["file"]
+
+
+def test_a_gallery_has_room_for_some_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("answer", "page"):
+        monkeypatch.setattr(f"cliplab.classify.{module}.MAX_CARDS", 4)
+    flock = class_folders(tmp_path / "flock", 3)
+    opened = count_decoded(monkeypatch)
+    html = tmp_path / "g.html"
+    assert run(flock, "--html", html) == 0
+    assert len(opened) == 9  # thumbnails of all would not fit in memory: four are opened again
+    page = html.read_text(encoding="utf-8")
+    assert page.count('<li class="card"') == 4
+    said = (
+        "the gallery shows 4 of 9 images: the worst mistakes, the closest calls and an even sample"
+    )
+    assert said in capsys.readouterr().err
+    assert said[1:] in page
 
 
 def test_the_report_says_what_was_used(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from cliplab.classify.labels import Classes
 from cliplab.classify.prepare import Examples, Task, true_classes
 from cliplab.embeddings import Embedded, EmbeddingCache, embed_photos
 from cliplab.gallery import MAX_CARDS, THUMBNAIL, thumbnail
-from cliplab.photos import PhotoSet, UnreadableImage
+from cliplab.photos import Photo, PhotoSet, UnreadableImage
 from cliplab.scores import Scores
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     OnImage = Callable[[int, Image], None]
 
+MAX_ANSWERS = 50_000_000  # numbers that a diagnosis may hold at once, 200 MB
 FEW, SMALL = 500, 208  # with more cards than FEW the thumbnails are SMALL pixels long
 
 
@@ -56,7 +57,7 @@ class Answer:
     @property
     def groups(self) -> list[str | None]:
         """N groups; photos of one group are not independent."""
-        return [self.task.photos[i].group for i in self.kept]
+        return [group_of(self.task.photos[i]) for i in self.kept]
 
     @cached_property
     def before(self) -> Assessment | None:
@@ -92,8 +93,8 @@ def answer(
     if not found.kept:
         raise ValueError(f"none of the {len(task.photos)} images in {args.source} could be read")
     by_prompts = _by_prompts(encoder, task, found.image_emb, text_emb)
-    if fitted is None:
-        remarks = diagnosed(encoder, task, args.template, found) or remarks
+    if fitted is None and not args.truncate:  # a diagnosis reads every prompt whole
+        remarks = diagnosed(encoder, task, args.template, found)
     return Answer(
         task=task,
         kept=tuple(found.kept),
@@ -180,8 +181,7 @@ class _Work:
 
         found = self.embed(photos)
         true = true_classes(photos, classes, learned=True)
-        groups = [photos[i].group for i in found.kept]
-        own = tuple(group or photos[i].name for i, group in zip(found.kept, groups, strict=True))
+        own = tuple(group_of(photos[i]) or photos[i].name for i in found.kept)
         labels = torch.tensor([true[i] for i in found.kept], dtype=torch.long)
         return Shots(found.image_emb, labels, classes.names, split, own), list(found.unreadable)
 
@@ -205,6 +205,11 @@ def thumbnail_size(cards: int) -> int:
     return THUMBNAIL if cards <= FEW else SMALL
 
 
+def group_of(photo: Photo) -> str | None:
+    """Its group; boxes without one belong together by file, whole photos are on their own."""
+    return photo.group or (photo.path.as_posix() if photo.box_xyxy else None)
+
+
 def _counts(shots: "Shots") -> dict[str, int]:
     return dict(zip(shots.class_names, shots.counts.tolist(), strict=True))
 
@@ -222,12 +227,15 @@ def _by_prompts(
 def diagnosed(
     encoder: "Encoder", task: Task, templates: Sequence[str], found: Embedded
 ) -> list[str]:
-    """Remarks on the prompts and their answers, with remedies; none if nothing is odd."""
+    """Remarks on the prompts and their answers, with remedies; none if nothing is odd.
+
+    Each template answers for each image then, so that of very many an even sample has to do.
+    """
     from cliplab.diagnosis import diagnose
 
-    true = [task.true[i] for i in found.kept]
+    n, prompts = len(found.kept), task.classes.prompts
+    step = -(-n * len(prompts) * (1 + len(templates)) // MAX_ANSWERS)
+    true = [task.true[i] for i in found.kept[::step]]
     known = None if any(t is None for t in true) else true
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are among the remarks
-        done = diagnose(encoder, found.image_emb, task.classes.prompts, templates, known)
+    done = diagnose(encoder, found.image_emb[::step], prompts, templates, known)
     return list(done.remarks)

@@ -63,7 +63,7 @@ def prepare(args: argparse.Namespace, known_classes: Sequence[str] | None = None
         source, examples, copies = _keep_apart(source, examples, same=_is_same(args))
         notes += copies
     elif args.split:
-        source = source.select(args.split)
+        source = _part(source, args.split)
     if not len(source):
         raise ValueError(f"{shown(args.source)}: no photos left to classify; expected at least one")
     if known_classes is not None:
@@ -85,7 +85,9 @@ def _read(args: argparse.Namespace, where: Path) -> PhotoSet:
     if own and args.unlabelled and where.is_dir() and args.kind == "auto" and not args.boxes:
         return read_unlabelled(where)
     try:
-        photos = read_photos(where, box_scale=args.box_scale, **options)
+        photos = read_photos(where, box_scale=args.box_scale if own else 1.0, **options)
+        if not own and args.box_scale != 1 and any(photo.box_xyxy for photo in photos):
+            photos = read_photos(where, box_scale=args.box_scale)  # as the photos they are for
     except ValueError as error:
         raise ValueError(_as_options(str(error))) from error
     if own and args.unlabelled:
@@ -94,10 +96,19 @@ def _read(args: argparse.Namespace, where: Path) -> PhotoSet:
     return photos
 
 
+def _part(source: PhotoSet, split: str) -> PhotoSet:
+    try:
+        return source.select(split)
+    except ValueError as error:
+        raise ValueError(_as_options(str(error))) from error
+
+
 def _as_options(message: str) -> str:
     """A message of `read_photos` in the words of the command line."""
     for ours, theirs in (
         ("use read_unlabelled()", "pass --unlabelled"),
+        ("call with_splits()", "leave out --split"),
+        ("box_scale:", "--box-scale:"),
         *((f"{name}=", f"--{name} ") for name in ("kind", "images", "boxes")),
     ):
         message = message.replace(ours, theirs)
@@ -122,7 +133,7 @@ def _split_off(args: argparse.Namespace, source: PhotoSet) -> tuple[PhotoSet, Ex
     if not whole.splits.get("train"):
         raise ValueError(f"{shown(args.examples)}: no photo is in train; expected some to fit on")
     if not same:
-        judged = source.select(args.split) if args.split else source
+        judged = _part(source, args.split) if args.split else source
     elif args.split in (None, "test"):
         judged = whole.select("test")
         if not len(judged):

@@ -8,6 +8,7 @@ from cliplab.gallery.choose import most_wrong
 from cliplab.scores import Scores
 
 MAX_LINES = 60  # of the printed table; the CSV has all
+FEW_GROUPS = 10  # with fewer the bootstrap is known to be too sure of itself
 MAX_MATRIX = 10  # classes in a printed confusion matrix; with more the pairs are listed
 
 
@@ -39,7 +40,7 @@ def verdict(said: Assessment, before: Assessment | None = None) -> Iterator[str]
     rows = [["accuracy", str(said.accuracy)]]
     if said.by_group and said.groups:
         low, high = said.by_group
-        rows.append(["  by group", f"{low:.3f}-{high:.3f} ({len(set(said.groups))} groups)"])
+        rows.append(["  by group", f"{low:.3f}-{high:.3f} ({groups_of(said.groups)})"])
     if before:
         gain, least, most = gained(before, said)
         rows.append(["  prompts alone", str(before.accuracy)])
@@ -54,6 +55,12 @@ def verdict(said: Assessment, before: Assessment | None = None) -> Iterator[str]
     yield from aligned(rows, text=2)
     yield ""
     yield from (_matrix if len(said.scores.class_names) <= MAX_MATRIX else _pairs)(said)
+
+
+def groups_of(groups: Sequence[object]) -> str:
+    """How many groups, and whether that is enough to resample them."""
+    n = len(set(groups))
+    return f"{n} groups" if n >= FEW_GROUPS else f"{n} groups: too few to rely on"
 
 
 def shuffled(said: Assessment) -> str:
