@@ -49,7 +49,13 @@ from cliplab.recipes.vild_pool import (
 # 16 channels, not fewer: with 8, torch 2.15's CPU convolution crashes in the backward pass of
 # pictures that lie channels last in memory.
 TINY = ViLDConfig(
-    embed_dim=8, widths=(16,) * 4, depths=(1, 1, 1), pyramid_width=16, head_width=16, proposals=20
+    embed_dim=8,
+    widths=(16,) * 4,
+    depths=(1, 1, 1),
+    pyramid_width=16,
+    head_channels=16,
+    head_width=16,
+    proposals=20,
 )
 
 
@@ -157,6 +163,12 @@ def test_regions_of_a_picture_of_any_size(separate: bool) -> None:
         assert one.boxes_xyxy[:, 3].max() <= 50
         assert one.objectness.tolist() == sorted(one.objectness.tolist(), reverse=True)
         assert torch.equal(one.text_emb, one.image_emb) is not separate
+
+
+def test_maps_have_whole_cells() -> None:
+    maps, size = tiny().eval().maps(torch.rand(1, 3, 50, 71))
+    assert size == (50, 71)
+    assert [tuple(m.shape[-2:]) for m in maps.values()] == [(16, 20), (8, 10), (4, 5)]  # of 64, 80
 
 
 def test_given_boxes_are_used_as_they_are() -> None:

@@ -39,6 +39,7 @@ class ViLDConfig:
     widths: tuple[int, ...] = (24, 48, 96, 160)  # channels at strides 2, 4, 8 and 16
     depths: tuple[int, ...] = (1, 2, 2)  # blocks at strides 4, 8 and 16
     pyramid_width: int = 64  # C of every level of the feature pyramid
+    head_channels: int = 96  # of the one convolution in a head, which halves the region's side
     head_width: int = 256  # of the fully connected layers
     roi_size: int = 7  # cells per side of a pooled region
     height: int = 128  # pixels that pictures are resized to
@@ -75,16 +76,16 @@ class RegionHead(nn.Module):
 
     def __init__(self, config: ViLDConfig) -> None:
         super().__init__()
-        c, width = config.pyramid_width, config.head_width
-        self.conv = convolution(c, c)
-        self.hidden = nn.Linear(c * config.roi_size**2, width)
+        cells, width = (config.roi_size + 1) // 2, config.head_width
+        self.conv = convolution(config.pyramid_width, config.head_channels, stride=2)
+        self.hidden = nn.Linear(config.head_channels * cells**2, width)
         self.hidden2 = nn.Linear(width, width)
         self.embed = nn.Linear(width, config.embed_dim)
         self.box = nn.Linear(width, 4)  # class-agnostic: one box, whatever it is called
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(R, C, S, S) -> (R, D) unit rows, (R, 4)."""
-        x = F.relu(self.conv(pooled)).flatten(1)  # (R, C * S * S)
+        x = F.relu(self.conv(pooled)).flatten(1)  # (R, C' * S/2 * S/2)
         x = F.relu(self.hidden2(F.relu(self.hidden(x))))  # (R, W)
         return F.normalize(self.embed(x).float(), dim=-1), self.box(x).float()
 
