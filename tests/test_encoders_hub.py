@@ -30,6 +30,7 @@ from cliplab.encoders.from_modelscope import MODEL
 from cliplab.encoders.huggingface_files import missing_files, wanted_files
 from cliplab.encoders.official import official
 from cliplab.runtime import OFFLINE_VARIABLES, sha256
+from cliplab.two_towers import PRECISIONS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SEED = MODEL.partition("/")[2]  # the name of the seed notes' model
@@ -272,6 +273,9 @@ def test_an_ambiguous_or_short_commit_is_no_snapshot(home: Path, made: dict[str,
     assert hub.huggingface_snapshot("a/b", COMMIT[:8]) is None
     assert hub.huggingface_snapshot("a/b", "v9") is None
     assert hub.huggingface_snapshot("a/c") is None
+    fill_huggingface(cache, "a/d", made["hf"])
+    assert hub.huggingface_snapshot("a/d", COMMIT[:7]).name == COMMIT
+    assert hub.huggingface_snapshot("a/d", COMMIT[:6]) is None  # too short to be one for sure
 
 
 # ---- what is not here, and cannot be had -----------------------------------------------------
@@ -505,6 +509,18 @@ def test_modelscope_model_is_asked_of_its_hub(
     assert encoder.name == f"modelscope:{MODEL}"
 
 
+@pytest.mark.parametrize("key", ["openai", "modelscope", "open_clip"])
+def test_bfloat16_is_close_to_float32(made: dict[str, Path], key: str) -> None:
+    between = "tiny-hub-cached/" if key == "open_clip" else ""
+    spec, images = f"{key}:{between}{made[key]}", noise_images(3)
+    whole, half = (load_encoder(spec, device="cpu", precision=p) for p in PRECISIONS)
+    for rows in ("encode_image", "encode_text"):
+        given = images if rows == "encode_image" else ["a sheep", "站立的羊"]
+        cosine = (getattr(whole, rows)(given) * getattr(half, rows)(given)).sum(dim=-1)
+        assert 0.99 < cosine.min() < 0.999_999_9
+    assert (whole.precision, half.precision) == PRECISIONS
+
+
 # ---- files that are missing, cut or dangerous ------------------------------------------------
 
 
@@ -569,6 +585,8 @@ def test_damaged_weights_are_named(
     damaged = {"cut": content[: len(content) // 2], "empty": b"", "lfs": lfs}
     path.write_bytes(damaged.get(kind, b"<html>404</html>"))
     remedy = "git lfs pull" if kind == "lfs" else "again"
+    if path.suffix == ".safetensors" and kind != "lfs":
+        remedy = "truncated or not safetensors .* again"
     with pytest.raises(ValueError, match=rf"{path.name}: .*{remedy}"):
         load_encoder(spec)
 
