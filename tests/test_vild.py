@@ -82,6 +82,13 @@ def test_logits_are_cosines_over_tau_with_the_background_first() -> None:
     torch.testing.assert_close(logits[:, 0], logits[:, 3])
 
 
+def test_logits_stay_exact_in_mixed_precision() -> None:
+    region, text = rows(3), rows(4, seed=1)
+    exact = text_logits(region, text, text[2], 0.01)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(text_logits(region, text, text[2], 0.01), exact)
+
+
 def test_a_text_of_another_teacher_is_refused() -> None:
     with pytest.raises(ValueError, match="got 6 dimensions; expected 8, as the detector's regions"):
         text_logits(rows(3), rows(4, 6), torch.ones(8), 0.01)
@@ -405,10 +412,12 @@ def test_regions_are_matched_with_animals() -> None:
 
 def test_a_picture_without_animals_is_all_background() -> None:
     proposals = [torch.tensor([[11.0, 10, 41, 40], [30, 30, 60, 60]])]
-    none = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.long)]
+    none = ([torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.long)])
     found = recipe.sample_regions(tiny(), proposals, *none)
     assert found.targets.tolist() == [0, 0]
     assert found.deltas.isfinite().all()
+    maps, size = tiny().maps(torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0)))
+    assert tiny().propose(maps, size, none[0])[2].isfinite()
 
 
 @pytest.mark.parametrize("variant", recipe.VARIANTS)
