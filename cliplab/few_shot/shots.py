@@ -40,11 +40,15 @@ class Shots:
     groups: tuple[str, ...] | None = None  # N; pictures of one group never straddle splits
 
     def __post_init__(self) -> None:
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        put("class_names", tuple(check_class_names(self.class_names)))
-        put("image_emb", check_embeddings(self.image_emb))
-        put("labels", _checked_labels(self.labels, len(self.image_emb), self.class_names))
-        put("groups", _checked_groups(self.groups, len(self.image_emb)))
+        names, emb = tuple(check_class_names(self.class_names)), check_embeddings(self.image_emb)
+        checked = {
+            "class_names": names,
+            "image_emb": emb,
+            "labels": _checked_labels(self.labels, len(emb), names),
+            "groups": _checked_groups(self.groups, len(emb)),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # the only way into a frozen class
         if self.split not in SPLITS:
             raise ValueError(f"split: got {self.split!r}; expected one of {', '.join(SPLITS)}")
         if self.split == "test":

@@ -1,11 +1,12 @@
 """Tip-Adapter: the shots as a cache that votes beside the text; its keys fixed, or fine-tuned.
 
-Source: Tip-Adapter, arXiv:2111.03930, section 3.2 and 3.3; written from its formulas.
+Source: Tip-Adapter, arXiv:2111.03930, section 3; written from its formulas.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliplab.few_shot.classifier import CacheClassifier
-from cliplab.few_shot.method import FromZeroShot, best, quality
+from cliplab.few_shot.method import FromZeroShot, best
 from cliplab.few_shot.shots import Shots
 from cliplab.two_towers import Encoder
 
@@ -126,7 +127,7 @@ class TipAdapterF(TipAdapter):
 
     With val, the best of the epochs is kept, and then alpha and beta are searched again.
 
-    Source: Tip-Adapter, section 3.3: learning rate 0.001, eps 1e-4, 20 epochs, batches of 256.
+    Source: Tip-Adapter, section 3; learning rate 0.001, eps 1e-4, 20 epochs, batches of 256.
     """
 
     name = "tip-adapter-f"
@@ -156,21 +157,16 @@ class TipAdapterF(TipAdapter):
 
     def _fit(self, train: Shots, val: Shots | None) -> CacheClassifier:
         alpha, beta, chosen_on = self._choose(train, val)
-        epoch, keys = self.epochs, train.image_emb
-        tried = [(0, keys)]
-        for tuned in self._epochs(train, alpha, beta):
-            tried.append((len(tried), tuned))
+        tried = [train.image_emb, *self._epochs(train, alpha, beta)]  # keys after each epoch
+        epoch = self.epochs
         if val is not None:
-            fitted = [
-                self._classifier(train, k, alpha, beta, "").logits(val.image_emb) for _, k in tried
-            ]
-            epoch = max(range(len(tried)), key=lambda i: quality(fitted[i], val.labels))
-        keys = tried[epoch][1]
-        if val is not None and self.alpha is None:
-            alpha, beta = self._search(train, keys, val)
-        classifier = self._classifier(train, keys, alpha, beta, chosen_on)
-        classifier.choices["epochs"] = epoch
-        return classifier
+            fitted = [self._classifier(train, keys, alpha, beta, "") for keys in tried]
+            logits = [(n, one.logits(val.image_emb)) for n, one in enumerate(fitted)]
+            epoch = best(logits, val.labels)
+            if self.alpha is None:
+                alpha, beta = self._search(train, tried[epoch], val)
+        classifier = self._classifier(train, tried[epoch], alpha, beta, chosen_on)
+        return replace(classifier, choices={**classifier.choices, "epochs": epoch})
 
     def _epochs(self, train: Shots, alpha: float, beta: float) -> Iterator[Tensor]:
         """The keys (N, D) after each epoch."""
