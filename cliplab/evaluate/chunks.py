@@ -43,6 +43,8 @@ def measure(
         label, rank of the right class (0 = first; K where the picture could not be read), top: the
         first five classes, confidence: probability of the first; one entry per picture. unreadable:
         file -> why. seconds: of reading and encoding. cached: whether a cache was asked.
+
+    Deviates: pictures are turned as their EXIF says, which OpenAI's notebook does not do.
     """
     from cliplab.embeddings import embed_photos
 

@@ -10,8 +10,6 @@ from cliplab.runtime import unknown_name, write_json
 
 if TYPE_CHECKING:
     from cliplab.evaluate.chunks import RunFolder
-    from cliplab.evaluate.prompts import Prompts
-    from cliplab.two_towers import Encoder
 
 BENCHMARKS = ("imagenet",)
 SOME_UNREADABLE = 3  # exit code, as of `classify`
@@ -159,7 +157,8 @@ def _compute(args: argparse.Namespace, shard: tuple[int, int]) -> "RunFolder":
     )
     plan["encoder"]["spec"] = args.encoder
     folder = RunFolder.start(args.out or default_folder(plan), plan)
-    _warn(encoder, prompts)
+    for note in plan["notes"]:  # now, since the result may be hours away
+        print(f"note: {note}", file=sys.stderr)
     try:
         with _cache(args.cache) as cache:
             compute(
@@ -176,14 +175,6 @@ def _compute(args: argparse.Namespace, shard: tuple[int, int]) -> "RunFolder":
         print(f"finished chunks are in {folder.path}; the same command goes on", file=sys.stderr)
         raise
     return folder
-
-
-def _warn(encoder: "Encoder", prompts: "Prompts") -> None:
-    """Say on stderr what the text tower cannot read; the run goes on, it may be the question."""
-    from cliplab.prompts import complain_of_unread
-
-    if complaint := complain_of_unread(encoder, prompts.class_names, prompts.templates):
-        print(f"warning: {complaint}", file=sys.stderr)
 
 
 def _cache(wanted: bool) -> AbstractContextManager:

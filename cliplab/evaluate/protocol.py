@@ -11,6 +11,7 @@ from cliplab.evaluate.chunks import CHUNK, RunFolder, measure
 from cliplab.evaluate.classifier import classifier_of
 from cliplab.evaluate.dataset import ValidationSet
 from cliplab.evaluate.prompts import Prompts
+from cliplab.prompts import READABLE, PromptReader
 from cliplab.runtime import cache_dir
 from cliplab.two_towers import Encoder
 
@@ -80,9 +81,23 @@ def _notes(encoder: Encoder, prompts: Prompts) -> Iterator[str]:
     if prompts.language not in encoder.languages and encoder.languages:
         read = "/".join(encoder.languages)
         yield f"the prompts are {prompts.language!r}, the captions of the encoder were {read!r}"
+    if unread := unread_names(encoder, prompts):
+        yield (
+            f"the encoder cannot read {len(unread):,} of {len(prompts):,} class names: "
+            f"{', '.join(unread[:8])}{', ...' if len(unread) > 8 else ''}"
+        )
     for name, places in prompts.same_names.items():
         wnids = ", ".join(prompts.wnids[i] for i in places)
         yield f"{name!r} is the name of several classes ({wnids}); only the first can win"
+
+
+def unread_names(encoder: Encoder, prompts: Prompts) -> list[str]:
+    """Class names of which the text tower reads less than `prompts.READABLE` of the tokens.
+
+    Even the right encoder has some: Chinese-CLIP's vocabulary lacks both characters of "lynx".
+    """
+    reader = PromptReader.of(encoder)
+    return [name for name in prompts.class_names if reader.coverage(name) < READABLE]
 
 
 def default_folder(plan: dict[str, Any]) -> Path:
