@@ -231,6 +231,14 @@ def test_many_classes_are_summed_up_as_pairs() -> None:
     assert ("th", "c1 → c0") in page.texts
 
 
+def test_many_notes_are_folded() -> None:
+    page, html, _ = page_of(2, ["a"], notes=("one", "two", "three", "four", "five"))
+    assert ("summary", "2 more remarks") in page.texts
+    assert ("p", "five") in page.texts
+    assert "four" not in html.partition("<details")[0]
+    assert "<details" not in page_of(2, ["a"], notes=("one", "two", "three"))[1]
+
+
 def test_notes_are_shown_as_text() -> None:
     page, _, _ = page_of(2, ["a"], notes=("<script>x</script>",))
     assert ("p", "<script>x</script>") in page.texts

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SOME_UNREADABLE = 3  # exit code: the others were classified
 MAX_COMPLAINTS = 20  # lines of one kind on stderr; the JSON has all
+MAX_REMARKS = 3  # of the diagnosis, the first ones come first for a reason
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     complain("unreadable", [str(error) for error in found.unreadable])
     judged = assess(found.scores, found.true, found.groups)
     show(found, judged)
-    complain("remark", found.remarks)
+    complain("remark", found.remarks, most=MAX_REMARKS)
     write(args, encoder, found, judged)
     return SOME_UNREADABLE if found.unreadable or task.lacks_pictures else 0
 
@@ -151,11 +152,11 @@ def write(
         write_report(args, encoder, found, judged)
 
 
-def complain(kind: str, texts: Sequence[str]) -> None:
-    """Lines on stderr, at most MAX_COMPLAINTS."""
-    for text in texts[:MAX_COMPLAINTS]:
+def complain(kind: str, texts: Sequence[str], *, most: int = MAX_COMPLAINTS) -> None:
+    """Lines on stderr, at most `most`."""
+    for text in texts[:most]:
         print(f"{kind}: {text}", file=sys.stderr)
-    if (more := len(texts) - MAX_COMPLAINTS) > 0:
+    if (more := len(texts) - most) > 0:
         print(f"{kind}: ... and {more} more; --json lists all", file=sys.stderr)
 
 

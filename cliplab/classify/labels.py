@@ -102,6 +102,8 @@ def _matched(classes: Classes, class_names: Sequence[str]) -> Classes:
 def _misfit(classes: Classes, class_names: Sequence[str], missing: Sequence[str]) -> str:
     n, m = len(classes.names), len(class_names)
     what = f"{n} labels but {m} class{'es' if m > 1 else ''} ({_listed(class_names)})"
+    if n == m:
+        what = f"the {n} labels do not fit the classes ({_listed(class_names)})"
     if n == m or len(missing) < m:
         close = nearest(missing[0], classes.names, n=1)
         what += f": none of the labels is {missing[0]!r}"

@@ -42,7 +42,7 @@ def write_gallery(
         heading=Heading(
             title=f"{shown(args.source.resolve().name)}, by label",
             facts=_facts(args, encoder, found),
-            notes=[sentence(text) for text in (note, *task_notes(found)) if text],
+            notes=[sentence(text, encoder.name) for text in (note, *task_notes(found)) if text],
             unreadable={f: "; ".join(why) for f, why in unreadable_files(found).items()},
         ),
         true=found.true,
@@ -58,9 +58,10 @@ def task_notes(found: Answer) -> list[str]:
     return [*found.task.notes, *found.remarks]
 
 
-def sentence(text: str) -> str:
-    """`text` with a capital and a full stop."""
-    return text[:1].upper() + text[1:].rstrip(".") + "."
+def sentence(text: str, name: str) -> str:
+    """`text` with a full stop, and a capital unless it begins with the encoder's `name`."""
+    first = text[:1] if text.startswith(name) else text[:1].upper()
+    return first + text[1:].rstrip(".") + "."
 
 
 def _thumbnails(found: Answer, rows: list[int]) -> dict[int, str]:

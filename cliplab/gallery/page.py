@@ -19,6 +19,7 @@ a { color: inherit; }
 .facts b { color: var(--ink); font-weight: 600; }
 .note { margin: 14px 0 0; padding: 9px 14px; border-radius: 8px; background: var(--card);
   border: 1px solid var(--line); border-left: 5px solid var(--focus); overflow-wrap: anywhere; }
+.more { margin: 10px 0 0; }
 
 .panel { display: grid; gap: 18px; margin: 20px 0 4px; align-items: stretch;
   grid-template-columns: minmax(250px, 1fr) minmax(300px, 1.75fr) minmax(250px, .95fr); }

@@ -8,6 +8,7 @@ from cliplab.gallery.cards import card, colour
 from cliplab.gallery.page import PAGE, SCRIPT, STYLE
 from cliplab.scores import Scores
 
+MAX_NOTES = 3  # shown at once; the others fold away
 MAX_CHIPS = 12  # classes that get a button each; with more there is a list
 
 
@@ -59,12 +60,24 @@ def gallery_html(
         style=STYLE,
         script=SCRIPT,
         facts=_facts(heading),
-        notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in heading.notes),
+        notes=_notes(heading.notes),
         panel=panel,
         controls=_controls(scores, shown, [truth[i] for i in shown]),
         cards="\n".join(cards),
         unreadable=_unreadable(heading.unreadable),
     )
+
+
+def _notes(notes: Sequence[str]) -> str:
+    """The first ones in full, the others folded away."""
+    lines = [f'<p class="note">{escape(note)}</p>' for note in notes]
+    if rest := lines[MAX_NOTES:]:
+        lines[MAX_NOTES:] = [
+            f'<details class="more"><summary>{len(rest)} more remarks</summary>',
+            *rest,
+            "</details>",
+        ]
+    return "\n".join(lines)
 
 
 def _facts(heading: Heading) -> str:
