@@ -177,7 +177,8 @@ def test_pictures_elsewhere_and_in_sub_folders(tmp_path: Path) -> None:
         ),
         ({"images": [{"file_name": "a.jpg"}]}, r"images\[0\] has id None and file_name 'a\.jpg'"),
         ({"images": [{"id": 3}]}, "no picture has a 'file_name'"),
-        ({"images": "none"}, "an object with 'images', 'annotations', 'categories'; expected"),
+        ({"images": "none"}, "an object with 'images', .*, where images is str; expected COCO"),
+        ({"annotations": [{"category_id": 1}, 3]}, r"where annotations\[1\] is int; expected COCO"),
     ],
 )
 def test_faulty_files_are_refused(root: Path, change: dict[str, Any], message: str) -> None:

@@ -120,6 +120,12 @@ def test_a_large_group_does_not_starve_train() -> None:
     assert table(PhotoSet.of(photos, ROOT).with_splits())["goat"] == [28, 0, 2]
 
 
+def test_the_largest_groups_are_dealt_first() -> None:
+    photos = [*named({"sheep": 10}).photos, *named({"goat": 10}, per_group=10).photos]
+    same = PhotoSet.of((Photo(p.path, "sheep", None, p.group) for p in photos), ROOT)
+    assert same.with_splits({"train": 0.5, "test": 0.5}).splits == {"train": 10, "test": 10}
+
+
 def test_unlabelled_photos_are_dealt_too() -> None:
     found = PhotoSet.of((Photo(ROOT / f"{i}.jpg") for i in range(10)), ROOT).with_splits()
     assert found.splits == {"train": 6, "val": 2, "test": 2}
@@ -185,6 +191,14 @@ def test_new_photos_of_an_old_group_follow_it() -> None:
     assert any("straddle the given splits" in problem for problem in found.problems)
 
 
+def test_new_photos_follow_even_where_train_gets_nothing_of_their_class() -> None:
+    old = [Photo(p.path, p.label, None, p.group, "test") for p in named({"rare": 3}).photos]
+    new = [Photo(ROOT / f"new{i}.jpg", "rare", None, f"rare{i}") for i in range(3)]
+    found = PhotoSet.of([*old, *new, *named({"sheep": 10}).photos], ROOT).with_splits()
+    assert table(found)["rare"] == [0, 0, 6]
+    assert "classes that a split lacks (1): rare (train, val)" in found.problems
+
+
 # ---- near-duplicates ---------------------------------------------------------------------------
 
 
@@ -240,6 +254,14 @@ def test_equal_files_are_one_group_without_looking_at_pictures(tmp_path: Path) -
     splits = of(found)
     assert all(splits[f"{i}.jpg"] == splits[f"{i + 1}.jpg"] for i in range(0, 12, 2))
     assert set(splits.values()) == set(SPLITS)
+
+
+def test_different_boxes_of_equal_files_are_one_group(tmp_path: Path) -> None:
+    for i in range(10):
+        (tmp_path / f"{i}.jpg").write_bytes(b"no picture %d" % (i // 2))
+    photos = [Photo(tmp_path / f"{i}.jpg", "x", (0, 0, i + 1, 5)) for i in range(10)]
+    found = PhotoSet.of(photos, tmp_path).with_splits(near_duplicates=False)
+    assert [photo.split for photo in found][::2] == [photo.split for photo in found][1::2]
 
 
 def test_unreadable_pictures_are_groups_of_their_own(tmp_path: Path) -> None:

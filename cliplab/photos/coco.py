@@ -100,11 +100,22 @@ def load(path: Path) -> dict[str, Any]:
         return found
     what = f"a list of {len(found)}" if isinstance(found, list) else type(found).__name__
     if isinstance(found, dict):
-        what = f"an object with {some(map(repr, found), 6) or 'nothing'}"
+        what = f"an object with {some(map(repr, found), 6) or 'nothing'}{_odd_list(found)}"
     raise ValueError(
         f"{shown(path)}: {what}; expected COCO's object with the lists {', '.join(_LISTS)}"
         + (": these are detections, not the file they were made for" if _is_results(found) else "")
     )
+
+
+def _odd_list(found: Mapping[str, Any]) -> str:
+    """Which of the lists is there, but is no list of objects."""
+    for name in (name for name in _LISTS if name in found):
+        if not isinstance(found[name], list):
+            return f", where {name} is {type(found[name]).__name__}"
+        for i, item in enumerate(found[name]):
+            if not isinstance(item, dict):
+                return f", where {name}[{i}] is {type(item).__name__}"
+    return ""
 
 
 def is_coco(found: object) -> bool:
