@@ -107,7 +107,7 @@ def _place(rows: list[dict[str, Any]], path: Path) -> Iterator[dict[str, Any]]:
             "measure": f"{report['benchmark']} {report['split']} top-1",
             "value": None,
             "unit": "%",
-            "protocol": f"{prompts['name']}: {prompts['templates']} templates",
+            "protocol": f"templates {prompts['name']} ({prompts['templates']})",
             "here": _of_report(report, "top1"),
         }
 
