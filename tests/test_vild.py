@@ -482,6 +482,8 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     assert "--variant ensemble --novel zero" in card["command"]
     assert card["teacher"]["fingerprint"] == teacher.fingerprint
     assert set(card["files"]) == {"model.safetensors"}
+    assert card["categories"]["unseen"] == ["sheep lying down", "horse eating"]
+    assert len(card["categories"]["novel"]) == 6
     assert set(card["metrics"]) >= {"recall", *HEADS, "unseen pairs", "teacher on true boxes"}
     # the proposer and the views are there: another variant does not look again
     asked = teacher.asked

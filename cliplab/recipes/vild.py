@@ -28,6 +28,7 @@ from cliplab.models.distillation import NOVEL, distillation_loss, text_logits, t
 from cliplab.models.vild import ViLD, ViLDConfig, save_vild
 from cliplab.recipes.training import Run, Schedule, fit, mixed_precision, write_model_card
 from cliplab.recipes.vild_pool import (
+    GROUPS,
     Batch,
     Batches,
     Flock,
@@ -295,6 +296,7 @@ def card(recipe: Recipe, spec: str, teacher: Encoder, metrics: dict) -> dict:
         "command": "python -m cliplab train vild "
         + " ".join(f"{name} {value}" for name, value in options.items()),
         "recipe": asdict(recipe),
+        "categories": {group: [phrases()[k] for k in ks] for group, ks in GROUPS.items()},
         "teacher": {"name": teacher.name, "fingerprint": teacher.fingerprint},
         "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
         "metrics": metrics,
