@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cliplab.classify.assess import Assessment, assess
 from cliplab.classify.labels import Classes
@@ -70,17 +70,11 @@ def answer(
 ) -> Answer:
     """Classify the task's photos by prompts, or by a classifier, given or fitted on its examples.
 
-    Args:
-        args: of the command.
-        task: what to do.
-        encoder: of images and prompts.
-        fitted: a classifier from an earlier run.
-
     Raises:
-        ValueError: nothing readable, prompts that do not fit the encoder, examples that do not
-            suffice.
+        ValueError: nothing readable, unfit prompts, examples that do not suffice.
     """
-    text_emb, remarks, unreadable, shots = None, [], [], {}
+    text_emb, remarks, unreadable = None, list[str](), list[UnreadableImage]()
+    shots: dict[str, dict[str, int]] = {}
     with nullcontext() if args.no_cache else EmbeddingCache() as cache:
         work = _Work(args, encoder, cache)
         if fitted is None:
@@ -92,15 +86,17 @@ def answer(
         found, small = work.embed_shown(task.photos)
     if not found.kept:
         raise ValueError(f"none of the {len(task.photos)} images in {args.source} could be read")
-    by_prompts = _by_prompts(encoder, task, found.image_emb, text_emb)
-    if fitted is None and not args.truncate:  # a diagnosis reads every prompt whole
+    scores = by_prompts = _by_prompts(encoder, task, found, text_emb)
+    if fitted is not None:
+        scores = fitted.scores(found.image_emb)
+    elif not args.truncate:  # a diagnosis reads every prompt whole
         remarks = diagnosed(encoder, task, args.template, found)
     return Answer(
         task=task,
         kept=tuple(found.kept),
-        scores=fitted.scores(found.image_emb) if fitted else by_prompts,
+        scores=cast(Scores, scores),  # without a classifier there are prompts
         unreadable=(*unreadable, *found.unreadable),
-        zero_shot=by_prompts if fitted else None,
+        zero_shot=None if fitted is None else by_prompts,
         fitted=fitted,
         shots=shots,
         remarks=tuple(remarks),
@@ -215,12 +211,12 @@ def _counts(shots: "Shots") -> dict[str, int]:
 
 
 def _by_prompts(
-    encoder: "Encoder", task: Task, image_emb: "Tensor", text_emb: "Tensor | None"
+    encoder: "Encoder", task: Task, found: Embedded, text_emb: "Tensor | None"
 ) -> Scores | None:
     """Zero-shot scores of (N, D) by (K, D), if there are prompts."""
     if text_emb is None:
         return None
-    cosine = image_emb @ text_emb.T  # (N, K)
+    cosine = found.image_emb @ text_emb.T  # (N, K)
     return Scores.from_cosine(task.classes.names, cosine, encoder.logit_scale, encoder.logit_bias)
 
 
@@ -235,7 +231,8 @@ def diagnosed(
 
     n, prompts = len(found.kept), task.classes.prompts
     step = -(-n * len(prompts) * (1 + len(templates)) // MAX_ANSWERS)
-    true = [task.true[i] for i in found.kept[::step]]
-    known = None if any(t is None for t in true) else true
+    rows = found.kept[::step]
+    true = [t for i in rows if (t := task.true[i]) is not None]
+    known = true if len(true) == len(rows) else None
     done = diagnose(encoder, found.image_emb[::step], prompts, templates, known)
     return list(done.remarks)

@@ -28,7 +28,7 @@ def split_labels(texts: Sequence[str]) -> list[str]:
 
     A text with = is divided only where every part has one, so that prompts may hold commas.
     """
-    labels = []
+    labels: list[str] = []
     for text in texts:
         parts = [part for part in _COMMAS.split(text.strip()) if part]
         whole = "=" in text and not all("=" in part for part in parts)

@@ -57,7 +57,7 @@ def prepare(args: argparse.Namespace, known_classes: Sequence[str] | None = None
         ValueError, OSError: a source that cannot be read, has no photos, or does not fit.
     """
     source = _read(args, args.source)
-    examples, notes = None, []
+    examples, notes = None, list[str]()
     if args.examples:
         source, examples, notes = _split_off(args, source)
         source, examples, copies = _keep_apart(source, examples, same=_is_same(args))

@@ -45,11 +45,7 @@ def gallery_html(
         ValueError: numbers that do not fit together.
     """
     truth = [None] * len(scores) if true is None else list(true)
-    if not len(scores) == len(names) == len(truth) or not set(thumbnails) <= set(range(len(names))):
-        raise ValueError(
-            f"gallery: got {len(scores)} scores, {len(names)} names, {len(truth)} truths and "
-            f"{len(thumbnails)} thumbnails; expected one of each per image, thumbnails of its rows"
-        )
+    _check_fit(scores, names, thumbnails, truth)
     cards = [
         card(scores, i, names[i], uri, rank=rank, true=truth[i])
         for rank, (i, uri) in enumerate(thumbnails.items())
@@ -66,6 +62,16 @@ def gallery_html(
         cards="\n".join(cards),
         unreadable=_unreadable(heading.unreadable),
     )
+
+
+def _check_fit(
+    scores: Scores, names: Sequence[str], thumbnails: Mapping[int, str], truth: Sequence[int | None]
+) -> None:
+    if not len(scores) == len(names) == len(truth) or not set(thumbnails) <= set(range(len(names))):
+        raise ValueError(
+            f"gallery: got {len(scores)} scores, {len(names)} names, {len(truth)} truths and "
+            f"{len(thumbnails)} thumbnails; expected one of each per image, thumbnails of its rows"
+        )
 
 
 def _notes(notes: Sequence[str]) -> str:
