@@ -27,8 +27,7 @@ def bootstrap_interval(
     """95 % bootstrap interval of any statistic of N rows: (low, high).
 
     Args:
-        values: (N,) or (N, ...) rows, resampled with replacement; pair things by putting them in
-            one row, such as (hit of A, hit of B) for the difference of two accuracies.
+        values: (N,) or (N, ...) rows; what is paired, as the hits of two models, goes in one row.
         statistic: rows -> number.
         samples: resamplings.
         seed: of their draw.
@@ -48,16 +47,11 @@ def bootstrap_interval(
     rows = np.asarray(values)
     units = _units(rows, groups)  # U arrays of row indices
     picks = np.random.default_rng(seed).integers(len(units), size=(samples, len(units)))  # (S, U)
-    spread = np.array([statistic(rows[_join(units, pick)]) for pick in picks])  # (S,)
-    if missing := int(np.isnan(spread).sum()):
-        raise ValueError(
-            f"statistic: gave NaN in {missing} of {samples} resamplings; expected numbers: it may "
-            "divide by the size of a class that was not drawn"
-        )
+    spread = _statistics(rows, units, picks, statistic)  # (S,)
     ends = (0.025, 0.975)
     if method == "bca":
         rest = [np.delete(np.arange(len(units)), u) for u in range(len(units))]
-        jackknife = np.array([statistic(rows[_join(units, pick)]) for pick in rest])  # (U,)
+        jackknife = _statistics(rows, units, rest, statistic)  # (U,)
         ends = _bca_ends(spread, float(statistic(rows)), jackknife)
     low, high = np.quantile(spread, ends)
     return float(low), float(high)
@@ -87,11 +81,24 @@ def _units(rows: NDArray, groups: Sequence[object] | None) -> Units:
     return units
 
 
-def _join(units: Units, pick: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Row indices of the units picked."""
-    return (
-        units[pick] if isinstance(units, np.ndarray) else np.concatenate([units[u] for u in pick])
-    )
+def _statistics(
+    rows: NDArray,
+    units: Units,
+    picks: Sequence[NDArray[np.int64]] | NDArray[np.int64],
+    statistic: Callable[[NDArray], float],
+) -> NDArray[np.float64]:
+    """The statistic of the rows of each pick of units; ValueError where it is NaN."""
+    if isinstance(units, np.ndarray):
+        found = np.array([statistic(rows[pick]) for pick in picks])
+    else:
+        joined = (np.concatenate([units[u] for u in pick]) for pick in picks)
+        found = np.array([statistic(rows[pick]) for pick in joined])
+    if missing := int(np.isnan(found).sum()):
+        raise ValueError(
+            f"statistic: gave NaN in {missing} of {len(found)} resamplings; expected numbers: it "
+            "may divide by the size of a class that was not drawn"
+        )
+    return found
 
 
 def _bca_ends(

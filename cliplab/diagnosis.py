@@ -20,8 +20,15 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cliplab.metrics import Rate, accuracy, confusion, recall_per_class
-from cliplab.prompts import complain_of_unread, token_coverage
+from cliplab.metrics import (
+    Rate,
+    accuracy,
+    confusion,
+    error_by_luck,
+    expected_calibration_error,
+    recall_per_class,
+)
+from cliplab.prompts import UnreadPromptWarning, complain_of_unread, token_coverage
 from cliplab.scores import Scores
 from cliplab.two_towers import Encoder
 from cliplab.zero_shot import check_class_names, encode_prompts
@@ -33,6 +40,7 @@ __all__ = [
     "Control",
     "Diagnosis",
     "Sensitivity",
+    "UnreadPromptWarning",
     "diagnose",
     "permuted_label_control",
     "prompt_sensitivity",
@@ -75,8 +83,8 @@ def permuted_label_control(
 ) -> Control:
     """Would the answers be as good had the labels been dealt out at random?
 
-    Shuffling keeps how many pictures each class has and how often each answer is given, so a model
-    that always says "cow" is measured against what that alone would score.
+    Shuffling keeps how often each class and each answer occur, so a model that always says "cow"
+    is measured against what that alone would score.
 
     Args:
         predicted: (N,) class indices.
@@ -104,8 +112,12 @@ def permuted_label_control(
         chance_low=float(low),
         chance_high=float(high),
         p_value=(1 + reached) / (1 + permutations),
-        one_answer=Counter(answers.tolist()).most_common(1)[0][1] / len(answers),
+        one_answer=_most_common(answers),
     )
+
+
+def _most_common(answers: NDArray | Tensor) -> float:
+    return Counter(answers.tolist()).most_common(1)[0][1] / len(answers)
 
 
 # ---- does the answer depend on the wording? ------------------------------------------------
@@ -201,7 +213,9 @@ class Diagnosis:
     scores: Scores  # of the mean of all templates
     coverage: pd.DataFrame  # of the class names, see token_coverage
     sensitivity: Sensitivity
-    control: Control | None  # where the truth is known
+    control: Control | None  # where the truth is known, as are
+    calibration_error: float | None  # expected, 0 to 1, and
+    calibration_luck: float | None  # what right probabilities exceed once in twenty samples
     remarks: tuple[str, ...]  # plain sentences, cheapest cure first
 
     def table(self) -> pd.DataFrame:
@@ -213,12 +227,16 @@ class Diagnosis:
             "entropy, mean share of log K": f"{float(self.scores.relative_entropy.mean()):.1%}",
             "margin, median": f"{float(self.scores.margin.median()):.1%}",
             "cosine gap, median": f"{float(self.scores.gap.median()):.4f}",
-            "answers that hang on the wording": f"{self.sensitivity.flip_rate:.1%}",
+            "most common answer": f"{_most_common(self.scores.prediction):.1%}",
         }
+        if len(self.sensitivity.templates) > 1:
+            rows["answers that hang on the wording"] = f"{self.sensitivity.flip_rate:.1%}"
         if self.control is not None:
             rows["accuracy"] = str(self.control.observed)
             rows["accuracy with shuffled labels"] = f"{self.control.chance_mean:.3f}"
             rows["p-value of the difference"] = f"{self.control.p_value:.3f}"
+            error = f"{self.calibration_error:.3f} (by luck to {self.calibration_luck:.3f})"
+            rows["calibration error"] = error
         return pd.DataFrame({"found": rows})
 
 
@@ -246,13 +264,17 @@ def diagnose(
     scores = Scores.from_cosine(names, emb @ rows.T, encoder.logit_scale, encoder.logit_bias)
     asked = list(dict.fromkeys(["{}", *templates]))
     sensitivity = prompt_sensitivity(encoder, emb, names, asked, true)
-    control = None if true is None else permuted_label_control(scores.prediction, true)
     unread = complain_of_unread(encoder, names, templates)
     remarks = [*([unread] if unread else []), *_of_answers(scores, sensitivity, bool(unread))]
-    if control is not None:
+    control, error, luck = None, None, None
+    if true is not None:
+        error = expected_calibration_error(scores.probability, true)
+        luck = error_by_luck(scores.probability)
+        control = permuted_label_control(scores.prediction, true)
         remarks += _of_truth(scores, np.asarray(true), control)
+        remarks += _of_confidence(scores, control.observed, error, luck)
     coverage = token_coverage(encoder, names)
-    return Diagnosis(scores, coverage, sensitivity, control, tuple(remarks))
+    return Diagnosis(scores, coverage, sensitivity, control, error, luck, tuple(remarks))
 
 
 def _of_answers(scores: Scores, sensitivity: Sensitivity, unread: bool) -> Iterator[str]:
@@ -302,3 +324,16 @@ def _of_truth(scores: Scores, true: NDArray, control: Control) -> Iterator[str]:
                 f"found {found}): describe what sets it apart, or give a few labelled examples "
                 "(few_shot; --examples on the command line)"
             )
+
+
+def _of_confidence(scores: Scores, observed: Rate, error: float, luck: float) -> Iterator[str]:
+    """A remark on probabilities that claim another accuracy than there is."""
+    if error <= luck:
+        return
+    claimed = float(scores.probability.amax(dim=-1).mean())
+    how = "too sure" if claimed > observed.value else "not sure enough"
+    yield (
+        f"it is {how}: it claims to be right in {claimed:.1%} and is in {observed.value:.1%} "
+        f"(calibration error {error:.3f}, luck alone gives up to {luck:.3f}): fit a temperature on "
+        "some labelled pictures (few_shot.TemperatureScaling), or do not quote its probabilities"
+    )

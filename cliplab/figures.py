@@ -267,8 +267,13 @@ def plot_bars_with_intervals(
     if chance is not None:
         ax.axvline(chance, color=MUTED, lw=1.2, ls=(0, (4, 3)))
         ax.text(chance, -0.62, f" chance {chance:.1%}", color=MUTED, size=8, va="bottom")
-    ax.set_yticks(place, names)
     ax.set(xlim=(0, 1.12), ylim=(len(names) - 0.5, -0.75 if chance is not None else -0.5))
+    return _share_axis(ax, names)
+
+
+def _share_axis(ax: Axes, names: Sequence[str]) -> Axes:
+    """Names on the left, shares from 0 to 100 % below."""
+    ax.set_yticks(range(len(names)), names)
     ax.set_xticks(np.linspace(0, 1, 6))
     ax.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
     ax.tick_params(axis="y", length=0)

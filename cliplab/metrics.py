@@ -228,8 +228,9 @@ def error_by_luck(
     shares = np.asarray(probability, dtype=np.float64)
     shares, _ = _checked(shares, np.zeros(shares.shape[:1], dtype=int))
     top = shares.max(axis=1)  # (N,)
-    draws = np.random.default_rng(seed).random((samples, len(top))) < top  # (S, N)
-    return float(np.quantile([_binned(top, hits, bins).error for hits in draws], 0.95))
+    draw = np.random.default_rng(seed)
+    errors = [_binned(top, draw.random(len(top)) < top, bins).error for _ in range(samples)]
+    return float(np.quantile(errors, 0.95))
 
 
 def brier_score(probability: ArrayLike | Tensor, true: ArrayLike | Tensor) -> float:

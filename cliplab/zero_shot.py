@@ -16,6 +16,7 @@ from cliplab.prompts import (
     check_templates,
     fill_templates,
     templates,
+    token_coverage,
     warn_of_unread,
 )
 from cliplab.scores import Scores
@@ -23,7 +24,7 @@ from cliplab.two_towers import Encoder
 
 __all__ = [
     "Scores", "UnreadPromptWarning", "build_classifier", "check_class_names", "classify",
-    "encode_prompts", "templates",
+    "encode_prompts", "templates", "token_coverage",
 ]  # fmt: skip
 
 

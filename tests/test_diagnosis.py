@@ -179,6 +179,54 @@ def test_luck_is_called_luck(english: Encoder, flock: tuple[Tensor, Tensor]) -> 
     assert any("shuffled labels give as well" in remark for remark in found.remarks)
 
 
+def test_answers_that_are_too_sure_ask_for_a_temperature(
+    english: Encoder, flock: tuple[Tensor, Tensor]
+) -> None:
+    emb, true = flock
+    half = torch.where(torch.arange(len(true)) % 2 == 0, true, (true + 1) % 4)  # half are wrong
+    found = diagnose(english, emb, ENGLISH, TEMPLATES, half)
+    (said,) = [remark for remark in found.remarks if "TemperatureScaling" in remark]
+    assert "too sure" in said
+    assert "50.0%" in said
+    assert found.calibration_error is not None
+    assert found.calibration_error > found.calibration_luck
+    assert "by luck to" in found.table().loc["calibration error", "found"]
+    good = diagnose(english, emb, ENGLISH, TEMPLATES, true)
+    assert good.calibration_error < good.calibration_luck
+
+
+def test_table_tells_only_what_was_measured(english: Encoder, flock: tuple[Tensor, Tensor]) -> None:
+    emb, _ = flock
+    rows = diagnose(english, emb, ENGLISH).table().index
+    assert "answers that hang on the wording" not in rows  # of one wording
+    assert not {"accuracy", "calibration error"} & set(rows)
+    assert diagnose(english, emb, ENGLISH).table().loc["most common answer", "found"] == "25.0%"
+    assert (
+        "answers that hang on the wording"
+        in diagnose(english, emb, ENGLISH, TEMPLATES).table().index
+    )
+
+
+def test_one_picture_and_two_classes_are_enough_to_ask(
+    english: Encoder, flock: tuple[Tensor, Tensor]
+) -> None:
+    emb, true = flock
+    found = diagnose(english, emb[:1], ENGLISH[:2], TEMPLATES, true[:1])
+    assert found.control is not None
+    assert found.control.p_value == 1
+    assert any("too few of them to tell" in remark for remark in found.remarks)
+
+
+def test_labels_that_fit_no_class_are_refused(
+    english: Encoder, flock: tuple[Tensor, Tensor]
+) -> None:
+    emb, true = flock
+    with pytest.raises(ValueError, match="true: got 4; expected class indices from 0 to 3"):
+        diagnose(english, emb, ENGLISH, true=true + 1)
+    with pytest.raises(ValueError, match="true labels"):
+        diagnose(english, emb, ENGLISH, true=true[:5])
+
+
 def test_flat_answers_to_readable_words_ask_for_description(english: Encoder) -> None:
     rows = zero_shot.build_classifier(english, ENGLISH)  # (4, D)
     noise = torch.randn(20, 128, generator=torch.Generator().manual_seed(0))

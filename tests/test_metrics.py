@@ -149,6 +149,41 @@ def test_corrected_interval_leans_with_the_skew() -> None:
     assert corrected[1] > plain[1]
 
 
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_intervals_agree_with_scipy(method: str) -> None:
+    scipy_stats = pytest.importorskip("scipy.stats", reason="comes with scikit-learn")
+    values = np.random.default_rng(7).exponential(1, 40)
+    ours = bootstrap_interval(values, method=method, samples=20_000)
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method=method, random_state=0
+    ).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.012)  # noise of the resampling
+
+
+def test_rows_without_a_group_are_drawn_alone() -> None:
+    values = np.random.default_rng(8).normal(size=20)
+    assert bootstrap_interval(values, groups=[None] * 20) == bootstrap_interval(values)
+
+
+def test_constant_values_leave_no_doubt() -> None:
+    assert bootstrap_interval([3.0, 3.0, 3.0], method="bca") == (3.0, 3.0)
+
+
+def test_ties_go_to_the_first_class_and_one_image_is_enough() -> None:
+    bins = reliability([[0.5, 0.5]], [0], bins=2)
+    assert bins.accuracy[0] == 1
+    assert bins.error == 0.5
+    assert metrics.brier_score([[0.5, 0.5]], [1]) == 0.5
+    assert metrics.negative_log_likelihood([[0.5, 0.5]], [1]) == pytest.approx(math.log(2))
+    assert reliability([[1.0]], [0]).error == 0  # a single class
+
+
+def test_luck_is_the_same_for_the_same_seed() -> None:
+    shares, _ = answers(40, 3)
+    first, again, other = (metrics.error_by_luck(shares, samples=50, seed=s) for s in (1, 1, 2))
+    assert first == again != other
+
+
 def test_interval_is_repeatable_and_of_any_statistic() -> None:
     values = np.random.default_rng(4).normal(size=(30, 2))
 

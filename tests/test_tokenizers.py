@@ -3,12 +3,20 @@
 import json
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
-from cliplab.tokenizers import BytePairTokenizer, WordPieceTokenizer, check_vocab, read_vocab
+from cliplab.tokenizers import (
+    BytePairTokenizer,
+    Tokenizer,
+    WordPieceTokenizer,
+    check_vocab,
+    is_cjk,
+    read_vocab,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 VOCAB = GOLDEN / "chinese_clip" / "model_dir" / "vocab.txt"
@@ -188,3 +196,49 @@ def test_what_is_no_text_is_refused(word_pieces: WordPieceTokenizer) -> None:
         word_pieces(["羊", None])
     with pytest.raises(ValueError, match="context_length: got 1; expected room for start and end"):
         WordPieceTokenizer(VOCAB, context_length=1)
+
+
+# ---- what of a text is read ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("a photo of a lying sheep", 1.0),
+        ("mouton couché", 1.0),
+        ("🐑", 1.0),
+        ("躺着的羊", 0.0),
+        ("a photo of a 羊", 4 / 7),
+        ("", 1.0),
+    ],
+)
+def test_coverage_counts_pieces_that_are_no_bytes(
+    byte_pairs: BytePairTokenizer, text: str, share: float
+) -> None:
+    assert byte_pairs.coverage(text) == pytest.approx(share)
+
+
+def test_coverage_counts_words_that_are_known(word_pieces: WordPieceTokenizer) -> None:
+    assert word_pieces.coverage("站立的羊") == 1
+    assert word_pieces.coverage("未知") == 0
+    assert word_pieces.coverage("未知的羊") == 0.5
+
+
+def test_seed_prompts_are_bytes_and_mostly_the_same_ones(byte_pairs: BytePairTokenizer) -> None:
+    lying, standing = (Counter(byte_pairs.encode(t)) for t in ("躺着的羊", "站着的羊"))
+    assert lying.total() == standing.total() == 12
+    assert (lying & standing).total() == 9
+
+
+@pytest.mark.parametrize(
+    ("piece", "read"),
+    [("[UNK]", False), ("<unk>", False), ("<0xE7>", False), ("о<0xD0>", False), ("羊", True),
+     ("##s", True), ("<", True), ("0x41", True)],
+)  # fmt: skip
+def test_pieces_of_every_tokenizer_are_told_apart(piece: str, read: bool) -> None:
+    assert Tokenizer.is_read(piece) is read
+
+
+@pytest.mark.parametrize(("char", "expected"), [("羊", True), ("a", False), ("の", False)])
+def test_chinese_characters_are_known_by_their_range(char: str, expected: bool) -> None:
+    assert is_cjk(char) is expected

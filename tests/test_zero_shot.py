@@ -2,6 +2,8 @@
 
 import math
 import re
+import warnings
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import pandas as pd
@@ -11,8 +13,15 @@ import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from cliplab import zero_shot
-from cliplab.zero_shot import Scores, build_classifier, check_class_names, classify
+from cliplab import prompts, zero_shot
+from cliplab.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
+from cliplab.zero_shot import (
+    Scores,
+    UnreadPromptWarning,
+    build_classifier,
+    check_class_names,
+    classify,
+)
 
 mpl.use("Agg")
 
@@ -221,6 +230,94 @@ def test_scores_must_fit_together() -> None:
         Scores(("a", "b"), torch.zeros(2, 3), torch.zeros(2, 2), 1.0, torch.zeros(2, 2))
 
 
+@pytest.mark.parametrize(
+    ("shape", "scale", "message"),
+    [
+        ((2, 2), 0.0, "logit_scale: got 0.0; expected 1 / temperature, above 0"),
+        ((2, 2), math.inf, "logit_scale: got inf"),
+        ((2,), 1.0, r"logits: got \(2,\); expected a tensor \(N, K\)"),
+        ((2, 3), 1.0, r"logits: got shape \(2, 3\); expected \(2, 2\)"),
+    ],
+)
+def test_scores_refuse(shape: tuple[int, ...], scale: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Scores.from_logits("ab", torch.zeros(shape), logit_scale=scale)
+
+
+def test_nan_is_refused_by_row() -> None:
+    logits = torch.tensor([[0.0, 1.0], [math.nan, 1.0], [0.0, math.nan]])
+    with pytest.raises(ValueError, match="logits: NaN in 2 of 3 rows, first in row 1"):
+        Scores.from_logits("ab", logits)
+    with pytest.raises(ValueError, match="cosine: NaN in 1 of 1 rows"):
+        Scores.from_logits("ab", torch.zeros(1, 2), cosine=torch.tensor([[math.nan, 0]]))
+
+
+def test_logits_of_a_fitted_classifier_need_no_cosine() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    scores = Scores.from_logits("abc", logits, logit_scale=4.0)
+    assert scores.cosine is None
+    assert not scores.probability.requires_grad
+    torch.testing.assert_close(scores.probability, logits.detach().softmax(1))
+    assert scores.gap.tolist() == [0.5, 0.0]
+    assert scores.prediction.tolist() == [0, 0]  # a tie goes to the first
+    assert scores.margin[1] == 0
+    assert scores.subset([1]).cosine is None
+    assert scores.subset([1]).logit_scale == 4
+    assert "cosine" not in scores.table()
+    assert scores.table()["logit"].tolist() == [2, 1, 0, 0, 0, 0]
+    ax = scores.plot()
+    assert len(panels(ax)) == 2
+    plt.close(ax.figure)
+
+
+def test_printed_probabilities_give_back_what_a_softmax_keeps() -> None:
+    cosine = torch.rand(4, 5, generator=torch.Generator().manual_seed(1))
+    model = Scores.from_cosine("abcde", cosine, 30.0)
+    read = Scores.from_probability("abcde", model.probability, logit_scale=30.0)
+    for name in ("probability", "gap", "entropy", "margin"):
+        torch.testing.assert_close(getattr(read, name), getattr(model, name), rtol=1e-4, atol=1e-5)
+    assert read.cosine is None
+
+
+def test_a_printed_zero_has_an_infinite_gap_and_a_finite_entropy() -> None:
+    scores = Scores.from_probability("abc", torch.tensor([[0.5, 0.5, 0.0]]), logit_scale=1)
+    assert scores.gap.tolist() == [math.inf]
+    assert scores.entropy.tolist() == pytest.approx([math.log(2)])
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.6], [0.5, 0.4], [1.5, -0.5]])
+def test_what_is_no_probability_is_refused(row: list[float]) -> None:
+    shares = torch.tensor([[0.5, 0.5], row])
+    with pytest.raises(ValueError, match=r"probability: row 1 is .* use Scores\.from_logits"):
+        Scores.from_probability("ab", shares, logit_scale=100)
+
+
+def test_two_printed_digits_are_near_enough() -> None:
+    scores = Scores.from_probability("abc", torch.tensor([[0.33, 0.33, 0.33]]), logit_scale=1)
+    torch.testing.assert_close(scores.probability, torch.full((1, 3), 1 / 3))
+
+
+def test_independent_answers_are_those_of_a_sigmoid_loss() -> None:
+    cosine = torch.tensor([[0.2, 0.1, -0.1]])
+    scores = Scores.from_cosine("abc", cosine, 100.0, -10.0)
+    torch.testing.assert_close(scores.logits, torch.tensor([[10.0, 0.0, -20.0]]))
+    torch.testing.assert_close(scores.independent, scores.logits.sigmoid())
+    assert scores.independent[0, 1] == 0.5
+    plain = Scores.from_cosine("abc", cosine, 100.0)
+    torch.testing.assert_close(scores.probability, plain.probability)  # a softmax cannot see it
+    torch.testing.assert_close(scores.subset(0).independent, scores.independent)
+    with pytest.raises(ValueError, match=r"no logit bias.*use \.probability"):
+        assert plain.independent
+
+
+def test_classify_takes_the_bias_of_the_encoder() -> None:
+    encoder = Known()
+    encoder.logit_bias = -5.0
+    scores = classify(encoder, colours((255, 0, 0)), torch.eye(3))
+    torch.testing.assert_close(scores.logits, torch.tensor([[5.0, -5.0, -5.0]]))
+    assert scores.logit_bias == -5
+
+
 # ---- table -----------------------------------------------------------------------------------
 
 
@@ -324,3 +421,119 @@ def test_unknown_prompts_are_named() -> None:
         zero_shot.templates("pasture", "fr")
     with pytest.raises(ValueError, match="unknown language 'provenance'"):
         zero_shot.templates("pasture", "provenance")
+
+
+# ---- prompts that cannot be read -----------------------------------------------------------
+
+
+class Reading(Known):
+    """The known encoder with a real tokenizer, and vectors for any text."""
+
+    def __init__(self, tokenizer: Tokenizer, name: str, language: str) -> None:
+        super().__init__()
+        self.tokenizer, self.name, self.languages = tokenizer, name, (language,)
+
+    def encode_text(self, texts: list[str], *, truncate: bool) -> torch.Tensor:
+        return F.normalize(torch.ones(len(texts), 3), dim=-1)
+
+
+@pytest.fixture(scope="module")
+def english() -> Reading:
+    pytest.importorskip("clip", reason="needs openai-clip")
+    return Reading(BytePairTokenizer(), "openai:ViT-B/32", "en")
+
+
+@pytest.fixture(scope="module")
+def chinese() -> Reading:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    return Reading(WordPieceTokenizer([*special, *"一只站躺着的羊牛"]), "pasture-zh", "zh")
+
+
+EN, ZH = ("a photo of a {}", "{}"), ("一只{}", "{}")
+
+
+@pytest.mark.parametrize(
+    ("names", "wording"),
+    [
+        (["sheep", "goat"], EN),
+        (["lying sheep", "schwarzes Schaf"], ("{}",)),
+        (["mouton couché", "🐑"], EN),
+        (["Mann", "Hütte"], ("das ist {}, wie man hier sieht",)),
+    ],
+)
+def test_no_warning_where_the_tower_reads(
+    english: Reading, names: list[str], wording: tuple[str, ...]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_classifier(english, names, wording)
+
+
+@pytest.mark.parametrize("name", ["羊", "овца", "πρόβατο", "خروف", "แกะ", "양", "ひつじ", "źrebię"])
+def test_a_name_in_an_unread_script_is_seen_in_an_english_template(
+    english: Reading, name: str
+) -> None:
+    with pytest.warns(UnreadPromptWarning, match=f"cannot read the prompt '.*{name}'"):
+        build_classifier(english, ["sheep", name], EN)
+
+
+def test_warning_names_prompt_share_encoder_and_remedy_once(english: Reading) -> None:
+    with pytest.warns(UnreadPromptWarning) as caught:
+        build_classifier(english, ["躺着的羊", "站着的羊"], ["{}", "一张{}的照片"])
+    assert len(caught) == 1
+    assert caught[0].filename == __file__  # of whoever asked
+    said = str(caught[0].message)
+    assert "openai:ViT-B/32 cannot read the prompt '一张躺着的羊的照片'" in said
+    assert "0% of the 12 tokens of '躺着的羊'" in said
+    assert "write prompts in English" in said
+    assert "pasture-zh, modelscope: (Chinese-CLIP), hf: with SigLIP 2" in said
+
+
+def test_a_template_alone_may_be_unread(english: Reading) -> None:
+    with pytest.warns(UnreadPromptWarning, match="prompt '一张sheep的照片'"):
+        build_classifier(english, ["sheep", "goat"], ["{}", "一张{}的照片"])
+
+
+def test_chinese_model_is_asked_in_chinese(chinese: Reading) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_classifier(chinese, ["躺着的羊", "站着的羊"], ZH)
+    with pytest.warns(
+        UnreadPromptWarning, match=r"0% of .*write prompts in Chinese.*pasture, open"
+    ):
+        build_classifier(chinese, ["sheep", "goat"])
+    with pytest.warns(UnreadPromptWarning) as caught:
+        build_classifier(chinese, ["海豚", "鲨鱼"], ZH)
+    assert "use words it knows" in str(caught[0].message)
+    assert "pasture-zh," not in str(caught[0].message)  # not itself
+
+
+def test_two_names_with_the_same_tokens_are_named(chinese: Reading) -> None:
+    with pytest.warns(
+        UnreadPromptWarning, match="tell '一只黑的羊' and '一只白的羊' apart: both are"
+    ):
+        build_classifier(chinese, ["黑的羊", "白的羊"], ZH)  # three of five tokens are known
+
+
+def test_words_without_a_caption_are_unread_where_the_weights_tell(english: Reading) -> None:
+    tower = Reading(english.tokenizer, "pasture", "en")
+    rows = torch.zeros(tower.tokenizer.vocab_size, 2)
+    rows[tower.tokenizer.encode("a sheep goat")] = 1.0
+    tower.model = SimpleNamespace(token_embedding=SimpleNamespace(weight=rows))
+    assert prompts.complain_of_unread(tower, ["a sheep", "a goat"]) is None
+    said = prompts.complain_of_unread(tower, ["a sheep", "zebra"], ["a {}"])
+    assert said is not None
+    assert "'a zebra': it knows 0% of the 1 token of 'zebra', the rest were in no caption" in said
+    assert prompts.PromptReader.of(tower).coverage("a zebra") == 0.5
+    assert zero_shot.token_coverage(tower, ["a zebra"])["coverage"].tolist() == [0.5]
+
+
+def test_token_table_shows_what_prompts_share(english: Reading) -> None:
+    table = zero_shot.token_coverage(english, ["躺着的羊", "站着的羊", "a sheep"])
+    assert table["tokens"].tolist() == [12, 12, 2]
+    assert table["coverage"].tolist() == [0, 0, 1]
+    assert table["shared"].tolist() == [0.75, 0.75, 0]
+    assert table["pieces"].iloc[2] == "a sheep"
+    alone = zero_shot.token_coverage(english.tokenizer, "a sheep")
+    assert alone["shared"].tolist() == [0]
+    assert len(zero_shot.token_coverage(english, [])) == 0
