@@ -8,7 +8,7 @@ import torch
 from classify_world import class_folders, coloured, report, rows, run, tiny, tiny_data
 from PIL import Image
 
-from cliplab.classify.assess import assess
+from cliplab.classify.assess import assess, gained
 from cliplab.encoders import load_encoder
 from cliplab.scores import Scores
 from cliplab.two_towers import TwoTowers
@@ -355,6 +355,17 @@ def test_an_assessment_by_hand() -> None:
     assert judged.pairs() == [("b", "a", 1)]
     assert judged.by_group == pytest.approx((0.5, 1.0))
     assert judged.groups == ("x", "x", "y")
+
+
+def test_what_was_gained_has_the_interval_of_its_pairs() -> None:
+    before = Scores.from_cosine(["a", "b"], torch.eye(2)[[1, 1, 1, 0, 0, 0, 0, 0]], 10.0)
+    after = Scores.from_cosine(["a", "b"], torch.eye(2)[[0, 0, 0, 0, 0, 0, 0, 1]], 10.0)
+    judged = [assess(scores, [0] * 8, [None] * 8) for scores in (before, after)]
+    gain, low, high = gained(*judged)
+    assert gain == pytest.approx((3 - 1) / 8)
+    assert -0.3 < low < 0 < gain < high < 0.8
+    alone = [assess(scores, [0] * 8, ["x"] * 8) for scores in (before, after)]
+    assert gained(*alone) == (gain, -1.0, 1.0)
 
 
 def test_pictures_that_share_no_group_have_no_interval_by_group() -> None:
