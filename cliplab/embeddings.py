@@ -16,7 +16,6 @@ from torch import Tensor
 
 from cliplab.embedding_cache import CacheWarning, EmbeddingCache, picture_key
 from cliplab.photos import Photo, UnreadableImage, open_image
-from cliplab.photos.files import _bomb_limit, _max_pixels
 from cliplab.runtime import sha256
 from cliplab.two_towers import Encoder
 
@@ -74,7 +73,6 @@ def embed_photos(
     reader = _Reader(encoder, cache, keep_images=on_image is not None)
     unreadable = []
     with (
-        _bomb_limit(_max_pixels()),  # see _Reader
         tqdm(total=len(photos), unit="image", disable=not progress) as bar,
         _Writer(encoder, len(photos), batch_size, cache=cache, on_done=bar.update) as writer,
         _reading(reader, photos) as pictures,
@@ -118,12 +116,7 @@ class _Picture:
 
 @dataclass
 class _Reader:
-    """Turns photos of one file into pixels; called by several threads at once.
-
-    `open_image` sets Pillow's limit and the filters of warnings, which belong to the whole
-    process, and restores what it found: threads would restore each other's. Whoever starts the
-    threads therefore sets the same before and restores it when all have ended.
-    """
+    """Turns photos of one file into pixels; called by several threads at once."""
 
     encoder: Encoder
     cache: EmbeddingCache | None

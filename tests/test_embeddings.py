@@ -174,7 +174,10 @@ def test_progress_is_on_stderr_and_only_when_asked(
 # ---- threads and memory ----------------------------------------------------------------------
 
 
-def test_files_are_read_while_the_encoder_works(tmp_path: Path) -> None:
+def test_files_are_read_while_the_encoder_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "_processors", lambda: 2)
     prepared, more = [], threading.Event()
 
     class Waiting(Colours):
@@ -187,12 +190,12 @@ def test_files_are_read_while_the_encoder_works(tmp_path: Path) -> None:
 
     def counting(image: Image.Image) -> torch.Tensor:
         prepared.append(image)
-        if len(prepared) == 5:  # two more than the first batch holds
+        if len(prepared) == 12:  # three batches of 3 and some of the five files ahead
             more.set()
         return preprocess(image)
 
     encoder.preprocess = counting
-    assert embed_photos(encoder, make_photos(tmp_path, 9), batch_size=3).kept == list(range(9))
+    assert embed_photos(encoder, make_photos(tmp_path, 15), batch_size=3).kept == list(range(15))
 
 
 class Endless(Sequence):
@@ -304,6 +307,7 @@ def test_on_image_decodes_hits_too(tmp_path: Path, file: Path, opened: list[str]
     with EmbeddingCache(file) as cache:
         first = embed_photos(encoder, paths, cache=cache)
         encoder.model.batches.clear()
+        encoder.preprocess = None  # a hit needs no pixels
         again = embed_photos(encoder, paths, cache=cache, on_image=lambda i, _: seen.append(i))
     assert (seen, len(opened), encoder.model.batches) == ([0, 1, 2], 6, [])
     assert torch.equal(again.image_emb, first.image_emb)
@@ -416,6 +420,21 @@ def test_two_processes_fill_one_file_at_once(tmp_path: Path, file: Path) -> None
         assert len(cache) == len(paths)
 
 
+def test_opening_waits_for_whoever_is_making_the_file(file: Path) -> None:
+    file.parent.mkdir()
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
+    timer.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with EmbeddingCache(file) as cache:
+            cache.put([b"k"], torch.ones(1, 3))
+            assert len(cache) == 1
+    timer.join()
+    other.close()
+
+
 # ---- a cache in trouble ----------------------------------------------------------------------
 
 
@@ -444,6 +463,9 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(tmp_path: Path, file: Path
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             done = embed_photos(colours(), paths, cache=cache)
+            assert len(cache) == 4, "writing went on"
+            cache._connection.close()  # more trouble is not told again
+            assert cache.get(many) == {}
         assert torch.equal(done.image_emb, embed_photos(colours(), paths).image_emb)
     with EmbeddingCache(file) as cache:  # with space again all is as before
         embed_photos(colours(), paths, cache=cache)
@@ -527,7 +549,9 @@ def test_a_file_that_stays_locked(
 def test_a_closed_cache_is_empty_and_harmless(tmp_path: Path, file: Path) -> None:
     with EmbeddingCache(file) as cache:
         cache.put([b"k"], torch.ones(1, 3))
-    assert len(cache) == 0
-    assert cache.get([b"k"]) == {}
-    cache.put([b"j"], torch.ones(1, 3))
-    assert len(embed_photos(colours(), make_photos(tmp_path, 1), cache=cache).kept) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(cache) == 0
+        assert cache.get([b"k"]) == {}
+        cache.put([b"j"], torch.ones(1, 3))
+        assert len(embed_photos(colours(), make_photos(tmp_path, 1), cache=cache).kept) == 1
