@@ -20,7 +20,6 @@ from cliplab.few_shot.shots import Shots
 from cliplab.two_towers import TEXT_BATCH, Encoder
 
 EMBEDDING_NAMES = ("token_embedding", "word_embeddings")  # CLIP's and BERT's, in all libraries
-FILLERS = ("x", "a", "的")  # words that stand where the vectors go; one must be a single token
 VAL_EVERY = 10  # steps between two looks at val
 BATCH = 32
 
@@ -136,10 +135,14 @@ class _PromptTower:
         self.model = getattr(encoder, "model", None)
         self.device = getattr(encoder, "device", torch.device("cpu"))
         self.embedding = _embedding_layer(encoder.name, self.model)
-        words = context if isinstance(context, str) else _fillers(encoder, context)
-        self.words = torch.tensor(encoder.tokenizer.encode(words), device=self.device)  # (M,)
-        self.ids = encoder.tokenizer([f"{words} {name}" for name in names]).to(self.device)
-        self.first = _place(self.ids, self.words, encoder.name)
+        tokenizer = encoder.tokenizer
+        if isinstance(context, str):
+            self.words = torch.tensor(tokenizer.encode(context), device=self.device)  # (M,)
+            ids = tokenizer([f"{context} {name}" for name in names]).to(self.device)  # (K, L)
+            self.ids, self.first = ids, _place(ids, self.words, encoder.name)
+        else:
+            ids, self.first = _with_gap(encoder, names, context)
+            self.ids = ids.to(self.device)
 
     def start(self, generator: torch.Generator) -> Tensor:
         """The first context (M, C): the embeddings of the words, or draws from N(0, 0.02)."""
@@ -215,20 +218,27 @@ def _embedding_layer(name: str, model: Any) -> nn.Embedding:
     return next(iter(found.values()))
 
 
-def _fillers(encoder: Encoder, count: int) -> str:
-    """`count` words of one token each."""
-    for word in FILLERS:
-        words = " ".join([word] * count)
-        if len(encoder.tokenizer.encode(words)) == count:
-            return words
-    raise ValueError(
-        f"{encoder.name}: its tokenizer cuts each of {', '.join(FILLERS)} into several tokens; "
-        "give CoOp words to start from, as in context='a photo of a'"
-    )
+def _with_gap(encoder: Encoder, names: Sequence[str], count: int) -> tuple[Tensor, int]:
+    """Ids (K, L) of the names with `count` tokens to be replaced before each, and where they stand.
+
+    Raises:
+        ValueError: names so long that the vectors do not fit into the context.
+    """
+    ids = encoder.tokenizer(list(names))  # (K, L)
+    tokens = [encoder.tokenizer.encode(name) for name in names]
+    first = _place(ids[:1], torch.tensor(tokens[0]), encoder.name)
+    room = ids.shape[1] - first - 1 - max(map(len, tokens))  # 1: the end token
+    if count > room:
+        raise ValueError(
+            f"context: got {count} vectors; expected at most {room}, what {encoder.name} has left "
+            f"beside the longest class name: take fewer, or shorter names"
+        )
+    gap = ids[:, first : first + 1].expand(-1, count)  # any token that is not special will do
+    return torch.cat([ids[:, :first], gap, ids[:, first : ids.shape[1] - count]], dim=1), first
 
 
 def _place(ids: Tensor, words: Tensor, name: str) -> int:
-    """Where in every row (K, L) of `ids` the `words` (M,) stand: at the start, or behind a token.
+    """Where in every row (K, L) of `ids` the tokens `words` (M,) stand: first, or second.
 
     Raises:
         ValueError: they do not stand in one place in all rows.
