@@ -8,7 +8,6 @@ import hashlib
 import sqlite3
 import struct
 import threading
-import time
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -137,7 +136,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
-        _use_log(connection)
+        connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait
+        connection.execute("PRAGMA synchronous = NORMAL")  # safe with WAL; a power cut costs rows
         with _transaction(connection):
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -152,20 +152,6 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _use_log(connection: sqlite3.Connection) -> None:
-    """Switch to a write-ahead log: readers and a writer do not wait for each other."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError as error:  # SQLite itself does not wait for this lock
-            if _name(error) != "BUSY" or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-    connection.execute("PRAGMA synchronous = NORMAL")  # safe with a log; a power cut costs rows
 
 
 @contextmanager
