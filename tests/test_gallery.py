@@ -214,6 +214,8 @@ def test_the_panel_has_every_number() -> None:
     assert {"躺着", "balanced", "83 %", "100%", "67%"} <= set(texts)
     cells = [(t, x) for t, x in page.texts if t in ("button", "span") and x.isdigit()]
     assert cells == [("button", "1"), ("span", "0"), ("button", "1"), ("button", "2")]
+    pressed = [button["data-cell"] for button in page.all("button")]
+    assert pressed == ["0 0", "1 0", "1 1"]  # true class, answer
     bars = page.all("rect", "bin")
     counts = [int(t.partition(" ")[0]) for tag, t in page.texts if tag == "title" and "images" in t]
     assert len(bars) == len(counts)
