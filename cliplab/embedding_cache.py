@@ -77,6 +77,9 @@ class EmbeddingCache:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __bool__(self) -> bool:  # an empty cache is one, whatever __len__ says
+        return True
+
     def __len__(self) -> int:
         with self._surviving(reading=True):
             if self._connection:

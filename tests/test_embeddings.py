@@ -368,6 +368,7 @@ def test_the_default_file_is_in_the_cache_folder(
 ) -> None:
     monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "chosen"))
     with EmbeddingCache() as cache:
+        assert (bool(cache), len(cache)) == (True, 0)
         cache.put([b"k"], torch.ones(1, 3))
     assert (tmp_path / "chosen" / "embeddings.sqlite").is_file()
 
