@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from classify_world import rows, run, tiny, tiny_data
+from classify_world import rows, run, tiny
 from tiny_checkpoints import noise_images
 
 from cliplab.classify import add_parser, outputs, terminal
@@ -13,7 +13,7 @@ from cliplab.encoders import load_encoder
 from cliplab.photos import open_image
 from cliplab.zero_shot import build_classifier, classify
 
-__all__ = ["tiny", "tiny_data"]
+__all__ = ["tiny"]
 pytestmark = pytest.mark.usefixtures("tiny")
 
 LABELS = ["a sheep", "goat", "a brown cow"]

@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from classify_world import class_folders, coloured, report, rows, run, tiny, tiny_data
+from classify_world import class_folders, coloured, report, rows, run, tiny
 
 from cliplab.classify.arguments import METHODS
 from cliplab.few_shot import METHODS as KNOWN
 
-__all__ = ["tiny", "tiny_data"]
+__all__ = ["tiny"]
 
 
 @pytest.fixture

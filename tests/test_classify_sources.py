@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from classify_world import class_folders, coloured, report, rows, run, tiny, tiny_data
+from classify_world import class_folders, coloured, report, rows, run, tiny
 from PIL import Image
 
 from cliplab.classify.assess import assess, gained
@@ -14,7 +14,7 @@ from cliplab.scores import Scores
 from cliplab.two_towers import TwoTowers
 from cliplab.zero_shot import build_classifier, classify
 
-__all__ = ["tiny", "tiny_data"]
+__all__ = ["tiny"]
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
