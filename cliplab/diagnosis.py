@@ -183,7 +183,7 @@ def prompt_sensitivity(
     """
     emb = _embeddings(encoder, image_emb)
     prompt_emb = encode_prompts(encoder, class_names, templates)  # (K, T, D)
-    alone = torch.einsum("nd,ktd->tnk", emb, prompt_emb).argmax(dim=-1).numpy()  # (T, N)
+    alone = (prompt_emb.transpose(0, 1) @ emb.T).argmax(dim=1).numpy()  # (T, K, N) -> (T, N)
     together = (emb @ _mean(prompt_emb).T).argmax(dim=-1).numpy()  # (N,)
     rates = None if true is None else tuple(accuracy(row, true) for row in alone)
     return Sensitivity(tuple(templates), alone, together, rates)

@@ -458,7 +458,7 @@ EN, ZH = ("a photo of a {}", "{}"), ("一只{}", "{}")
         (["sheep", "goat"], EN),
         (["lying sheep", "schwarzes Schaf"], ("{}",)),
         (["mouton couché", "🐑"], EN),
-        (["Mann", "Hütte"], ("das ist {}, wie man hier sieht",)),
+        (["mouton", "Hütte"], ("voici {}, dans la neige",)),
     ],
 )
 def test_no_warning_where_the_tower_reads(
