@@ -38,13 +38,13 @@ def test_one_source_is_split_and_judged_by_its_test_part(
     assert {part: sum(n.values()) for part, n in examples.items()} == {
         "train": counts["train"], "val": counts["val"],
     }  # fmt: skip
-    assert found["few_shot"]["choices"]["method"] == "tip-adapter"
+    assert found["few_shot"]["choices"]["method"] == "text-probe"
     before = found["few_shot"]["zero_shot"]["accuracy"]["value"]
     after = found["assessment"]["accuracy"]["value"]
     assert found["few_shot"]["zero_shot"]["gain"][0] == pytest.approx(after - before, abs=1e-3)
     assert "  prompts alone    " in printed
     assert "prompts alone" in html.read_text(encoding="utf-8")
-    assert re.search(r"classifier <b>tip-adapter</b>", html.read_text(encoding="utf-8"))
+    assert re.search(r"classifier <b>text-probe</b>", html.read_text(encoding="utf-8"))
 
 
 def test_the_split_hangs_on_the_seed_only(flock: Path, tmp_path: Path) -> None:
