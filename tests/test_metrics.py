@@ -1,6 +1,7 @@
 """Metrics: closed forms, agreement with scikit-learn, and refusals."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -149,15 +150,29 @@ def test_corrected_interval_leans_with_the_skew() -> None:
     assert corrected[1] > plain[1]
 
 
+@pytest.mark.parametrize("statistic", [np.mean, np.std])  # the latter is biased
 @pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_intervals_agree_with_scipy(method: str) -> None:
+def test_intervals_agree_with_scipy(method: str, statistic: Callable) -> None:
     scipy_stats = pytest.importorskip("scipy.stats", reason="comes with scikit-learn")
     values = np.random.default_rng(7).exponential(1, 40)
-    ours = bootstrap_interval(values, method=method, samples=20_000)
+    ours = bootstrap_interval(values, statistic=statistic, method=method, samples=20_000)
     theirs = scipy_stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method=method, random_state=0
+        (values,), statistic, n_resamples=20_000, method=method, random_state=0
     ).confidence_interval
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.012)  # noise of the resampling
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.015)  # noise of the resampling
+
+
+def test_nothing_is_corrected_when_all_resamplings_are_smaller() -> None:
+    values = np.arange(30.0)
+
+    def different(rows: np.ndarray) -> float:
+        return float(len(np.unique(rows)))
+
+    plain, corrected = (
+        bootstrap_interval(values, statistic=different, method=m) for m in ("percentile", "bca")
+    )
+    assert plain == corrected
+    assert plain[1] < 30
 
 
 def test_rows_without_a_group_are_drawn_alone() -> None:
