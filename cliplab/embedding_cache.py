@@ -8,6 +8,7 @@ import hashlib
 import sqlite3
 import struct
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -139,8 +140,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
-        connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait
-        connection.execute("PRAGMA synchronous = NORMAL")  # safe with WAL; a power cut costs rows
+        _use_log(connection)
         with _transaction(connection):
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -155,6 +155,22 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log, with which readers and a writer do not wait for each other."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        # Two that make the switch at once would wait for each other, so SQLite refuses one of them
+        # at once instead of after its timeout.
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+    connection.execute("PRAGMA synchronous = NORMAL")  # safe with a log; a power cut costs rows
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
@@ -178,6 +179,7 @@ def test_files_are_read_while_the_encoder_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embeddings, "_processors", lambda: 2)
+    monkeypatch.setattr(embeddings, "_on_cpu", lambda encoder: False)  # as one on a GPU
     prepared, more = [], threading.Event()
 
     class Waiting(Colours):
@@ -196,6 +198,27 @@ def test_files_are_read_while_the_encoder_works(
 
     encoder.preprocess = counting
     assert embed_photos(encoder, make_photos(tmp_path, 15), batch_size=3).kept == list(range(15))
+
+
+def test_an_encoder_on_the_cpu_has_it_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few files may be ready, but no batch is put together while another is encoded."""
+    monkeypatch.setattr(embeddings, "_processors", lambda: 2)
+    prepared: list[Image.Image] = []
+    ahead: list[int] = []
+
+    class Slow(Colours):
+        def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.2)  # time enough to read all of the files
+            ahead.append(len(prepared) - sum(self.batches) - len(pixels))
+            return super().encode_image(pixels)
+
+    encoder = colours(Slow())
+    preprocess = encoder.preprocess
+    encoder.preprocess = lambda image: prepared.append(image) or preprocess(image)
+    embed_photos(encoder, make_photos(tmp_path, 32), batch_size=10)
+    assert max(ahead) <= 5  # twice two threads, and the one that is handed out
 
 
 class Endless(Sequence):
