@@ -621,3 +621,20 @@ def test_every_command_of_reports_has_a_default_for_all_but_its_object() -> None
     assert folder.Request(tuple(args.notebooks), tuple(args.parameter), args.timeout) == (
         folder.Request()
     )
+
+
+# ---- photos of the reader --------------------------------------------------------------------
+
+
+def test_photos_are_found_from_where_the_command_was_called(
+    lab: Callable[..., Path], in_tmp: Path
+) -> None:
+    path = lab(1, step="from pathlib import Path\n\nx = [Path(PHOTOS).is_dir(), PHOTOS]")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("SIZE = 3 ", "PHOTOS = ''  # yours\\nSIZE = 3 "), encoding="utf-8")
+    (in_tmp / "sheep").mkdir()
+    assert main(["run", "--out", "runs/a", "-p", "PHOTOS=sheep"]) == 0
+    found = json.loads((in_tmp / "runs/a/results.json").read_text(encoding="utf-8"))
+    record = found["notebooks"]["01_small"]
+    assert record["results"]["x"] == [True, "../sheep"]
+    assert record["parameters"]["PHOTOS"] == "sheep"  # as it was typed

@@ -30,6 +30,9 @@ _SUFFIX = ".unfinished"
 _FORMAT = 1
 
 
+PHOTOS = "PHOTOS"  # the parameter that names the reader's own pictures
+
+
 @dataclass(frozen=True)
 class Request:
     """What a run was asked for; kept in results.json, so that --resume needs no repetition."""
@@ -236,7 +239,7 @@ def _one(job: Job, request: Request, work: Path, watcher: Watcher) -> dict[str, 
     failure = execute(
         job.source,
         partial,
-        parameters=job.given | {RESULTS_PATH: _seen_from(job.source.parent, found)},
+        parameters=_with_paths(job) | {RESULTS_PATH: _seen_from(job.source.parent, found)},
         timeout_s=request.timeout_s,
         on_cell=on_cell,
     )
@@ -264,6 +267,18 @@ def _one(job: Job, request: Request, work: Path, watcher: Watcher) -> dict[str, 
         "results": results,
         "figures": [path.relative_to(work).as_posix() for path in figures],
     }
+
+
+def _with_paths(job: Job) -> dict[str, Any]:
+    """The parameters given, with photos that lie where the command was called found from there.
+
+    A notebook runs in its own folder, so PHOTOS=../data/photos is meant as seen from it; but people
+    who type a path on the command line see it from where they stand.
+    """
+    photos = job.given.get(PHOTOS)
+    if isinstance(photos, str) and photos and Path(photos).exists():
+        return job.given | {PHOTOS: _seen_from(job.source.parent, Path(photos))}
+    return job.given
 
 
 def _seen_from(folder: Path, path: Path) -> str:
