@@ -28,6 +28,7 @@ from cliplab.runtime import atomic_write
 
 HEADS = ("text", "image", "ensemble")
 _LEVELS = ["0", "1", "2"]  # strides 4, 8 and 16
+_NEAR = 0.3  # IoU from which an anchor is no sure background, as for labelled boxes
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class ViLD(nn.Module):
 
     rpn: Any  # torchvision's RegionProposalNetwork
     box_coder: Any  # torchvision's BoxCoder
+    teacher: dict[str, str]  # "name" and "fingerprint" of the encoder whose space it speaks; or {}
 
     def __init__(self, config: ViLDConfig | None = None) -> None:
         from torchvision.models.detection._utils import BoxCoder
@@ -114,6 +116,7 @@ class ViLD(nn.Module):
         self.image_head = RegionHead(config) if config.separate_heads else None
         self.background_emb = nn.Parameter(torch.randn(config.embed_dim) * 0.01)
         self.box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+        self.teacher = {}
 
     def maps(self, pixels: Tensor) -> tuple[dict[str, Tensor], tuple[int, int]]:
         """(B, 3, H, W) -> maps of the picture, filled up to whole cells, and its own (H, W)."""
@@ -126,13 +129,15 @@ class ViLD(nn.Module):
         maps: dict[str, Tensor],
         size: tuple[int, int],
         truth: list[Tensor] | None = None,
+        unsure: list[Tensor] | None = None,
     ) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Boxes that may hold something, and the loss if the true ones are given.
 
         Args:
             maps: of `maps`.
             size: (H, W) of the pictures in pixels.
-            truth: for each picture its labelled boxes (A, 4); everything else counts as nothing.
+            truth: for each picture its labelled boxes (A, 4); everything else counts as nothing,
+            unsure: except for anchors on these boxes (U, 4), which are neither right nor wrong.
 
         Returns:
             For each picture proposals (R, 4) px, best first; their objectness (R,), 0 to 1; and the
@@ -150,6 +155,8 @@ class ViLD(nn.Module):
         if truth is None:
             return *found, flat.new_zeros(())
         labels, matched = rpn.assign_targets_to_anchors(anchors, [{"boxes": b} for b in truth])
+        if unsure is not None:
+            labels = [_spare(*each) for each in zip(labels, anchors, unsure, strict=True)]
         wanted = rpn.box_coder.encode(matched, anchors)
         return *found, sum(rpn.compute_loss(flat, deltas, labels, wanted))
 
@@ -195,12 +202,22 @@ def _proposal_network(config: ViLDConfig) -> nn.Module:
 
     anchors = AnchorGenerator(((16, 28), (44, 68)), ((0.5, 1.0, 2.0),) * 2)
     return RegionProposalNetwork(
-        anchors, RPNHead(config.pyramid_width, 6), fg_iou_thresh=0.6, bg_iou_thresh=0.3,
+        anchors, RPNHead(config.pyramid_width, 6), fg_iou_thresh=0.6, bg_iou_thresh=_NEAR,
         batch_size_per_image=64, positive_fraction=0.5,
         pre_nms_top_n={"training": 150, "testing": 300},
         post_nms_top_n={"training": config.train_proposals, "testing": config.proposals},
         nms_thresh=0.7,
     )  # fmt: skip
+
+
+def _spare(labels: Tensor, anchors: Tensor, unsure: Tensor) -> Tensor:
+    """Anchors on a box that nobody labelled and nobody ruled out: -1, left out of the loss."""
+    from torchvision.ops import box_iou
+
+    if not len(unsure):
+        return labels
+    near = box_iou(anchors, unsure).amax(1) >= _NEAR
+    return torch.where(near & (labels == 0), -1.0, labels)
 
 
 def _as_image_list(coarsest: Tensor, size: tuple[int, int]) -> Any:
@@ -267,11 +284,15 @@ def suppress(
 
 
 def save_vild(model: ViLD, path: str | Path) -> None:
-    """Write weights (fp16) and configuration to one .safetensors file, atomically."""
+    """Write weights (fp16), configuration and teacher to one .safetensors file, atomically."""
     from safetensors.torch import save
 
     halves = {k: _half(v) for k, v in model.state_dict().items()}
-    metadata = {"config": json.dumps(asdict(model.config)), "format": "cliplab.vild"}
+    metadata = {
+        "config": json.dumps(asdict(model.config)),
+        "format": "cliplab.vild",
+        "teacher": json.dumps(model.teacher),
+    }
     with atomic_write(path) as file:
         file.write(save(halves, metadata))
 
@@ -300,4 +321,5 @@ def load_vild(path: str | Path) -> ViLD:
             "`python -m cliplab train vild`"
         )
     model = ViLD(ViLDConfig(**json.loads(metadata["config"])))
+    model.teacher = json.loads(metadata.get("teacher", "{}"))
     return load_strict(model, tensors, str(path))

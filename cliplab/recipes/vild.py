@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,10 @@ from cliplab.two_towers import Encoder
 from cliplab.zero_shot import build_classifier, templates
 
 VARIANTS = ("text", "image", "vild", "ensemble", "supervised")
+# Boxes that the proposer found and nobody labelled: left out of the proposal network's loss, or its
+# background, as in the paper. LVIS's novel animals are rare, and a third of the pasture's are
+# novel: trained on as background, they are no longer proposed.
+UNLABELLED = ("spared", "background")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Recipe:
     seed: int = 0
     variant: str = "ensemble"  # of VARIANTS
     novel: str = "zero"  # novel logits in training: "zero" or "masked"
+    unlabelled: str = "spared"  # of UNLABELLED: what the proposal network makes of found boxes
     pictures: int = 6000  # distinct herds
     batch: int = 16
     proposer_steps: int = 600
@@ -105,7 +110,8 @@ def losses(
     """Every loss of a variant, a scalar each, already weighted: their sum is minimised."""
     distilled = recipe.variant in ("image", "vild", "ensemble")
     maps, size = model.maps(batch.pixels)
-    proposals, _, propose = model.propose(maps, size, batch.boxes)
+    unsure = batch.found if recipe.unlabelled == "spared" else None
+    proposals, _, propose = model.propose(maps, size, batch.boxes, unsure)
     sampled = sample_regions(model, proposals, batch.boxes, batch.labels)
     pooled = model.pooled(maps, sampled.boxes, size)
     views = model.pooled(maps, batch.view_boxes, size) if distilled else pooled[:0]
@@ -192,6 +198,7 @@ def train(
     seed_all(recipe.seed)
     config = ViLDConfig(embed_dim=teacher.dim, separate_heads=recipe.variant == "ensemble")
     model = ViLD(config)
+    model.teacher = {"name": teacher.name, "fingerprint": teacher.fingerprint}
     started = {k: v for k, v in proposer.items() if k.startswith(("backbone.", "rpn."))}
     model.load_state_dict(started, strict=False)
     model = model.to(device).to(memory_format=torch.channels_last).train()
@@ -224,17 +231,20 @@ def _reporting(latest: dict[str, Tensor]) -> Callable[[int], dict]:
 
 def _target(recipe: Recipe, work: Path) -> Path:
     """Where a variant belongs: one of them is shipped, and the others stay beside their log."""
-    if (recipe.variant, recipe.novel, recipe.seed) == ("ensemble", "zero", 0):
+    if (_name(recipe), recipe.seed) == ("ensemble", 0):
         return checkpoint_dir("vild")
     return work / _name(recipe) / "checkpoint"
 
 
 def _name(recipe: Recipe) -> str:
-    return recipe.variant + ("-masked" if recipe.novel == "masked" else "")
+    changed = [x for x in (recipe.novel, recipe.unlabelled) if x in ("masked", "background")]
+    return "-".join([recipe.variant, *changed])
 
 
 # ---- command line --------------------------------------------------------------------------
 
+# of Recipe, that the command line sets
+_OPTIONS = ("variant", "novel", "unlabelled", "seed", "steps", "proposer_steps", "pictures")
 _LICENCE = "Apache-2.0; trained on generated pictures and captions only"
 
 
@@ -244,6 +254,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="what the names are learned from; ensemble is shipped")  # fmt: skip
     parser.add_argument("--novel", choices=NOVEL, default=Recipe.novel,
                         help="logits of novel classes in training")  # fmt: skip
+    parser.add_argument("--unlabelled", choices=UNLABELLED, default=Recipe.unlabelled,
+                        help="what the proposal network makes of boxes that were found and not "
+                             "labelled")  # fmt: skip
     parser.add_argument("--teacher", default="pasture", help="any encoder; see load_encoder")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the variant")
@@ -268,9 +281,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    recipe = replace(Recipe(), seed=args.seed, variant=args.variant, novel=args.novel,
-                     steps=args.steps, proposer_steps=args.proposer_steps,
-                     pictures=args.pictures)  # fmt: skip
+    recipe = Recipe(**{name: getattr(args, name) for name in _OPTIONS})
     device, teacher = pick_device(args.device), load_encoder(args.teacher)
     flock = load_flock(args.work / "herds", recipe.pictures)
     work = args.work / f"seed{recipe.seed}"
@@ -279,25 +290,22 @@ def run(args: argparse.Namespace) -> int:
     save_vild(model, target / "model.safetensors")
     metrics = examine(load_vild(target / "model.safetensors"), teacher, recipe.variant,
                       count=args.test_pictures)  # fmt: skip
-    write_model_card(target, **card(recipe, args.teacher, teacher, metrics))
+    write_model_card(target, **card(recipe, args.teacher, model, metrics))
     return 0
 
 
-def card(recipe: Recipe, spec: str, teacher: Encoder, metrics: dict) -> dict:
+def card(recipe: Recipe, spec: str, model: ViLD, metrics: dict) -> dict:
     """Model card: what it is, how it was made, and what it can and cannot do."""
-    options = {"--variant": recipe.variant, "--novel": recipe.novel, "--teacher": spec,
-               "--seed": recipe.seed, "--steps": recipe.steps,
-               "--proposer-steps": recipe.proposer_steps,
-               "--pictures": recipe.pictures}  # fmt: skip
+    options = {"teacher": spec, **{name: getattr(recipe, name) for name in _OPTIONS}}
     return {
         "name": f"vild-{_name(recipe)}",
         "format": "safetensors, configuration in the header",
         "licence": _LICENCE,
         "command": "python -m cliplab train vild "
-        + " ".join(f"{name} {value}" for name, value in options.items()),
+        + " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items()),
         "recipe": asdict(recipe),
         "categories": {group: [phrases()[k] for k in ks] for group, ks in GROUPS.items()},
-        "teacher": {"name": teacher.name, "fingerprint": teacher.fingerprint},
+        "teacher": model.teacher,
         "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
         "metrics": metrics,
     }

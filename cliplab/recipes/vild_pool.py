@@ -205,15 +205,18 @@ class Batch(NamedTuple):
     pixels: Tensor  # (B, 3, H, W) in [0, 1]
     boxes: list[Tensor]  # (A, 4) px, of the animals that are labelled
     labels: list[Tensor]  # (A,)
-    view_boxes: list[Tensor]  # (R, 4) px, that the teacher looked at
+    found: list[Tensor]  # (U, 4) px, everything that the proposer found
+    view_boxes: list[Tensor]  # (R, 4) px, those of them that the teacher looked at
     view_emb: Tensor  # (sum of R, D)
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        boxes, labels, views = (
-            [x.to(device) for x in part] for part in (self.boxes, self.labels, self.view_boxes)
+        return Batch(
+            *(
+                part.to(device) if isinstance(part, Tensor) else [x.to(device) for x in part]
+                for part in self
+            )
         )
-        return Batch(self.pixels.to(device), boxes, labels, views, self.view_emb.to(device))
 
 
 class Batches:
@@ -239,25 +242,28 @@ class Batches:
         truth = [self.flock.labelled(int(i), self.known) for i in chosen]
         width = images.shape[2]
         boxes = [mirror(b, width) if m else b for (b, _), m in zip(truth, mirrored, strict=True)]
-        view_boxes, view_emb = self._views(chosen, mirrored, width, generator)
-        return Batch(pixels, boxes, [k for _, k in truth], view_boxes, view_emb)
+        views = self._views(chosen, mirrored, width, generator)
+        return Batch(pixels, boxes, [k for _, k in truth], *views)
 
     def _views(
         self, chosen: np.ndarray, mirrored: np.ndarray, width: int, generator: np.random.Generator
-    ) -> tuple[list[Tensor], Tensor]:
-        """Some boxes of each picture and the teacher's embedding of them.
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """All boxes of each picture that were found, some of them, and the teacher's view of these.
 
         A mirrored box keeps the embedding: the pasture's CLIP was trained on mirrored pictures.
         """
         if self.views is None:
-            return [torch.zeros(0, 4) for _ in chosen], torch.zeros(0, 1)
-        boxes, emb = [], []
+            nothing = [torch.zeros(0, 4) for _ in chosen]
+            return nothing, nothing, torch.zeros(0, 1)
+        found, boxes, emb = [], [], []
         for i, turned in zip(chosen, mirrored, strict=True):
             mine = self.views.boxes[i]
+            mine = mirror(mine, width) if turned else mine
             some = generator.permutation(len(mine))[: self.view_batch]
-            boxes.append(mirror(mine[some], width) if turned else mine[some])
+            found.append(mine)
+            boxes.append(mine[some])
             emb.append(self.views.emb[i][some])
-        return boxes, torch.cat(emb)
+        return found, boxes, torch.cat(emb)
 
 
 def mirror(boxes_xyxy: Tensor, width: int) -> Tensor:
