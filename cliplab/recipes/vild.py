@@ -170,8 +170,9 @@ def proposals_of(model: ViLD, flock: Flock, count: int) -> list[Tensor]:
             maps, size = model.maps(images.permute(0, 3, 1, 2).float() / 255)
             found, objectness, _ = model.propose(maps, size)
         for mine, score in zip(found, objectness, strict=True):
-            kept = nms(mine, score, 0.5)[:count]
-            boxes.append(mine[kept].round().cpu().clone())
+            best = mine[nms(mine, score, 0.5)].round().cpu()
+            some = (best[:, 2:] > best[:, :2]).all(1)  # a sliver at the frame rounds to nothing
+            boxes.append(best[some][:count].clone())
     return boxes
 
 
