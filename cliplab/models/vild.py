@@ -28,7 +28,6 @@ from cliplab.runtime import atomic_write
 
 HEADS = ("text", "image", "ensemble")
 _LEVELS = ["0", "1", "2"]  # strides 4, 8 and 16
-_NEAR = 0.3  # IoU from which an anchor is no sure background, as for labelled boxes
 
 
 @dataclass(frozen=True)
@@ -129,15 +128,13 @@ class ViLD(nn.Module):
         maps: dict[str, Tensor],
         size: tuple[int, int],
         truth: list[Tensor] | None = None,
-        unsure: list[Tensor] | None = None,
     ) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Boxes that may hold something, and the loss if the true ones are given.
 
         Args:
             maps: of `maps`.
             size: (H, W) of the pictures in pixels.
-            truth: for each picture its labelled boxes (A, 4); everything else counts as nothing,
-            unsure: except for anchors on these boxes (U, 4), which are neither right nor wrong.
+            truth: for each picture its labelled boxes (A, 4); everything else counts as nothing.
 
         Returns:
             For each picture proposals (R, 4) px, best first; their objectness (R,), 0 to 1; and the
@@ -155,8 +152,6 @@ class ViLD(nn.Module):
         if truth is None:
             return *found, flat.new_zeros(())
         labels, matched = rpn.assign_targets_to_anchors(anchors, [{"boxes": b} for b in truth])
-        if unsure is not None:
-            labels = [_spare(*each) for each in zip(labels, anchors, unsure, strict=True)]
         wanted = rpn.box_coder.encode(matched, anchors)
         return *found, sum(rpn.compute_loss(flat, deltas, labels, wanted))
 
@@ -202,22 +197,12 @@ def _proposal_network(config: ViLDConfig) -> nn.Module:
 
     anchors = AnchorGenerator(((16, 28), (44, 68)), ((0.5, 1.0, 2.0),) * 2)
     return RegionProposalNetwork(
-        anchors, RPNHead(config.pyramid_width, 6), fg_iou_thresh=0.6, bg_iou_thresh=_NEAR,
+        anchors, RPNHead(config.pyramid_width, 6), fg_iou_thresh=0.6, bg_iou_thresh=0.3,
         batch_size_per_image=64, positive_fraction=0.5,
         pre_nms_top_n={"training": 150, "testing": 300},
         post_nms_top_n={"training": config.train_proposals, "testing": config.proposals},
         nms_thresh=0.7,
     )  # fmt: skip
-
-
-def _spare(labels: Tensor, anchors: Tensor, unsure: Tensor) -> Tensor:
-    """Anchors on a box that nobody labelled and nobody ruled out: -1, left out of the loss."""
-    from torchvision.ops import box_iou
-
-    if not len(unsure):
-        return labels
-    near = box_iou(anchors, unsure).amax(1) >= _NEAR
-    return torch.where(near & (labels == 0), -1.0, labels)
 
 
 def _as_image_list(coarsest: Tensor, size: tuple[int, int]) -> Any:

@@ -43,10 +43,6 @@ from cliplab.two_towers import Encoder
 from cliplab.zero_shot import build_classifier, templates
 
 VARIANTS = ("text", "image", "vild", "ensemble", "supervised")
-# Boxes that the proposer found and nobody labelled: left out of the proposal network's loss, or its
-# background, as in the paper. LVIS's novel animals are rare, and a third of the pasture's are
-# novel: trained on as background, they are no longer proposed.
-UNLABELLED = ("spared", "background")
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,6 @@ class Recipe:
     seed: int = 0
     variant: str = "ensemble"  # of VARIANTS
     novel: str = "zero"  # novel logits in training: "zero" or "masked"
-    unlabelled: str = "spared"  # of UNLABELLED: what the proposal network makes of found boxes
     pictures: int = 6000  # distinct herds
     batch: int = 16
     proposer_steps: int = 600
@@ -110,8 +105,7 @@ def losses(
     """Every loss of a variant, a scalar each, already weighted: their sum is minimised."""
     distilled = recipe.variant in ("image", "vild", "ensemble")
     maps, size = model.maps(batch.pixels)
-    unsure = batch.found if recipe.unlabelled == "spared" else None
-    proposals, _, propose = model.propose(maps, size, batch.boxes, unsure)
+    proposals, _, propose = model.propose(maps, size, batch.boxes)
     sampled = sample_regions(model, proposals, batch.boxes, batch.labels)
     pooled = model.pooled(maps, sampled.boxes, size)
     views = model.pooled(maps, batch.view_boxes, size) if distilled else pooled[:0]
@@ -238,14 +232,13 @@ def _target(recipe: Recipe, work: Path) -> Path:
 
 
 def _name(recipe: Recipe) -> str:
-    changed = [x for x in (recipe.novel, recipe.unlabelled) if x in ("masked", "background")]
-    return "-".join([recipe.variant, *changed])
+    return recipe.variant + ("-masked" if recipe.novel == "masked" else "")
 
 
 # ---- command line --------------------------------------------------------------------------
 
 # of Recipe, that the command line sets
-_OPTIONS = ("variant", "novel", "unlabelled", "seed", "steps", "proposer_steps", "pictures")
+_OPTIONS = ("variant", "novel", "seed", "steps", "proposer_steps", "pictures")
 _LICENCE = "Apache-2.0; trained on generated pictures and captions only"
 
 
@@ -255,9 +248,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="what the names are learned from; ensemble is shipped")  # fmt: skip
     parser.add_argument("--novel", choices=NOVEL, default=Recipe.novel,
                         help="logits of novel classes in training")  # fmt: skip
-    parser.add_argument("--unlabelled", choices=UNLABELLED, default=Recipe.unlabelled,
-                        help="what the proposal network makes of boxes that were found and not "
-                             "labelled")  # fmt: skip
     parser.add_argument("--teacher", default="pasture", help="any encoder; see load_encoder")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the variant")

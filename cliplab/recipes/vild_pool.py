@@ -205,8 +205,7 @@ class Batch(NamedTuple):
     pixels: Tensor  # (B, 3, H, W) in [0, 1]
     boxes: list[Tensor]  # (A, 4) px, of the animals that are labelled
     labels: list[Tensor]  # (A,)
-    found: list[Tensor]  # (U, 4) px, everything that the proposer found
-    view_boxes: list[Tensor]  # (R, 4) px, those of them that the teacher looked at
+    view_boxes: list[Tensor]  # (R, 4) px, that the teacher looked at
     view_emb: Tensor  # (sum of R, D)
 
     def to(self, device: torch.device) -> Batch:
@@ -247,23 +246,20 @@ class Batches:
 
     def _views(
         self, chosen: np.ndarray, mirrored: np.ndarray, width: int, generator: np.random.Generator
-    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """All boxes of each picture that were found, some of them, and the teacher's view of these.
+    ) -> tuple[list[Tensor], Tensor]:
+        """Some boxes of each picture and the teacher's embedding of them.
 
         A mirrored box keeps the embedding: the pasture's CLIP was trained on mirrored pictures.
         """
         if self.views is None:
-            nothing = [torch.zeros(0, 4) for _ in chosen]
-            return nothing, nothing, torch.zeros(0, 1)
-        found, boxes, emb = [], [], []
+            return [torch.zeros(0, 4) for _ in chosen], torch.zeros(0, 1)
+        boxes, emb = [], []
         for i, turned in zip(chosen, mirrored, strict=True):
             mine = self.views.boxes[i]
-            mine = mirror(mine, width) if turned else mine
             some = generator.permutation(len(mine))[: self.view_batch]
-            found.append(mine)
-            boxes.append(mine[some])
+            boxes.append(mirror(mine[some], width) if turned else mine[some])
             emb.append(self.views.emb[i][some])
-        return found, boxes, torch.cat(emb)
+        return boxes, torch.cat(emb)
 
 
 def mirror(boxes_xyxy: Tensor, width: int) -> Tensor:
