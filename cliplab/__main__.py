@@ -19,6 +19,7 @@ COMMANDS = {
     "run": Command("cliplab.reports.run_command", "execute notebooks and leave a report"),
     "report": Command("cliplab.reports.report_command", "make a report again, or compare two runs"),
     "classify": Command("cliplab.classify", "sort a folder of images by labels of yours"),
+    "detect": Command("cliplab.detect", "find what you have words for, as boxes"),
     "evaluate": Command("cliplab.evaluate.command", "zero-shot ImageNet, as the papers do it"),
     "train": Command("cliplab.train", "train a shipped checkpoint again"),
     "bench": Command("cliplab.bench", "run the benchmarks"),
@@ -29,6 +30,7 @@ EXAMPLES = """\
 examples:
   python -m cliplab run                    execute all notebooks, report in runs/
   python -m cliplab classify photos --labels "a sheep standing" "a sheep lying down"
+  python -m cliplab detect photos --labels "lying sheep" goat --html gallery.html
   python -m cliplab doctor                 when something does not work
   python -m cliplab COMMAND --help         everything about one command"""
 

@@ -134,3 +134,90 @@ def _even_targets(groups: Tensor, logits: Tensor) -> Tensor:
         )
     same = (groups[:, None] == groups[None, :]).to(logits)  # (N, N)
     return same / same.sum(dim=1, keepdim=True)
+
+
+def token_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    text_mask: Tensor | None = None,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    version: str = "binary",
+) -> Tensor:
+    """Does this word mean this box? (B, A, L), (B, A, L) -> scalar, the sum over all pairs.
+
+    Nearly all pairs are easy noes. A pair that is judged rightly with probability p is weighted by
+    (1 - p)^gamma, so that the few that matter are not drowned.
+
+    Args:
+        logits: (B, A, L) of A anchors and L words.
+        targets: (B, A, L), 0 to 1.
+        text_mask: bool or 0 and 1, (B, L), the real words; None: all are.
+        alpha: weight of the pairs that belong together, 1 - alpha of the others; negative: none.
+        gamma: 0 is cross-entropy.
+        version: of the released code: "binary", each pair by itself (all published models);
+            "binaryv2", the same with 1e-8 inside the logarithm, whole targets only and deaf to the
+            mask; "softmax", the words of an anchor compete, deaf to alpha, and the last word, kept
+            for "nothing", is never masked.
+
+    Raises:
+        ValueError: shapes that do not fit, or another version.
+
+    Source: RetinaNet, arXiv:1708.02002, equation 5; GLIP, arXiv:2112.03857, section 3.1.
+    """
+    if logits.ndim != 3 or logits.shape != targets.shape or version not in _FOCAL:
+        raise ValueError(
+            f"token_focal_loss: got logits {tuple(logits.shape)}, targets {tuple(targets.shape)}, "
+            f"version {version!r}; expected the same (B, A, L) and one of {', '.join(_FOCAL)}"
+        )
+    if text_mask is not None and text_mask.shape != (len(logits), logits.shape[2]):
+        raise ValueError(
+            f"text_mask: got {tuple(text_mask.shape)}; expected (B, L) = "
+            f"({len(logits)}, {logits.shape[2]})"
+        )
+    real = None if text_mask is None else text_mask.bool()[:, None]  # (B, 1, L)
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = at_least_float32(logits)
+        return _FOCAL[version](logits, targets.to(logits.dtype), real, alpha, gamma).sum()
+
+
+def _binary_focal(
+    logits: Tensor, targets: Tensor, real: Tensor | None, alpha: float, gamma: float
+) -> Tensor:
+    """(B, A, L) -> (B, A, L)."""
+    right = logits.sigmoid()
+    right = right * targets + (1 - right) * (1 - targets)
+    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    loss = loss * (1 - right) ** gamma
+    if alpha >= 0:
+        loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+    return loss if real is None else loss.masked_fill(~real, 0.0)
+
+
+def _binary_focal_v2(
+    logits: Tensor, targets: Tensor, real: Tensor | None, alpha: float, gamma: float
+) -> Tensor:
+    """(B, A, L) -> (B, A, L); does not look at `real`."""
+    yes, belongs = logits.sigmoid(), targets.long().bool()
+    right = torch.where(belongs, yes, 1 - yes) + 1e-8
+    weight = torch.where(belongs, alpha, 1 - alpha)
+    return -weight * (1 - right) ** gamma * right.log()
+
+
+def _softmax_focal(
+    logits: Tensor, targets: Tensor, real: Tensor | None, alpha: float, gamma: float
+) -> Tensor:
+    """(B, A, L) -> (B, A, L); does not look at `alpha`."""
+    targets = targets / (targets.sum(-1, keepdim=True) + 1e-8)
+    if real is not None:
+        real = real.clone()
+        real[..., -1] = True
+        logits = logits.masked_fill(~real, -1e6)
+    log_prob = logits.log_softmax(-1)
+    filled = targets.masked_fill(targets == 0, 1.0)
+    weight = ((targets - log_prob.exp()).clamp(min=0.001) / filled) ** gamma
+    return -targets * weight * log_prob
+
+
+_FOCAL = {"binary": _binary_focal, "binaryv2": _binary_focal_v2, "softmax": _softmax_focal}

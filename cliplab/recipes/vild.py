@@ -55,7 +55,7 @@ class Recipe:
     pictures: int = 6000  # distinct herds
     batch: int = 16
     proposer_steps: int = 600
-    steps: int = 4000
+    steps: int = 1500
     lr: float = 1e-3
     views: int = 10  # boxes of a picture that the teacher looks at
     view_batch: int = 6  # of them, used in a step

@@ -107,8 +107,9 @@ def _check_alike(cards: list[dict[str, Any]]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Gather the cards below some folders."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n\n")[0])
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs/train/vild")],
-                        help="looked through for cards (default: %(default)s)")  # fmt: skip
+    everywhere = [Path("runs/train/vild"), checkpoint_dir("vild")]
+    parser.add_argument("folders", nargs="*", type=Path, default=everywhere,
+                        help="searched for cards (default: runs/train/vild and the shipped one)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=None,
                         help="default: data/checkpoints/vild/rows.json")  # fmt: skip
     args = parser.parse_args(argv)
