@@ -31,6 +31,7 @@ from cliplab.models.vild import (
 from cliplab.pasture import POSTURES, SPECIES
 from cliplab.recipes import vild as recipe
 from cliplab.recipes import vild_exam as exam
+from cliplab.recipes import vild_table
 from cliplab.recipes.vild_pool import (
     BASE,
     CATEGORIES,
@@ -45,6 +46,7 @@ from cliplab.recipes.vild_pool import (
     mirror,
     phrases,
 )
+from cliplab.runtime import write_json
 
 # 16 channels, not fewer: with 8, torch 2.15's CPU convolution crashes in the backward pass of
 # pictures that lie channels last in memory.
@@ -501,3 +503,55 @@ def exam_teacher() -> Teacher:
     teacher = Teacher("texts")
     teacher.encode_text = lambda texts, **_: rows(len(texts), seed=len(texts))
     return teacher
+
+
+# ---- the table of all trainings ------------------------------------------------------------
+
+
+def card_of(seed: int, variant: str = "text", novel: str = "zero", **changes) -> dict:
+    """A model card with AP50 0.5 on base and 0.25 on novel kinds, plus a hundredth per seed."""
+    scored = {
+        g: dict.fromkeys(("ap50", "ap", "ar"), v + seed / 100)
+        for g, v in (("base", 0.5), ("novel", 0.25))
+    }
+    heads = exam.HEADS_OF[variant]
+    recall = {"base": {"value": 1.0}, "novel": {"value": 0.9}}
+    return {
+        "recipe": {"variant": variant, "novel": novel, "seed": seed, "steps": 5},
+        "command": f"train {variant} {novel} {seed}",
+        "teacher": {"fingerprint": "ab"},
+        "metrics": {"pictures": 600, "recall": recall, **dict.fromkeys(heads, scored)},
+    } | changes
+
+
+def test_rows_hold_a_number_per_seed(tmp_path) -> None:
+    cards = [card_of(1), card_of(0), card_of(0, "ensemble"), card_of(0, "text", "masked")]
+    for i, card in enumerate(cards):
+        write_json(tmp_path / str(i) / "model_card.json", card)
+    assert vild_table.main([str(tmp_path), "--out", str(tmp_path / "rows.json")]) == 0
+    table = json.loads((tmp_path / "rows.json").read_text("utf-8"))
+    rows = table["rows"]
+    assert rows["text"]["seeds"] == [0, 1]
+    assert rows["text"]["novel"]["ap50"] == [0.25, 0.26]
+    assert rows["text"]["recall"] == {"base": [1.0, 1.0], "novel": [0.9, 0.9]}
+    assert set(rows) == {"text", "text, masked", "ensemble"} | {
+        f"ensemble: {head} head" for head in ("text", "image")
+    }
+    assert len(table["trainings"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("cards", "message"),
+    [
+        ([], "no model card found; train first"),
+        ([card_of(0), card_of(0)], "row 'text': two cards of seed 0; expected one"),
+        ([card_of(0), card_of(1, teacher={"fingerprint": "cd"})], "teacher: the cards have ab, cd"),
+        (
+            [card_of(0), card_of(1, recipe={"seed": 1, "steps": 9})],
+            "steps: the cards have 5, 9; expected one value for all",
+        ),
+    ],
+)
+def test_cards_that_cannot_be_compared_make_no_table(cards: list[dict], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        vild_table.gather(cards)

@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n\n")[0])
     everywhere = [Path("runs/train/vild"), checkpoint_dir("vild")]
     parser.add_argument("folders", nargs="*", type=Path, default=everywhere,
-                        help="searched for cards (default: runs/train/vild and the shipped one)")  # fmt: skip
+                        help="of cards (default: runs/train/vild and the shipped one)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=None,
                         help="default: data/checkpoints/vild/rows.json")  # fmt: skip
     args = parser.parse_args(argv)
