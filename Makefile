@@ -12,13 +12,14 @@ PYTHON ?= $(if $(shell command -v python3.11 2>/dev/null),python3.11,python3)
 PY := .venv/bin/python
 endif
 ARGS ?=
+STEMS ?= clip vild
 
 help:
 	@echo "make run        execute the notebooks and leave a report in runs/      (about 4 minutes)"
 	@echo "make test       check style, code and notebooks                        (about 8 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
-	@echo "make train      train the shipped checkpoints again                    (half an hour and more)"
+	@echo "make train      train the shipped checkpoints again                    (an hour and more)"
 	@echo "make bench      run the benchmarks and write benchmarks/RESULTS.md"
 	@echo "make format     put the code into the house style"
 	@echo "make clean      remove .venv and caches; runs/ stays"
@@ -45,7 +46,7 @@ notebooks: env
 	@$(PY) -m cliplab.reports.in_place $(ARGS)
 
 train: env
-	@$(PY) -m cliplab train clip $(ARGS)
+	@for stem in $(STEMS); do $(PY) -m cliplab train $$stem $(ARGS) || exit; done
 
 bench: env
 	@$(PY) -m cliplab bench $(ARGS)

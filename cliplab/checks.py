@@ -28,7 +28,7 @@ examples:
 exit code: 0 nothing needed is broken (there may be notes), 1 something is"""
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
-CHECKPOINTS = {"clip-openai": "clip", "clip-chinese": "clip"}  # folder -> recipe that makes it
+CHECKPOINTS = {"clip-openai": "clip", "clip-chinese": "clip", "vild": "vild"}  # folder -> recipe
 _REINSTALL = 'make clean, then the command again; or pip install -c constraints.txt -e ".[all]"'
 
 

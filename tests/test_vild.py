@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliplab.detection import average_precision, coco_results
+from cliplab.encoders import load_encoder
 from cliplab.models.distillation import (
     distillation_loss,
     ensemble_cube_root,
@@ -35,6 +37,7 @@ from cliplab.recipes import vild_table
 from cliplab.recipes.vild_pool import (
     BASE,
     CATEGORIES,
+    GROUPS,
     NOVEL,
     UNSEEN,
     Batches,
@@ -46,7 +49,8 @@ from cliplab.recipes.vild_pool import (
     mirror,
     phrases,
 )
-from cliplab.runtime import write_json
+from cliplab.runtime import checkpoint_dir, sha256, write_json
+from cliplab.zero_shot import build_classifier, templates
 
 # 16 channels, not fewer: with 8, torch 2.15's CPU convolution crashes in the backward pass of
 # pictures that lie channels last in memory.
@@ -555,3 +559,73 @@ def test_rows_hold_a_number_per_seed(tmp_path) -> None:
 def test_cards_that_cannot_be_compared_make_no_table(cards: list[dict], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         vild_table.gather(cards)
+
+
+# ---- the shipped detector ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def card() -> dict:
+    return json.loads((checkpoint_dir("vild") / "model_card.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> ViLD:
+    return load_vild(checkpoint_dir("vild") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return load_encoder("pasture", device="cpu")
+
+
+def test_the_weights_are_those_of_the_card(card: dict) -> None:
+    folder = checkpoint_dir("vild")
+    assert {p.name for p in folder.iterdir()} == {*card["files"], "model_card.json", "rows.json"}
+    assert all(sha256(folder / f) == digest for f, digest in card["files"].items())
+    assert card["command"].startswith("python -m cliplab train vild --teacher pasture")
+
+
+def test_the_teacher_is_the_shipped_clip(card: dict, shipped: ViLD, teacher) -> None:
+    expected = {"name": teacher.name, "fingerprint": teacher.fingerprint}
+    assert shipped.teacher == card["teacher"] == expected
+
+
+def test_the_card_reaches_the_floors(card: dict) -> None:
+    metrics = card["metrics"]
+    assert metrics["recall"]["base"]["value"] >= 0.95
+    assert metrics["recall"]["novel"]["value"] >= 0.90
+    assert metrics["teacher on true boxes"]["species"]["value"] >= 0.85
+    assert metrics["teacher on true boxes"]["posture"]["value"] >= 0.85
+
+
+def test_the_table_reaches_the_floors(card: dict) -> None:
+    rows = vild_table.load_rows()["rows"]
+    seeds = rows["ensemble"]["seeds"]
+    assert seeds == rows["text"]["seeds"] == rows["image"]["seeds"] == [0, 1, 2]
+    assert rows["supervised"]["seeds"] == seeds
+    for group in ("base", "novel"):
+        own = rows["ensemble"][group]["ap50"][0]
+        assert own == card["metrics"]["ensemble"][group]["ap50"]  # seed 0 is shipped
+    ap50 = {name: {g: row[g]["ap50"] for g in ("base", "novel")} for name, row in rows.items()}
+    for i in seeds:
+        assert ap50["ensemble"]["novel"][i] >= 0.6 * ap50["supervised"]["novel"][i]
+        assert ap50["ensemble"]["base"][i] >= 0.9 * ap50["supervised"]["base"][i]
+        assert ap50["image"]["novel"][i] > ap50["text"]["novel"][i]
+        assert ap50["text"]["base"][i] > ap50["image"]["base"][i]
+
+
+def test_the_card_is_true(card: dict, shipped: ViLD, teacher) -> None:
+    """Other pictures than the card's, and fewer of them."""
+    flock = draw_flock("test", 80, start=900_000)
+    regions = exam.find_regions(shipped, flock)
+    text = build_classifier(teacher, phrases(), templates("pasture", "en"))
+    results = coco_results(exam.detect(shipped, regions, text))
+    groups = {name: GROUPS[name] for name in ("base", "novel")}
+    found = average_precision(exam.truth_of(flock), results, groups)
+    recall = exam.proposal_recall(shipped, regions, flock, list(groups))
+    for name in groups:
+        claimed = card["metrics"]["ensemble"][name]["ap50"]
+        assert abs(found[name].ap50 - claimed) < 0.08, name
+        assert recall[name]["low"] <= card["metrics"]["recall"][name]["value"]
+        assert recall[name]["value"] > 0.95
