@@ -1,0 +1,139 @@
+"""From scores per word to boxes per phrase.
+
+Letters: B images, A anchors, L text tokens, K phrases, R boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cliplab.models.glip.anchors import anchor_boxes, decode, iou
+from cliplab.models.glip.config import GLIPConfig
+from cliplab.models.glip.head import Raw
+
+AGGREGATES = ("mean", "max", "power")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What becomes a detection; the defaults are those of the released code."""
+
+    least: float = 0.05  # score of a phrase in a cell, before centerness has its say
+    candidates: int = 1000  # of each level, that go on
+    nms: float = 0.6  # IoU from which two boxes of one phrase are the same
+    top: int = 100  # of all phrases; ties with the last one stay
+    aggregate: str = "mean"  # of a phrase's words: "mean", "max" or "power" (geometric mean)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done."""
+        if self.aggregate not in AGGREGATES:
+            raise ValueError(
+                f"aggregate: got {self.aggregate!r}; expected one of {', '.join(AGGREGATES)}"
+            )
+        if not (0 <= self.least <= 1 and 0 < self.nms <= 1 and min(self.candidates, self.top) >= 1):
+            raise ValueError(
+                f"selection: got {self}; expected least from 0 to 1, nms above 0 and up to 1, and "
+                "at least one candidate and detection"
+            )
+
+
+class Found(NamedTuple):
+    """What was found in one picture, best first; boxes hold their last pixel."""
+
+    boxes: Tensor  # (R, 4) px of the resized picture
+    scores: Tensor  # (R,) 0 to 1
+    labels: Tensor  # (R,) indices into the phrases
+
+
+def phrase_scores(token_logits: Tensor, positive: Tensor, aggregate: str = "mean") -> Tensor:
+    """How well each phrase fits, (B, A, L), bool (K, L) -> (B, A, K), 0 to 1.
+
+    A phrase without words fits nowhere.
+    """
+    words = token_logits.sigmoid()
+    count = positive.sum(1).clamp(min=1)  # (K,)
+    if aggregate == "mean":
+        return words @ positive.to(words).T / count
+    if aggregate == "power":
+        log_words = token_logits.float().sigmoid().clamp(min=1e-30).log()
+        return (log_words @ positive.to(log_words).T / count).exp() * positive.any(1)
+    columns = [words[..., row].amax(-1) if row.any() else words[..., 0] * 0 for row in positive]
+    return torch.stack(columns, dim=-1)
+
+
+@torch.no_grad()
+def select(
+    raw: Raw, positive: Tensor, shapes: Sequence[tuple[int, int]], config: GLIPConfig,
+    selection: Selection | None = None,
+) -> list[Found]:  # fmt: skip
+    """Scores of a batch -> the boxes of each picture.
+
+    Args:
+        raw: of the model, for B pictures.
+        positive: (K, L) bool, the words of each phrase.
+        shapes: (H, W) of each picture in pixels, without what it was filled up with.
+        config: of the model, for its anchors.
+        selection: what becomes a detection.
+    """
+    chosen = selection or Selection()
+    device = raw.deltas.device
+    anchors = anchor_boxes(raw.sizes, config.strides, config.anchor_sizes, device)
+    scores = phrase_scores(raw.token_logits, positive.to(device), chosen.aggregate)
+    central = raw.centerness.sigmoid()
+    counts = [h * w for h, w in raw.sizes]
+    found = []
+    for image, shape in enumerate(shapes):
+        levels = zip(
+            *(x.split(counts) for x in (scores[image], central[image], raw.deltas[image], anchors)),
+            strict=True,
+        )
+        parts = [_from_level(*level, chosen) for level in levels]
+        boxes, values, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        found.append(suppress(Found(clip(boxes, shape), values, labels), chosen))
+    return found
+
+
+def _from_level(
+    scores: Tensor, central: Tensor, deltas: Tensor, anchors: Tensor, chosen: Selection
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (N, 4), scores (N,) and phrases (N,) of one level, scores (A, K), central (A,)."""
+    cells, labels = (scores > chosen.least).nonzero(as_tuple=True)
+    values = scores[cells, labels] * central[cells]
+    values, best = values.topk(min(chosen.candidates, len(values)), sorted=False)
+    cells, labels = cells[best], labels[best]
+    return decode(deltas[cells], anchors[cells]), values.sqrt(), labels
+
+
+def clip(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Boxes (R, 4) inside a picture of (H, W) pixels."""
+    height, width = shape
+    limit = boxes.new_tensor([width, height, width, height]) - 1
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def suppress(found: Found, chosen: Selection) -> Found:
+    """Without boxes that a better one of the same phrase covers, the best `top` of the rest."""
+    found = Found(*(x[found.scores.argsort(descending=True, stable=True)] for x in found))
+    kept: list[Tensor] = []
+    for label in found.labels.unique():
+        mine = (found.labels == label).nonzero().squeeze(1)
+        kept.append(mine[_greedy(found.boxes[mine], chosen.nms)])
+    order = torch.cat(kept).sort().values if kept else found.labels[:0]
+    if len(order) > chosen.top:
+        order = order[found.scores[order] >= found.scores[order[chosen.top - 1]]]
+    return Found(*(x[order] for x in found))
+
+
+def _greedy(boxes: Tensor, most: float) -> Tensor:
+    """Indices of the boxes to keep, (R, 4) best first; torchvision's knows no last pixels."""
+    covers = (iou(boxes, boxes) > most).cpu()
+    gone = torch.zeros(len(boxes), dtype=torch.bool)
+    for row in range(len(boxes)):
+        if not gone[row]:
+            gone[row + 1 :] |= covers[row, row + 1 :]
+    return (~gone).nonzero().squeeze(1).to(boxes.device)

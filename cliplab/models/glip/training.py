@@ -1,0 +1,134 @@
+"""What GLIP learns from: words that fit, boxes that fit, and cells that know where they are.
+
+Letters: B images, A anchors, G labelled boxes of one picture, L text tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliplab.losses import token_focal_loss
+from cliplab.models.glip.anchors import anchor_boxes, decode, encode, inclusive
+from cliplab.models.glip.assign import assign, centerness_targets, token_targets
+from cliplab.models.glip.config import GLIPConfig
+from cliplab.models.glip.head import Raw
+
+BOX_WEIGHT = 2.0
+
+
+class Truth(NamedTuple):
+    """What is in one picture."""
+
+    boxes_xyxy: Tensor  # (G, 4) px, half-open
+    positive: Tensor  # (G, L) bool: the words of each box; see `cliplab.phrases.positive_map`
+
+
+class Losses(NamedTuple):
+    """Scalars; their sum is what is minimised."""
+
+    token: Tensor
+    box: Tensor
+    centerness: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum."""
+        return self.token + self.box + self.centerness
+
+
+class Targets(NamedTuple):
+    """What the anchors of a batch are to say."""
+
+    anchors: Tensor  # (A, 4)
+    matched: Tensor  # (B, A) index of a box in its picture, -1 for none
+    deltas: Tensor  # (B, A, 4) that box, coded; of no meaning where there is none
+    tokens: Tensor  # (B, A, L) of 0 and 1
+
+
+def glip_loss(raw: Raw, text_mask: Tensor, truth: Sequence[Truth], config: GLIPConfig) -> Losses:
+    """Token focal loss, GIoU of the boxes, cross-entropy of the centerness.
+
+    Args:
+        raw: of the model, for B pictures.
+        text_mask: bool (B, L) or (1, L), the real tokens; only these are learned.
+        truth: of each picture; one without boxes teaches that nothing is there.
+        config: of the model, for its anchors.
+
+    Raises:
+        ValueError: truth that does not fit the batch.
+
+    Source: GLIP, arXiv:2112.03857, equation 1 and Appendix A; ATSS for the boxes.
+    Deviates: the released code marks the last token of anchors without a box; with a prompt that
+        fills all tokens it would learn that the background is [SEP]. Not so here.
+    """
+    _check(raw, truth)
+    with torch.no_grad():
+        parts = [(inclusive(one.boxes_xyxy.float()), one.positive) for one in truth]
+        targets = make_targets(raw.sizes, parts, config)
+    return losses(raw, targets, text_mask.expand(len(truth), -1))
+
+
+def make_targets(
+    sizes: Sequence[tuple[int, int]], truth: Sequence[tuple[Tensor, Tensor]], config: GLIPConfig
+) -> Targets:
+    """Boxes (G, 4), which hold their last pixel, and their words (G, L), picture by picture."""
+    device = truth[0][0].device
+    anchors = anchor_boxes(sizes, config.strides, config.anchor_sizes, device)
+    matched, deltas, tokens = [], [], []
+    for boxes, positive in truth:
+        index = assign(anchors, [h * w for h, w in sizes], boxes)
+        nowhere = anchors if not len(boxes) else boxes[index.clamp(min=0)]
+        matched.append(index)
+        deltas.append(encode(nowhere, anchors))
+        tokens.append(token_targets(index, positive))
+    return Targets(anchors, torch.stack(matched), torch.stack(deltas), torch.stack(tokens))
+
+
+def losses(raw: Raw, targets: Targets, text_mask: Tensor) -> Losses:
+    """The three losses, each over the number of anchors with a box (the box loss: over the sum of
+    their centerness, which weights it)."""
+    has_box = targets.matched >= 0  # (B, A)
+    count = has_box.sum().clamp(min=1)
+    token = token_focal_loss(raw.token_logits, targets.tokens, text_mask) / count
+    anchors = targets.anchors.expand(len(has_box), -1, -1)[has_box]  # (N, 4)
+    deltas = targets.deltas[has_box]
+    if not len(anchors):  # zero, with a gradient of zero
+        return Losses(token, 0 * raw.deltas.sum(), 0 * raw.centerness.sum())
+    central = centerness_targets(deltas, anchors)
+    apart = giou_loss(decode(raw.deltas[has_box], anchors), decode(deltas, anchors))
+    box = BOX_WEIGHT * (apart * central).sum() / central.sum()
+    logits = raw.centerness[has_box]
+    centerness = F.binary_cross_entropy_with_logits(logits, central, reduction="sum") / count
+    return Losses(token, box, centerness)
+
+
+def giou_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """1 - generalised IoU of pairs of boxes, (N, 4), (N, 4) -> (N,), 0 to 2.
+
+    Sides count as x1 - x0 here, in the released code too. Source: GIoU, arXiv:1902.09630, Alg. 1.
+    """
+    low, high = found[:, :2], torch.maximum(found[:, :2], found[:, 2:])
+    shared = torch.minimum(high, wanted[:, 2:]) - torch.maximum(low, wanted[:, :2])
+    shared = shared.clamp(min=0).prod(1)
+    around = torch.maximum(high, wanted[:, 2:]) - torch.minimum(low, wanted[:, :2])
+    around = around.prod(1) + 1e-7
+    union = (high - low).prod(1) + (wanted[:, 2:] - wanted[:, :2]).prod(1) - shared + 1e-7
+    return 1 - shared / union + (around - union) / around
+
+
+def _check(raw: Raw, truth: Sequence[Truth]) -> None:
+    images, _, tokens = raw.token_logits.shape
+    if len(truth) != images:
+        raise ValueError(f"truth: got {len(truth)} entries; expected {images}, one a picture")
+    for i, one in enumerate(truth):
+        boxes = len(one.boxes_xyxy)
+        if one.boxes_xyxy.shape != (boxes, 4) or one.positive.shape != (boxes, tokens):
+            raise ValueError(
+                f"truth[{i}]: got boxes {tuple(one.boxes_xyxy.shape)} and words "
+                f"{tuple(one.positive.shape)}; expected (G, 4) and (G, {tokens})"
+            )

@@ -1,0 +1,444 @@
+"""Our GLIP against tensors of the released code: fusion, deformable convolution, head, losses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from parity.reference import Reference, read_reference
+from torch import Tensor
+
+from cliplab.losses import token_focal_loss
+from cliplab.models.glip import GLIP, GLIPConfig, Selection, select
+from cliplab.models.glip.anchors import anchor_boxes, decode, encode
+from cliplab.models.glip.assign import assign, centerness_targets, token_targets
+from cliplab.models.glip.deformable import DeformableConv, reread
+from cliplab.models.glip.fusion import CrossAttention, Fusion, FusionBlock
+from cliplab.models.glip.head import Head, Raw
+from cliplab.models.glip.inference import Found
+from cliplab.models.glip.training import Losses, losses, make_targets
+from cliplab.models.weights import load_strict
+
+LEVELS = range(5)
+SMALL = GLIPConfig(
+    extra_levels=2,
+    channels=32,
+    anchor_sizes=(16, 32, 64, 128, 256),
+    vocab_size=64,
+    text_width=48,
+    text_layers=2,
+    text_heads=4,
+    text_hidden=96,
+    text_positions=32,
+    max_tokens=16,
+    blocks=2,
+    fusion_width=64,
+    fusion_heads=4,
+    norm_groups=8,
+    unused_classes=5,
+)
+FULL = replace(
+    SMALL, body="swin", widths=(8, 16, 32, 64), depths=(2, 2, 1, 1), swin_heads=(1, 2, 2, 4),
+    window=5, blocks=1,
+)  # fmt: skip
+
+
+# ---- fusion --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fusion() -> Reference:
+    return read_reference("glip/fusion")
+
+
+def attention(golden: Reference, **changes) -> CrossAttention:
+    ours = {k.removeprefix("attn."): v for k, v in golden.weights.items() if k.startswith("attn.")}
+    return load_strict(CrossAttention(replace(SMALL, **changes)), ours, "golden")
+
+
+def block(golden: Reference, **changes) -> FusionBlock:
+    return load_strict(FusionBlock(replace(SMALL, **changes)), golden.weights, "golden")
+
+
+def inputs(golden: Reference, prefix: str = "") -> tuple[Tensor, Tensor]:
+    return golden.inputs[f"{prefix}v"], golden.inputs[f"{prefix}l"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_in_both_directions(fusion: Reference, masked: bool) -> None:
+    name = "raw" if masked else "nomask"
+    mask = fusion.inputs["mask"].bool() if masked else None
+    image, text = attention(fusion)(*inputs(fusion), mask)
+    fusion.assert_close(f"attn.{name}.delta_v", image)
+    fusion.assert_close(f"attn.{name}.delta_l", text)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("clamp", {}),
+        ("noclamp", {"clamp": False}),
+        ("clamp_stable2d", {"batch_max": True}),
+    ],
+)
+def test_logits_beyond_the_limit(fusion: Reference, name: str, changes: dict) -> None:
+    mask = fusion.inputs["mask"].bool()
+    image, text = attention(fusion, **changes)(*inputs(fusion, "big_"), mask)
+    fusion.assert_close(f"{name}.delta_v", image)
+    fusion.assert_close(f"{name}.delta_l", text)
+    parts = zip(
+        (attention(fusion).v_proj, attention(fusion).l_proj), inputs(fusion, "big_"), strict=True
+    )
+    query, key = (f.double()(x.double()).unflatten(-1, (4, -1)).transpose(1, 2) for f, x in parts)
+    largest = (query @ key.transpose(2, 3) / 4).abs().max()
+    assert largest.item() == pytest.approx(fusion.outputs["clamp.max_abs_logit"].item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_block(fusion: Reference) -> None:
+    mask, ours = fusion.inputs["mask"].bool(), block(fusion)
+    cells, words = inputs(fusion)
+    image, text = ours.attn(ours.layer_norm_v(cells), ours.layer_norm_l(words), mask)
+    fusion.assert_close("attn.delta_v_of_normed", image)
+    fusion.assert_close("attn.delta_l_of_normed", text)
+    image, text = ours(cells, words, mask)
+    fusion.assert_close("block.v", image)
+    fusion.assert_close("block.l", text)
+
+
+@torch.no_grad()
+def test_the_papers_residual_is_another(fusion: Reference) -> None:
+    image, _ = block(fusion, normed_residual=False)(*inputs(fusion), fusion.inputs["mask"].bool())
+    error = (image - fusion.outputs["block.v"]).abs().max().item()
+    known = fusion.notes["mutations"]["residual_on_unnormed_input_instead"]
+    assert error == pytest.approx(known, rel=0.05)
+
+
+def test_gradients_of_the_block(fusion: Reference) -> None:
+    ours = block(fusion)
+    cells, words = (x.clone().requires_grad_() for x in inputs(fusion))
+    image, text = ours(cells, words, fusion.inputs["mask"].bool())
+    (image * fusion.inputs["cot_v"]).sum().add((text * fusion.inputs["cot_l"]).sum()).backward()
+    fusion.assert_close("grad.v", cells.grad)
+    fusion.assert_close("grad.l", words.grad)
+    fusion.assert_close("grad.gamma_v", ours.gamma_v.grad)
+    fusion.assert_close("grad.attn.v_proj.weight", ours.attn.v_proj.weight.grad)
+
+
+@torch.no_grad()
+def test_pyramid(fusion: Reference) -> None:
+    ours = Fusion(SMALL)
+    ours.b_attn = block(fusion)
+    maps = [fusion.inputs[f"pyramid{i}"] for i in LEVELS]
+    maps, text = ours(maps, fusion.inputs["l"], fusion.inputs["mask"].bool())
+    for i in LEVELS:
+        fusion.assert_close(f"pyramid.v{i}", maps[i])
+    fusion.assert_close("pyramid.l", text)
+
+
+# ---- deformable convolution ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dcn() -> Reference:
+    return read_reference("glip/dcn")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["same", "stride2", "upper_level", "upper_tiny"])
+def test_deformable_convolution(dcn: Reference, case: str) -> None:
+    x, offset, mask, weight, bias = (
+        dcn.inputs[f"{case}.{name}"] for name in ("x", "offset", "mask", "weight", "bias")
+    )
+    stride = 2 if case == "stride2" else 1
+    ours = load_strict(DeformableConv(6, 5, stride), {"weight": weight, "bias": bias}, "golden")
+    size = tuple(dcn.outputs[case].shape[-2:])
+    dcn.assert_close(case, ours(x, reread(offset, size), reread(mask, size)))
+
+
+# ---- head ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def head() -> Reference:
+    return read_reference("glip/head")
+
+
+def in_head(golden: Reference, **changes) -> Head:
+    weights = {k.removeprefix("head."): v for k, v in golden.weights.items()}
+    return load_strict(Head(replace(SMALL, **changes)), weights, "golden")
+
+
+def run_head(ours: Head, golden: Reference, **given: Tensor) -> Raw:
+    given = golden.inputs | given
+    maps = [given[f"feat{i}"] for i in LEVELS]
+    return ours(maps, given["hidden"], given["embedded"], given["mask"].bool())
+
+
+def by_level(x: Tensor, raw: Raw) -> list[Tensor]:
+    """(B, A, X) -> levels (B, X, h, w)."""
+    parts = x.transpose(1, 2).split([h * w for h, w in raw.sizes], dim=2)
+    return [part.unflatten(2, size) for part, size in zip(parts, raw.sizes, strict=True)]
+
+
+def assert_raw(raw: Raw, golden: Reference) -> None:
+    boxes, central = by_level(raw.deltas, raw), by_level(raw.centerness[..., None], raw)
+    tokens = raw.token_logits.split([h * w for h, w in raw.sizes], dim=1)
+    for i in LEVELS:
+        golden.assert_close(f"bbox_reg{i}", boxes[i])
+        golden.assert_close(f"centerness{i}", central[i])
+        golden.assert_close(f"dot_product_logits{i}", tokens[i])
+
+
+@torch.no_grad()
+def test_head(head: Reference) -> None:
+    assert_raw(run_head(in_head(head), head), head)
+
+
+@torch.no_grad()
+def test_what_the_tower_says_in_between(head: Reference) -> None:
+    ours = in_head(head)
+    seen: dict[str, Tensor] = {}
+    maps, text = [head.inputs[f"feat{i}"] for i in LEVELS], head.inputs["hidden"]
+    mask = head.inputs["mask"].bool()
+    for n, part in enumerate(ours.dyhead_tower):
+        if n % 3 == 0:
+            maps, text = part(maps, text, mask)
+        elif n % 3 == 1:
+            text = part(text, mask)
+        else:
+            maps = part(maps)
+        seen |= {f"mid.tower{n}.v{i}": x for i, x in enumerate(maps)} | {f"mid.tower{n}.l": text}
+    seen |= {f"cls_logits{i}": ours.cls_logits(x) for i, x in enumerate(maps)}
+    for name in head.outputs:
+        if name.startswith(("mid.", "cls_logits")):
+            head.assert_close(name, seen[name])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("mistake", "changes"),
+    [
+        ("offsets_resized_instead_of_prefix_reinterpreted", {"flat_offsets": False}),
+        ("residual_on_unnormed_input", {"normed_residual": False}),
+        ("upsample_align_corners_False", {}),
+        ("groupnorm_eps_1e-6", {}),
+    ],
+)
+def test_the_tolerance_catches_typical_mistakes(
+    mistake: str, changes: dict, head: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = in_head(head, **changes)
+    if mistake.startswith("upsample"):
+        resize = F.interpolate
+        monkeypatch.setattr(F, "interpolate", lambda x, s, **k: resize(x, s, mode="bilinear"))
+    for module in ours.modules():
+        if mistake.startswith("groupnorm") and isinstance(module, torch.nn.GroupNorm):
+            module.eps = 1e-6
+    raw = run_head(ours, head)
+    wrong = {"bbox_reg": by_level(raw.deltas, raw), "dot_product_logits": by_level(
+        raw.token_logits, raw)}  # fmt: skip
+    for name, found in wrong.items():
+        expected = [head.outputs[f"{name}{i}"] for i in LEVELS]
+        if name == "dot_product_logits":
+            found = [x.flatten(2).transpose(1, 2) for x in found]
+        error = max((a - b).abs().max().item() for a, b in zip(found, expected, strict=True))
+        # How to resize offsets is a matter of taste; the other mistakes have one form.
+        slack = 0.5 if "offsets" in mistake else 0.05
+        assert error == pytest.approx(head.notes["mutations"][mistake][name], rel=slack)
+
+
+# ---- assignment, losses ----------------------------------------------------------------------
+
+
+def sizes_of(golden: Reference) -> list[tuple[int, int]]:
+    return [tuple(size) for size in golden.notes["config"]["sizes"]]
+
+
+def truth_of(golden: Reference) -> list[tuple[Tensor, Tensor]]:
+    """Boxes and words of the two pictures; positive_map has one row per box."""
+    rows = golden.inputs["positive_map"].bool().split([3, 2])
+    return [(golden.inputs[f"gt{i}.boxes"], rows[i]) for i in (0, 1)]
+
+
+def test_anchors_and_assignment(head: Reference) -> None:
+    sizes = sizes_of(head)
+    anchors = anchor_boxes(sizes, SMALL.strides, SMALL.anchor_sizes)
+    head.assert_close("anchors", anchors)
+    for i, (boxes, positive) in enumerate(truth_of(head)):
+        matched = assign(anchors, [h * w for h, w in sizes], boxes)
+        labels = head.inputs[f"gt{i}.labels"][matched.clamp(min=0)] * (matched >= 0)
+        assert torch.equal(labels, head.outputs[f"labels{i}"])
+        assert torch.equal((matched >= 0).nonzero().squeeze(1), head.outputs[f"pos_inds{i}"])
+        deltas = encode(boxes[matched.clamp(min=0)], anchors)
+        head.assert_close(f"reg_targets{i}", deltas)
+        tokens = token_targets(matched, positive, mark_last=True)
+        assert torch.equal(tokens, head.outputs[f"token_labels{i}"])
+        chosen = matched >= 0
+        central = centerness_targets(deltas[chosen], anchors[chosen])
+        head.assert_close(f"centerness_targets{i}", central)
+
+
+def assert_losses(found: Losses, golden: Reference) -> None:
+    golden.assert_close("loss.loss_reg", found.box)
+    golden.assert_close("loss.loss_centerness", found.centerness)
+    golden.assert_close("loss.loss_dot_product_token", found.token)
+    assert golden.outputs["loss.loss_cls"] == 0  # the released code computes it and multiplies by 0
+    assert torch.equal(found.total, found.token + found.box + found.centerness)
+
+
+def test_losses_and_their_gradients(head: Reference) -> None:
+    ours = in_head(head)
+    names = [f"feat{i}" for i in LEVELS] + ["hidden"]
+    given = {name: head.inputs[name].clone().requires_grad_() for name in names}
+    raw = run_head(ours, head, **given)
+    targets = make_targets(raw.sizes, truth_of(head), SMALL)
+    found = losses(raw, targets, head.inputs["mask"])
+    assert_losses(found, head)
+    found.total.backward()
+    weights = {f"head.{name}": p.grad for name, p in ours.named_parameters()}
+    gradients = {name: x.grad for name, x in given.items()} | weights
+    wanted = [name for name in head.outputs if name.startswith("loss_grad.")]
+    assert len(wanted) == 13
+    for name in wanted:
+        head.assert_close(name, gradients[name.removeprefix("loss_grad.")])
+
+
+@pytest.fixture(scope="module")
+def focal() -> Reference:
+    return read_reference("glip/losses")
+
+
+def focal_cases() -> list[str]:
+    names = read_reference("glip/losses").outputs
+    return [name.removesuffix(".loss") for name in names if name.endswith(".loss")]
+
+
+@pytest.mark.parametrize("case", focal_cases())
+def test_token_focal_loss(focal: Reference, case: str) -> None:
+    version, numbers, masked, kind = case.replace("0.", "0_").replace("1.", "1_").split(".")
+    alpha, gamma = (float(x.replace("_", ".")) for x in numbers[1:].split("g"))
+    logits = focal.inputs["logits"].clone().requires_grad_()
+    targets = focal.inputs["soft_targets" if kind == "soft" else "targets"]
+    mask = focal.inputs["mask"] if masked == "mask" else None
+    before = focal.inputs["mask"].clone()
+    loss = token_focal_loss(logits, targets, mask, alpha=alpha, gamma=gamma, version=version)
+    loss.backward()
+    focal.assert_close(f"{case}.loss", loss)
+    focal.assert_close(f"{case}.grad", logits.grad)
+    assert torch.equal(before, focal.inputs["mask"])
+
+
+def test_coded_boxes(focal: Reference) -> None:
+    anchors = focal.inputs["box.anchors"]
+    focal.assert_close("box.encode", encode(focal.inputs["box.gt"], anchors))
+    focal.assert_close("box.decode", decode(focal.inputs["box.deltas"], anchors))
+
+
+# ---- detections ----------------------------------------------------------------------------
+
+
+def rows_of(golden: Reference, columns: int) -> Tensor:
+    """Bool (K, L): the words of each label."""
+    positive = torch.zeros(5, columns, dtype=torch.bool)
+    for label, tokens in golden.notes["config"]["label_tokens"].items():
+        positive[int(label) - 1, tokens] = True
+    return positive
+
+
+def assert_found(found: list[Found], golden: Reference) -> None:
+    """The same boxes, up to the order of those with equal scores."""
+    for i, one in enumerate(found):
+        scores, boxes, labels = (
+            golden.outputs[f"det{i}.{part}"] for part in ("scores", "boxes", "labels")
+        )
+        assert len(one.scores) == len(scores) == golden.notes["n_det"][i]
+        order = scores.argsort(descending=True, stable=True)
+        torch.testing.assert_close(one.scores, scores[order], atol=1e-6, rtol=0)
+        apart = (one.boxes[:, None] - boxes).abs().amax(2)  # pixels
+        apart = apart + 1e3 * (one.labels[:, None] + 1 != labels)
+        apart = apart + 1e3 * ((one.scores[:, None] - scores).abs() > 1e-6)
+        assert apart.amin(1).max() < 1e-4
+        assert apart.amin(0).max() < 1e-4
+
+
+@torch.no_grad()
+def test_detections_of_the_head(head: Reference) -> None:
+    raw = run_head(in_head(head), head)
+    settings = head.notes["config"]
+    selection = Selection(least=settings["infer_th"], top=settings["dets"])
+    positive = rows_of(head, raw.token_logits.shape[2])
+    assert_found(select(raw, positive, [tuple(settings["image"])] * 2, SMALL, selection), head)
+
+
+# ---- the whole model -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full() -> Reference:
+    return read_reference("glip/full")
+
+
+def whole(golden: Reference) -> GLIP:
+    return load_strict(GLIP(FULL), golden.weights, "golden")
+
+
+def run(ours: GLIP, golden: Reference) -> Raw:
+    mask = golden.inputs["attention_mask"].bool()
+    return ours(golden.inputs["image"], golden.inputs["input_ids"], mask)
+
+
+@torch.no_grad()
+def test_backbone_and_text(full: Reference) -> None:
+    ours = whole(full)
+    maps = ours.backbone.body(full.inputs["image"])
+    levels = ours.backbone.fpn(maps)
+    for i, x in enumerate(maps):
+        full.assert_close(f"swin{i}", x)
+    for i, x in enumerate(levels):
+        full.assert_close(f"fpn{i}", x)
+    mask = full.inputs["attention_mask"].bool()
+    hidden, embedded = ours.language_backbone(full.inputs["input_ids"], mask)
+    full.assert_close("lang.hidden", hidden)
+    full.assert_close("lang.embedded", embedded)
+
+
+@torch.no_grad()
+def test_whole_model_and_its_detections(full: Reference) -> None:
+    raw = run(whole(full), full)
+    assert_raw(raw, full)
+    settings = full.notes["config"]
+    selection = Selection(least=settings["infer_th"], top=settings["dets"])
+    shapes = [tuple(settings["image"])] * 2
+    assert_found(select(raw, rows_of(full, 16), shapes, FULL, selection), full)
+
+
+@torch.no_grad()
+def test_padding_of_the_prompt_changes_nothing(full: Reference) -> None:
+    ours, given = whole(full), full.inputs
+    mask = given["attention_mask"].bool()
+    longest = int(mask.sum(1).max())
+    raw = run(ours, full)
+    short = ours(given["image"], given["input_ids"][:, :longest], mask[:, :longest])
+    real = mask[:, None, :longest].expand_as(short.token_logits)
+    torch.testing.assert_close(
+        short.token_logits[real], raw.token_logits[:, :, :longest][real], atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(short.deltas, raw.deltas, atol=1e-5, rtol=0)
+
+
+def test_losses_and_gradients_of_the_whole_model(full: Reference) -> None:
+    ours = whole(full)
+    raw = run(ours, full)
+    found = losses(
+        raw, make_targets(raw.sizes, truth_of(full), FULL), full.inputs["attention_mask"]
+    )
+    assert_losses(found, full)
+    found.total.backward()
+    weights = dict(ours.named_parameters())
+    wanted = [name for name in full.outputs if name.startswith("loss_grad.")]
+    assert len(wanted) == 5
+    for name in wanted:
+        full.assert_close(name, weights[name.removeprefix("loss_grad.")].grad)
