@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from cliplab.crops import LOOKS, CropDetector, look
 from cliplab.detection import (
     Detections,
     average_precision,
@@ -20,6 +20,7 @@ from cliplab.detection import (
 from cliplab.metrics import accuracy
 from cliplab.models.vild import Regions, ViLD, class_scores, suppress
 from cliplab.pasture import COMBOS, HELD_OUT_PAIRS, POSTURES, SPECIES, class_phrase
+from cliplab.proposals import Proposals
 from cliplab.recipes.vild_pool import (
     CATEGORIES,
     GROUPS,
@@ -137,18 +138,58 @@ def examine(
     return report
 
 
+def crop_rows(
+    teacher: Encoder, flock: Flock, proposals: Sequence[Proposals], *, objectness: bool = True
+) -> dict[str, Any]:
+    """The baselines of a flock: "crops 1x", "crops 1.5x" and "crops both", each as a head's row.
+
+    Args:
+        teacher: looks at every box twice, once for each scale, and names it.
+        flock: N pictures.
+        proposals: for each picture, from `region_proposals(find_regions(model, flock))` for the
+            boxes that a ViLD answers with, from its true boxes, or from anywhere else.
+        objectness: False leaves it out of the scores; true boxes have none.
+    """
+    width, height = flock.images.shape[2], flock.images.shape[1]
+    inside = [one.inside((width, height)) for one in proposals]
+    scales = LOOKS["both"]
+    views = look(teacher, flock.pil(), [one.boxes_xyxy for one in inside], scales=scales)
+    text_emb = build_classifier(teacher, phrases(), templates("pasture", "en"))
+    judge = CropDetector(teacher, tuple(phrases()), text_emb, objectness=objectness)
+    rows = {}
+    for name, chosen in LOOKS.items():
+        seen = [scales.index(scale) for scale in chosen]
+        pairs = zip(inside, views, strict=True)
+        found = [judge.name(boxes, view[seen]) for boxes, view in pairs]
+        rows[f"crops {name}"] = _row(flock, found)
+    return rows
+
+
 def _examined(model: ViLD, teacher: Encoder, variant: str, flock: Flock) -> dict[str, Any]:
     text_emb = build_classifier(teacher, phrases(), templates("pasture", "en"))
-    present = set(torch.cat(flock.labels).tolist())
-    groups = {n: ks for n, ks in GROUPS.items() if present & set(ks)}
-    regions, truth = find_regions(model, flock), truth_of(flock)
-    report: dict[str, Any] = {"recall": proposal_recall(model, regions, flock, list(groups))}
+    regions = find_regions(model, flock)
+    report: dict[str, Any] = {"recall": proposal_recall(model, regions, flock, _groups(flock))}
     for head in HEADS_OF[variant]:
-        results = coco_results(detect(model, regions, text_emb, head=head))
-        singles = {phrases()[k]: [k] for k in sorted(present)}
-        scored = average_precision(truth, results, {**groups, **singles})
-        report[head] = {name: scored[name].as_dict() for name in groups}
-        report[head]["AP50 by category"] = {
-            name: round(scored[name].ap50, 4) for name in singles if np.isfinite(scored[name].ap50)
-        }
+        report[head] = _row(flock, detect(model, regions, text_emb, head=head))
     return report
+
+
+def _groups(flock: Flock) -> list[str]:
+    """The groups of which a flock shows a category."""
+    return [name for name, ks in GROUPS.items() if _present(flock) & set(ks)]
+
+
+def _present(flock: Flock) -> set[int]:
+    """Categories with an animal that shows enough to count."""
+    seen = torch.cat(flock.visible) >= LEAST_VISIBLE
+    return set(torch.cat(flock.labels)[seen].tolist())
+
+
+def _row(flock: Flock, found: Sequence[Detections]) -> dict[str, Any]:
+    """COCO's numbers of each group, and AP50 of each category."""
+    groups = {name: GROUPS[name] for name in _groups(flock)}
+    singles = {phrases()[k]: [k] for k in sorted(_present(flock))}
+    scored = average_precision(truth_of(flock), coco_results(found), {**groups, **singles})
+    row: dict[str, Any] = {name: scored[name].as_dict() for name in groups}
+    row["AP50 by category"] = {name: round(scored[name].ap50, 4) for name in singles}
+    return row
