@@ -12,7 +12,7 @@ from cliplab.losses import token_focal_loss
 from cliplab.models.glip import GLIP, GLIPConfig, Selection, select
 from cliplab.models.glip.anchors import anchor_boxes, decode, encode
 from cliplab.models.glip.assign import assign, centerness_targets, token_targets
-from cliplab.models.glip.deformable import DeformableConv, reread
+from cliplab.models.glip.deformable import gathered_conv, reread
 from cliplab.models.glip.fusion import CrossAttention, Fusion, FusionBlock
 from cliplab.models.glip.head import Head, Raw
 from cliplab.models.glip.inference import Found
@@ -146,16 +146,42 @@ def dcn() -> Reference:
     return read_reference("glip/dcn")
 
 
+def convolve(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, **rest) -> Tensor:
+    """By torchvision; the official kernel reads maps that torchvision refuses (see `reread`)."""
+    from torchvision.ops import deform_conv2d
+
+    return deform_conv2d(x, offset, weight, rest["bias"], rest["stride"], 1, mask=mask)
+
+
+DCN_CASES = ("same", "stride2", "upper_level", "upper_tiny")
+
+
+def dcn_inputs(golden: Reference, case: str) -> dict:
+    size = tuple(golden.outputs[case].shape[-2:])
+    names = ("x", "offset", "mask", "weight", "bias")
+    given: dict = {name: golden.inputs[f"{case}.{name}"] for name in names}
+    given |= {name: reread(given[name], size) for name in ("offset", "mask")}
+    return given | {"stride": 2 if case == "stride2" else 1}
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("case", ["same", "stride2", "upper_level", "upper_tiny"])
-def test_deformable_convolution(dcn: Reference, case: str) -> None:
-    x, offset, mask, weight, bias = (
-        dcn.inputs[f"{case}.{name}"] for name in ("x", "offset", "mask", "weight", "bias")
-    )
-    stride = 2 if case == "stride2" else 1
-    ours = load_strict(DeformableConv(6, 5, stride), {"weight": weight, "bias": bias}, "golden")
-    size = tuple(dcn.outputs[case].shape[-2:])
-    dcn.assert_close(case, ours(x, reread(offset, size), reread(mask, size)))
+@pytest.mark.parametrize("conv", [gathered_conv, convolve])
+@pytest.mark.parametrize("case", DCN_CASES)
+def test_deformable_convolution(dcn: Reference, case: str, conv) -> None:
+    dcn.assert_close(case, conv(**dcn_inputs(dcn, case)))
+
+
+@pytest.mark.parametrize("case", DCN_CASES)
+def test_gradients_of_the_deformable_convolution(dcn: Reference, case: str) -> None:
+    given = dcn_inputs(dcn, case)
+    tensors = [name for name in given if name != "stride"]
+    gradients = []
+    for conv in (gathered_conv, convolve):
+        leaves = {name: given[name].detach().double().requires_grad_() for name in tensors}
+        found = conv(**leaves, stride=given["stride"])
+        (found * torch.arange(found.numel()).view_as(found).cos()).sum().backward()
+        gradients.append([leaves[name].grad for name in tensors])
+    torch.testing.assert_close(*gradients, atol=1e-10, rtol=1e-9)
 
 
 # ---- head ----------------------------------------------------------------------------------

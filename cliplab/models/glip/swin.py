@@ -51,7 +51,7 @@ class WindowAttention(nn.Module):
 
 def relative_positions(window: int) -> Tensor:
     """Row of the bias table for each pair of patches in a window: (N, N), N = window squared."""
-    grid = torch.arange(window)
+    grid = torch.arange(window, device="cpu")  # even where the weights have no storage yet
     y, x = torch.meshgrid(grid, grid, indexing="ij")
     place = torch.stack([y.flatten(), x.flatten()])  # (2, N)
     apart = place[:, :, None] - place[:, None, :] + window - 1  # (2, N, N), from 0
@@ -179,7 +179,8 @@ class Swin(nn.Module):
         super().__init__()
         widths, window = config.widths, config.window
         self.patch_embed = Embed(widths[0])
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).tolist()
+        steps = max(sum(config.depths) - 1, 1)
+        rates = [config.drop_path * i / steps for i in range(sum(config.depths))]
         stages = []
         for i, (width, depth) in enumerate(zip(widths, config.depths, strict=True)):
             heads, mine = config.swin_heads[i], [rates.pop(0) for _ in range(depth)]

@@ -1,0 +1,216 @@
+"""GLIP's files: the published .pth, and our own small ones.
+
+A published file holds the weights under "model" (and, beside an optimizer, averaged ones under
+"model_ema", which its authors say to leave alone: microsoft/GLIP#59). Ours are .safetensors with
+configuration and vocabulary in the header.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cliplab.models.glip.config import VARIANTS, GLIPConfig
+from cliplab.models.glip.model import GLIP
+from cliplab.models.weights import _READ_ERRORS, check_names, load_strict
+from cliplab.runtime import atomic_write, pick_device, unknown_name
+from cliplab.tokenizers import WordPieceTokenizer, read_vocab
+
+FORMAT = "cliplab.glip"
+_CLASSIFIER = "rpn.head.cls_logits.weight"
+# Computed anew, or never used: buffers of old libraries, anchors, BERT's pooler.
+_LEFT_OUT = re.compile(
+    r"relative_position_index$|^rpn\.anchor_generator\.|\.embeddings\.position_ids$|"
+    r"^language_backbone\.body\.model\.pooler\."
+)
+_BERT = ("bert-base-uncased", "google-bert/bert-base-uncased")  # where its vocabulary may be cached
+
+
+def load_glip(
+    spec: str | Path, *, vocab: str | Path | Sequence[str] | None = None, device: str = "cpu"
+) -> GLIP:
+    """A GLIP with its weights and its tokenizer, in float32, in eval mode.
+
+    Args:
+        spec: "glip-t:<path>" for a published file, by variant: glip-t-a, glip-t-b, glip-t-c, glip-t
+            or glip-l; or the path of a file that `save_glip` wrote.
+        vocab: vocab.txt of bert-base-uncased for a published file, or its tokens. None: the
+            vocab.txt beside the file, else the one in Hugging Face's cache.
+        device: "cpu", "cuda", "mps" or "auto".
+
+    Raises:
+        FileNotFoundError: no file, or no vocabulary.
+        ValueError: an unknown variant, a damaged file, or weights of another model; missing and
+            unexpected names are listed.
+    """
+    name, colon, where = str(spec).partition(":")
+    if colon and where and (name in VARIANTS or (len(name) > 1 and not Path(spec).exists())):
+        if name not in VARIANTS:
+            raise ValueError(unknown_name("GLIP", name, VARIANTS))
+        model = _load_published(name, Path(where), vocab)
+    else:
+        model = _load_ours(Path(spec))
+    return model.to(pick_device(device))
+
+
+def _load_published(name: str, path: Path, vocab: str | Path | Sequence[str] | None) -> GLIP:
+    tensors = read_published(path)
+    config = VARIANTS[name].config
+    if _CLASSIFIER in tensors:  # of any number of classes, since nobody reads it
+        config = replace(config, unused_classes=len(tensors[_CLASSIFIER]))
+    model = build(config)
+    try:
+        check_names(model, tensors, f"{name}:{path}")
+    except ValueError as error:
+        raise ValueError(f"{error}{_hint(name, tensors)}") from error
+    tokens = _tokenizer(path, vocab, config)
+    model = load_strict(model, tensors, str(path))
+    model.tokenizer = tokens
+    return model
+
+
+def build(config: GLIPConfig) -> GLIP:
+    """A model whose weights take no memory yet."""
+    with torch.device("meta"):
+        return GLIP(config)
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """The weights of a published .pth under the names that the model has.
+
+    Nothing but tensors and plain containers is unpickled, so that no code of the file runs.
+
+    Raises:
+        FileNotFoundError: nothing at `path`.
+        ValueError: damaged, with Python objects in it, or without a table of weights.
+    """
+    if not path.is_file():
+        known = ", ".join(variant.file for variant in VARIANTS.values())
+        raise FileNotFoundError(
+            f"{path}: no such file; expected a published checkpoint of GLIP ({known}; see the "
+            "model zoo of https://github.com/microsoft/GLIP)"
+        )
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except _READ_ERRORS as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{path}: cannot be read as weights ({type(error).__name__}: {reason}). The file is "
+            "cut short or damaged, or it holds Python objects, which are refused because loading "
+            'them could run code; fetch it again, or save only its "model" with torch.save where '
+            "you trust it"
+        ) from error
+    table = loaded.get("model", loaded) if isinstance(loaded, Mapping) else loaded
+    if not isinstance(table, Mapping) or not table or not _is_state_dict(table):
+        raise ValueError(
+            f'{path}: got a {type(loaded).__name__} without weights; expected a "model" that maps '
+            "names to tensors"
+        )
+    if all(key.startswith("module.") for key in table):  # DistributedDataParallel
+        table = {key.removeprefix("module."): value for key, value in table.items()}
+    return {key: value for key, value in table.items() if not _LEFT_OUT.search(key)}
+
+
+def _is_state_dict(table: Mapping) -> bool:
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in table.items())
+
+
+def _hint(name: str, tensors: Mapping[str, Tensor]) -> str:
+    """Which variants the weights do fit."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    fitting = []
+    for other, variant in VARIANTS.items():
+        classes = len(tensors.get(_CLASSIFIER, ()))
+        wanted = build(replace(variant.config, unused_classes=classes)).state_dict()
+        if shapes == {key: tuple(tensor.shape) for key, tensor in wanted.items()}:
+            fitting.append(other)
+    return f"; they fit {' or '.join(fitting)}, not {name}" if fitting else ""
+
+
+def _tokenizer(
+    path: Path, vocab: str | Path | Sequence[str] | None, config: GLIPConfig
+) -> WordPieceTokenizer:
+    beside = path.parent / "vocab.txt"
+    source = vocab or (beside if beside.is_file() else _cached_vocab())
+    if source is None:
+        raise FileNotFoundError(
+            f"{path}: the file has no vocabulary, and there is no {beside}; expected vocab.txt of "
+            "bert-base-uncased there (hf download bert-base-uncased vocab.txt --local-dir "
+            f"{path.parent}), or its path as `vocab`"
+        )
+    tokens = read_vocab(source) if isinstance(source, str | Path) else list(source)
+    if len(tokens) != config.vocab_size:
+        raise ValueError(
+            f"vocab: got {len(tokens)} tokens; expected {config.vocab_size}, those of "
+            "bert-base-uncased, with which the model was trained"
+        )
+    return WordPieceTokenizer(tokens, config.max_tokens)
+
+
+def _cached_vocab() -> Path | None:
+    """BERT's vocabulary in Hugging Face's cache; the network is not asked."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    found = (try_to_load_from_cache(repo, "vocab.txt") for repo in _BERT)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+# ---- our own format ------------------------------------------------------------------------
+
+
+def save_glip(model: GLIP, path: str | Path) -> None:
+    """Write weights (matrices in fp16), configuration and vocabulary to one .safetensors file.
+
+    Raises:
+        ValueError: weights that are not finite in fp16, or a model without tokenizer.
+    """
+    from safetensors.torch import save
+
+    if model.tokenizer is None:
+        raise ValueError("model: has no tokenizer; expected one, without which nobody can ask it")
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu()
+        matrix = tensor.is_floating_point() and tensor.ndim > 1
+        tensors[name] = (tensor.half() if matrix else tensor).contiguous()
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"{name}: has values that fp16 does not; expected finite weights")
+    settings = {"config": asdict(model.config), "vocab": model.tokenizer.vocab}
+    metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in settings.items()}
+    with atomic_write(path) as file:
+        file.write(save(tensors, {"format": FORMAT, **metadata}))
+
+
+def _load_ours(path: Path) -> GLIP:
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; expected one that save_glip wrote, or, for a published file, "
+            f"its variant in front: {', '.join(f'{name}:<path>' for name in VARIANTS)}"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+        if metadata.get("format") != FORMAT:
+            raise ValueError("its header has no configuration of a GLIP")
+        config = GLIPConfig(**json.loads(metadata["config"]))
+        vocab = json.loads(metadata["vocab"])
+    except (*_READ_ERRORS, TypeError) as error:
+        raise ValueError(
+            f"{path}: not a GLIP of this package ({error}); for a published file write its variant "
+            f"in front: {', '.join(f'{name}:<path>' for name in VARIANTS)}"
+        ) from error
+    model = load_strict(build(config), tensors, str(path))
+    model.tokenizer = WordPieceTokenizer(vocab, config.max_tokens)
+    return model
