@@ -13,7 +13,7 @@ from torch import Tensor
 from cliplab.crops import LOOKS, CropDetector, crop_scores, crop_size, look, together
 from cliplab.detection import SCALES, embed_boxes
 from cliplab.encoders import load_encoder
-from cliplab.models.vild import Regions, ViLD, ViLDConfig, class_scores
+from cliplab.models.vild import Regions, ViLD, ViLDConfig, class_scores, streamlined
 from cliplab.proposals import Proposals, region_proposals
 from cliplab.recipes import vild_exam as exam
 from cliplab.recipes.vild_pool import Flock, draw_flock
@@ -304,3 +304,28 @@ def test_objectness_of_the_rows_can_be_left_out(pasture, flock) -> None:
 def test_a_flock_in_which_nothing_is_proposed_scores_nothing(pasture, flock) -> None:
     table = exam.crop_rows(pasture, flock, [Proposals(boxes())] * len(flock))
     assert all(row["base"]["ap50"] == row["base"]["ar"] == 0 for row in table.values())
+
+
+# ---- one pass ------------------------------------------------------------------------------
+
+
+def test_a_streamlined_vild_answers_the_same(flock) -> None:
+    torch.manual_seed(0)
+    model = ViLD(ViLDConfig(embed_dim=16, proposals=30))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as after training
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    pixels = torch.from_numpy(flock.images[:1]).permute(0, 3, 1, 2) / 255
+    quick = streamlined(model)
+    assert model.training  # a copy
+    for given in (None, [flock.boxes[0]]):
+        (mine,), (other,) = model.eval()(pixels, given), quick(pixels, given)
+        torch.testing.assert_close(other.text_emb, mine.text_emb, atol=1e-5, rtol=0)
+        torch.testing.assert_close(other.image_emb, mine.image_emb, atol=1e-5, rtol=0)
+        torch.testing.assert_close(other.objectness, mine.objectness, atol=1e-5, rtol=0)
+        torch.testing.assert_close(other.boxes_xyxy, mine.boxes_xyxy, atol=1e-6 * 171, rtol=0)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in quick.modules())
+    after = model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
