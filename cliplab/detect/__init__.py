@@ -1,0 +1,10 @@
+"""`python -m cliplab detect SOURCE --labels ...`: boxes with names, in pictures of one's own.
+
+For notebooks: `pictures.read_pictures` and `detectors.load_detector`, then `finding.find` and
+`judging.judge`.
+"""
+
+from cliplab.detect.arguments import add_arguments
+from cliplab.detect.command import run
+
+__all__ = ["add_arguments", "run"]

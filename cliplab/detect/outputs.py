@@ -1,0 +1,148 @@
+"""Files that `detect` leaves: COCO boxes, annotated pictures, the report as JSON."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from cliplab.box_figures import box_colour, plot_boxes
+from cliplab.classify.outputs import _finite, _parameters, describe
+from cliplab.detect.detectors import Detector
+from cliplab.detect.finding import Found
+from cliplab.detect.judging import Judged
+from cliplab.detect.pictures import Picture
+from cliplab.detect.prepare import Task
+from cliplab.detect.summary import summarise
+from cliplab.detection import Detections, coco_results, coco_truth
+from cliplab.photos import shown
+from cliplab.runtime import atomic_write, write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SHORTEST, _LONGEST = 800, 1600  # pixels of the longer side of an annotated picture
+_INCHES = 8.0  # of it, so that tags grow with the picture
+
+
+# ---- COCO ------------------------------------------------------------------------------------
+
+
+def coco_of(found: Found, classes: Sequence[str]) -> dict[str, Any]:
+    """What was found as a COCO data set whose annotations have scores.
+
+    `read_pictures` reads it back; its annotations alone are COCO results.
+    """
+    nothing = [one.boxes_xyxy[:0] for one in found.found]
+    table = coco_truth(found.sizes, nothing, [b[:, 0].long() for b in nothing], classes)
+    for image, picture in zip(table["images"], found.pictures, strict=True):
+        image["file_name"] = picture.name
+    table["annotations"] = [
+        {
+            "id": i + 1,
+            **{key: one[key] for key in ("image_id", "category_id", "bbox")},
+            "area": round(one["bbox"][2] * one["bbox"][3], 3),
+            "iscrowd": 0,
+            "score": round(one["score"], 5),
+        }
+        for i, one in enumerate(coco_results(found.found))
+    ]
+    table["info"] = {"description": "boxes found by cliplab detect; scores are 0 to 1"}
+    return table
+
+
+# ---- annotated pictures ----------------------------------------------------------------------
+
+
+def picture_targets(folder: Path, pictures: Sequence[Picture]) -> dict[Path, Path]:
+    """Path of a picture -> file of its annotated copy, a JPEG of the same name below `folder`.
+
+    Raises:
+        ValueError: a copy would replace a picture that it is made from.
+    """
+    own = {one.path.resolve() for one in pictures}
+    taken: dict[Path, Path] = {}
+    for one in pictures:
+        # ".." and "/" in the names of a JSON must not lead out of the folder
+        parts = [part for part in PurePosixPath(one.name).parts if part not in ("/", "..")]
+        target = folder.joinpath(*parts).with_suffix(".jpg")
+        if target in taken.values():  # a.png beside a.jpg
+            target = target.with_name(f"{Path(parts[-1]).name}.jpg")
+        if target.resolve() in own:
+            raise ValueError(
+                f"--pictures {shown(folder)}: would overwrite {shown(target)}, a picture of "
+                "SOURCE; give another folder"
+            )
+        taken[one.path] = target
+    return taken
+
+
+def annotated(image: "Image", found: Detections) -> "Image":
+    """The picture with its boxes and tags, 800 to 1,600 pixels long."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    longer = max(image.size)
+    scale = min(max(longer, _SHORTEST), _LONGEST) / longer
+    size = [max(1, round(side * scale)) for side in image.size]
+    large = image.resize(size, Image.Resampling.LANCZOS)
+    dpi = max(size) / _INCHES
+    figure = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi)
+    canvas = FigureCanvasAgg(figure)
+    ax = figure.add_axes((0, 0, 1, 1))
+    colours = {name: box_colour(k) for k, name in enumerate(found.phrases)}
+    boxes = (found.boxes_xyxy * scale).tolist()
+    plot_boxes(ax, large, boxes, found.names, found.scores.tolist(), colours=colours)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def save_jpeg(image: "Image", path: Path) -> None:
+    """Write one picture, whole or not at all."""
+    with atomic_write(path) as file:
+        image.save(file, "JPEG", quality=90, optimize=True)
+
+
+# ---- report ----------------------------------------------------------------------------------
+
+
+def write_report(
+    args: argparse.Namespace, task: Task, detector: Detector, found: Found, judged: Judged | None
+) -> None:
+    """Parameters, provenance, counts and numbers of each class to --json."""
+    from cliplab.reports.provenance import versions
+
+    teacher = getattr(detector, "teacher", None)
+    report = {
+        "command": "detect",
+        "versions": versions(),
+        "parameters": _parameters(args),
+        "model": detector.describe(),
+        "teacher": describe(teacher) if teacher is not None else None,
+        "classes": [
+            {"name": name, "prompt": prompt}
+            for name, prompt in zip(task.classes.names, task.classes.prompts, strict=True)
+        ],
+        "counts": {
+            "pictures": len(task.pictures),
+            "read": len(found),
+            "unreadable": len(found.unreadable),
+            "boxes": found.boxes,
+            "judged": len(judged.rows) if judged else 0,
+        },
+        "summary": [row.as_dict() for row in summarise(found, detector, judged)],
+        "precision": _precision(judged) if judged else None,
+        "notes": [*task.notes, *detector.notes],
+        "remarks": list(detector.remarks),
+        "problems": list(task.problems),
+        "unreadable": [
+            {"file": shown(error.path), "cause": error.cause, "remedy": error.remedy}
+            for error in found.unreadable
+        ],
+    }
+    write_json(args.json, _finite(report))
+
+
+def _precision(judged: Judged) -> Mapping[str, Any]:
+    return {name: one.as_dict() for name, one in judged.groups.items()}

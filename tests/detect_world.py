@@ -1,0 +1,142 @@
+"""What the tests of `detect` share: tiny checkpoints as data, pictures with boxes, the command."""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_checkpoints import RESNET, make_modelscope, make_openai
+
+from cliplab import encoders
+from cliplab.__main__ import main
+from cliplab.classify.labels import Classes
+from cliplab.detection import Detections
+from cliplab.encoders import Encoder, load_encoder
+from cliplab.models.vild import ViLD, ViLDConfig, save_vild
+from cliplab.runtime import data_dir, sha256
+
+TINY = ViLDConfig(
+    embed_dim=32,
+    widths=(16,) * 4,
+    depths=(1, 1, 1),
+    pyramid_width=16,
+    head_channels=16,
+    head_width=16,
+    height=32,
+    proposals=20,
+)
+BASE = ["standing sheep", "goat"]  # categories of the shipped card that had boxes
+_made: list[Path] = []  # a fixture that modules import is made anew for each of them
+
+
+@pytest.fixture
+def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tiny random encoders and a ViLD taught by `pasture`, as shipped -> their folder."""
+    if not _made:
+        folder = tmp_path_factory.mktemp("data")
+        make_openai(folder / "checkpoints" / "clip-openai", RESNET)
+        make_modelscope(folder / "checkpoints" / "clip-chinese", RESNET)
+        for name in ("prompts", "fonts"):
+            shutil.copytree(data_dir() / name, folder / name)
+        _made.append(folder)
+        monkeypatch.setenv("CLIPLAB_DATA", str(folder))
+        teacher = _load_once("pasture")
+        make_vild(
+            folder / "checkpoints" / "vild",
+            {
+                "categories": {"base": BASE, "novel": ["lying sheep"]},
+                "teacher": {"name": "pasture", "fingerprint": teacher.fingerprint},
+            },
+        )
+    monkeypatch.setenv("CLIPLAB_DATA", str(_made[0]))
+    monkeypatch.setattr(encoders, "load_encoder", _load_once)
+    return _made[0] / "checkpoints"
+
+
+@cache
+def _load_once(spec: str, **options: object) -> Encoder:
+    return load_encoder(spec, device="cpu")
+
+
+def make_vild(
+    folder: Path, card: dict[str, Any] | None, teacher: dict[str, str] | None = None, **changes: Any
+) -> Path:
+    """A random ViLD with TINY's sizes and `changes`, beside `card` -> its folder."""
+    torch.manual_seed(0)
+    model = ViLD(ViLDConfig(**{**vars(TINY), **changes}))
+    model.teacher = teacher or {}
+    path = folder / "model.safetensors"
+    save_vild(model, path)
+    if card is not None:
+        card = {**card, "files": {path.name: sha256(path)}}
+        (folder / "model_card.json").write_text(json.dumps(card), encoding="utf-8")
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return main(["detect", *map(str, arguments)])
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write(path: Path, found: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def picture(path: Path, size: tuple[int, int] = (60, 40), seed: int = 0) -> Path:
+    """Coarse noise, so that a detector has something to look at."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize(size).save(path)
+    return path
+
+
+def coco(
+    names: list[str], boxes: dict[str, list[tuple[str, list[float]]]], **changes: Any
+) -> dict[str, Any]:
+    """A COCO data set of 60 x 40 pictures: file name -> (class, x, y, width and height)."""
+    images = [
+        {"id": i + 1, "file_name": name, "width": 60, "height": 40} for i, name in enumerate(boxes)
+    ]
+    annotations = [
+        {"id": 0, "image_id": i + 1, "category_id": names.index(name) + 1, "bbox": box}
+        for i, inside in enumerate(boxes.values())
+        for name, box in inside
+    ]
+    for i, annotation in enumerate(annotations):
+        annotation["id"] = i + 1
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(names)]
+    found = {"images": images, "annotations": annotations, "categories": categories}
+    return found | changes
+
+
+class Oracle:
+    """A detector that says what it was told to say, picture after picture."""
+
+    name = "oracle"
+    notes = ("it knows",)
+    remarks = ()
+
+    def __init__(self, names: list[str], answers: list[list[tuple[int, float, list[float]]]],
+                 groups: dict[str, tuple[int, ...]] | None = None) -> None:  # fmt: skip
+        self.classes, self.groups = Classes(tuple(names), tuple(names)), groups or {}
+        self._answers = iter(answers)
+
+    def find(self, image: Image.Image, boxes_xyxy: torch.Tensor | None = None) -> Detections:
+        said = sorted(next(self._answers), key=lambda answer: -answer[1])
+        boxes = torch.tensor([box for *_, box in said]).reshape(-1, 4).float()
+        scores = torch.tensor([score for _, score, _ in said])
+        labels = torch.tensor([k for k, *_ in said]).long()
+        return Detections(boxes, scores, labels, self.classes.names)
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "oracle"}

@@ -1,0 +1,353 @@
+"""`python -m cliplab detect`: tables, COCO, pictures and report of real files, and every misuse."""
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detect_world import Oracle, coco, picture, read, run, world, write
+from PIL import Image
+
+from cliplab.classify.labels import Classes
+from cliplab.detect import add_arguments, detectors, outputs
+from cliplab.detect.detectors import MODELS, Model, Options
+from cliplab.detect.pictures import Picture, read_pictures
+
+__all__ = ["world"]
+
+NAMES = ["sheep", "goat"]
+LEFT, RIGHT = [5.0, 5.0, 20.0, 30.0], [30.0, 5.0, 25.0, 30.0]  # x, y, width, height
+LEFT_XYXY, RIGHT_XYXY = [5.0, 5.0, 25.0, 35.0], [30.0, 5.0, 55.0, 35.0]
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Three pictures, one of them with a name full of traps."""
+    folder = tmp_path / "frames"
+    for i, name in enumerate(["a.png", "b, '羊' & <i>.jpg", "sub/c.png"]):
+        picture(folder / name, seed=i)
+    return folder
+
+
+@pytest.fixture
+def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model `oracle` that finds a sheep left and a goat right in each picture."""
+    both = [(0, 0.9, LEFT_XYXY), (1, 0.6, RIGHT_XYXY), (1, 0.2, LEFT_XYXY)]
+
+    def load(where: str, classes: Classes, options: Options) -> Oracle:
+        return Oracle(list(classes.names), [list(both) for _ in range(9)], {"base": (1,)})
+
+    entry = Model(load, frozenset(), takes_boxes=False, help="knows")
+    monkeypatch.setitem(MODELS, "oracle", entry)
+
+
+def told(path: Path) -> dict[str, list[tuple[str, list[float], float]]]:
+    """A COCO file as file name -> (class, box, score)."""
+    table = read(path)
+    names = {one["id"]: one["name"] for one in table["categories"]}
+    files = {one["id"]: one["file_name"] for one in table["images"]}
+    found: dict[str, list] = {name: [] for name in files.values()}
+    for one in table["annotations"]:
+        row = (names[one["category_id"]], one["bbox"], one["score"])
+        found[files[one["image_id"]]].append(row)
+    return found
+
+
+# ---- what it gives -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("world")
+def test_a_flock_and_words_give_boxes_pictures_and_a_report(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, drawn, report = tmp_path / "o.json", tmp_path / "drawn", tmp_path / "r.json"
+    code = run(
+        *(frames, "--labels", "sheep lying", "goat", "--device", "cpu", "--score", 0),
+        *("--out", out, "--pictures", drawn, "--json", report, "--html", tmp_path / "g.html"),
+    )
+    assert code == 0
+    printed, complaints = capsys.readouterr()
+    assert not re.search("^(problem|unreadable|warning)", complaints, re.M)
+    assert "note: 1 of the 2 labels had boxes in the detector's training (base)" in complaints
+    found = told(out)
+    assert list(found) == ["a.png", "b, '羊' & <i>.jpg", "sub/c.png"]
+    counts = {name: len(boxes) for name, boxes in found.items()}
+    assert 0 < counts["a.png"] <= 100
+    assert re.search(rf"^a\.png +{counts['a.png']}  \d+ (goat|sheep lying)", printed, re.M)
+    boxes = read_pictures(out, images=frames)
+    assert boxes.boxes == sum(counts.values())
+    written = read(report)
+    assert written["counts"]["boxes"] == sum(row["boxes"] for row in written["summary"])
+    assert written["counts"] == {
+        "pictures": 3, "read": 3, "unreadable": 0, "boxes": boxes.boxes, "judged": 0,
+    }  # fmt: skip
+    assert written["model"]["head"] == "ensemble"
+    assert written["teacher"]["name"] == "pasture"
+    copies = [path.relative_to(drawn).as_posix() for path in sorted(drawn.rglob("*.jpg"))]
+    assert copies == ["a.jpg", "b, '羊' & <i>.jpg", "sub/c.jpg"]
+    with Image.open(drawn / "a.jpg") as image:
+        assert image.size == (800, 533)
+
+
+@pytest.mark.usefixtures("oracle")
+def test_boxes_of_the_source_judge_what_was_found(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = {"a.png": [("sheep", LEFT), ("goat", RIGHT)], "sub/c.png": [("goat", RIGHT)]}
+    source = write(tmp_path / "herd.json", coco(NAMES, truth))
+    report, out = tmp_path / "r.json", tmp_path / "o.json"
+    options = ("--labels", *NAMES, "--model", "oracle", "--json", report, "--out", out)
+    assert run(source, "--images", frames, *options) == 0
+    printed, complaints = capsys.readouterr()
+    assert "boxes of 2 of the 2 labels are known and judge (--boxes source" in complaints
+    assert "note: it knows" in complaints
+    assert re.search(r"^label +group +boxes +pictures .* AP50 +AP$", printed, re.M)
+    assert re.search(r"^goat +base +2 +2 +0\.600 +2 +2 +0 +1\.000", printed, re.M)
+    assert re.search(r"^sheep +2 +2 +0\.900 +1 +1 +1 +", printed, re.M)
+    assert re.search(r"^base +1 +1\.000", printed, re.M)
+    assert "judged in 2 pictures" in printed
+    goat = next(row for row in read(report)["summary"] if row["name"] == "goat")
+    assert (goat["true"], goat["hit"], goat["ap50"]) == (2, 2, 1.0)
+    assert told(out)["a.png"] == [("sheep", LEFT, 0.9), ("goat", RIGHT, 0.6)]
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("model", ["vild", "crops"])
+def test_boxes_may_be_given(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    truth = {"a.png": [("sheep", LEFT), ("goat", RIGHT), ("goat", LEFT)]}
+    boxes, out = write(tmp_path / "herd.json", coco(NAMES, truth)), tmp_path / "o.json"
+    arguments = ("--model", model, "--out", out, "--device", "cpu", "--force")
+    assert run(frames, "--boxes", boxes, "--labels", "goat", "sheep", *arguments) == 0
+    printed, complaints = capsys.readouterr()
+    found = told(out)
+    assert sorted(box for _, box, _ in found["a.png"]) == [LEFT, LEFT, RIGHT]
+    assert found["sub/c.png"] == []
+    assert "2 pictures have no box in" in complaints
+    assert "boxes of 2 of the 2 labels are known and judge\n" in complaints
+    assert "judged in 1 picture:" in printed  # of the others nobody said that they are empty
+    own = run(boxes, "--images", frames, "--boxes", "source", *arguments)
+    assert own == 0
+    assert sorted(box for _, box, _ in told(out)["a.png"]) == [LEFT, LEFT, RIGHT]
+
+
+@pytest.mark.usefixtures("world")
+def test_answers_of_a_detector_can_be_named_anew(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "1.json", tmp_path / "2.json"
+    labels = ("--labels", "goat", "sheep", "--device", "cpu")
+    assert run(frames, *labels, "--score", 0, "--top", 5, "--out", first) == 0
+    capsys.readouterr()
+    assert run(frames, *labels, "--boxes", first, "--model", "crops", "--out", second) == 0
+    printed, complaints = capsys.readouterr()
+    assert "a detector drew them" in complaints
+    assert "judged" not in printed
+    assert [len(boxes) for boxes in told(second).values()] == [5, 5, 5]
+
+
+@pytest.mark.usefixtures("world")
+def test_chinese_labels_are_remarked_on(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "r.json"
+    labels = ("--labels", "躺着的羊", "站立的羊", "--device", "cpu", "--json", report)
+    assert run(frames, *labels) == 0
+    complaints = capsys.readouterr().err
+    assert "remark: pasture cannot read the prompt" in complaints
+    assert "remark: this detector speaks the language of its teacher" in complaints
+    assert len(read(report)["remarks"]) == 2
+
+
+@pytest.mark.usefixtures("oracle")
+def test_a_label_for_nothing_is_noted(frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(frames, "--labels", "goat", "background", "--model", "oracle") == 0
+    assert "note: 'background' is a class like the others here" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("oracle")
+def test_labels_that_are_no_classes_of_the_boxes_are_not_judged(
+    frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(frames / "herd.json", coco(NAMES, {"a.png": [("sheep", LEFT)]}))
+    assert run(source, "--labels", "a sheep", "a goat", "--model", "oracle") == 0
+    printed, complaints = capsys.readouterr()
+    assert "not judged: none of the labels is a class of the boxes (sheep)" in complaints
+    assert "AP50" not in printed
+
+
+# ---- trouble with pictures ---------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("oracle")
+def test_unreadable_and_missing_pictures_give_three(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (frames / "page.jpg").write_text("<html>404</html>", encoding="utf-8")
+    out, html = tmp_path / "o.json", tmp_path / "g.html"
+    options = ("--labels", "sheep", "goat", "--model", "oracle")
+    assert run(frames, *options, "--out", out, "--html", html) == 3
+    assert re.search(r"unreadable: .*page\.jpg: not an image", capsys.readouterr().err)
+    assert len(told(out)) == 3
+    assert "page.jpg</b>: not an image" in html.read_text(encoding="utf-8")
+    source = coco(NAMES, {"a.png": [("sheep", LEFT)], "gone.png": [("goat", LEFT)]})
+    assert run(write(frames / "herd.json", source), *options) == 3
+    assert "pictures that are missing" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("oracle")
+def test_nothing_readable_is_an_error_without_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.png").touch()
+    options = ("--labels", "sheep", "goat", "--model", "oracle", "--out", tmp_path / "o.json")
+    assert run(tmp_path, *options) == 2
+    assert "none of the 1 images in" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.png"]
+
+
+# ---- misuse ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no labels: the source has no boxes with classes; give --labels"),
+        (["--labels", ","], "class_names: got none"),
+        (["--labels", "goat", "Goat"], "'Goat', 'goat' repeated; expected each once"),
+        (["--labels", "a", "b", "--model", "vlid"], "unknown model 'vlid'; did you mean 'vild'"),
+        (["--labels", "a", "b", "--teacher", "pasture-zh"], "learned from another one, pasture"),
+        (["--labels", "a", "b", "--teacher", "pastur"], "did you mean 'pasture'"),
+        (["--labels", "a", "b", "--head", "both"], "--head: unknown head 'both'"),
+        (["--labels", "a", "b", "--scales", "1"], "--scales: means nothing to the model vild"),
+        (["--labels", "a", "--model", "crops"], "got only 'a', which would always get 100 %"),
+        (["--labels", "a", "b", "--base", "c"], "--base: unknown label 'c'"),
+        (["--labels", "a", "b", "--boxes", "absent.json"], "absent.json: no such file"),
+        (["--labels", "a", "b", "--boxes", "source"], "--boxes source: .* has no boxes"),
+        (["--labels", "a", "b", "--kind", "coco"], "looked for one *.json"),
+        (["--labels", "a", "b", "--split", "test"], "--split: no picture of"),
+        (["--labels", "a", "b", "--split", "tset"], "did you mean 'test'"),
+        (["--labels", "a", "b", "--score", "2"], "--score: got 2; expected 0 to 1"),
+        (["--labels", "a", "b", "--iou", "0"], "--iou: got 0; expected more than 0"),
+        (["--labels", "a", "b", "--top", "0"], "--top: got 0; expected 1 or more"),
+        (["--labels", "a", "b", "--batch-size", "0"], "--batch-size: got 0; expected 1 or more"),
+        (["--labels", "a", "b", "--device", "gpu"], "unknown device 'gpu'"),
+        (["--labels", "a", "sheep " * 90], "text too long"),
+        (["--labels", "a", "b", "--template", "photo"], "template 'photo' has no {}"),
+        (
+            ["--labels", "a", "b", "--images", "x"],
+            "pictures without boxes; --images is for a COCO JSON",
+        ),
+    ],
+)
+def test_bad_arguments_give_one_clean_line(
+    frames: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(frames, *arguments) == 2
+    printed, complaints = capsys.readouterr()
+    assert printed == ""
+    errors = [line for line in complaints.splitlines() if not line.startswith("note:")]
+    assert len(errors) == 1
+    assert re.search(re.escape(message).replace(r"\.\*", ".*"), errors[0])
+
+
+@pytest.mark.usefixtures("oracle")
+def test_a_model_that_finds_its_own_takes_no_boxes(
+    frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--labels", "sheep", "--model", "oracle", "--boxes", "x.json")
+    assert run(frames, *options) == 2
+    assert "--boxes: the model oracle finds its own" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("world")
+def test_a_detector_that_was_not_made_yet_says_how(
+    frames: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPLAB_DATA", str(frames))
+    assert run(frames, "--labels", "sheep", "goat") == 2
+    assert "`python -m cliplab train vild`" in capsys.readouterr().err
+
+
+def test_every_option_reaches_the_model(tmp_path: Path) -> None:
+    from cliplab.detect.command import check_arguments
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    typed = ["x", "--head", "text", "--base", "a", "--novel", "b", "--all-names"]
+    typed += ["--score", ".1", "--iou", ".2", "--top", "300"]
+    cut, options = check_arguments(parser.parse_args(typed))
+    assert (cut.score, cut.overlap, cut.top, cut.all_names) == (0.1, 0.2, 300, True)
+    assert (options.head, options.base, options.novel) == ("text", ("a",), ("b",))
+    assert (options.iou, options.most) == (0.2, 300)
+    cut, options = check_arguments(parser.parse_args(["x"]))
+    assert (cut.score, cut.overlap, cut.top) == (detectors.SCORE, 0.5, 100)
+    cut, options = check_arguments(parser.parse_args(["x", "--boxes", "y"]))
+    assert (cut.score, cut.overlap, cut.top, options.iou) == (0.0, None, None, None)
+
+
+# ---- outputs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("oracle")
+def test_existing_outputs_are_kept_unless_forced(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--labels", "sheep", "goat", "--model", "oracle")
+    kept = {name: tmp_path / f"kept{name}" for name in ("--out", "--html", "--json")}
+    kept["--pictures"] = tmp_path / "drawn" / "a.jpg"
+    kept["--pictures"].parent.mkdir()
+    for option, path in kept.items():
+        path.write_text("mine", encoding="utf-8")
+        given = path.parent if option == "--pictures" else path
+        assert run(frames, *options, option, given) == 2
+        assert "exists already; choose another" in capsys.readouterr().err
+        assert path.read_bytes() == b"mine"
+        assert run(frames, *options, option, given, "--force") == 0
+        assert path.read_bytes() != b"mine"
+
+
+@pytest.mark.usefixtures("oracle")
+def test_annotated_copies_never_replace_the_pictures(
+    frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (frames / "b, '羊' & <i>.jpg").read_bytes()
+    options = ("--labels", "sheep", "goat", "--model", "oracle")
+    assert run(frames, *options, "--pictures", frames, "--force") == 2
+    assert "a picture of SOURCE; give another folder" in capsys.readouterr().err
+    assert run(frames, *options, "--pictures", frames / "a.png", "--force") == 2
+    assert "a file; expected a folder" in capsys.readouterr().err
+    assert (frames / "b, '羊' & <i>.jpg").read_bytes() == before
+
+
+def test_annotated_copies_stay_in_their_folder_and_apart(tmp_path: Path) -> None:
+    empty = read_pictures(picture(tmp_path / "x.png"))[0].boxes_xyxy
+    names = ["../../up.png", "/etc/root.png", "d/a.png", "d/a.jpg"]
+    pictures = [Picture(tmp_path / str(i), name, empty) for i, name in enumerate(names)]
+    targets = outputs.picture_targets(tmp_path / "drawn", pictures)
+    inside = [path.relative_to(tmp_path / "drawn").as_posix() for path in targets.values()]
+    assert inside == ["up.jpg", "etc/root.jpg", "d/a.jpg", "d/a.jpg.jpg"]
+
+
+def test_an_annotated_picture_shows_its_boxes() -> None:
+    grey = Image.new("RGB", (60, 40), (128, 128, 128))
+    answers = [(0, 0.9, LEFT_XYXY), (1, 0.6, RIGHT_XYXY)]
+    found = Oracle(NAMES, [answers]).find(grey)
+    drawn = outputs.annotated(grey, found)
+    assert drawn.size == (800, 533)
+    pixels = np.asarray(drawn).astype(int)
+    scale = 800 / 60
+    for k, (x0, y0, x1, y1) in enumerate((LEFT_XYXY, RIGHT_XYXY)):
+        paint = np.array([(0, 114, 178), (213, 94, 0)][k])
+        for x, y in ((x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), ((x0 + x1) / 2, y1)):
+            column, row = round(x * scale), round(y * scale)
+            around = pixels[row - 2 : row + 3, column - 2 : column + 3].reshape(-1, 3)
+            assert np.abs(around - paint).sum(1).min() < 12, (k, x, y)
+    bare = outputs.annotated(grey, Oracle(NAMES, [[]]).find(grey))
+    assert np.unique(np.asarray(bare)).tolist() == [128]
+    assert (
+        max(outputs.annotated(grey.resize((4000, 30)), Oracle(NAMES, [[]]).find(grey)).size) == 1600
+    )
