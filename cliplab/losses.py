@@ -83,6 +83,47 @@ def siglip_loss(
     return -F.logsigmoid(sign * logits).sum() / len(logits)
 
 
+def multi_label_loss(
+    image_emb: Tensor, label_emb: Tensor, logit_scale: Tensor, *, nouns: Tensor | None = None
+) -> Tensor:
+    """InfoNCE with M right texts per image: unit rows (N, D), (N, M, D) -> scalar.
+
+    An image must spread its choice evenly over its own M texts among the N * M texts of the batch;
+    each text must pick its image among the N. The loss is the mean of the two cross-entropies, and
+    falls no lower than log(M) / 2: the entropy of the even spread.
+
+    Args:
+        image_emb: (N, D) unit rows.
+        label_emb: (N, M, D) unit rows, the M texts of each image, such as its prompted nouns.
+        logit_scale: scalar, 1 / temperature.
+        nouns: (N, M) integers, which noun each text is. Texts of one noun are then right for every
+            image that has it, wherever in the batch they stand: with few nouns in the world most
+            of a batch's "wrong" texts would be true. None: a text is right for its own image only,
+            as in the paper.
+
+    Returns:
+        Scalar, float32 (float64 for float64 inputs), in nats.
+
+    Raises:
+        ValueError: shapes that do not fit, or an empty batch.
+
+    Source: GroupViT, arXiv:2202.11094, section 3.3, equation 7.
+    Taught in: notebooks/05.
+    """
+    if image_emb.ndim != 2 or label_emb.ndim != 3 or 0 in label_emb.shape[:2] or (
+        image_emb.shape != label_emb[:, 0].shape
+    ):  # fmt: skip
+        raise ValueError(
+            f"image_emb and label_emb: got shapes {tuple(image_emb.shape)} and "
+            f"{tuple(label_emb.shape)}; expected (N, D) and (N, M, D) with N and M >= 1"
+        )
+    logits = pair_logits(image_emb, label_emb.flatten(0, 1), logit_scale)  # (N, N*M)
+    right = _right_texts(nouns, label_emb).to(logits)  # (N, N*M), 1 where a text is true
+    per_image = F.cross_entropy(logits, right / right.sum(dim=1, keepdim=True))
+    per_text = F.cross_entropy(logits.T, (right / right.sum(dim=0)).T)
+    return (per_image + per_text) / 2
+
+
 @torch.no_grad()
 def clamp_logit_scale(log_logit_scale: nn.Parameter, max_scale: float = 100.0) -> None:
     """Keep exp(log_logit_scale) <= max_scale, in place; call it after every optimizer step.
@@ -221,3 +262,17 @@ def _softmax_focal(
 
 
 _FOCAL = {"binary": _binary_focal, "binaryv2": _binary_focal_v2, "softmax": _softmax_focal}
+
+
+def _right_texts(nouns: Tensor | None, label_emb: Tensor) -> Tensor:
+    """Noun ids (N, M) -> (N, N*M) bool, whether a text is true of an image."""
+    count, labels = label_emb.shape[:2]
+    if nouns is None:
+        own = torch.eye(count, device=label_emb.device, dtype=torch.bool)
+        return own.repeat_interleave(labels, dim=1)
+    if nouns.shape != (count, labels) or nouns.is_floating_point():
+        raise ValueError(
+            f"nouns: got shape {tuple(nouns.shape)} of {nouns.dtype}; expected "
+            f"({count}, {labels}) integers, one id per text, equal where the nouns are equal"
+        )
+    return (nouns[:, :, None] == nouns.flatten()).any(dim=1)

@@ -1,0 +1,249 @@
+"""The image tower of GroupViT: patches or a convolutional stem, then stages that end in groups.
+
+Letters in shape comments: B images, P patches, G groups, T group tokens, C width, H heads.
+
+Source: GroupViT, arXiv:2202.11094, section 3.1 and Fig. 2.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cliplab.models.groupvit.grouping import MLP, Assignment, GroupingBlock, Mixer
+from cliplab.models.layers import ModifiedResNet
+
+if TYPE_CHECKING:
+    from cliplab.models.groupvit.config import GroupViTConfig
+
+
+class Groups(NamedTuple):
+    """What the image tower makes of a batch."""
+
+    tok: Tensor  # (B, G, C) the groups of the last stage; without stages the P patches
+    assignments: tuple[Assignment, ...]  # one a stage, (B, G_s, P_s) with P_s = G of the one before
+    grid: tuple[int, int]  # rows and columns of patches, P of the first stage
+
+    def maps(self) -> Tensor:
+        """How much of every patch belongs to every group, (B, G, rows, columns), 0 to 1.
+
+        The soft assignments of the stages, multiplied: patch to small group, small group to large
+        one. Without stages every patch is a group of its own.
+        """
+        rows, columns = self.grid
+        if not self.assignments:
+            alone = torch.eye(rows * columns, device=self.tok.device)
+            return alone.expand(len(self.tok), -1, -1).unflatten(2, self.grid)
+        product = self.assignments[0].soft  # (B, G_1, P)
+        for later in self.assignments[1:]:
+            product = later.soft @ product  # (B, G_s, P)
+        return product.unflatten(2, self.grid)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, (B, L, C) -> (B, L, C), under the official names."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tok: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        qkv = self.qkv(tok).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, H, C/H)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, L, C/H)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then an MLP, each added to its input.
+
+    Stochastic depth: in training an image skips either branch with probability `drop_path`.
+    """
+
+    def __init__(self, width: int, heads: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width, width)
+
+    def forward(self, tok: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        tok = tok + self._drop(self.attn(self.norm1(tok)))
+        return tok + self._drop(self.mlp(self.norm2(tok)))
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        if not self.training or self.drop_path == 0:
+            return branch
+        kept = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
+        return branch * kept / (1 - self.drop_path)
+
+
+class Stage(nn.Module):
+    """Blocks in which patches and group tokens see one another, and a grouping block behind them.
+
+    The last stage has no group tokens: its blocks see groups only, and nothing is grouped.
+    """
+
+    group_token: Tensor | None
+    group_projector: nn.Module | None
+    downsample: GroupingBlock | None
+
+    def __init__(self, index: int, config: "GroupViTConfig", *, drop_path: Sequence[float]) -> None:
+        super().__init__()
+        width, heads = config.widths[index], config.heads[index]
+        self.blocks = nn.ModuleList(Block(width, heads, rate) for rate in drop_path)
+        self.group_token = self.group_projector = self.downsample = None
+        if index == config.stages:
+            return
+        tokens = config.group_tokens[index]
+        self.group_token = nn.Parameter(torch.empty(1, tokens, width).normal_(std=0.02))
+        self.downsample = GroupingBlock(
+            width, config.widths[index + 1], heads=heads,
+            counts=(tokens, config.output_groups[index]),
+            hard=config.hard, gumbel=config.gumbel,
+        )  # fmt: skip
+        if index:
+            before = config.group_tokens[index - 1], config.widths[index - 1]
+            self.group_projector = _token_projector(*before, tokens, width)
+
+    def forward(
+        self, tok: Tensor, group_tok: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Assignment | None]:
+        """(B, P, C), group tokens of the stage before -> (B, G, C'), (B, T, C), assignment."""
+        if self.group_token is None or self.downsample is None:
+            for block in self.blocks:
+                tok = block(tok)
+            return tok, None, None
+        asking = self.group_token.expand(len(tok), -1, -1)
+        if self.group_projector is not None:
+            asking = asking + self.group_projector(group_tok)
+        patches = tok.shape[1]
+        both = torch.cat([tok, asking.to(tok.dtype)], dim=1)  # (B, P + T, C)
+        for block in self.blocks:
+            both = block(both)
+        tok, asking = both[:, :patches], both[:, patches:]
+        tok, assignment = self.downsample(tok, asking)
+        return tok, asking, assignment
+
+
+def _token_projector(tokens: int, width: int, new_tokens: int, new_width: int) -> nn.Sequential:
+    """Group tokens of the stage before -> an offset for those of this stage."""
+    mix = nn.Sequential(nn.LayerNorm(width), Mixer(tokens, width // 2, new_tokens))
+    if width == new_width:
+        return mix
+    return nn.Sequential(mix, nn.LayerNorm(width), nn.Linear(width, new_width, bias=False))
+
+
+class ConvStem(nn.Module):
+    """The first layers of CLIP's ResNet as one feature map, (B, 3, H, W) -> (B, C, h, w).
+
+    Layers beyond the stride are read too, and added from the top down, so that a fine map knows
+    what a coarse one sees. Names are those of `ModifiedResNet`, whose weights it can start from.
+    """
+
+    def __init__(self, width: int, *, channels: int, blocks: Sequence[int], stride: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.conv1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(half)
+        self.conv2 = nn.Conv2d(half, half, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(half, channels, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.avgpool = nn.AvgPool2d(2)
+        self.depth, self.first = len(blocks), [4, 8, 16, 32].index(stride)
+        inputs = channels
+        for i, count in enumerate(blocks):
+            layer = ModifiedResNet._layer(inputs, channels * 2**i, count, stride=2 if i else 1)
+            self.add_module(f"layer{i + 1}", layer)
+            inputs = 4 * channels * 2**i
+        read = range(self.first, self.depth)
+        self.lateral = nn.ModuleList(nn.Conv2d(4 * channels * 2**i, width, 1) for i in read)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, H / stride, W / stride)."""
+        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = self.avgpool(F.relu(self.bn3(self.conv3(x)), inplace=True))
+        maps = []
+        for i in range(self.depth):
+            x = self.get_submodule(f"layer{i + 1}")(x)
+            maps.append(x)
+        sides = [lateral(x) for lateral, x in zip(self.lateral, maps[self.first :], strict=True)]
+        merged = sides.pop()
+        while sides:
+            finer = sides.pop()
+            merged = finer + F.interpolate(merged, finer.shape[-2:], mode="nearest")
+        return merged
+
+
+class PatchEmbed(nn.Module):
+    """Pixels to tokens, (B, 3, H, W) -> (B, C, rows, columns) and, normalised, (B, P, C)."""
+
+    def __init__(self, config: "GroupViTConfig") -> None:
+        super().__init__()
+        width, stride = config.widths[0], config.patch_size
+        self.proj: nn.Module = (
+            nn.Conv2d(3, width, stride, stride=stride)
+            if config.stem == "patch"
+            else ConvStem(
+                width, channels=config.stem_width, blocks=config.stem_blocks, stride=stride
+            )
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, 3, H, W) -> (B, P, C), (rows, columns)."""
+        feature_map = self.proj(pixels)
+        rows, columns = feature_map.shape[-2:]
+        return self.norm(feature_map.flatten(2).transpose(1, 2)), (rows, columns)
+
+
+class GroupingEncoder(nn.Module):
+    """The image tower: pixels (B, 3, H, W) -> `Groups`."""
+
+    def __init__(self, config: "GroupViTConfig") -> None:
+        super().__init__()
+        self.config, width = config, config.widths[0]
+        side = config.image_resolution // config.patch_size
+        self.patch_embed = PatchEmbed(config)
+        self.pos_embed = nn.Parameter(torch.empty(1, side * side, width).normal_(std=0.02))
+        blocks = sum(config.depths)
+        rates = [config.drop_path * i / max(1, blocks - 1) for i in range(blocks)]
+        self.layers = nn.ModuleList()
+        for index, depth in enumerate(config.depths):
+            start = sum(config.depths[:index])
+            self.layers.append(Stage(index, config, drop_path=rates[start : start + depth]))
+        self.norm = nn.LayerNorm(config.widths[-1])
+
+    def forward(self, pixels: Tensor) -> Groups:
+        """(B, 3, H, W), both sides multiples of the patch -> groups (B, G, C), not of unit length.
+
+        Args:
+            pixels: normalised; of another size than the model was made for, its positions are
+                interpolated.
+        """
+        tok, grid = self.patch_embed(pixels)
+        tok = tok + self.positions(grid).to(tok.dtype)
+        group_tok, assignments = None, []
+        for stage in self.layers:
+            tok, group_tok, assignment = stage(tok, group_tok)
+            if assignment is not None:
+                assignments.append(assignment)
+        return Groups(self.norm(tok), tuple(assignments), grid)
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """Position embeddings of a grid of (rows, columns), (1, P, C)."""
+        side = self.config.image_resolution // self.config.patch_size
+        if grid == (side, side):
+            return self.pos_embed
+        square = self.pos_embed.transpose(1, 2).unflatten(2, (side, side))  # (1, C, side, side)
+        resized = F.interpolate(square, grid, mode="bicubic", align_corners=False)
+        return resized.flatten(2).transpose(1, 2)
