@@ -1,0 +1,244 @@
+"""How long does a teacher take that looks at every box, beside a ViLD that looks once?
+
+From a picture in memory to named boxes, all threads that torch takes. Both are given the same
+boxes, which are as large as animals are; where it says so, they find them first, with one proposal
+network. The crops are what a teacher sees: 1x and 1.5x of each box, in batches, preprocessed at
+once. The contenders take turns; figures are medians, of fewer rounds the longer they take.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from cliplab.crops import BATCH, CropDetector, _at_once, crop_size
+from cliplab.detection import SCALES, crop_boxes
+from cliplab.encoders import load_encoder
+from cliplab.models.clip import CLIP, CLIPConfig
+from cliplab.models.vild import ViLD, ViLDConfig, class_scores, load_vild, streamlined, suppress
+from cliplab.pasture import draw, herd
+from cliplab.proposals import Proposals, vild_proposals
+from cliplab.proposals.proposed import _to_pixels
+from cliplab.recipes.vild_pool import HEIGHT, members, phrases
+from cliplab.runtime import checkpoint_dir
+from cliplab.two_towers import Encoder, TwoTowers, openai_preprocess
+from cliplab.zero_shot import build_classifier, templates
+
+COUNTS = (1, 10, 100, 300, 1000)
+MEANT = 20  # times faster at 100 boxes
+SECONDS, ROUNDS = 2.0, 9  # that a contender may take in all, at most this often
+VIT_B_32 = CLIPConfig(
+    embed_dim=512, image_resolution=224, vision_layers=12, vision_width=768, vision_patch_size=32,
+    context_length=77, vocab_size=49408, transformer_width=512, transformer_heads=8,
+    transformer_layers=12,
+)  # fmt: skip
+
+Work = Callable[[], object]
+
+
+def milliseconds(work: dict[str, Work]) -> dict[str, float]:
+    """name -> work: the median time of some rounds; short ones get one more, to warm up."""
+    took: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(ROUNDS + 1):
+        for name, do in work.items():
+            if turn < 2 or sum(took[name]) < SECONDS:
+                if turn == 1 and took[name][0] > SECONDS:
+                    continue  # so long that its first call is as good as any
+                start = time.perf_counter()
+                do()
+                took[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(t[1:] or t) for name, t in took.items()}
+
+
+# ---- contenders ------------------------------------------------------------------------------
+
+
+def random_vit_b_32() -> Encoder:
+    """An encoder of that shape; time does not depend on what it has learned."""
+    torch.manual_seed(0)
+    return TwoTowers(
+        "ViT-B/32", CLIP(VIT_B_32), tokenizer=lambda texts, **_: torch.zeros(len(texts), 77).long(),
+        preprocess=openai_preprocess(224), languages=("en",), device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def random_texts(count: int, dim: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return F.normalize(torch.randn(count, dim, generator=generator), dim=-1)
+
+
+def some_boxes(count: int, size: tuple[int, int]) -> Tensor:
+    """Boxes (R, 4) of 12 to 70 px, inside the picture for the most part."""
+    generator = torch.Generator().manual_seed(count)
+    centre = torch.rand(count, 2, generator=generator) * torch.tensor(size)
+    half = 6 + torch.rand(count, 2, generator=generator) * 29
+    return Proposals(torch.cat([centre - half, centre + half], dim=1)).inside(size).boxes_xyxy
+
+
+@torch.inference_mode()
+def one_pass(
+    model: ViLD, image: Image.Image, text_emb: Tensor, boxes_xyxy: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A picture to named boxes; without `boxes_xyxy` it finds some."""
+    pixels = _to_pixels(image, model.config.height)
+    (regions,) = model(pixels, None if boxes_xyxy is None else [boxes_xyxy])
+    return suppress(regions.boxes_xyxy, class_scores(model, regions, text_emb, members("base")))
+
+
+def shipped_or_random(dim: int) -> tuple[ViLD, str]:
+    """The shipped ViLD if its teacher has `dim` dimensions, else one drawn at random."""
+    path = checkpoint_dir("vild") / "model.safetensors"
+    if path.is_file() and (model := load_vild(path)).config.embed_dim == dim:
+        return model, "the shipped ViLD"
+    torch.manual_seed(0)
+    return ViLD(ViLDConfig(embed_dim=dim)).eval(), "a ViLD of random weights"
+
+
+# ---- measurements ----------------------------------------------------------------------------
+
+
+def by_count(
+    image: Image.Image, detectors: dict[str, CropDetector], models: dict[str, ViLD]
+) -> dict[int, dict[str, float]]:
+    """count -> name of a contender -> milliseconds."""
+    table = {}
+    for count in COUNTS:
+        boxes = some_boxes(count, image.size)
+        work: dict[str, Work] = {}
+        for name, judge in detectors.items():
+            work[f"{name} crops"] = lambda j=judge, b=boxes: j([image], [Proposals(b)])
+            model, text_emb = models[name], judge.text_emb
+            work[f"{name} pass"] = lambda m=model, t=text_emb, b=boxes: one_pass(m, image, t, b)
+        table[count] = milliseconds(work)
+    return table
+
+
+def finding_too(image: Image.Image, judge: CropDetector, model: ViLD) -> dict[str, float]:
+    """Both find their boxes first: the crops with the pass's own proposal network."""
+
+    def crops() -> object:
+        return judge([image], vild_proposals(model, [image], refined=False))
+
+    return milliseconds({"crops": crops, "pass": lambda: one_pass(model, image, judge.text_emb)})
+
+
+@torch.inference_mode()
+def parts_of_a_pass(model: ViLD, image: Image.Image, text_emb: Tensor) -> dict[str, float]:
+    """Where the time of one pass goes, with the boxes that it finds."""
+    pixels = _to_pixels(image, model.config.height)
+    maps, size = model.maps(pixels)
+    boxes = model.propose(maps, size)[0]
+    pooled = model.pooled(maps, boxes, size)
+    (regions,) = model(pixels)
+    heads = [head for head in (model.head, model.image_head) if head is not None]
+    scores = class_scores(model, regions, text_emb, members("base"))
+    return milliseconds(
+        {
+            "picture to pixels": lambda: _to_pixels(image, model.config.height),
+            "backbone and pyramid": lambda: model.maps(pixels),
+            "proposals": lambda: model.propose(maps, size),
+            "pooling": lambda: model.pooled(maps, boxes, size),
+            "heads": lambda: [head(pooled) for head in heads],
+            "names": lambda: class_scores(model, regions, text_emb, members("base")),
+            "suppression": lambda: suppress(regions.boxes_xyxy, scores),
+        }
+    )
+
+
+def parts_of_crops(judge: CropDetector, image: Image.Image, boxes: Tensor) -> dict[str, float]:
+    """Where the time of the crops goes."""
+    teacher, size = judge.teacher, crop_size(judge.teacher)
+    crops = [c for s in SCALES for c in crop_boxes(image, boxes, scale=s, size=size)]
+    ready = _at_once(teacher, size)
+    batches = [ready(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
+    views = teacher.encode_pixels(batches).unflatten(0, (len(SCALES), -1))
+    return milliseconds(
+        {
+            "cutting out": lambda: [
+                list(crop_boxes(image, boxes, scale=scale, size=size)) for scale in SCALES
+            ],
+            "preprocessing": lambda: [
+                ready(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)
+            ],
+            "the teacher": lambda: teacher.encode_pixels(batches),
+            "names and suppression": lambda: judge.name(Proposals(boxes), views),
+        }
+    )
+
+
+# ---- the report ------------------------------------------------------------------------------
+
+
+def print_counts(table: dict[int, dict[str, float]], names: list[str]) -> None:
+    columns = [f"{name}, crops | one pass | times faster" for name in names]
+    print(f"| boxes | {' | '.join(columns)} |\n|---:|{'---:|' * 3 * len(names)}")
+    for count, row in table.items():
+        cells = []
+        for name in names:
+            slow, quick = row[f"{name} crops"], row[f"{name} pass"]
+            cells += [f"{slow:,.1f} ms", f"{quick:,.1f} ms", f"{slow / quick:,.1f}"]
+        print(f"| {count:,} | {' | '.join(cells)} |")
+
+
+def print_parts(parts: dict[str, dict[str, float]]) -> None:
+    print("\n| at 100 boxes | part | ms | share |\n|---|---|---:|---:|")
+    for what, each in parts.items():
+        for part, took in each.items():
+            print(f"| {what} | {part} | {took:.2f} | {took / sum(each.values()):.0%} |")
+
+
+def verdicts(table: dict[int, dict[str, float]], found: dict[str, float]) -> None:
+    ratio = {
+        (name, count): row[f"{name} crops"] / row[f"{name} pass"]
+        for count, row in table.items()
+        for name in ("pasture", "ViT-B/32")
+    }
+    grown = ratio["pasture", COUNTS[-1]] / ratio["pasture", 100]
+    rows = [
+        ("crops / one pass, the same 100 boxes", MEANT, ratio["pasture", 100]),
+        ("crops / one pass, both find 100 boxes first", MEANT, found["crops"] / found["pass"]),
+        ("crops of a ViT-B/32 / one pass, the same 100 boxes", MEANT, ratio["ViT-B/32", 100]),
+        (f"ratio at {COUNTS[-1]:,} boxes / ratio at 100", 1, grown),
+    ]
+    print("\n| what | meant | measured | |\n|---|---:|---:|---|")
+    for what, meant, measured in rows:
+        verdict = "met" if measured >= meant else "missed"
+        print(f"| {what} | {meant} | {measured:.2f} | {verdict} |")
+
+
+def main() -> None:
+    image = draw(herd(3, split="test"), HEIGHT)
+    pasture, large = load_encoder("pasture", device="cpu"), random_vit_b_32()
+    words = tuple(phrases())
+    texts = build_classifier(pasture, words, templates("pasture", "en"))
+    detectors = {
+        "pasture": CropDetector(pasture, words, texts),
+        "ViT-B/32": CropDetector(large, words, random_texts(len(words), large.dim)),
+    }
+    model, what = shipped_or_random(pasture.dim)
+    quick = streamlined(model)
+    models = {"pasture": quick, "ViT-B/32": streamlined(shipped_or_random(large.dim)[0])}
+    table = by_count(image, detectors, models)
+    found = finding_too(image, detectors["pasture"], quick)
+    plain = milliseconds({"pass": lambda: one_pass(model, image, texts)})["pass"]
+    width, height = image.size
+    print(f"A picture of {width} x {height} px, {what}, {torch.get_num_threads()} threads:\n")
+    print_counts(table, list(detectors))
+    print(f"\nBoth find their boxes first: crops {found['crops']:.1f} ms, one pass "
+          f"{found['pass']:.1f} ms, not streamlined {plain:.1f} ms.")  # fmt: skip
+    boxes = some_boxes(100, image.size)
+    print_parts(
+        {
+            "one pass": parts_of_a_pass(quick, image, texts),
+            "crops": parts_of_crops(detectors["pasture"], image, boxes),
+        }
+    )
+    verdicts(table, found)
+
+
+if __name__ == "__main__":
+    main()
