@@ -19,6 +19,7 @@ BOX_COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#009E73",
 _DARK = "#10161B"
 _EMS = {"W": 1.0, "F": 1.0}  # width of a character in font sizes; of others _NARROW
 _NARROW = 0.6
+MAX_TAGS = 200  # in a figure, of the first boxes; more would hide it
 _POINTS = 8.0  # font size of tags in figures
 _HEIGHT = 1.5  # of a tag, in font sizes
 _PADDING = 0.7  # left and right of its text together, in font sizes
@@ -118,7 +119,8 @@ def plot_boxes(
     Args:
         ax: emptied of its ticks; a tag keeps its size, whatever that of the picture.
         image: PIL image, (H, W, 3) array or (3, H, W) tensor.
-        boxes_xyxy: (R, 4) px of the picture, half-open; none at all are fine.
+        boxes_xyxy: (R, 4) px of the picture, half-open; none at all are fine; the first 200 get
+            their tags.
         names: R names, Chinese too; None draws outlines only (or the scores).
         scores: (R,), shown with two decimals.
         colours: name -> "#rrggbb"; default: Okabe and Ito's in the order of first appearance.
@@ -139,7 +141,7 @@ def plot_boxes(
     paints = [chosen[name] for name in names or [""] * len(boxes)]
     for box, paint in zip(boxes, paints, strict=True):
         _outline(ax, box, paint)
-    _tags(ax, boxes, tag_texts(names, scores), paints, frame=pixels.shape[1::-1])
+    _tags(ax, boxes, tag_texts(names, scores)[:MAX_TAGS], paints, frame=pixels.shape[1::-1])
     return ax
 
 

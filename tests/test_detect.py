@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +102,10 @@ def test_boxes_of_the_source_judge_what_was_found(
     options = ("--labels", *NAMES, "--model", "oracle", "--json", report, "--out", out)
     assert run(source, "--images", frames, *options) == 0
     printed, complaints = capsys.readouterr()
-    assert "boxes of 2 of the 2 labels are known and judge (--boxes source" in complaints
+    assert (
+        "knows boxes of 2 of the 2 labels, by which the answer is judged (--boxes source"
+        in complaints
+    )
     assert "note: it knows" in complaints
     assert re.search(r"^label +group +boxes +pictures .* AP50 +AP$", printed, re.M)
     assert re.search(r"^goat +base +2 +2 +0\.600 +2 +2 +0 +1\.000", printed, re.M)
@@ -126,7 +131,7 @@ def test_boxes_may_be_given(
     assert sorted(box for _, box, _ in found["a.png"]) == [LEFT, LEFT, RIGHT]
     assert found["sub/c.png"] == []
     assert "2 pictures have no box in" in complaints
-    assert "boxes of 2 of the 2 labels are known and judge\n" in complaints
+    assert "2 of the 2 labels, by which the answer is judged\n" in complaints
     assert "judged in 1 picture:" in printed  # of the others nobody said that they are empty
     own = run(boxes, "--images", frames, "--boxes", "source", *arguments)
     assert own == 0
@@ -239,7 +244,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--template", "photo"], "template 'photo' has no {}"),
         (
             ["--labels", "a", "b", "--images", "x"],
-            "pictures without boxes; --images is for a COCO JSON",
+            "pictures without boxes; drop --images, which is for a COCO",
         ),
     ],
 )
@@ -287,6 +292,15 @@ def test_every_option_reaches_the_model(tmp_path: Path) -> None:
     assert (cut.score, cut.overlap, cut.top) == (detectors.SCORE, 0.5, 100)
     cut, options = check_arguments(parser.parse_args(["x", "--boxes", "y"]))
     assert (cut.score, cut.overlap, cut.top, options.iou) == (0.0, None, None, None)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from cliplab.__main__ import main; main(['detect', '--help']);"
+        "sys.exit(' '.join({'torch', 'numpy', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # ---- outputs -----------------------------------------------------------------------------------

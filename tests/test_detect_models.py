@@ -17,7 +17,7 @@ from cliplab.detect.regions import named, regions_of, to_pixels
 from cliplab.detect.vild_detector import ViLDDetector
 from cliplab.detect.words import read_words
 from cliplab.encoders import load_encoder
-from cliplab.models.vild import HEADS, ViLD, load_vild
+from cliplab.models.vild import HEADS, ViLD, class_scores, load_vild
 from cliplab.zero_shot import build_classifier, templates
 
 __all__ = ["world"]
@@ -80,9 +80,13 @@ def test_given_boxes_are_used_as_they_are_in_parts(world: Path, image: Image.Ima
     parts = regions_of(model, pixels, scaled, batch_size=2)
     for name in ("boxes_xyxy", "objectness", "text_emb", "image_emb"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
-    found = vild(batch_size=2).find(image, BOXES)
-    assert sorted(found.boxes_xyxy.tolist()) == sorted(BOXES.tolist())
-    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    detector = vild(batch_size=2)
+    expected = class_scores(model, whole, detector.text_emb, detector.base).max(1)
+    order = expected.values.argsort(descending=True)
+    found = detector.find(image, BOXES)
+    assert torch.equal(found.boxes_xyxy, BOXES[order])
+    torch.testing.assert_close(found.scores, expected.values[order])
+    assert torch.equal(found.labels, expected.indices[order])
 
 
 def test_five_thousand_boxes_are_pooled_in_parts(

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 
 from cliplab.box_figures import BOX_COLOURS, box_colour, ink_on, place_tags, plot_boxes, tag_size
 from cliplab.detect import page
-from cliplab.detect.finding import find
+from cliplab.detect.finding import Cut, find
 from cliplab.detect.judging import judge
 from cliplab.detect.pictures import read_pictures
 from cliplab.detect.prepare import Task
@@ -102,6 +102,8 @@ def test_boxes_lie_over_their_picture(shown: page.Shown) -> None:
     assert lines == [tuple(LEFT), tuple(RIGHT)]
     missed = read.all("rect", "dash")
     assert [float(a["x"] or 0) for a in missed] == [RIGHT[0]]
+    assert [a["class"] for a in read.all("g", "m")] == ["m k1"]
+    assert ("title", "goat: there, and not found") in read.texts
     assert [a["data-k"] for a in read.all("g", "b")] == ["0", "1"]
     assert [a["data-s"] for a in read.all("g", "b")] == ["0.9000", "0.5100"]
 
@@ -113,7 +115,7 @@ def test_a_class_is_chosen_without_script(shown: page.Shown) -> None:
     assert radios == ["c-all", "c-0", "c-1"]
     assert [a["for"] for a in read.all("label", "chip") if "for" in a] == radios
     cards = [set((a["class"] or "").split()) for a in read.all("li", "card")]
-    assert [classes & {"h0", "h1"} for classes in cards] == [{"h0"}, {"h1"}]
+    assert [classes & {"h0", "h1"} for classes in cards] == [{"h0", "h1"}, {"h1"}]  # one missed
     assert "#c-1:checked ~ main .card:not(.h1)" in html
     body = html.index("<body>")
     assert html.index('id="c-0"') > body  # the rules reach `main` from radios that come before it
@@ -149,6 +151,25 @@ def test_of_many_pictures_an_even_sample_is_shown(
     html = page.gallery_html(few, title="t")
     assert len(Page(html).all("li", "card")) == 1
     assert "1 of 2 pictures, an even sample" in html
+
+
+def test_of_thousands_of_boxes_the_best_are_drawn(tmp_path: Path) -> None:
+    pictures = read_pictures(picture(tmp_path / "a.png"))
+    answers = [(0, 1 - i / 6000, LEFT_XYXY) for i in range(5000)]
+    oracle = Oracle(["goat"], [answers])
+    found = find(oracle, pictures, Cut(score=0, overlap=None, top=None))
+    assert found.boxes == 5000
+    thumbnails = {pictures[0].path: thumbnail(open_image(pictures[0].path))}
+    what = page.Shown(Task(pictures, oracle.classes), oracle, found, None, thumbnails)
+    read = Page(page.gallery_html(what, title="t"))
+    assert len(read.all("g", "b")) == page.MAX_BOXES == 200
+    texts = [text for _, text in read.texts]
+    assert "the best 200 are drawn" in texts
+    assert texts.count("5,000") == 2  # boxes of all, and of the label
+    _, ax = plt.subplots()
+    plot_boxes(ax, torch.rand(3, 40, 60), [LEFT_XYXY] * 201, ["goat"] * 201)
+    assert len(ax.texts) == 200
+    plt.close("all")
 
 
 # ---- tags --------------------------------------------------------------------------------------

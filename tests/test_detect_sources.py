@@ -234,7 +234,11 @@ def test_misses_wrong_names_and_boxes_in_empty_pictures_count(frames: Path) -> N
     judged = judge(found, oracle.classes, oracle.groups)
     assert judged is not None
     assert (judged.true, judged.hit, judged.counted) == ((1, 2), (0, 1), (0, 3))
-    assert [judged.missed[i].tolist() for i in range(3)] == [[LEFT_XYXY], [LEFT_XYXY], []]
+    assert [judged.missed[i].boxes_xyxy.tolist() for i in range(3)] == [
+        [LEFT_XYXY],
+        [LEFT_XYXY],
+        [],
+    ]
     assert [judged.wrong[i].tolist() for i in range(3)] == [[True, False], [], [True]]
     # By score: wrong, wrong, right, right. COCO's precision at recall 0.5 and 1 is 1/3 and 1/2,
     # made monotone: 1/2 everywhere.

@@ -23,6 +23,9 @@ class Truth:
     boxes_xyxy: Tensor  # (A, 4) px
     labels: Tensor  # (A,) indices of classes; -1: nobody said what it is
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
 
 @dataclass(frozen=True, eq=False)
 class Judged:
@@ -35,7 +38,7 @@ class Judged:
     true: tuple[int, ...]  # K: boxes there are
     hit: tuple[int, ...]  # K: of them, found under their name
     counted: tuple[int, ...]  # K: boxes that count as found in the N pictures
-    missed: Mapping[int, Tensor]  # number of the picture -> (A', 4) true boxes not hit
+    missed: Mapping[int, Truth]  # number of the picture -> true boxes not hit
     wrong: Mapping[int, Tensor]  # number of the picture -> (R,) bool: found, known, and not there
 
 
@@ -93,9 +96,14 @@ def judge(
         true=true,
         hit=_counts([one.labels[hits[i][0]] for i, one in known.items()], len(true)),
         counted=_counts([found.found[i].labels for i in known], len(true)),
-        missed={i: one.boxes_xyxy[~hits[i][0] & (one.labels >= 0)] for i, one in known.items()},
+        missed={i: _missed(one, hits[i][0]) for i, one in known.items()},
         wrong={i: wrong for i, (_, wrong) in hits.items()},
     )
+
+
+def _missed(truth: Truth, hit: Tensor) -> Truth:
+    kept = ~hit & (truth.labels >= 0)
+    return Truth(truth.boxes_xyxy[kept], truth.labels[kept])
 
 
 def _precision(
@@ -147,14 +155,15 @@ def _hits(found: Detections, truth: Truth, asked: frozenset[int]) -> tuple[Tenso
     wrong = torch.tensor([k in asked for k in found.labels.tolist()], dtype=torch.bool)
     if not len(hit) or not len(found):
         return hit, wrong
-    overlap = box_iou(found.boxes_xyxy.double(), truth.boxes_xyxy.double())  # (R, A)
+    boxes, true = found.boxes_xyxy.double(), truth.boxes_xyxy.double()
     for row in found.scores.argsort(descending=True, stable=True).tolist():
+        overlap = box_iou(boxes[row, None], true)[0]  # (A,): (R, A) would be 200 MB for 5,000
         free = (truth.labels == found.labels[row]) & ~hit
-        best = torch.where(free, overlap[row], -1.0)
+        best = torch.where(free, overlap, -1.0)
         if float(best.max()) >= IOU:
             hit[int(best.argmax())] = True
             wrong[row] = False
-        elif bool(((truth.labels < 0) & (overlap[row] >= IOU)).any()):
+        elif bool(((truth.labels < 0) & (overlap >= IOU)).any()):
             wrong[row] = False
     return hit, wrong
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import torch
+
 from cliplab.box_figures import box_colour, ink_on, place_tags, tag_size
 from cliplab.classify.page import sentence
 from cliplab.detect.detectors import Detector
@@ -25,6 +27,7 @@ from cliplab.photos import shown
 from cliplab.runtime import atomic_write
 
 MAX_CARDS = 1000  # 20 to 40 KB each
+MAX_BOXES = 200  # drawn on a card, the best ones; more could not be told apart
 _FEW, _LARGE, _SMALL = 300, 560, 320  # up to _FEW cards have thumbnails _LARGE pixels long
 _CARD = 380  # pixels that a card's picture is wide on a usual screen, and 3/4 of it high
 _FONT = 12.0  # pixels of a tag's text there
@@ -212,7 +215,8 @@ def _card(what: Shown, i: int, rank: int) -> str:
     picture, one, size = what.found.pictures[i], what.found.found[i], what.found.sizes[i]
     judged = what.judged if what.judged and i in what.judged.missed else None
     bad = len(judged.missed[i]) + int(judged.wrong[i].sum()) if judged else 0
-    held = "".join(f" h{k}" for k in sorted(set(one.labels.tolist())))
+    there = {*one.labels.tolist(), *(judged.missed[i].labels.tolist() if judged else [])}
+    held = "".join(f" h{k}" for k in sorted(there))
     name = escape(picture.name)
     least = float(one.scores.min()) if len(one) else 2.0
     alone = "" if len(one) else " none"
@@ -221,20 +225,22 @@ def _card(what: Shown, i: int, rank: int) -> str:
 <div class="shot"><img src="{what.thumbnails[picture.path]}" alt="{name}" loading="lazy">
 {_overlay(what, i, size)}</div>
 <div class="body"><h2 class="name">{name}</h2>
-{_tally(one.names, one.phrases)}{_mistakes(judged, i)}</div>
+{_tally(one.names, one.phrases)}{_beyond(len(one))}{_mistakes(judged, i)}</div>
 </li>"""
 
 
 def _overlay(what: Shown, i: int, size: tuple[int, int]) -> str:
     """SVG in pixels of the picture, as high and wide as the thumbnail is shown."""
     one = what.found.found[i]
+    one = one.select(torch.arange(min(len(one), MAX_BOXES)))
     unit = max(size[0] / _CARD, size[1] / (0.75 * _CARD))  # pixels of the picture per CSS pixel
     texts = [f"{name} {score:.2f}" for name, score in zip(one.names, one.scores, strict=True)]
     sizes = [tag_size(text, _FONT * unit) for text in texts]
     corners = place_tags(one.boxes_xyxy.tolist(), sizes, size)
     parts = []
-    if what.judged:
-        parts = [_missed(box) for box in what.judged.missed.get(i, one.boxes_xyxy[:0]).tolist()]
+    if what.judged and (missed := what.judged.missed.get(i)):
+        pairs = zip(missed.boxes_xyxy.tolist(), missed.labels.tolist(), strict=True)
+        parts = [_missed(box, k, one.phrases[k]) for box, k in pairs]
     drawn = zip(one.boxes_xyxy.tolist(), one.labels.tolist(), one.scores.tolist(), strict=True)
     tags = zip(texts, corners, sizes, strict=True)
     groups = [
@@ -255,10 +261,11 @@ def _rects(box: Sequence[float]) -> str:
     return f'<rect class="edge" {at}/><rect class="line" {at}/>'
 
 
-def _missed(box: Sequence[float]) -> str:
+def _missed(box: Sequence[float], k: int, name: str) -> str:
+    at = _geometry(box)
     return (
-        f'<g class="m"><rect class="edge" {_geometry(box)}/><rect class="dash" {_geometry(box)}/>\
-<title>there, and not found</title></g>'
+        f'<g class="m k{k}"><rect class="edge" {at}/><rect class="dash" {at}/>'
+        f"<title>{escape(name)}: there, and not found</title></g>"
     )
 
 
@@ -287,6 +294,10 @@ def _tally(names: Sequence[str], phrases: Sequence[str]) -> str:
         dot = f'<span class="dot" style="--c:{box_colour(phrases.index(name))}"></span>'
         items.append(f"<li>{dot}<b>{count}</b> {escape(name)}</li>")
     return f'<ul class="tally">{"".join(items)}</ul>'
+
+
+def _beyond(count: int) -> str:
+    return "" if count <= MAX_BOXES else f'\n<p class="nothing">the best {MAX_BOXES} are drawn</p>'
 
 
 def _mistakes(judged: Judged | None, i: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 STYLE = """
-.panel.boxes { grid-template-columns: 1fr; }
+.panel.boxes { grid-template-columns: 1fr; align-items: start; }
 .panel.boxes.judged { grid-template-columns: minmax(250px, 1fr) minmax(420px, 2.6fr); }
 @media (max-width: 980px) { .panel.boxes.judged { grid-template-columns: 1fr; } }
 .numbers thead td { color: var(--muted); }
@@ -46,8 +46,8 @@ output { font-variant-numeric: tabular-nums; min-width: 2.4em; color: var(--ink)
 """
 
 # Written out for each class, since CSS cannot compute a selector.
-_RULES = """#c-{k}:checked ~ main .card:not(.h{k}), #c-{k}:checked ~ main .b:not(.k{k}) {{
-  display: none; }}
+_RULES = """#c-{k}:checked ~ main .card:not(.h{k}), #c-{k}:checked ~ main .b:not(.k{k}),
+#c-{k}:checked ~ main .m:not(.k{k}) {{ display: none; }}
 #c-{k}:checked ~ main label[for="c-{k}"] {{ background: var(--ink); color: var(--page);
   border-color: var(--ink); }}
 #c-{k}:focus-visible ~ main label[for="c-{k}"] {{ outline: 3px solid var(--focus);
@@ -136,7 +136,7 @@ PAGE = """<!DOCTYPE html>
 <footer>A score is how sure the model is of this name for this box; scores of different models do
 not compare. Boxes below the least score of the run are not on this page. Base labels had boxes in
 the detector's training, novel ones had none. White dashes: true boxes that were not found under
-their name.</footer>
+their name. AP looks at all answers, those below the least score too.</footer>
 </main>
 <script>{script}</script>
 </body>

@@ -111,8 +111,8 @@ def read_pictures(
     if single or kind == "folder":
         if images is not None:
             raise ValueError(
-                f"{shown(source)}: pictures without boxes; images= is for a COCO JSON, a CSV or "
-                "YOLO file that speaks of pictures elsewhere"
+                f"{shown(source)}: pictures without boxes; drop images=, which is for a COCO JSON, "
+                "a CSV or a YOLO file that speaks of pictures elsewhere"
             )
         one = Picture(source, shown(source.name), torch.zeros(0, 4))
         return Pictures((one,), source.parent) if single else _grouped(read_unlabelled(source), {})

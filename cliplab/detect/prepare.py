@@ -104,7 +104,10 @@ def _on_truth(args: argparse.Namespace, pictures: Pictures, classes: Classes) ->
     others = f"; boxes of {_some(left)} were not asked for and count as nothing" if left else ""
     found = "" if args.boxes else " (--boxes source names them, instead of finding some)"
     count = len(set(asked.values()))
-    return f"boxes of {count} of the {len(classes.names)} labels are known and judge{found}{others}"
+    return (
+        f"the source knows boxes of {count} of the {len(classes.names)} labels, by which the "
+        f"answer is judged{found}{others}"
+    )
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:
