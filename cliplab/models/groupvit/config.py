@@ -49,6 +49,9 @@ class GroupViTConfig:
     stem: str = "patch"  # or "conv"
     stem_width: int = 32  # channels behind the first convolutions of a convolutional stem
     stem_blocks: tuple[int, ...] = (1, 1)  # of its layers at strides 4, 8, 16, 32
+    test_resolution: int | None = (
+        None  # px of the shorter side when segmenting; None: twice as many
+    )
     image_mean: tuple[float, ...] = IMAGENET_MEAN  # subtracted from RGB in [0, 1]
     image_std: tuple[float, ...] = IMAGENET_STD
 

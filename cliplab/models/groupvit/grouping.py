@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cliplab.losses import at_least_float32
+
 _ONE_MORE_VOTER = 1.0  # added to every group's count, so that an empty group divides by 1
 
 
@@ -134,7 +136,7 @@ class AssignAttention(nn.Module):
         more; so does this.
         """
         query = self.q_proj(group_tok) * group_tok.shape[-1] ** -0.5
-        logits = (query @ self.k_proj(tok).transpose(1, 2)).float()  # (B, G, P)
+        logits = at_least_float32(query @ self.k_proj(tok).transpose(1, 2))  # (B, G, P)
         noise = gumbel_noise(logits) if self.gumbel and self.training else None
         assignment = assign(logits, hard=self.hard, noise=noise)
         voters = assignment.hard.sum(dim=2, keepdim=True)  # (B, G, 1)

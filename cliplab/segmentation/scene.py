@@ -1,0 +1,104 @@
+"""One forward pass read as a picture of words: groups get names, pixels get their group's.
+
+Letters in shape comments: B pictures, G groups, W words, D embedding, h w patches, H W pixels.
+
+Source: GroupViT, arXiv:2202.11094, section 3.4 and Fig. 4; how scores are made from cosines follows
+the tensors of the official evaluation (tests/parity).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliplab.models.groupvit import Groups, GroupViT
+
+
+class Scenes(NamedTuple):
+    """What the model sees in B pictures of one size."""
+
+    scores: Tensor  # (B, W, H, W) how well every word fits every pixel, 0 to 1
+    owner: Tensor  # (B, H, W) long, the group that a pixel belongs to
+    group_scores: Tensor  # (B, G, W) how well every word fits every group
+
+
+@torch.no_grad()
+def read_scenes(
+    model: GroupViT,
+    pixels: Tensor,
+    word_emb: Tensor,
+    *,
+    top_words: int | None = 5,
+    hard: bool = True,
+) -> Scenes:
+    """Pictures of one size -> scores of words at every pixel.
+
+    Args:
+        model: in eval mode.
+        pixels: (B, 3, H, W) normalised, sides multiples of the patch.
+        word_emb: (W, D) unit rows.
+        top_words: only so many words, those that fit the picture as a whole best, may be in it;
+            None: all of them.
+        hard: a pixel has the scores of its group; else the mean over groups, weighted with how
+            much of it they own. A model without grouping stages is always read the second way,
+            which amounts to bilinear interpolation between patches.
+    """
+    groups = model.group(pixels)
+    image_emb, group_emb = (F.normalize(e.float(), dim=-1) for e in model.encode_groups(groups))
+    group_scores = score_groups(
+        image_emb, group_emb, word_emb, scale=float(model.scale()), top_words=top_words
+    )
+    size = (pixels.shape[-2], pixels.shape[-1])
+    owner = owners(groups, size)
+    if hard and groups.assignments:
+        scores = _of_owner(group_scores, owner)
+    else:
+        coarse = torch.einsum("bgw,bgyx->bwyx", group_scores, groups.maps())
+        scores = F.interpolate(coarse, size, mode="bilinear")
+    return Scenes(scores, owner, group_scores)
+
+
+def score_groups(
+    image_emb: Tensor,
+    group_emb: Tensor,
+    word_emb: Tensor,
+    *,
+    scale: float,
+    top_words: int | None = None,
+) -> Tensor:
+    """Unit rows (B, D), (B, G, D), (W, D) -> how well words fit groups, (B, G, W), 0 to 1.
+
+    The product of two softmaxes over the words: one over all of them, one over the `top_words` that
+    fit the whole picture best. The others get 0.
+    """
+    logits = scale * group_emb @ word_emb.T  # (B, G, W)
+    probability = logits.softmax(dim=-1)
+    if top_words is not None:
+        best = (image_emb @ word_emb.T).topk(min(top_words, len(word_emb)), dim=-1).indices
+        kept = torch.zeros_like(logits[:, 0], dtype=torch.bool).scatter_(1, best, True)  # (B, W)
+        logits = logits.masked_fill(~kept[:, None], -torch.inf)
+    return probability * logits.softmax(dim=-1)
+
+
+def pixel_maps(groups: Groups, size: tuple[int, int]) -> Tensor:
+    """How much of every pixel belongs to every group, (B, G, H, W), 0 to 1, sum 1 over groups."""
+    return F.interpolate(groups.maps(), size, mode="bilinear")
+
+
+def owners(groups: Groups, size: tuple[int, int]) -> Tensor:
+    """The group that owns most of a pixel, (B, H, W) long; without stages the patch around it."""
+    if groups.assignments:
+        return pixel_maps(groups, size).argmax(dim=1)
+    rows, columns = groups.grid
+    numbers = torch.arange(rows * columns, device=groups.tok.device).view(1, 1, rows, columns)
+    nearest = F.interpolate(numbers.double(), size, mode="nearest")[:, 0].long()
+    return nearest.expand(len(groups.tok), -1, -1)
+
+
+def _of_owner(group_scores: Tensor, owner: Tensor) -> Tensor:
+    """(B, G, W), (B, H, W) -> (B, W, H, W)."""
+    index = owner.flatten(1)[..., None].expand(-1, -1, group_scores.shape[-1])  # (B, H*W, W)
+    return group_scores.gather(1, index).transpose(1, 2).unflatten(2, owner.shape[1:])
