@@ -249,6 +249,13 @@ def test_folders_tell_pictures_of_one_name_apart(tmp_path) -> None:
     data = {"images": told, "annotations": [result("b", 0, 0, 3, 3)]}
     found, _ = read_proposals(written(tmp_path / "d.json", data), pictures)
     assert [len(p) for p in found] == [0, 1]
+    # a picture that is there by its whole name is not the one of that name in another folder
+    data["images"].append({"id": "z", "file_name": "z/1.png"})
+    data["annotations"].append(result("z", 0, 0, 9, 9))
+    found, remarks = read_proposals(written(tmp_path / "d.json", data), pictures[1:])
+    assert found[0].boxes_xyxy.tolist() == [[0, 0, 3, 3]]
+    assert remarks == ("boxes of other pictures, left out (1): image_id 'z'",)
+    data["annotations"].pop()
     # another root: what is left of the path still tells them apart, or it is refused
     data["images"] = [{"id": "b", "file_name": "photos/1.png"}]
     with pytest.raises(ValueError, match=r"photos/1\.png: may be .*the folders that tell"):

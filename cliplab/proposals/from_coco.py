@@ -69,7 +69,8 @@ def _load(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         raise FileNotFoundError(f"{shown(path)}: no such file; check the name") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{shown(path)}: not JSON ({error}); export it again as COCO") from error
-    images, boxes = [], loaded
+    images: Any = []
+    boxes = loaded
     if isinstance(loaded, dict):
         images, boxes = loaded.get("images"), loaded.get("annotations", [])
     for part in (images, boxes):
