@@ -1,0 +1,506 @@
+"""Segmentation: words, thresholds, windows, odd pictures, and numbers equal to a library's."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.metrics import confusion_matrix, jaccard_score
+from torch import Tensor
+
+from cliplab.models.groupvit import GroupViT, GroupViTConfig, save_groupvit
+from cliplab.segmentation import (
+    BACKGROUND,
+    BACKGROUND_WORDS,
+    IGNORE,
+    Segmentation,
+    Segmenter,
+    Settings,
+    Tally,
+    boundary_counts,
+    confusion,
+    iou_per_class,
+    load_segmenter,
+    oracle_labels,
+    read_scenes,
+    result,
+    score_groups,
+    vocabulary,
+    working_size,
+)
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "sheep", "dog", "grass", "sky", "羊", "狗", "草", "[SEP]")
+TINY = GroupViTConfig(
+    image_resolution=16, patch_size=4, widths=(16, 16, 16), depths=(1, 1, 1), heads=(2, 2, 2),
+    group_tokens=(6, 3), output_groups=(6, 3), embed_dim=8, projector_width=12, context_length=6,
+    vocab_size=len(WORDS), text_width=16, text_heads=2, text_layers=1, test_resolution=16,
+)  # fmt: skip
+PLAIN = Settings(templates=("{}",), top_words=None)
+
+
+def make(**changes) -> GroupViT:
+    torch.manual_seed(2)
+    model = GroupViT(replace(TINY, **changes))
+    for tensor in model.state_dict().values():  # a drawn model sees the same everywhere
+        if tensor.is_floating_point():
+            tensor += 0.5 * tensor.std(correction=0) * torch.randn_like(tensor)
+    model.vocab = WORDS
+    return model
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter(make(), device="cpu")
+
+
+def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise).convert(mode)
+
+
+# ---- vocabulary ----------------------------------------------------------------------------
+
+
+def test_a_label_is_as_good_as_its_best_word() -> None:
+    words = vocabulary({"sheep": ["lamb", "ewe"], "dog": []}, background=["grass"])
+    assert words.names == (BACKGROUND, "sheep", "dog")
+    assert words.words == ("grass", "sheep", "lamb", "ewe", "dog")
+    assert words.label_of == (0, 1, 1, 1, 2)
+    scores = torch.tensor([[0.1, 0.2], [0.3, 0.0], [0.2, 0.9], [0.1, 0.1], [0.4, 0.4]])
+    expected = torch.tensor([[0.1, 0.2], [0.3, 0.9], [0.4, 0.4]])
+    assert torch.equal(words.by_label(scores), expected)
+
+
+def test_a_background_without_words_has_no_score_of_its_own() -> None:
+    words = vocabulary(["羊", "狗"], background=())
+    assert words.names == (BACKGROUND, "羊", "狗")
+    scores = words.by_label(torch.tensor([[0.3], [0.4]]))
+    assert scores.flatten().tolist() == pytest.approx([0.0, 0.3, 0.4])
+    assert vocabulary(["羊", "狗"]).names == ("羊", "狗")
+
+
+@pytest.mark.parametrize(
+    ("classes", "background", "message"),
+    [
+        (["sheep", " Sheep "], None, "classes: 'sheep' repeated"),
+        (["sheep", ""], None, "classes: got '' among 2; expected text, not empty"),
+        (["sheep", "  "], None, "not empty"),
+        ([], None, "classes: got none"),
+        (["sheep"], None, "got only 'sheep', which would be everywhere"),
+        (["sheep"], (), "got only 'sheep'"),
+        ("sheep", None, "classes: got the text 'sheep'; expected a list"),
+        (["sheep"], "sky", "background: got the text 'sky'; expected a list"),
+        (["sheep", "sky"], ["sky"], "words: 'sky' repeated"),
+        (["sheep", "background"], ["sky"], "classes: 'background' repeated"),
+        ({"sheep": "lamb", "dog": []}, None, "synonyms of 'sheep': got the text 'lamb'"),
+        ({"sheep": ["dog"], "dog": []}, None, "words: 'dog' repeated"),
+        (["sheep", 3], None, "classes: got 3 among 2"),
+    ],
+)
+def test_words_that_cannot_be_told_apart_are_refused(classes, background, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        vocabulary(classes, background=background)
+
+
+def test_one_class_is_fine_beside_a_background_in_words() -> None:
+    assert vocabulary(["sheep"], background=["grass"]).names == (BACKGROUND, "sheep")
+    assert len(vocabulary(["sheep"], background=BACKGROUND_WORDS).words) == 27
+
+
+# ---- labels --------------------------------------------------------------------------------
+
+SCORES = torch.tensor([[[0.0, 0.5]], [[0.3, 0.2]], [[0.1, 0.4]]])  # (3, 1, 2), background first
+
+
+def segmentation(scores: Tensor = SCORES, **changes) -> Segmentation:
+    names = (BACKGROUND, *map(str, range(1, len(scores))))
+    owner = torch.zeros(scores.shape[1:], dtype=torch.long)
+    size = (scores.shape[2], scores.shape[1])
+    return Segmentation(scores, owner, names, size, **{"has_background": True, **changes})
+
+
+def test_background_by_vocabulary_by_threshold_and_by_both() -> None:
+    assert segmentation().labels.tolist() == [[1, 0]]  # a word of the background wins on the right
+    without = SCORES.clone()
+    without[0] = 0
+    assert segmentation(without).labels.tolist() == [[1, 2]]
+    assert segmentation(without, threshold=0.35).labels.tolist() == [[0, 2]]
+    both = segmentation(threshold=0.35)
+    assert both.labels.tolist() == [[0, 0]]
+    assert both.with_threshold(0.2).labels.tolist() == [[1, 0]]
+    assert both.shares() == {BACKGROUND: 1.0, "1": 0.0, "2": 0.0}
+
+
+def test_where_all_pixels_are_below_the_threshold_the_best_stay() -> None:
+    without = SCORES.clone()
+    without[0] = 0
+    found = segmentation(without, threshold=0.99)
+    assert found.labels.tolist() == [[0, 2]]
+    assert found.labels_at((4, 2)).tolist() == [[0, 0, 0, 2]] * 2
+    assert segmentation(torch.zeros(3, 2, 2), threshold=1.0).labels.tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threshold": 1.5}, r"threshold: got 1\.5; expected a score, 0 to 1"),
+        ({"threshold": 0.5, "has_background": False}, "no background to give to pixels below it"),
+        ({"names": ("a", "b")}, "for 2 names"),
+        ({"owner": torch.zeros(3, 3)}, r"owner \(3, 3\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(segmentation(), **changes)
+
+
+@pytest.mark.parametrize("size", [(7, 5), (12, 9), (40, 3), (3, 31), (1, 1)])
+def test_labels_are_enlarged_strip_by_strip(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result, "_STRIP_VALUES", 60)
+    scores = torch.rand(4, 5, 7, generator=torch.Generator().manual_seed(0))
+    found = segmentation(scores, threshold=0.55).labels_at(size)
+    enlarged = F.interpolate(scores[None], size[::-1], mode="bilinear")[0]
+    expected = torch.where(enlarged[1:].amax(0) < 0.55, 0, enlarged.argmax(0))
+    assert found.dtype == torch.uint8
+    assert torch.equal(found.long(), expected)
+
+
+def test_labels_at_the_size_that_was_looked_at_are_the_labels() -> None:
+    scores = torch.rand(4, 5, 7, generator=torch.Generator().manual_seed(0))
+    found = segmentation(scores)
+    assert torch.equal(found.labels_at().long(), found.labels)
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (2, 3), (16, 16), (40, 30), (300, 1), (1, 300), (8000, 1), (33, 16)]
+)
+def test_pictures_of_every_shape_get_labels(size: tuple[int, int], segmenter: Segmenter) -> None:
+    words = vocabulary(["sheep", "dog"], background=["grass"])
+    found = segmenter.segment(picture(*size), words, replace(PLAIN, threshold=0.2))
+    width, height = working_size(size, 16)
+    assert found.scores.shape == (3, height, width)
+    assert found.size == size
+    assert found.scores.isfinite().all()
+    assert found.labels_at().shape == size[::-1]
+    assert torch.equal(found.groups.sum(dim=0), torch.ones(height, width))  # each in one group
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((16, 16), (16, 16)),
+        ((3, 3), (16, 16)),
+        ((640, 480), (21, 16)),
+        ((8000, 6000), (21, 16)),
+        ((8000, 1), (64, 1)),
+        ((100, 1000), (6, 64)),
+    ],
+)
+def test_the_working_size_is_bounded(size: tuple[int, int], seen: tuple[int, int]) -> None:
+    assert working_size(size, 16) == seen
+
+
+def test_a_large_photo_is_seen_through_windows(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+    group = segmenter.model.group
+    monkeypatch.setattr(
+        segmenter.model, "group", lambda pixels: shapes.append(tuple(pixels.shape)) or group(pixels)
+    )
+    photo = Image.new("RGB", (8000, 1000), (90, 120, 60))
+    found = segmenter.segment(photo, vocabulary(["sheep", "dog"]), PLAIN)
+    assert found.scores.shape == (2, 8, 64)
+    assert shapes == [(1, 3, 16, 16)] * 7  # half a window apart
+    assert found.labels_at().shape == (1000, 8000)
+
+
+def test_windows_are_averaged_and_their_groups_kept_apart(segmenter: Segmenter) -> None:
+    image, words = picture(24, 16), vocabulary(["sheep", "dog"])
+    found = segmenter.segment(image, words, PLAIN)
+    left, right = (segmenter.segment(image.crop((x, 0, x + 16, 16)), words, PLAIN) for x in (0, 8))
+    torch.testing.assert_close(found.scores[..., :8], left.scores[..., :8])
+    torch.testing.assert_close(found.scores[..., 16:], right.scores[..., 8:])
+    middle = (left.scores[..., 8:] + right.scores[..., :8]) / 2
+    torch.testing.assert_close(found.scores[..., 8:16], middle)
+    # a pixel belongs to a group of the window in which it lies deeper
+    assert torch.equal(found.owner[:, :8], left.owner[:, :8])
+    assert set(found.owner[:, :8].unique().tolist()) <= {0, 1, 2}
+    assert found.owner[8, -1] >= left.owner.max() + 1
+
+
+def test_a_picture_in_one_piece(segmenter: Segmenter) -> None:
+    image, words = picture(24, 16), vocabulary(["sheep", "dog"])
+    found = segmenter.segment(image, words, replace(PLAIN, slide=False))
+    emb = segmenter.embed(words.words, PLAIN.templates)
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (TINY.image_mean, TINY.image_std))
+    seen = read_scenes(segmenter.model, (pixels - mean) / std, emb, top_words=None)
+    torch.testing.assert_close(found.scores, seen.scores[0])
+    assert torch.equal(found.owner, seen.owner[0])
+    odd = segmenter.segment(picture(23, 17), words, replace(PLAIN, slide=False))
+    assert odd.scores.shape == (2, 16, 22)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
+def test_grey_and_other_pictures_are_read_as_rgb(mode: str, segmenter: Segmenter) -> None:
+    words, image = vocabulary(["sheep", "dog"]), picture(20, 16, mode)
+    expected = segmenter.segment(image.convert("RGB"), words, PLAIN)
+    assert torch.equal(segmenter.segment(image, words, PLAIN).scores, expected.scores)
+
+
+def test_what_is_no_picture_is_refused(segmenter: Segmenter) -> None:
+    words = vocabulary(["sheep", "dog"])
+    with pytest.raises(ValueError, match="image: got a str; expected a PIL image: open files with"):
+        segmenter.segment("sheep.jpg", words, PLAIN)
+    with pytest.raises(ValueError, match=r"image: got 0 x 3 px; expected at least one pixel"):
+        segmenter.segment(Image.new("RGB", (0, 3)), words, PLAIN)
+    with pytest.raises(ValueError, match="side: got 18 px; expected a multiple of the patch, 4"):
+        segmenter.segment(picture(3, 3), words, replace(PLAIN, side=18))
+    with pytest.raises(ValueError, match=r"threshold: got 0\.5, but there is no background"):
+        segmenter.segment(picture(3, 3), words, replace(PLAIN, threshold=0.5))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"threshold": -0.1}, r"threshold: got -0\.1"),
+        ({"top_words": 0}, "top_words: got 0"),
+        ({"side": 0}, "side: got 0"),
+        ({"templates": ("a sheep",)}, "has no {}"),
+        ({"templates": "{}"}, "templates: got the text"),
+    ],
+)
+def test_settings_out_of_range_are_refused(fault: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**fault)
+
+
+def test_a_side_of_its_own_and_the_default_one(segmenter: Segmenter) -> None:
+    words = vocabulary(["sheep", "dog"])
+    found = segmenter.segment(picture(40, 40), words, replace(PLAIN, side=24))
+    assert found.labels.shape == (24, 24)
+    unsaid = Segmenter(make(test_resolution=None), device="cpu")
+    assert unsaid.segment(picture(9, 9), words, PLAIN).labels.shape == (32, 32)  # twice 16
+
+
+# ---- scores --------------------------------------------------------------------------------
+
+
+def test_words_that_do_not_fit_the_picture_are_left_out() -> None:
+    image, group, word = torch.eye(4)[:1], torch.eye(4)[None, 1:3], torch.eye(4)
+    free = score_groups(image, group, word, scale=2.0)
+    torch.testing.assert_close(free, (2 * group @ word.T).softmax(-1) ** 2)
+    some = score_groups(image, group, word, scale=2.0, top_words=1)
+    torch.testing.assert_close(some[..., 0], (2 * group @ word.T).softmax(-1)[..., 0])
+    assert some[..., 1:].abs().max() == 0
+    assert torch.equal(score_groups(image, group, word, scale=2.0, top_words=9), free)
+
+
+def test_more_classes_than_groups_show_at_most_as_many_as_there_are_groups() -> None:
+    one = Segmenter(make(group_tokens=(6, 1), output_groups=(6, 1)), device="cpu")
+    names = [word for word in WORDS if "[" not in word]
+    found = one.segment(picture(16, 16), vocabulary(names), PLAIN)
+    assert found.scores.shape[0] == 7
+    assert len(found.labels.unique()) == 1
+
+
+def test_hard_scores_are_those_of_the_owner_and_soft_ones_a_mean() -> None:
+    model, emb = make(), F.normalize(torch.randn(4, 8), dim=-1)
+    pixels = torch.randn(2, 3, 16, 16)
+    hard, soft = (read_scenes(model.eval(), pixels, emb, hard=h) for h in (True, False))
+    for b, y, x in ((0, 3, 5), (1, 15, 0)):
+        expected = hard.group_scores[b, hard.owner[b, y, x]]
+        assert torch.equal(hard.scores[b, :, y, x], expected)
+    low, high = hard.group_scores.amin(1), hard.group_scores.amax(1)  # (B, W)
+    assert (soft.scores >= low[..., None, None] - 1e-6).all()
+    assert (soft.scores <= high[..., None, None] + 1e-6).all()
+    assert not torch.equal(hard.scores, soft.scores)
+
+
+def test_without_groups_patches_speak_for_themselves() -> None:
+    plain = {"widths": (16,), "depths": (1,), "heads": (2,), "group_tokens": (),
+             "output_groups": ()}  # fmt: skip
+    model, emb = make(**plain).eval(), F.normalize(torch.randn(4, 8), dim=-1)
+    seen = read_scenes(model, torch.randn(1, 3, 16, 16), emb, top_words=None)
+    assert seen.owner[0, 0].tolist() == [x // 4 for x in range(16)]
+    assert seen.owner[0, :, 0].tolist() == [4 * (y // 4) for y in range(16)]
+    coarse = seen.group_scores.transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(seen.scores, F.interpolate(coarse, (16, 16), mode="bilinear"))
+
+
+# ---- words and files -----------------------------------------------------------------------
+
+
+def test_templates_are_averaged_before_rows_are_made_unit(segmenter: Segmenter) -> None:
+    templates = ("{}", "sky {}")
+    emb = segmenter.embed(["sheep", "羊"], templates)
+    ids = segmenter.tokenizer(["sheep", "sky sheep"])
+    mean = segmenter.model.encode_text(ids).mean(dim=0)
+    torch.testing.assert_close(emb[0], F.normalize(mean, dim=0))
+    assert segmenter.embed(["sheep", "羊"], templates) is emb
+    assert not torch.equal(segmenter.embed(["sheep", "羊"]), emb)
+    with pytest.raises(ValueError, match="text too long"):
+        segmenter.embed(["sheep sheep sheep sheep sheep"])
+
+
+def test_a_tokenizer_must_fit_the_model() -> None:
+    model = make()
+    model.vocab = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "sheep")
+    with pytest.raises(ValueError, match=r"number 3 ends a text; .*put \[SEP\] at the end"):
+        Segmenter(model, device="cpu")
+    model.vocab = (*WORDS[:-1], "cow", "[SEP]")
+    with pytest.raises(ValueError, match=r"got 12 tokens .*expected at most 11"):
+        Segmenter(model, device="cpu")
+
+
+def test_a_file_becomes_a_segmenter(tmp_path: Path, segmenter: Segmenter) -> None:
+    save_groupvit(segmenter.model, tmp_path / "model.safetensors")
+    words, image = vocabulary(["羊", "狗"], background=["草"]), picture(16, 16)
+    expected = segmenter.segment(image, words, PLAIN).scores
+    for where in (str(tmp_path), f"hf:{tmp_path}", str(tmp_path / "model.safetensors")):
+        again = load_segmenter(where, device="cpu")
+        assert where in repr(again)
+        found = again.segment(image, words, PLAIN)
+        torch.testing.assert_close(found.scores, expected, atol=0.02, rtol=0)  # fp16 in the file
+
+
+def test_the_hub_is_asked_after_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"hf download nvidia/groupvit-gcc-yfcc") as caught:
+        load_segmenter("hf:nvidia/groupvit-gcc-yfcc", offline=True)
+    assert "Missing: config.json, model.safetensors or pytorch_model.bin" in str(caught.value)
+    snapshot = tmp_path / "models--nvidia--groupvit-gcc-yfcc" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("a" * 40, encoding="utf-8")
+    save_groupvit(segmenter.model, snapshot / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"Missing: config\.json;"):
+        load_segmenter("hf:nvidia/groupvit-gcc-yfcc", offline=True)
+    (snapshot / "config.json").write_text("{}", encoding="utf-8")
+    found = load_segmenter("hf:nvidia/groupvit-gcc-yfcc", offline=True, device="cpu")
+    assert found.model.config == segmenter.model.config
+    with pytest.raises(FileNotFoundError, match="hf:nowhere: no such folder"):
+        load_segmenter("hf:nowhere", offline=True)
+    with pytest.raises(FileNotFoundError, match="no such weight file"):
+        load_segmenter(str(tmp_path / "nothing"), offline=True)
+
+
+# ---- how good ------------------------------------------------------------------------------
+
+NAMES = ("grass", "sheep", "dog", "cow", "never")
+
+
+def labels(seed: int, height: int = 31, width: int = 44) -> Tensor:
+    """Blobs of the first four classes."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(4, height // 5, width // 5, generator=generator)
+    return F.interpolate(coarse[None], (height, width), mode="bilinear")[0].argmax(0)
+
+
+def truth(seed: int) -> Tensor:
+    true = labels(seed)
+    true[:3, :9] = IGNORE
+    return true
+
+
+def test_counts_and_iou_equal_those_of_scikit_learn() -> None:
+    pairs = [(labels(s), truth(s + 10)) for s in range(3)]
+    tally = Tally(NAMES)
+    for predicted, true in pairs:
+        tally.add(predicted, true)
+    found = tally.result()
+    flat = [torch.cat([x[t != IGNORE] for x, t in p]) for p in (pairs, [(t, t) for _, t in pairs])]
+    predicted, true = (x.numpy() for x in flat)
+    assert np.array_equal(found.confusion, confusion_matrix(true, predicted, labels=range(5)))
+    expected = jaccard_score(true, predicted, labels=range(4), average=None)
+    assert np.allclose(found.iou[:4], expected, atol=1e-7)
+    assert found.iou[4].isnan()
+    assert found.miou == pytest.approx(expected.mean(), abs=1e-7)
+    assert found.pixel_accuracy == pytest.approx((true == predicted).mean(), abs=1e-7)
+    assert math.isnan(found.oracle_miou)
+    assert "oracle_miou" not in found.as_dict()
+    assert found.as_dict()["iou"].keys() == set(NAMES[:4])
+
+
+@pytest.mark.parametrize("ratio", [0.02, 0.07])
+def test_boundaries_are_what_opencvs_erosion_takes_away(ratio: float) -> None:
+    cv2 = pytest.importorskip("cv2", reason="needs the extra `official`")
+    predicted, true = labels(1), truth(2)
+    distance = max(1, round(ratio * math.hypot(*true.shape)))
+    kernel = np.ones((3, 3), np.uint8)
+
+    def boundary(mask: np.ndarray) -> np.ndarray:
+        padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        eroded = cv2.erode(padded, kernel, iterations=distance)[1:-1, 1:-1]
+        return mask & ~eroded.astype(bool)
+
+    found = boundary_counts(predicted, true, 5, ratio=ratio)
+    kept = (true != IGNORE).numpy()
+    for k in range(5):
+        ours, theirs = (boundary((x == k).numpy() & kept) for x in (predicted, true))
+        assert found[:, k].tolist() == [(ours & theirs).sum(), (ours | theirs).sum()]
+
+
+def test_boundary_iou_sees_an_outline_that_iou_does_not() -> None:
+    true = torch.zeros(200, 200, dtype=torch.long)
+    true[20:180, 20:180] = 1
+    ragged = true.clone()
+    ragged[20:180:2, 20:26] = 0
+    tally = Tally(("a", "b"))
+    tally.add(ragged, true)
+    found = tally.result()
+    assert found.iou[1] > 0.97
+    assert found.boundary_iou[1] < 0.85
+    perfect = Tally(("a", "b"))
+    perfect.add(true, true)
+    assert (perfect.result().boundary_miou, perfect.result().miou) == (1.0, 1.0)
+
+
+def test_the_oracle_gives_every_group_its_most_frequent_class() -> None:
+    owner = torch.tensor([[7, 7, 7, 2], [2, 2, 9, 9]])
+    true = torch.tensor([[1, 1, 0, 3], [IGNORE, 3, IGNORE, IGNORE]])
+    expected = torch.tensor([[1, 1, 1, 3], [3, 3, 0, 0]])
+    assert torch.equal(oracle_labels(owner, true, 4), expected)
+
+
+def test_right_masks_with_wrong_names_have_a_perfect_oracle() -> None:
+    true = labels(3)
+    tally = Tally(NAMES[:4])
+    tally.add((true + 1) % 4, true, owner=true)
+    found = tally.result()
+    assert (found.miou, found.oracle_miou) == (0.0, 1.0)
+    ring = zip(NAMES[:4], (*NAMES[1:4], NAMES[0]), [1.0] * 4, strict=True)
+    assert set(found.confusions(9)) == set(ring)
+    assert found.as_dict()["oracle_miou"] == 1.0
+
+
+def test_iou_by_hand() -> None:
+    counts = confusion(torch.tensor([[0, 0, 1]]), torch.tensor([[0, 1, 1]]), 3)
+    assert counts.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert iou_per_class(counts).tolist()[:2] == [0.5, 0.5]
+
+
+def test_pictures_that_cannot_be_judged_are_refused() -> None:
+    true = labels(0)
+    with pytest.raises(ValueError, match=r"got shapes \(31, 44\) and \(3, 3\); .*labels_at"):
+        confusion(true, true[:3, :3], 4)
+    with pytest.raises(ValueError, match=r"predicted: got labels 0 to 9; expected 0 to 3"):
+        confusion(torch.where(true == 0, 9, true) - (true == 1).long(), true, 4)
+    with pytest.raises(ValueError, match="true: got labels"):
+        confusion(true, true - 1, 4)
+    tally = Tally(NAMES)
+    tally.add(true, torch.full_like(true, IGNORE))
+    with pytest.raises(ValueError, match="no pixel to judge"):
+        tally.result()
