@@ -188,8 +188,8 @@ def token_focal_loss(
 ) -> Tensor:
     """Does this word mean this box? (B, A, L), (B, A, L) -> scalar, the sum over all pairs.
 
-    Nearly all pairs are easy noes. A pair that is judged rightly with probability p is weighted by
-    (1 - p)^gamma, so that the few that matter are not drowned.
+    Nearly all pairs do not belong together. One that is judged rightly with probability p is
+    weighted by (1 - p)^gamma, so that the few that matter are not drowned.
 
     Args:
         logits: (B, A, L) of A anchors and L words.

@@ -37,8 +37,8 @@ _REMEDIES = {
     errno.EISDIR: "the path is a folder; give a file name",
 }
 _RESTORE = (
-    "restore the folder with `git checkout -- data/checkpoints`, fetch it again, or train it with "
-    "`python -m cliplab train clip`"
+    "restore the folder with `git checkout -- data/checkpoints`, fetch it again, or train it again "
+    "with `python -m cliplab train`"
 )
 
 

@@ -353,7 +353,7 @@ def test_missing_shipped_checkpoint(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"checkpoints.*python -m cliplab train clip"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoints.*python -m cliplab train"):
         load_encoder(name)
 
 

@@ -351,6 +351,7 @@ class Teacher:
 
     def __init__(self, fingerprint: str) -> None:
         self.fingerprint, self.asked = fingerprint, 0
+        self.provenance = {"spec": "corners", "sha256 model.pt": "cd34"}
 
     def encode_image(self, images, *, batch_size: int = 64, progress: bool = False) -> Tensor:
         self.asked += 1
@@ -488,7 +489,8 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
     assert load_vild(folder / "model.safetensors").config.embed_dim == teacher.dim
     assert "--variant ensemble --novel zero" in card["command"]
-    assert card["teacher"]["fingerprint"] == teacher.fingerprint
+    told_by = {"name": "corners", "fingerprint": "texts", "sha256 model.pt": "cd34"}
+    assert card["teacher"] == told_by
     assert set(card["files"]) == {"model.safetensors"}
     assert card["categories"]["unseen"] == ["sheep lying down", "horse eating"]
     assert len(card["categories"]["novel"]) == 6
@@ -587,8 +589,8 @@ def test_the_weights_are_those_of_the_card(card: dict) -> None:
 
 
 def test_the_teacher_is_the_shipped_clip(card: dict, shipped: ViLD, teacher) -> None:
-    expected = {"name": teacher.name, "fingerprint": teacher.fingerprint}
-    assert shipped.teacher == card["teacher"] == expected
+    assert shipped.teacher == card["teacher"] == recipe.known_by(teacher)
+    assert shipped.teacher["sha256 model.pt"] == sha256(checkpoint_dir("clip-openai") / "model.pt")
 
 
 def test_the_card_reaches_the_floors(card: dict) -> None:

@@ -193,7 +193,7 @@ def train(
     seed_all(recipe.seed)
     config = ViLDConfig(embed_dim=teacher.dim, separate_heads=recipe.variant == "ensemble")
     model = ViLD(config)
-    model.teacher = {"name": teacher.name, "fingerprint": teacher.fingerprint}
+    model.teacher = known_by(teacher)
     started = {k: v for k, v in proposer.items() if k.startswith(("backbone.", "rpn."))}
     model.load_state_dict(started, strict=False)
     model = model.to(device).to(memory_format=torch.channels_last).train()
@@ -213,6 +213,16 @@ def train(
     run = Run(work / _name(recipe), {**asdict(recipe), "teacher": teacher.fingerprint})
     fit(model, loss_of, schedule, run, after_step=_reporting(latest), save_every=200)
     return model.eval()
+
+
+def known_by(teacher: Encoder) -> dict[str, str]:
+    """What a detector tells its teacher by: name, fingerprint, and the hashes of its files.
+
+    The fingerprint holds the preprocessing as this version of torchvision spells it; the files stay
+    the same with any version.
+    """
+    files = {k: v for k, v in teacher.provenance.items() if k.startswith("sha256 ")}
+    return {"name": teacher.name, "fingerprint": teacher.fingerprint, **files}
 
 
 def _reporting(latest: dict[str, Tensor]) -> Callable[[int], dict]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from cliplab.runtime import checkpoint_dir, write_json
+
+log = logging.getLogger(__name__)
 
 MEASURES = ("ap50", "ap", "ar")
 GROUPS = ("base", "novel")
@@ -106,6 +109,7 @@ def _check_alike(cards: list[dict[str, Any]]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Gather the cards below some folders."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n\n")[0])
     everywhere = [Path("runs/train/vild"), checkpoint_dir("vild")]
     parser.add_argument("folders", nargs="*", type=Path, default=everywhere,
@@ -118,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     write_json(args.out or checkpoint_dir("vild") / "rows.json", table)
     for name, row in table["rows"].items():
         values = {g: " ".join(f"{v:.3f}" for v in row[g]["ap50"]) for g in GROUPS}
-        print(f"{name:36}  base {values['base']:20}  novel {values['novel']}")
+        log.info(f"{name:36}  base {values['base']:20}  novel {values['novel']}")
     return 0
 
 
