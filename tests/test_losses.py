@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.losses import clamp_logit_scale, clip_loss, siglip_loss
+from cliplab.losses import clamp_logit_scale, clip_loss, siglip_loss, token_focal_loss
 
 SCALE, BIAS = torch.tensor(14.0), torch.tensor(-10.0)
 
@@ -164,3 +164,80 @@ def test_shapes_that_do_not_pair_are_refused(shapes: tuple[tuple, tuple]) -> Non
 def test_groups_that_do_not_fit_are_refused(groups: Tensor) -> None:
     with pytest.raises(ValueError, match=r"groups: got shape .*expected \(3,\) integers"):
         clip_loss(unit_rows(3), unit_rows(3), SCALE, groups=groups)
+
+
+# ---- focal loss on tokens --------------------------------------------------------------------
+
+
+def pairs(*, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits and whole targets (2, 5, 4)."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 5, 4, generator=generator)
+    return logits, (torch.rand(2, 5, 4, generator=generator) > 0.7).float()
+
+
+def test_token_focal_loss_without_focus_is_cross_entropy() -> None:
+    logits, targets = pairs()
+    expected = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+    found = token_focal_loss(logits, targets, alpha=-1.0, gamma=0.0)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        token_focal_loss(logits, targets, alpha=0.5, gamma=0.0), expected / 2
+    )
+
+
+def test_token_focal_loss_of_one_pair() -> None:
+    """Logit 0 is probability 1/2: 0.25 * (1/2)^2 * log 2 for a yes, 0.75 * ... for a no."""
+    zero = torch.zeros(1, 1, 1)
+    assert token_focal_loss(zero, zero + 1).item() == pytest.approx(math.log(2) / 16)
+    assert token_focal_loss(zero, zero).item() == pytest.approx(3 * math.log(2) / 16)
+
+
+def test_token_focal_loss_is_deaf_to_padding() -> None:
+    logits, targets = pairs()
+    logits.requires_grad_()
+    mask = torch.tensor([[True, True, False, True], [True, False, False, False]])
+    loss = token_focal_loss(logits, targets, mask)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    real = mask[:, None].expand_as(logits)
+    assert not gradient[~real].any()
+    assert gradient[real].all()
+    cut = token_focal_loss(logits[1:, :, :1], targets[1:, :, :1])
+    rest = token_focal_loss(logits[:1, :, [0, 1, 3]], targets[:1, :, [0, 1, 3]])
+    torch.testing.assert_close(loss, cut + rest)
+
+
+def test_token_focal_loss_is_computed_in_float32_under_autocast() -> None:
+    logits, targets = pairs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = token_focal_loss(logits.bfloat16(), targets)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, token_focal_loss(logits.bfloat16().float(), targets))
+
+
+def test_token_focal_loss_softmax_keeps_the_last_word_and_the_mask() -> None:
+    logits, targets = pairs()
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    mask[:, 2:] = False
+    before = mask.clone()
+    found = token_focal_loss(logits, targets, mask, version="softmax")
+    assert torch.equal(mask, before)
+    mask[:, 3] = True
+    torch.testing.assert_close(token_focal_loss(logits, targets, mask, version="softmax"), found)
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "mask", "version"),
+    [
+        ((2, 5, 4), (2, 5, 3), None, "binary"),
+        ((5, 4), (5, 4), None, "binary"),
+        ((2, 5, 4), (2, 5, 4), (2, 5), "binary"),
+        ((2, 5, 4), (2, 5, 4), None, "trinary"),
+    ],
+)
+def test_token_focal_loss_refuses(
+    logits: tuple, targets: tuple, mask: tuple | None, version: str
+) -> None:
+    real = None if mask is None else torch.ones(mask)
+    with pytest.raises(ValueError, match=r"expected .*\((B, A, L|B, L)\)"):
+        token_focal_loss(torch.zeros(logits), torch.zeros(targets), real, version=version)

@@ -98,8 +98,10 @@ def class_prompt(names: Sequence[str], separator: str = SEPARATOR) -> Prompt:
         if not isinstance(name, str):
             raise ValueError(f"names[{index}]: got a {type(name).__name__}; expected a string")
     tidy = (" ".join(name.translate(_PLAIN).split()).strip(" .,;|") for name in names)
-    unique = {name.casefold(): name for name in reversed([*tidy]) if name}
-    phrases = tuple(reversed(unique.values()))
+    unique: dict[str, str] = {}
+    for name in filter(None, tidy):
+        unique.setdefault(name.casefold(), name)
+    phrases = tuple(unique.values())
     if not phrases:
         raise ValueError(_nothing(", ".join(names)))
     starts = [0]

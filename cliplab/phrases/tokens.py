@@ -137,11 +137,11 @@ def _check_known(prompt: Prompt, pieces: Sequence[Piece], tokenizer: WordPieceTo
 
 def _cuts(prompt: Prompt, pieces: Sequence[Piece], budget: int) -> list[int]:
     """Indices of pieces where chunks begin, and the end; at most `budget` pieces apart."""
-    spans = [span for place in prompt.spans for span in place]
+    inside = {c for spans in prompt.spans for start, end in spans for c in range(start + 1, end)}
     edges = [0]
     while len(pieces) - edges[-1] > budget:
         first = edges[-1]
-        allowed = [i for i in range(first + 1, first + budget + 1) if _may_cut(pieces, i, spans)]
+        allowed = [i for i in range(first + 1, first + budget + 1) if _may_cut(pieces, i, inside)]
         if not allowed:
             start = pieces[first].start
             raise ValueError(
@@ -153,28 +153,28 @@ def _cuts(prompt: Prompt, pieces: Sequence[Piece], budget: int) -> list[int]:
     return [*edges, len(pieces)]
 
 
-def _may_cut(pieces: Sequence[Piece], index: int, spans: Sequence[Span]) -> bool:
+def _may_cut(pieces: Sequence[Piece], index: int, inside: set[int]) -> bool:
     """Whether a chunk may begin with this piece: not within a word, not within a phrase."""
-    here = pieces[index].start
-    if here < pieces[index - 1].end or pieces[index].text.startswith("##"):
-        return False
-    return not any(start < here < end for start, end in spans)
+    here = pieces[index]
+    return here.start not in inside and not here.text.startswith("##")
 
 
 def _chunk(prompt: Prompt, pieces: Sequence[Piece], tokenizer: WordPieceTokenizer) -> Chunk:
+    """What these pieces say of the prompt."""
     ids = torch.tensor([tokenizer.start_id, *(p.id for p in pieces), tokenizer.end_id])
     low, high = pieces[0].start, pieces[-1].end
-    inside = [[s for s in spans if s[0] < high and s[1] > low] for spans in prompt.spans]
-    labels = [k for k, spans in enumerate(inside) if spans]
     caption = prompt.caption[low:high]
-    if not labels:
-        return Chunk(caption, ids, torch.zeros(0, len(ids), dtype=torch.bool), torch.tensor([]))
-    part = Prompt(
-        prompt.caption,
-        tuple(prompt.phrases[k] for k in labels),
-        tuple(tuple(inside[k]) for k in labels),
-    )
-    return Chunk(caption, ids, positive_map(part, pieces, len(ids)), torch.tensor(labels))
+    inside: dict[int, tuple[Span, ...]] = {}
+    for k, spans in enumerate(prompt.spans):
+        held = [(max(a, low) - low, min(b, high) - low) for a, b in spans if a < high and b > low]
+        if held:
+            inside[k] = tuple(held)
+    labels = torch.tensor(list(inside), dtype=torch.long)
+    if not inside:
+        return Chunk(caption, ids, torch.zeros(0, len(ids), dtype=torch.bool), labels)
+    part = Prompt(caption, tuple(prompt.phrases[k] for k in inside), tuple(inside.values()))
+    here = [p._replace(start=p.start - low, end=p.end - low) for p in pieces]
+    return Chunk(caption, ids, positive_map(part, here, len(ids)), labels)
 
 
 def batch_of(chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor, list[Tensor]]:

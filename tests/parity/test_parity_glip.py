@@ -1,6 +1,7 @@
 """Our GLIP against tensors of the released code: fusion, deformable convolution, head, losses."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,15 +10,17 @@ from parity.reference import Reference, read_reference
 from torch import Tensor
 
 from cliplab.losses import token_focal_loss
-from cliplab.models.glip import GLIP, GLIPConfig, Selection, select
+from cliplab.models.glip import GLIP, VARIANTS, GLIPConfig, Selection, load_glip, select
 from cliplab.models.glip.anchors import anchor_boxes, decode, encode
 from cliplab.models.glip.assign import assign, centerness_targets, token_targets
+from cliplab.models.glip.config import Variant
 from cliplab.models.glip.deformable import gathered_conv, reread
 from cliplab.models.glip.fusion import CrossAttention, Fusion, FusionBlock
 from cliplab.models.glip.head import Head, Raw
 from cliplab.models.glip.inference import Found
 from cliplab.models.glip.training import Losses, losses, make_targets
 from cliplab.models.weights import load_strict
+from cliplab.phrases import Prompt, chunks_of
 
 LEVELS = range(5)
 SMALL = GLIPConfig(
@@ -468,3 +471,23 @@ def test_losses_and_gradients_of_the_whole_model(full: Reference) -> None:
     assert len(wanted) == 5
     for name in wanted:
         full.assert_close(name, weights[name.removeprefix("loss_grad.")].grad)
+
+
+@torch.no_grad()
+def test_published_file_of_the_whole_model(
+    full: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a .pth in the released layout to the released code's numbers."""
+    monkeypatch.setitem(VARIANTS, "glip-t", Variant(FULL, "none: random weights"))
+    path = tmp_path / "glip_tiny.pth"
+    torch.save({"model": {f"module.{k}": v.half() for k, v in full.weights.items()}}, path)
+    ours = load_glip(f"glip-t:{path}", vocab=full.notes["config"]["vocab"])
+    assert_raw(run(ours, full), full)
+    spans = ((0, 5), (7, 21), (23, 29), (31, 34), (5, 6))  # the fifth label of the reference is "."
+    prompt = Prompt(full.notes["captions"][0], tuple("12345"), tuple((span,) for span in spans))
+    (chunk,) = chunks_of(prompt, ours.tokenizer, 16)
+    assert torch.equal(chunk.positive, rows_of(full, len(chunk.token_ids)))
+    raw = ours(full.inputs["image"][:1], chunk.token_ids[None], chunk.positive.new_ones(1, 12))
+    settings = full.notes["config"]
+    selection = Selection(least=settings["infer_th"], top=settings["dets"])
+    assert_found(select(raw, chunk.positive, [tuple(settings["image"])], FULL, selection), full)

@@ -34,8 +34,8 @@ def assign(anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:
     overlap = iou(anchors, boxes)  # (A, G)
     candidates = _candidates(anchors, counts, boxes)  # (N, G)
     found = overlap.gather(0, candidates)  # (N, G)
-    spread = found.std(0).nan_to_num(0)  # of a single candidate: none
-    good = (found >= found.mean(0) + spread) & _is_inside(anchors, boxes).gather(0, candidates)
+    bar = found.mean(0) + (found.std(0) if len(found) > 1 else 0)
+    good = (found >= bar) & _is_inside(anchors, boxes).gather(0, candidates)
     claims = torch.full_like(overlap, -1.0).scatter_(0, candidates, found.where(good, -1.0))
     best, index = claims.max(1)
     return index.where(best >= 0, -1)

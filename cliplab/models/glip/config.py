@@ -48,12 +48,14 @@ class GLIPConfig:
     max_tokens: int = 256  # per prompt; longer ones are split
 
     # the head
-    blocks: int = 3  # fusion + BERT layer + DyConv
+    blocks: int = 2  # fusion + BERT layer + DyConv
     fusion: bool = True  # without it (GLIP-T A) raw BERT tokens are scored
     fusion_width: int = 128  # of queries, keys and values of all heads together
     fusion_heads: int = 4
     norm_groups: int = 16  # of the group norm after each convolution
-    dropout: float = 0.1  # of fusion and BERT, probability
+    log_scale: float = -2.0  # of a new model: scores are divided by exp(log_scale). With 0 a small
+    # model takes many times as long to tell one word from another as to find the boxes
+    dropout: float = 0.0  # of fusion and BERT, probability
     unused_classes: int = 0  # outputs of a classifier that published weights carry and nobody reads
 
     # what the released code does
@@ -111,7 +113,8 @@ def _published(**changes: Any) -> GLIPConfig:
         "std": (57.375 / 255, 57.12 / 255, 58.395 / 255), "bgr": True,
         "vocab_size": 30522, "text_width": 768, "text_layers": 12, "text_heads": 12,
         "text_hidden": 3072, "text_positions": 512,
-        "fusion_width": 2048, "fusion_heads": 8, "unused_classes": 80,
+        "fusion_width": 2048, "fusion_heads": 8, "log_scale": 0.0, "dropout": 0.1,
+        "unused_classes": 80,
     }  # fmt: skip
     return GLIPConfig(**(shared | changes))
 

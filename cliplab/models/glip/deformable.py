@@ -32,17 +32,17 @@ class DeformableConv(nn.Module):
 
         On a GPU torchvision's kernel; elsewhere `gathered_conv`, since torchvision's kernel for the
         CPU takes nine times as long in training (16 maps of 64 x 16 x 16, there and back: 286 ms
-        against 32) and 1.8 times as long in inference. Float32 whatever autocast says.
+        against 32) and 1.8 times as long in inference. Samples are float32 whatever autocast says.
         """
-        with torch.autocast(x.device.type, enabled=False):
-            full = torch.promote_types(x.dtype, torch.float32)
-            x, offset, mask = x.to(full), offset.to(full), mask.to(full)
-            weight, bias = self.weight.to(full), self.bias.to(full)
-            if x.device.type == "cuda":
-                from torchvision.ops import deform_conv2d
+        full = torch.promote_types(x.dtype, torch.float32)
+        x, offset, mask = x.to(full), offset.to(full), mask.to(full)
+        if x.device.type != "cuda":
+            return gathered_conv(x, offset, mask, self.weight, self.bias, self.stride)
+        from torchvision.ops import deform_conv2d
 
-                return deform_conv2d(x, offset, weight, bias, self.stride, padding=1, mask=mask)
-            return gathered_conv(x, offset, mask, weight, bias, self.stride)
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.weight.to(full), self.bias.to(full)
+            return deform_conv2d(x, offset, weight, bias, self.stride, padding=1, mask=mask)
 
 
 def gathered_conv(

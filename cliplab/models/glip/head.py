@@ -60,7 +60,7 @@ class Head(nn.Module):
             nn.init.zeros_(layer.bias)
         self.scales = nn.ModuleList([Scale() for _ in config.strides])
         self.dot_product_projection_text = nn.Linear(width, channels)
-        self.log_scale = nn.Parameter(torch.zeros(1))
+        self.log_scale = nn.Parameter(torch.full((1,), config.log_scale))
         self.bias_lang = nn.Parameter(torch.zeros(width))
         self.bias0 = nn.Parameter(torch.full((1,), -math.log(1 / PRIOR - 1)))
 

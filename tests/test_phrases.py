@@ -1,0 +1,226 @@
+"""Prompts: lists and sentences, phrases and their tokens, and prompts of any length."""
+
+import pytest
+import torch
+
+from cliplab.phrases import (
+    Chunk,
+    Prompt,
+    batch_of,
+    chunks_of,
+    class_prompt,
+    pieces_of,
+    positive_map,
+    read_prompt,
+    sentence_prompt,
+)
+from cliplab.tokenizers import WordPieceTokenizer
+
+WORDS = (
+    "sheep goat black white dog trough the a left of on in , . - 羊 山 黑 白 狗 水 槽 边 左 的 x"
+)
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS.split(), "##s", *map(str, range(10)), "##x"]
+TOKENIZER = WordPieceTokenizer(VOCAB, 256)
+
+
+def texts(prompt: Prompt) -> list[list[str]]:
+    """What stands at the spans of each phrase."""
+    return [[prompt.caption[a:b] for a, b in spans] for spans in prompt.spans]
+
+
+# ---- reading -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "phrases"),
+    [
+        ("sheep", ["sheep"]),
+        ("sheep, black goat", ["sheep", "black goat"]),
+        ("sheep. goat. dog.", ["sheep", "goat", "dog"]),
+        (" sheep ;goat|dog\ncow ", ["sheep", "goat", "dog", "cow"]),
+        ("羊、黑山羊", ["羊", "黑山羊"]),
+        ("羊，山羊；狗。", ["羊", "山羊", "狗"]),
+        ("ｓｈｅｅｐ，　ｇｏａｔ", ["sheep", "goat"]),
+        ("a sheep, the goat", ["a sheep", "the goat"]),
+        (["red barn", "dog"], ["red barn", "dog"]),
+        ("the black goat left of the trough", ["black goat", "trough"]),
+        ("the black goat to the left of a trough.", ["black goat", "trough"]),
+        ("A photo of a white sheep lying down by a tree", ["white sheep lying down", "tree"]),
+        ("水槽左边的黑山羊", ["水槽", "黑山羊"]),
+        ("草地上有一只躺着的羊", ["草地", "躺着的羊"]),
+        ("大树旁的马和正在喝水的羊", ["大树", "马", "喝水的羊"]),
+        ("the [black goat] left of the [water trough]", ["black goat", "water trough"]),
+        ("【黑山羊】在水槽左边", ["黑山羊"]),
+    ],
+)
+def test_lists_and_sentences(typed: str | list, phrases: list) -> None:
+    prompt = read_prompt(typed)
+    assert list(prompt.phrases) == phrases
+    assert [places[0] for places in texts(prompt)] == phrases
+    assert read_prompt(prompt) is prompt
+
+
+def test_a_list_becomes_a_sentence() -> None:
+    prompt = class_prompt(["sheep", " black\u3000 goat. "])
+    assert prompt.caption == "sheep. black goat"
+    assert prompt.spans == (((0, 5),), ((7, 17),))
+
+
+@pytest.mark.parametrize(
+    "nothing", ["", "  ", ".", ",;。、|", "\n", [], ["", " . "], "of the", "左边的"]
+)
+def test_nothing_to_look_for(nothing: str | list) -> None:
+    with pytest.raises(ValueError, match="in which there is no phrase; expected a list"):
+        read_prompt(nothing)
+
+
+@pytest.mark.parametrize("typed", ["a [goat", "a goat]", "[]", "a [] goat"])
+def test_brackets_that_do_not_match(typed: str) -> None:
+    with pytest.raises(ValueError, match=r"matching brackets|a ] for each"):
+        read_prompt(typed)
+
+
+def test_names_are_strings() -> None:
+    with pytest.raises(ValueError, match=r"names\[1\]: got a int; expected a string"):
+        read_prompt(["sheep", 3])
+
+
+def test_a_class_that_occurs_twice_is_asked_for_once() -> None:
+    assert class_prompt(["Sheep", "goat", "sheep", "ＳＨＥＥＰ"]).phrases == ("Sheep", "goat")
+
+
+def test_a_phrase_that_occurs_twice_in_a_sentence_has_two_spans() -> None:
+    prompt = read_prompt("a sheep next to a Sheep and a dog")
+    assert prompt.phrases == ("sheep", "dog")
+    assert texts(prompt) == [["sheep", "Sheep"], ["dog"]]
+    given = sentence_prompt("sheep left of sheepdog and sheep", ["SHEEP"])
+    assert given.spans == (((0, 5), (27, 32)),)  # not in sheepdog
+    assert sentence_prompt("黑山羊和山羊", ["山羊"]).spans == (((1, 3), (4, 6)),)
+
+
+def test_spans_may_overlap() -> None:
+    nested = read_prompt("the [black [goat]]")
+    given = sentence_prompt("the black goat", ["black goat", "goat"])
+    for prompt in (nested, given):
+        assert prompt.phrases == ("black goat", "goat")
+        assert prompt.spans == (((4, 14),), ((10, 14),))
+    rows = positive_map(given, pieces_of(TOKENIZER, given.caption), 6)
+    assert rows.int().tolist() == [[0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0]]
+
+
+def test_a_phrase_that_is_not_there() -> None:
+    for phrase in ("cow", ""):
+        with pytest.raises(ValueError, match=f"phrase '{phrase}': not in the sentence"):
+            sentence_prompt("the black goat", [phrase])
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrases", "spans"),
+    [
+        ("sheep", (), ()),
+        ("sheep", ("a", "b"), (((0, 5),),)),
+        ("sheep", ("sheep",), ((),)),
+        ("sheep", ("sheep",), (((0, 6),),)),
+        ("sheep", ("sheep",), (((3, 3),),)),
+    ],
+)
+def test_prompts_that_do_not_hold_together(caption: str, phrases: tuple, spans: tuple) -> None:
+    with pytest.raises(ValueError, match=r"expected (one set|at least one)"):
+        Prompt(caption, phrases, spans)
+
+
+# ---- tokens --------------------------------------------------------------------------------
+
+
+def test_pieces_know_where_they_come_from() -> None:
+    pieces = pieces_of(TOKENIZER, "Ｘ  Goats黑山羊, goàt🐑\u200b")
+    shown = [(p.text, p.start, p.end) for p in pieces]
+    assert shown == [
+        ("[UNK]", 0, 1), ("goat", 3, 7), ("##s", 7, 8), ("黑", 8, 9), ("山", 9, 10), ("羊", 10, 11),
+        (",", 11, 12), ("[UNK]", 13, 18),
+    ]  # fmt: skip
+    assert [VOCAB[p.id] for p in pieces] == [p.text for p in pieces]
+
+
+def test_pieces_are_those_of_the_tokenizer() -> None:
+    for text in ("Two black goats, left!", "水槽左边的黑山羊", "xx" * 150, "İ ǅ é\u0301"):
+        assert [p.text for p in pieces_of(TOKENIZER, text)] == TOKENIZER.pieces(text)
+
+
+@pytest.mark.parametrize("phrase", ["🐑", "牛", "\u200b", "zebra"])
+def test_a_phrase_that_the_vocabulary_cannot_spell(phrase: str) -> None:
+    with pytest.raises(ValueError, match="no word of it is in the model's vocabulary"):
+        chunks_of(class_prompt(["sheep", phrase]), TOKENIZER)
+
+
+def test_a_phrase_that_is_known_in_part_passes() -> None:
+    (chunk,) = chunks_of(class_prompt(["black zebra"]), TOKENIZER)
+    assert chunk.positive.int().tolist() == [[0, 1, 1, 0]]
+
+
+def test_one_chunk_is_the_whole_prompt() -> None:
+    (chunk,) = chunks_of(read_prompt("sheep, black goat"), TOKENIZER)
+    assert " ".join(VOCAB[i] for i in chunk.token_ids) == "[CLS] sheep . black goat [SEP]"
+    assert chunk.positive.int().tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 0]]
+    assert chunk.labels.tolist() == [0, 1]
+
+
+# ---- any length ------------------------------------------------------------------------------
+
+
+def spoken(chunk: Chunk) -> list[str]:
+    """The words of each phrase of a chunk."""
+    return [" ".join(VOCAB[i] for i in chunk.token_ids[row]) for row in chunk.positive]
+
+
+@pytest.mark.parametrize("max_tokens", [8, 9, 256])
+def test_a_list_of_three_thousand_tokens(max_tokens: int) -> None:
+    names = [f"black {a} {b} {c}" for a in range(10) for b in range(10) for c in range(6)]
+    prompt = class_prompt(names)
+    assert len(pieces_of(TOKENIZER, prompt.caption)) == 2999
+    chunks = chunks_of(prompt, TOKENIZER, max_tokens)
+    assert max(len(chunk.token_ids) for chunk in chunks) <= max_tokens
+    assert torch.cat([chunk.labels for chunk in chunks]).tolist() == list(range(600))
+    assert [text for chunk in chunks for text in spoken(chunk)] == names
+    if max_tokens == 256:  # as few as fit, cut after full stops
+        assert len(chunks) == 12
+        assert all(chunk.caption.endswith(".") for chunk in chunks[:-1])
+
+
+def test_a_sentence_of_three_thousand_tokens() -> None:
+    sentence = ", ".join(["the [black goat] left of the trough"] * 375) + " on [white sheep]"
+    chunks = chunks_of(read_prompt(sentence), TOKENIZER)
+    assert all(len(chunk.token_ids) <= 256 for chunk in chunks)
+    assert [chunk.labels.tolist() for chunk in chunks[:-1]] == [[0]] * (len(chunks) - 1)
+    assert chunks[-1].labels.tolist() == [0, 1]
+    places = [row[0].sum().item() // 2 for row in (chunk.positive for chunk in chunks)]
+    assert sum(places) == 375  # no span was lost or cut
+    assert spoken(chunks[-1])[1] == "white sheep"
+
+
+def test_parts_without_a_phrase_are_dropped() -> None:
+    sentence = "[sheep] " + "left " * 30 + "[goat]"
+    chunks = chunks_of(read_prompt(sentence), TOKENIZER, 10)
+    assert [chunk.labels.tolist() for chunk in chunks] == [[0], [1]]
+
+
+def test_a_phrase_too_long_for_the_model() -> None:
+    prompt = class_prompt(["black " * 255 + "goat"])
+    with pytest.raises(ValueError, match="no place to cut in the 254 tokens from 'black black"):
+        chunks_of(prompt, TOKENIZER)
+    assert len(chunks_of(class_prompt(["black " * 253 + "goat"]), TOKENIZER)) == 1
+
+
+def test_words_are_not_cut() -> None:
+    chunks = chunks_of(class_prompt(["goats"] * 1 + [f"goats {i}" for i in range(5)]), TOKENIZER, 6)
+    assert [text for chunk in chunks for text in spoken(chunk)][:2] == ["goat ##s", "goat ##s 0"]
+
+
+def test_prompts_of_a_batch() -> None:
+    chunks = [chunks_of(read_prompt(t), TOKENIZER)[0] for t in ("sheep", "sheep, black goat")]
+    ids, mask, maps = batch_of(chunks)
+    assert ids.shape == mask.shape == (2, 6)
+    assert mask.sum(1).tolist() == [3, 6]
+    assert ids[~mask].unique().tolist() == [0]
+    assert [m.shape for m in maps] == [(1, 6), (2, 6)]
+    assert maps[0].int().tolist() == [[0, 1, 0, 0, 0, 0]]
