@@ -87,7 +87,7 @@ def pasture() -> Encoder:
 
 @pytest.fixture(scope="module")
 def flock() -> Flock:
-    return draw_flock("test", 6, start=900_000)
+    return draw_flock("test", 4, start=900_000)
 
 
 # ---- a detector ----------------------------------------------------------------------------
