@@ -12,19 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from cliplab.classify.labels import Classes
+from cliplab.crops import crop_scores, look, together
 from cliplab.detect.checkpoints import checkpoint_path, own_templates
 from cliplab.detect.detectors import Options, scales_of
 from cliplab.detect.regions import named, ratios, to_pixels, usable
 from cliplab.detect.texts import embed_classes
-from cliplab.detection import Detections, embed_boxes
+from cliplab.detection import Detections
 from cliplab.encoders import Encoder
 from cliplab.models.vild import ViLD, load_vild
 from cliplab.photos import shown
 from cliplab.prompts import check_class_names
 from cliplab.runtime import pick_device, sha256
-from cliplab.scores import Scores
-
-_LEAST = 224  # pixels of a crop for an encoder that does not tell its own
 
 
 @dataclass(eq=False)
@@ -58,25 +56,15 @@ class CropsDetector:
             found, objectness = self.propose(image)
         else:
             found, objectness = usable(boxes_xyxy, image), None
-        image_emb = embed_boxes(
+        (views,) = look(
             self.teacher,
             [image],
             [found],
             scales=self.scales,
-            size=crop_size(self.teacher),
             batch_size=self.options.batch_size,
         )
-        probability = self._probability(image_emb)  # (R, K)
-        if objectness is not None:
-            probability = (probability * objectness[:, None]).sqrt()
-        return named(found, probability, self.classes, self.options, given=objectness is None)
-
-    def _probability(self, image_emb: Tensor) -> Tensor:
-        cosine = image_emb @ self.text_emb.T
-        if not len(cosine):
-            return cosine
-        scale, bias = self.teacher.logit_scale, self.teacher.logit_bias
-        return Scores.from_cosine(self.classes.names, cosine, scale, bias).probability
+        scores = crop_scores(self.teacher, together(views), self.text_emb, objectness)  # (R, K)
+        return named(found, scores, self.classes, self.options, given=objectness is None)
 
     @torch.no_grad()
     def propose(self, image: Image.Image) -> tuple[Tensor, Tensor]:
@@ -121,9 +109,3 @@ def load_crops_detector(where: str, classes: Classes, options: Options) -> Crops
 def load_proposer(where: str, device: str) -> ViLD:
     """The ViLD whose proposal network finds boxes; its teacher does not matter."""
     return load_vild(checkpoint_path(where)).to(pick_device(device))
-
-
-def crop_size(teacher: Encoder) -> int:
-    """Pixels per side that the teacher takes in."""
-    pixels = teacher.preprocess(Image.new("RGB", (64, 64)))
-    return int(pixels.shape[-1]) if pixels.ndim == 3 else _LEAST
