@@ -203,7 +203,7 @@ def test_a_failing_benchmark_leaves_the_old_results(
 # ---- start-up ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("typed", [["--help"], ["classify", "--help"]])
+@pytest.mark.parametrize("typed", [["--help"], ["classify", "--help"], ["detect", "--help"]])
 def test_help_loads_nothing_heavy(typed: list[str]) -> None:
     program = (
         f"import sys; from cliplab.__main__ import main; main({typed});"
