@@ -29,7 +29,9 @@ def report(path: Path, **changed: Any) -> Path:
 
 
 def test_every_row_has_figure_unit_source_and_standing() -> None:
-    assert list(topics()) == ["imagenet", "prompts", "imagenet_zh", "few_shot", "multilingual"]
+    assert list(topics()) == [
+        "vild", "imagenet", "prompts", "imagenet_zh", "few_shot", "multilingual"
+    ]  # fmt: skip
     for topic in topics():
         rows = table(topic)
         assert tuple(rows.columns) == COLUMNS
@@ -44,6 +46,7 @@ def test_every_row_has_figure_unit_source_and_standing() -> None:
 @pytest.mark.parametrize(
     ("topic", "row", "value"),
     [
+        ("vild", "vild-ensemble-rare", 16.6),
         ("imagenet", "clip-l14-336-top1", 76.2),
         ("imagenet", "clip-l14-336-top5", 95),
         ("imagenet", "openclip-b32", 63.32),
