@@ -18,7 +18,7 @@ SHOWN = 60  # characters of a prompt quoted in an error
 
 # Full-width punctuation, letters and digits, one for one, so that no character changes its place.
 _PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_PLAIN |= str.maketrans({"\u3000": " ", "。": ".", "、": ",", "【": "[", "】": "]"})
+_PLAIN |= {ord(a): ord(b) for a, b in zip("\u3000。、【】", " .,[]", strict=True)}
 _BREAK = re.compile(r"[.,;|\n]+")  # between the classes of a list that was typed
 _EDGES = " \t.,;:!?|的"
 
@@ -150,7 +150,8 @@ def _nothing(text: str) -> str:
 
 def _unmarked(text: str) -> tuple[str, list[Span]]:
     """The text without brackets, and what they held, in the order they open; they may nest."""
-    caption, opened, marked = "", [], []
+    caption, opened = "", []
+    marked: list[Span] = []
     for char in text:
         if char == "[":
             opened.append(len(marked))

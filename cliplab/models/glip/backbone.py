@@ -53,7 +53,7 @@ class FeaturePyramid(nn.Module):
         if convolutions:
             self.top_blocks = nn.ModuleDict(convolutions)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 nn.init.zeros_(module.bias)
 

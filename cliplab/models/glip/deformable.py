@@ -116,6 +116,13 @@ def reread(values: Tensor, size: tuple[int, int], *, flat: bool = True) -> Tenso
     return values.flatten(1)[:, :count].unflatten(1, (values.shape[1], *size))
 
 
+def draw(layer: nn.Conv2d, std: float) -> None:
+    """New weights of this spread (0: none at all), no bias."""
+    nn.init.normal_(layer.weight, std=std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 class NormedConv(nn.Module):
     """Deformable convolution and group norm; names of the released weights (`conv`, `bn`)."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cliplab.models.bert import BertLayer
 from cliplab.models.glip.config import GLIPConfig
-from cliplab.models.glip.deformable import TAPS, DynamicReLU, NormedConv, reread
+from cliplab.models.glip.deformable import TAPS, DynamicReLU, NormedConv, draw, reread
 from cliplab.models.glip.fusion import Fusion
 
 
@@ -31,12 +31,11 @@ class DyConv(nn.Module):
         channels, self.flat = config.channels, config.flat_offsets
         coarser, same, finer = (NormedConv(channels, s, config.norm_groups) for s in (1, 1, 2))
         self.DyConv = nn.ModuleList([coarser, same, finer])
-        self.AttnConv = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 1, 1), nn.ReLU())
-        nn.init.normal_(self.AttnConv[1].weight, std=0.01)
-        nn.init.zeros_(self.AttnConv[1].bias)
+        say = nn.Conv2d(channels, 1, 1)
+        self.AttnConv = nn.Sequential(nn.AdaptiveAvgPool2d(1), say, nn.ReLU())
         self.offset = nn.Conv2d(channels, 3 * TAPS, 3, padding=1)
-        nn.init.zeros_(self.offset.weight)  # a new block starts as plain convolutions
-        nn.init.zeros_(self.offset.bias)
+        draw(say, 0.01)
+        draw(self.offset, 0.0)  # a new block starts as plain convolutions
         self.relu = DynamicReLU(channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:

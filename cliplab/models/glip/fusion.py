@@ -34,9 +34,10 @@ class CrossAttention(nn.Module):
         self.v_proj, self.values_v_proj = nn.Linear(image, width), nn.Linear(image, width)
         self.l_proj, self.values_l_proj = nn.Linear(text, width), nn.Linear(text, width)
         self.out_v_proj, self.out_l_proj = nn.Linear(width, image), nn.Linear(width, text)
-        for layer in self.children():
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def weights(self, image: Tensor, text: Tensor, text_mask: Tensor | None) -> tuple[Tensor, ...]:
         """Who looks at what: (B, H, P, L) rows over words, and (B, H, L, P) rows over cells.

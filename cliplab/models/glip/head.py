@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cliplab.losses import at_least_float32
 from cliplab.models.glip.config import GLIPConfig
+from cliplab.models.glip.deformable import draw
 from cliplab.models.glip.dyhead import Tower
 from cliplab.models.glip.fusion import LIMIT
 
@@ -56,8 +57,7 @@ class Head(nn.Module):
         if config.unused_classes:
             self.cls_logits = nn.Conv2d(channels, config.unused_classes, 1).requires_grad_(False)
         for layer in (self.bbox_pred, self.centerness):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            draw(layer, 0.01)
         self.scales = nn.ModuleList([Scale() for _ in config.strides])
         self.dot_product_projection_text = nn.Linear(width, channels)
         self.log_scale = nn.Parameter(torch.full((1,), config.log_scale))

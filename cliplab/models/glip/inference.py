@@ -88,11 +88,9 @@ def select(
     counts = [h * w for h, w in raw.sizes]
     found = []
     for image, shape in enumerate(shapes):
-        levels = zip(
-            *(x.split(counts) for x in (scores[image], central[image], raw.deltas[image], anchors)),
-            strict=True,
-        )
-        parts = [_from_level(*level, chosen) for level in levels]
+        split = [x.split(counts) for x in (scores[image], central[image], raw.deltas[image])]
+        levels = zip(*split, anchors.split(counts), strict=True)
+        parts = [_from_level(s, c, d, a, chosen) for s, c, d, a in levels]
         boxes, values, labels = (torch.cat(part) for part in zip(*parts, strict=True))
         found.append(suppress(Found(clip(boxes, shape), values, labels), chosen))
     return found

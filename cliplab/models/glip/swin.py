@@ -146,8 +146,7 @@ class Stage(nn.Module):
         super().__init__()
         self.window = window
         self.blocks = nn.ModuleList(blocks)
-        if merge is not None:
-            self.downsample = merge
+        self.downsample = nn.Identity() if merge is None else merge
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
@@ -201,7 +200,7 @@ class Swin(nn.Module):
             x = stage(x)
             out = self.get_submodule(f"norm{i}")(x) if i else x
             maps.append(out.permute(0, 3, 1, 2).contiguous())
-            x = stage.downsample(x) if hasattr(stage, "downsample") else x
+            x = stage.get_submodule("downsample")(x)
         return maps
 
 
