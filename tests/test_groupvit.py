@@ -19,6 +19,7 @@ from cliplab.models.groupvit import (
     load_groupvit,
     save_groupvit,
 )
+from cliplab.models.groupvit import model as module
 from cliplab.models.groupvit.grouping import AssignAttention
 from cliplab.models.layers import ModifiedResNet
 from cliplab.models.weights import load_strict
@@ -194,6 +195,20 @@ def test_a_convolutional_stem_starts_from_the_resnet_of_a_clip() -> None:
     report = stem.load_state_dict(tower.state_dict(), strict=False)
     assert {name.partition(".")[0] for name in report.missing_keys} == {"lateral"}
     assert all(n.startswith(("layer3", "layer4", "attnpool")) for n in report.unexpected_keys)
+
+
+def test_a_processor_embeds_few_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = tiny(), pixels(7)
+    together = model.encode_image(images)
+    monkeypatch.setattr(module, "CACHED_PIXELS", 3 * 16 * 16)
+    seen: list[int] = []
+    model.img_encoder.register_forward_pre_hook(lambda _m, given: seen.append(len(given[0])))
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode_image(images), together)
+    assert seen == [3, 3, 1]
+    model.encode_image(images)
+    model.train().encode_image(images)
+    assert seen[3:] == [7, 7]
 
 
 def test_what_stands_behind_the_end_of_a_text_does_not_matter() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,20 +55,15 @@ def vocabulary(
     Raises:
         ValueError: an empty or repeated name or word; one word in all, which nothing competes with.
     """
-    for what, value in (("classes", classes), ("background", background)):
-        if isinstance(value, str):
-            raise ValueError(
-                f"{what}: got the text {value!r}; expected a list, such as [{value!r}]"
-            )
     synonyms = dict(classes) if isinstance(classes, Mapping) else {}
-    names = list(classes)
+    names = _list(classes, "classes")
     if not names:
         raise ValueError("classes: got none; expected at least one name")
     _check(names, "classes")
-    labelled = [(name, [name, *_list(synonyms.get(name, ()), name)]) for name in names]
+    labelled = [(n, [n, *_list(synonyms.get(n, ()), f"synonyms of {n!r}")]) for n in names]
     if background is not None:
         _check([BACKGROUND, *names], "classes")
-        labelled.insert(0, (BACKGROUND, list(background)))
+        labelled.insert(0, (BACKGROUND, _list(background, "background")))
     words = [word.strip() for _, some in labelled for word in some]
     _check(words, "words")
     if len(words) == 1:
@@ -84,10 +79,10 @@ def vocabulary(
     )
 
 
-def _list(synonyms: Sequence[str], name: str) -> list[str]:
-    if isinstance(synonyms, str):
-        raise ValueError(f"synonyms of {name!r}: got the text {synonyms!r}; expected a list")
-    return list(synonyms)
+def _list(words: Iterable[str], what: str) -> list[str]:
+    if isinstance(words, str):
+        raise ValueError(f"{what}: got the text {words!r}; expected a list, such as [{words!r}]")
+    return list(words)
 
 
 def _check(words: Sequence[str], what: str) -> None:

@@ -103,10 +103,8 @@ class GroupViTConfig:
     ) -> "GroupViTConfig":
         """Configuration of the model with these weights, under the official names.
 
-        Args:
-            tensors: with patches as the stem.
-            heads: of the image tower's stages, which weights do not tell; default width / 64.
-            text_heads: likewise of the text tower.
+        Weights do not tell the heads of the image tower's stages and of the text tower; the default
+        is width / 64.
 
         Raises:
             ValueError: not a GroupViT (the missing names are listed).
