@@ -272,6 +272,12 @@ def test_assignment_prefers_the_better_box_and_copes_with_none() -> None:
     assert alone.tolist() == [0]  # a single candidate has no spread
 
 
+def test_the_bar_of_two_candidates_is_above_both() -> None:
+    """The spread is that of a sample: half a difference becomes 0.7 of one."""
+    anchors = anchor_boxes([(1, 2)], (8,), (16,))
+    assert assign(anchors, [2], anchors[:1]).tolist() == [-1, -1]
+
+
 def test_words_of_the_anchors() -> None:
     positive = torch.tensor([[True, False, False], [False, True, False]])
     matched = torch.tensor([1, -1, 0])
@@ -422,8 +428,9 @@ def test_only_fusion_lets_the_words_move_the_boxes() -> None:
 
 @torch.no_grad()
 def test_new_weights_expect_nothing() -> None:
-    raw, _ = raw_of(tiny().eval())
+    raw, _ = raw_of(tiny(log_scale=0.0).eval())
     assert raw.token_logits.sigmoid().mean().item() == pytest.approx(0.01, abs=0.005)
+    assert tiny().head.bias0.sigmoid().item() == pytest.approx(0.01)
 
 
 def truth_for(mask: Tensor) -> list[Truth]:
@@ -601,7 +608,8 @@ def test_one_phrase_in_two_parts_is_one_label(taught: GLIP) -> None:
     assert found.phrases == ("red box",)
     apart = iou(inclusive(found.boxes_xyxy), inclusive(found.boxes_xyxy)).fill_diagonal_(0)
     assert apart.max() <= 0.6 + 1e-4  # merged, and suppressed once more
-    assert overlap(best(found, 0), tuple(best(once, 0))) > 0.6
+    # among several of nearly equal score, whose order hangs on the number of threads
+    assert max(overlap(b, tuple(best(once, 0))) for b in found.boxes_xyxy.tolist()) > 0.8
 
 
 def test_bfloat16_finds_the_same(taught: GLIP) -> None:

@@ -95,6 +95,7 @@ def test_a_phrase_that_occurs_twice_in_a_sentence_has_two_spans() -> None:
     assert texts(prompt) == [["sheep", "Sheep"], ["dog"]]
     given = sentence_prompt("sheep left of sheepdog and sheep", ["SHEEP"])
     assert given.spans == (((0, 5), (27, 32)),)  # not in sheepdog
+    assert sentence_prompt("sheepdog and dog", ["dog", "Dog"]).spans == (((13, 16),),)
     assert sentence_prompt("黑山羊和山羊", ["山羊"]).spans == (((1, 3), (4, 6)),)
 
 
@@ -140,6 +141,14 @@ def test_pieces_know_where_they_come_from() -> None:
         (",", 11, 12), ("[UNK]", 13, 18),
     ]  # fmt: skip
     assert [VOCAB[p.id] for p in pieces] == [p.text for p in pieces]
+
+
+def test_spans_that_end_between_words() -> None:
+    caption = "   sheep    goat"
+    pieces = pieces_of(TOKENIZER, caption)
+    for span, tokens in (((1, 10), [1]), ((0, 11), []), ((3, 11), []), ((3, 13), [1, 2])):
+        (row,) = positive_map(Prompt(caption, ("x",), ((span,),)), pieces, 4)
+        assert row.nonzero().flatten().tolist() == tokens, span
 
 
 def test_pieces_are_those_of_the_tokenizer() -> None:
@@ -212,6 +221,8 @@ def test_a_phrase_too_long_for_the_model() -> None:
 
 
 def test_words_are_not_cut() -> None:
+    sentence = read_prompt("[sheep] left xxxx left [goat]")
+    assert chunks_of(sentence, TOKENIZER, 6)[0].caption == "sheep left"
     chunks = chunks_of(class_prompt(["goats"] * 1 + [f"goats {i}" for i in range(5)]), TOKENIZER, 6)
     assert [text for chunk in chunks for text in spoken(chunk)][:2] == ["goat ##s", "goat ##s 0"]
 
