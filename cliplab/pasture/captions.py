@@ -185,6 +185,33 @@ def class_phrase(
     return " ".join(w for w in words if w)
 
 
+def noun_phrase(
+    species: str, posture: str, colour: str, *, language: str, dice: Dice | None = None
+) -> str:
+    """An animal by any of its attributes, in one of many wordings; what is "" is not said.
+
+    "sheep lying down", "resting sheep" or "lying sheep" are one phrase to a reader, and so are
+    躺着的羊 and 卧着的绵羊. Without `dice` it is `class_phrase`, and "animal" if nothing is said.
+
+    Raises:
+        ValueError: unknown language.
+    """
+    _check(language, "some")
+    if dice is None:
+        if species or posture or colour:
+            return class_phrase(species=species, posture=posture, colour=colour, language=language)
+        return "animal" if language == "en" else "动物"
+    if language == "zh":
+        noun = dice.choice(_ZH_SPECIES[species]) if species else "动物"
+        before = dice.choice(_ZH_POSTURE[posture][0]) if posture else ""
+        return before + _tint_zh(colour, noun, bool(posture)) + noun
+    noun = " ".join(word for word in (colour, species or "animal") if word)
+    if not posture:
+        return noun
+    after, before, _ = _POSTURE[posture]
+    return f"{before} {noun}" if dice.chance(0.25) else f"{noun} {dice.choice(after)}"
+
+
 def _animal_en(animal: Animal, scene: Scene, detail: Sequence[str], dice: Dice) -> str:
     noun = f"{animal.colour} {animal.species}" if "colour" in detail else animal.species
     frame = dice.choice(_FRAME)

@@ -63,21 +63,21 @@ def gathered_conv(
     """
     (height, width), (images, _, h, w) = x.shape[-2:], mask.shape
     tap = torch.arange(3, device=x.device) - 1
-    rows = torch.arange(h, device=x.device)[:, None] * stride
+    rows = torch.arange(h, device=x.device) * stride
     columns = torch.arange(w, device=x.device) * stride
-    moved = offset.unflatten(1, (TAPS, 2))  # (B, 9, 2, h, w)
-    y = moved[:, :, 0] + rows + tap.repeat_interleave(3)[:, None, None]  # (B, 9, h, w)
-    x_ = moved[:, :, 1] + columns + tap.repeat(3)[:, None, None]
-    image = torch.arange(images, device=x.device)[:, None, None, None] * (height * width)
-    cells, shares = [], []
-    for (row, part), (column, share) in (
-        (a, b) for a in _neighbours(y, height) for b in _neighbours(x_, width)
-    ):
-        cells.append(image + row * width + column)
-        shares.append(part * share * mask)
-    order = (0, 2, 3, 1, 4)  # output cell by output cell
-    index = torch.stack(cells, -1).permute(order).reshape(-1, 4)  # (N, 4)
-    share = torch.stack(shares, -1).permute(order).reshape(-1, 4)
+    # Output cell by output cell, as they are read below: (B, h, w, 9, 2) and (B, h, w, 9)
+    moved, mask = offset.permute(0, 2, 3, 1).unflatten(-1, (TAPS, 2)), mask.permute(0, 2, 3, 1)
+    above, below = _neighbours(
+        moved[..., 0] + (rows[:, None, None] + tap.repeat_interleave(3)), height
+    )
+    left, right = _neighbours(moved[..., 1] + (columns[:, None] + tap.repeat(3)), width)
+    first = torch.arange(images, device=x.device, dtype=torch.int32) * (height * width)
+    lines = [
+        (row * width + first[:, None, None, None], part * mask) for row, part in (above, below)
+    ]
+    corners = [(line, column) for line in lines for column in (left, right)]
+    index = torch.stack([line[0] + column[0] for line, column in corners], -1).view(-1, 4)  # (N, 4)
+    share = torch.stack([line[1] * column[1] for line, column in corners], -1).view(-1, 4)
     table = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, C)
     sampled = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # (N, C)
     kernel = weight.permute(2, 3, 1, 0).flatten(0, 2)  # (9 C, C')
@@ -85,14 +85,17 @@ def gathered_conv(
     return found.view(images, h, w, -1).permute(0, 3, 1, 2)
 
 
-def _neighbours(place: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
-    """The two cells around a place on one axis, and the share of each; none outside the map."""
+def _neighbours(place: Tensor, length: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The two cells around a place on one axis, int32, and the share of each; none outside."""
     low = place.detach().floor()
-    parts = []
-    for cell, share in ((low, 1 - (place - low)), (low + 1, place - low)):
-        inside = (cell >= 0) & (cell < length)
-        parts.append((cell.clamp(0, length - 1).long(), share * inside))
-    return parts
+    further = place - low  # 0 to 1; the gradient with respect to the place
+    low = low.clamp(-2, length).int()  # far away is as good as just outside
+    return _inside(low, 1 - further, length), _inside(low + 1, further, length)
+
+
+def _inside(cell: Tensor, share: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    kept = cell.clamp(0, length - 1)
+    return kept, share * (kept == cell)
 
 
 def reread(values: Tensor, size: tuple[int, int], *, flat: bool = True) -> Tensor:

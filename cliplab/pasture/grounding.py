@@ -1,0 +1,383 @@
+"""Sentences about a herd whose phrases point at things, and class lists: what a grounder reads.
+
+A caption says what a picture shows; here it is also known which box each of its phrases means. All
+of it follows from descriptions and boxes, never from pixels, so that a mirrored picture has true
+sentences too: mirror the things, then speak of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliplab.pasture.captions import LANGUAGES, noun_phrase
+from cliplab.pasture.draw import SEMANTIC_CLASSES, Labels
+from cliplab.pasture.scene import (
+    COLOURS,
+    HELD_OUT_PAIRS,
+    HELD_OUT_TRIPLES,
+    POSTURES,
+    SPECIES,
+    Dice,
+    Scene,
+)
+
+LEAST_VISIBLE = 0.3  # share of an animal that must show for anybody to speak of it
+FAMILIES = ("list", "attributes", "relation")
+_LEAST_PIXELS = 24  # of a prop
+_APART = 0.06  # of the picture's width: centres nearer than this are neither left nor right
+_TRIES = 30
+Span = tuple[int, int]  # characters from, up to but not including
+
+# What a class of pixels is called; pines are trees, and a pond is its water.
+PROPS = ("tree", "barn", "fence", "trough", "pond", "hay bale")
+_PIXELS_OF = {"pond": "water", "hay bale": "hay"}
+_KINDS_OF = {"tree": ("tree", "pine"), "hay bale": ("hay",)}
+_PROP_ZH = {
+    "tree": ("一棵", "大树"), "barn": ("一座", "谷仓"), "fence": ("一道", "栅栏"),
+    "trough": ("一个", "水槽"), "pond": ("一个", "池塘"), "hay bale": ("一堆", "干草垛"),
+}  # fmt: skip
+_MEASURE = {"sheep": "一只", "goat": "一只", "cow": "一头", "dog": "一只", "horse": "一匹"}
+_EN_FRAME = ("{}", "{}", "a photo of {}", "a picture of {}", "there is {}")
+_ZH_FRAME = ("{}", "{}", "图中有{}", "{}的照片", "照片里有{}")
+SIDES = ("left", "right")
+_TELLING: tuple[tuple[str, ...], ...] = (
+    ("kind",),
+    ("kind", "colour"),
+    ("kind", "posture"),
+    ("colour",),
+)
+_EN_SIDE = ("{} of", "to the {} of", "on the {} of")
+_ZH_SIDE = {"left": ("左边", "左侧"), "right": ("右边", "右侧")}
+
+
+class Words(NamedTuple):
+    """A description: what it leaves open is "". Props have a kind only."""
+
+    kind: str = ""  # a species, one of PROPS, or "" for any animal
+    posture: str = ""
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something in a picture that can be spoken of."""
+
+    kind: str  # a species, or one of PROPS
+    posture: str  # "" for a prop
+    colour: str  # "" for a prop
+    box: tuple[float, float, float, float]  # px, x0 y0 x1 y1, half-open
+
+    @property
+    def is_animal(self) -> bool:
+        """Animal or prop."""
+        return self.kind in SPECIES
+
+    @property
+    def middle(self) -> float:
+        """x of its centre, px."""
+        return (self.box[0] + self.box[2]) / 2
+
+    def fits(self, words: Words) -> bool:
+        """Whether a description is true of it."""
+        if not self.is_animal:
+            return self.kind == words.kind
+        said = zip(words, (self.kind, self.posture, self.colour), strict=True)
+        return all(word in ("", own) for word, own in said)
+
+    def mirrored(self, width: float) -> Thing:
+        """The same in a picture of this width that was turned left to right."""
+        x0, y0, x1, y1 = self.box
+        return replace(self, box=(width - x1, y0, width - x0, y1))
+
+
+class Grounded(NamedTuple):
+    """A caption, its phrases, and what each of them means in one picture."""
+
+    caption: str
+    spans: tuple[Span, ...]  # K, characters of the caption
+    words: tuple[Words, ...]  # K, the description that each phrase puts into words
+    things: tuple[tuple[int, ...], ...]  # K, indices of things; () where the phrase means nothing
+    family: str  # one of FAMILIES
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The K phrases."""
+        return tuple(self.caption[a:b] for a, b in self.spans)
+
+
+class Sight(NamedTuple):
+    """What can be spoken of in a picture, and what had better not be."""
+
+    things: tuple[Thing, ...]  # animals in the scene's order, then props
+    hidden: tuple[Thing, ...]  # animals that hardly show, and props of which there are several
+
+    def meant(self, words: Words) -> tuple[int, ...]:
+        """Indices of the things that a description is true of."""
+        return tuple(i for i, thing in enumerate(self.things) if thing.fits(words))
+
+    def is_clear(self, words: Words) -> bool:
+        """Whether a description is true of nothing that is hidden."""
+        return not any(thing.fits(words) for thing in self.hidden)
+
+    def mirrored(self, width: float) -> Sight:
+        """The same in a picture of this width that was turned left to right."""
+        things, hidden = (tuple(t.mirrored(width) for t in part) for part in self)
+        return Sight(things, hidden)
+
+
+def sight_of(scene: Scene, found: Labels) -> Sight:
+    """Sort what a scene shows.
+
+    Args:
+        scene: any.
+        found: `labels(scene, size)`; boxes are in its pixels.
+    """
+    things: list[Thing] = []
+    hidden: list[Thing] = []
+    for animal, box, visible in zip(scene.animals, found.boxes_xyxy, found.visible, strict=True):
+        thing = Thing(animal.species, animal.posture, animal.colour, _floats(box))
+        (things if visible >= LEAST_VISIBLE else hidden).append(thing)
+    for kind in PROPS:
+        count = sum(prop.kind.rstrip("*") in _KINDS_OF.get(kind, (kind,)) for prop in scene.props)
+        if count:
+            mask = found.semantic == SEMANTIC_CLASSES.index(_PIXELS_OF.get(kind, kind))
+            # A trough holds water too, so that the water beside one is no pond's box.
+            mixed = kind == "pond" and any(p.kind.rstrip("*") == "trough" for p in scene.props)
+            clear = count == 1 and mask.sum() >= _LEAST_PIXELS and not mixed
+            box = _around(mask) if clear else (0.0, 0.0, 0.0, 0.0)
+            (things if clear else hidden).append(Thing(kind, "", "", box))
+    return Sight(tuple(things), tuple(hidden))
+
+
+def _floats(values: NDArray) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(v) for v in values)
+    return x0, y0, x1, y1
+
+
+def _around(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """The box of a mask (H, W), half-open."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+# ---- descriptions --------------------------------------------------------------------------
+
+Parts = tuple[str, ...]  # of "kind", "posture", "colour"
+LEVELS: dict[Parts, float] = {  # what a description of an animal says, and how often
+    ("kind",): 5, ("kind", "posture"): 3, ("kind", "colour"): 3, ("kind", "posture", "colour"): 4,
+    ("posture",): 1, ("colour",): 1, ("posture", "colour"): 1, (): 1,
+}  # fmt: skip
+
+
+def describe(thing: Thing, parts: Parts, unnamed: Sequence[str] = ()) -> Words:
+    """A true description of a thing.
+
+    Args:
+        thing: a prop is always called by its kind.
+        parts: what to say of an animal.
+        unnamed: species that are called animals.
+    """
+    if not thing.is_animal:
+        return Words(thing.kind)
+    kind = thing.kind if "kind" in parts and thing.kind not in unnamed else ""
+    posture = thing.posture if "posture" in parts else ""
+    return Words(kind, posture, thing.colour if "colour" in parts else "")
+
+
+def is_held_out(words: Words) -> bool:
+    """Whether a description names a combination that nobody may be trained on."""
+    pair = (words.kind, words.posture) in HELD_OUT_PAIRS
+    return pair or (words.kind, words.posture, words.colour) in HELD_OUT_TRIPLES
+
+
+def universe(parts: Parts, unnamed: Sequence[str] = ()) -> list[Words]:
+    """Every description of animals at this level that is not held out."""
+    kinds = [s for s in SPECIES if s not in unnamed] if "kind" in parts else [""]
+    postures = POSTURES if "posture" in parts else ("",)
+    colours = COLOURS if "colour" in parts else ("",)
+    every = (Words(*names) for names in product(kinds, postures, colours))
+    return [words for words in every if not is_held_out(words)]
+
+
+def say(words: Words, language: str, dice: Dice | None = None) -> str:
+    """A description without article: "black goat", "躺着的白羊", "trough".
+
+    Args:
+        words: of an animal or a prop.
+        language: "en" or "zh".
+        dice: draws among synonyms; None: the first of each.
+    """
+    if words.kind in PROPS:
+        return words.kind if language == "en" else _PROP_ZH[words.kind][1]
+    return noun_phrase(words.kind, words.posture, words.colour, language=language, dice=dice)
+
+
+# ---- class lists ---------------------------------------------------------------------------
+
+
+def class_list(
+    sight: Sight, language: str, dice: Dice, *, unnamed: Sequence[str] = (), most: int = 7
+) -> Grounded:
+    """A detection prompt: classes that are there and classes that are not, in random order.
+
+    Half of the lists are of one level ("sheep. goat", "white sheep lying down. ..."), the others
+    mix levels and props.
+
+    Args:
+        sight: of the picture.
+        language: "en" or "zh".
+        dice: draws everything.
+        unnamed: species that are never named.
+        most: classes of the list.
+    """
+    mixed, level = dice.chance(0.5), dice.weighted(LEVELS)
+    seen = [thing for thing in sight.things if mixed or thing.is_animal]
+    there = [
+        describe(thing, dice.weighted(LEVELS) if mixed else level, unnamed)
+        for thing in dice.shuffled(seen)
+    ]
+    absent = universe(level, unnamed) + ([Words(kind) for kind in PROPS] if mixed else [])
+    absent = [w for w in absent if not sight.meant(w) and sight.is_clear(w)]
+    count = 1 + dice.integer(most)
+    chosen = list(dict.fromkeys(there))[: max(1, count - dice.integer(3))]
+    chosen += dice.shuffled(absent)[: max(0, count - len(chosen))]
+    names: dict[str, Words] = {}
+    for words in dice.shuffled(chosen):
+        names.setdefault(say(words, language, dice), words)
+    return _joined(sight, names)
+
+
+def _joined(sight: Sight, names: Mapping[str, Words], separator: str = ". ") -> Grounded:
+    """Names with their descriptions, joined to a class list."""
+    starts = [0]
+    for name in names:
+        starts.append(starts[-1] + len(name) + len(separator))
+    spans = tuple((a, a + len(name)) for a, name in zip(starts, names, strict=False))
+    words = tuple(names.values())
+    things = tuple(sight.meant(one) for one in words)
+    return Grounded(separator.join(names), spans, words, things, "list")
+
+
+# ---- sentences -----------------------------------------------------------------------------
+
+
+def sentence(
+    sight: Sight, language: str, dice: Dice, *, unnamed: Sequence[str] = ()
+) -> Grounded | None:
+    """One to three things of the picture, each described; None if there is nothing to speak of.
+
+    "a photo of a white sheep lying down and a barn"; a phrase means all that it is true of.
+    """
+    picked = dice.shuffled(sight.things)[: 1 + dice.integer(3)]
+    said = tuple(dict.fromkeys(describe(thing, dice.weighted(LEVELS), unnamed) for thing in picked))
+    if not said:
+        return None
+    frame = dice.choice(_EN_FRAME if language == "en" else _ZH_FRAME)
+    before, _, after = frame.partition("{}")
+    text, spans = before, []
+    for i, words in enumerate(said):
+        last = i == len(said) - 1
+        text += "" if i == 0 else _and(language, last)
+        phrase = say(words, language, dice)
+        text += _article(words, phrase, language)
+        spans.append((len(text), len(text) + len(phrase)))
+        text += phrase
+    meant = tuple(sight.meant(words) for words in said)
+    return Grounded(text + after, tuple(spans), said, meant, "attributes")
+
+
+def _and(language: str, last: bool) -> str:
+    if language == "en":
+        return " and " if last else ", "
+    return "和" if last else "、"
+
+
+def _article(words: Words, phrase: str, language: str) -> str:
+    if language == "en":
+        return "an " if phrase[0] in "aeiou" else "a "
+    return _PROP_ZH[words.kind][0] if words.kind in PROPS else _MEASURE.get(words.kind, "一只")
+
+
+def relation(
+    sight: Sight, language: str, dice: Dice, *, width: float, unnamed: Sequence[str] = (),
+) -> Grounded | None:  # fmt: skip
+    """One of several alike, told by its side of something: "the black goat left of the trough".
+
+    The first phrase means exactly one thing, though its words alone are true of at least two, so
+    that who cannot relate has at best an even chance. The second means the landmark.
+
+    Args:
+        sight: of the picture.
+        language: "en" or "zh".
+        dice: draws everything.
+        width: of the picture, px.
+        unnamed: species that are called animals.
+
+    Returns:
+        None if the draws found no such pair.
+    """
+    for _ in range(_TRIES):
+        found = _told_apart(sight, dice, width, unnamed)
+        if found:
+            words, target, side, landmark, anchor = found
+            text, spans = _beside(words, side, landmark, language, dice)
+            return Grounded(text, spans, (words, landmark), ((target,), (anchor,)), "relation")
+    return None
+
+
+def _told_apart(
+    sight: Sight, dice: Dice, width: float, unnamed: Sequence[str]
+) -> tuple[Words, int, str, Words, int] | None:
+    """One draw: description, which thing, side, landmark's description, which thing that is."""
+    animals = [i for i, thing in enumerate(sight.things) if thing.is_animal]
+    anchor = dice.integer(len(sight.things)) if sight.things else 0
+    if len(animals) < 2:
+        return None
+    landmark = describe(sight.things[anchor], dice.choice(_TELLING), unnamed)
+    words = describe(sight.things[dice.choice(animals)], dice.weighted(LEVELS), unnamed)
+    alike = [i for i in sight.meant(words) if i != anchor]
+    clear = sight.is_clear(words) and sight.is_clear(landmark)
+    if len(alike) < 2 or len(sight.meant(landmark)) != 1 or not clear:
+        return None
+    away = [sight.things[i].middle - sight.things[anchor].middle for i in alike]
+    side = dice.choice(SIDES)
+    there = [i for i, x in zip(alike, away, strict=True) if (x < 0) == (side == "left")]
+    if len(there) != 1 or min(map(abs, away)) < _APART * width:
+        return None
+    return words, there[0], side, landmark, anchor
+
+
+def _beside(
+    words: Words, side: str, landmark: Words, language: str, dice: Dice
+) -> tuple[str, tuple[Span, Span]]:
+    """The sentence, and the spans of what is told and of its landmark."""
+    told, mark = say(words, language, dice), say(landmark, language, dice)
+    if language == "en":
+        between = f" {dice.choice(_EN_SIDE).format(side)} the "
+        text = f"the {told}{between}{mark}"
+        return text, ((4, 4 + len(told)), (len(text) - len(mark), len(text)))
+    link = dice.choice(_ZH_SIDE[side]) + ("" if words.posture else "的")
+    text = f"{mark}{link}{told}"
+    return text, ((len(text) - len(told), len(text)), (0, len(mark)))
+
+
+def lexicon(language: str) -> list[str]:
+    """Every word of this file's own: together with that of captions, what a vocabulary must cover.
+
+    Raises:
+        ValueError: unknown language.
+    """
+    if language not in LANGUAGES:
+        raise ValueError(f"unknown language {language!r}; expected one of {', '.join(LANGUAGES)}")
+    if language == "en":
+        words = [*PROPS, *_EN_FRAME, *_EN_SIDE, *SIDES, "an", "the", "animal", "and", ","]
+    else:
+        words = [*(a + b for a, b in _PROP_ZH.values()), *_MEASURE.values(), *_ZH_FRAME]
+        words += [*_ZH_SIDE["left"], *_ZH_SIDE["right"], "动物", "和", "、"]
+    return sorted({word.replace("{}", "").strip() for word in words})

@@ -1,0 +1,240 @@
+"""What the GLIPs of the pasture learn from: herds, and for each a prompt that is made on the spot.
+
+Boxes come with words of two kinds, mixed as in the paper's unified data: class lists ("sheep. black
+goat. ...", with classes that are not there) and captions whose phrases mean boxes, among them
+relations ("the black goat left of the trough"). English and Chinese, half each.
+
+Never trained on are the combinations that nobody of the pasture may see (`HELD_OUT_PAIRS`,
+`HELD_OUT_TRIPLES`), in pictures and in words. And dogs and horses have no name here: they are in
+the pictures, with boxes, and are called animals. Their names are in the vocabulary all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliplab.models.glip import GLIPConfig, Truth
+from cliplab.models.glip.pictures import MULTIPLE
+from cliplab.pasture import (
+    COLOURS,
+    POSTURES,
+    SEEN_COMBOS,
+    SPECIES,
+    Combo,
+    captions,
+    draw,
+    grounding,
+    herd,
+    labels,
+)
+from cliplab.pasture.grounding import PROPS, Grounded, Sight, Thing, sight_of
+from cliplab.pasture.scene import Dice
+from cliplab.phrases import Chunk, Prompt, batch_of, chunks_of
+from cliplab.runtime import atomic_write
+from cliplab.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
+
+log = logging.getLogger(__name__)
+
+HEIGHT = 128  # pixels of a picture; 171 wide
+LANGUAGES = ("en", "zh")
+UNNAMED = ("dog", "horse")  # species without a name in training
+NAMED = tuple(s for s in SPECIES if s not in UNNAMED)
+_CHUNK = 500  # pictures per file
+_KINDS, _POSTURES, _COLOURS = (*SPECIES, *PROPS), ("", *POSTURES), ("", *COLOURS)
+
+
+# ---- words ---------------------------------------------------------------------------------
+
+
+def vocabulary() -> list[str]:
+    """Word pieces of everything that is said about herds: English words, Chinese characters.
+
+    A word that is not here is [UNK], and a phrase of nothing else is refused when it is asked for.
+    """
+    english = " ".join([*captions.lexicon("en"), *grounding.lexicon("en")])
+    chinese = "".join([*captions.lexicon("zh"), *grounding.lexicon("zh")])
+    words = set("".join(c if c.isalpha() else " " for c in english.lower()).split())
+    characters = {c for c in chinese if c.isalpha() and not c.isascii()}
+    return [*SPECIAL_TOKENS, *".,;:!?", *sorted(words), *sorted(characters)]
+
+
+def to_prompt(grounded: Grounded) -> Prompt:
+    """The same as the detector takes it; each phrase has one span."""
+    return Prompt(grounded.caption, grounded.phrases, tuple((span,) for span in grounded.spans))
+
+
+# ---- herds ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Flock:
+    """Herds in memory: N pictures of one size, and what can be spoken of in each."""
+
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+    sights: list[Sight]  # N
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def width(self) -> int:
+        """Of the pictures, px."""
+        return self.images.shape[2]
+
+    def first(self, count: int) -> Flock:
+        """The first `count` pictures."""
+        return Flock(self.images[:count], self.sights[:count])
+
+
+def draw_flock(
+    split: str, count: int, *, start: int = 0, combos: Sequence[Combo] = SEEN_COMBOS
+) -> Flock:
+    """Draw `count` herds from consecutive seeds of a split."""
+    images, sights = [], []
+    for seed in range(start, start + count):
+        scene = herd(seed, split=split, combos=combos)
+        images.append(np.asarray(draw(scene, HEIGHT, supersample=2)))
+        sights.append(sight_of(scene, labels(scene, HEIGHT)))
+    return Flock(np.stack(images), sights)
+
+
+def load_flock(folder: Path, count: int) -> Flock:
+    """The first `count` herds of the training split, drawing those not in `folder` yet."""
+    starts = range(0, count, _CHUNK)
+    parts = [_stored(folder, start, min(_CHUNK, count - start)) for start in starts]
+    images = np.concatenate([part.images for part in parts])
+    return Flock(images, [sight for part in parts for sight in part.sights])
+
+
+def _stored(folder: Path, start: int, count: int) -> Flock:
+    path = folder / f"herds-{HEIGHT}-{start:08d}-{count}.npz"
+    if not path.exists():
+        log.info("drawing herds %d to %d into %s", start, start + count, folder)
+        flock = draw_flock("train", count, start=start)
+        counts, names, boxes = _to_arrays(flock.sights)
+        with atomic_write(path) as file:
+            np.savez(file, images=flock.images, counts=counts, names=names, boxes=boxes)
+    with np.load(path) as file:
+        return Flock(file["images"], _from_arrays(file["counts"], file["names"], file["boxes"]))
+
+
+def _to_arrays(sights: Sequence[Sight]) -> tuple[NDArray, NDArray, NDArray]:
+    """Counts (N, 2) of things and hidden ones, their names (T, 3) as indices, their boxes (T, 4)."""
+    things = [thing for sight in sights for part in sight for thing in part]
+    names = [
+        (_KINDS.index(t.kind), _POSTURES.index(t.posture), _COLOURS.index(t.colour)) for t in things
+    ]
+    counts = [[len(part) for part in sight] for sight in sights]
+    boxes = [thing.box for thing in things]
+    return np.array(counts), np.array(names, np.uint8), np.array(boxes, np.float32)
+
+
+def _from_arrays(counts: NDArray, names: NDArray, boxes: NDArray) -> list[Sight]:
+    things = iter(
+        [
+            Thing(_KINDS[k], _POSTURES[p], _COLOURS[c], (x0, y0, x1, y1))
+            for (k, p, c), (x0, y0, x1, y1) in zip(names.tolist(), boxes.tolist(), strict=True)
+        ]
+    )
+    return [Sight(*(tuple(next(things) for _ in range(n)) for n in row)) for row in counts.tolist()]
+
+
+# ---- batches -------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """One step's pictures, each with its prompt."""
+
+    pixels: Tensor  # (B, 3, H, W) normalised
+    token_ids: Tensor  # (B, L)
+    text_mask: Tensor  # (B, L) bool
+    truth: list[Truth]  # B
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        truth = [Truth(*(part.to(device) for part in one)) for one in self.truth]
+        ids, mask = self.token_ids.to(device), self.text_mask.to(device)
+        return Batch(self.pixels.to(device), ids, mask, truth)
+
+
+class Batches:
+    """The batch of each step, which depends on nothing but the step and the seed."""
+
+    def __init__(
+        self, flock: Flock, tokenizer: WordPieceTokenizer, config: GLIPConfig, *, seed: int,
+        batch: int, shares: tuple[float, float, float],
+    ) -> None:  # fmt: skip
+        self.flock, self.tokenizer, self.config = flock, tokenizer, config
+        self.seed, self.batch = seed, batch
+        self.shares = dict(zip(grounding.FAMILIES, shares, strict=True))
+
+    def __call__(self, step: int) -> Batch:
+        """Pictures, half of them mirrored, each brightened or darkened, with a prompt each."""
+        generator = np.random.default_rng([self.seed, step])
+        chosen = generator.choice(len(self.flock), self.batch, replace=False)
+        mirrored = generator.random(len(chosen)) < 0.5
+        images = self.flock.images[chosen]
+        images[mirrored] = images[mirrored, :, ::-1]
+        gain = torch.from_numpy(generator.uniform(0.85, 1.15, len(chosen))).float()
+        pixels = normalised(images, self.config, gain)
+        dice = [Dice("glip", self.seed, step, i) for i in range(len(chosen))]
+        sights = [self._sight(i, m) for i, m in zip(chosen, mirrored, strict=True)]
+        said = [self.say(sight, one) for sight, one in zip(sights, dice, strict=True)]
+        ids, mask, maps = batch_of([self._chunk(one) for one in said])
+        truth = [truth_of(s, g, m) for s, g, m in zip(sights, said, maps, strict=True)]
+        return Batch(pixels, ids, mask, truth)
+
+    def _sight(self, index: int, mirrored: bool) -> Sight:
+        sight = self.flock.sights[index]
+        return sight.mirrored(self.flock.width) if mirrored else sight
+
+    def say(self, sight: Sight, dice: Dice) -> Grounded:
+        """A prompt for a picture: its family is drawn; a class list where no other can be made."""
+        language, family = dice.choice(LANGUAGES), dice.weighted(self.shares)
+        found = None
+        if family == "relation":
+            found = grounding.relation(sight, language, dice, width=self.flock.width,
+                                       unnamed=UNNAMED)  # fmt: skip
+        elif family == "attributes":
+            found = grounding.sentence(sight, language, dice, unnamed=UNNAMED)
+        return found or grounding.class_list(sight, language, dice, unnamed=UNNAMED)
+
+    def _chunk(self, grounded: Grounded) -> Chunk:
+        (chunk,) = chunks_of(to_prompt(grounded), self.tokenizer, self.config.max_tokens)
+        return chunk
+
+
+def normalised(images: NDArray[np.uint8], config: GLIPConfig, gain: Tensor | None = None) -> Tensor:
+    """Pictures (B, H, W, 3) of the model's size -> (B, 3, H', W'), filled up like `prepare` does.
+
+    Args:
+        images: RGB.
+        config: of the model.
+        gain: (B,) brightness, 1 leaves it; None: all 1.
+    """
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    if gain is not None:
+        pixels = (pixels * gain.view(-1, 1, 1, 1)).clamp(0, 1)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (config.mean, config.std))
+    height, width = pixels.shape[-2:]
+    return F.pad((pixels - mean) / std, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+
+
+def truth_of(sight: Sight, grounded: Grounded, positive: Tensor) -> Truth:
+    """Boxes that the prompt speaks of, with the words that mean each: `positive` is (K, L) bool."""
+    meant = sorted({i for things in grounded.things for i in things})
+    if not meant:
+        return Truth(torch.zeros(0, 4), positive[:0])
+    says = torch.tensor([[i in things for things in grounded.things] for i in meant])  # (G, K)
+    boxes = torch.tensor([sight.things[i].box for i in meant])
+    return Truth(boxes, (says.float() @ positive.float()) > 0)
