@@ -93,8 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/train/glip"),
                         help="pictures, logs and states")  # fmt: skip
     parser.add_argument("--out", type=Path, default=None,
-                        help="where weights and card go (default: data/checkpoints/glip for seed 0 "
-                             "with fusion, else beside the log)")  # fmt: skip
+                        help="where weights and card go (default: data/checkpoints for seed 0, "
+                             "else beside the log)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,8 +107,7 @@ def run(args: argparse.Namespace) -> int:
     flock = load_flock(args.work / "herds", recipe.pictures)
     work = args.work / _name(recipe) / f"seed{recipe.seed}"
     model = train(recipe, flock, work, pick_device(args.device))
-    shipped = recipe.fusion and recipe.seed == 0
-    target = args.out or (checkpoint_dir("glip") if shipped else work / "checkpoint")
+    target = args.out or _target(recipe, work)
     save_glip(model, target / "model.safetensors")
     metrics = examine(load_glip(target / "model.safetensors"), count=args.test_pictures)
     write_model_card(target, **card(recipe, metrics))
@@ -129,6 +128,11 @@ def card(recipe: Recipe, metrics: dict[str, Any]) -> dict[str, Any]:
         "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
         "metrics": metrics,
     }
+
+
+def _target(recipe: Recipe, work: Path) -> Path:
+    """Where weights belong: those of seed 0 are shipped, and the others stay beside their log."""
+    return checkpoint_dir(_name(recipe)) if recipe.seed == 0 else work / "checkpoint"
 
 
 def _name(recipe: Recipe) -> str:

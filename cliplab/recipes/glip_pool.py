@@ -129,7 +129,7 @@ def _stored(folder: Path, start: int, count: int) -> Flock:
 
 
 def _to_arrays(sights: Sequence[Sight]) -> tuple[NDArray, NDArray, NDArray]:
-    """Counts (N, 2) of things and hidden ones, their names (T, 3) as indices, their boxes (T, 4)."""
+    """Counts (N, 2) of things and hidden ones; their names (T, 3), indices; their boxes (T, 4)."""
     things = [thing for sight in sights for part in sight for thing in part]
     names = [
         (_KINDS.index(t.kind), _POSTURES.index(t.posture), _COLOURS.index(t.colour)) for t in things

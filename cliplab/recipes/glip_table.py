@@ -1,0 +1,103 @@
+"""With and without fusion, three seeds each: `python -m cliplab.recipes.glip_table`.
+
+Every training of `python -m cliplab train glip` leaves a model card. This gathers them into
+`data/checkpoints/glip/rows.json`, which notebook 04 shows beside the paper's table.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from cliplab.metrics import Rate, wilson_interval
+from cliplab.recipes.tables import Card, check_alike, check_seeds, gather_command, load_table
+
+log = logging.getLogger(__name__)
+
+COMMAND = "python -m cliplab.recipes.glip_table"
+ROWS = {True: "fusion", False: "no fusion"}
+_FACTS = {
+    "pictures in the exam": lambda card: card["metrics"]["pictures"],
+    "steps": lambda card: card["recipe"]["steps"],
+    "distinct herds": lambda card: card["recipe"]["pictures"],
+}
+
+
+def load_rows() -> dict[str, Any]:
+    """The table that is shipped.
+
+    Returns:
+        "command", "pictures" of the exam, "trainings" (the command of each), and "rows": "fusion"
+        and "no fusion" -> {"seeds": [...], "metrics": [...]}, one entry a seed, each as
+        `glip_exam.examine` returns it.
+
+    Raises:
+        FileNotFoundError: it is missing, with the command that makes it.
+    """
+    return load_table("glip", COMMAND)
+
+
+def gather(cards: list[Card]) -> dict[str, Any]:
+    """Model cards -> the table of `load_rows`.
+
+    Raises:
+        ValueError: no card at all; cards of exams or trainings of different length, which must not
+            stand in one table; two cards of one training.
+    """
+    check_alike(cards, _FACTS)
+    rows: dict[str, dict[str, list]] = {}
+    for card in sorted(cards, key=lambda c: (not c["recipe"]["fusion"], c["recipe"]["seed"])):
+        name = ROWS[card["recipe"]["fusion"]]
+        row = rows.setdefault(name, {"seeds": [], "metrics": []})
+        row["seeds"].append(card["recipe"]["seed"])
+        row["metrics"].append(card["metrics"])
+        check_seeds(name, row["seeds"])
+    return {
+        "command": COMMAND,
+        "pictures": cards[0]["metrics"]["pictures"],
+        "trainings": sorted(card["command"] for card in cards),
+        "rows": rows,
+    }
+
+
+def values(row: dict[str, list], *path: str) -> list[float]:
+    """One number of each seed: `values(row, "detection", "seen", "en", "species", "ap50")`."""
+    found = [_at(metrics, path) for metrics in row["metrics"]]
+    return [one["value"] if isinstance(one, dict) else one for one in found]
+
+
+def pooled(row: dict[str, list], *path: str) -> Rate:
+    """A rate over the answers of all seeds together, with its interval.
+
+    The seeds answer the same questions, so that the interval is of the questions and of three
+    trainings, not of three times as many questions: it is somewhat too narrow.
+    """
+    rates = [_at(metrics, path) for metrics in row["metrics"]]
+    count = sum(one["n"] for one in rates)
+    hits = sum(round(one["value"] * one["n"]) for one in rates)
+    return Rate(hits / count, *wilson_interval(hits, count), count)
+
+
+def _at(metrics: dict[str, Any], path: Sequence[str]) -> Any:
+    for key in path:
+        metrics = metrics[key]
+    return metrics
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Gather the cards below some folders."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    table = gather_command("glip", gather, argv, shipped=["glip", "glip-no-fusion"])
+    for name, row in table["rows"].items():
+        for language in ("en", "zh"):
+            detected = values(row, "detection", "seen", language, "species", "ap50")
+            related = values(row, "grounding", "seen", language, "relation")
+            texts = [" ".join(f"{v:.3f}" for v in part) for part in (detected, related)]
+            log.info(f"{name:10} {language}  AP50 {texts[0]}  relation R@1 {texts[1]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
