@@ -3,7 +3,17 @@
 import argparse
 from pathlib import Path
 
-from cliplab.detect.detectors import MODELS, MOST, SCORE
+from cliplab.detect.detectors import (
+    GLIP_SCORE,
+    MODELS,
+    MOST,
+    PUBLISHED_GLIP_SCORE,
+    REGIONS,
+    SCORE,
+)
+
+AGGREGATES = ("mean", "max", "power")  # as in cliplab.models.glip, which takes torch to import
+PRECISIONS = ("float32", "bfloat16")
 
 DESCRIPTION = """\
 Find what you have words for: boxes with names and scores, in pictures that nobody labelled for it.
@@ -11,6 +21,9 @@ Find what you have words for: boxes with names and scores, in pictures that nobo
 SOURCE is a folder of images, one image, a COCO JSON, a CSV manifest or a YOLO folder. Labels are
 words of your own, not only those that the detector learned boxes for. The text that stands for a
 label is its name, or what you write for it: --labels 躺着的羊="sheep lying down"
+A GLIP may be asked with a list or a sentence instead, in the languages that it was trained on:
+--phrases "the [black goat] left of the [trough]". Without brackets it looks for the things between
+the relations.
 
 Where SOURCE (or --boxes) knows boxes of these labels, the answer is judged: average precision,
 hits and misses for each label. The models:"""
@@ -23,6 +36,9 @@ examples:
   cliplab detect frames --labels sheep goat --boxes herd.json  name these boxes, find none
   cliplab detect flock --labels 躺着的羊 站着的羊 --model crops --teacher pasture-zh
   cliplab detect flock --labels sheep goat --model runs/my-vild --score 0.5
+  cliplab detect flock --model glip --phrases "the [black goat] left of the [trough]"
+  cliplab detect flock --model glip --phrases "羊、黑山羊" --html gallery.html
+  cliplab detect photos --model glip-t:glip_tiny_model_o365_goldg_cc_sbu.pth --phrases "a sheep"
 
 exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
 
@@ -63,6 +79,13 @@ def _add_words(group: "argparse._ArgumentGroup") -> None:
         "label its text; default: the classes of SOURCE's boxes",
     )
     add(
+        "--phrases",
+        nargs="+",
+        metavar="TEXT",
+        help="of a GLIP, instead of --labels: a list or a sentence, quoted; [brackets] mark the "
+        "phrases of a sentence, else those between its relations are found",
+    )
+    add(
         "--template",
         nargs="+",
         metavar="TEXT",
@@ -99,8 +122,32 @@ def _add_model(group: "argparse._ArgumentGroup") -> None:
         metavar="X",
         help="sizes of the crops in boxes, added up (default: 1 1.5)",
     )
+    add(
+        "--aggregate",
+        choices=AGGREGATES,
+        help="of a GLIP: how the words of a phrase vote (default: mean; power is their geometric "
+        "mean)",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        help="of a GLIP's matrix products (default: float32)",
+    )
+    add(
+        "--vocab",
+        type=Path,
+        metavar="FILE",
+        help="of a published GLIP: vocab.txt of bert-base-uncased (default: beside its file, else "
+        "in Hugging Face's cache)",
+    )
     add("--device", default="auto", help="auto (default), cpu, cuda or mps")
-    add("--batch-size", type=int, default=256, metavar="N", help="regions at a time (default: 256)")
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help=f"regions at a time (default: {REGIONS}); for a GLIP pictures of one size (default: "
+        "1)",
+    )
     add("--offline", action="store_true", help="never use the network, whatever is missing")
 
 
@@ -110,14 +157,14 @@ def _add_cut(group: "argparse._ArgumentGroup") -> None:
         "--score",
         type=float,
         metavar="S",
-        help=f"least score of a box, 0 to 1 (default: {SCORE:g}; with --boxes 0)",
+        help=f"least score of a box, 0 to 1 (default: {_scores()}; with --boxes 0)",
     )
     add(
         "--iou",
         type=float,
         metavar="X",
         help="boxes that overlap more are one place, and the best name stays (default: 0.5; with "
-        "--boxes they all stay, each under its best name)",
+        "--boxes they all stay, each under its best name; within a phrase of a GLIP 0.6)",
     )
     add("--all-names", action="store_true", help="keep every name of a place, not the best alone")
     add(
@@ -126,6 +173,13 @@ def _add_cut(group: "argparse._ArgumentGroup") -> None:
         metavar="N",
         help=f"boxes of a picture at most (default: {MOST}; with --boxes all)",
     )
+
+
+def _scores() -> str:
+    """The default of --score for each model."""
+    defaults = {"a GLIP": GLIP_SCORE, "a published GLIP": PUBLISHED_GLIP_SCORE}
+    others = [f"{score:g} for {name}" for name, score in defaults.items() if score != SCORE]
+    return ", ".join([f"{SCORE:g}", *others])
 
 
 def _add_outputs(group: "argparse._ArgumentGroup") -> None:

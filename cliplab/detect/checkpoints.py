@@ -1,4 +1,4 @@
-"""The files of a ViLD: its weights, who taught it, and which classes had boxes in training."""
+"""The files of a detector: its weights and its card; who taught a ViLD, and with which boxes."""
 
 import json
 from collections.abc import Mapping
@@ -9,30 +9,38 @@ import torch
 from torch import Tensor
 
 from cliplab.classify.labels import Classes, fold
-from cliplab.detect.detectors import Options
+from cliplab.detect.detectors import PUBLISHED, WEIGHTS, Options
 from cliplab.encoders import LOADERS, Encoder
 from cliplab.models.vild import HEADS, ViLD
 from cliplab.photos import shown
 from cliplab.runtime import checkpoint_dir, unknown_name, verify_checkpoint
 from cliplab.zero_shot import templates
 
-WEIGHTS = "model.safetensors"
 CARD = "model_card.json"
+_NAMES = {"vild": "ViLD", "glip": "GLIP"}
+_INSTEAD = {
+    "vild": "name boxes that you have: --model crops --boxes FILE",
+    "glip": f"load a published one: --model {PUBLISHED[0]}:PATH",
+}
 
 
-def checkpoint_path(where: str) -> Path:
-    """The weights of a ViLD: shipped, in a folder, or a file.
+def checkpoint_path(where: str, stem: str = "vild") -> Path:
+    """The weights of a ViLD or a GLIP: shipped, in a folder, or a file.
+
+    Args:
+        where: "" for the shipped one.
+        stem: "vild" or "glip".
 
     Raises:
         FileNotFoundError: nothing there, and how to make it.
         ValueError: damaged.
     """
-    path = Path(where) if where else checkpoint_dir("vild") / WEIGHTS
+    path = Path(where) if where else checkpoint_dir(stem) / WEIGHTS
     path = path / WEIGHTS if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(
-            f"{shown(path)}: no such ViLD; make it with `python -m cliplab train vild`, restore "
-            "data/checkpoints/vild, or name boxes that you have: --model crops --boxes FILE"
+            f"{shown(path)}: no such {_NAMES[stem]}; make it with `python -m cliplab train "
+            f"{stem}`, restore data/checkpoints/{stem}, or {_INSTEAD[stem]}"
         )
     verify_checkpoint(path.parent, [path.name])
     return path

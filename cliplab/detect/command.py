@@ -16,9 +16,9 @@ from cliplab.classify.command import (
 from cliplab.detect.detectors import (
     MODELS,
     MOST,
-    SCORE,
     Options,
     check_options,
+    least_score,
     load_detector,
     parse_model,
 )
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cliplab.detect.pictures import Picture
     from cliplab.detect.prepare import Task
     from cliplab.detection import Detections
+    from cliplab.phrases import Prompt
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from cliplab.detect.judging import judge
     from cliplab.detect.prepare import prepare
 
-    task = prepare(args)
+    task = prepare(args, options.phrases)
     complain("problem", task.problems)
     complain("note", task.notes)
     targets = _picture_targets(args, task)
@@ -79,17 +80,19 @@ def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Options]":
         ValueError, OSError: options that exclude each other, outputs that cannot be written.
     """
     from cliplab.detect.finding import OVERLAP, Cut
+    from cliplab.detect.words import overlap_note
 
     given = args.boxes is not None
-    name, _ = parse_model(args.model)
+    name, where = parse_model(args.model)
     if given and not MODELS[name].takes_boxes:
         raise ValueError(f"--boxes: the model {name} finds its own; drop --boxes")
-    if args.batch_size < 1:
+    if args.batch_size is not None and args.batch_size < 1:
         raise ValueError(f"--batch-size: got {args.batch_size}; expected 1 or more")
+    phrases = _phrases(args, name)
     cut = Cut(
-        score=args.score if args.score is not None else 0.0 if given else SCORE,
+        score=args.score if args.score is not None else 0.0 if given else least_score(name, where),
         overlap=args.iou if args.iou is not None else None if given else OVERLAP,
-        all_names=args.all_names,
+        all_names=args.all_names or bool(phrases and overlap_note(phrases)),
         top=args.top if args.top is not None else None if given else MOST,
     )
     options = Options(
@@ -100,6 +103,11 @@ def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Options]":
         novel=tuple(args.novel),
         head=args.head,
         scales=tuple(args.scales) if args.scales else None,
+        phrases=phrases,
+        aggregate=args.aggregate,
+        precision=args.precision,
+        vocab=args.vocab,
+        score=cut.score,
         iou=args.iou,
         most=max(MOST, args.top or 0),
         batch_size=args.batch_size,
@@ -110,6 +118,29 @@ def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Options]":
     outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
     _check_outputs(outputs, force=args.force)
     return cut, options
+
+
+def _phrases(args: argparse.Namespace, name: str) -> "Prompt | None":
+    """The prompt of --phrases; None without.
+
+    Raises:
+        ValueError: beside --labels, for a model that reads none, or nothing in them.
+    """
+    if args.phrases is None:
+        return None
+    if args.labels is not None:
+        raise ValueError(
+            "--labels and --phrases: both say what to look for; expected one of them: --labels "
+            "for a list with names of your own, --phrases for a list or a sentence"
+        )
+    if "phrases" not in MODELS[name].reads:
+        raise ValueError(
+            f"--phrases: the model {name} reads no sentences; say what to look for with --labels, "
+            "or use --model glip"
+        )
+    from cliplab.detect.words import read_phrases
+
+    return read_phrases(args.phrases)
 
 
 def _picture_targets(args: argparse.Namespace, task: "Task") -> Mapping[Path, Path]:
@@ -192,7 +223,7 @@ def write(
     from cliplab.detect.page import write_gallery
 
     if args.out:
-        write_json(args.out, coco_of(found, task.classes.names))
+        write_json(args.out, coco_of(found, task.classes.names, detector.describe()))
     if args.html:
         write_gallery(args, task, detector, found, judged=judged, thumbnails=thumbnails)
     if args.json:

@@ -14,7 +14,7 @@ from torch import Tensor
 from cliplab.classify.labels import Classes
 from cliplab.crops import crop_scores, look, together
 from cliplab.detect.checkpoints import checkpoint_path, own_templates
-from cliplab.detect.detectors import Options, scales_of
+from cliplab.detect.detectors import REGIONS, Options, scales_of
 from cliplab.detect.regions import named, ratios, to_pixels, usable
 from cliplab.detect.texts import embed_classes
 from cliplab.detection import Detections
@@ -61,7 +61,7 @@ class CropsDetector:
             [image],
             [found],
             scales=self.scales,
-            batch_size=self.options.batch_size,
+            batch_size=self.options.batch_size or REGIONS,
         )
         scores = crop_scores(self.teacher, together(views), self.text_emb, objectness)  # (R, K)
         return named(found, scores, self.classes, self.options, given=objectness is None)

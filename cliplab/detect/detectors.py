@@ -6,7 +6,7 @@ once (a sentence) or one by one (a classifier); then it is shown pictures.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,9 +18,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cliplab.detection import Detections
+    from cliplab.phrases import Prompt
 
-SCORE = 0.5  # least score of a found box that counts; given boxes all count
+# Least score of a found box that counts, unless --score says another; given boxes all count.
+SCORE = 0.5  # of the models whose scores are probabilities of classes
+GLIP_SCORE = 0.5  # of the pasture's GLIP and its like
+PUBLISHED_GLIP_SCORE = 0.5  # of the published ones, as in the demo of their authors
 MOST = 100  # boxes of a picture that COCO's AP looks at
+REGIONS = 256  # regions or crops at a time
+PUBLISHED = ("glip-t", "glip-t-a", "glip-t-b", "glip-t-c", "glip-l")  # GLIPs with files of others
+WEIGHTS = "model.safetensors"  # of a folder
 
 
 class Detector(Protocol):
@@ -38,6 +45,8 @@ class Detector(Protocol):
     def groups(self) -> Mapping[str, tuple[int, ...]]:
         """Such as base and novel: indices of classes; {} if the model knows no such thing."""
 
+    # A model that is quicker with several pictures has also `together`, how many it takes, and
+    # `find_all(images) -> list[Detections]`.
     def find(self, image: "Image", boxes_xyxy: "Tensor | None" = None) -> "Detections":
         """All that it has an opinion on, best first, unlikely ones too.
 
@@ -61,9 +70,14 @@ class Options:
     novel: tuple[str, ...] = ()  # labels that had none
     head: str | None = None  # of HEADS; None: the model's own
     scales: tuple[float, ...] | None = None  # of crops; None: SCALES
+    phrases: "Prompt | None" = None  # what is asked, as a sentence; None: the classes are
+    aggregate: str | None = None  # of a phrase's words; None: mean
+    precision: str | None = None  # of matrix products; None: float32
+    vocab: Path | None = None  # vocab.txt of a published GLIP; None: beside its file
+    score: float | None = None  # least score that will count, so that nothing above it is dropped
     iou: float | None = None  # above it the weaker of two boxes of one name goes; None: see find
     most: int = MOST  # boxes of a picture, unless they are given
-    batch_size: int = 256  # regions or crops at a time
+    batch_size: int | None = None  # at a time; None: REGIONS, or a single picture
     device: str = "auto"
     offline: bool | None = None
 
@@ -78,6 +92,12 @@ def _load_crops(where: str, classes: Classes, options: Options) -> Detector:
     from cliplab.detect.crops_detector import load_crops_detector
 
     return load_crops_detector(where, classes, options)
+
+
+def _load_glip(where: str, classes: Classes, options: Options) -> Detector:
+    from cliplab.detect.glip_detector import load_glip_detector
+
+    return load_glip_detector(where, classes, options)
 
 
 @dataclass(frozen=True)
@@ -104,44 +124,92 @@ MODELS: dict[str, Model] = {
         takes_boxes=True,
         help="the teacher looks at a crop of each box, slowly (boxes as found by vild, or --boxes)",
     ),
+    "glip": Model(
+        _load_glip,
+        frozenset({"phrases", "aggregate", "precision", "vocab"}),
+        takes_boxes=False,
+        help="reads a list or a sentence together with the picture (the pasture's; glip:PATH or "
+        "PATH\n           for another one; published files by variant: glip-t:PATH, glip-t-a:PATH, "
+        "glip-t-b:PATH,\n           glip-t-c:PATH or glip-l:PATH)",
+    ),
 }
-_EVERYBODY = frozenset({"iou", "most", "batch_size", "device", "offline"})
+_EVERYBODY = frozenset({"iou", "most", "score", "batch_size", "device", "offline"})
 
 
 def parse_model(spec: str) -> tuple[str, str]:
-    """Entry of `MODELS` and what is to be loaded: "vild", "crops:PATH", or PATH of a ViLD.
+    """Entry of `MODELS` and what is to be loaded: "vild", "crops:PATH", "glip-t:PATH", or PATH.
 
     Raises:
         ValueError: neither a model nor a path.
     """
     name, colon, where = spec.partition(":")
+    if name in PUBLISHED:
+        if not where:
+            raise ValueError(
+                f"--model {spec}: its published file is not part of cliplab; expected the path "
+                f"after a colon, {name}:PATH"
+            )
+        return "glip", spec
     if name in MODELS:
         if colon and not where:
             raise ValueError(f"--model {spec}: nothing after the colon; expected a path")
         return name, where
-    if Path(spec).exists() or Path(spec).suffix == ".safetensors":
-        return "vild", spec
-    raise ValueError(f"{unknown_name('model', spec, MODELS)}, or the path of a ViLD")
+    path = Path(spec)
+    if path.is_file() and path.suffix == ".pth":
+        raise ValueError(
+            f"--model {spec}: does not say which model it holds; for a published GLIP write its "
+            f"variant in front, {' or '.join(f'{one}:{spec}' for one in PUBLISHED)}"
+        )
+    if path.exists() or path.suffix == ".safetensors":
+        return _kind_of(path), spec
+    known = [*MODELS, *PUBLISHED]
+    raise ValueError(f"{unknown_name('model', spec, known)}, or the path of a ViLD or a GLIP")
+
+
+def _kind_of(path: Path) -> str:
+    """What the header of our own weights says; "vild" where there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path / WEIGHTS if path.is_dir() else path, "np") as file:
+            made = (file.metadata() or {}).get("format")
+    except (OSError, SafetensorError):
+        return "vild"  # whose loader says what is wrong with it
+    return "glip" if made == "cliplab.glip" else "vild"
+
+
+def least_score(name: str, where: str) -> float:
+    """The least score of a found box that counts, of a model that `parse_model` found."""
+    if name != "glip":
+        return SCORE
+    published = where.partition(":")[0] in PUBLISHED
+    return PUBLISHED_GLIP_SCORE if published else GLIP_SCORE
 
 
 def load_detector(
-    model: str, classes: Classes | Sequence[str], options: Options | None = None
+    model: str, classes: "Classes | Prompt | Sequence[str]", options: Options | None = None
 ) -> Detector:
     """The detector called `model`, told what to look for.
 
     Args:
-        model: "vild" (shipped), "vild:<path>" or a path, "crops", or "crops:<path of a ViLD>".
-        classes: labels, or labels with their prompts.
+        model: "vild" (shipped), "vild:<path>" or a path, "crops", "crops:<path of a ViLD>",
+            "glip" (shipped), "glip:<path>" or a path, or a published one, "glip-t:<path>".
+        classes: labels, or labels with their prompts; for a GLIP also a sentence, as text or as a
+            prompt of `cliplab.phrases`.
         options: of the model.
 
     Raises:
         ValueError: an unknown model, options that mean nothing to it, words that cannot be meant.
         FileNotFoundError: no such checkpoint; it says how to make it.
     """
-    from cliplab.detect.words import read_words
+    from cliplab.detect.words import classes_of, read_phrases, read_words
+    from cliplab.phrases import Prompt
 
     name, where = parse_model(model)
     options = options or Options()
+    if isinstance(classes, str | Prompt):
+        asked = read_phrases([classes]) if isinstance(classes, str) else classes
+        classes, options = classes_of(asked), replace(options, phrases=asked)
     check_options(name, options)
     if not isinstance(classes, Classes):
         classes = read_words([f"{text}={text}" for text in classes], ())

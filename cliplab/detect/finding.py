@@ -1,7 +1,8 @@
 """Picture after picture through a detector: what it said, and what of that counts as found."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ def find(
     on_found: OnFound | None = None,
     progress: bool = False,
 ) -> Found:
-    """Every picture once; one is in memory at a time, whatever their number.
+    """Every picture once; in memory are as many as the detector takes at a time, mostly one.
 
     Args:
         detector: of `load_detector`.
@@ -98,14 +99,8 @@ def find(
     cut, unreadable = cut or Cut(), list[UnreadableImage]()
     kept, sizes = list[Picture](), list[tuple[int, int]]()
     said, found = list[Detections](), list[Detections]()
-    for picture in tqdm(list(pictures), unit="picture", disable=not progress):
-        try:
-            image = open_image(picture.path)
-        except UnreadableImage as error:
-            unreadable.append(error)
-            continue
-        boxes = None if given is None else given.get(picture.path, picture.boxes_xyxy[:0])
-        answer = detector.find(image, boxes)
+    bar = tqdm(list(pictures), unit="picture", disable=not progress)
+    for picture, image, answer in _answered(detector, bar, given, unreadable):
         counted = cut(answer)
         if on_found is not None:
             on_found(picture, image, counted)
@@ -114,3 +109,32 @@ def find(
         said.append(answer)
         found.append(counted)
     return Found(tuple(kept), tuple(sizes), tuple(said), tuple(found), tuple(unreadable), cut)
+
+
+def _answered(
+    detector: Detector,
+    pictures: Iterable[Picture],
+    given: Mapping[Path, Tensor] | None,
+    unreadable: list[UnreadableImage],
+) -> "Iterator[tuple[Picture, Image, Detections]]":
+    """Readable pictures with their pixels and all that was said; the others go to `unreadable`."""
+    readable = _readable(pictures, unreadable)
+    while block := list(islice(readable, getattr(detector, "together", 1))):
+        if len(block) > 1 and given is None:
+            said = detector.find_all([image for _, image in block])  # type: ignore[attr-defined]
+        elif given is None:
+            said = [detector.find(image) for _, image in block]
+        else:
+            said = [detector.find(i, given.get(p.path, p.boxes_xyxy[:0])) for p, i in block]
+        for (picture, image), answer in zip(block, said, strict=True):
+            yield picture, image, answer
+
+
+def _readable(
+    pictures: Iterable[Picture], unreadable: list[UnreadableImage]
+) -> "Iterator[tuple[Picture, Image]]":
+    for picture in pictures:
+        try:
+            yield picture, open_image(picture.path)
+        except UnreadableImage as error:
+            unreadable.append(error)

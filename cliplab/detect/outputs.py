@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,13 @@ _INCHES = 8.0  # of it, so that tags grow with the picture
 # ---- COCO ------------------------------------------------------------------------------------
 
 
-def coco_of(found: Found, classes: Sequence[str]) -> dict[str, Any]:
+def coco_of(
+    found: Found, classes: Sequence[str], model: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What was found as a COCO data set whose annotations have scores.
 
-    `read_pictures` reads it back; its annotations alone are COCO results.
+    `read_pictures` reads it back; its annotations alone are COCO results. `model`, of
+    `Detector.describe`, goes to its "info", with what counted as found.
     """
     nothing = [one.boxes_xyxy[:0] for one in found.found]
     table = coco_truth(found.sizes, nothing, [b[:, 0].long() for b in nothing], classes)
@@ -47,6 +51,7 @@ def coco_of(found: Found, classes: Sequence[str]) -> dict[str, Any]:
         for i, one in enumerate(coco_results(found.found))
     ]
     table["info"] = {"description": "boxes found by cliplab detect; scores are 0 to 1"}
+    table["info"] |= {"cut": asdict(found.cut)} | ({"model": dict(model)} if model else {})
     return table
 
 
@@ -119,6 +124,7 @@ def write_report(
         "versions": versions(),
         "parameters": _parameters(args),
         "model": detector.describe(),
+        "cut": asdict(found.cut),
         "teacher": describe(teacher) if teacher is not None else None,
         "classes": [
             {"name": name, "prompt": prompt}

@@ -19,6 +19,7 @@ from cliplab.detect.detectors import Detector
 from cliplab.detect.finding import Found
 from cliplab.detect.judging import Judged
 from cliplab.detect.page_parts import PAGE, SCRIPT, STYLE, class_rules
+from cliplab.detect.page_prompt import PROMPT_STYLE, prompt_html
 from cliplab.detect.prepare import Task
 from cliplab.detect.summary import Row, summarise
 from cliplab.gallery.page import STYLE as GALLERY_STYLE
@@ -88,9 +89,10 @@ def gallery_html(what: Shown, *, title: str) -> str:
     unreadable = {shown(e.path): f"{e.cause}; {e.remedy}" for e in what.found.unreadable}
     return PAGE.format(
         title=escape(title),
-        style=GALLERY_STYLE + STYLE + class_rules(colours[:_MAX_CHIPS]),
+        style=GALLERY_STYLE + STYLE + PROMPT_STYLE + class_rules(colours, _MAX_CHIPS),
         script=SCRIPT,
         facts=_facts(what),
+        prompt=_prompt(what),
         notes=_notes([sentence(note, what.detector.name) for note in notes]),
         radios=_radios(len(rows)),
         panel=_panel(rows, what.judged),
@@ -114,6 +116,12 @@ def _facts(what: Shown) -> str:
         facts["score at least"] = f"{what.found.cut.score:g}"
     said = [f"{escape(key)} <b>{escape(value)}</b>" for key, value in facts.items()]
     return " &middot; ".join(said)
+
+
+def _prompt(what: Shown) -> str:
+    """The sentence that was asked, of models that read one."""
+    prompt = getattr(what.detector, "prompt", None)
+    return prompt_html(prompt, what.task.classes.names, _MAX_CHIPS) if prompt else ""
 
 
 # ---- choosing --------------------------------------------------------------------------------

@@ -61,10 +61,10 @@ main:has(#missed:not(:checked)) .m { display: none; }
 """
 
 
-def class_rules(colours: Sequence[str]) -> str:
-    """Rules that colour the boxes of K classes and show one of them alone."""
+def class_rules(colours: Sequence[str], chosen: int) -> str:
+    """Rules that colour the boxes of K classes, and show one of the first `chosen` alone."""
     paints = "".join(f".k{k} {{ --c: {colour}; }}\n" for k, colour in enumerate(colours))
-    return paints + _ALL + "".join(_RULES.format(k=k) for k in range(len(colours)))
+    return paints + _ALL + "".join(_RULES.format(k=k) for k in range(min(chosen, len(colours))))
 
 
 SCRIPT = """
@@ -114,6 +114,7 @@ PAGE = """<!DOCTYPE html>
 {radios}<header>
 <h1>{title}</h1>
 <p class="facts">{facts}</p>
+{prompt}
 {notes}
 {panel}
 </header>

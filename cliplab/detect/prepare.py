@@ -10,8 +10,16 @@ from torch import Tensor
 from cliplab.classify.labels import Classes
 from cliplab.classify.prepare import _MISSING, _as_options
 from cliplab.detect.pictures import Pictures, read_boxes, read_pictures
-from cliplab.detect.words import background_note, match, read_words
+from cliplab.detect.words import (
+    background_note,
+    classes_of,
+    match,
+    overlap_note,
+    phrases_note,
+    read_words,
+)
 from cliplab.photos import shown
+from cliplab.phrases import Prompt
 
 OWN = "source"  # --boxes source: those of SOURCE itself
 
@@ -32,8 +40,12 @@ class Task:
         return any(problem.startswith(_MISSING) for problem in self.problems)
 
 
-def prepare(args: argparse.Namespace) -> Task:
+def prepare(args: argparse.Namespace, phrases: Prompt | None = None) -> Task:
     """Read the pictures, the boxes and the words that the arguments name.
+
+    Args:
+        args: of the command.
+        phrases: the prompt of --phrases, which are looked for instead of --labels.
 
     Raises:
         ValueError, OSError: a source that cannot be read, has no pictures, or does not fit.
@@ -44,13 +56,15 @@ def prepare(args: argparse.Namespace) -> Task:
         given, pictures, notes = _given(args, pictures)
     except ValueError as error:
         raise ValueError(_as_options(str(error))) from error
-    classes = read_words(args.labels, pictures.class_names)
-    notes += [*pictures.notes, *([classes.note] if classes.note else [])]
-    notes += [
-        note for note in (background_note(classes), _on_truth(args, pictures, classes)) if note
-    ]
+    if phrases:
+        classes = classes_of(phrases)
+        notes += [phrases_note(args.phrases), overlap_note(phrases)]
+    else:
+        classes = read_words(args.labels, pictures.class_names)
+    notes += [*pictures.notes, classes.note]
+    notes += [background_note(classes), _on_truth(args, pictures, classes)]
     problems = tuple(dict.fromkeys(pictures.problems))
-    return Task(pictures, classes, given, problems, tuple(dict.fromkeys(notes)))
+    return Task(pictures, classes, given, problems, tuple(dict.fromkeys(filter(None, notes))))
 
 
 def _given(

@@ -16,7 +16,7 @@ from cliplab.detect.checkpoints import (
     own_templates,
     read_card,
 )
-from cliplab.detect.detectors import Options
+from cliplab.detect.detectors import REGIONS, Options
 from cliplab.detect.regions import named, ratios, regions_of, to_pixels, usable
 from cliplab.detect.texts import chinese_remedy, embed_classes
 from cliplab.detection import Detections
@@ -70,7 +70,7 @@ class ViLDDetector:
                 self.model,
                 pixels.to(device),
                 (found * ratio).to(device),
-                batch_size=self.options.batch_size,
+                batch_size=self.options.batch_size or REGIONS,
             )
         scores = class_scores(self.model, regions, self.text_emb, self.base, head=self.head).cpu()
         return named(found, scores, self.classes, self.options, given=boxes_xyxy is not None)

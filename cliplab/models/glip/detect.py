@@ -55,12 +55,13 @@ def detect(
     spoken, chosen = read_prompt(prompt), selection or Selection()
     chunks = chunks_of(spoken, model.tokenizer, model.config.max_tokens)
     finder = Finder(model, chunks, chosen, precision)
-    return _detected(finder, images, spoken, batch_size)
+    return answers(finder, images, spoken, batch_size=batch_size)
 
 
-def _detected(
-    finder: Finder, images: Iterable[Image.Image], spoken: Prompt, batch_size: int
+def answers(
+    finder: Finder, images: Iterable[Image.Image], spoken: Prompt, *, batch_size: int = 1
 ) -> Iterator[Detections]:
+    """What a finder says of picture after picture, at most `batch_size` in memory at a time."""
     from cliplab.detection import Detections
 
     source = iter(images)

@@ -1,0 +1,608 @@
+"""`python -m cliplab detect --model glip`: sentences and lists in, boxes with phrases out."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from detect_world import coco, make_vild, picture, read, run, write
+from PIL import Image
+
+from cliplab.detect import arguments, detectors
+from cliplab.detect.detectors import Options, least_score, load_detector, parse_model
+from cliplab.detect.finding import Cut, find
+from cliplab.detect.glip_detector import GLIPDetector, selection_of
+from cliplab.detect.page_parts import class_rules
+from cliplab.detect.page_prompt import prompt_html
+from cliplab.detect.pictures import read_pictures
+from cliplab.detect.words import read_phrases, read_words
+from cliplab.models.glip import GLIP, VARIANTS, GLIPConfig, Selection, detect, load_glip, save_glip
+from cliplab.models.glip.config import Variant
+from cliplab.models.glip.detect import PRECISIONS
+from cliplab.models.glip.inference import AGGREGATES
+from cliplab.photos import open_image
+from cliplab.phrases import Prompt, read_prompt, sentence_prompt
+from cliplab.runtime import sha256
+from cliplab.tokenizers import WordPieceTokenizer
+
+WORDS = "sheep goat black a the left of on trough lying down , . 羊 山 黑 水 槽 左 边 的"
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS.split(), "##s", *map(str, range(10))]
+TINY = GLIPConfig(
+    widths=(16, 32, 32, 32),
+    depths=(1, 1, 1, 1),
+    channels=32,
+    norm_groups=8,
+    anchor_sizes=(16, 32, 64),
+    short_side=64,
+    long_side=128,
+    vocab_size=len(VOCAB),
+    text_width=32,
+    text_layers=1,
+    text_heads=2,
+    text_hidden=32,
+    blocks=1,
+    fusion_width=32,
+    fusion_heads=2,
+)
+SENTENCE = "the [black goat] left of the [trough]"
+CHINESE = "水槽左边的黑山羊"
+
+
+def tiny(config: GLIPConfig = TINY) -> GLIP:
+    """Untrained, and unsure of everything: its scores are about 0.6."""
+    torch.manual_seed(0)
+    model = GLIP(config, WordPieceTokenizer(VOCAB, config.max_tokens)).eval()
+    model.head.bias0.data.zero_()
+    return model
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a tiny GLIP where the pasture's belongs -> its weights."""
+    path = tmp_path_factory.mktemp("data") / "checkpoints" / "glip" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    save_glip(tiny(), path)
+    card = {"name": "glip-tiny", "files": {path.name: sha256(path)}}
+    (path.parent / "model_card.json").write_text(json.dumps(card), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def data(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped one is the tiny one."""
+    monkeypatch.setenv("CLIPLAB_DATA", str(shipped.parents[2]))
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    folder = tmp_path / "frames"
+    for i, name in enumerate(["a.png", "b.png", "c.png"]):
+        picture(folder / name, size=(60, 40) if name != "b.png" else (40, 60), seed=i)
+    return folder
+
+
+def ask(folder: Path, *options: object, model: str = "glip") -> int:
+    return run(folder, "--model", model, "--device", "cpu", *options)
+
+
+def boxes_of(path: Path) -> dict[str, list[tuple[str, list[float], float]]]:
+    """A COCO file as file name -> (phrase, box, score)."""
+    table = read(path)
+    names = {one["id"]: one["name"] for one in table["categories"]}
+    files = {one["id"]: one["file_name"] for one in table["images"]}
+    found: dict[str, list] = {name: [] for name in files.values()}
+    for one in table["annotations"]:
+        row = (names[one["category_id"]], one["bbox"], one["score"])
+        found[files[one["image_id"]]].append(row)
+    return found
+
+
+# ---- what it gives -----------------------------------------------------------------------------
+
+
+def test_a_sentence_gives_boxes_pictures_a_page_and_a_report(
+    frames: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, drawn, report, html = (tmp_path / n for n in ("o.json", "drawn", "r.json", "g.html"))
+    files = ("--out", out, "--pictures", drawn, "--json", report, "--html", html)
+    assert ask(frames, "--phrases", SENTENCE, *files, "--top", 6, "--all-names") == 0
+    printed, complaints = capsys.readouterr()
+    assert complaints == ""
+    found = boxes_of(out)
+    for name in ("a.png", "b.png", "c.png"):
+        (expected,) = detect(load_glip(shipped), [open_image(frames / name)], SENTENCE)
+        kept = expected.select(torch.arange(6))
+        assert [phrase for phrase, _, _ in found[name]] == kept.names
+        scores = torch.tensor([score for *_, score in found[name]])
+        torch.testing.assert_close(scores, kept.scores, atol=1e-4, rtol=0)
+        corners = torch.tensor([box for _, box, _ in found[name]])[:, :2]
+        torch.testing.assert_close(corners, kept.boxes_xyxy[:, :2], atol=0.05, rtol=0)
+    assert {name for rows in found.values() for name, *_ in rows} == {"black goat", "trough"}
+    assert len(expected) > 50
+    assert len(list(drawn.glob("*.jpg"))) == 3
+    assert re.search(r"^black goat +\d+ +\d", printed, re.M)
+    page = html.read_text(encoding="utf-8")
+    assert ">black goat</label> left of the <label" in page
+    assert re.search(r">(black goat|trough) 0\.6\d</text>", page)
+    assert "model <b>GLIP (glip-tiny)</b>" in page
+
+
+@pytest.mark.parametrize(
+    ("texts", "phrases"),
+    [
+        (["sheep, black goat"], ["sheep", "black goat"]),
+        (["羊、黑山羊"], ["羊", "黑山羊"]),
+        ([CHINESE], ["水槽", "黑山羊"]),
+        (["sheep", "black goat"], ["sheep", "black goat"]),
+        (["a goat on the trough.", "sheep、Goat"], ["goat", "trough", "sheep"]),
+        (["ｓｈｅｅｐ，　ｇｏａｔ"], ["sheep", "goat"]),
+        (["a sheep left of a Sheep"], ["sheep"]),
+    ],
+)
+def test_lists_and_sentences_in_both_languages(
+    frames: Path, tmp_path: Path, texts: list[str], phrases: list[str]
+) -> None:
+    out = tmp_path / "o.json"
+    assert ask(frames / "a.png", "--phrases", *texts, "--out", out) == 0
+    assert [one["name"] for one in read(out)["categories"]] == phrases
+    assert {name for name, *_ in boxes_of(out)["a.png"]} == set(phrases)
+
+
+def test_texts_are_joined_to_one_prompt() -> None:
+    prompt = read_phrases(["a goat on the trough.", "sheep; Goat", CHINESE])
+    assert prompt.caption == "a goat on the trough. sheep. Goat. 水槽左边的黑山羊"
+    told = {
+        phrase: [prompt.caption[a:b] for a, b in spans]
+        for phrase, spans in zip(prompt.phrases, prompt.spans, strict=True)
+    }
+    assert told == {
+        "goat": ["goat", "Goat"], "trough": ["trough"], "sheep": ["sheep"],
+        "水槽": ["水槽"], "黑山羊": ["黑山羊"],
+    }  # fmt: skip
+    assert read_phrases(["sheep, goat"]) == read_phrases(["sheep", "goat"])
+
+
+def test_the_report_says_what_was_asked_and_of_whom(
+    frames: Path, shipped: Path, tmp_path: Path
+) -> None:
+    out, report = tmp_path / "o.json", tmp_path / "r.json"
+    options = ("--aggregate", "max", "--precision", "bfloat16", "--iou", 0.3, "--score", 0.1)
+    files = ("--out", out, "--json", report)
+    assert ask(frames, "--phrases", SENTENCE, *options, *files, "--top", 200) == 0
+    model = read(report)["model"]
+    assert (model["variant"], model["sha256"]) == ("glip-tiny", sha256(shipped))
+    assert model["file"].endswith("checkpoints/glip/model.safetensors")
+    assert model["prompt"] == "the black goat left of the trough"
+    assert model["phrases"] == [
+        {"label": "black goat", "phrase": "black goat", "spans": [[4, 14]]},
+        {"label": "trough", "phrase": "trough", "spans": [[27, 33]]},
+    ]
+    assert model["selection"] == {
+        "least": pytest.approx(0.01), "candidates": 1000, "nms": 0.3, "top": 200,
+        "aggregate": "max",
+    }  # fmt: skip
+    assert (model["precision"], model["batch_size"], model["fusion"]) == ("bfloat16", 1, True)
+    assert read(report)["cut"] == {"score": 0.1, "overlap": 0.3, "all_names": False, "top": 200}
+    assert read(out)["info"]["model"] == model
+    assert read_pictures(out, images=frames).boxes == read(report)["counts"]["boxes"]
+
+
+def test_boxes_of_the_source_judge_its_phrases(
+    frames: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (said,) = detect(load_glip(shipped), [open_image(frames / "a.png")], "goat, sheep")
+    x0, y0, x1, y1 = said.select(said.labels == 0).boxes_xyxy[0].tolist()
+    truth = {"a.png": [("goat", [x0, y0, x1 - x0, y1 - y0]), ("dog", [0.0, 0, 9, 9])]}
+    source = write(tmp_path / "herd.json", coco(["goat", "dog"], truth))
+    options = ("--images", frames, "--all-names", "--score", 0)
+    assert ask(source, "--phrases", "goat, sheep", *options) == 0
+    printed, complaints = capsys.readouterr()
+    assert "the source knows boxes of 1 of the 2 labels" in complaints
+    assert re.search(r"^goat +\d+ +1 +\d\.\d+ +1 +1 +\d+ +1\.000", printed, re.M)
+    assert ask(source, "--phrases", "the [black goat]", *options) == 0
+    assert "not judged: none of the labels is a class of the boxes (dog, goat)" in (
+        capsys.readouterr().err
+    )
+
+
+def test_labels_keep_their_names(frames: Path, tmp_path: Path) -> None:
+    out, report, html = tmp_path / "o.json", tmp_path / "r.json", tmp_path / "g.html"
+    labels = ("--labels", "lying=a sheep lying down", "羊=goat", "trough")
+    assert ask(frames, *labels, "--out", out, "--json", report, "--html", html) == 0
+    assert [one["name"] for one in read(out)["categories"]] == ["lying", "羊", "trough"]
+    assert read(report)["model"]["prompt"] == "a sheep lying down. goat. trough"
+    assert [one["label"] for one in read(report)["model"]["phrases"]] == ["lying", "羊", "trough"]
+    page = html.read_text(encoding="utf-8")
+    assert '>a sheep lying down</label> <span class="as">(lying)</span>. <label' in page
+    assert ">trough</label></p>" in page
+
+
+def test_classes_of_the_source_are_asked_where_nothing_is_said(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = {"a.png": [("black_goat", [5.0, 5, 20, 30]), ("sheep", [5.0, 5, 20, 30])]}
+    source = write(tmp_path / "herd.json", coco(["sheep", "black_goat"], truth))
+    report = tmp_path / "r.json"
+    assert ask(source, "--images", frames, "--json", report) == 0
+    assert read(report)["model"]["prompt"] == "black goat. sheep"
+    assert "judged in 1 picture" in capsys.readouterr().out
+
+
+def test_several_pictures_at_a_time_give_the_same(frames: Path) -> None:
+    pictures = read_pictures(frames)  # of two sizes
+    sizes: list[int] = []
+    results = []
+    for count in (1, 3):
+        detector = load_detector("glip", SENTENCE, Options(device="cpu", batch_size=count))
+        assert isinstance(detector, GLIPDetector)
+        forward = detector.finder.model.backbone.forward
+        detector.finder.model.backbone.forward = lambda x, f=forward: (sizes.append(len(x)), f(x))[
+            1
+        ]
+        results.append(find(detector, pictures, Cut(score=0)).said)
+    assert sizes == [1, 1, 1, 1, 1, 1]  # neighbours of one size: none here
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one.scores, other.scores)
+    sizes.clear()
+    copies = replace(pictures, pictures=(pictures[0],) * 3 + (pictures[1],))
+    said = find(detector, copies, Cut(score=0)).said
+    assert sizes == [3, 1]
+    for one in said[:3]:
+        torch.testing.assert_close(one.scores, results[0][0].scores, atol=1e-4, rtol=0)
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def test_phrases_that_were_guessed_are_told(
+    frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in (SENTENCE, "sheep, the goat", "羊、黑山羊"):
+        assert ask(frames, "--phrases", text) == 0
+        assert "phrases of the sentence" not in capsys.readouterr().err
+    assert ask(frames, "--phrases", "the black goat left of the trough") == 0
+    told = "note: phrases of the sentence: 'black goat', 'trough'; where you mean others, mark"
+    assert told in capsys.readouterr().err
+    assert ask(frames, "--phrases", CHINESE) == 0
+    assert "note: phrases of the sentence: '水槽', '黑山羊'; " in capsys.readouterr().err
+
+
+def test_phrases_that_overlap_share_a_place(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "o.json"
+    assert ask(frames / "a.png", "--phrases", "the [black [goat]]", "--out", out) == 0
+    note = "note: phrases overlap ('black goat', 'goat'), so that a place may have several names"
+    assert note in capsys.readouterr().err
+    assert read(out)["info"]["cut"]["all_names"]
+    places = [tuple(box) for _, box, _ in boxes_of(out)["a.png"]]
+    assert len(set(places)) < len(places)
+    assert ask(frames / "a.png", "--phrases", "black goat, goat", "--out", out, "--force") == 0
+    places = [tuple(box) for _, box, _ in boxes_of(out)["a.png"]]
+    assert len(set(places)) == len(places)
+
+
+def test_words_that_the_model_does_not_know(
+    frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(frames, "--phrases", "black zebra! sheep 🐑, goats 9") == 0
+    complaints = capsys.readouterr().err
+    assert "remark: the model does not know 'zebra', '🐑', and takes such words for" in complaints
+    assert "'!'" not in complaints
+
+
+def test_three_thousand_tokens_are_read_in_parts(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"goat {a} {b} {c}" for a in range(10) for b in range(10) for c in range(6)]
+    files = ("--json", tmp_path / "r.json", "--html", tmp_path / "g.html")
+    assert ask(frames / "a.png", "--phrases", ", ".join(names), "--score", 0, *files) == 0
+    printed, complaints = capsys.readouterr()
+    assert "note: the prompt has 2,999 tokens, and the model reads 256 at a time" in complaints
+    assert ": it is read in 12 parts" in complaints
+    assert len(re.findall(r"^goat \d \d \d +\d", printed, re.M)) == 600
+    report = read(tmp_path / "r.json")
+    assert len(report["model"]["phrases"]) == 600
+    assert report["model"]["prompt_parts"] == 12
+    assert report["counts"]["boxes"] > 0
+
+
+# ---- models ------------------------------------------------------------------------------------
+
+
+def test_a_path_is_told_by_its_header(frames: Path, shipped: Path, tmp_path: Path) -> None:
+    other = tmp_path / "mine" / "model.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(shipped.read_bytes())
+    for spec in (other, other.parent, f"glip:{other}", f"glip:{other.parent}"):
+        report = tmp_path / "r.json"
+        options = ("--phrases", SENTENCE, "--json", report, "--force")
+        assert ask(frames / "a.png", *options, model=str(spec)) == 0
+        assert read(report)["model"]["file"].endswith("mine/model.safetensors")
+        assert read(report)["model"]["variant"] is None
+    assert parse_model(str(other)) == ("glip", str(other))
+    vild = make_vild(tmp_path / "vild", None)
+    assert parse_model(str(vild)) == ("vild", str(vild))
+    assert parse_model(str(vild / "model.safetensors"))[0] == "vild"
+    assert parse_model(str(frames / "a.png"))[0] == "vild"  # whose loader says what is wrong
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Tiny published variants, and a file of glip-t beside its vocabulary."""
+    swin = {"body": "swin", "widths": (8, 16, 32, 64), "swin_heads": (1, 1, 2, 2), "window": 3}
+    fused = replace(TINY, **swin, unused_classes=3)
+    for name in VARIANTS:
+        monkeypatch.setitem(VARIANTS, name, Variant(fused, "boxes", "x.pth"))
+    monkeypatch.setitem(VARIANTS, "glip-t-a", Variant(replace(fused, fusion=False), "boxes"))
+    path = tmp_path / "zoo" / "tiny.pth"
+    path.parent.mkdir()
+    torch.save({"model": tiny(fused).state_dict()}, path)
+    (path.parent / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
+    return path
+
+
+def test_published_files_are_named_by_variant(
+    frames: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "r.json"
+    for name in ("glip-t", "glip-t-b", "glip-t-c", "glip-l"):
+        options = ("--phrases", SENTENCE, "--json", report, "--force")
+        assert ask(frames / "a.png", *options, model=f"{name}:{zoo}") == 0
+        assert read(report)["model"]["variant"] == name
+        assert read(report)["model"]["sha256"] == sha256(zoo)
+    assert capsys.readouterr().err == ""
+    assert ask(frames / "a.png", "--phrases", CHINESE, model=f"glip-t:{zoo}") == 0
+    remark = "remark: glip-t was trained on English and reads Chinese as single characters"
+    assert remark in capsys.readouterr().err
+    moved = zoo.with_name("vocab.txt").rename(tmp_path / "words.txt")
+    assert ask(frames, "--phrases", SENTENCE, "--vocab", moved, model=f"glip-t:{zoo}") == 0
+
+
+def test_published_files_that_do_not_fit(
+    frames: Path, zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(model: str) -> str:
+        assert ask(frames, "--phrases", SENTENCE, model=model) == 2
+        return capsys.readouterr().err
+
+    wrong = said(f"glip-t-a:{zoo}")
+    assert "b_attn" in wrong  # a part that only the others have
+    assert re.search(r"they fit .*glip-t.*, not glip-t-a\n$", wrong)
+    assert "write its variant in front, glip-t:" in said(str(zoo))
+    assert "not a GLIP of this package" in said(f"glip:{zoo}")
+    absent = said(f"glip-t:{zoo.parent}/no.pth")
+    assert "no.pth: no such file; expected a published checkpoint of GLIP" in absent
+    assert "expected the path after a colon, glip-t:PATH" in said("glip-t")
+    assert "unknown model 'glip-x:y'; did you mean 'glip-t'" in said("glip-x:y")
+
+
+def test_the_shipped_one_is_not_there_yet(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
+    assert ask(frames, "--phrases", SENTENCE) == 2
+    complaint = capsys.readouterr().err
+    assert "checkpoints/glip/model.safetensors: no such GLIP; make it with `python -m" in complaint
+    assert "train glip`, restore data/checkpoints/glip, or load a published one: --mo" in complaint
+
+
+def test_a_damaged_one_is_refused(
+    frames: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    (folder / "model_card.json").write_bytes((shipped.parent / "model_card.json").read_bytes())
+    (folder / "model.safetensors").write_bytes(shipped.read_bytes()[:-4])
+    assert ask(frames, "--phrases", SENTENCE, model=f"glip:{folder}") == 2
+    assert "the file is damaged or another one" in capsys.readouterr().err
+    (folder / "model_card.json").unlink()
+    assert ask(frames, "--phrases", SENTENCE, model=f"glip:{folder}") == 2
+    assert "not a GLIP of this package" in capsys.readouterr().err
+
+
+def test_what_the_command_knows_without_torch_is_what_the_model_says() -> None:
+    assert arguments.AGGREGATES == AGGREGATES
+    assert arguments.PRECISIONS == PRECISIONS
+    assert set(detectors.PUBLISHED) == set(VARIANTS)
+    assert least_score("glip", "") == least_score("glip", "x.safetensors") == detectors.GLIP_SCORE
+    assert least_score("glip", "glip-l:x") == detectors.PUBLISHED_GLIP_SCORE
+    assert least_score("vild", "glip-t:x") == detectors.SCORE
+
+
+def test_each_model_has_its_own_least_score(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for score in (0.0, 0.7):
+        monkeypatch.setattr(detectors, "GLIP_SCORE", score)
+        out = tmp_path / f"{score}.json"
+        assert ask(frames, "--phrases", SENTENCE, "--out", out) == 0
+        assert read(out)["info"]["cut"]["score"] == score
+        assert bool(read(out)["annotations"]) == (score == 0)
+
+
+def test_a_low_score_lowers_the_models_own_bar() -> None:
+    assert selection_of(Options()) == Selection()
+    assert selection_of(Options(score=0.5)).least == Selection().least
+    assert selection_of(Options(score=0.1)).least == pytest.approx(0.01)
+    assert selection_of(Options(score=0.0)).least == 0
+
+
+# ---- for notebooks -----------------------------------------------------------------------------
+
+
+def test_a_prompt_of_ones_own(frames: Path) -> None:
+    prompt = sentence_prompt("the black goat left of the trough", ["goat"])
+    detector = load_detector("glip", prompt, Options(device="cpu"))
+    assert detector.classes.names == ("goat",)
+    image = Image.new("L", (50, 30))  # not RGB, as a notebook may give it
+    assert detector.find(image).phrases == ("goat",)
+    names = load_detector("glip", ["goat", "a sheep"], Options(device="cpu")).classes.names
+    assert names == ("goat", "a sheep")
+    with pytest.raises(ValueError, match="boxes_xyxy: got 1; a GLIP finds its own, drop them"):
+        detector.find(image, torch.tensor([[0.0, 0, 5, 5]]))
+    with pytest.raises(ValueError, match=r"--phrases: means nothing .* vild; .* --model glip"):
+        load_detector("vild", prompt)
+    with pytest.raises(ValueError, match="--precision: got 'float16'; expected one of float32, b"):
+        load_detector("glip", prompt, Options(precision="float16"))
+    with pytest.raises(ValueError, match="aggregate: got 'sum'; expected one of mean, max, power"):
+        load_detector("glip", prompt, Options(aggregate="sum"))
+
+
+# ---- misuse ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--phrases", ""], "--phrases: got '', in which there is no phrase; expected a list such"),
+        (["--phrases", " ,;。、| "], "in which there is no phrase"),
+        (["--phrases", "sheep", "。"], "--phrases: got '。', in which there is no phrase"),
+        (
+            ["--phrases", "the", "goat", "left", "of"],
+            "quote a sentence, so that its words stay tog",
+        ),
+        (["--phrases", "a [goat"], "--phrases: got 'a [goat'; expected a ] for each ["),
+        (["--phrases", "a []"], "expected words in matching brackets"),
+        (
+            ["--phrases", "🐑"],
+            "--phrases: phrases: '🐑': no word of it is in the model's vocabulary",
+        ),
+        (["--labels", "goat", "cow=牛"], "--labels: phrases: '牛': no word of it is in"),
+        (["--phrases", "goat " * 300], "--phrases: prompt: no place to cut in the 254 tokens from"),
+        (
+            ["--phrases", "goat", "--labels", "goat"],
+            "--labels and --phrases: both say what to look",
+        ),
+        (
+            ["--labels", "goat", "goat."],
+            "'goat' and 'goat.' are the same phrase; expected each onc",
+        ),
+        (
+            ["--labels", "a=the [goat]"],
+            "brackets mark the phrases of a sentence: drop them, or ask",
+        ),
+        (["--labels", "goat", "a=. ;"], "--labels: got '. ;', in which there is no phrase"),
+        (
+            ["--phrases", "goat", "--model", "vild"],
+            "the model vild reads no sentences; say what to",
+        ),
+        (["--phrases", "goat", "--model", "crops"], "the model crops reads no sentences"),
+        (["--phrases", "goat", "--boxes", "x"], "--boxes: the model glip finds its own"),
+        (["--phrases", "goat", "--teacher", "pasture"], "--teacher: means nothing to the model gl"),
+        (["--phrases", "goat", "--head", "text"], "--head: means nothing to the model glip"),
+        (["--phrases", "goat", "--vocab", "x"], "--vocab: means nothing to a GLIP that has its"),
+        (
+            ["--labels", "goat", "--precision", "float32", "--model", "vild"],
+            "--precision: means no",
+        ),
+        (
+            ["--labels", "a", "b", "--aggregate", "max", "--model", "crops"],
+            "--aggregate: means not",
+        ),
+        (["--phrases", "goat", "--batch-size", "0"], "--batch-size: got 0; expected 1 or more"),
+        (["--phrases", "goat", "--iou", "2"], "--iou: got 2; expected more than 0"),
+        ([], "no labels: the source has no boxes with classes; give --labels"),
+    ],
+)
+def test_bad_arguments_give_one_clean_line(
+    frames: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert ask(frames, *options) == 2
+    printed, complaints = capsys.readouterr()
+    assert printed == ""
+    assert len(complaints.splitlines()) == 1
+    assert message in complaints
+
+
+@pytest.mark.parametrize("option", [("--aggregate", "sum"), ("--precision", "float16")])
+def test_choices_are_listed(
+    frames: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    assert ask(frames, "--phrases", "goat", *option) == 2
+    told = f"argument {option[0]}: invalid choice: '{option[1]}' (choose from "
+    assert told in capsys.readouterr().err
+
+
+# ---- pictures ----------------------------------------------------------------------------------
+
+
+def test_pictures_of_any_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "odd", tmp_path / "o.json"
+    folder.mkdir()
+    sizes = {"dot.png": (1, 1), "row.png": (10000, 1), "column.png": (1, 10000)}
+    for name, size in sizes.items():
+        Image.new("1", size).save(folder / name)
+    Image.new("1", (10000, 10000)).save(folder / "huge.png")
+    files = ("--pictures", tmp_path / "drawn", "--html", tmp_path / "g.html", "--out", out)
+    assert ask(folder, "--phrases", SENTENCE, "--score", 0, *files) == 3
+    complaints = capsys.readouterr().err
+    assert re.search(r"unreadable: .*huge\.png: it has more than .* \$CLIPLAB_MAX_P", complaints)
+    found = boxes_of(out)
+    assert set(found) == set(sizes)
+    for name, (wide, high) in sizes.items():
+        assert found[name]
+        for _, (x, y, w, h), _ in found[name]:
+            assert min(x, y, w, h) >= 0
+            assert x + w <= wide + 1e-3
+            assert y + h <= high + 1e-3
+    assert len(list((tmp_path / "drawn").iterdir())) == 3
+
+
+def test_nothing_at_all_is_found(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, html, report = tmp_path / "o.json", tmp_path / "g.html", tmp_path / "r.json"
+    files = ("--out", out, "--html", html, "--json", report, "--pictures", tmp_path / "drawn")
+    assert ask(frames, "--phrases", SENTENCE, "--score", 0.99, *files) == 0
+    printed, complaints = capsys.readouterr()
+    assert complaints == ""
+    assert printed.count("nothing") == 3
+    assert re.search(r"^black goat +0 +0 +-", printed, re.M)
+    assert read(out)["annotations"] == []
+    assert [one["name"] for one in read(out)["categories"]] == ["black goat", "trough"]
+    assert html.read_text(encoding="utf-8").count("nothing that counts") == 3
+    assert read(report)["counts"]["boxes"] == 0
+
+
+# ---- the page ----------------------------------------------------------------------------------
+
+
+def test_the_prompt_is_marked_and_never_interpreted() -> None:
+    prompt = read_prompt("a [<b>goat</b>] & a sheep")
+    html = prompt_html(prompt, ["<i>", "x"], 40)
+    assert "&lt;b&gt;goat&lt;/b&gt;</label>" in html
+    assert '<span class="as">(&lt;i&gt;)</span>' in html
+    assert "</span> &amp; a sheep</p>" in html
+    assert not re.search("<b>|<i>", html)
+
+
+def test_phrases_that_overlap_have_a_line_each() -> None:
+    prompt = read_prompt("[black [goat]] on [grass]")
+    html = prompt_html(prompt, prompt.phrases, 2)
+    marks = re.findall(r'<(label|span) class="phrase" style="(.*?)" title="(.*?)".*?>(.*?)<', html)
+    assert [(tag, title, text) for tag, _, title, text in marks] == [
+        ("label", "black goat", "black "),
+        ("label", "goat and black goat", "goat"),
+        ("span", "grass", "grass"),  # no chip chooses it
+    ]
+    assert [style.count("#") for _, style, _, _ in marks] == [2, 3, 2]  # ground, and a line each
+    assert 'for="c-1">goat' in html
+    twice = Prompt("goat, goat", ("goat",), (((0, 4), (6, 10)),))
+    assert prompt_html(twice, ["g"], 1).count("(g)") == 1
+
+
+def test_every_class_has_its_colour() -> None:
+    rules = class_rules(["#111111", "#222222", "#333333"], 2)
+    assert ".k2 { --c: #333333; }" in rules
+    assert "#c-1:checked" in rules
+    assert "#c-2:checked" not in rules
+
+
+def test_labels_of_a_single_word_are_a_prompt() -> None:
+    assert read_words(["goat"], ()).prompts == ("goat",)
