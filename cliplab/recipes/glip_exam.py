@@ -116,8 +116,10 @@ def unnamed_row(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
     asked = [Words(species) for species in (*NAMED, *UNNAMED)]
     names = [say(words, language) for words in asked]
     found = list(detect(model, pictures(flock), names, batch_size=_BATCH))
-    groups = {species: [names.index(say(Words(species), language))] for species in UNNAMED}
-    scored = average_precision(truth_of(flock, asked, names), coco_results(found), groups)
+    truth = truth_of(flock, asked, names)
+    labelled = {a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]}
+    groups = {s: [k] for k, (s, _, _) in enumerate(asked) if s in UNNAMED and k in labelled}
+    scored = average_precision(truth, coco_results(found), groups)
     animals = list(detect(model, pictures(flock), [say(Words(), language)], batch_size=_BATCH))
     true = [
         torch.tensor([t.box for t in sight.things if t.kind in UNNAMED]).view(-1, 4)

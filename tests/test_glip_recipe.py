@@ -1,0 +1,386 @@
+"""How the shipped GLIP was made: pool, batches, training, exam, table, and the weights' card."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cliplab.models.glip import GLIP, GLIPConfig, Raw, Truth, detect, load_glip, prepare
+from cliplab.pasture import SPECIES
+from cliplab.pasture.grounding import PROPS, Words, say
+from cliplab.pasture.scene import Dice
+from cliplab.phrases import batch_of, chunks_of
+from cliplab.recipes import glip as recipe
+from cliplab.recipes import glip_exam as exam
+from cliplab.recipes import glip_pool as pool
+from cliplab.recipes import glip_table, tables
+from cliplab.runtime import checkpoint_dir, sha256, write_json
+from cliplab.tokenizers import WordPieceTokenizer
+
+CPU = torch.device("cpu")
+TINY = recipe.Recipe(pictures=6, batch=3, steps=4)
+SHARES = (0.4, 0.3, 0.3)
+
+
+@pytest.fixture(scope="module")
+def flock() -> pool.Flock:
+    return pool.draw_flock("train", 6)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> WordPieceTokenizer:
+    return WordPieceTokenizer(pool.vocabulary(), 64)
+
+
+@pytest.fixture(scope="module")
+def config() -> GLIPConfig:
+    return GLIPConfig(vocab_size=len(pool.vocabulary()), max_tokens=64)
+
+
+# ---- words ---------------------------------------------------------------------------------
+
+
+def test_the_vocabulary_knows_every_prompt(flock, tokenizer) -> None:
+    batches = pool.Batches(flock, tokenizer, GLIPConfig(), seed=0, batch=2, shares=SHARES)
+    captions = [
+        batches.say(sight, Dice("words", i, j)).caption
+        for i, sight in enumerate(flock.sights)
+        for j in range(20)
+    ]
+    # The mark between the members of a Chinese series is no word of the vocabulary.
+    spoken = " ".join(captions).replace("、", " ")
+    assert tokenizer.unknown_token not in tokenizer.pieces(spoken)
+    assert any("羊" in c for c in captions)
+    assert any("left" in c for c in captions)
+
+
+def test_names_that_training_never_says_are_words_all_the_same(tokenizer) -> None:
+    assert set(pool.NAMED) | set(pool.UNNAMED) == set(SPECIES)
+    for language in pool.LANGUAGES:
+        for species in pool.UNNAMED:
+            assert tokenizer.coverage(say(Words(species), language)) == 1
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+def test_herds_come_back_from_their_files(tmp_path) -> None:
+    drawn = pool.load_flock(tmp_path, 3)
+    (path,) = tmp_path.iterdir()
+    stamp = path.stat().st_mtime_ns
+    again, fresh = pool.load_flock(tmp_path, 3), pool.draw_flock("train", 3)
+    assert path.stat().st_mtime_ns == stamp  # read, not drawn
+    assert (again.images == fresh.images).all()
+    assert again.sights == drawn.sights == fresh.sights
+    assert again.first(2).sights == fresh.sights[:2]
+
+
+def test_pictures_are_prepared_as_the_detector_does(flock, config) -> None:
+    from PIL import Image
+
+    pixels, shape = prepare(Image.fromarray(flock.images[0]), config)
+    assert shape == flock.images.shape[1:3]
+    torch.testing.assert_close(pool.normalised(flock.images[:1], config)[0], pixels)
+
+
+# ---- batches -------------------------------------------------------------------------------
+
+
+def batches_of(flock, tokenizer, config, **changes) -> pool.Batches:
+    given = {"seed": 0, "batch": 3, "shares": SHARES} | changes
+    return pool.Batches(flock, tokenizer, config, **given)
+
+
+def test_a_batch_depends_on_its_step_alone(flock, tokenizer, config) -> None:
+    make = batches_of(flock, tokenizer, config)
+    a, b, other = make(4), make(4), make(5)
+    assert torch.equal(a.pixels, b.pixels)
+    assert torch.equal(a.token_ids, b.token_ids)
+    assert not torch.equal(a.pixels, other.pixels)
+    assert a.pixels.shape == (3, 3, 128, 192)
+    assert a.text_mask.sum(1).max() == a.text_mask.shape[1] <= config.max_tokens
+    moved = a.to(CPU)
+    assert all(torch.equal(x, y) for x, y in zip(moved.truth[0], a.truth[0], strict=True))
+
+
+def test_boxes_are_where_their_animals_are(flock, tokenizer, config) -> None:
+    """A mirrored picture has mirrored boxes: its pixels under a box are the drawn ones, turned."""
+    make = batches_of(flock, tokenizer, config, shares=(1, 0, 0))
+    turned = 0
+    for step in range(8):
+        batch, generator = make(step), np.random.default_rng([0, step])
+        chosen = generator.choice(len(flock), 3, replace=False)
+        mirrored = generator.random(3) < 0.5
+        for i, (picture, mirror) in enumerate(zip(chosen, mirrored, strict=True)):
+            sight = flock.sights[picture]
+            sight = sight.mirrored(flock.width) if mirror else sight
+            allowed = {thing.box for thing in sight.things}
+            assert {tuple(box) for box in batch.truth[i].boxes_xyxy.tolist()} <= allowed
+            turned += bool(mirror)
+    assert turned
+
+
+def test_the_words_of_a_box_are_those_that_mean_it(flock, tokenizer, config) -> None:
+    make = batches_of(flock, tokenizer, config)
+    sight = flock.sights[0]
+    said = make.say(sight, Dice("words of a box"))
+    (chunk,) = chunks_of(pool.to_prompt(said), tokenizer)
+    truth = pool.truth_of(sight, said, chunk.positive)
+    meant = sorted({i for things in said.things for i in things})
+    assert truth.boxes_xyxy.tolist() == [list(sight.things[i].box) for i in meant]
+    for row, i in zip(truth.positive, meant, strict=True):
+        phrases = [k for k, things in enumerate(said.things) if i in things]
+        assert torch.equal(row, chunk.positive[phrases].any(0))
+        assert row.any()
+
+
+def test_a_picture_of_which_nothing_is_said_has_no_boxes(flock, tokenizer) -> None:
+    from cliplab.pasture.grounding import Grounded
+
+    said = Grounded("horse", ((0, 5),), (Words("horse"),), ((),), "list")
+    (chunk,) = chunks_of(pool.to_prompt(said), tokenizer)
+    truth = pool.truth_of(flock.sights[0], said, chunk.positive)
+    assert truth.boxes_xyxy.shape == (0, 4)
+    assert truth.positive.shape == (0, 3)
+
+
+# ---- training ------------------------------------------------------------------------------
+
+
+def test_an_interrupted_training_ends_like_another(flock, tmp_path, monkeypatch) -> None:
+    whole = recipe.train(TINY, flock, tmp_path / "whole", CPU)
+    make = pool.Batches.__call__
+
+    def stop(self: pool.Batches, step: int) -> pool.Batch:
+        if step == 3:
+            raise KeyboardInterrupt
+        return make(self, step)
+
+    fit = recipe.fit
+    monkeypatch.setattr(recipe, "fit", lambda *a, **k: fit(*a, **(k | {"save_every": 2})))
+    monkeypatch.setattr(pool.Batches, "__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.train(TINY, flock, tmp_path / "broken", CPU)
+    monkeypatch.setattr(pool.Batches, "__call__", make)
+    again = recipe.train(TINY, flock, tmp_path / "broken", CPU)
+    for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_the_twin_has_no_fusion_and_the_same_batches(flock, tmp_path) -> None:
+    twin = recipe.train(recipe.Recipe(fusion=False, pictures=6, batch=3, steps=1), flock,
+                        tmp_path, CPU)  # fmt: skip
+    assert not twin.config.fusion
+    assert not any("b_attn" in name for name in twin.state_dict())
+    assert any("DyConv" in name for name in twin.state_dict())
+
+
+def options(folder: Path, *changes: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    recipe.add_arguments(parser)
+    always = ["--steps", "1", "--pictures", "16", "--test-pictures", "3", "--device", "cpu"]
+    return parser.parse_args([*always, "--work", str(folder), *changes])
+
+
+def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(recipe, "checkpoint_dir", lambda name: tmp_path / "shipped" / name)
+    monkeypatch.setattr(exam, "examine", lambda model, count: {"pictures": count})
+    assert recipe.run(options(tmp_path)) == 0
+    folder = tmp_path / "shipped" / "glip"
+    card = json.loads((folder / "model_card.json").read_text("utf-8"))
+    assert load_glip(folder / "model.safetensors").tokenizer.vocab == pool.vocabulary()
+    assert card["command"] == "python -m cliplab train glip --seed 0 --steps 1 --pictures 16"
+    assert card["metrics"] == {"pictures": 3}
+    assert set(card["files"]) == {"model.safetensors"}
+    assert recipe.run(options(tmp_path, "--no-fusion")) == 0
+    assert (tmp_path / "shipped" / "glip-no-fusion" / "model_card.json").is_file()
+    assert recipe.run(options(tmp_path, "--seed", "1")) == 0  # beside its log, not shipped
+    beside = tmp_path / "glip" / "seed1" / "checkpoint" / "model_card.json"
+    assert json.loads(beside.read_text("utf-8"))["recipe"]["seed"] == 1
+
+
+# ---- the exam ------------------------------------------------------------------------------
+
+
+class Oracle:
+    """Answers every prompt about a flock from the truth, by way of the head's own output."""
+
+    def __init__(self, flock: pool.Flock, model: GLIP) -> None:
+        self.flock, self.model = flock, model
+        self.config, self.tokenizer = model.config, model.tokenizer
+
+    def raw(self, truth: list[Truth], tokens: int) -> Raw:
+        from cliplab.models.glip.anchors import inclusive
+        from cliplab.models.glip.training import make_targets
+
+        sizes = ((16, 24), (8, 12), (4, 6))
+        parts = [(inclusive(one.boxes_xyxy), one.positive) for one in truth]
+        targets = make_targets(sizes, parts, self.config)
+        logits = targets.tokens[..., :tokens] * 20 - 10
+        return Raw(logits, targets.deltas, torch.full(logits.shape[:2], 9.0), sizes)
+
+
+@pytest.fixture(scope="module")
+def oracle(flock, tokenizer, config) -> Oracle:
+    return Oracle(flock, GLIP(config, tokenizer).eval())
+
+
+@pytest.mark.parametrize("family", ["attributes", "relation"])
+def test_the_exam_knows_a_perfect_grounder(oracle, flock, family: str, monkeypatch) -> None:
+    asked = exam.ask_about(flock, "zh", family)
+    assert asked
+    chunks = [exam._chunk(oracle.model, one.said) for one in asked]
+    _, _, maps = batch_of(chunks)
+    truth = [pool.truth_of(a.sight, a.said, m) for a, m in zip(asked, maps, strict=True)]
+    monkeypatch.setattr(GLIP, "forward", lambda self, *given: oracle.raw(truth, maps[0].shape[1]))
+    hits = exam.right_boxes(oracle.model, flock, asked)
+    assert [len(hit) for hit in hits] == [len(one.said.phrases) for one in asked]
+    for one, hit in zip(asked, hits, strict=True):  # a flat fence may have no cell of its own
+        props = [words.kind in PROPS for words in one.said.words]
+        assert all(h or p for h, p in zip(hit, props, strict=True)), one.said
+
+
+def test_the_exam_counts_a_wrong_box_as_wrong(oracle, flock, monkeypatch) -> None:
+    asked = exam.ask_about(flock, "en", "relation")
+    corner = [torch.tensor([[0.0, 0.0, 3.0, 3.0]]).expand(2, 4) for _ in asked]
+    monkeypatch.setattr(exam, "best_boxes", lambda *given: corner)
+    assert exam.right_boxes(oracle.model, flock, asked) == [[False, False]] * len(asked)
+
+
+def test_truth_holds_each_animal_under_each_name_that_fits(flock) -> None:
+    asked = (Words("sheep"), Words(), Words("", "", "white"))
+    truth = exam.truth_of(flock, asked, ["sheep", "animal", "white animal"])
+    clear = [a for a in truth["annotations"] if not a["iscrowd"]]
+    things = [t for sight in flock.sights for t in sight.things if t.is_animal]
+    count = {k + 1: sum(t.fits(w) for t in things) for k, w in enumerate(asked)}
+    found = {k: sum(a["category_id"] == k for a in clear) for k in count}
+    assert found == count
+    assert count[2] == len(things) > count[1] > 0
+
+
+def test_a_relation_unsaid_keeps_its_phrase(flock) -> None:
+    for one in exam.ask_about(flock, "en", "relation"):
+        alone = exam._unsaid(one).said
+        assert alone.caption == one.said.phrases[0] == alone.phrases[0]
+        assert alone.things == one.said.things[:1]
+        assert exam._alike(one) >= 2
+
+
+def test_held_out_kinds_are_the_named_ones() -> None:
+    assert len(exam.HELD_OUT) == 11
+    assert {c.species for c in exam.HELD_OUT} == set(pool.NAMED)
+    assert len(exam.LEVELS["species, posture, colour"]) == 48
+
+
+def test_an_untrained_model_is_examined_whole(flock, tokenizer, config) -> None:
+    torch.manual_seed(0)
+    model = GLIP(config, tokenizer).eval()
+    model.head.bias0.data.fill_(-9.0)  # finds nothing, so that this is quick
+    report = exam.examine(model, count=2)
+    assert set(report["detection"]) == set(report["grounding"]) == {"seen", "held-out"}
+    for language in pool.LANGUAGES:
+        assert set(report["detection"]["seen"][language]) == set(exam.LEVELS)
+        assert report["detection"]["seen"][language]["species"]["ap50"] == 0
+        by_name = report["species without a name"][language]["AP50 by name"]
+        assert set(by_name) <= set(pool.UNNAMED)
+        assert set(by_name.values()) <= {0}
+
+
+# ---- the table -----------------------------------------------------------------------------
+
+
+def card_of(seed: int, fusion: bool = True, **changes) -> dict:
+    """A model card in which all that can be counted was right half of the time."""
+    right = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10 + seed}
+    metrics = {"pictures": 4, "detection": {"seen": {"en": {"species": {"ap50": 0.9}}}}}
+    metrics |= {"grounding": {"seen": {"en": {"relation": right}}}}
+    made = {"seed": seed, "fusion": fusion, "steps": 5, "pictures": 6}
+    return {"recipe": made, "command": f"train {fusion} {seed}", "metrics": metrics} | changes
+
+
+def test_rows_hold_what_each_seed_reached(tmp_path, monkeypatch) -> None:
+    for i, card in enumerate([card_of(1), card_of(0), card_of(0, fusion=False)]):
+        write_json(tmp_path / str(i) / "model_card.json", card)
+    monkeypatch.setattr(tables, "checkpoint_dir", lambda name: tmp_path / "shipped")
+    table = tables.gather_command("glip", glip_table.gather, [str(tmp_path)])
+    assert json.loads((tmp_path / "shipped" / "rows.json").read_text("utf-8")) == table
+    assert glip_table.load_rows() == table
+    rows = table["rows"]
+    assert rows["fusion"]["seeds"] == [0, 1]
+    assert rows["no fusion"]["seeds"] == [0]
+    path = ("grounding", "seen", "en", "relation")
+    assert glip_table.values(rows["fusion"], *path) == [0.5, 0.5]
+    detected = ("detection", "seen", "en", "species", "ap50")
+    assert glip_table.values(rows["fusion"], *detected) == [0.9, 0.9]
+    together = glip_table.pooled(rows["fusion"], *path)
+    assert together.n == 21
+    assert together.low < together.value < together.high
+
+
+@pytest.mark.parametrize(
+    ("cards", "message"),
+    [
+        ([], "no model card found; train first"),
+        ([card_of(0), card_of(0)], "row 'fusion': two cards of seed 0; expected one"),
+        (
+            [card_of(0), card_of(1, metrics={"pictures": 9})],
+            "pictures in the exam: the cards have 4, 9; expected one value",
+        ),
+    ],
+)
+def test_cards_that_cannot_be_compared_make_no_table(cards: list[dict], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        glip_table.gather(cards)
+
+
+def test_a_missing_table_names_the_command(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tables, "checkpoint_dir", lambda name: tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"python -m cliplab\.recipes\.glip_table"):
+        glip_table.load_rows()
+
+
+# ---- the shipped detector ------------------------------------------------------------------
+
+SHIPPED = ("glip", "glip-no-fusion")
+
+
+@pytest.fixture(scope="module")
+def cards() -> dict[str, dict]:
+    return {
+        name: json.loads((checkpoint_dir(name) / "model_card.json").read_text("utf-8"))
+        for name in SHIPPED
+    }
+
+
+@pytest.fixture(scope="module")
+def shipped() -> GLIP:
+    return load_glip(checkpoint_dir("glip") / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_weights_are_those_of_the_card(cards, name: str) -> None:
+    folder, card = checkpoint_dir(name), cards[name]
+    beside = {"model_card.json"} | ({"rows.json"} if name == "glip" else set())
+    assert {p.name for p in folder.iterdir()} == {*card["files"], *beside}
+    assert all(sha256(folder / f) == digest for f, digest in card["files"].items())
+    assert card["command"].startswith("python -m cliplab train glip --seed 0")
+    assert card["recipe"]["fusion"] is (name == "glip")
+
+
+def test_the_first_rows_are_the_shipped_models(cards) -> None:
+    rows = glip_table.load_rows()["rows"]
+    assert rows["fusion"]["seeds"] == rows["no fusion"]["seeds"] == [0, 1, 2]
+    assert rows["fusion"]["metrics"][0] == cards["glip"]["metrics"]
+    assert rows["no fusion"]["metrics"][0] == cards["glip-no-fusion"]["metrics"]
+
+
+def test_the_shipped_model_finds_what_it_is_asked_for(shipped: GLIP) -> None:
+    flock = pool.draw_flock("test", 6, start=2_300_000)
+    found = list(detect(shipped, exam.pictures(flock), "sheep, goat, cow", batch_size=6))
+    best: list[Tensor] = [one.above(0.3).boxes_xyxy for one in found]
+    assert sum(map(len, best)) > 0
+    assert found[0].phrases == ("sheep", "goat", "cow")

@@ -1,0 +1,215 @@
+"""Sentences about herds: every phrase is where its span says, and true of what it means."""
+
+import pytest
+
+from cliplab.pasture import SPECIES, herd, labels
+from cliplab.pasture.captions import class_phrase, noun_phrase
+from cliplab.pasture.grounding import (
+    PROPS,
+    Sight,
+    Thing,
+    Words,
+    class_list,
+    describe,
+    is_held_out,
+    lexicon,
+    relation,
+    say,
+    sentence,
+    sight_of,
+    universe,
+)
+from cliplab.pasture.scene import Dice
+from cliplab.phrases import read_prompt
+
+WIDTH = 171
+LANGUAGES = ("en", "zh")
+UNNAMED = ("dog", "horse")
+
+
+@pytest.fixture(scope="module")
+def sights() -> list[Sight]:
+    scenes = [herd(seed) for seed in range(40)]
+    return [sight_of(scene, labels(scene, 128)) for scene in scenes]
+
+
+def prompts(sights: list[Sight], language: str, unnamed: tuple[str, ...] = UNNAMED):
+    """A prompt of each family about each herd, with its sight."""
+    for i, sight in enumerate(sights):
+        dice = Dice("test", language, i)
+        for said in (
+            class_list(sight, language, dice, unnamed=unnamed),
+            sentence(sight, language, dice, unnamed=unnamed),
+            relation(sight, language, dice, width=WIDTH, unnamed=unnamed),
+        ):
+            if said is not None:
+                yield sight, said
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_phrases_mean_what_they_say(sights: list[Sight], language: str) -> None:
+    families = []
+    for sight, said in prompts(sights, language):
+        families.append(said.family)
+        assert len(said.spans) == len(said.words) == len(said.things) >= 1
+        for phrase, words, things in zip(said.phrases, said.words, said.things, strict=True):
+            assert phrase.strip() == phrase != ""
+            assert all(sight.things[i].fits(words) for i in things)
+            if said.family != "relation":  # there the sentence decides, not the phrase alone
+                assert things == sight.meant(words)
+    assert families.count("list") == len(sights)
+    assert families.count("relation") > len(sights) / 3
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_training_never_names_what_is_held_out(sights: list[Sight], language: str) -> None:
+    names = {say(Words(species), language) for species in UNNAMED} | {"dog", "horse", "狗", "马"}
+    for _, said in prompts(sights, language):
+        assert not any(is_held_out(words) for words in said.words)
+        assert not any(name in said.caption for name in names)
+
+
+def test_unnamed_species_are_spoken_of_as_animals(sights: list[Sight]) -> None:
+    meant = [
+        sight.things[i].kind
+        for sight, said in prompts(sights, "en")
+        for things in said.things
+        for i in things
+    ]
+    assert set(UNNAMED) < set(meant)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_relation_picks_one_of_several_by_its_side(sights: list[Sight], language: str) -> None:
+    for sight, said in prompts(sights, language):
+        if said.family != "relation":
+            continue
+        ((target,), (landmark,)) = said.things
+        away = sight.things[target].middle - sight.things[landmark].middle
+        left = "left" in said.caption or "左" in said.caption
+        assert left == (away < 0)
+        others = set(sight.meant(said.words[0])) - {target, landmark}
+        assert others
+        for i in others:  # all of them on the other side
+            assert left == (sight.things[i].middle > sight.things[landmark].middle)
+
+
+def test_mirrored_things_change_sides(sights: list[Sight]) -> None:
+    sight = sights[0]
+    turned = sight.mirrored(WIDTH)
+    for before, after in zip(sight.things, turned.things, strict=True):
+        assert after.middle == pytest.approx(WIDTH - before.middle)
+        assert after.box[1::2] == before.box[1::2]
+        assert after.box[2] - after.box[0] == before.box[2] - before.box[0]
+    again = turned.mirrored(WIDTH)
+    assert again == sight
+
+
+def test_lists_hold_classes_that_are_not_there(sights: list[Sight]) -> None:
+    said = [class_list(s, "en", Dice("absent", i)) for i, s in enumerate(sights)]
+    things = [t for one in said for t in one.things]
+    assert 0.2 < sum(not t for t in things) / len(things) < 0.8
+
+
+def test_what_is_hidden_is_never_said_to_be_absent() -> None:
+    seen = Thing("sheep", "lying", "white", (0.0, 0.0, 9.0, 9.0))
+    hidden = (Thing("tree", "", "", (0.0,) * 4), Thing("cow", "eating", "black", (0.0,) * 4))
+    sight = Sight((seen,), hidden)
+    for seed in range(200):
+        for words in class_list(sight, "en", Dice("hidden", seed)).words:
+            assert seen.fits(words) or not any(thing.fits(words) for thing in hidden)
+
+
+def test_two_of_a_kind_of_prop_are_not_spoken_of() -> None:
+    for seed in range(300):
+        scene = herd(seed)
+        trees = [prop for prop in scene.props if prop.kind in ("tree", "pine")]
+        if len(trees) == 2:
+            break
+    sight = sight_of(scene, labels(scene, 128))
+    assert "tree" not in {thing.kind for thing in sight.things}
+    assert "tree" in {thing.kind for thing in sight.hidden}
+
+
+def test_boxes_of_props_hold_their_pixels() -> None:
+    scene = next(
+        s for s in map(herd, range(300)) if [p.kind for p in s.props].count("barn") == 1
+    )  # fmt: skip
+    found = labels(scene, 128)
+    (barn,) = [t for t in sight_of(scene, found).things if t.kind == "barn"]
+    x0, y0, x1, y1 = (int(v) for v in barn.box)
+    mask = found.semantic == 6
+    assert mask[y0:y1, x0:x1].sum() == mask.sum() > 0
+    assert mask[y0, x0:x1].any() and mask[y1 - 1, x0:x1].any()  # noqa: PT018
+    assert mask[y0:y1, x0].any() and mask[y0:y1, x1 - 1].any()  # noqa: PT018
+
+
+def test_an_animal_fits_what_leaves_things_open() -> None:
+    sheep = Thing("sheep", "lying", "white", (0.0, 0.0, 9.0, 9.0))
+    assert sheep.fits(Words())
+    assert sheep.fits(Words("sheep", "", "white"))
+    assert not sheep.fits(Words("sheep", "standing"))
+    assert not sheep.fits(Words("tree"))
+    tree = Thing("tree", "", "", (0.0, 0.0, 9.0, 9.0))
+    assert tree.fits(Words("tree"))
+    assert not tree.fits(Words())  # an animal, whichever
+
+
+def test_descriptions_say_no_more_than_asked() -> None:
+    sheep = Thing("sheep", "lying", "white", (0.0, 0.0, 9.0, 9.0))
+    assert describe(sheep, ("posture",)) == Words("", "lying", "")
+    assert describe(sheep, ("kind", "colour")) == Words("sheep", "", "white")
+    assert describe(sheep, ("kind", "colour"), ("sheep",)) == Words("", "", "white")
+
+
+def test_the_universe_leaves_out_what_is_held_out() -> None:
+    kinds = universe(("kind", "posture", "colour"))
+    assert len(kinds) == len(set(kinds)) == 60
+    assert Words("sheep", "lying") not in universe(("kind", "posture"))
+    assert len(universe(("kind",), UNNAMED)) == len(SPECIES) - 2
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_without_dice_a_phrase_is_the_class_phrase(language: str) -> None:
+    for words in universe(("kind", "posture", "colour")):
+        phrase = class_phrase(
+            species=words.kind, posture=words.posture, colour=words.colour, language=language
+        )
+        assert say(words, language) == phrase
+    assert say(Words(), language) == {"en": "animal", "zh": "动物"}[language]
+
+
+def test_wordings_vary() -> None:
+    some = {
+        noun_phrase("sheep", "lying", "white", language="zh", dice=Dice("vary", i))
+        for i in range(60)
+    }
+    assert {"躺着的白羊", "卧着的白色绵羊"} < some
+    assert len(some) == 4
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_lexicon_covers_every_word(sights: list[Sight], language: str) -> None:
+    from cliplab.pasture import captions
+
+    known = " ".join([*captions.lexicon(language), *lexicon(language)])
+    known = known if language == "zh" else set(known.replace(",", " ").split())
+    for _, said in prompts(sights, language):
+        text = said.caption.replace(".", " ").replace(",", " ")
+        for word in text.split() if language == "en" else text.replace(" ", ""):
+            assert word in known, said.caption
+    with pytest.raises(ValueError, match="unknown language 'fr'"):
+        lexicon("fr")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_user_who_types_a_relation_means_the_same_phrases(sights, language: str) -> None:
+    for _, said in prompts(sights, language):
+        if said.family == "relation" and not said.words[1].posture:
+            assert set(said.phrases) == set(read_prompt(said.caption).phrases)
+
+
+def test_props_have_names_in_both_languages() -> None:
+    for prop in PROPS:
+        assert say(Words(prop), "en") == prop
+        assert not say(Words(prop), "zh").isascii()
