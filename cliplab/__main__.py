@@ -20,6 +20,7 @@ COMMANDS = {
     "report": Command("cliplab.reports.report_command", "make a report again, or compare two runs"),
     "classify": Command("cliplab.classify", "sort a folder of images by labels of yours"),
     "detect": Command("cliplab.detect", "find what you have words for, as boxes"),
+    "segment": Command("cliplab.segment", "label every pixel with words of yours"),
     "evaluate": Command("cliplab.evaluate.command", "zero-shot ImageNet, as the papers do it"),
     "train": Command("cliplab.train", "train a shipped checkpoint again"),
     "bench": Command("cliplab.bench", "run the benchmarks"),

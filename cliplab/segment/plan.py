@@ -1,0 +1,114 @@
+"""The model with its words: what is asked of every picture, and in which colours."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cliplab.segment.arguments import ALL
+from cliplab.segment.checkpoints import load
+from cliplab.segment.colours import label_colours
+from cliplab.segment.prepare import Task
+from cliplab.segment.words import (
+    as_options,
+    make_vocabulary,
+    own_templates,
+    unread_remarks,
+    usual_background,
+)
+from cliplab.segmentation import Settings
+
+if TYPE_CHECKING:
+    from cliplab.segmentation import Segmenter, Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that the work needs besides the pictures."""
+
+    task: Task
+    segmenter: Segmenter
+    model: Mapping[str, Any]  # where it came from, of `checkpoints.load`
+    vocabulary: Vocabulary
+    settings: Settings
+    notes: tuple[str, ...]  # what was assumed about words and model
+    remarks: tuple[str, ...]  # what is likely wrong, with the remedy
+
+    @property
+    def words(self) -> list[list[str]]:
+        """The words of each label, K lists."""
+        pairs = list(zip(self.vocabulary.words, self.vocabulary.label_of, strict=True))
+        every = range(len(self.vocabulary.names))
+        return [[word for word, label in pairs if label == k] for k in every]
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """The colour of each label, K of "#RRGGBB"."""
+        background = self.vocabulary.has_background
+        return label_colours(self.vocabulary.names, self.words, has_background=background)
+
+
+def read_settings(args: argparse.Namespace) -> Settings:
+    """How a picture is read; templates are the model's own choice unless given.
+
+    Raises:
+        ValueError: numbers out of range, templates without {}.
+    """
+    top = args.top_words
+    if top != ALL and not top.isdigit():
+        raise ValueError(f"--top-words: got {top!r}; expected a whole number, 1 or more, or {ALL}")
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit: got {args.limit}; expected 1 or more")
+    try:
+        settings = Settings(
+            threshold=args.threshold,
+            top_words=None if top == ALL else int(top),
+            side=args.side,
+        )
+        return replace(settings, templates=tuple(args.templates)) if args.templates else settings
+    except ValueError as error:
+        raise ValueError(as_options(str(error))) from error
+
+
+def make_plan(args: argparse.Namespace, task: Task, settings: Settings, *, offline: bool) -> Plan:
+    """Load the model and give it the words.
+
+    Raises:
+        FileNotFoundError: no such model; how to get it.
+        ValueError: another model, words that it cannot tell apart or take.
+    """
+    segmenter, about = load(args.model, device=args.device, offline=offline)
+    background, notes = task.background, list[str]()
+    if task.usual:
+        background = usual_background(segmenter, task.labels)
+        notes.append(f"words for the background: {', '.join(background) or 'none that it reads'}")
+    vocabulary = make_vocabulary(task.labels, background)
+    if not args.templates:
+        settings = replace(settings, templates=own_templates(segmenter, vocabulary))
+    try:
+        segmenter.embed(vocabulary.words, settings.templates)
+        _check_side(segmenter, settings)
+    except ValueError as error:
+        raise ValueError(as_options(str(error))) from error
+    notes += _on_groups(about, len(vocabulary.names))
+    remarks = tuple(unread_remarks(segmenter, vocabulary))
+    return Plan(task, segmenter, about, vocabulary, settings, tuple(notes), remarks)
+
+
+def _check_side(segmenter: Segmenter, settings: Settings) -> None:
+    patch = segmenter.model.config.patch_size
+    if settings.side is not None and settings.side % patch:
+        raise ValueError(
+            f"side: got {settings.side} px; expected a multiple of the model's patch, {patch}"
+        )
+
+
+def _on_groups(about: Mapping[str, Any], labels: int) -> Sequence[str]:
+    groups = about["groups"]
+    if groups is None or labels <= groups:
+        return []
+    return [
+        f"{labels} labels for a model with {groups} groups: a window shows {groups} of them at most"
+    ]

@@ -1,0 +1,562 @@
+"""`python -m cliplab segment`: label PNGs, overlays, summary of real files, and every misuse."""
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from segment_world import (
+    WORDS,
+    Knowing,
+    flat,
+    knowing,
+    labels_in,
+    make_groupvit,
+    read,
+    run,
+)
+
+from cliplab.segment import add_arguments, finding, outputs
+from cliplab.segment.colours import rgb
+from cliplab.segment.panoptic import segment_id
+from cliplab.segment.plan import read_settings
+from cliplab.segmentation import BACKGROUND_WORDS
+from cliplab.tokenizers import WordPieceTokenizer
+
+__all__ = ["knowing"]
+
+FLOCK = ("--labels", "sheep", "dog", "--background", "grass", "sky")
+
+
+@pytest.fixture
+def flock(tmp_path: Path) -> Path:
+    """Three pictures, one of them with a name full of traps."""
+    folder = tmp_path / "flock"
+    flat(folder / "a.png", "kk", "sg")
+    flat(folder / "b, '羊' & <i>.png", "kk", "gg")
+    flat(folder / "sub" / "c.png", "sdd")
+    return folder
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny random model where the shipped one belongs -> its folder."""
+    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path / "data"))
+    return make_groupvit(tmp_path / "data" / "checkpoints" / "groupvit")
+
+
+# ---- what it gives -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("knowing")
+def test_pictures_become_label_pngs_overlays_and_a_summary(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, again = tmp_path / "out", tmp_path / "again.json"
+    assert run(flock, *FLOCK, "--out", out, "--json", again) == 0
+    printed, complaints = capsys.readouterr()
+    assert complaints == ""
+    assert re.search(r"^a\.png +3  background 75%, sheep 25%$", printed, re.M)
+    assert re.search(r"^sub/c\.png +2  dog 67%, sheep 33%$", printed, re.M)
+    assert re.search(r"^dog +18\.2% +1$", printed, re.M)  # of 400, 400 and 300 pixels 200
+    assert "IoU" not in printed
+    files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*"))
+    assert files == [
+        "a_labels.png", "a_overlay.png", "b, '羊' & <i>_labels.png", "b, '羊' & <i>_overlay.png",
+        "sub/c_labels.png", "sub/c_overlay.png", "summary.json",
+    ]  # fmt: skip
+    found = labels_in(out / "a_labels.png")
+    assert found.shape == (20, 20)
+    assert found[::10, ::10].tolist() == [[0, 0], [1, 0]]
+    assert found[10:, :10].min() == found[10:, :10].max() == 1
+    said = read(out / "summary.json")
+    assert said == read(again)
+    assert [(row["index"], row["name"]) for row in said["labels"]] == [
+        (0, "background"), (1, "sheep"), (2, "dog"),
+    ]  # fmt: skip
+    assert said["background"] == ["grass", "sky"]
+    assert said["model"]["name"] == "knowing"
+    assert said["settings"]["top_words"] == 5
+    assert said["counts"] == {"pictures": 3, "read": 3, "unreadable": 0, "judged": 0}
+    assert said["pictures"][2] == {
+        "file": "sub/c.png", "width": 30, "height": 10, "groups": 2,
+        "shares": {"sheep": 0.33333, "dog": 0.66667},
+        "labels": "sub/c_labels.png", "overlay": "sub/c_overlay.png",
+    }  # fmt: skip
+    with Image.open(out / "a_labels.png") as image:
+        palette = np.array(image.getpalette()).reshape(-1, 3)
+    for row in said["labels"]:
+        assert tuple(palette[row["index"]]) == rgb(row["colour"])
+
+
+@pytest.mark.usefixtures("knowing")
+def test_panoptic_segments_are_found_again_by_their_ids(flock: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pan.json"
+    assert run(flock, *FLOCK, "--panoptic", path) == 0
+    said = read(path)
+    assert [(c["id"], c["name"], c["isthing"]) for c in said["categories"]] == [
+        (1, "sheep", 0), (2, "dog", 0),
+    ]  # fmt: skip
+    assert [one["file_name"] for one in said["images"]] == [
+        "a.png", "b, '羊' & <i>.png", "sub/c.png",
+    ]  # fmt: skip
+    colours = {c["id"]: c["color"] for c in said["categories"]}
+    counts = []
+    for one in said["annotations"]:
+        with Image.open(tmp_path / "pan" / one["file_name"]) as image:
+            pixels = np.asarray(image).astype(int)
+        ids = pixels @ [1, 256, 256**2]
+        counts.append(len(one["segments_info"]))
+        assert {s["id"] for s in one["segments_info"]} == set(np.unique(ids).tolist()) - {0}
+        for segment in one["segments_info"]:
+            mask = ids == segment["id"]
+            x, y, width, height = segment["bbox"]
+            assert segment["area"] == mask.sum() == mask[y : y + height, x : x + width].sum()
+            assert mask[y].any()
+            assert mask[:, x + width - 1].any()
+            assert pixels[mask][0].tolist() == colours[segment["category_id"]]
+    assert counts == [1, 0, 2]
+    assert segment_id("#010203") == 1 + 2 * 256 + 3 * 65536
+
+
+def test_the_shipped_model_is_found_by_name_path_and_folder(
+    flock: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = []
+    for i, model in enumerate(["pasture", shipped, shipped / "model.safetensors", f"hf:{shipped}"]):
+        out = tmp_path / str(i)
+        arguments = ("--labels", "羊", "dog", "grass", "--model", model, "--device", "cpu")
+        assert run(flock, *arguments, "--out", out) == 0
+        answers.append(labels_in(out / "a_labels.png"))
+        assert answers[-1].max() < 3
+        about = read(out / "summary.json")["model"]
+        assert about["name"] == str(model)
+        assert about["file"].endswith("groupvit/model.safetensors")
+        assert about["groups"] == 4
+        assert len(about["sha256"]) == 64
+        assert re.search(r"^a\.png +[1-9]", capsys.readouterr().out, re.M)
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
+    assert read(tmp_path / "0" / "summary.json")["settings"]["templates"] == ["{}"]  # languages mix
+
+
+def test_a_folder_of_transformers_is_a_model(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra `official`")
+    pytest.importorskip("clip", reason="needs the extra `official`")
+    vision = {"hidden_size": 64, "intermediate_size": 256, "depths": [1, 1, 1], "image_size": 32,
+              "patch_size": 16, "num_attention_heads": 1, "num_group_tokens": [4, 2, 0],
+              "num_output_groups": [4, 2, 0], "assign_mlp_ratio": [0.5, 4]}  # fmt: skip
+    text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 1,
+            "num_attention_heads": 1}  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.GroupViTConfig(
+        text_config=text, vision_config=vision, projection_dim=8, projection_intermediate_dim=8
+    )
+    transformers.GroupViTModel(config).save_pretrained(tmp_path / "model")
+    capsys.readouterr()
+    arguments = ("--model", tmp_path / "model", "--device", "cpu", "--limit", 1)
+    assert (
+        run(flock, "--labels", "sheep", "躺着的羊", "站着的羊", *arguments, "--out", tmp_path) == 0
+    )
+    complaints = capsys.readouterr().err
+    assert re.search(r"remark: \S+ cannot read '躺着的羊' \(nor 1 more\): .* English", complaints)
+    assert "note: 3 labels for a model with 2 groups: a window shows 2 of them" in complaints
+    said = read(tmp_path / "summary.json")
+    assert said["model"]["tokenizer"] == "BytePairTokenizer"
+    assert said["settings"]["templates"] == ["a photo of a {}."]
+    assert len(said["pictures"]) == 1
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def test_labels_have_words_of_their_own(flock: Path, tmp_path: Path, knowing: Knowing) -> None:
+    labels = ("--labels", "动物=sheep|dog", "grass，sky")
+    assert run(flock, *labels, "--out", tmp_path / "o") == 0
+    said = read(tmp_path / "o" / "summary.json")
+    assert [(row["name"], row["words"]) for row in said["labels"]] == [
+        ("动物", ["sheep", "dog"]), ("grass", ["grass"]), ("sky", ["sky"]),
+    ]  # fmt: skip
+    assert knowing.asked == (("sheep", "dog", "grass", "sky"), ("a photo of a {}.",))
+    assert labels_in(tmp_path / "o" / "sub" / "c_labels.png").max() == 0
+    assert run(flock, "--labels", "sheep|羊", "dog|狗", "--templates", "{}", "{}.") == 0
+    assert knowing.asked == (("sheep", "羊", "dog", "狗"), ("{}", "{}."))
+    assert run(flock, "--labels", "羊", "狗", "草地") == 0
+    assert knowing.asked == (("羊", "狗", "草地"), ("一张{}的照片",))
+
+
+def test_the_usual_background_is_what_the_model_reads_and_nobody_asks_for(
+    flock: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(flock, "--labels", "sheep", "sky", "--background") == 0
+    assert "note: words for the background: grass, tree\n" in capsys.readouterr().err
+    assert knowing.asked[0] == ("grass", "tree", "sheep", "sky")
+    assert run(flock, "--labels", "羊", "狗", "--background") == 0
+    assert "words for the background: 草地, 天空\n" in capsys.readouterr().err
+
+
+def test_a_model_of_photographs_has_the_background_of_the_papers(
+    flock: Path, knowing: Knowing
+) -> None:
+    knowing.model.vocab = ()
+    knowing.tokenizer = WordPieceTokenizer([*WORDS[:-1], *BACKGROUND_WORDS, "[SEP]"], 12)
+    assert run(flock, "--labels", "sheep", "sky", "--background") == 0
+    words = [word for word in BACKGROUND_WORDS if word != "sky"]
+    assert knowing.asked[0] == (*words, "sheep", "sky")
+
+
+def test_a_threshold_alone_makes_a_background(
+    flock: Path, tmp_path: Path, knowing: Knowing
+) -> None:
+    knowing.score = 0.4
+    out = tmp_path / "o"
+    assert run(flock, "--labels", "sheep", "dog", "--threshold", 0.3, "--out", out) == 0
+    assert labels_in(out / "a_labels.png")[::10, ::10].tolist() == [[0, 0], [1, 0]]
+    assert read(out / "summary.json")["background"] == []
+
+
+def test_where_all_pixels_are_below_the_threshold_the_best_stay(
+    flock: Path, tmp_path: Path, knowing: Knowing
+) -> None:
+    knowing.score = 0.4
+    out = tmp_path / "o"
+    assert run(flock, "--labels", "sheep", "dog", "--threshold", 1, "--out", out) == 0
+    assert labels_in(out / "a_labels.png")[::10, ::10].tolist() == [[0, 0], [1, 0]]
+    nothing = labels_in(out / "b, '羊' & <i>_labels.png")
+    assert nothing.max() == 0
+
+
+@pytest.mark.usefixtures("knowing")
+def test_words_that_no_caption_had_are_remarked_on(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "r.json"
+    labels = ("--labels", "sheep", "zebra", "Sheep .", "background", "--json", report)
+    assert run(flock, *labels) == 0
+    complaints = capsys.readouterr().err
+    assert "note: 'background' is a word like the others here, and no caption" in complaints
+    assert "remark: knowing cannot read 'zebra' (nor 1 more): it knows 0% of it" in complaints
+    assert len(read(report)["remarks"]) == 1
+    assert run(flock, "--labels", "sheep dog", "sheep  dog") == 0
+    assert "cannot tell 'sheep dog' and 'sheep  dog' apart" in capsys.readouterr().err
+
+
+# ---- odd pictures and labels ---------------------------------------------------------------------
+
+
+def test_pictures_of_every_shape_and_mode(
+    tmp_path: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Smaller than a patch, one pixel high, grey, palette, 16 bit, with alpha."""
+    folder, rng = tmp_path / "odd", np.random.default_rng(0)
+    folder.mkdir()
+    noise = rng.integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    small = Image.fromarray(noise)
+    pictures = {
+        "tiny": Image.fromarray(noise[:2, :3]),
+        "panorama": Image.fromarray(rng.integers(0, 256, (1, 300, 3), dtype=np.uint8)),
+        "tower": Image.fromarray(rng.integers(0, 256, (300, 1, 3), dtype=np.uint8)),
+        "one": Image.fromarray(noise[:1, :1]),
+        "grey": small.convert("L"),
+        "palette": small.convert("P"),
+        "bit16": Image.fromarray(rng.integers(0, 65536, (9, 14), dtype=np.uint16)),
+        "alpha": small.convert("RGBA"),
+    }
+    for name, image in pictures.items():
+        image.save(folder / f"{name}.png")
+    out, options = tmp_path / "o", ("--labels", "sheep", "dog", "--model", shipped)
+    assert run(folder, *options, "--out", out, "--html", tmp_path / "g.html") == 0
+    assert capsys.readouterr().err == ""
+    for name, image in pictures.items():
+        assert labels_in(out / f"{name}_labels.png").shape == image.size[::-1]
+        with Image.open(out / f"{name}_overlay.png") as drawn:
+            assert 48 < min(drawn.size) <= max(drawn.size) < 1600
+
+
+def test_more_labels_than_groups_are_fine(
+    flock: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ["sheep", "dog", "goat", "grass", "sky", "tree"]
+    out = tmp_path / "o"
+    assert (
+        run(flock, "--labels", *labels, "--model", shipped, "--top-words", "all", "--out", out) == 0
+    )
+    assert "note: 6 labels for a model with 4 groups" in capsys.readouterr().err
+    assert labels_in(out / "a_labels.png").max() < 6
+    none = make_groupvit(tmp_path / "none", widths=(16,), depths=(1,), heads=(2,),
+                         group_tokens=(), output_groups=())  # fmt: skip
+    assert run(flock, "--labels", *labels, "--model", none) == 0
+    assert "groups:" not in capsys.readouterr().err
+
+
+def test_a_label_is_a_byte_and_never_255(
+    flock: Path, tmp_path: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = [f"x{i}" for i in range(253)]
+    out = tmp_path / "o"
+    assert run(flock, "--labels", *labels, "sheep", "--threshold", 0.1, "--out", out) == 0
+    assert np.unique(labels_in(out / "a_labels.png")).tolist() == [0, 254]
+    colours = {row["colour"] for row in read(out / "summary.json")["labels"]}
+    assert len(colours) == 255
+    capsys.readouterr()
+    assert run(flock, "--labels", *labels, "sheep", "dog", "--threshold", 0.1) == 2
+    assert "--labels: got 255; expected at most 255 with the background" in capsys.readouterr().err
+
+
+# ---- trouble with pictures -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("knowing")
+def test_unreadable_pictures_give_three_and_the_others_are_done(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (flock / "page.jpg").write_text("<html>404</html>", encoding="utf-8")
+    out, html = tmp_path / "o", tmp_path / "g.html"
+    assert run(flock, *FLOCK, "--out", out, "--html", html) == 3
+    assert re.search(r"unreadable: .*page\.jpg: not an image", capsys.readouterr().err)
+    said = read(out / "summary.json")
+    assert (said["counts"]["read"], len(said["unreadable"])) == (3, 1)
+    assert "page.jpg</b>: not an image" in html.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("knowing")
+def test_nothing_readable_is_an_error_without_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "flock").mkdir()
+    (tmp_path / "flock" / "empty.png").touch()
+    assert run(tmp_path / "flock", *FLOCK, "--out", tmp_path / "o") == 2
+    assert "none of the 1 images in" in capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".json"]
+
+
+# ---- misuse --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("knowing")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no labels: the source has no masks with classes; give --labels"),
+        (["--labels", ","], "--labels: got none"),
+        (["--labels", "sheep", ""], "--labels: got an empty text among 2"),
+        (["--labels", "sheep|", "dog"], "--labels: got an empty word among the words"),
+        (["--labels", "sheep="], "--labels: got 'sheep='; expected CLASS=PROMPT"),
+        (["--labels", "sheep", "Sheep"], "'sheep', 'Sheep' repeated among the names"),
+        (["--labels", "a=dog", "b=dog"], "'dog' repeated among the words"),
+        (["--labels", "a=dog|b", "c=b"], "'b' repeated among the words"),
+        (["--labels", "sheep"], "--labels: got only 'sheep', which would be everywhere"),
+        (["--labels", "sheep"], "words for the background: --background grass sky"),
+        (["--labels", "sheep", "--threshold", "0.5"], "--labels: got only 'sheep'"),
+        (["--labels", "sheep", "--background", "sheep"], "--labels and --background: 'sheep' rep"),
+        (["--labels", "sheep", "--background", ""], "--background: got an empty text"),
+        (["--labels", "background", "b", "--background", "c"], "'background' repeated"),
+        (["--labels", "background=x", "b", "--background", "c"], "'background' is the name of"),
+        (["--labels", "a", "b", "--threshold", "2"], "--threshold: got 2.0; expected a score"),
+        (["--labels", "a", "b", "--top-words", "0"], "--top-words: got 0; expected 1 or more"),
+        (["--labels", "a", "b", "--top-words", "x"], "--top-words: got 'x'; expected a whole"),
+        (["--labels", "a", "b", "--templates", "photo"], "template 'photo' has no {}"),
+        (["--labels", "a", "b", "--side", "0"], "--side: got 0; expected 1 or more"),
+        (["--labels", "a", "b", "--side", "10"], "--side: got 10 px; expected a multiple of"),
+        (["--labels", "a", "b", "--limit", "0"], "--limit: got 0; expected 1 or more"),
+        (["--labels", "a", "b", "--split", "tset"], "did you mean 'test'"),
+        (["--labels", "a", "b", "--kind", "coco"], "looked for one *.json"),
+        (["--labels", "a", "b", "--truth", "absent"], "--truth absent: no such file or folder"),
+        (["--labels", "a", "b", "--images", "x"], "pictures without boxes; drop --images"),
+    ],
+)
+def test_bad_arguments_give_one_clean_line(
+    flock: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(flock, *arguments) == 2
+    printed, complaints = capsys.readouterr()
+    assert printed == ""
+    errors = [line for line in complaints.splitlines() if not line.startswith("note:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_a_missing_folder_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "absent", *FLOCK) == 2
+    assert "absent: no such file or folder; check the name" in capsys.readouterr().err
+    assert run(tmp_path, *FLOCK) == 2
+    assert "no images in" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_or_another_one(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
+    save_file({"backbone.weight": torch.zeros(2, 3)}, tmp_path / "vild.safetensors")
+    cut = make_groupvit(tmp_path / "cut") / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-64])
+    told = {
+        "pasture": r"groupvit/model\.safetensors: there is no shipped segmenter; make it with "
+        r"`python -m cliplab train groupvit`.*--model hf:nvidia/groupvit-gcc-yfcc",
+        "pastur": "--model: unknown model 'pastur'; did you mean 'pasture'",
+        str(tmp_path / "absent"): "absent: no such file or folder; check --model",
+        str(tmp_path / "vild.safetensors"): r"vild\.safetensors: .*not a GroupViT|missing",
+        str(cut): r"model\.safetensors: .*",
+        str(flock): "no weights; expected model.safetensors",
+        "hf:nvidia/absent": "hf download nvidia/absent",
+    }
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    for model, message in told.items():
+        assert run(flock, *FLOCK, "--model", model, "--offline", "--device", "cpu") == 2
+        printed, complaints = capsys.readouterr()
+        assert (printed, complaints.count("\n")) == ("", 1)
+        assert re.search(message, complaints), complaints
+
+
+def test_a_damaged_checkpoint_is_told_by_its_card(
+    flock: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = '{"files": {"model.safetensors": "%s"}}' % ("0" * 64)
+    (shipped / "model_card.json").write_text(card, encoding="utf-8")
+    assert run(flock, *FLOCK, "--device", "cpu") == 2
+    assert "the file is damaged or another one" in capsys.readouterr().err
+
+
+def test_words_beyond_the_context_are_refused_before_any_picture(
+    flock: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--device", "cpu", "--out", tmp_path / "o")
+    assert run(flock, "--labels", "dog", "sheep " * 30, *options) == 2
+    assert "text too long" in capsys.readouterr().err
+    assert not list((tmp_path / "o").iterdir())
+
+
+def test_every_option_reaches_the_model() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    typed = ["x", "--threshold", ".2", "--top-words", "3", "--side", "64", "--templates", "a {}"]
+    settings = read_settings(parser.parse_args(typed))
+    assert (settings.threshold, settings.top_words, settings.side) == (0.2, 3, 64)
+    assert settings.templates == ("a {}",)
+    settings = read_settings(parser.parse_args(["x", "--top-words", "all"]))
+    assert (settings.threshold, settings.top_words, settings.side) == (None, None, None)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from cliplab.__main__ import main; main(['segment', '--help']);"
+        "sys.exit(' '.join({'torch', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- outputs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("knowing")
+def test_existing_outputs_are_kept_unless_forced(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {
+        "--out": tmp_path / "o" / "summary.json",
+        "--panoptic": tmp_path / "pan" / "a.png",
+        "--html": tmp_path / "g.html",
+        "--json": tmp_path / "r.json",
+    }
+    given = {**kept, "--out": tmp_path / "o", "--panoptic": tmp_path / "pan.json"}
+    for option, path in kept.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine", encoding="utf-8")
+        assert run(flock, *FLOCK, option, given[option]) == 2
+        assert "exists already; choose another" in capsys.readouterr().err
+        assert path.read_bytes() == b"mine"
+        assert run(flock, *FLOCK, option, given[option], "--force") == 0
+        assert path.read_bytes() != b"mine"
+
+
+def test_a_run_that_was_cut_short_is_told_and_begun_anew(
+    flock: Path,
+    tmp_path: Path,
+    knowing: Knowing,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, segment, seen = tmp_path / "o", knowing.segment, []
+
+    def interrupted(image, *rest):
+        seen.append(image)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return segment(image, *rest)
+
+    monkeypatch.setattr(knowing, "segment", interrupted)
+    assert run(flock, *FLOCK, "--out", out) == 130
+    assert sorted(path.name for path in out.iterdir()) == ["a_labels.png", "a_overlay.png"]
+    labels_in(out / "a_labels.png")
+    capsys.readouterr()
+    assert run(flock, *FLOCK, "--out", out) == 2
+    assert "a_labels.png: exists already (of a run that did not finish" in capsys.readouterr().err
+    assert run(flock, *FLOCK, "--out", out, "--force") == 0
+    assert read(out / "summary.json")["counts"]["read"] == 3
+
+
+@pytest.mark.usefixtures("knowing")
+def test_results_beside_the_pictures_are_neither_pictures_nor_truth(
+    flock: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(flock, *FLOCK, "--out", flock) == 0
+    capsys.readouterr()
+    assert run(flock, *FLOCK, "--out", flock, "--force") == 0
+    printed, complaints = capsys.readouterr()
+    assert read(flock / "summary.json")["counts"]["pictures"] == 3
+    assert "note: 3 label PNGs were written by `cliplab segment`: answers, no truth" in complaints
+    assert "mean IoU" not in printed
+
+
+@pytest.mark.usefixtures("knowing")
+def test_results_never_replace_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flock = tmp_path / "flock"
+    before = flat(flock / "a.png", "sg").read_bytes()
+    assert run(flock, *FLOCK, "--panoptic", tmp_path / "flock.json", "--force") == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert (flock / "a.png").read_bytes() == before
+    flat(flock / "x_labels.png", "sg")  # a picture whose name looks like a result
+    flat(tmp_path / "other" / "x.png", "sg")
+    assert run(flock / "x_labels.png", *FLOCK, "--out", flock / "a.png") == 2
+    assert "a file; expected a folder" in capsys.readouterr().err
+
+
+def test_results_stay_in_their_folder_and_apart(tmp_path: Path) -> None:
+    from cliplab.detect.pictures import Picture
+
+    names = ["../../up.png", "/etc/root.png", "d/a.png", "d/a.jpg"]
+    pictures = [Picture(tmp_path / str(i), name, torch.zeros(0, 4)) for i, name in enumerate(names)]
+    targets = outputs.picture_targets(tmp_path / "o", pictures, option="--out")
+    inside = [files[0].relative_to(tmp_path / "o").as_posix() for files in targets.values()]
+    assert inside == [
+        "up_labels.png", "etc/root_labels.png", "d/a_labels.png", "d/a.jpg_labels.png",
+    ]  # fmt: skip
+
+
+def test_pictures_are_not_kept(
+    flock: Path, knowing: Knowing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time: when a picture is opened, the one before is gone."""
+    import weakref
+
+    alive: list[weakref.ref] = []
+    open_image = finding.open_image
+
+    def opened(path: Path) -> Image.Image:
+        assert all(ref() is None for ref in alive[:-1])
+        alive.append(weakref.ref(image := open_image(path)))
+        return image
+
+    monkeypatch.setattr(finding, "open_image", opened)
+    assert run(flock, *FLOCK) == 0
+    assert len(alive) == 3

@@ -1,0 +1,386 @@
+"""Where the truth comes from, what it means for the labels asked for, and the numbers it gives."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from segment_world import Knowing, coco, flat, knowing, numbers, read, run, write
+
+from cliplab.detect.pictures import Pictures, read_pictures
+from cliplab.segment import judging
+from cliplab.segment.judging import Judge, Judged, judged_size
+from cliplab.segment.truth import Numbers, Outlines, Truth, decode, fitted, match, nearest
+from cliplab.segment.truth_sources import read_truth, without_outputs
+from cliplab.segment.words import make_vocabulary, read_labels
+from cliplab.segmentation import Vocabulary
+
+__all__ = ["knowing"]
+
+LEFT = [0, 0, 10, 0, 10, 20, 0, 20]  # a polygon: the left half of 20 x 20 pixels
+CORNER = [0, 0, 5, 0, 5, 5, 0, 5]
+FLOCK = ("--labels", "sheep", "dog", "--background", "grass", "sky")
+
+
+def words(*labels: str, background: tuple[str, ...] | None = ("grass",)) -> Vocabulary:
+    return make_vocabulary(read_labels(labels, ()), background)
+
+
+def half(width: int = 20, height: int = 20) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, : width // 2] = 1
+    return mask
+
+
+def run_lengths(mask: np.ndarray, *, packed: bool) -> dict[str, Any]:
+    code = coco_mask.encode(np.asfortranarray(mask))
+    if packed:
+        return {"size": list(code["size"]), "counts": code["counts"].decode()}
+    flat_mask = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat_mask)) + 1
+    counts = np.diff([0, *edges, len(flat_mask)]).tolist()
+    return {"size": list(mask.shape), "counts": ([0] if flat_mask[0] else []) + counts}
+
+
+def truth_of(source: Path, **options: Any) -> tuple[Truth, Pictures]:
+    pictures = without_outputs(read_pictures(source, images=options.get("images")))
+    defaults = {"kind": "auto", "images": None, "truth": None}
+    return read_truth(source, pictures, **{**defaults, **options}), pictures
+
+
+# ---- masks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mask", [[LEFT], run_lengths(half(), packed=True), run_lengths(half(), packed=False)]
+)
+def test_polygons_and_both_run_lengths_are_pixels(mask: Any) -> None:
+    assert np.array_equal(decode(mask, 20, 20), half().astype(bool))
+
+
+@pytest.mark.parametrize(
+    "mask", [[], [[1, 2, 3]], [LEFT, [1, 2]], "x", {"size": [20, 20]}, {"counts": [400]}, [7], 3]
+)
+def test_what_is_no_mask_is_refused(mask: Any) -> None:
+    with pytest.raises(ValueError, match=r"neither polygons nor run lengths|a mask of"):
+        decode(mask, 20, 20)
+    with pytest.raises(ValueError, match=r"a mask of \(9, 20\) .*; expected \(20, 20\)"):
+        decode(run_lengths(half(20, 9), packed=True), 20, 20)
+
+
+def test_the_smaller_of_two_masks_is_on_top() -> None:
+    for order in ((0, 1), (1, 0)):
+        masks = [(0, [LEFT]), (1, [CORNER])]
+        found = Outlines((20, 20), tuple(masks[i] for i in order)).draw((20, 20))
+        assert (found[0, 0], found[9, 0], found[0, 19]) == (1, 0, -1)
+
+
+def test_pixels_are_what_was_asked_for_background_or_not_judged(tmp_path: Path) -> None:
+    flat(tmp_path / "a.png", "sd")
+    flat(tmp_path / "b.png", "gg")
+    masks = [("Sheep", [CORNER]), ("goat", [[10, 0, 20, 0, 20, 10, 10, 10]])]
+    write(tmp_path / "herd.json", coco({"a.png": masks, "b.png": []}, (20, 10)))
+    truth, pictures = truth_of(tmp_path)
+    assert truth.names == ("Sheep", "goat")
+    path = pictures[0].path
+    with_background, without = words("羊=sheep", "dog"), words("羊=sheep", "dog", background=None)
+    found = truth.labels_of(path, (20, 10), with_background)
+    assert found is not None
+    assert (found[0, 0], found[9, 0], found[0, 19]) == (1, 0, 0)  # goat: none of the labels
+    assert truth.known(with_background) == {0, 1}
+    bare = truth.labels_of(path, (20, 10), without)
+    assert bare is not None
+    assert (bare[0, 0], bare[9, 0], bare[0, 19]) == (0, 255, 255)
+    assert truth.known(without) == {0}
+    empty = truth.labels_of(pictures[1].path, (20, 10), with_background)
+    assert empty is not None
+    assert empty.max() == 0  # a picture of the JSON without a mask shows none
+    assert truth.labels_of(tmp_path / "other.png", (20, 10), with_background) is None
+
+
+def test_classes_are_matched_by_name_then_by_words() -> None:
+    both = words("sheep=ewe", "ewe=lamb", "person=man|woman")
+    assert match(both, ["Ewe", "woman", "lamb", "cow"]) == {"Ewe": 2, "woman": 3, "lamb": 2}
+    assert match(both, ["background", "grass"]) == {"background": 0}
+    assert match(words("a", "b", background=None), ["background", "b"]) == {"b": 1}
+
+
+def test_masks_with_scores_are_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], knowing: Knowing
+) -> None:
+    flat(tmp_path / "a.png", "sd")
+    table = coco({"a.png": [("sheep", [CORNER])]}, (20, 10))
+    table["annotations"][0]["score"] = 0.9
+    assert run(write(tmp_path / "herd.json", table), *FLOCK) == 0
+    printed, complaints = capsys.readouterr()
+    assert "a model drew them: nothing is judged" in complaints
+    assert "mean IoU" not in printed
+
+
+def test_boxes_without_masks_judge_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], knowing: Knowing
+) -> None:
+    flat(tmp_path / "a.png", "sd")
+    table = coco({"a.png": [("sheep", None)]}, (20, 10))
+    assert run(write(tmp_path / "herd.json", table), *FLOCK) == 0
+    assert "not judged: the source has boxes, but no masks" in capsys.readouterr().err
+
+
+def test_truth_that_does_not_fit_is_told_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], knowing: Knowing
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        flat(tmp_path / f"{name}.png", "sd")
+    flat(tmp_path / "a_labels.png", "sd")  # colours
+    numbers(tmp_path / "b_labels.png", "19")  # no class
+    numbers(tmp_path / "c_labels.png", "1", "1")  # another shape
+    numbers(tmp_path / "d_labels.png", "12")
+    assert run(tmp_path, *FLOCK, "--json", tmp_path / "r.json") == 0
+    printed, complaints = capsys.readouterr()
+    for name, why in (
+        ("a", "has colours"), ("b", "number 9 is no class; expected less than 3"),
+        ("c", "10 x 20 px for a picture of 20 x 10"),
+    ):  # fmt: skip
+        assert re.search(rf"problem: not judged: \S*/{name}\.png: its truth: .*{why}", complaints)
+    assert "judged in 1 picture," in printed
+    assert len(read(tmp_path / "r.json")["problems"]) == 3
+
+
+# ---- label PNGs --------------------------------------------------------------------------------
+
+
+def test_label_pngs_lie_beside_pictures_or_in_a_folder(tmp_path: Path) -> None:
+    flat(tmp_path / "p" / "a.jpg", "sd")
+    flat(tmp_path / "p" / "sub" / "b.png", "sd")
+    numbers(tmp_path / "p" / "a_labels.png", "1x")
+    numbers(tmp_path / "t" / "sub" / "b.png", "20")
+    numbers(tmp_path / "t" / "a.png", "00")
+    for folder in ("p", "t"):
+        (tmp_path / folder / "classes.txt").write_text("cow\ngoat\nsheep\n", encoding="utf-8")
+    truth, pictures = truth_of(tmp_path / "p")
+    assert [one.name for one in pictures] == ["a.jpg", "sub/b.png"]
+    assert list(truth.by_path) == [tmp_path / "p" / "a.jpg"]
+    found = truth.labels_of(tmp_path / "p" / "a.jpg", (20, 10), words("sheep", "goat"))
+    assert found is not None
+    assert found[0, ::10].tolist() == [2, 255]
+    truth, _ = truth_of(tmp_path / "p", truth=tmp_path / "t")
+    assert [one.path.parent.name for one in truth.by_path.values()] == ["t", "sub"]  # type: ignore[union-attr]
+    found = truth.labels_of(tmp_path / "p" / "sub" / "b.png", (20, 10), words("sheep", "goat"))
+    assert found is not None
+    assert found[0, ::10].tolist() == [1, 0]
+
+
+def test_without_labels_the_classes_of_the_masks_are_asked_for(
+    tmp_path: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat(tmp_path / "a.png", "sd")
+    numbers(tmp_path / "a_labels.png", "12")
+    (tmp_path / "classes.txt").write_text("background\nsheep\ndog", encoding="utf-8")
+    assert run(tmp_path, "--background", "grass") == 0
+    assert knowing.asked[0] == ("grass", "sheep", "dog")
+    assert re.search(r"^mean IoU +1\.000$", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("a\n\nb", r"classes\.txt: got an empty line or a name twice"),
+        ("a\na", "a name twice"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+    ],
+)
+def test_names_that_cannot_be_meant_are_refused(tmp_path: Path, names: Any, message: str) -> None:
+    flat(tmp_path / "a.png", "sd")
+    path = tmp_path / "classes.txt"
+    path.write_bytes(names.encode() if isinstance(names, str) else names)
+    numbers(tmp_path / "a_labels.png", "12")
+    with pytest.raises(ValueError, match=message):
+        truth_of(tmp_path)
+
+
+def test_a_truth_about_other_pictures_is_refused(tmp_path: Path) -> None:
+    flat(tmp_path / "p" / "a.png", "sd")
+    numbers(tmp_path / "t" / "b.png", "12")
+    with pytest.raises(ValueError, match="nothing about any of the 1 pictures"):
+        truth_of(tmp_path / "p", truth=tmp_path / "t")
+
+
+def test_a_truth_may_be_a_json_elsewhere(tmp_path: Path) -> None:
+    flat(tmp_path / "p" / "a.png", "sd")
+    table = write(tmp_path / "herd.json", coco({"a.png": [("sheep", [CORNER])]}, (20, 10)))
+    truth, _ = truth_of(tmp_path / "p", truth=table)
+    assert list(truth.by_path) == [tmp_path / "p" / "a.png"]
+
+
+# ---- sizes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", [1, 5, 6, 7, 8])
+def test_masks_turn_with_their_picture(tmp_path: Path, orientation: int) -> None:
+    """What Pillow does to the pixels, we do to the numbers."""
+    from PIL import ImageOps
+
+    stored = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    image, exif = Image.fromarray(stored), Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    image.save(path, exif=exif)
+    with Image.open(path) as opened:
+        upright = ImageOps.exif_transpose(opened)
+        assert np.array_equal(
+            fitted(stored.astype(np.int16), upright.size, path), np.asarray(upright)
+        )
+
+
+def test_numbers_become_larger_and_smaller_without_being_mixed() -> None:
+    small = np.array([[1, 7], [3, 9]])
+    assert np.array_equal(nearest(small, (4, 6)), small.repeat(3, 0).repeat(2, 1))
+    assert nearest(np.arange(100).reshape(10, 10), (1, 1)).tolist() == [[55]]
+    assert np.array_equal(nearest(small, (2, 2)), small)
+    assert judged_size((20, 10)) == (20, 10)
+    width, height = judged_size((8000, 6000))
+    assert 0.99 < width * height / judging.MOST_PIXELS <= 1
+    assert width / height == pytest.approx(4 / 3, abs=0.01)
+    assert judged_size((8 * 10**7, 1)) == (judging.MOST_PIXELS, 1)
+    assert judged_size((1, 8 * 10**7)) == (1, judging.MOST_PIXELS)
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+
+
+def judge(tmp_path: Path, model: Knowing, vocabulary: Vocabulary) -> Judged:
+    """What the model of `knowing` makes of a.png, against a_labels.png."""
+    from cliplab.segment.finding import segment_all
+    from cliplab.segmentation import Settings
+
+    truth, pictures = truth_of(tmp_path)
+    judge = Judge(truth, vocabulary)
+    settings = Settings(templates=("{}",))
+    segment_all(model, pictures, vocabulary, settings, on_seen=judge.add)  # type: ignore[arg-type]
+    judged = judge.result()
+    assert judged is not None
+    return judged
+
+
+def labelled(tmp_path: Path) -> Path:
+    """A quarter is sheep, a quarter dog, half of it grass."""
+    flat(tmp_path / "a.png", "sd", "gg")
+    numbers(tmp_path / "a_labels.png", "12", "00")
+    (tmp_path / "classes.txt").write_text("grass\nsheep\ndog", encoding="utf-8")
+    return tmp_path
+
+
+def test_right_answers_are_all_right(tmp_path: Path) -> None:
+    judged = judge(labelled(tmp_path), Knowing(), words("sheep", "dog"))
+    assert set(judged.means().values()) == {1.0}
+    assert judged.of(tmp_path / "a.png") == 1.0
+    assert judged.of(tmp_path / "b.png") is None
+    assert judged.quality.confusions() == []
+
+
+def test_right_masks_with_wrong_names_have_a_perfect_oracle(tmp_path: Path) -> None:
+    swapped = Knowing({"sheep": "dog", "dog": "sheep"})
+    judged = judge(labelled(tmp_path), swapped, words("sheep", "dog"))
+    assert judged.means() == {
+        "miou": pytest.approx(1 / 3), "oracle_miou": 1.0, "boundary_miou": pytest.approx(1 / 3),
+        "pixel_accuracy": 0.5,
+    }  # fmt: skip
+    assert set(judged.quality.confusions()) == {("sheep", "dog", 1.0), ("dog", "sheep", 1.0)}
+    said = judged.as_dict()
+    assert said["confusion"]["names"] == ["background", "sheep", "dog"]
+    assert said["confusion"]["pixels"] == [[200, 0, 0], [0, 0, 100], [0, 100, 0]]
+
+
+def test_labels_that_the_truth_does_not_know_count_for_nothing(tmp_path: Path) -> None:
+    """Half of the grass is called sky, of which the truth has never heard."""
+    flat(tmp_path / "a.png", "sd", "gk")
+    numbers(tmp_path / "a_labels.png", "12", "00")
+    (tmp_path / "classes.txt").write_text("grass\nsheep\ndog", encoding="utf-8")
+    asked = words("grass", "sheep", "dog", "sky", background=None)
+    judged = judge(tmp_path, Knowing(), asked)
+    assert judged.known == {0, 1, 2}
+    assert judged.means()["miou"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert judged.value(judged.quality.iou, 3) is None
+    assert judged.value(judged.quality.iou, 0) == 0.5
+
+
+def test_pixels_are_added_up_over_pictures(tmp_path: Path) -> None:
+    labelled(tmp_path)
+    flat(tmp_path / "b.png", "ss")
+    numbers(tmp_path / "b_labels.png", "12")  # half of it wrong: sheep where a dog is
+    judged = judge(tmp_path, Knowing(), words("sheep", "dog"))
+    assert judged.of(tmp_path / "b.png") == pytest.approx((0.5 + 0) / 2)
+    assert judged.quality.iou.tolist() == pytest.approx([1, 200 / 300, 100 / 200])
+    assert len(judged.pictures) == 2
+
+
+def test_large_pictures_are_judged_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "MOST_PIXELS", 100)
+    judged = judge(labelled(tmp_path), Knowing(), words("sheep", "dog"))
+    assert judged.quality.confusion.sum() == 100
+    assert judged.means()["miou"] == 1.0
+
+
+def test_pictures_of_which_nothing_is_known_are_not_judged(tmp_path: Path) -> None:
+    labelled(tmp_path)
+    flat(tmp_path / "b.png", "ss")
+    numbers(tmp_path / "b_labels.png", "xx")
+    judged = judge(tmp_path, Knowing(), words("sheep", "dog"))
+    assert list(judged.pictures) == [tmp_path / "a.png"]
+    empty = Judge(Truth(), words("sheep", "dog"))
+    assert empty.result() is None
+
+
+def test_the_verdict_is_printed_and_written(
+    tmp_path: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knowing.swaps = {"sheep": "dog", "dog": "sheep"}
+    report = tmp_path / "r.json"
+    assert run(labelled(tmp_path), *FLOCK, "--json", report) == 0
+    printed, complaints = capsys.readouterr()
+    assert "masks of 1 of the 1 pictures are known, by which the answer is judged" in complaints
+    assert "pixels of grass were not asked for and count as background" in complaints
+    assert re.search(r"^a\.png +3  0\.333  background 50%, ", printed, re.M)
+    assert re.search(r"^sheep +25\.0% +1  25\.0%  0\.000 +1\.000 +0\.000$", printed, re.M)
+    assert re.search(r"^oracle mean IoU +1\.000   every group with its best true", printed, re.M)
+    assert "  100% of dog is called sheep" in printed
+    said = read(report)
+    assert said["quality"]["oracle_miou"] == 1.0
+    assert said["quality"]["miou"] == 0.3333
+    assert said["pictures"][0]["miou"] == 0.3333
+    assert [row["iou"] for row in said["labels"]] == [1.0, 0.0, 0.0]
+    assert said["labels"][1]["oracle_iou"] == 1.0
+
+
+def test_labels_that_are_no_classes_of_the_masks_are_not_judged(
+    tmp_path: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(labelled(tmp_path), "--labels", "cow", "sky", "--background", "tree") == 0
+    printed, complaints = capsys.readouterr()
+    assert "not judged: none of the labels is a class of the masks (grass, sheep" in complaints
+    assert "IoU" not in printed
+
+
+def test_a_pasture_is_judged_by_its_own_masks(
+    tmp_path: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cliplab.pasture import herd
+    from cliplab.pasture.dataset import export_coco
+
+    scenes = [herd(seed, split="test") for seed in range(3)]
+    table = export_coco(scenes, tmp_path / "herd", size=32)
+    assert run(table, "--labels", "sheep", "dog", "--background", "grass", "sky") == 0
+    printed, complaints = capsys.readouterr()
+    assert "masks of 3 of the 3 pictures are known" in complaints
+    assert "judged in 3 pictures" in printed
+
+
+def test_a_truth_without_names_has_the_numbers_of_the_labels() -> None:
+    truth = Truth((), {Path("a"): Numbers(Path("b"))})
+    assert truth.known(words("a", "b")) == {0, 1, 2}
+    assert truth.known(words("a", "b", background=None)) == {0, 1}
+    assert torch.tensor(truth._table(words("a", "b")).tolist()).tolist() == [0, 1, 2, 255, 0]
