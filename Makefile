@@ -12,7 +12,7 @@ PYTHON ?= $(if $(shell command -v python3.11 2>/dev/null),python3.11,python3)
 PY := .venv/bin/python
 endif
 ARGS ?=
-STEMS ?= clip vild
+STEMS ?= clip vild glip
 
 help:
 	@echo "make run        execute the notebooks and leave a report in runs/      (about 4 minutes)"

@@ -28,7 +28,13 @@ examples:
 exit code: 0 nothing needed is broken (there may be notes), 1 something is"""
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
-CHECKPOINTS = {"clip-openai": "clip", "clip-chinese": "clip", "vild": "vild"}  # folder -> recipe
+CHECKPOINTS = {  # folder -> recipe
+    "clip-openai": "clip",
+    "clip-chinese": "clip",
+    "vild": "vild",
+    "glip": "glip",
+    "glip-no-fusion": "glip",
+}
 _REINSTALL = 'make clean, then the command again; or pip install -c constraints.txt -e ".[all]"'
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.models.glip import GLIP, GLIPConfig, Raw, Truth, detect, load_glip, prepare
+from cliplab.models.vild import load_vild
 from cliplab.pasture import SPECIES
 from cliplab.pasture.grounding import PROPS, Words, say
 from cliplab.pasture.scene import Dice
@@ -171,6 +173,21 @@ def test_an_interrupted_training_ends_like_another(flock, tmp_path, monkeypatch)
         assert torch.equal(a, b), name
 
 
+def test_the_training_starts_from_the_body_of_vild() -> None:
+    model, _ = recipe.new_model(recipe.Recipe(seed=3))
+    fresh, _ = recipe.new_model(recipe.Recipe(seed=3, start=""))
+    body = load_vild(checkpoint_dir("vild") / "model.safetensors").backbone
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    maps, seen = (pixels - 0.45) / 0.25, F.relu(body.stem((pixels - 0.45) / 0.25))
+    for model_map, stage in zip(model.eval().backbone.body(maps), body.stages, strict=False):
+        seen = stage(seen)
+        torch.testing.assert_close(model_map, seen)
+    assert not torch.allclose(fresh.eval().backbone.body(maps)[0], model.backbone.body(maps)[0])
+    # all the rest is new, and the same whatever the body
+    assert torch.equal(fresh.head.dot_product_projection_text.weight,
+                       model.head.dot_product_projection_text.weight)  # fmt: skip
+
+
 def test_the_twin_has_no_fusion_and_the_same_batches(flock, tmp_path) -> None:
     twin = recipe.train(recipe.Recipe(fusion=False, pictures=6, batch=3, steps=1), flock,
                         tmp_path, CPU)  # fmt: skip
@@ -187,13 +204,18 @@ def options(folder: Path, *changes: str) -> argparse.Namespace:
 
 
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(recipe, "checkpoint_dir", lambda name: tmp_path / "shipped" / name)
+    shipped = {"vild": checkpoint_dir("vild")}
+    monkeypatch.setattr(
+        recipe, "checkpoint_dir", lambda n: shipped.get(n, tmp_path / "shipped" / n)
+    )
     monkeypatch.setattr(exam, "examine", lambda model, count: {"pictures": count})
     assert recipe.run(options(tmp_path)) == 0
     folder = tmp_path / "shipped" / "glip"
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
     assert load_glip(folder / "model.safetensors").tokenizer.vocab == pool.vocabulary()
     assert card["command"] == "python -m cliplab train glip --seed 0 --steps 1 --pictures 16"
+    weights = checkpoint_dir("vild") / "model.safetensors"
+    assert card["started from"] == {"vild": sha256(weights)}
     assert card["metrics"] == {"pictures": 3}
     assert set(card["files"]) == {"model.safetensors"}
     assert recipe.run(options(tmp_path, "--no-fusion")) == 0

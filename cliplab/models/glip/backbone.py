@@ -21,7 +21,7 @@ class ConvBody(nn.Module):
 
     def __init__(self, config: GLIPConfig) -> None:
         super().__init__()
-        inputs = config.widths[0]
+        inputs = config.stem_width or config.widths[0]
         self.stem = convolution(3, inputs, stride=2)
         self.layers = nn.ModuleList()
         for outputs, depth in zip(config.widths, config.depths, strict=True):

@@ -26,6 +26,7 @@ class GLIPConfig:
     body: str = "conv"  # "conv": a small residual network; "swin"
     widths: tuple[int, ...] = (32, 64, 128, 160)  # channels at strides 4, 8, 16 and 32
     depths: tuple[int, ...] = (1, 2, 2, 1)  # blocks at these strides
+    stem_width: int = 0  # channels at stride 2, for "conv"; 0: as many as at stride 4
     swin_heads: tuple[int, ...] = ()  # attention heads at these strides; for "swin"
     window: int = 7  # patches per side of a window; for "swin"
     drop_path: float = 0.0  # probability of skipping the deepest Swin block in training
