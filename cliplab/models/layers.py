@@ -236,12 +236,19 @@ class ModifiedResNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, R, R) -> (B, D)."""
-        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)  # (B, C/2, R/2, R/2)
+        return self.attnpool(self.feature_maps(pixels)[-1])  # (B, D)
+
+    def feature_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W), of any size -> the last two maps, (B, 16C, H/16, W/16), (B, 32C, H/32, ..).
+
+        What attention pools, and what is under it: for whoever asks where, not only what.
+        """
+        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)  # (B, C/2, H/2, W/2)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        x = F.relu(self.bn3(self.conv3(x)), inplace=True)  # (B, C, R/2, R/2)
-        x = self.layer1(self.avgpool(x))  # (B, 4C, R/4, R/4)
-        x = self.layer4(self.layer3(self.layer2(x)))  # (B, 32C, R/32, R/32)
-        return self.attnpool(x)  # (B, D)
+        x = F.relu(self.bn3(self.conv3(x)), inplace=True)  # (B, C, H/2, W/2)
+        x = self.layer1(self.avgpool(x))  # (B, 4C, H/4, W/4)
+        fine = self.layer3(self.layer2(x))  # (B, 16C, H/16, W/16)
+        return fine, self.layer4(fine)  # (B, 32C, H/32, W/32)
 
 
 def image_tower(

@@ -46,12 +46,28 @@ def read_scenes(
             much of it they own. A model without grouping stages is always read the second way,
             which amounts to bilinear interpolation between patches.
     """
-    groups = model.group(pixels)
+    size = (pixels.shape[-2], pixels.shape[-1])
+    return name_groups(model, model.group(pixels), size, word_emb, top_words=top_words, hard=hard)
+
+
+@torch.no_grad()
+def name_groups(
+    model: GroupViT,
+    groups: Groups,
+    size: tuple[int, int],
+    word_emb: Tensor,
+    *,
+    top_words: int | None = 5,
+    hard: bool = True,
+) -> Scenes:
+    """`read_scenes` of groups that the image tower has made already, of pictures of `size` (H, W).
+
+    To ask about the same pictures with other words, or to read them in another way.
+    """
     image_emb, group_emb = (F.normalize(e.float(), dim=-1) for e in model.encode_groups(groups))
     group_scores = score_groups(
         image_emb, group_emb, word_emb, scale=float(model.scale()), top_words=top_words
     )
-    size = (pixels.shape[-2], pixels.shape[-1])
     owner = owners(groups, size)
     if hard and groups.assignments:
         scores = _of_owner(group_scores, owner)

@@ -1,0 +1,172 @@
+"""What is said about the landscape of a scene, in English and Chinese, and the nouns of a caption.
+
+`captions.caption` is about animals: it never names hills and seldom the sky. `stuff_caption` is
+about what is behind and around them. Both are made of the scene's description, never of its pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from cliplab.pasture.captions import LANGUAGES
+from cliplab.pasture.scene import Dice, Scene
+
+# What a scene has -> how it is said. Only names: what it is like is said by `caption`.
+_EN = {
+    "grass": ("grass", "a meadow", "a green field"),
+    "snow": ("snow",),
+    "sky": ("the sky", "sky"),
+    "hill": ("hills", "a hill"),
+    "tree": ("a tree",),
+    "pine": ("a pine tree", "a tree"),
+    "barn": ("a barn", "a red barn"),
+    "fence": ("a fence",),
+    "trough": ("a trough",),
+    "pond": ("a pond", "water"),
+    "hay": ("hay", "a hay bale"),
+}
+_ZH = {
+    "grass": ("草地", "田野"),
+    "snow": ("雪地", "雪"),
+    "sky": ("天空",),
+    "hill": ("山丘", "小山"),
+    "tree": ("大树", "树"),
+    "pine": ("松树", "树"),
+    "barn": ("谷仓",),
+    "fence": ("栅栏",),
+    "trough": ("水槽",),
+    "pond": ("池塘", "水面"),
+    "hay": ("干草", "干草垛"),
+}
+_FRAME = {
+    "en": ("{}", "a view of {}", "a landscape with {}", "a photo of {}", "there is {}"),
+    "zh": ("{}", "有{}的风景", "一张{}的照片", "图中有{}", "照片里有{}"),
+}
+_SAID = 0.75  # how often a thing that is there is mentioned
+
+# Nouns of things that can be seen -> all their forms. Words of one class are nouns of their own:
+# nobody tells the model that a meadow is of grass. General ones (animal, day) name no thing.
+NOUNS: dict[str, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "grass": ("grass",),
+        "meadow": ("meadow",),
+        "field": ("field",),
+        "pasture": ("pasture",),
+        "snow": ("snow", "snowy"),
+        "sky": ("sky",),
+        "hill": ("hill", "hills"),
+        "water": ("water",),
+        "pond": ("pond",),
+        "tree": ("tree",),
+        "barn": ("barn",),
+        "fence": ("fence",),
+        "trough": ("trough",),
+        "hay": ("hay",),
+        "sheep": ("sheep",),
+        "goat": ("goat", "goats"),
+        "cow": ("cow", "cows"),
+        "dog": ("dog", "dogs"),
+        "horse": ("horse", "horses"),
+    },
+    "zh": {
+        "草地": ("草地",),
+        "牧场": ("牧场",),
+        "田野": ("田野",),
+        "雪": ("雪地", "雪"),
+        "天空": ("天空", "蓝天"),
+        "山丘": ("山丘", "小山"),
+        "水面": ("水面",),
+        "池塘": ("池塘",),
+        "树": ("大树", "松树", "树"),
+        "谷仓": ("谷仓",),
+        "栅栏": ("栅栏",),
+        "水槽": ("水槽",),
+        "干草": ("干草", "干草垛"),
+        "羊": ("羊", "绵羊"),
+        "山羊": ("山羊",),
+        "牛": ("牛", "奶牛"),
+        "狗": ("狗",),
+        "马": ("马",),
+    },
+}
+# Words that hold a noun's letters and mean something else: drinking and falling snow are no things.
+_NOT_NOUNS = {"en": ("drinking water", "snow is falling", "falling snow"), "zh": ("飘雪", "下雪天")}
+_FORMS = {
+    language: {form: noun for noun, forms in table.items() for form in forms}
+    for language, table in NOUNS.items()
+}
+
+
+def _finder(language: str) -> re.Pattern[str]:
+    """Longest first: 山羊 is a goat, and no sheep."""
+    words = sorted([*_FORMS[language], *_NOT_NOUNS[language]], key=len, reverse=True)
+    edge = r"\b" if language == "en" else ""
+    return re.compile(edge + "(" + "|".join(map(re.escape, words)) + ")" + edge)
+
+
+_FINDERS = {language: _finder(language) for language in LANGUAGES}
+
+
+def stuff_caption(scene: Scene, language: str = "en", variant: int = 0) -> str:
+    """Name what the landscape of a scene is made of, such as "a view of a barn, snow and the sky".
+
+    Mentions each thing that the scene has three times out of four, and at least one, in any order.
+
+    Args:
+        scene: a portrait or a herd.
+        language: "en" or "zh".
+        variant: which of the scene's captions; equal numbers give equal captions.
+
+    Raises:
+        ValueError: unknown language.
+    """
+    _check(language)
+    dice = Dice("stuff", language, scene.kind, scene.split, scene.seed, variant)
+    words = _EN if language == "en" else _ZH
+    there = dice.shuffled(_things(scene))
+    said = [thing for thing in there if dice.chance(_SAID)] or there[:1]
+    names = list(dict.fromkeys(dice.choice(words[thing]) for thing in said))
+    return dice.choice(_FRAME[language]).format(_listed(names, language))
+
+
+def nouns_in(text: str, language: str = "en") -> list[str]:
+    """The nouns of a caption, each once, in the order of `NOUNS`.
+
+    Raises:
+        ValueError: unknown language.
+    """
+    _check(language)
+    forms = _FORMS[language]
+    found = {forms[word] for word in _FINDERS[language].findall(text.lower()) if word in forms}
+    return [noun for noun in NOUNS[language] if noun in found]
+
+
+def stuff_lexicon(language: str) -> list[str]:
+    """Every word that `stuff_caption` can use, as `captions.lexicon` has those of `caption`."""
+    _check(language)
+    words = [w for some in (_EN if language == "en" else _ZH).values() for w in some]
+    frames = [frame.replace("{}", "").strip() for frame in _FRAME[language]]
+    return sorted({*words, *filter(None, frames), "and" if language == "en" else "和、"})
+
+
+def _things(scene: Scene) -> list[str]:
+    """What the scene has, besides animals."""
+    there = [scene.ground]
+    if scene.backdrop in ("sky", "hills"):
+        there.append("sky")
+    if scene.backdrop.startswith("hills"):
+        there.append("hill")
+    # "grass*", the tuft that an animal bites into, is drawn and labelled as part of the ground.
+    props = (prop.kind.rstrip("*") for prop in scene.props if prop.kind != "grass*")
+    return list(dict.fromkeys([*there, *props]))
+
+
+def _listed(names: Sequence[str], language: str) -> str:
+    comma, last = (", ", " and ") if language == "en" else ("、", "和")
+    return last.join(filter(None, [comma.join(names[:-1]), names[-1]]))
+
+
+def _check(language: str) -> None:
+    if language not in LANGUAGES:
+        raise ValueError(f"unknown language {language!r}; expected one of {', '.join(LANGUAGES)}")

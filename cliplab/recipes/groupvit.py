@@ -1,0 +1,375 @@
+"""How the shipped GroupViT was made: `python -m cliplab train groupvit`.
+
+Segments from captions alone: pictures of the pasture, captions in English and Chinese, and neither
+masks nor boxes (see `groupvit_pool`). The image tower starts with the first layers of the shipped
+CLIP, which are trained on.
+
+Two recipes. "paper": InfoNCE of pictures and captions, and of pictures and prompted nouns, through
+the mean of the groups; hard assignment with Gumbel noise; one caption a picture. "small-world",
+which is shipped: every patch is asked which noun it is, and the nouns are those of six captions.
+That is more supervision than the paper's, in what is known (nearly all that a picture shows) as in
+what is asked (every patch). Flags change one thing at a time: stages, groups, assignment, nouns.
+
+Source: GroupViT, arXiv:2202.11094; what differs from it is said where it differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from cliplab.losses import at_least_float32, clip_loss
+from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
+from cliplab.models.groupvit import GroupViT, GroupViTConfig, save_groupvit
+from cliplab.pasture.captions import LANGUAGES
+from cliplab.recipes.groupvit_frames import Watch, gather_frames
+from cliplab.recipes.groupvit_losses import (
+    best_segment_loss,
+    explanation_loss,
+    noun_maps,
+    ownership,
+    padded_nouns,
+    presence_loss,
+)
+from cliplab.recipes.groupvit_pool import (
+    CAPTIONS,
+    PROMPTS,
+    SIZE,
+    Batch,
+    Batches,
+    Pool,
+    load_pool,
+    noun_names,
+    to_pixels,
+    vocabulary_of,
+)
+from cliplab.recipes.training import Run, Schedule, fit, mixed_precision, write_model_card
+from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
+from cliplab.tokenizers import WordPieceTokenizer
+
+RECIPES = ("small-world", "paper")
+ASSIGNMENTS = ("soft", "hard")
+STAGES = (0, 1, 2)
+FEWEST, MOST = 4, 32  # groups that the command line takes
+SAVE_EVERY = 100  # steps between two states
+_CONTEXT = 77  # tokens of a text
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, besides the code and the CLIP that is started from."""
+
+    seed: int = 0
+    recipe: str = "small-world"  # of RECIPES
+    stages: int = 1  # of grouping; 0: patches name themselves
+    groups: int = 16  # that come out of the last stage; one before it has twice as many
+    assignment: str = "soft"  # of patches to groups, in training
+    multi_label: bool = True  # learn from nouns, not from whole captions alone
+    captions: int = CAPTIONS  # whose nouns count as said: 1 or 6
+    pictures: int = 12_000  # distinct ones
+    batch: int = 32
+    steps: int = 1000
+    lr: float = 1e-3
+    width: int = 128
+    stem_layers: int = 2  # of CLIP's tower; each doubles what a patch can see
+    power: float = 4.0  # of presence_loss
+    caption_weight: float = 0.1  # of the captions' InfoNCE, where nouns are learned from
+    frame_every: int = 100  # steps between two looks at FRAMES
+
+
+# ---- model ---------------------------------------------------------------------------------
+
+
+def new_model(recipe: Recipe) -> GroupViT:
+    """An untrained model whose stem has the weights of the shipped CLIP's image tower."""
+    groups = {0: (), 1: (recipe.groups,), 2: (2 * recipe.groups, recipe.groups)}[recipe.stages]
+    vocab, stages = vocabulary_of(), recipe.stages
+    model = GroupViT(
+        GroupViTConfig(
+            image_resolution=SIZE,
+            patch_size=4,
+            widths=(recipe.width,) * (stages + 1),
+            # The stem does the seeing: a block of attention over 576 patches costs three times as
+            # much as all of it. Groups have a block each, where there are few of them.
+            depths=(0,) + (1,) * stages,
+            heads=(4,) * (stages + 1),
+            group_tokens=groups,
+            output_groups=groups,
+            embed_dim=128,
+            projector_width=0,
+            context_length=_CONTEXT,
+            vocab_size=len(vocab),
+            text_width=128,
+            text_heads=2,
+            text_layers=2,
+            hard=recipe.assignment == "hard",
+            gumbel=recipe.recipe == "paper",
+            stem="conv",
+            stem_width=32,
+            stem_blocks=(1,) * recipe.stem_layers,
+            test_resolution=SIZE,
+            image_mean=IMAGE_MEAN,
+            image_std=IMAGE_STD,
+        )
+    )
+    model.vocab = tuple(vocab)
+    start_from_clip(model)
+    return model
+
+
+def start_from_clip(model: GroupViT, path: Path | None = None) -> int:
+    """Copy the layers that the stem shares with CLIP's ResNet; -> how many tensors.
+
+    Args:
+        model: with a convolutional stem.
+        path: CLIP's weights; None: the shipped ones.
+
+    Raises:
+        ValueError: nothing of the file fits.
+    """
+    path = path or checkpoint_dir("clip-openai") / "model.pt"
+    stem = model.img_encoder.patch_embed.proj
+    own, theirs = stem.state_dict(), load_openai(path).visual.state_dict()
+    shared = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
+    if not shared:
+        raise ValueError(f"{path}: no layer of it fits the stem; expected a ResNet 32 wide")
+    stem.load_state_dict(shared, strict=False)
+    return len(shared)
+
+
+# ---- losses --------------------------------------------------------------------------------
+
+
+class Lesson:
+    """Texts of a step as ids, and the loss that a recipe makes of them."""
+
+    def __init__(self, model: GroupViT, recipe: Recipe, device: torch.device) -> None:
+        self.model, self.recipe, self.device = model, recipe, device
+        self.tokenizer = WordPieceTokenizer(list(model.vocab), _CONTEXT)
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Every loss of a batch, a scalar each, already weighted: their sum is minimised."""
+        config = self.model.config
+        pixels = to_pixels(batch.images, config.image_mean, config.image_std).to(self.device)
+        generator = np.random.default_rng([self.recipe.seed, step, 1])
+        if self.recipe.recipe == "paper":
+            return self._paper(batch, pixels, generator)
+        return self._small_world(batch, pixels, generator)
+
+    def _small_world(
+        self, batch: Batch, pixels: Tensor, generator: np.random.Generator
+    ) -> dict[str, Tensor]:
+        recipe = self.recipe
+        groups = self.model.group(pixels)
+        image_emb, segment_emb = (_unit(e) for e in self.model.encode_groups(groups))
+        if not recipe.multi_label:
+            caption_emb = self._embed(batch.captions)
+            return {"caption": best_segment_loss(segment_emb, caption_emb, self.model.scale())}
+        nouns = {lang: self._prompted(noun_names(lang), lang, generator) for lang in LANGUAGES}
+        sizes = [len(batch.captions), *(len(some) for some in nouns.values())]
+        text_emb = self._embed([*batch.captions, *(t for some in nouns.values() for t in some)])
+        caption_emb, *noun_embs = text_emb.split(sizes)
+        caption = clip_loss(image_emb, caption_emb, self.model.scale())
+        parts = {"caption": recipe.caption_weight * caption}
+        for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
+            maps = noun_maps(segment_emb, noun_emb, self.model.scale(), ownership(groups))
+            said = batch.nouns[language].to(self.device)
+            parts[f"presence {language}"] = presence_loss(maps, said, power=recipe.power)
+            parts[f"explanation {language}"] = explanation_loss(maps, said)
+        return parts
+
+    def _paper(
+        self, batch: Batch, pixels: Tensor, generator: np.random.Generator
+    ) -> dict[str, Tensor]:
+        texts = [[caption] for caption in batch.captions]
+        if self.recipe.multi_label:
+            nouns = padded_nouns(batch.own_nouns, 3, "")
+            for row, some in zip(texts, nouns, strict=True):
+                language = LANGUAGES[int(any(not noun.isascii() for noun in some))]
+                row += self._prompted(some, language, generator)
+        ids = self._ids([text for row in texts for text in row])
+        caption, multi_label = self.model.losses(pixels, ids.unflatten(0, (len(texts), -1)))
+        parts = {"caption": caption}
+        return {**parts, "multi-label": multi_label} if self.recipe.multi_label else parts
+
+    def _prompted(
+        self, nouns: tuple[str, ...] | list[str], language: str, generator: np.random.Generator
+    ) -> list[str]:
+        """Nouns in one prompt, drawn for the step."""
+        prompt = PROMPTS[language][generator.integers(len(PROMPTS[language]))]
+        return [prompt.format(noun) for noun in nouns]
+
+    def _ids(self, texts: list[str]) -> Tensor:
+        ids = self.tokenizer(texts)
+        return ids[:, : int((ids != 0).sum(dim=1).max())].to(self.device)
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        return _unit(self.model.encode_text(self._ids(texts)))
+
+
+def _unit(feature: Tensor) -> Tensor:
+    return F.normalize(at_least_float32(feature), dim=-1)
+
+
+# ---- training ------------------------------------------------------------------------------
+
+
+def train(recipe: Recipe, pool: Pool, folder: Path, device: torch.device) -> GroupViT:
+    """Train one model; what is in `folder` is resumed."""
+    seed_all(recipe.seed)
+    model = new_model(recipe).to(device).to(memory_format=torch.channels_last).train()
+    batches = Batches(pool, seed=recipe.seed, batch=recipe.batch, captions=recipe.captions)
+    lesson, latest = Lesson(model, recipe, device), dict[str, Tensor]()
+
+    def loss_of(step: int) -> Tensor:
+        # On a CPU the backward pass of the fused attention takes ten times as long in bfloat16.
+        with mixed_precision(device), sdpa_kernel(SDPBackend.MATH):
+            latest.update(lesson.losses(batches(step), step))
+        return torch.stack(list(latest.values())).sum()
+
+    watch = Watch(model, folder / "frames", every=recipe.frame_every, steps=recipe.steps)
+
+    def after_step(step: int) -> dict[str, Any]:
+        watch(step)
+        if (step + 1) % 100:
+            return {}
+        return {name: round(float(loss.detach()), 4) for name, loss in latest.items()}
+
+    schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=min(100, recipe.steps // 4))
+    run = Run(folder, asdict(recipe))
+    fit(model, loss_of, schedule, run, after_step=after_step, save_every=SAVE_EVERY)
+    return model.eval()
+
+
+# ---- command line --------------------------------------------------------------------------
+
+_OPTIONS = ("recipe", "stages", "groups", "assignment", "multi_label", "captions", "seed", "steps",
+            "pictures")  # fmt: skip
+_LICENCE = "Apache-2.0; trained on generated pictures and captions only"
+
+
+def is_shipped(recipe: Recipe) -> bool:
+    """Whether this is the training whose weights are in data/checkpoints/groupvit."""
+    return recipe == Recipe()
+
+
+def name_of(recipe: Recipe) -> str:
+    """What tells a variant from the others, for folders and tables."""
+    parts = ["paper"] if recipe.recipe == "paper" else []
+    if recipe.stages:
+        parts += [f"{recipe.stages}-stage{'s' * (recipe.stages > 1)}", recipe.assignment]
+        parts += [f"{recipe.groups}-groups"] if recipe.groups != Recipe.groups else []
+    else:
+        parts.append("no-groups")
+    parts += [] if recipe.multi_label else ["no-nouns"]
+    parts += [] if recipe.captions == CAPTIONS else ["one-caption"]
+    return "-".join(parts)
+
+
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe itself.
+
+    Raises:
+        ValueError: numbers out of range, or a combination that means nothing.
+    """
+    if not FEWEST <= recipe.groups <= MOST:
+        raise ValueError(f"groups: got {recipe.groups}; expected {FEWEST} to {MOST}")
+    if recipe.steps < 1 or recipe.pictures < 1:
+        raise ValueError(f"got {recipe.steps} steps, {recipe.pictures} pictures; expected >= 1")
+    return recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m cliplab train groupvit`."""
+    parser.add_argument("--recipe", choices=RECIPES, default=Recipe.recipe,
+                        help="how captions teach; small-world is shipped")  # fmt: skip
+    parser.add_argument("--stages", type=int, choices=STAGES, default=Recipe.stages,
+                        help="of grouping; 0: patches name themselves")  # fmt: skip
+    parser.add_argument("--groups", type=int, default=Recipe.groups,
+                        help=f"that come out of the last stage, {FEWEST} to {MOST}")  # fmt: skip
+    parser.add_argument("--assignment", choices=ASSIGNMENTS, default=Recipe.assignment,
+                        help="of patches to groups, in training")  # fmt: skip
+    parser.add_argument("--multi-label", action=argparse.BooleanOptionalAction,
+                        default=Recipe.multi_label, help="learn from nouns too")  # fmt: skip
+    parser.add_argument("--captions", type=int, choices=(1, CAPTIONS), default=Recipe.captions,
+                        help="of a picture, whose nouns count as said")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the training")
+    parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct ones")
+    parser.add_argument("--test-pictures", type=int, default=400, help="of the model card")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    parser.add_argument("--work", type=Path, default=Path("runs/train/groupvit"),
+                        help="pictures, logs, states and frames")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=None,
+                        help="where weights and card go (default: data/checkpoints/groupvit for "
+                             "the defaults, else beside the log)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train a variant, write weights and card; the card's numbers are of the written file."""
+    from cliplab.recipes.groupvit_exam import examine
+    from cliplab.segmentation import load_segmenter
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recipe = checked(Recipe(**{name: getattr(args, name) for name in _OPTIONS}))
+    device = pick_device(args.device)
+    pool = load_pool(args.work / "scenes", recipe.pictures)
+    folder = args.work / name_of(recipe) / f"seed{recipe.seed}-{recipe.steps}"
+    model = train(recipe, pool, folder, device)
+    target = args.out or (
+        checkpoint_dir("groupvit") if is_shipped(recipe) else folder / "checkpoint"
+    )
+    save_groupvit(model, target / "model.safetensors")
+    if recipe.stages:
+        with atomic_write(target / "frames.npz") as file:
+            np.savez_compressed(file, **gather_frames(folder / "frames"))
+    metrics = examine(load_segmenter(str(target)), count=args.test_pictures)
+    write_model_card(target, **card(recipe, metrics))
+    return 0
+
+
+def card(recipe: Recipe, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Model card: what it is, how it was made, and what it can and cannot do."""
+    words = [_flag(name, getattr(recipe, name)) for name in _OPTIONS]
+    said = "one caption" if recipe.captions == 1 else f"the nouns of {recipe.captions} captions"
+    return {
+        "name": f"groupvit-{name_of(recipe)}",
+        "format": "safetensors, configuration and vocabulary in the header",
+        "licence": _LICENCE,
+        "command": "python -m cliplab train groupvit " + " ".join(words),
+        "recipe": asdict(recipe),
+        "started from": {"clip-openai": "the first layers of its image tower"},
+        "supervision": f"{said} a picture, in English and Chinese; no masks, no boxes. GroupViT "
+        "itself learns from one caption and its nouns: six captions leave out much less.",
+        "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
+        "metrics": metrics,
+    }
+
+
+def _flag(name: str, value: Any) -> str:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option} {value}"
+
+
+def main() -> int:
+    """For `python -m cliplab.recipes.groupvit`, without the front door."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""What captions say of segments: the losses that GroupViT is trained with here.
+
+Letters in shape comments: B pictures, G segments (groups, or patches where nothing is grouped),
+P patches, M nouns, D embedding.
+
+Two recipes. The paper's compares whole pictures with texts: the mean of a picture's groups with its
+caption and with prompted nouns of it. The one of the small world asks every patch which noun it is,
+with two losses that images of captions alone can answer: a noun that is said must be somewhere
+(`presence_loss`), and a patch must be something that is said (`explanation_loss`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliplab.losses import at_least_float32
+from cliplab.models.groupvit import Groups
+
+_LEAST = 1e-4  # probabilities are kept this far from 0 and 1, so that no logarithm explodes
+
+
+def ownership(groups: Groups) -> Tensor | None:
+    """How much of every patch belongs to every group, as the groups were made: (B, G, P).
+
+    Unlike `Groups.maps` this is what training saw: one-hot if the assignment is hard, with noise if
+    there is any. None without grouping: every patch is a segment of its own.
+    """
+    product: Tensor | None = None
+    for assignment in groups.assignments:
+        product = assignment.hard if product is None else assignment.hard @ product
+    return product
+
+
+def noun_maps(
+    segment_emb: Tensor, noun_emb: Tensor, scale: Tensor, owned: Tensor | None = None
+) -> Tensor:
+    """Which noun is every patch? Unit rows (B, G, D), (M, D) -> probabilities (B, P, M).
+
+    A softmax over the nouns, per segment; a patch has the mean over the groups that own it.
+
+    Args:
+        segment_emb: (B, G, D) unit rows.
+        noun_emb: (M, D) unit rows.
+        scale: scalar, 1 / temperature.
+        owned: (B, G, P), see `ownership`.
+    """
+    with torch.autocast(segment_emb.device.type, enabled=False):
+        logits = scale * at_least_float32(segment_emb) @ at_least_float32(noun_emb).T  # (B, G, M)
+        probability = logits.softmax(dim=-1)
+        return probability if owned is None else owned.transpose(1, 2) @ probability  # (B, P, M)
+
+
+def presence_loss(maps: Tensor, said: Tensor, *, power: float = 4.0) -> Tensor:
+    """A noun that is said must be somewhere, one that is not nowhere: (B, P, M), (B, M) -> scalar.
+
+    Binary cross-entropy of each noun's power mean over the patches, which lies between its mean
+    (power 1: must be everywhere) and its maximum (power infinite: one patch is enough). Multiple
+    instance learning: who knows only what is in a picture, and not where, can ask for no more.
+
+    Args:
+        maps: (B, P, M) probabilities.
+        said: (B, M) bool, the nouns of the captions.
+        power: 1 or more.
+
+    Source: after "From Image-level to Pixel-level Labeling", arXiv:1411.6228, section 3.2, where
+    the smooth maximum is a log-sum-exp.
+    """
+    pooled = maps.clamp(min=_LEAST).pow(power).mean(dim=1).pow(1 / power)  # (B, M)
+    pooled = pooled.clamp(_LEAST, 1 - _LEAST)
+    return F.binary_cross_entropy(pooled, said.to(pooled))
+
+
+def explanation_loss(maps: Tensor, said: Tensor) -> Tensor:
+    """A patch must be something that is said: (B, P, M), (B, M) -> scalar in nats.
+
+    Minus the log of the probability of all nouns of the captions together, mean over the patches.
+    Which of them it is, the loss does not ask: grass is what is always said where such patches are.
+    Only sensible where captions leave out little.
+    """
+    allowed = torch.einsum("bpm,bm->bp", maps, said.to(maps))  # (B, P)
+    known = said.any(dim=1)  # a picture of whose captions no noun is known explains nothing
+    return -(allowed[known].clamp(min=_LEAST).log().mean() if known.any() else maps.sum() * 0)
+
+
+def best_segment_loss(
+    segment_emb: Tensor, caption_emb: Tensor, scale: Tensor, *, sharpness: float = 10.0
+) -> Tensor:
+    """InfoNCE where the segments that fit speak for a picture: (N, G, D), (N, D) -> scalar.
+
+    The score of picture and caption is a smooth maximum (log-mean-exp) of the cosines of the
+    picture's segments, instead of the cosine of their mean: what a caption says is somewhere.
+    """
+    cosine = torch.einsum("ngd,kd->nkg", segment_emb, caption_emb)  # (N, N, G)
+    count = math.log(cosine.shape[-1])
+    score = (torch.logsumexp(sharpness * cosine, dim=-1) - count) / sharpness  # (N, N)
+    targets = torch.arange(len(score), device=score.device)
+    logits = scale * score
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def padded_nouns(own: Sequence[Sequence[str]], count: int, fallback: str) -> list[list[str]]:
+    """`count` nouns of each caption, for the paper's multi-label loss, which wants as many of each.
+
+    Repeats them in turn where there are fewer; a caption without any has the fallback.
+    """
+    rows = [list(nouns) or [fallback] for nouns in own]
+    return [[row[k % len(row)] for k in range(count)] for row in rows]

@@ -1,0 +1,551 @@
+"""How the shipped GroupViT was made: captions, losses, training, exam, baselines, table, card."""
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliplab.losses import clip_loss
+from cliplab.models.groupvit import Assignment, Groups
+from cliplab.pasture import SEMANTIC_CLASSES, caption, herd, portrait
+from cliplab.pasture.captions import LANGUAGES
+from cliplab.pasture.stuff import NOUNS, nouns_in, stuff_caption, stuff_lexicon
+from cliplab.recipes import groupvit as recipe
+from cliplab.recipes import groupvit_baselines as baselines
+from cliplab.recipes import groupvit_exam as exam
+from cliplab.recipes import groupvit_frames as frames
+from cliplab.recipes import groupvit_losses as losses
+from cliplab.recipes import groupvit_pool as pool_of
+from cliplab.recipes import groupvit_table
+from cliplab.runtime import checkpoint_dir, write_json
+from cliplab.segmentation import Segmenter, load_segmenter
+from cliplab.tokenizers import WordPieceTokenizer
+
+CPU = torch.device("cpu")
+TINY = recipe.Recipe(steps=4, pictures=8, batch=4, groups=4, width=32, frame_every=4)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory) -> pool_of.Pool:
+    return pool_of.load_pool(tmp_path_factory.mktemp("scenes"), 8)
+
+
+@pytest.fixture(scope="module")
+def small_exam() -> exam.Exam:
+    return exam.draw_exam("val", 4, start=0)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    torch.manual_seed(0)
+    return Segmenter(recipe.new_model(TINY), device="cpu")
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+
+# ---- what captions say ---------------------------------------------------------------------
+
+
+def test_nouns_are_found_as_words_not_as_letters() -> None:
+    assert nouns_in("two goats and a cow drinking water in a green field") == [
+        "field", "goat", "cow",
+    ]  # fmt: skip
+    assert nouns_in("A view of Hills, a pond and water") == ["hill", "water", "pond"]
+    assert nouns_in("three animals on a sunny day") == []
+    assert nouns_in("水槽旁的草地上有一只喝水的山羊", "zh") == ["草地", "水槽", "山羊"]
+    assert nouns_in("飘雪中有一只绵羊在吃干草", "zh") == ["干草", "羊"]
+    with pytest.raises(ValueError, match="unknown language 'fr'; expected one of en, zh"):
+        nouns_in("un mouton", "fr")
+    with pytest.raises(ValueError, match="unknown language 'fr'"):
+        stuff_caption(herd(0), "fr")
+
+
+def test_landscapes_are_told_truly_and_completely() -> None:
+    """All that is ever said of a scene is in its description, and in time all of that is said."""
+    kinds = {"field": "grass", "meadow": "grass", "water": "pond"}
+    for seed in range(12):
+        scene = herd(seed) if seed % 2 else portrait(seed)
+        there = {scene.ground} | {p.kind.rstrip("*") for p in scene.props if p.kind != "grass*"}
+        there |= {"sky"} if scene.backdrop in ("sky", "hills") else set()
+        there |= {"hill"} if scene.backdrop.startswith("hills") else set()
+        there = {"tree" if thing == "pine" else thing for thing in there}
+        texts = [stuff_caption(scene, "en", k) for k in range(40)]
+        said = {kinds.get(n, n) for text in texts for n in nouns_in(text)}
+        assert said == there
+        assert stuff_caption(scene, "en", 3) == texts[3]
+        assert len(set(texts)) > 5
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_vocabulary_knows_all_captions(pool, language: str) -> None:
+    tokenizer = WordPieceTokenizer(pool_of.vocabulary_of(), 77)
+    assert tokenizer.end_id == tokenizer.vocab_size - 1
+    prompts = [p.format(n) for p in pool_of.PROMPTS[language] for n in NOUNS[language]]
+    texts = [t for i in range(len(pool)) for t in pool.captions(i, language)]
+    texts += prompts + [w for words in exam.WORDS[language].values() for w in words]
+    texts += stuff_lexicon(language)
+    for text in texts:
+        plain = text.replace("、", " ").replace("，", " ")
+        assert tokenizer.unknown_token not in tokenizer.pieces(plain), text
+    tokenizer(texts)  # none is too long
+
+
+# ---- what training sees --------------------------------------------------------------------
+
+
+def test_a_pool_has_pictures_and_texts_only(pool) -> None:
+    assert {field.name for field in fields(pool_of.Pool)} == {"images", "texts"}
+    assert pool.images.shape == (8, 96, 96, 3)
+    scene = pool_of.scene_of(2)
+    assert pool.captions(2, "en")[0] == caption(scene, "en", 0)
+    assert pool.captions(2, "zh")[1] == stuff_caption(scene, "zh", 0)
+    assert pool_of.scene_of(3).kind == "portrait"
+
+
+def test_pictures_are_drawn_once(tmp_path, monkeypatch) -> None:
+    first = pool_of.load_pool(tmp_path, 3)
+    monkeypatch.setattr(pool_of, "picture_of", lambda scene: pytest.fail("drawn again"))
+    again = pool_of.load_pool(tmp_path, 3)
+    assert again.texts == first.texts
+    assert (again.images == first.images).all()
+
+
+def test_a_batch_depends_on_its_step_alone(pool) -> None:
+    make = pool_of.Batches(pool, seed=0, batch=4)
+    a, b, other = make(4), make(4), make(5)
+    assert (a.images == b.images).all()
+    assert a.captions == b.captions
+    assert not (a.images == other.images).all()
+    assert all(c.isascii() for c in a.captions[:2])
+    assert not any(c.isascii() for c in a.captions[2:])
+    for text, own in zip(a.captions[:2], a.own_nouns, strict=False):
+        assert own == nouns_in(text)
+
+
+def test_six_captions_say_more_than_one(pool) -> None:
+    six, one = (pool_of.Batches(pool, seed=0, batch=8, captions=n)(0) for n in (6, 1))
+    for language in LANGUAGES:
+        assert six.nouns[language].sum() > 1.5 * one.nouns[language].sum()
+        assert (six.nouns[language] | ~one.nouns[language]).all()  # one of the six
+    for k in range(4):
+        said = [pool_of.noun_names("en")[i] for i in one.nouns["en"][k].nonzero()[:, 0]]
+        assert said == one.own_nouns[k]
+    with pytest.raises(ValueError, match="captions: got 3; expected 1 or 6"):
+        pool_of.Batches(pool, seed=0, batch=8, captions=3)
+
+
+def test_extra_channels_move_with_the_picture_and_keep_their_values() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
+    both = np.concatenate([images, images[..., :1] // 64], axis=3)
+    moved = pool_of.augment(both, np.random.default_rng(1), gained=0)
+    assert (moved[..., 3] == moved[..., 0] // 64).all()
+    brightened = pool_of.augment(both, np.random.default_rng(1), gained=3)
+    assert (brightened[..., 3] == moved[..., 3]).all()
+    assert not (brightened[..., :3] == moved[..., :3]).all()
+
+
+def weights_after(pool, folder: Path, **changes) -> dict[str, Tensor]:
+    model = recipe.train(replace(TINY, **changes), pool, folder, CPU)
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_training_cannot_reach_masks(tmp_path, monkeypatch) -> None:
+    """Neither drawing nor training asks for labels; without any, the weights are the same."""
+    honest = weights_after(pool_of.load_pool(tmp_path / "a", 8), tmp_path / "1", steps=2)
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("training asked for the masks")
+
+    # What every label comes from, whoever imported `labels` from where.
+    monkeypatch.setattr(sys.modules["cliplab.pasture.draw"], "_LabelBrush", forbidden)
+    for module in (pool_of, recipe, losses, frames):
+        assert not hasattr(module, "labels")
+    blind = weights_after(pool_of.load_pool(tmp_path / "b", 8), tmp_path / "2", steps=2)
+    assert all(torch.equal(honest[name], blind[name]) for name in honest)
+    with pytest.raises(AssertionError, match="asked for the masks"):
+        baselines.train_supervised(TINY, tmp_path)  # which does ask
+
+
+# ---- losses --------------------------------------------------------------------------------
+
+
+def test_maps_of_nouns_are_those_of_the_owners() -> None:
+    segments, nouns = unit(2, 3, 8), unit(5, 8, seed=1)
+    alone = losses.noun_maps(segments, nouns, torch.tensor(9.0))
+    torch.testing.assert_close(alone, (9 * segments @ nouns.T).softmax(-1))
+    owner = torch.tensor([[0, 2, 2, 1], [1, 1, 0, 2]])
+    owned = F.one_hot(owner, 3).transpose(1, 2).float()  # (2, 3, 4)
+    maps = losses.noun_maps(segments, nouns, torch.tensor(9.0), owned)
+    for b in range(2):
+        torch.testing.assert_close(maps[b], alone[b][owner[b]])
+    mixed = losses.noun_maps(segments, nouns, torch.tensor(9.0), torch.full((2, 3, 4), 1 / 3))
+    torch.testing.assert_close(mixed[:, 0], alone.mean(dim=1))
+
+
+def test_what_owns_a_patch_is_what_the_groups_were_made_of() -> None:
+    hard, soft = unit(2, 3, 4).softmax(1), unit(2, 3, 4, seed=1).softmax(1)
+    one = Groups(torch.zeros(2, 3, 8), (Assignment(hard, soft),), (2, 2))
+    assert torch.equal(losses.ownership(one), hard)
+    later = unit(2, 2, 3).softmax(1)
+    two = one._replace(assignments=(Assignment(hard, soft), Assignment(later, later)))
+    torch.testing.assert_close(losses.ownership(two), later @ hard)
+    assert losses.ownership(one._replace(assignments=())) is None
+
+
+@pytest.mark.parametrize("power", [1.0, 4.0, 200.0])
+def test_presence_lies_between_everywhere_and_somewhere(power: float) -> None:
+    maps = torch.tensor([[[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]])  # (1, 3, 2)
+    said = torch.tensor([[True, False]])
+    pooled = (maps**power).mean(dim=1) ** (1 / power)
+    found = losses.presence_loss(maps, said, power=power)
+    expected = -(pooled[0, 0].log() + (1 - pooled[0, 1]).log()) / 2
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    assert (maps.mean(1) - 1e-6 <= pooled).all()
+    assert (pooled <= maps.amax(1) + 1e-6).all()
+
+
+def test_explanations_are_the_share_of_what_is_said() -> None:
+    maps = torch.full((2, 6, 5), 0.2)
+    said = torch.tensor([[True, True, False, False, False]] * 2)
+    torch.testing.assert_close(losses.explanation_loss(maps, said), torch.tensor(math.log(2.5)))
+    assert losses.explanation_loss(maps, torch.ones(2, 5).bool()).item() == pytest.approx(
+        0, abs=1e-6
+    )
+    half_known = torch.stack([said[0], torch.zeros(5).bool()])
+    torch.testing.assert_close(
+        losses.explanation_loss(maps, half_known), torch.tensor(math.log(2.5))
+    )
+    assert losses.explanation_loss(maps, torch.zeros(2, 5).bool()) == 0
+
+
+def test_a_noun_that_is_not_said_is_pushed_away_everywhere() -> None:
+    logits = torch.zeros(1, 4, 3, requires_grad=True)
+    said = torch.tensor([[True, True, False]])
+    losses.explanation_loss(logits.softmax(-1), said).backward()
+    assert (logits.grad[..., 2] > 0).all()
+    assert (logits.grad[..., :2] < 0).all()
+    sure = torch.tensor([[[-99.0, -99.0, 99.0]] * 4], requires_grad=True)
+    total = losses.explanation_loss(sure.softmax(-1), said)
+    (total + losses.presence_loss(sure.softmax(-1), said)).backward()
+    assert sure.grad.isfinite().all()
+
+
+def test_one_segment_makes_infonce_of_its_score() -> None:
+    segments, texts, scale = unit(4, 1, 8), unit(4, 8, seed=1), torch.tensor(7.0)
+    found = losses.best_segment_loss(segments, texts, scale)
+    torch.testing.assert_close(found, clip_loss(segments[:, 0], texts, scale))
+    twice = losses.best_segment_loss(segments.expand(-1, 3, -1), texts, scale)
+    torch.testing.assert_close(twice, found)
+    # The segment that fits speaks for its picture, however many others are there.
+    crowd = torch.cat([texts[:, None], unit(4, 5, 8, seed=2)], dim=1)
+    sharp = losses.best_segment_loss(crowd, texts, scale, sharpness=500.0)
+    blunt = losses.best_segment_loss(crowd, texts, scale, sharpness=0.01)
+    assert sharp < blunt
+
+
+def test_every_caption_has_as_many_nouns() -> None:
+    own = [["cow"], [], ["dog", "sky", "hay", "barn"]]
+    assert losses.padded_nouns(own, 3, "snow") == [
+        ["cow"] * 3, ["snow"] * 3, ["dog", "sky", "hay"],
+    ]  # fmt: skip
+
+
+# ---- training ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"caption", *(f"{w} {x}" for w in ("presence", "explanation") for x in LANGUAGES)}),
+        ({"multi_label": False, "assignment": "hard"}, {"caption"}),
+        ({"recipe": "paper", "captions": 1, "assignment": "hard"}, {"caption", "multi-label"}),
+        ({"recipe": "paper", "captions": 1, "multi_label": False}, {"caption"}),
+        ({"stages": 0}, None),
+        ({"stages": 2}, None),
+    ],
+)
+def test_each_variant_learns_from_its_own(pool, changes: dict, expected: set | None) -> None:
+    chosen = replace(TINY, **changes)
+    torch.manual_seed(0)
+    model = recipe.new_model(chosen).train()
+    assert model.config.stages == chosen.stages
+    assert model.config.hard == (chosen.assignment == "hard")
+    assert model.config.gumbel == (chosen.recipe == "paper")
+    batch = pool_of.Batches(pool, seed=0, batch=4, captions=chosen.captions)(0)
+    parts = recipe.Lesson(model, chosen, CPU).losses(batch, 0)
+    assert expected is None or set(parts) == expected
+    torch.stack(list(parts.values())).sum().backward()
+    grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert all(g.isfinite().all() for g in grads.values())
+    assert grads["text_encoder.token_embedding.weight"].abs().sum() > 0
+    assert grads["img_encoder.patch_embed.proj.conv1.weight"].abs().sum() > 0
+    if chosen.stages:
+        assert grads["img_encoder.layers.0.group_token"].abs().sum() > 0
+
+
+def test_the_stem_starts_as_clips() -> None:
+    torch.manual_seed(0)
+    model = recipe.new_model(TINY)
+    clip = recipe.load_openai(checkpoint_dir("clip-openai") / "model.pt").visual.state_dict()
+    stem = model.img_encoder.patch_embed.proj.state_dict()
+    assert torch.equal(stem["conv1.weight"], clip["conv1.weight"])
+    assert torch.equal(stem["layer2.0.bn3.running_mean"], clip["layer2.0.bn3.running_mean"])
+    model.img_encoder.patch_embed.proj = torch.nn.Conv2d(3, 7, 5)
+    with pytest.raises(ValueError, match="no layer of it fits the stem"):
+        recipe.start_from_clip(model)
+
+
+def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) -> None:
+    whole = weights_after(pool, tmp_path / "whole")
+    steps = []
+
+    class Stopping(pool_of.Batches):
+        def __call__(self, step: int):
+            steps.append(step)
+            if len(steps) == 3:
+                raise KeyboardInterrupt
+            return super().__call__(step)
+
+    monkeypatch.setattr(recipe, "Batches", Stopping)
+    monkeypatch.setattr(recipe, "SAVE_EVERY", 2)
+    with pytest.raises(KeyboardInterrupt):
+        weights_after(pool, tmp_path / "parts")
+    resumed = weights_after(pool, tmp_path / "parts")
+    assert steps == [0, 1, 2, 2, 3]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    with pytest.raises(ValueError, match=r"from a training with other lr.*remove the folder"):
+        weights_after(pool, tmp_path / "parts", lr=1.0)
+
+
+def test_a_look_at_the_groups_changes_nothing(pool, tmp_path) -> None:
+    rare = weights_after(pool, tmp_path / "rare", frame_every=4)
+    often = weights_after(pool, tmp_path / "often", frame_every=1)
+    assert all(torch.equal(rare[name], often[name]) for name in rare)
+    found = frames.gather_frames(tmp_path / "often" / "frames", most=3)
+    assert found["steps"].tolist() == [1, 2, 4]  # the first, one between, the last
+    assert found["maps"].shape == (3, 3, 4, 24, 24)
+    assert found["images"].shape == (3, 96, 96, 3)
+    assert abs(found["maps"].astype(int).sum(2) - 255).max() <= 4  # 255 in all, but for rounding
+
+
+def test_unfit_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="groups: got 3; expected 4 to 32"):
+        recipe.checked(replace(TINY, groups=3))
+    with pytest.raises(ValueError, match="got 0 steps, 8 pictures; expected >= 1"):
+        recipe.checked(replace(TINY, steps=0))
+
+
+def options(work: Path, *changes: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    recipe.add_arguments(parser)
+    always = ["--steps", "1", "--pictures", "32", "--test-pictures", "4", "--device", "cpu"]
+    return parser.parse_args([*always, "--work", str(work), *changes])
+
+
+def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
+    out = tmp_path / "out"
+    assert recipe.run(options(tmp_path, "--groups", "5", "--out", str(out))) == 0
+    card = json.loads((out / "model_card.json").read_text("utf-8"))
+    assert set(card["files"]) == {"model.safetensors", "frames.npz"}
+    assert load_segmenter(str(out), device="cpu").model.config.output_groups == (5,)
+    assert "--recipe small-world --stages 1 --groups 5 --assignment soft" in card["command"]
+    assert "--multi-label" in card["command"]
+    assert card["metrics"]["pictures"] == 4
+    assert set(card["metrics"]["zh"]) >= {"plain", "cured", "reading", "animals"}
+    # The command of the card is one that the recipe takes, and it makes the same.
+    parser = argparse.ArgumentParser()
+    recipe.add_arguments(parser)
+    words = card["command"].removeprefix("python -m cliplab train groupvit ").split()
+    said = vars(parser.parse_args(words))
+    assert all(said[name] == card["recipe"][name] for name in recipe._OPTIONS)
+    assert recipe.run(options(tmp_path, "--stages", "0", "--no-multi-label")) == 0
+    beside = tmp_path / "no-groups-no-nouns" / "seed0-1" / "checkpoint"
+    assert {p.name for p in beside.iterdir()} == {"model.safetensors", "model_card.json"}
+
+
+# ---- exam ----------------------------------------------------------------------------------
+
+
+def test_the_exam_reads_as_the_segmenter_does(small_exam, segmenter) -> None:
+    reading = replace(exam.plain(), synonyms=True, top_words=7)
+    seen = exam.Seen(segmenter, small_exam.images)
+    for image, (scores, owner) in zip(small_exam.pil(), seen.read(reading), strict=True):
+        found = segmenter.segment(image, reading.words(), reading.settings())
+        torch.testing.assert_close(found.scores, scores, rtol=1e-4, atol=1e-6)
+        assert (found.owner == owner).float().mean() > 0.999
+
+
+def test_the_words_name_the_15_classes_in_order(small_exam) -> None:
+    for language in exam.WORDS:
+        assert tuple(exam.WORDS[language]) == SEMANTIC_CLASSES
+        words = replace(exam.plain(language), synonyms=True).words()
+        assert len(words.names) == 15
+    assert small_exam.truth.shape == (4, 96, 96)
+    animals = small_exam.animals()
+    assert ((animals > 0) == (small_exam.truth >= 10)).all()
+    assert (animals[animals > 0].int() + 9 == small_exam.truth[animals > 0].int()).all()
+
+
+class Perfect(exam.Seen):
+    """A reader that knows the truth, of a share of the classes that depends on the reading."""
+
+    def __init__(self, truth: Tensor) -> None:
+        self.truth = truth
+
+    def read(self, reading, words=None):
+        limit = 15 if reading.top_words is None else reading.top_words
+        for true in self.truth.long():
+            named = torch.where(true < limit, true, 0)
+            yield F.one_hot(named, 15).permute(2, 0, 1).float(), true
+
+
+def test_the_cure_is_what_is_best_on_val(small_exam) -> None:
+    seen = Perfect(small_exam.truth)
+    reading, tried = exam.choose(seen, small_exam)
+    assert reading.top_words is None
+    assert tried[0]["to"] == "plain"
+    assert max(t["miou"] for t in tried) == 1
+    quality = exam.judge(seen, small_exam, exam.plain())
+    assert quality.oracle_miou == 1
+    plain, cured = quality.as_dict(), exam.judge(seen, small_exam, reading).as_dict()
+    assert exam.gap_closed(plain, cured) == 1
+    assert exam.gap_closed(plain, plain) == 0
+    assert plain["miou"] == pytest.approx(exam.text_miou(seen, small_exam, exam.plain()), abs=1e-4)
+
+
+def test_five_words_need_a_background(small_exam, segmenter) -> None:
+    bare, told = (exam.animal_words(background=b) for b in (False, True))
+    assert bare.names == told.names == ("background", "sheep", "goat", "cow", "dog", "horse")
+    assert len(bare.words) == 5
+    assert "hill" in told.words
+    seen = exam.Seen(segmenter, small_exam.images)
+    best, swept = exam.choose_threshold(seen, small_exam, exam.plain(), background=False)
+    assert dict(swept)[best] == max(v for _, v in swept)
+
+
+# ---- baselines -----------------------------------------------------------------------------
+
+
+def test_the_majority_is_grass(small_exam) -> None:
+    quality = baselines.judge_labels(small_exam, baselines.majority)
+    share = float((small_exam.truth == 0).float().mean())
+    assert quality.pixel_accuracy == pytest.approx(share)
+    assert quality.iou[0] == pytest.approx(share)
+    assert math.isnan(quality.oracle_miou)
+
+
+@pytest.fixture(scope="module")
+def dense() -> baselines.DenseCLIP:
+    return baselines.DenseCLIP()
+
+
+def test_dense_clip_is_clip_without_mixing(dense, small_exam) -> None:
+    emb, fine = dense.features(small_exam.images[0], 64)
+    assert emb.shape == (128, 2, 2)
+    assert fine.shape == (512, 4, 4)
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pooled = dense.visual.attnpool(dense.visual.feature_maps(pixels)[-1])
+    torch.testing.assert_close(pooled, dense.visual(pixels))
+    # With one place only there is nothing to mix: its embedding is nearly that of the picture.
+    assert emb.norm(dim=0).allclose(torch.ones(2, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["k-means", "spectral"])
+def test_clusters_have_one_name_each(dense, small_exam, method: str) -> None:
+    one = replace(small_exam, images=small_exam.images[:1], truth=small_exam.truth[:1])
+    ((named, owner),) = dense.label_clusters(one, side=96, clusters=3, method=method)
+    assert named.shape == owner.shape == (96, 96)
+    assert 1 < len(owner.unique()) <= 3
+    assert all(len(named[owner == k].unique()) == 1 for k in owner.unique())
+
+
+def test_clusters_part_what_is_apart() -> None:
+    features = np.concatenate([unit(1, 8).repeat(6, 1), -unit(1, 8).repeat(4, 1)]).astype(
+        np.float32
+    )
+    for method in ("k-means", "spectral"):
+        found = baselines._cluster(features + unit(10, 8, seed=2).numpy() * 0.05, 2, method)
+        assert len(set(found[:6])) == len(set(found[6:])) == 1
+        assert found[0] != found[9]
+
+
+def test_the_upper_bound_learns_masks(tmp_path, small_exam) -> None:
+    model = baselines.train_supervised(replace(TINY, steps=2), tmp_path)
+    found = model.label(small_exam)
+    assert len(found) == 4
+    assert found[0][0].shape == (96, 96)
+    log = (tmp_path / "supervised" / "seed0-2" / "state.pt").stat()
+    assert log.st_size > 0
+
+
+# ---- table ---------------------------------------------------------------------------------
+
+
+def card_of(seed: int, pictures: int = 9, **changes) -> dict:
+    one = replace(recipe.Recipe(), **{"seed": seed, "steps": 5} | changes)
+    row = {"plain": {"miou": 0.3, "oracle_miou": 0.6}, "cured": {"miou": 0.5 + seed / 100}}
+    return {
+        "recipe": asdict(one),
+        "command": f"train {recipe.name_of(one)} {seed}",
+        "metrics": {"pictures": pictures, "val pictures": 4, "en": row},
+    }
+
+
+def test_rows_hold_a_number_per_seed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(groupvit_table, "BASELINES", tmp_path / "baselines.json")
+    write_json(tmp_path / "baselines.json", {"pictures": 9, "rows": {"majority": {"miou": 0.04}}})
+    shipped = card_of(0) | {"recipe": asdict(recipe.Recipe())}
+    cards = [card_of(1), card_of(0), card_of(0, stages=0), card_of(0, assignment="hard"), shipped]
+    for i, card in enumerate(cards):
+        write_json(tmp_path / str(i) / "model_card.json", card)
+    assert groupvit_table.main([str(tmp_path), "--out", str(tmp_path / "rows.json")]) == 0
+    table = json.loads((tmp_path / "rows.json").read_text("utf-8"))
+    assert set(table["rows"]) == {"1-stage-soft", "1-stage-hard", "no-groups", "shipped"}
+    row = table["rows"]["1-stage-soft"]
+    assert row["seeds"] == [0, 1]
+    assert groupvit_table.values(row, "en", "cured", "miou") == [0.5, 0.51]
+    assert table["baselines"]["majority"]["miou"] == 0.04
+    assert table["steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("cards", "message"),
+    [
+        ([], "no model card found; train first"),
+        ([card_of(0), card_of(0)], "row '1-stage-soft': two cards of seed 0; expected one"),
+        ([card_of(0), card_of(1, steps=6)], "steps: the cards have 5, 6; expected one value"),
+        ([card_of(0), card_of(1, pictures=8)], "pictures in the exam: the cards have 8, 9"),
+    ],
+)
+def test_cards_that_cannot_be_compared_make_no_table(cards: list[dict], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        groupvit_table.gather(cards)
+
+
+def test_baselines_of_another_exam_make_no_table() -> None:
+    with pytest.raises(ValueError, match="baselines: got 7 pictures, the cards have 9"):
+        groupvit_table.gather([card_of(0)], {"pictures": 7, "rows": {}})
+
+
+def test_names_tell_variants_apart() -> None:
+    variants = [
+        replace(recipe.Recipe(), **{name: value})
+        for name, values in {
+            "recipe": recipe.RECIPES, "stages": (0, 2), "groups": (4, 32),
+            "assignment": ("hard",), "multi_label": (False,), "captions": (1,),
+        }.items()
+        for value in values
+    ]  # fmt: skip
+    names = {recipe.name_of(v) for v in variants}
+    assert len(names) == len(variants)
