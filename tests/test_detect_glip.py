@@ -197,7 +197,9 @@ def test_boxes_of_the_source_judge_its_phrases(
     truth = {"a.png": [("goat", [x0, y0, x1 - x0, y1 - y0]), ("dog", [0.0, 0, 9, 9])]}
     source = write(tmp_path / "herd.json", coco(["goat", "dog"], truth))
     options = ("--images", frames, "--all-names", "--score", 0)
-    assert ask(source, "--phrases", "goat, sheep", *options) == 0
+    html = tmp_path / "g.html"
+    assert ask(source, "--phrases", "goat, sheep", *options, "--html", html) == 0
+    assert "1 true box in 1 picture<" in html.read_text(encoding="utf-8")
     printed, complaints = capsys.readouterr()
     assert "the source knows boxes of 1 of the 2 labels" in complaints
     assert re.search(r"^goat +\d+ +1 +\d\.\d+ +1 +1 +\d+ +1\.000", printed, re.M)
@@ -216,6 +218,7 @@ def test_labels_keep_their_names(frames: Path, tmp_path: Path) -> None:
     assert [one["label"] for one in read(report)["model"]["phrases"]] == ["lying", "羊", "trough"]
     page = html.read_text(encoding="utf-8")
     assert '>a sheep lying down</label> <span class="as">(lying)</span>. <label' in page
+    assert {*re.findall(r">(\S+?) 0\.\d\d</text>", page)} == {"lying", "羊", "trough"}
     assert ">trough</label></p>" in page
 
 
@@ -592,6 +595,8 @@ def test_phrases_that_overlap_have_a_line_each() -> None:
         ("span", "grass", "grass"),  # no chip chooses it
     ]
     assert [style.count("#") for _, style, _, _ in marks] == [2, 3, 2]  # ground, and a line each
+    lines = [re.findall(r"0 (\d+)px 0 #", style) for _, style, _, _ in marks]
+    assert lines == [["3"], ["3", "8"], ["3"]]  # one below the other
     assert 'for="c-1">goat' in html
     twice = Prompt("goat, goat", ("goat",), (((0, 4), (6, 10)),))
     assert prompt_html(twice, ["g"], 1).count("(g)") == 1

@@ -1,4 +1,4 @@
-"""`python -m cliplab detect SOURCE --labels ...`: boxes with names, in pictures of one's own.
+"""`python -m cliplab detect SOURCE --labels ...` or `--phrases ...`: boxes with names, in pictures.
 
 For notebooks: `pictures.read_pictures` and `detectors.load_detector`, then `finding.find` and
 `judging.judge`.

@@ -79,22 +79,13 @@ def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Options]":
     Raises:
         ValueError, OSError: options that exclude each other, outputs that cannot be written.
     """
-    from cliplab.detect.finding import OVERLAP, Cut
-    from cliplab.detect.words import overlap_note
-
-    given = args.boxes is not None
     name, where = parse_model(args.model)
-    if given and not MODELS[name].takes_boxes:
+    if args.boxes is not None and not MODELS[name].takes_boxes:
         raise ValueError(f"--boxes: the model {name} finds its own; drop --boxes")
     if args.batch_size is not None and args.batch_size < 1:
         raise ValueError(f"--batch-size: got {args.batch_size}; expected 1 or more")
     phrases = _phrases(args, name)
-    cut = Cut(
-        score=args.score if args.score is not None else 0.0 if given else least_score(name, where),
-        overlap=args.iou if args.iou is not None else None if given else OVERLAP,
-        all_names=args.all_names or bool(phrases and overlap_note(phrases)),
-        top=args.top if args.top is not None else None if given else MOST,
-    )
+    cut = _cut(args, phrases, least_score(name, where))
     options = Options(
         teacher=args.teacher,
         templates=tuple(args.template) if args.template else None,
@@ -118,6 +109,20 @@ def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Options]":
     outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
     _check_outputs(outputs, force=args.force)
     return cut, options
+
+
+def _cut(args: argparse.Namespace, phrases: "Prompt | None", least: float) -> "Cut":
+    """What counts as found: as asked, else all of given boxes, or of others what the model says."""
+    from cliplab.detect.finding import OVERLAP, Cut
+    from cliplab.detect.words import overlap_note
+
+    given = args.boxes is not None
+    return Cut(
+        score=args.score if args.score is not None else 0.0 if given else least,
+        overlap=args.iou if args.iou is not None else None if given else OVERLAP,
+        all_names=args.all_names or bool(phrases and overlap_note(phrases)),
+        top=args.top if args.top is not None else None if given else MOST,
+    )
 
 
 def _phrases(args: argparse.Namespace, name: str) -> "Prompt | None":

@@ -180,10 +180,15 @@ def _precision(judged: Judged) -> str:
     return (
         "<section><h2>Average precision at IoU 0.5</h2>"
         f'<p class="big">{every.ap50:.1%}</p>'
-        f'<p class="small">{sum(judged.true):,} true boxes in {pictures:,} pictures</p>'
+        f'<p class="small">{_many(sum(judged.true), "true box", "es")} in '
+        f"{_many(pictures, 'picture')}</p>"
         '<table class="numbers"><thead><tr><th></th><td>AP50</td><td>AP</td></tr></thead>'
         f"<tbody>{body}</tbody></table></section>"
     )
+
+
+def _many(count: int, what: str, plural: str = "s") -> str:
+    return f"{count:,} {what}{plural * (count != 1)}"
 
 
 def _table(rows: Sequence[Row], judged: Judged | None) -> str:
