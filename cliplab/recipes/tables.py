@@ -66,7 +66,7 @@ def gather_command(
     gather: Callable[[list[Card]], dict[str, Any]],
     argv: Sequence[str] | None,
     *,
-    shipped: Sequence[str] | None = None,
+    shipped: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The command line of a table: read cards, gather them, write `rows.json`, return the table.
 
@@ -74,7 +74,7 @@ def gather_command(
         stem: of the recipe.
         gather: cards -> table.
         argv: arguments; None: those of the process.
-        shipped: names of the checkpoints beside those in runs/train; None: the stem alone.
+        shipped: names of the checkpoints that are rows too; none: the stem alone.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m cliplab.recipes.{stem}_table",

@@ -7,6 +7,8 @@ Letters: B images, C channels, L text tokens, D text channels.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,12 +19,18 @@ from cliplab.models.pyramid import Block, convolution
 
 
 class ConvBody(nn.Module):
-    """A small residual network: pixels (B, 3, H, W) -> maps at strides 4, 8, 16 and 32."""
+    """A small residual network: pixels (B, 3, H, W) -> four maps, the last three for the pyramid.
+
+    Each has half the cells per side of the one before; the second is of the finest level.
+    """
 
     def __init__(self, config: GLIPConfig) -> None:
         super().__init__()
-        inputs = config.stem_width or config.widths[0]
-        self.stem = convolution(3, inputs, stride=2)
+        first, *rest = config.stem_widths
+        self.stem = nn.Sequential(convolution(3, first, stride=2), nn.ReLU())
+        for inputs, outputs in pairwise((first, *rest)):
+            self.stem.append(Block(inputs, outputs, stride=2))
+        inputs = config.stem_widths[-1]
         self.layers = nn.ModuleList()
         for outputs, depth in zip(config.widths, config.depths, strict=True):
             more = [Block(outputs, outputs) for _ in range(depth - 1)]
@@ -31,7 +39,7 @@ class ConvBody(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> four maps (B, C, h, w), finest first."""
-        x, maps = F.relu(self.stem(pixels)), []
+        x, maps = self.stem(pixels), []
         for stage in self.layers:
             x = stage(x)
             maps.append(x)

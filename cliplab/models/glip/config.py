@@ -24,9 +24,15 @@ class GLIPConfig:
 
     # the picture
     body: str = "conv"  # "conv": a small residual network; "swin"
-    widths: tuple[int, ...] = (32, 64, 128, 160)  # channels at strides 4, 8, 16 and 32
+    finest: int = 8  # stride of the finest level, pixels per cell; "swin" has 8
+    widths: tuple[int, ...] = (
+        32,
+        64,
+        128,
+        160,
+    )  # channels at strides 4, 8, 16 and 32, if that is 8
     depths: tuple[int, ...] = (1, 2, 2, 1)  # blocks at these strides
-    stem_width: int = 0  # channels at stride 2, for "conv"; 0: as many as at stride 4
+    stem_widths: tuple[int, ...] = (32,)  # channels at strides before these, from 2 on; for "conv"
     swin_heads: tuple[int, ...] = ()  # attention heads at these strides; for "swin"
     window: int = 7  # patches per side of a window; for "swin"
     drop_path: float = 0.0  # probability of skipping the deepest Swin block in training
@@ -75,7 +81,14 @@ class GLIPConfig:
             raise ValueError(f"body: got {self.body!r}; expected one of {', '.join(BODIES)}")
         lengths = {"widths": 4, "depths": 4, "mean": 3, "std": 3}
         lengths |= {"anchor_sizes": 3 + self.extra_levels}
-        lengths |= {"swin_heads": 4} if self.body == "swin" else {}
+        if self.body == "swin":
+            lengths |= {"swin_heads": 4}
+        elif self.finest != 4 * 2 ** len(self.stem_widths):
+            raise ValueError(
+                f"finest: got {self.finest} with {len(self.stem_widths)} stem widths; expected "
+                f"{4 * 2 ** len(self.stem_widths)}, or one width for each stride before "
+                f"{self.finest // 2}"
+            )
         for name, count in lengths.items():
             if len(getattr(self, name)) != count:
                 raise ValueError(f"{name}: got {getattr(self, name)}; expected {count} numbers")
@@ -94,7 +107,7 @@ class GLIPConfig:
     @property
     def strides(self) -> tuple[int, ...]:
         """Pixels per cell of each level."""
-        return tuple(8 * 2**level for level in range(3 + self.extra_levels))
+        return tuple(self.finest * 2**level for level in range(3 + self.extra_levels))
 
     @property
     def bert(self) -> BertConfig:
@@ -108,7 +121,7 @@ class GLIPConfig:
 def _published(**changes: Any) -> GLIPConfig:
     """The settings that all released models share."""
     shared: dict[str, Any] = {
-        "body": "swin", "extra_levels": 2, "channels": 256,
+        "body": "swin", "stem_widths": (), "extra_levels": 2, "channels": 256,
         "anchor_sizes": (64, 128, 256, 512, 1024), "short_side": 800, "long_side": 1333,
         "mean": (103.53 / 255, 116.28 / 255, 123.675 / 255),
         "std": (57.375 / 255, 57.12 / 255, 58.395 / 255), "bgr": True,

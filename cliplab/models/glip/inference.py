@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cliplab.models.glip.anchors import anchor_boxes, decode, iou
+from cliplab.models.glip.anchors import anchor_boxes, decode, half_open
 from cliplab.models.glip.config import GLIPConfig
 from cliplab.models.glip.head import Raw
 
@@ -116,22 +116,14 @@ def clip(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def suppress(found: Found, chosen: Selection) -> Found:
     """Without boxes that a better one of the same phrase covers, the best `top` of the rest."""
+    from torchvision.ops import nms
+
     found = Found(*(x[found.scores.argsort(descending=True, stable=True)] for x in found))
-    kept: list[Tensor] = []
+    boxes, kept = half_open(found.boxes).float(), []  # IoU with last pixels, as torchvision has it
     for label in found.labels.unique():
         mine = (found.labels == label).nonzero().squeeze(1)
-        kept.append(mine[_greedy(found.boxes[mine], chosen.nms)])
+        kept.append(mine[nms(boxes[mine], found.scores[mine].float(), chosen.nms)])
     order = torch.cat(kept).sort().values if kept else found.labels[:0]
     if len(order) > chosen.top:
         order = order[found.scores[order] >= found.scores[order[chosen.top - 1]]]
     return Found(*(x[order] for x in found))
-
-
-def _greedy(boxes: Tensor, most: float) -> Tensor:
-    """Indices of the boxes to keep, (R, 4) best first; torchvision's knows no last pixels."""
-    covers = (iou(boxes, boxes) > most).cpu()
-    gone = torch.zeros(len(boxes), dtype=torch.bool)
-    for row in range(len(boxes)):
-        if not gone[row]:
-            gone[row + 1 :] |= covers[row, row + 1 :]
-    return (~gone).nonzero().squeeze(1).to(boxes.device)
