@@ -25,7 +25,7 @@ from cliplab.recipes import groupvit_frames as frames
 from cliplab.recipes import groupvit_losses as losses
 from cliplab.recipes import groupvit_pool as pool_of
 from cliplab.recipes import groupvit_table
-from cliplab.runtime import checkpoint_dir, write_json
+from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.segmentation import Segmenter, load_segmenter
 from cliplab.tokenizers import WordPieceTokenizer
 
@@ -333,7 +333,7 @@ def test_a_look_at_the_groups_changes_nothing(pool, tmp_path) -> None:
     often = weights_after(pool, tmp_path / "often", frame_every=1)
     assert all(torch.equal(rare[name], often[name]) for name in rare)
     found = frames.gather_frames(tmp_path / "often" / "frames", most=3)
-    assert found["steps"].tolist() == [1, 2, 4]  # the first, one between, the last
+    assert found["steps"].tolist() == [1, 3, 4]  # the first, one between, the last
     assert found["maps"].shape == (3, 3, 4, 24, 24)
     assert found["images"].shape == (3, 96, 96, 3)
     assert abs(found["maps"].astype(int).sum(2) - 255).max() <= 4  # 255 in all, but for rounding
@@ -549,3 +549,40 @@ def test_names_tell_variants_apart() -> None:
     ]  # fmt: skip
     names = {recipe.name_of(v) for v in variants}
     assert len(names) == len(variants)
+
+
+# ---- the shipped segmenter -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def card() -> dict:
+    return json.loads((checkpoint_dir("groupvit") / "model_card.json").read_text("utf-8"))
+
+
+def test_the_weights_are_those_of_the_card(card: dict) -> None:
+    folder = checkpoint_dir("groupvit")
+    assert {p.name for p in folder.iterdir()} == {*card["files"], "model_card.json", "rows.json"}
+    assert all(sha256(folder / f) == digest for f, digest in card["files"].items())
+    assert card["recipe"] == asdict(recipe.Recipe())  # the defaults make it again
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 12e6
+    assert (folder / "frames.npz").stat().st_size < 300_000
+
+
+def test_the_card_is_true(card: dict) -> None:
+    """Other pictures than the card's, and fewer of them."""
+    other = exam.draw_exam("test", 60, start=1_450_000)
+    seen = exam.Seen(load_segmenter(device="cpu"), other.images)
+    for language in LANGUAGES:
+        claimed = card["metrics"][language]
+        told = claimed["reading"]
+        reading = exam.Reading(**{**told, "templates": tuple(told["templates"])})
+        for name, how in (("plain", exam.plain(language)), ("cured", reading)):
+            found = exam.judge(seen, other, how)
+            assert abs(found.miou - claimed[name]["miou"]) < 0.05, (language, name)
+            assert abs(found.oracle_miou - claimed[name]["oracle_miou"]) < 0.05
+
+
+def test_the_table_is_of_the_shipped_model_too(card: dict) -> None:
+    table = groupvit_table.load_rows()
+    assert table["rows"]["shipped"]["metrics"] == [card["metrics"]]
+    assert {"majority", "dense CLIP", "k-means", "spectral"} <= set(table["baselines"])

@@ -333,7 +333,8 @@ def run(args: argparse.Namespace) -> int:
     save_groupvit(model, target / "model.safetensors")
     if recipe.stages:
         with atomic_write(target / "frames.npz") as file:
-            np.savez_compressed(file, **gather_frames(folder / "frames"))
+            looks = gather_frames(folder / "frames")
+            np.savez_compressed(file, allow_pickle=False, **looks)
     metrics = examine(load_segmenter(str(target)), count=args.test_pictures)
     write_model_card(target, **card(recipe, metrics))
     return 0

@@ -119,7 +119,7 @@ class DenseCLIP:
             clusters: of a picture.
             method: "k-means" or "spectral".
         """
-        found = []
+        found: list[Prediction] = []
         for image in exam.images:
             emb, fine = self.features(image, side)
             emb = F.interpolate(emb[None], fine.shape[-2:], mode="bilinear")[0]
