@@ -14,7 +14,17 @@ from segment_world import Knowing, coco, flat, knowing, numbers, read, run, writ
 from cliplab.detect.pictures import Pictures, read_pictures
 from cliplab.segment import judging
 from cliplab.segment.judging import Judge, Judged, judged_size
-from cliplab.segment.truth import Numbers, Outlines, Truth, decode, fitted, match, nearest
+from cliplab.segment.truth import (
+    Numbers,
+    Outlines,
+    Truth,
+    area,
+    fitted,
+    match,
+    nearest,
+    pixels,
+    run_lengths,
+)
 from cliplab.segment.truth_sources import read_truth, without_outputs
 from cliplab.segment.words import make_vocabulary, read_labels
 from cliplab.segmentation import Vocabulary
@@ -36,7 +46,7 @@ def half(width: int = 20, height: int = 20) -> np.ndarray:
     return mask
 
 
-def run_lengths(mask: np.ndarray, *, packed: bool) -> dict[str, Any]:
+def coded(mask: np.ndarray, *, packed: bool) -> dict[str, Any]:
     code = coco_mask.encode(np.asfortranarray(mask))
     if packed:
         return {"size": list(code["size"]), "counts": code["counts"].decode()}
@@ -55,11 +65,11 @@ def truth_of(source: Path, **options: Any) -> tuple[Truth, Pictures]:
 # ---- masks -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "mask", [[LEFT], run_lengths(half(), packed=True), run_lengths(half(), packed=False)]
-)
+@pytest.mark.parametrize("mask", [[LEFT], coded(half(), packed=True), coded(half(), packed=False)])
 def test_polygons_and_both_run_lengths_are_pixels(mask: Any) -> None:
-    assert np.array_equal(decode(mask, 20, 20), half().astype(bool))
+    code = run_lengths(mask, 20, 20)
+    assert np.array_equal(pixels(code), half().astype(bool))
+    assert area(code) == 200
 
 
 @pytest.mark.parametrize(
@@ -67,9 +77,9 @@ def test_polygons_and_both_run_lengths_are_pixels(mask: Any) -> None:
 )
 def test_what_is_no_mask_is_refused(mask: Any) -> None:
     with pytest.raises(ValueError, match=r"neither polygons nor run lengths|a mask of"):
-        decode(mask, 20, 20)
+        run_lengths(mask, 20, 20)
     with pytest.raises(ValueError, match=r"a mask of \(9, 20\) .*; expected \(20, 20\)"):
-        decode(run_lengths(half(20, 9), packed=True), 20, 20)
+        run_lengths(coded(half(20, 9), packed=True), 20, 20)
 
 
 def test_the_smaller_of_two_masks_is_on_top() -> None:
@@ -384,3 +394,12 @@ def test_a_truth_without_names_has_the_numbers_of_the_labels() -> None:
     assert truth.known(words("a", "b")) == {0, 1, 2}
     assert truth.known(words("a", "b", background=None)) == {0, 1}
     assert torch.tensor(truth._table(words("a", "b")).tolist()).tolist() == [0, 1, 2, 255, 0]
+
+
+def test_outlines_of_an_unknown_size_are_of_the_picture(tmp_path: Path) -> None:
+    """A large picture is judged smaller, its polygons are in its own pixels all the same."""
+    path = flat(tmp_path / "a.png", "sd", "gg")
+    truth = Truth(("sheep",), {path: Outlines(None, ((0, [LEFT]),))})
+    found = truth.labels_of(path, (20, 20), words("sheep"), at=(4, 4))
+    assert found is not None
+    assert found.tolist() == [[1, 1, 0, 0]] * 4

@@ -28,6 +28,8 @@ class Seen:
     labels: NDArray[np.uint8]  # (height, width) of the picture, indices into the names
 
 
+_PART = 2**22  # pixels counted at a time
+
 OnSeen = Callable[[Seen], None]
 
 
@@ -91,5 +93,13 @@ def segment_all(
 
 
 def _shares(labels: NDArray[np.uint8], names: tuple[str, ...]) -> tuple[float, ...]:
-    counts = np.bincount(labels.ravel(), minlength=len(names))
-    return tuple((counts / labels.size).tolist())
+    return tuple((count_labels(labels, len(names)) / labels.size).tolist())
+
+
+def count_labels(labels: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
+    """Pixels of each of K labels, (H, W) -> (K,)."""
+    counts = np.zeros(k, np.int64)
+    flat = labels.reshape(-1)
+    for start in range(0, len(flat), _PART):  # bincount makes 8 bytes of each
+        counts += np.bincount(flat[start : start + _PART], minlength=k)
+    return counts

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cliplab.segmentation import Vocabulary
 
-MOST_PIXELS = 2**22  # of a picture that is judged; larger ones are judged smaller
+MOST_PIXELS = 2**20  # of a picture that is judged; larger ones are judged smaller, with their truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +84,12 @@ class Judge:
     def add(self, seen: Seen) -> Tensor | None:
         """Count a picture, if something is known of it -> its truth, at most MOST_PIXELS large."""
         path, size = seen.picture.path, seen.image.size
-        known = self.truth.labels_of(path, size, self.vocabulary)
+        bounded = judged_size(size)
+        known = self.truth.labels_of(path, size, self.vocabulary, at=bounded)
         if known is None:
             return None
-        bounded = judged_size(size)
         predicted = seen.labels if bounded == size else seen.found.labels_at(bounded).numpy()
-        true = torch.from_numpy(nearest(known, bounded))  # (H, W)
+        true = torch.from_numpy(known)  # (H, W)
         one = Tally(self.vocabulary.names)
         owner = torch.from_numpy(nearest(seen.found.owner.numpy(), bounded))
         one.add(torch.from_numpy(predicted), true, owner)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cliplab.box_figures import tag_size
 from cliplab.segment.colours import NOTHING, rgb
+from cliplab.segment.finding import count_labels
 from cliplab.segment.summary import percent
 from cliplab.segment.truth import nearest
 
@@ -110,7 +111,7 @@ def _legend(
     labels: NDArray[np.uint8], names: Sequence[str], width: int
 ) -> tuple[list[tuple[float, float, int, str]], int]:
     """Places (x, y), label and text of the labels that occur, largest first; how many rows."""
-    counts = np.bincount(labels.ravel(), minlength=len(names))
+    counts = count_labels(labels, len(names))
     order = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
     entries, x, row = [], float(_GAP), 0
     for k in order:

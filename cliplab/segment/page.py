@@ -30,7 +30,7 @@ from cliplab.runtime import atomic_write
 from cliplab.segment.colours import NOTHING, rgb
 from cliplab.segment.outputs import Result
 from cliplab.segment.page_parts import FOOTER, JUDGED, PAGE, SCRIPT, STYLE, label_rules
-from cliplab.segment.page_tables import panel
+from cliplab.segment.page_tables import dot, panel
 from cliplab.segment.summary import percent
 from cliplab.segment.truth import IGNORED, nearest
 
@@ -65,8 +65,9 @@ def make_card(
     true: NDArray[np.uint8] | None = None,
 ) -> Card:
     """The thumbnail, at most `side` pixels long, and a layer for each label (H, W) of it."""
-    small = image.copy()
-    small.thumbnail((side, side))
+    scale = min(1.0, side / max(image.size))
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    small = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     found = layers(nearest(labels, small.size), colours)
     known = {} if true is None else layers(nearest(true, small.size), colours)
     return Card(thumbnail(small, size=side), found, known)
@@ -161,12 +162,6 @@ def _chips(result: Result) -> str:
             "</label>"
         )
     return "".join(chips)
-
-
-def dot(colour: str) -> str:
-    """A square in the colour of a label; hatched for the background."""
-    bare = " bare" if colour == NOTHING else ""
-    return f'<span class="dot{bare}" style="--c:{colour}"></span>'
 
 
 # ---- cards ---------------------------------------------------------------------------------

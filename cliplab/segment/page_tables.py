@@ -25,6 +25,12 @@ def panel(rows: Sequence[Row], judged: Judged | None) -> str:
     return f'<div class="panel boxes{" judged" if judged else ""}">{"".join(sections)}</div>'
 
 
+def dot(colour: str) -> str:
+    """A square in the colour of a label; hatched for the background."""
+    bare = " bare" if colour == NOTHING else ""
+    return f'<span class="dot{bare}" style="--c:{colour}"></span>'
+
+
 def _verdict(judged: Judged) -> str:
     """Mean IoU in large, then what it is made of, then what is confused with what."""
     means = judged.means()
@@ -58,12 +64,9 @@ def _table(rows: Sequence[Row], *, judged: bool) -> str:
         if judged:
             numbers = (row.true_share, row.iou, row.oracle_iou, row.boundary_iou)
             cells += map(_number, numbers)
-        bare = " bare" if row.colour == NOTHING else ""
-        dot = f'<span class="dot{bare}" style="--c:{row.colour}"></span>'
-        name = (
-            f'<th scope="row" title="{escape(", ".join(row.words))}">{dot}{escape(row.name)}</th>'
-        )
-        body.append(f"<tr>{name}{''.join(cells)}</tr>")
+        words, name = escape(", ".join(row.words)), escape(row.name)
+        first = f'<th scope="row" title="{words}">{dot(row.colour)}{name}</th>'
+        body.append(f"<tr>{first}{''.join(cells)}</tr>")
     top = "".join(f'<th scope="col">{text}</th>' for text in head)
     return (
         f'<div class="scroll"><table class="classes"><thead><tr>{top}</tr></thead>'

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cliplab.photos import shown
 from cliplab.runtime import write_json
-from cliplab.segment.colours import NOTHING, rgb
+from cliplab.segment.colours import NOTHING, palette, rgb
 from cliplab.segment.outputs import save_png
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ class Panoptic:
         """Write the segments of one picture."""
         from PIL import Image
 
-        table = np.array([rgb(colour) for colour in self.colours], np.uint8)  # (K, 3)
-        save_png(target, Image.fromarray(table[labels]))
+        image = Image.fromarray(labels)
+        image.putpalette(palette(self.colours))
+        save_png(target, image.convert("RGB"))
         key, (height, width) = len(self.images) + 1, labels.shape
         about = {"id": key, "file_name": picture.name, "width": width, "height": height}
         self.images.append(about)

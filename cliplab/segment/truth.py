@@ -46,9 +46,9 @@ class Outlines:
         """The smaller of two masks is on top. Raises ValueError for one that is no mask."""
         width, height = self.size or size
         found = np.full((height, width), UNSAID, np.int16)
-        decoded = [(k, decode(mask, height, width)) for k, mask in self.masks]
-        for k, mask in sorted(decoded, key=lambda one: -int(one[1].sum())):
-            found[mask] = k
+        codes = [(k, run_lengths(mask, height, width)) for k, mask in self.masks]
+        for k, code in sorted(codes, key=lambda one: -area(one[1])):
+            found[pixels(code)] = k  # one at a time: hundreds of large masks would not fit
         return found
 
 
@@ -83,7 +83,12 @@ class Truth:
         return frozenset({int(k) for k in table if k != IGNORED} | background)
 
     def labels_of(
-        self, path: Path, size: tuple[int, int], vocabulary: Vocabulary
+        self,
+        path: Path,
+        size: tuple[int, int],
+        vocabulary: Vocabulary,
+        *,
+        at: tuple[int, int] | None = None,
     ) -> NDArray[np.uint8] | None:
         """Labels (height, width) of the upright picture, IGNORED where nothing can be said.
 
@@ -93,13 +98,14 @@ class Truth:
             path: of the picture.
             size: width and height of the upright picture.
             vocabulary: whose labels are meant.
+            at: another width and height at which to tell; default `size`.
         """
         source = self.by_path.get(path)
         if source is None:
             return None
         table = self._table(vocabulary)
         try:
-            found = fitted(source.draw(size), size, path)
+            found = fitted(source.draw(size), at or size, path)
             if int(found.max()) >= len(table) - 2:
                 raise ValueError(
                     f"number {int(found.max())} is no class; expected less than {len(table) - 2}, "
@@ -134,8 +140,8 @@ def match(vocabulary: Vocabulary, names: Sequence[str]) -> dict[str, int]:
 # ---- one picture ---------------------------------------------------------------------------
 
 
-def decode(mask: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """COCO's polygons, or run lengths of either kind, as pixels (height, width).
+def run_lengths(mask: Any, height: int, width: int) -> dict[str, Any]:
+    """COCO's polygons, or run lengths of either kind, as pycocotools' run lengths.
 
     Raises:
         ValueError: neither, or run lengths of another size.
@@ -153,11 +159,26 @@ def decode(mask: Any, height: int, width: int) -> NDArray[np.bool_]:
             code = coco.merge(code) if isinstance(code, list) else code
         else:
             raise TypeError(f"{type(mask).__name__}")
-        return coco.decode(code).astype(bool)
+        coco.area(code)
+        return dict(code)
     except Exception as error:  # pycocotools raises plain ones
         raise ValueError(
             f"a segmentation that is neither polygons nor run lengths ({error}); export it again"
         ) from error
+
+
+def area(code: dict[str, Any]) -> int:
+    """How many pixels run lengths mark."""
+    from pycocotools import mask as coco
+
+    return int(coco.area(code))
+
+
+def pixels(code: dict[str, Any]) -> NDArray[np.bool_]:
+    """Run lengths as pixels (height, width)."""
+    from pycocotools import mask as coco
+
+    return coco.decode(code).astype(bool)
 
 
 def _are_polygons(mask: Any) -> bool:
@@ -195,7 +216,7 @@ def is_ours(path: Path) -> bool:
 
 
 def fitted(found: Known, size: tuple[int, int], path: Path) -> Known:
-    """Numbers (H, W) for a picture of `size`, turned as EXIF turns it, made larger or smaller.
+    """Numbers (H, W) at `size`, turned as EXIF turns the picture, made larger or smaller.
 
     Raises:
         ValueError: of another shape.
@@ -208,7 +229,7 @@ def fitted(found: Known, size: tuple[int, int], path: Path) -> Known:
         raise ValueError(str(error)) from error
     if found.shape == header.stored[::-1] and header.orientation in _TURNS:
         swapped, turns = _TURNS[header.orientation]
-        return np.rot90(found.T if swapped else found, turns)
+        found = np.rot90(found.T if swapped else found, turns)
     (height, width), (true_width, true_height) = found.shape, size
     if abs(width * true_height - height * true_width) > max(*found.shape, *size):
         raise ValueError(
