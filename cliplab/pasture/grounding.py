@@ -170,7 +170,7 @@ def _around(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
 
 Parts = tuple[str, ...]  # of "kind", "posture", "colour"
 LEVELS: dict[Parts, float] = {  # what a description of an animal says, and how often
-    ("kind",): 5, ("kind", "posture"): 3, ("kind", "colour"): 3, ("kind", "posture", "colour"): 4,
+    ("kind",): 8, ("kind", "posture"): 3, ("kind", "colour"): 3, ("kind", "posture", "colour"): 4,
     ("posture",): 1, ("colour",): 1, ("posture", "colour"): 1, (): 1,
 }  # fmt: skip
 
