@@ -45,7 +45,7 @@ class Recipe:
     fusion: bool = True
     pictures: int = 12_000  # distinct herds
     batch: int = 16
-    steps: int = 3500
+    steps: int = 3000
     lr: float = 1e-3
     shares: tuple[float, float, float] = (0.5, 0.15, 0.35)  # class lists, captions, relations
     max_tokens: int = 64  # of a prompt; longer ones are asked in parts
