@@ -77,7 +77,7 @@ class Recipe:
     captions: int = CAPTIONS  # whose nouns count as said: 1 or 6
     pictures: int = 12_000  # distinct ones
     batch: int = 32
-    steps: int = 1000
+    steps: int = 3000  # of the shipped one; those that are compared with one another have fewer
     lr: float = 1e-3
     width: int = 128
     stem_layers: int = 2  # of CLIP's tower; each doubles what a patch can see

@@ -32,6 +32,7 @@ from cliplab.segmentation import (
     name_groups,
     vocabulary,
 )
+from cliplab.segmentation.result import label
 
 # Consecutive seeds, far from those of training and of other exams.
 STARTS = {"val": 1_300_000, "test": 1_400_000}
@@ -219,30 +220,42 @@ def animal_words(language: str = "en", *, background: bool) -> Vocabulary:
 
 
 def animal_miou(
-    seen: Seen, exam: Exam, reading: Reading, *, background: bool, threshold: float | None
-) -> float:
-    """Mean IoU of background and five species, as `Segmentation` labels them."""
-    from cliplab.segmentation.result import label
+    seen: Seen,
+    exam: Exam,
+    reading: Reading,
+    *,
+    background: bool,
+    thresholds: Sequence[float | None],
+) -> list[float]:
+    """Mean IoU of background and five species, as `Segmentation` labels them; one a threshold.
 
+    Args:
+        seen: the pictures of `exam`.
+        exam: where the animals are.
+        reading: words, templates and the rest.
+        background: with words for it, see `animal_words`.
+        thresholds: below which a pixel is background; None: where a word for it fits best.
+    """
     words = animal_words(reading.language, background=background)
-    total = torch.zeros(len(words.names), len(words.names), dtype=torch.long)
+    count = len(words.names)
+    totals = [torch.zeros(count, count, dtype=torch.long) for _ in thresholds]
     for (scores, _), true in zip(seen.read(reading, words), exam.animals(), strict=True):
-        lowest = None if threshold is None else min(threshold, float(scores[1:].max()))
-        total += confusion(label(scores, lowest), true, len(words.names))
-    return float(iou_per_class(total).nanmean())
+        best = float(scores[1:].max())
+        for total, threshold in zip(totals, thresholds, strict=True):
+            lowest = None if threshold is None else min(threshold, best)
+            total += confusion(label(scores, lowest), true, count)
+    return [float(iou_per_class(total).nanmean()) for total in totals]
 
 
 def choose_threshold(
     seen: Seen, exam: Exam, reading: Reading, *, background: bool
-) -> tuple[float | None, list[tuple[float | None, float]]]:
+) -> tuple[float | None, dict[float | None, float]]:
     """The threshold with the best `animal_miou`, and the whole sweep."""
     grid: list[float | None] = [round(0.05 * k, 2) for k in range(1, 20)]
     grid = [None, *grid] if background else grid
-    swept = [
-        (t, round(animal_miou(seen, exam, reading, background=background, threshold=t), 4))
-        for t in grid
-    ]
-    return max(swept, key=lambda pair: pair[1])[0], swept
+    found = animal_miou(seen, exam, reading, background=background, thresholds=grid)
+    swept = dict(zip(grid, (round(value, 4) for value in found), strict=True))
+    return max(grid, key=lambda threshold: swept[threshold]), swept
 
 
 # ---- the card ------------------------------------------------------------------------------
@@ -289,8 +302,8 @@ def _animals(
     rows = {}
     for name, background in (("threshold", False), ("vocabulary", True)):
         best, _ = choose_threshold(seen["val"], exams["val"], reading, background=background)
-        miou = animal_miou(
-            seen["test"], exams["test"], reading, background=background, threshold=best
+        (miou,) = animal_miou(
+            seen["test"], exams["test"], reading, background=background, thresholds=[best]
         )
         rows[name] = {"miou": round(miou, 4), "threshold": best}
     return rows
