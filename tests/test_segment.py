@@ -212,6 +212,14 @@ def test_a_model_of_photographs_has_the_background_of_the_papers(
     assert knowing.asked[0] == (*words, "sheep", "sky")
 
 
+@pytest.mark.usefixtures("knowing")
+def test_only_the_first_pictures_may_be_wanted(flock: Path, tmp_path: Path) -> None:
+    assert run(flock, *FLOCK, "--limit", 2, "--json", tmp_path / "r.json") == 0
+    said = read(tmp_path / "r.json")
+    assert [one["file"] for one in said["pictures"]] == ["a.png", "b, '羊' & <i>.png"]
+    assert said["counts"]["pictures"] == 2
+
+
 def test_a_threshold_alone_makes_a_background(
     flock: Path, tmp_path: Path, knowing: Knowing
 ) -> None:

@@ -229,6 +229,8 @@ def test_overlays_of_odd_pictures_fit_a_slide(size: tuple[int, int]) -> None:
     sheet = overlay.figure(Image.new("RGB", size), labels, ["a"], ["#D55E00"])
     assert max(sheet.size) <= 1500
     assert min(sheet.size) >= 70
+    stacked = size[0] > 2 * size[1]  # a wide picture stands above its colours
+    assert (sheet.width == 720 + 2 * 12) is stacked
 
 
 def test_shares_are_never_rounded_to_nothing() -> None:
