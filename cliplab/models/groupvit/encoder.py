@@ -25,6 +25,7 @@ class Groups(NamedTuple):
     tok: Tensor  # (B, G, C) the groups of the last stage; without stages the P patches
     assignments: tuple[Assignment, ...]  # one a stage, (B, G_s, P_s) with P_s = G of the one before
     grid: tuple[int, int]  # rows and columns of patches, P of the first stage
+    patch_tok: Tensor | None = None  # (B, P, C) what the first stage was given; for training
 
     def maps(self) -> Tensor:
         """How much of every patch belongs to every group, (B, G, rows, columns), 0 to 1.
@@ -231,13 +232,13 @@ class GroupingEncoder(nn.Module):
                 interpolated.
         """
         tok, grid = self.patch_embed(pixels)
-        tok = tok + self.positions(grid).to(tok.dtype)
+        patch_tok = tok = tok + self.positions(grid).to(tok.dtype)
         group_tok, assignments = None, []
         for stage in self.layers:
             tok, group_tok, assignment = stage(tok, group_tok)
             if assignment is not None:
                 assignments.append(assignment)
-        return Groups(self.norm(tok), tuple(assignments), grid)
+        return Groups(self.norm(tok), tuple(assignments), grid, patch_tok)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position embeddings of a grid of (rows, columns), (1, P, C)."""
