@@ -34,7 +34,7 @@ def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFi
     ("typed", "answer"),
     [
         (["rnu"], "unknown command 'rnu'; did you mean 'run'"),
-        (["train", "clpi"], "unknown recipe 'clpi'; did you mean 'clip'?"),
+        (["train", "clpi"], "unknown recipe 'clpi'; did you mean 'clip'"),
         (["run", "99"], "unknown notebook '99'"),
         (["report"], "give one RUN, or --compare A B"),
     ],
