@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the first round")
     parser.add_argument("--more", type=int, default=Recipe.more, help="of its second round")
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct herds")
-    parser.add_argument("--test-pictures", type=int, default=250, help="herds of each exam")
+    parser.add_argument("--test-pictures", type=int, default=200, help="herds of each exam")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     parser.add_argument("--work", type=Path, default=Path("runs/train/glip"),

@@ -46,7 +46,7 @@ LEVELS: dict[str, tuple[Words, ...]] = {
 _BATCH = 25  # pictures at a time
 
 
-def examine(model: GLIP, *, count: int = 250, split: str = "test") -> dict[str, Any]:
+def examine(model: GLIP, *, count: int = 200, split: str = "test") -> dict[str, Any]:
     """All metrics of a model card.
 
     Args:
