@@ -16,7 +16,7 @@ STEMS ?= clip vild glip
 
 help:
 	@echo "make run        execute the notebooks and leave a report in runs/      (about 6 minutes)"
-	@echo "make test       check style, code and notebooks                        (about 11 minutes)"
+	@echo "make test       check style, code and notebooks                        (about 9 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
 	@echo "make train      train the shipped checkpoints again                    (an hour and more)"
