@@ -56,13 +56,13 @@ class Tokenizer:
         Raises:
             ValueError: a text longer than the context (unless `truncate`), or not a string.
         """
-        texts = _as_list(texts)
+        texts = as_list(texts)
         ids = torch.full((len(texts), self.context_length), PAD_ID)
         for index, text in enumerate(texts):
             row = [self.start_id, *self.encode(text), self.end_id]
             if len(row) > self.context_length:
                 if not truncate:
-                    raise ValueError(_too_long(text, len(row), self.context_length))
+                    raise ValueError(too_long(text, len(row), self.context_length))
                 row = [*row[: self.context_length - 1], self.end_id]
             ids[index, : len(row)] = torch.tensor(row)
         return ids
@@ -210,14 +210,14 @@ def check_vocab(vocab: Sequence[str]) -> None:
 def _words(text: str) -> list[str]:
     """Lower-case words without accents; punctuation and CJK characters are words of their own."""
     words = []
-    for word in "".join(map(_clean, text)).split():
+    for word in "".join(map(clean_char, text)).split():
         plain = unicodedata.normalize("NFD", word.lower())
-        words += "".join(_isolate_mark(char) for char in plain).split()
+        words += "".join(isolate_mark(char) for char in plain).split()
     return words
 
 
 @lru_cache(maxsize=2**14)
-def _clean(char: str) -> str:
+def clean_char(char: str) -> str:
     """Nothing for control characters, a space for white space, room around a CJK character."""
     category = unicodedata.category(char)
     if char in "\t\n\r" or category == "Zs":
@@ -233,7 +233,7 @@ def is_cjk(char: str) -> bool:
 
 
 @lru_cache(maxsize=2**14)
-def _isolate_mark(char: str) -> str:
+def isolate_mark(char: str) -> str:
     """Nothing for an accent, room around punctuation (all of ASCII's symbols count as such)."""
     category = unicodedata.category(char)
     if category == "Mn":
@@ -242,7 +242,12 @@ def _isolate_mark(char: str) -> str:
     return f" {char} " if is_symbol or category.startswith("P") else char
 
 
-def _as_list(texts: str | Sequence[str]) -> list[str]:
+def as_list(texts: str | Sequence[str]) -> list[str]:
+    """One text or several as a list.
+
+    Raises:
+        ValueError: not all of them are strings; the first that is not is named.
+    """
     texts = [texts] if isinstance(texts, str) else list(texts)
     for index, text in enumerate(texts):
         if not isinstance(text, str):
@@ -250,7 +255,8 @@ def _as_list(texts: str | Sequence[str]) -> list[str]:
     return texts
 
 
-def _too_long(text: str, count: int, limit: int) -> str:
+def too_long(text: str, count: int, limit: int) -> str:
+    """What to say of a text that has more tokens than a model takes, and the remedy."""
     quoted = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return (
         f"text too long: {quoted!r} has {count} tokens with start and end; expected at most "

@@ -191,6 +191,14 @@ def test_rooms_know_only_whom_they_may(room: str) -> None:
         assert known <= KNOWS[room], f"{path.relative_to(ROOT)}: {known - KNOWS[room]}"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_private_names_stay_in_their_module(path: Path) -> None:
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    taken = [a.name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names]
+    private_names = [name for name in taken if name.startswith("_") and not name.endswith("__")]
+    assert not private_names, f"{private_names}: what another module needs has a public name"
+
+
 def test_the_pasture_needs_torch_for_its_datasets_only() -> None:
     for path in (ROOT / "cliplab" / "pasture").glob("*.py"):
         tops = {name.partition(".")[0] for name, _ in imports(path)}

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     task = prepare(args, fitted.class_names if fitted else None)
     complain("problem", task.problems)
     complain("note", task.notes)
-    with _plain_warnings():
+    with plain_warnings():
         encoder = load_encoder(
             args.encoder,
             device=args.device,
@@ -76,7 +76,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if not 0 < args.box_scale < math.inf:
         raise ValueError(f"--box-scale: got {args.box_scale:g}; expected a number above 0, as 1.5")
     outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
-    _check_outputs({**outputs, "--save-classifier": args.save_classifier}, force=args.force)
+    check_outputs({**outputs, "--save-classifier": args.save_classifier}, force=args.force)
 
 
 def _kept_classifier(args: argparse.Namespace, encoder: Any = None) -> "Classifier | None":
@@ -92,7 +92,7 @@ class _ProbeError(Exception):
     """Leaves atomic_write before anything is written."""
 
 
-def _check_outputs(outputs: Mapping[str, Path | None], *, force: bool) -> None:
+def check_outputs(outputs: Mapping[str, Path | None], *, force: bool) -> None:
     """Find out before the long work, not after it, that a result cannot be written.
 
     Args:
@@ -161,7 +161,7 @@ def complain(kind: str, texts: Sequence[str], *, most: int = MAX_COMPLAINTS) -> 
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[None]:
+def plain_warnings() -> Iterator[None]:
     """Warnings of the parts as one line each, without the place in our code."""
 
     def plain(message: Warning | str, *_: Any, **__: Any) -> None:

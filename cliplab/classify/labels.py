@@ -58,12 +58,12 @@ def resolve_classes(given: Sequence[str] | None, class_names: Sequence[str]) -> 
             )
         names = tuple(class_names)
         return _checked(Classes(names, tuple(name.replace("_", " ") for name in names)))
-    pairs = [_pair(label) for label in split_labels(given)]
+    pairs = [name_and_prompt(label) for label in split_labels(given)]
     classes = _checked(Classes(tuple(n for n, _ in pairs), tuple(p for _, p in pairs)))
     return _matched(classes, class_names) if class_names else classes
 
 
-def _pair(label: str) -> tuple[str, str]:
+def name_and_prompt(label: str) -> tuple[str, str]:
     """Name and prompt of "name=prompt", or of a label that is both."""
     name, equals, prompt = label.partition("=")
     if equals and not (name.strip() and prompt.strip()):

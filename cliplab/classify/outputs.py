@@ -58,7 +58,7 @@ def write_report(
     report = {
         "command": "classify",
         "versions": versions(),
-        "parameters": _parameters(args),
+        "parameters": parameters(args),
         "encoder": describe(encoder),
         "classes": [
             {"name": name, "prompt": prompt}
@@ -83,7 +83,7 @@ def write_report(
             for file, (cause, remedy) in unreadable_files(found).items()
         ],
     }
-    write_json(args.json, _finite(report))
+    write_json(args.json, finite(report))
 
 
 def describe(encoder: "Encoder") -> dict[str, Any]:
@@ -100,7 +100,7 @@ def describe(encoder: "Encoder") -> dict[str, Any]:
     }
 
 
-def _parameters(args: argparse.Namespace) -> dict[str, Any]:
+def parameters(args: argparse.Namespace) -> dict[str, Any]:
     """The options as they were given; the command's own bookkeeping left out."""
     own = {key: value for key, value in vars(args).items() if key not in ("command", "debug")}
     return {key: shown(value) if isinstance(value, Path) else value for key, value in own.items()}
@@ -139,13 +139,13 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value
 
 
 def unreadable_files(found: Answer) -> dict[str, tuple[str, str]]:

@@ -13,7 +13,7 @@ from cliplab.runtime import sha256, unknown_name
 FIT_PARTS = {"train": 0.75, "val": 0.25}  # of examples that are not judged themselves
 
 
-_MISSING = "pictures that are missing"  # how such a problem begins
+MISSING = "pictures that are missing"  # how such a problem begins
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Task:
     @property
     def lacks_pictures(self) -> bool:
         """Whether the source names pictures that are not there."""
-        return any(problem.startswith(_MISSING) for problem in self.problems)
+        return any(problem.startswith(MISSING) for problem in self.problems)
 
 
 def prepare(args: argparse.Namespace, known_classes: Sequence[str] | None = None) -> Task:
@@ -89,7 +89,7 @@ def _read(args: argparse.Namespace, where: Path) -> PhotoSet:
         if not own and args.box_scale != 1 and any(photo.box_xyxy for photo in photos):
             photos = read_photos(where, box_scale=args.box_scale)  # as the photos they are for
     except ValueError as error:
-        raise ValueError(_as_options(str(error))) from error
+        raise ValueError(as_options(str(error))) from error
     if own and args.unlabelled:
         bare = tuple(replace(photo, label=None) for photo in photos)
         return replace(photos, photos=bare, class_names=())
@@ -100,10 +100,10 @@ def _part(source: PhotoSet, split: str) -> PhotoSet:
     try:
         return source.select(split)
     except ValueError as error:
-        raise ValueError(_as_options(str(error))) from error
+        raise ValueError(as_options(str(error))) from error
 
 
-def _as_options(message: str) -> str:
+def as_options(message: str) -> str:
     """A message of `read_photos` in the words of the command line."""
     for ours, theirs in (
         ("use read_unlabelled()", "pass --unlabelled"),

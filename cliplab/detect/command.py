@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from cliplab.classify.command import (
     SOME_UNREADABLE,
-    _check_outputs,
-    _plain_warnings,
+    check_outputs,
     complain,
+    plain_warnings,
 )
 from cliplab.detect.detectors import (
     MODELS,
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     complain("problem", task.problems)
     complain("note", task.notes)
     targets = _picture_targets(args, task)
-    with _plain_warnings():
+    with plain_warnings():
         detector = load_detector(args.model, task.classes, options)
         complain("note", list(detector.notes))
         complain("remark", list(detector.remarks))
@@ -107,7 +107,7 @@ def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Options]":
     )
     check_options(name, options)
     outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
-    _check_outputs(outputs, force=args.force)
+    check_outputs(outputs, force=args.force)
     return cut, options
 
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cliplab.box_figures import box_colour, plot_boxes
-from cliplab.classify.outputs import _finite, _parameters, describe
+from cliplab.classify.outputs import describe, finite, parameters
 from cliplab.detect.detectors import Detector
 from cliplab.detect.finding import Found
 from cliplab.detect.judging import Judged
@@ -122,7 +122,7 @@ def write_report(
     report = {
         "command": "detect",
         "versions": versions(),
-        "parameters": _parameters(args),
+        "parameters": parameters(args),
         "model": detector.describe(),
         "cut": asdict(found.cut),
         "teacher": describe(teacher) if teacher is not None else None,
@@ -147,7 +147,7 @@ def write_report(
             for error in found.unreadable
         ],
     }
-    write_json(args.json, _finite(report))
+    write_json(args.json, finite(report))
 
 
 def _precision(judged: Judged) -> Mapping[str, Any]:

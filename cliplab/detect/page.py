@@ -23,7 +23,7 @@ from cliplab.detect.page_prompt import PROMPT_STYLE, prompt_html
 from cliplab.detect.prepare import Task
 from cliplab.detect.summary import Row, summarise
 from cliplab.gallery.page import STYLE as GALLERY_STYLE
-from cliplab.gallery.write import _notes, _unreadable
+from cliplab.gallery.write import notes_section, unreadable_section
 from cliplab.photos import shown
 from cliplab.runtime import atomic_write
 
@@ -93,7 +93,7 @@ def gallery_html(what: Shown, *, title: str) -> str:
         script=SCRIPT,
         facts=_facts(what),
         prompt=_prompt(what),
-        notes=_notes([sentence(note, what.detector.name) for note in notes]),
+        notes=notes_section([sentence(note, what.detector.name) for note in notes]),
         radios=_radios(len(rows)),
         panel=_panel(rows, what.judged),
         chips=_chips(rows, sum(row.boxes for row in rows)),
@@ -102,7 +102,7 @@ def gallery_html(what: Shown, *, title: str) -> str:
         orders='<option value="bad">most mistakes first</option>' if what.judged else "",
         least=f"{what.found.cut.score:.2f}",
         cards="\n".join(cards),
-        unreadable=_unreadable(unreadable),
+        unreadable=unreadable_section(unreadable),
     )
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from cliplab.photos import Photo, PhotoSet, read_photos, read_unlabelled, shown
-from cliplab.photos.coco import _pictures, _root, load, split_in
+from cliplab.photos.coco import listed_pictures, load, root_of, split_in
 from cliplab.photos.files import PHONE_SUFFIXES, SUFFIXES
 from cliplab.photos.photo_set import SPLITS
 from cliplab.photos.remarks import Remarks
-from cliplab.photos.source import KINDS, _places, _recognise
-from cliplab.photos.yolo import _layout
+from cliplab.photos.source import KINDS, places_of, recognise
+from cliplab.photos.yolo import find_layout
 from cliplab.runtime import unknown_name
 
 # Remarks on classes to be told apart, and on pictures that only a classifier leaves out.
@@ -107,7 +107,7 @@ def read_pictures(
     single = source.is_file() and source.suffix.lower() in SUFFIXES + PHONE_SUFFIXES
     places = [source]
     if not single:
-        kind, places = _recognise(source) if kind == "auto" else _places(source, kind)
+        kind, places = recognise(source) if kind == "auto" else places_of(source, kind)
     if single or kind == "folder":
         if images is not None:
             raise ValueError(
@@ -119,7 +119,7 @@ def read_pictures(
     if kind == "coco":
         return _read_coco(places, images)
     photos = read_photos(source, kind=kind, images=images)
-    extra = dict(_layout(places[0], images).images) if kind == "yolo" else {}
+    extra = dict(find_layout(places[0], images).images) if kind == "yolo" else {}
     return _grouped(photos, {path: split for path, split in extra.items() if path.is_file()})
 
 
@@ -147,10 +147,10 @@ def _read_coco(paths: Sequence[Path], images: Path | None) -> Pictures:
     """Pictures of COCO files, those without a box included."""
     tables, remarks = [load(path) for path in paths], Remarks()
     extra: dict[Path, str | None] = {}
-    roots = [_root(table, path, images) for table, path in zip(tables, paths, strict=True)]
+    roots = [root_of(table, path, images) for table, path in zip(tables, paths, strict=True)]
     for table, path, root in zip(tables, paths, roots, strict=True):
         split = split_in(path) if len(paths) > 1 else None
-        for found in _pictures(table, path, root, remarks).values():
+        for found in listed_pictures(table, path, root, remarks).values():
             if found is not None:
                 extra[found.path] = split or found.split
     if any(table["annotations"] for table in tables):

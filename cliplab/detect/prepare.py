@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cliplab.classify.labels import Classes
-from cliplab.classify.prepare import _MISSING, _as_options
+from cliplab.classify.prepare import MISSING, as_options
 from cliplab.detect.pictures import Pictures, read_boxes, read_pictures
 from cliplab.detect.words import (
     background_note,
@@ -37,7 +37,7 @@ class Task:
     @property
     def lacks_pictures(self) -> bool:
         """Whether the source names pictures that are not there."""
-        return any(problem.startswith(_MISSING) for problem in self.problems)
+        return any(problem.startswith(MISSING) for problem in self.problems)
 
 
 def prepare(args: argparse.Namespace, phrases: Prompt | None = None) -> Task:
@@ -55,7 +55,7 @@ def prepare(args: argparse.Namespace, phrases: Prompt | None = None) -> Task:
         pictures = pictures.select(args.split) if args.split else pictures
         given, pictures, notes = _given(args, pictures)
     except ValueError as error:
-        raise ValueError(_as_options(str(error))) from error
+        raise ValueError(as_options(str(error))) from error
     if phrases:
         classes = classes_of(phrases)
         notes += [phrases_note(args.phrases), overlap_note(phrases)]

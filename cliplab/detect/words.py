@@ -5,13 +5,13 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import combinations
 
-from cliplab.classify.labels import Classes, _pair, fold, resolve_classes, split_labels
+from cliplab.classify.labels import Classes, fold, name_and_prompt, resolve_classes, split_labels
 from cliplab.phrases import SEPARATOR, Prompt, class_prompt, pieces_of, read_prompt
 from cliplab.phrases.prompt import SHOWN
 from cliplab.tokenizers import WordPieceTokenizer
 
 # What annotators call that which is nothing; to a detector with a learned background it is a word.
-_NOTHING = ("background", "backgrounds", "__background__", "nothing", "背景")
+NOTHING = ("background", "backgrounds", "__background__", "nothing", "背景")
 _BRACKETS = re.compile(r"[\[\]【】［］]")  # around the phrases of a sentence
 _SHOWN = 6  # words quoted in a sentence of ours
 
@@ -35,7 +35,9 @@ def read_words(given: Sequence[str] | None, class_names: Sequence[str]) -> Class
     texts = split_labels(given) if given is not None else list(class_names)
     if len(texts) != 1:
         return resolve_classes(given, () if given is not None else class_names)
-    name, prompt = _pair(texts[0]) if given is not None else (texts[0], texts[0].replace("_", " "))
+    name, prompt = (
+        name_and_prompt(texts[0]) if given is not None else (texts[0], texts[0].replace("_", " "))
+    )
     return Classes((name,), (prompt,))
 
 
@@ -48,7 +50,7 @@ def match(classes: Classes, class_names: Sequence[str]) -> dict[str, int]:
 
 def background_note(classes: Classes) -> str:
     """A remark if a label is a word for nothing; "" if none is."""
-    words = {fold(word) for word in _NOTHING}
+    words = {fold(word) for word in NOTHING}
     for name, prompt in zip(classes.names, classes.prompts, strict=True):
         if {fold(name), fold(prompt)} & words:
             return (

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.tokenizers import BytePairTokenizer, Tokenizer, _as_list, _too_long
+from cliplab.tokenizers import BytePairTokenizer, Tokenizer, as_list, too_long
 
 UNKNOWN = "[UNK]"  # what an unknown piece reads, whatever a tokenizer calls it
 SPACE = "\u2581"  # sentencepiece's
@@ -79,11 +79,11 @@ class HuggingFaceTokenizer(Tokenizer):
         Raises:
             ValueError: a text longer than the context (unless `truncate`), or not a string.
         """
-        texts = _as_list(texts)
+        texts = as_list(texts)
         for text in [] if truncate else texts:
             count = len(self.encode(text)) + self._added
             if count > self.context_length:
-                raise ValueError(_too_long(text, count, self.context_length))
+                raise ValueError(too_long(text, count, self.context_length))
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.long)
         return self._tokenize(texts)
@@ -132,7 +132,7 @@ class OpenClipBytePairs(Tokenizer):
         """
         if not truncate:
             super().__call__(texts)  # only for its error: open_clip cuts silently
-        texts = _as_list(texts)
+        texts = as_list(texts)
         return self._tokenizer(texts) if texts else super().__call__(texts)
 
     def encode(self, text: str) -> list[int]:

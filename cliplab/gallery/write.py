@@ -56,11 +56,11 @@ def gallery_html(
         style=STYLE,
         script=SCRIPT,
         facts=_facts(heading),
-        notes=_notes(heading.notes),
+        notes=notes_section(heading.notes),
         panel=panel,
         controls=_controls(scores, shown, [truth[i] for i in shown]),
         cards="\n".join(cards),
-        unreadable=_unreadable(heading.unreadable),
+        unreadable=unreadable_section(heading.unreadable),
     )
 
 
@@ -74,7 +74,7 @@ def _check_fit(
         )
 
 
-def _notes(notes: Sequence[str]) -> str:
+def notes_section(notes: Sequence[str]) -> str:
     """The first ones in full, the others folded away."""
     lines = [f'<p class="note">{escape(note)}</p>' for note in notes]
     if rest := lines[MAX_NOTES:]:
@@ -168,7 +168,8 @@ def _true_list(class_names: Sequence[str], truth: Sequence[int | None]) -> str:
     )
 
 
-def _unreadable(reasons: Mapping[str, str]) -> str:
+def unreadable_section(reasons: Mapping[str, str]) -> str:
+    """The pictures that could not be read and why, as a section of the page; "" if none."""
     if not reasons:
         return ""
     items = [f"<li><b>{escape(name)}</b>: {escape(why)}</li>" for name, why in reasons.items()]

@@ -29,7 +29,7 @@ Model = TypeVar("Model", bound=nn.Module)
 _FULL_PRECISION = re.compile(
     r"\b(ln_\w+|bn\d|downsample\.1)\.|\b(positional_embedding|class_embedding|logit_scale)$"
 )
-_READ_ERRORS = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError,
+READ_ERRORS = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError,
                 pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)  # fmt: skip
 _SHOWN = 6  # names listed in an error before "and N more"
 
@@ -53,7 +53,7 @@ def read_state_dict(path: str | Path) -> StateDict:
         )
     try:
         loaded = _load(path)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{path}: cannot be read as weights ({type(error).__name__}: {reason}). The file is "

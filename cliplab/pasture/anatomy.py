@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cliplab.pasture.scene import _REACH
+from cliplab.pasture.scene import REACH
 from cliplab.pasture.shapes import Points, cloud, curl, ellipse, grow, limb, smooth
 
 
@@ -93,7 +93,7 @@ def _head_position(species, build, shoulder, source, variant):
         face = np.array([1.0, -build.head_drop])
         return poll, poll + length * face / np.linalg.norm(face)
     height = {"trough": 0.17, "hay": 0.10}.get(source, 0.035)
-    lips = np.array([_REACH[species], height])
+    lips = np.array([REACH[species], height])
     face = np.array([0.55 + 0.08 * variant, -1.0])
     return lips - length * face / np.linalg.norm(face), lips
 

@@ -354,13 +354,13 @@ def _source_props(animals: Sequence[Animal]) -> tuple[Prop, ...]:
 _SLIM = {"sheep": 1.0, "goat": 1.0, "cow": 0.86, "dog": 1.05, "horse": 0.88}
 
 # Where the lips are, in body units ahead of the animal's middle, when the head is down.
-_REACH = {"sheep": 0.74, "goat": 0.74, "cow": 0.86, "dog": 0.66, "horse": 0.86}
+REACH = {"sheep": 0.74, "goat": 0.74, "cow": 0.86, "dog": 0.66, "horse": 0.86}
 
 
 def mouth(animal: Animal) -> tuple[float, float]:
     """Where on the ground a lowered head reaches, (x, y) in frame heights."""
     return (
-        animal.x + animal.facing * animal.size * animal.stretch * _REACH[animal.species],
+        animal.x + animal.facing * animal.size * animal.stretch * REACH[animal.species],
         animal.y,
     )
 

@@ -25,7 +25,7 @@ _PEEK = 20  # pictures looked for when the folder of the pictures is searched
 
 
 @dataclass(frozen=True)
-class _Picture:
+class ListedPicture:
     """One entry of `images`, found on disk."""
 
     name: str
@@ -57,11 +57,11 @@ def read_coco(
     remarks = Remarks()
     headers = Headers(remarks)
     tables = [load(path) for path in paths]
-    roots = [_root(t, p, images) for t, p in zip(tables, paths, strict=True)]
+    roots = [root_of(t, p, images) for t, p in zip(tables, paths, strict=True)]
     root = roots[0] if len(set(roots)) == 1 else _common(roots)
     boxes: list[Boxed] = []
     for path, split, table, folder in zip(paths, splits, tables, roots, strict=True):
-        pictures = _pictures(table, path, folder, remarks)
+        pictures = listed_pictures(table, path, folder, remarks)
         named = {i: _renamed(p, root, split) for i, p in pictures.items()}
         boxes.extend(_boxes(table, path, named, headers, remarks))
     photos = crops_of(boxes, headers, remarks, box_scale=box_scale)
@@ -130,7 +130,7 @@ def _is_results(found: object) -> bool:
     return bool(isinstance(found, list) and found and "image_id" in found[0])
 
 
-def _root(table: Mapping[str, Any], path: Path, images: str | Path | None) -> Path:
+def root_of(table: Mapping[str, Any], path: Path, images: str | Path | None) -> Path:
     """The folder in which most of the pictures are.
 
     Raises:
@@ -174,15 +174,15 @@ def _common(roots: Sequence[Path]) -> Path:
 # ---- pictures ------------------------------------------------------------------------------
 
 
-def _pictures(
+def listed_pictures(
     table: Mapping[str, Any], source: Path, root: Path, remarks: Remarks
-) -> dict[Any, _Picture | None]:
+) -> dict[Any, ListedPicture | None]:
     """Id -> picture, None where the file is missing.
 
     Raises:
         ValueError: an id is there twice with different files, or a picture without id or name.
     """
-    found: dict[Any, _Picture | None] = {}
+    found: dict[Any, ListedPicture | None] = {}
     names: dict[Any, str] = {}
     for i, image in enumerate(table["images"]):
         key, name = image.get("id"), image.get("file_name")
@@ -197,28 +197,29 @@ def _pictures(
             )
         if path := find_file(root, name):
             split = split_of(image["split"]) if isinstance(image.get("split"), str) else None
-            found[key] = _Picture(name.replace("\\", "/"), path, _size(image), split)
+            found[key] = ListedPicture(name.replace("\\", "/"), path, size_of(image), split)
         else:
             found[key] = None
             remarks.add("pictures that are missing, left out", shown(name))
     return found
 
 
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+def size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(width, height) as the table has it, in pixels; None if it has no usable one."""
     size = image.get("width"), image.get("height")
     if all(isinstance(n, int | float) and 0 < n < math.inf for n in size):
         return int(size[0]), int(size[1])  # type: ignore[arg-type]
     return None
 
 
-def _renamed(picture: _Picture | None, root: Path, split: str | None) -> _Picture | None:
+def _renamed(picture: ListedPicture | None, root: Path, split: str | None) -> ListedPicture | None:
     """The picture with its name relative to `root`, and the split of its JSON."""
     if picture is None:
         return None
     path = picture.path.absolute()
     base = root.absolute()
     name = path.relative_to(base).as_posix() if path.is_relative_to(base) else picture.name
-    return _Picture(name, picture.path, picture.size, split or picture.split)
+    return ListedPicture(name, picture.path, picture.size, split or picture.split)
 
 
 # ---- boxes ---------------------------------------------------------------------------------
@@ -227,12 +228,12 @@ def _renamed(picture: _Picture | None, root: Path, split: str | None) -> _Pictur
 def _boxes(
     table: Mapping[str, Any],
     source: Path,
-    pictures: Mapping[Any, _Picture | None],
+    pictures: Mapping[Any, ListedPicture | None],
     headers: Headers,
     remarks: Remarks,
 ) -> Iterator[Boxed]:
     """Boxes of the pictures that are there, in pixels of the upright pictures."""
-    categories = _categories(table, source)
+    categories = category_names(table, source)
     _check_categories(table, source, categories)
     _remark_on_ids(table, pictures, categories, remarks)
     for annotation in table["annotations"]:
@@ -242,16 +243,21 @@ def _boxes(
             remarks.add("boxes of pictures that the file does not list, skipped", where)
         elif annotation.get("iscrowd") == 1:
             remarks.add("boxes of crowds (iscrowd), skipped", where)
-        elif (box := _box(annotation)) is None:
+        elif (box := box_of(annotation)) is None:
             remarks.add("annotations without four finite numbers in 'bbox', skipped", where)
         elif picture := pictures[key]:
-            upright = _upright(box, picture, headers.of(picture.path), remarks)
+            upright = upright_box(box, picture, headers.of(picture.path), remarks)
             if upright is not None:
                 label = categories[annotation["category_id"]]
                 yield Boxed(picture.path, picture.name, label, upright, None, picture.split)
 
 
-def _categories(table: Mapping[str, Any], source: Path) -> dict[Any, str]:
+def category_names(table: Mapping[str, Any], source: Path) -> dict[Any, str]:
+    """The name of each category id.
+
+    Raises:
+        ValueError: a category without id or name, or one id for two names.
+    """
     names: dict[Any, str] = {}
     for i, category in enumerate(table["categories"]):
         key, name = category.get("id"), category.get("name")
@@ -281,7 +287,7 @@ def _check_categories(
 
 def _remark_on_ids(
     table: Mapping[str, Any],
-    pictures: Mapping[Any, _Picture | None],
+    pictures: Mapping[Any, ListedPicture | None],
     categories: Mapping[Any, str],
     remarks: Remarks,
 ) -> None:
@@ -297,7 +303,7 @@ def _remark_on_ids(
         remarks.add("pictures without a box, left out", *map(shown, empty))
 
 
-def _box(annotation: Mapping[str, Any]) -> Box | None:
+def box_of(annotation: Mapping[str, Any]) -> Box | None:
     """xyxy of COCO's x, y, width, height; None if it is not four finite numbers."""
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
@@ -308,8 +314,8 @@ def _box(annotation: Mapping[str, Any]) -> Box | None:
     return float(x), float(y), float(x + width), float(y + height)
 
 
-def _upright(
-    box: Box, picture: _Picture, header: Header | None, remarks: Remarks
+def upright_box(
+    box: Box, picture: ListedPicture, header: Header | None, remarks: Remarks
 ) -> Box | None:  # fmt: skip
     """The box in pixels of the upright picture; None if nobody can tell where it is."""
     if header is None:

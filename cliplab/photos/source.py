@@ -67,7 +67,7 @@ def read_photos(
                 f"without images=; got the source {shown(source)}"
             )
         return read_photos(boxes, kind=kind, box_scale=box_scale, images=source)
-    kind, places = _recognise(source) if kind == "auto" else _places(source, kind)
+    kind, places = recognise(source) if kind == "auto" else places_of(source, kind)
     photos = _read(kind, places, Path(images) if images is not None else None, box_scale)
     if box_scale != 1 and not any(photo.box_xyxy for photo in photos):
         raise ValueError(f"box_scale: got {box_scale}, but {shown(source)} has no boxes; drop it")
@@ -97,7 +97,7 @@ def _with_strays(photos: PhotoSet, folder: Path) -> PhotoSet:
     return replace(photos, problems=(*photos.problems, *remarks.sentences()))
 
 
-def _recognise(source: Path) -> tuple[str, list[Path]]:
+def recognise(source: Path) -> tuple[str, list[Path]]:
     """The kind of a source, and the files to read.
 
     Raises:
@@ -127,7 +127,7 @@ def _recognise(source: Path) -> tuple[str, list[Path]]:
     return (kinds[0], found[kinds[0]]) if kinds else ("folder", [source])
 
 
-def _places(source: Path, kind: str) -> tuple[str, list[Path]]:
+def places_of(source: Path, kind: str) -> tuple[str, list[Path]]:
     """The files that a source of this kind consists of.
 
     Raises:

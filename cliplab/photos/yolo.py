@@ -23,7 +23,7 @@ _SLACK = 0.01  # of the picture that a rounded share may leave it by
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """Where a YOLO data set keeps its things."""
 
     root: Path
@@ -52,7 +52,7 @@ def read_yolo(
     """
     check_scale(box_scale)
     source, remarks = Path(source), Remarks()
-    layout = _layout(source, Path(images) if images is not None else None)
+    layout = find_layout(source, Path(images) if images is not None else None)
     headers = Headers(remarks)
     boxes, wrong = _read_all(layout, headers, remarks)
     if wrong:
@@ -77,7 +77,12 @@ def read_yolo(
 # ---- where things are ----------------------------------------------------------------------
 
 
-def _layout(source: Path, images: Path | None) -> _Layout:
+def find_layout(source: Path, images: Path | None) -> Layout:
+    """Where pictures, label files and class names of a source are.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+    """
     if not source.exists():
         raise FileNotFoundError(f"{shown(source)}: no such file or folder; check the name")
     if source.is_file():
@@ -89,7 +94,7 @@ def _layout(source: Path, images: Path | None) -> _Layout:
     places = [base / name for base in (root, root / "labels") for name in NAME_FILES]
     for path in places:
         if path.is_file():
-            return _Layout(root, _names_in_text(path), _by_folder(root, images), path)
+            return Layout(root, _names_in_text(path), _by_folder(root, images), path)
     raise FileNotFoundError(
         f"{shown(root)}: no names of classes; looked for {', '.join(YAML_NAMES[:2])}, "
         f"{', '.join(NAME_FILES)} there and in labels: write classes.txt with a name on each line"
@@ -116,7 +121,7 @@ def _checked_names(names: Mapping[Any, Any], path: Path) -> dict[int, str]:
     return found
 
 
-def _from_yaml(path: Path, images: Path | None) -> _Layout:
+def _from_yaml(path: Path, images: Path | None) -> Layout:
     """Layout of an Ultralytics data set file: path, train, val, test, names."""
     import yaml
 
@@ -139,7 +144,7 @@ def _from_yaml(path: Path, images: Path | None) -> _Layout:
             f"{shown(path)}: the same pictures in two splits of {', '.join(SPLITS)}; expected "
             "splits that share none"
         )
-    return _Layout(root, _checked_names(numbered, path), listed or _by_folder(root, images), path)
+    return Layout(root, _checked_names(numbered, path), listed or _by_folder(root, images), path)
 
 
 def _splits_in_yaml(
@@ -201,7 +206,7 @@ def _by_folder(root: Path, images: Path | None) -> list[tuple[Path, str | None]]
 # ---- boxes ---------------------------------------------------------------------------------
 
 
-def _read_all(layout: _Layout, headers: Headers, remarks: Remarks) -> tuple[list[Boxed], list[str]]:
+def _read_all(layout: Layout, headers: Headers, remarks: Remarks) -> tuple[list[Boxed], list[str]]:
     """All boxes, and where lines are malformed and how."""
     boxes: list[Boxed] = []
     wrong: list[str] = []
@@ -283,7 +288,7 @@ def _in_pixels(share: Box, size: tuple[int, int]) -> Box:
     return x1, y1, x2, y2
 
 
-def _remark_on_orphans(layout: _Layout, used: Iterable[Path], remarks: Remarks) -> None:
+def _remark_on_orphans(layout: Layout, used: Iterable[Path], remarks: Remarks) -> None:
     """Note label files whose picture is not there."""
     used = set(used)
     folders = {path.parent for path in used} | {layout.root / "labels"}

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.phrases.prompt import SHOWN, Prompt, Span
-from cliplab.tokenizers import WordPieceTokenizer, _clean, _isolate_mark
+from cliplab.tokenizers import WordPieceTokenizer, clean_char, isolate_mark
 
 
 class Piece(NamedTuple):
@@ -51,8 +51,8 @@ def _words_with_places(text: str) -> list[tuple[str, list[int]]]:
     words: list[tuple[str, list[int]]] = []
     open_word = False
     for place, char in enumerate(text):
-        parts = unicodedata.normalize("NFD", _clean(char).lower())
-        for part in "".join(map(_isolate_mark, parts)):
+        parts = unicodedata.normalize("NFD", clean_char(char).lower())
+        for part in "".join(map(isolate_mark, parts)):
             if part.isspace():
                 open_word = False
                 continue

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cliplab.photos.boxes import Headers
-from cliplab.photos.coco import _box, _Picture, _size, _upright
+from cliplab.photos.coco import ListedPicture, box_of, size_of, upright_box
 from cliplab.photos.files import shown
 from cliplab.photos.remarks import Remarks, some
 from cliplab.proposals.proposed import Proposals
@@ -143,21 +143,25 @@ def _shown(picture: Key) -> str:
     return shown(picture) if isinstance(picture, Path) else repr(picture)
 
 
-def _place(picture: Key, told: Mapping[str, Any]) -> _Picture | None:
+def _place(picture: Key, told: Mapping[str, Any]) -> ListedPicture | None:
     """The file and the size that its boxes refer to; None where there is no file to look at."""
     if not isinstance(picture, Path):
         return None
-    return _Picture(picture.as_posix(), picture, _size(told), None)
+    return ListedPicture(picture.as_posix(), picture, size_of(told), None)
 
 
 Scored = tuple[tuple[float, ...], float | None]  # x0, y0, x1, y1 and the score
 
 
 def _placed(
-    row: Mapping[str, Any], where: str, place: _Picture | None, headers: Headers, remarks: Remarks
+    row: Mapping[str, Any],
+    where: str,
+    place: ListedPicture | None,
+    headers: Headers,
+    remarks: Remarks,
 ) -> Scored | None:
     """Box and score of a row in pixels of the upright picture; None if it is no use."""
-    box, score = _box(row), row.get("score")
+    box, score = box_of(row), row.get("score")
     if box is None:
         remarks.add("rows without four finite numbers in 'bbox', skipped", where)
     elif not (box[0] < box[2] and box[1] < box[3]):
@@ -167,7 +171,7 @@ def _placed(
     elif score is not None and not (isinstance(score, int | float) and math.isfinite(score)):
         remarks.add("boxes whose score is no finite number, skipped", f"{where}: {score!r}")
     else:
-        upright = _upright(box, place, headers.of(place.path), remarks) if place else box
+        upright = upright_box(box, place, headers.of(place.path), remarks) if place else box
         return None if upright is None else (upright, score)
     return None
 

@@ -28,9 +28,9 @@ def checkpoint_path(spec: str, *, offline: bool) -> Path:
     """
     prefix, colon, where = spec.partition(":")
     if prefix == "hf" and colon:
-        from cliplab.segmentation.segmenter import _hub_folder
+        from cliplab.segmentation.segmenter import hub_folder
 
-        return _hub_folder(where, offline=offline)
+        return hub_folder(where, offline=offline)
     path = checkpoint_dir("groupvit") if spec == _SHIPPED else Path(spec).expanduser()
     if spec == _SHIPPED and not _weights(path).is_file():
         raise FileNotFoundError(

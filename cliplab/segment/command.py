@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliplab.classify.command import SOME_UNREADABLE, _check_outputs, _plain_warnings, complain
+from cliplab.classify.command import SOME_UNREADABLE, check_outputs, complain, plain_warnings
 from cliplab.runtime import is_offline, write_json
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError, OSError, ImportError: bad labels, source, outputs or model; with the remedy.
     """
     outputs = {"--panoptic": args.panoptic, "--html": args.html, "--json": args.json}
-    _check_outputs(outputs, force=args.force)
+    check_outputs(outputs, force=args.force)
     from cliplab.segment.keeping import Keeper, find_targets
     from cliplab.segment.plan import make_plan, read_settings
     from cliplab.segment.prepare import prepare
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     complain("problem", task.problems)
     complain("note", task.notes)
     targets = find_targets(args, task)
-    with _plain_warnings():
+    with plain_warnings():
         offline = is_offline(True if args.offline else None)
         plan = make_plan(args, task, settings, offline=offline)
         complain("note", plan.notes)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cliplab.classify.outputs import _finite, _parameters
+from cliplab.classify.outputs import finite, parameters
 from cliplab.photos import shown
 from cliplab.runtime import atomic_write
 from cliplab.segment.colours import palette
@@ -135,11 +135,11 @@ def report(args: argparse.Namespace, result: Result) -> dict[str, Any]:
     from cliplab.reports.provenance import versions
 
     plan, judged, found = result.plan, result.judged, result.found
-    return _finite(
+    return finite(
         {
             "command": "segment",
             "versions": versions(),
-            "parameters": _parameters(args),
+            "parameters": parameters(args),
             "model": dict(plan.model),
             "settings": _plain(asdict(plan.settings)),
             "background": plan.words[0] if plan.vocabulary.has_background else None,

@@ -24,7 +24,7 @@ from cliplab.classify.page import sentence
 from cliplab.detect.page_parts import STYLE as BOX_STYLE
 from cliplab.gallery import thumbnail
 from cliplab.gallery.page import STYLE as GALLERY_STYLE
-from cliplab.gallery.write import _notes, _unreadable
+from cliplab.gallery.write import notes_section, unreadable_section
 from cliplab.photos import shown
 from cliplab.runtime import atomic_write
 from cliplab.segment.colours import NOTHING, rgb
@@ -115,7 +115,7 @@ def gallery_html(result: Result, cards: Mapping[Path, Card], *, title: str) -> s
         style=GALLERY_STYLE + BOX_STYLE + STYLE + label_rules(min(len(rows), _MAX_CHIPS)),
         script=SCRIPT,
         facts=_facts(result),
-        notes=_notes([sentence(note, str(result.plan.model["name"])) for note in notes]),
+        notes=notes_section([sentence(note, str(result.plan.model["name"])) for note in notes]),
         radios=_radios(len(rows)),
         panel=panel(rows, judged),
         chips=_chips(result),
@@ -125,7 +125,7 @@ def gallery_html(result: Result, cards: Mapping[Path, Card], *, title: str) -> s
         cards="\n".join(
             _card(result, i, rank, cards[found.pictures[i].path]) for rank, i in enumerate(order)
         ),
-        unreadable=_unreadable(unreadable),
+        unreadable=unreadable_section(unreadable),
         footer=FOOTER + (JUDGED if judged else ""),
     )
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from cliplab.classify.prepare import _MISSING, _as_options
+from cliplab.classify.prepare import MISSING, as_options
 from cliplab.detect.pictures import Pictures, read_pictures
 from cliplab.segment.truth import Truth, match
 from cliplab.segment.truth_sources import read_truth, without_outputs
@@ -37,7 +37,7 @@ class Task:
     @property
     def lacks_pictures(self) -> bool:
         """Whether the source names pictures that are not there."""
-        return any(problem.startswith(_MISSING) for problem in self.problems)
+        return any(problem.startswith(MISSING) for problem in self.problems)
 
 
 def prepare(args: argparse.Namespace) -> Task:
@@ -50,7 +50,7 @@ def prepare(args: argparse.Namespace) -> Task:
         pictures = without_outputs(read_pictures(args.source, kind=args.kind, images=args.images))
         pictures = pictures.select(args.split) if args.split else pictures
     except ValueError as error:
-        raise ValueError(_as_options(str(error))) from error
+        raise ValueError(as_options(str(error))) from error
     if args.limit is not None:
         pictures = replace(pictures, pictures=pictures.pictures[: args.limit])
     truth = read_truth(

@@ -9,9 +9,9 @@ from typing import Any
 
 from cliplab.detect.pictures import Pictures
 from cliplab.photos import shown
-from cliplab.photos.coco import _categories, _pictures, _root, load
+from cliplab.photos.coco import category_names, listed_pictures, load, root_of
 from cliplab.photos.remarks import Remarks
-from cliplab.photos.source import _places, _recognise
+from cliplab.photos.source import places_of, recognise
 from cliplab.segment.truth import NAMES, OURS, SUFFIX, Numbers, Outlines, Truth, is_ours
 
 OVERLAY = "_overlay.png"
@@ -45,7 +45,7 @@ def read_truth(
     """
     if truth is None:
         if source.is_dir() or source.suffix.lower() == ".json":
-            kind, places = _recognise(source) if kind == "auto" else _places(source, kind)
+            kind, places = recognise(source) if kind == "auto" else places_of(source, kind)
             if kind == "coco":
                 return from_coco(places, images, pictures)
         return from_pngs(pictures.root, pictures, beside=True)
@@ -80,8 +80,8 @@ def from_coco(paths: Sequence[Path], images: Path | None, pictures: Pictures) ->
     names = tuple(sorted(used))
     known: dict[Path, Outlines] = {}
     for table, path in zip(tables, paths, strict=True):
-        listed = _pictures(table, path, _root(table, path, images), Remarks())
-        inside = _masks(table, _categories(table, path), names)
+        listed = listed_pictures(table, path, root_of(table, path, images), Remarks())
+        inside = _masks(table, category_names(table, path), names)
         for key, one in listed.items():
             if one is not None:
                 known[one.path.resolve()] = Outlines(one.size, tuple(inside.get(key, ())))
@@ -95,7 +95,7 @@ def from_coco(paths: Sequence[Path], images: Path | None, pictures: Pictures) ->
 
 def _masked(table: Mapping[str, Any], path: Path) -> set[str]:
     """Names of the classes that have a mask."""
-    names = _categories(table, path)
+    names = category_names(table, path)
     return {
         names[one["category_id"]]
         for one in table["annotations"]

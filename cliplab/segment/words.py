@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cliplab.classify.labels import _pair, fold, split_labels
-from cliplab.detect.words import _NOTHING
+from cliplab.classify.labels import fold, name_and_prompt, split_labels
+from cliplab.detect.words import NOTHING
 
 if TYPE_CHECKING:
     from cliplab.prompts import PromptReader
@@ -61,7 +61,7 @@ def read_labels(given: Sequence[str] | None, class_names: Sequence[str]) -> Labe
         return Labels(tuple(known), tuple((name.replace("_", " "),) for name in known))
     if not all(text.strip() for text in given):
         raise ValueError(f"--labels: got an empty text among {len(given)}; expected names")
-    pairs = [_pair(text) for text in split_labels(given)]
+    pairs = [name_and_prompt(text) for text in split_labels(given)]
     if not pairs:
         raise ValueError("--labels: got none; expected at least one name")
     words = [tuple(word.strip() for word in prompt.split(_OR)) for _, prompt in pairs]
@@ -87,7 +87,7 @@ def _check(names: Sequence[str], words: Sequence[str]) -> None:
 
 def is_nothing(name: str) -> bool:
     """Whether a name is one that annotators give to what is nothing, such as background."""
-    return fold(name) in {fold(word) for word in _NOTHING}
+    return fold(name) in {fold(word) for word in NOTHING}
 
 
 def background_note(labels: Labels) -> str:

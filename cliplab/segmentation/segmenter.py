@@ -257,7 +257,7 @@ def load_segmenter(
     """
     prefix, colon, where = spec.partition(":")
     if prefix == "hf" and colon:
-        path = _hub_folder(where, offline=is_offline(offline))
+        path = hub_folder(where, offline=is_offline(offline))
     elif spec == SHIPPED:
         path = checkpoint_dir("groupvit")
     else:
@@ -265,7 +265,12 @@ def load_segmenter(
     return Segmenter(load_groupvit(path), device=device, name=spec)
 
 
-def _hub_folder(where: str, *, offline: bool) -> Path:
+def hub_folder(where: str, *, offline: bool) -> Path:
+    """The folder of `hf:<where>`: one on this disk, else the hub's snapshot, local first.
+
+    Raises:
+        FileNotFoundError: neither a folder nor the name of a repository.
+    """
     from cliplab.encoders.huggingface_files import find_snapshot
 
     if (folder := Path(where).expanduser()).is_dir():

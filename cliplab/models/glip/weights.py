@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cliplab.models.glip.config import VARIANTS, GLIPConfig
 from cliplab.models.glip.model import GLIP
-from cliplab.models.weights import _READ_ERRORS, check_names, load_strict
+from cliplab.models.weights import READ_ERRORS, check_names, load_strict
 from cliplab.runtime import atomic_write, pick_device, unknown_name
 from cliplab.tokenizers import WordPieceTokenizer, read_vocab
 
@@ -98,7 +98,7 @@ def read_published(path: Path) -> dict[str, Tensor]:
         )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{path}: cannot be read as weights ({type(error).__name__}: {reason}). The file is "
@@ -206,7 +206,7 @@ def _load_ours(path: Path) -> GLIP:
             raise ValueError("its header has no configuration of a GLIP")
         config = GLIPConfig(**json.loads(metadata["config"]))
         vocab = json.loads(metadata["vocab"])
-    except (*_READ_ERRORS, TypeError) as error:
+    except (*READ_ERRORS, TypeError) as error:
         raise ValueError(
             f"{path}: not a GLIP of this package ({error}); for a published file write its variant "
             f"in front: {', '.join(f'{name}:<path>' for name in VARIANTS)}"
