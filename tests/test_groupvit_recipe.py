@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.losses import clip_loss
+from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
 from cliplab.models.groupvit import Assignment, Groups
 from cliplab.pasture import SEMANTIC_CLASSES, caption, herd, portrait
 from cliplab.pasture.captions import LANGUAGES
@@ -25,6 +26,8 @@ from cliplab.recipes import groupvit_frames as frames
 from cliplab.recipes import groupvit_losses as losses
 from cliplab.recipes import groupvit_pool as pool_of
 from cliplab.recipes import groupvit_table
+from cliplab.recipes.groupvit_lesson import Lesson
+from cliplab.recipes.groupvit_model import new_model, start_from_clip
 from cliplab.runtime import checkpoint_dir, write_json
 from cliplab.segmentation import Segmenter, load_segmenter
 from cliplab.tokenizers import WordPieceTokenizer
@@ -47,7 +50,7 @@ def small_exam() -> exam.Exam:
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(recipe.new_model(TINY), device="cpu")
+    return Segmenter(new_model(TINY), device="cpu")
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -283,12 +286,12 @@ def test_every_caption_has_as_many_nouns() -> None:
 def test_each_variant_learns_from_its_own(pool, changes: dict, expected: set | None) -> None:
     chosen = replace(TINY, **changes)
     torch.manual_seed(0)
-    model = recipe.new_model(chosen).train()
+    model = new_model(chosen).train()
     assert model.config.stages == chosen.stages
     assert model.config.hard == (chosen.assignment == "hard")
     assert model.config.gumbel == (chosen.recipe == "paper")
     batch = pool_of.Batches(pool, seed=0, batch=4, captions=chosen.captions)(0)
-    parts = recipe.Lesson(model, chosen, CPU).losses(batch, 0)
+    parts = Lesson(model, chosen, CPU).losses(batch, 0)
     assert expected is None or set(parts) == expected
     torch.stack(list(parts.values())).sum().backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
@@ -301,27 +304,47 @@ def test_each_variant_learns_from_its_own(pool, changes: dict, expected: set | N
 
 def test_the_stem_starts_as_clips() -> None:
     torch.manual_seed(0)
-    model = recipe.new_model(TINY)
-    clip = recipe.load_openai(checkpoint_dir("clip-openai") / "model.pt").visual.state_dict()
+    model = new_model(TINY)
+    clip = load_openai(checkpoint_dir("clip-openai") / "model.pt").visual.state_dict()
     stem = model.img_encoder.patch_embed.proj.state_dict()
     assert torch.equal(stem["conv1.weight"], clip["conv1.weight"])
     assert torch.equal(stem["layer2.0.bn3.running_mean"], clip["layer2.0.bn3.running_mean"])
     model.img_encoder.patch_embed.proj = torch.nn.Conv2d(3, 7, 5)
     with pytest.raises(ValueError, match="no layer of it fits the stem"):
-        recipe.start_from_clip(model)
+        start_from_clip(model)
 
 
 def test_groups_differ_from_the_first_step(pool) -> None:
     """As GroupViT starts, each of 4 groups has a quarter of every patch; here they do not."""
-    pixels = pool_of.to_pixels(pool.images[:2], recipe.IMAGE_MEAN, recipe.IMAGE_STD)
+    pixels = pool_of.to_pixels(pool.images[:2], IMAGE_MEAN, IMAGE_STD)
     shares = {}
     for spread in (0.0, 2.0):
         torch.manual_seed(0)
-        model = recipe.new_model(replace(TINY, spread=spread)).eval()
+        model = new_model(replace(TINY, spread=spread)).eval()
         with torch.no_grad():
             shares[spread] = model.group(pixels).maps().amax(dim=1).mean().item()
     assert shares[0.0] < 0.35
     assert shares[2.0] > 0.5
+
+
+def test_groups_start_as_the_means_of_their_patches(pool) -> None:
+    """So that what names a patch names its group; in GroupViT's own start they have no more to do
+    with each other than two random projections."""
+    pixels = pool_of.to_pixels(pool.images[:2], IMAGE_MEAN, IMAGE_STD)
+    likeness = {}
+    for kind in ("paper", "small-world"):
+        torch.manual_seed(0)
+        model = new_model(replace(TINY, recipe=kind, spread=2.0)).eval()
+        with torch.no_grad():
+            groups = model.group(pixels)
+            owned = losses.ownership(groups)
+            mean = (owned / owned.sum(dim=2, keepdim=True)) @ model.img_encoder.norm(
+                groups.patch_tok
+            )
+            group_emb, mean_emb = model.img_projector(groups.tok), model.img_projector(mean)
+        likeness[kind] = torch.cosine_similarity(group_emb, mean_emb, dim=-1).mean().item()
+    assert likeness["paper"] < 0.5
+    assert likeness["small-world"] > 0.8
 
 
 def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) -> None:

@@ -23,45 +23,22 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cliplab.losses import at_least_float32, clip_loss
-from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
-from cliplab.models.groupvit import Groups, GroupViT, GroupViTConfig, save_groupvit
-from cliplab.pasture.captions import LANGUAGES
+from cliplab.models.groupvit import GroupViT, save_groupvit
 from cliplab.recipes.groupvit_frames import Watch, gather_frames
-from cliplab.recipes.groupvit_losses import (
-    best_segment_loss,
-    explanation_loss,
-    noun_maps,
-    ownership,
-    padded_nouns,
-    presence_loss,
-)
-from cliplab.recipes.groupvit_pool import (
-    CAPTIONS,
-    PROMPTS,
-    SIZE,
-    Batch,
-    Batches,
-    Pool,
-    load_pool,
-    noun_names,
-    to_pixels,
-    vocabulary_of,
-)
+from cliplab.recipes.groupvit_lesson import Lesson
+from cliplab.recipes.groupvit_model import new_model
+from cliplab.recipes.groupvit_pool import CAPTIONS, Batches, Pool, load_pool
 from cliplab.recipes.training import Run, Schedule, fit, mixed_precision, write_model_card
 from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
-from cliplab.tokenizers import WordPieceTokenizer
 
 RECIPES = ("small-world", "paper")
 ASSIGNMENTS = ("soft", "hard")
 STAGES = (0, 1, 2)
 FEWEST, MOST = 4, 32  # groups that the command line takes
 SAVE_EVERY = 100  # steps between two states
-_CONTEXT = 77  # tokens of a text
 
 
 @dataclass(frozen=True)
@@ -86,166 +63,6 @@ class Recipe:
     spread: float = 1.5  # of the assignment's logits at the start; 0: as GroupViT starts, near 0
     caption_weight: float = 0.1  # of the captions' InfoNCE, where nouns are learned from
     frame_every: int = 100  # steps between two looks at FRAMES
-
-
-# ---- model ---------------------------------------------------------------------------------
-
-
-def new_model(recipe: Recipe) -> GroupViT:
-    """An untrained model whose stem has the weights of the shipped CLIP's image tower."""
-    groups = {0: (), 1: (recipe.groups,), 2: (2 * recipe.groups, recipe.groups)}[recipe.stages]
-    vocab, stages = vocabulary_of(), recipe.stages
-    model = GroupViT(
-        GroupViTConfig(
-            image_resolution=SIZE,
-            patch_size=4,
-            widths=(recipe.width,) * (stages + 1),
-            # The stem does the seeing: a block of attention over 576 patches costs three times as
-            # much as all of it. Groups have a block each, where there are few of them.
-            depths=(0,) + (1,) * stages,
-            heads=(4,) * (stages + 1),
-            group_tokens=groups,
-            output_groups=groups,
-            embed_dim=128,
-            projector_width=0,
-            context_length=_CONTEXT,
-            vocab_size=len(vocab),
-            text_width=128,
-            text_heads=2,
-            text_layers=2,
-            hard=recipe.assignment == "hard",
-            gumbel=recipe.recipe == "paper",
-            stem="conv",
-            stem_width=32,
-            stem_blocks=(1,) * recipe.stem_layers,
-            test_resolution=SIZE,
-            image_mean=IMAGE_MEAN,
-            image_std=IMAGE_STD,
-        )
-    )
-    model.vocab = tuple(vocab)
-    start_from_clip(model)
-    if recipe.recipe != "paper" and recipe.spread:
-        spread_assignments(model, recipe.spread)
-    return model
-
-
-def spread_assignments(model: GroupViT, spread: float) -> None:
-    """Let groups differ from the first step: queries and keys whose products vary by `spread`.
-
-    With the usual small weights every patch starts as an equal part of every group, so that all
-    groups are the same mean, and a soft assignment takes long to leave that point.
-    """
-    for stage in model.img_encoder.layers:
-        if stage.downsample is not None:
-            attention = stage.downsample.assign
-            for linear in (attention.q_proj, attention.k_proj):
-                torch.nn.init.normal_(linear.weight, std=(spread / linear.in_features) ** 0.5)
-
-
-def start_from_clip(model: GroupViT, path: Path | None = None) -> int:
-    """Copy the layers that the stem shares with CLIP's ResNet; -> how many tensors.
-
-    Args:
-        model: with a convolutional stem.
-        path: CLIP's weights; None: the shipped ones.
-
-    Raises:
-        ValueError: nothing of the file fits.
-    """
-    path = path or checkpoint_dir("clip-openai") / "model.pt"
-    stem = model.img_encoder.patch_embed.proj
-    own, theirs = stem.state_dict(), load_openai(path).visual.state_dict()
-    shared = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
-    if not shared:
-        raise ValueError(f"{path}: no layer of it fits the stem; expected a ResNet 32 wide")
-    stem.load_state_dict(shared, strict=False)
-    return len(shared)
-
-
-# ---- losses --------------------------------------------------------------------------------
-
-
-class Lesson:
-    """Texts of a step as ids, and the loss that a recipe makes of them."""
-
-    def __init__(self, model: GroupViT, recipe: Recipe, device: torch.device) -> None:
-        self.model, self.recipe, self.device = model, recipe, device
-        self.tokenizer = WordPieceTokenizer(list(model.vocab), _CONTEXT)
-
-    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Every loss of a batch, a scalar each, already weighted: their sum is minimised."""
-        config = self.model.config
-        pixels = to_pixels(batch.images, config.image_mean, config.image_std).to(self.device)
-        generator = np.random.default_rng([self.recipe.seed, step, 1])
-        if self.recipe.recipe == "paper":
-            return self._paper(batch, pixels, generator)
-        return self._small_world(batch, pixels, generator)
-
-    def _small_world(
-        self, batch: Batch, pixels: Tensor, generator: np.random.Generator
-    ) -> dict[str, Tensor]:
-        recipe = self.recipe
-        groups = self.model.group(pixels)
-        image_emb, segment_emb = (_unit(e) for e in self.model.encode_groups(groups))
-        if not recipe.multi_label:
-            caption_emb = self._embed(batch.captions)
-            return {"caption": best_segment_loss(segment_emb, caption_emb, self.model.scale())}
-        nouns = {lang: self._prompted(noun_names(lang), lang, generator) for lang in LANGUAGES}
-        sizes = [len(batch.captions), *(len(some) for some in nouns.values())]
-        text_emb = self._embed([*batch.captions, *(t for some in nouns.values() for t in some)])
-        caption_emb, *noun_embs = text_emb.split(sizes)
-        caption = clip_loss(image_emb, caption_emb, self.model.scale())
-        parts = {"caption": recipe.caption_weight * caption}
-        for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
-            said = batch.nouns[language].to(self.device)
-            maps = noun_maps(segment_emb, noun_emb, self.model.scale(), ownership(groups))
-            parts[f"presence {language}"] = presence_loss(maps, said, power=recipe.power)
-            parts[f"explanation {language}"] = explanation_loss(maps, said)
-            if recipe.stages and recipe.patch_weight:
-                alone = noun_maps(self._patches(groups), noun_emb, self.model.scale())
-                both = presence_loss(alone, said, power=recipe.power) + explanation_loss(
-                    alone, said
-                )
-                parts[f"patches {language}"] = recipe.patch_weight * both
-        return parts
-
-    def _patches(self, groups: Groups) -> Tensor:
-        """Patches in the space of texts before they are grouped, unit rows (B, P, D)."""
-        model = self.model
-        return _unit(model.img_projector(model.img_encoder.norm(groups.patch_tok)))
-
-    def _paper(
-        self, batch: Batch, pixels: Tensor, generator: np.random.Generator
-    ) -> dict[str, Tensor]:
-        texts = [[caption] for caption in batch.captions]
-        if self.recipe.multi_label:
-            nouns = padded_nouns(batch.own_nouns, 3, "")
-            for row, some in zip(texts, nouns, strict=True):
-                language = LANGUAGES[int(any(not noun.isascii() for noun in some))]
-                row += self._prompted(some, language, generator)
-        ids = self._ids([text for row in texts for text in row])
-        caption, multi_label = self.model.losses(pixels, ids.unflatten(0, (len(texts), -1)))
-        parts = {"caption": caption}
-        return {**parts, "multi-label": multi_label} if self.recipe.multi_label else parts
-
-    def _prompted(
-        self, nouns: tuple[str, ...] | list[str], language: str, generator: np.random.Generator
-    ) -> list[str]:
-        """Nouns in one prompt, drawn for the step."""
-        prompt = PROMPTS[language][generator.integers(len(PROMPTS[language]))]
-        return [prompt.format(noun) for noun in nouns]
-
-    def _ids(self, texts: list[str]) -> Tensor:
-        ids = self.tokenizer(texts)
-        return ids[:, : int((ids != 0).sum(dim=1).max())].to(self.device)
-
-    def _embed(self, texts: list[str]) -> Tensor:
-        return _unit(self.model.encode_text(self._ids(texts)))
-
-
-def _unit(feature: Tensor) -> Tensor:
-    return F.normalize(at_least_float32(feature), dim=-1)
 
 
 # ---- training ------------------------------------------------------------------------------
@@ -280,8 +97,8 @@ def train(recipe: Recipe, pool: Pool, folder: Path, device: torch.device) -> Gro
 
 # ---- command line --------------------------------------------------------------------------
 
-_OPTIONS = ("recipe", "stages", "groups", "assignment", "multi_label", "captions", "seed", "steps",
-            "pictures")  # fmt: skip
+_OPTIONS = ("recipe", "stages", "groups", "assignment", "multi_label", "captions", "patch_weight",
+            "seed", "steps", "pictures")  # fmt: skip
 _LICENCE = "Apache-2.0; trained on generated pictures and captions only"
 
 
@@ -300,6 +117,8 @@ def name_of(recipe: Recipe) -> str:
         parts.append("no-groups")
     parts += [] if recipe.multi_label else ["no-nouns"]
     parts += [] if recipe.captions == CAPTIONS else ["one-caption"]
+    if recipe.stages and recipe.patch_weight != Recipe.patch_weight:
+        parts.append(f"patches-{recipe.patch_weight:g}")
     return "-".join(parts)
 
 
@@ -313,6 +132,8 @@ def checked(recipe: Recipe) -> Recipe:
         raise ValueError(f"groups: got {recipe.groups}; expected {FEWEST} to {MOST}")
     if recipe.steps < 1 or recipe.pictures < 1:
         raise ValueError(f"got {recipe.steps} steps, {recipe.pictures} pictures; expected >= 1")
+    if not 0 <= recipe.patch_weight < float("inf"):
+        raise ValueError(f"patch_weight: got {recipe.patch_weight}; expected 0 or more")
     return recipe
 
 
@@ -330,6 +151,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         default=Recipe.multi_label, help="learn from nouns too")  # fmt: skip
     parser.add_argument("--captions", type=int, choices=(1, CAPTIONS), default=Recipe.captions,
                         help="of a picture, whose nouns count as said")  # fmt: skip
+    parser.add_argument("--patch-weight", type=float, default=Recipe.patch_weight,
+                        help="of the losses with each patch a segment; 0: groups only")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the training")
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct ones")

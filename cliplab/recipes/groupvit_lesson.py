@@ -1,0 +1,109 @@
+"""What a batch of pictures and captions teaches: texts as ids, and the losses of either recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliplab.losses import at_least_float32, clip_loss
+from cliplab.models.groupvit import Groups, GroupViT
+from cliplab.pasture.captions import LANGUAGES
+from cliplab.recipes.groupvit_losses import (
+    best_segment_loss,
+    explanation_loss,
+    noun_maps,
+    ownership,
+    padded_nouns,
+    presence_loss,
+)
+from cliplab.recipes.groupvit_pool import PROMPTS, Batch, noun_names, to_pixels
+from cliplab.tokenizers import WordPieceTokenizer
+
+if TYPE_CHECKING:
+    from cliplab.recipes.groupvit import Recipe
+
+
+class Lesson:
+    """Texts of a step as ids, and the loss that a recipe makes of them."""
+
+    def __init__(self, model: GroupViT, recipe: Recipe, device: torch.device) -> None:
+        self.model, self.recipe, self.device = model, recipe, device
+        self.tokenizer = WordPieceTokenizer(list(model.vocab), model.config.context_length)
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Every loss of a batch, a scalar each, already weighted: their sum is minimised."""
+        config = self.model.config
+        pixels = to_pixels(batch.images, config.image_mean, config.image_std).to(self.device)
+        generator = np.random.default_rng([self.recipe.seed, step, 1])
+        if self.recipe.recipe == "paper":
+            return self._paper(batch, pixels, generator)
+        return self._small_world(batch, pixels, generator)
+
+    def _small_world(
+        self, batch: Batch, pixels: Tensor, generator: np.random.Generator
+    ) -> dict[str, Tensor]:
+        recipe = self.recipe
+        groups = self.model.group(pixels)
+        image_emb, segment_emb = (_unit(e) for e in self.model.encode_groups(groups))
+        if not recipe.multi_label:
+            caption_emb = self._embed(batch.captions)
+            return {"caption": best_segment_loss(segment_emb, caption_emb, self.model.scale())}
+        nouns = {lang: self._prompted(noun_names(lang), lang, generator) for lang in LANGUAGES}
+        sizes = [len(batch.captions), *(len(some) for some in nouns.values())]
+        text_emb = self._embed([*batch.captions, *(t for some in nouns.values() for t in some)])
+        caption_emb, *noun_embs = text_emb.split(sizes)
+        caption = clip_loss(image_emb, caption_emb, self.model.scale())
+        parts = {"caption": recipe.caption_weight * caption}
+        for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
+            said = batch.nouns[language].to(self.device)
+            maps = noun_maps(segment_emb, noun_emb, self.model.scale(), ownership(groups))
+            parts[f"presence {language}"] = presence_loss(maps, said, power=recipe.power)
+            parts[f"explanation {language}"] = explanation_loss(maps, said)
+            if recipe.stages and recipe.patch_weight:
+                alone = noun_maps(self._patches(groups), noun_emb, self.model.scale())
+                both = presence_loss(alone, said, power=recipe.power) + explanation_loss(
+                    alone, said
+                )
+                parts[f"patches {language}"] = recipe.patch_weight * both
+        return parts
+
+    def _patches(self, groups: Groups) -> Tensor:
+        """Patches in the space of texts before they are grouped, unit rows (B, P, D)."""
+        model = self.model
+        return _unit(model.img_projector(model.img_encoder.norm(groups.patch_tok)))
+
+    def _paper(
+        self, batch: Batch, pixels: Tensor, generator: np.random.Generator
+    ) -> dict[str, Tensor]:
+        texts = [[caption] for caption in batch.captions]
+        if self.recipe.multi_label:
+            nouns = padded_nouns(batch.own_nouns, 3, "")
+            for row, some in zip(texts, nouns, strict=True):
+                language = LANGUAGES[int(any(not noun.isascii() for noun in some))]
+                row += self._prompted(some, language, generator)
+        ids = self._ids([text for row in texts for text in row])
+        caption, multi_label = self.model.losses(pixels, ids.unflatten(0, (len(texts), -1)))
+        parts = {"caption": caption}
+        return {**parts, "multi-label": multi_label} if self.recipe.multi_label else parts
+
+    def _prompted(
+        self, nouns: tuple[str, ...] | list[str], language: str, generator: np.random.Generator
+    ) -> list[str]:
+        """Nouns in one prompt, drawn for the step."""
+        prompt = PROMPTS[language][generator.integers(len(PROMPTS[language]))]
+        return [prompt.format(noun) for noun in nouns]
+
+    def _ids(self, texts: list[str]) -> Tensor:
+        ids = self.tokenizer(texts)
+        return ids[:, : int((ids != 0).sum(dim=1).max())].to(self.device)
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        return _unit(self.model.encode_text(self._ids(texts)))
+
+
+def _unit(feature: Tensor) -> Tensor:
+    return F.normalize(at_least_float32(feature), dim=-1)
