@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from cliplab.arguments import add_source
+
 # The first is the default: in notebook 02 it gained most of those that take no time to fit.
 METHODS = (
     "text-probe", "linear-probe", "tip-adapter", "tip-adapter-f", "coop", "wise-ft", "temperature",
@@ -63,10 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_source(group: "argparse._ArgumentGroup") -> None:
+    add_source(group)
     add = group.add_argument
-    kinds = ("auto", "folder", "csv", "coco", "yolo")
-    add("--kind", choices=kinds, default="auto", help="what SOURCE is (default: by its looks)")
-    add("--images", type=Path, metavar="FOLDER", help="where the images are, if not beside SOURCE")
     add("--boxes", type=Path, metavar="JSON", help="COCO file with boxes for the folder SOURCE")
     add(
         "--box-scale",
@@ -75,7 +75,6 @@ def _add_source(group: "argparse._ArgumentGroup") -> None:
         metavar="X",
         help="enlarge boxes about their centres, 1.5 takes in surroundings (default: 1)",
     )
-    add("--split", metavar="NAME", help="only this part of SOURCE, such as test")
     add(
         "--unlabelled",
         action="store_true",

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from cliplab.arguments import add_source
 from cliplab.detect.detectors import (
     GLIP_SCORE,
     MODELS,
@@ -56,11 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_source(group: "argparse._ArgumentGroup") -> None:
+    add_source(group)
     add = group.add_argument
-    kinds = ("auto", "folder", "csv", "coco", "yolo")
-    add("--kind", choices=kinds, default="auto", help="what SOURCE is (default: by its looks)")
-    add("--images", type=Path, metavar="FOLDER", help="where the images are, if not beside SOURCE")
-    add("--split", metavar="NAME", help="only this part of SOURCE, such as test")
     add(
         "--boxes",
         metavar="FILE",

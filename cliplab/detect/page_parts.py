@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from cliplab.gallery.page import HEAD
+
 STYLE = """
 .panel.boxes { grid-template-columns: 1fr; align-items: start; }
 .panel.boxes.judged { grid-template-columns: minmax(250px, 1fr) minmax(420px, 2.6fr); }
@@ -100,17 +102,9 @@ for (const control of [sort, find, least]) control.addEventListener("input", upd
 update();
 """
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
- style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
+PAGE = (
+    HEAD
+    + """\
 {radios}<header>
 <h1>{title}</h1>
 <p class="facts">{facts}</p>
@@ -143,3 +137,4 @@ their name. AP looks at all answers, those below the least score too.</footer>
 </body>
 </html>
 """
+)

@@ -160,7 +160,8 @@ find.addEventListener("input", update);
 update();
 """
 
-PAGE = """<!DOCTYPE html>
+# A page may load nothing from anywhere, whatever a label or a file name contains.
+HEAD = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -171,6 +172,11 @@ PAGE = """<!DOCTYPE html>
 <style>{style}</style>
 </head>
 <body>
+"""
+
+PAGE = (
+    HEAD
+    + """\
 <header>
 <h1>{title}</h1>
 <p class="facts">{facts}</p>
@@ -191,3 +197,4 @@ Margin is the lead of the best label over the second; entropy is in percent of i
 </body>
 </html>
 """
+)

@@ -33,7 +33,14 @@ from cliplab.models.glip import GLIP, GLIPConfig, Losses, glip_loss, load_glip, 
 from cliplab.models.glip.backbone import ConvBody
 from cliplab.models.vild import ViLDConfig, load_vild
 from cliplab.recipes.glip_pool import UNNAMED, Batches, Flock, load_flock, vocabulary
-from cliplab.recipes.training import Run, Schedule, fit, mixed_precision, write_model_card
+from cliplab.recipes.training import (
+    Run,
+    Schedule,
+    add_run_arguments,
+    fit,
+    mixed_precision,
+    write_model_card,
+)
 from cliplab.runtime import checkpoint_dir, pick_device, seed_all, sha256
 from cliplab.tokenizers import WordPieceTokenizer
 
@@ -137,14 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the first round")
     parser.add_argument("--more", type=int, default=Recipe.more, help="of its second round")
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct herds")
-    parser.add_argument("--test-pictures", type=int, default=200, help="herds of each exam")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
-    parser.add_argument("--work", type=Path, default=Path("runs/train/glip"),
-                        help="pictures, logs and states")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=None,
-                        help="where weights and card go (default: data/checkpoints for seed 0, "
-                             "else beside the log)")  # fmt: skip
+    add_run_arguments(parser, "glip", things="herds", test_things=200, shipped="seed 0")
 
 
 def run(args: argparse.Namespace) -> int:

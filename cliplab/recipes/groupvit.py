@@ -31,7 +31,14 @@ from cliplab.recipes.groupvit_frames import Watch, gather_frames
 from cliplab.recipes.groupvit_lesson import Lesson
 from cliplab.recipes.groupvit_model import new_model
 from cliplab.recipes.groupvit_pool import CAPTIONS, Batches, Pool, load_pool
-from cliplab.recipes.training import Run, Schedule, fit, mixed_precision, write_model_card
+from cliplab.recipes.training import (
+    Run,
+    Schedule,
+    add_run_arguments,
+    fit,
+    mixed_precision,
+    write_model_card,
+)
 from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
 
 RECIPES = ("small-world", "paper")
@@ -156,14 +163,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the training")
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct ones")
-    parser.add_argument("--test-pictures", type=int, default=400, help="of the model card")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
-    parser.add_argument("--work", type=Path, default=Path("runs/train/groupvit"),
-                        help="pictures, logs, states and frames")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=None,
-                        help="where weights and card go (default: data/checkpoints/groupvit for "
-                             "the defaults, else beside the log)")  # fmt: skip
+    add_run_arguments(
+        parser, "groupvit", things="pictures", test_things=400, shipped="the defaults"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import subprocess
@@ -152,6 +153,28 @@ def fit(
             recent = []
         if (step + 1) % save_every == 0 or step + 1 == schedule.steps:
             run.save(step + 1, model, optimizer)
+
+
+def add_run_arguments(
+    parser: argparse.ArgumentParser, stem: str, *, things: str, test_things: int, shipped: str
+) -> None:
+    """Options that say where a training runs and what it leaves, the same for every recipe.
+
+    Args:
+        parser: of the recipe.
+        stem: whose folder below `runs/train` and `data/checkpoints` is the default.
+        things: what it sees, in the plural.
+        test_things: how many of them an exam has, by default.
+        shipped: which of its trainings write to `data/checkpoints`.
+    """
+    add = parser.add_argument
+    add("--test-pictures", type=int, default=test_things, help=f"{things} of the model card")
+    add("--device", default="auto", help="cpu, cuda, mps or auto")
+    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    add("--work", type=Path, default=Path("runs/train") / stem, help="pictures, logs and states")
+    add("--out", type=Path, default=None,
+        help=f"where weights and card go (default: data/checkpoints for {shipped}, else beside "
+             "the log)")  # fmt: skip
 
 
 def write_model_card(folder: Path, **card: Any) -> Path:

@@ -26,7 +26,14 @@ from torch import Tensor
 
 from cliplab.models.distillation import NOVEL, distillation_loss, text_logits, text_loss
 from cliplab.models.vild import ViLD, ViLDConfig, save_vild
-from cliplab.recipes.training import Run, Schedule, fit, mixed_precision, write_model_card
+from cliplab.recipes.training import (
+    Run,
+    Schedule,
+    add_run_arguments,
+    fit,
+    mixed_precision,
+    write_model_card,
+)
 from cliplab.recipes.vild_pool import (
     GROUPS,
     Batch,
@@ -264,14 +271,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--proposer-steps", type=int, default=Recipe.proposer_steps,
                         help="of the proposer")  # fmt: skip
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct herds")
-    parser.add_argument("--test-pictures", type=int, default=600, help="herds of the model card")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
-    parser.add_argument("--work", type=Path, default=Path("runs/train/vild"),
-                        help="pictures, the teacher's views, logs and states")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=None,
-                        help="where weights and card go (default: data/checkpoints/vild for the "
-                             "ensemble of seed 0, else beside the log)")  # fmt: skip
+    add_run_arguments(
+        parser, "vild", things="herds", test_things=600, shipped="the ensemble of seed 0"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from cliplab.arguments import add_source
+
 ALL = "all"  # of --top-words: no limit
 
 DESCRIPTION = """\
@@ -41,11 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_source(group: "argparse._ArgumentGroup") -> None:
+    add_source(group)
     add = group.add_argument
-    kinds = ("auto", "folder", "csv", "coco", "yolo")
-    add("--kind", choices=kinds, default="auto", help="what SOURCE is (default: by its looks)")
-    add("--images", type=Path, metavar="FOLDER", help="where the images are, if not beside SOURCE")
-    add("--split", metavar="NAME", help="only this part of SOURCE, such as test")
     add("--limit", type=int, metavar="N", help="only the first N images")
     add(
         "--truth",

@@ -1,5 +1,7 @@
 """What the gallery of `segment` adds to the looks of the other galleries: tiles, layers, a page."""
 
+from cliplab.gallery.page import HEAD
+
 STYLE = """
 .grid { grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); }
 .grid.judged { grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); }
@@ -75,17 +77,9 @@ for (const control of [sort, find, tint, ...picks]) control.addEventListener("in
 update();
 """
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
- style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
+PAGE = (
+    HEAD
+    + """\
 {radios}<header>
 <h1>{title}</h1>
 <p class="facts">{facts}</p>
@@ -113,6 +107,7 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
+)
 
 FOOTER = """Every pixel has the label that its group of patches fits best; nobody showed the model
  a mask in training. Choose a label to see its pixels alone. Shares are of the picture's pixels."""
