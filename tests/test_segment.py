@@ -22,6 +22,7 @@ from segment_world import (
     run,
 )
 
+from cliplab.runtime import write_json
 from cliplab.segment import add_arguments, finding, outputs
 from cliplab.segment.colours import rgb
 from cliplab.segment.panoptic import segment_id
@@ -302,6 +303,29 @@ def test_more_labels_than_groups_are_fine(
                          group_tokens=(), output_groups=())  # fmt: skip
     assert run(flock, "--labels", *labels, "--model", none) == 0
     assert "groups:" not in capsys.readouterr().err
+
+
+def test_a_model_is_read_as_its_card_says_unless_told_otherwise(
+    flock: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = {"files": {}, "metrics": {"en": {"reading": {
+        "language": "en", "synonyms": True, "top_words": None, "hard": False,
+        "templates": ["{}", "a view of {}"],
+    }}}}  # fmt: skip
+    write_json(shipped / "model_card.json", card)
+    asked = {"chosen": (), "own": ("--top-words", "2", "--templates", "{}")}
+    for name, options in asked.items():
+        assert run(flock, "--labels", "sheep", "dog", *options, "--json", tmp_path / name) == 0
+    said = {name: read(tmp_path / name)["settings"] for name in asked}
+    assert said["chosen"]["top_words"] is None
+    assert said["chosen"]["hard"] is False
+    assert said["chosen"]["templates"] == ["{}", "a view of {}"]
+    assert said["own"]["top_words"] == 2
+    assert said["own"]["hard"] is True
+    assert said["own"]["templates"] == ["{}"]
+    assert capsys.readouterr().err.count("--top-words all, which the model's card says") == 1
+    assert run(flock, "--labels", "羊", "狗", "--json", tmp_path / "zh") == 0
+    assert read(tmp_path / "zh")["settings"]["top_words"] == 5  # nothing was chosen for Chinese
 
 
 def test_a_label_is_a_byte_and_never_255(

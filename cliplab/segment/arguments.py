@@ -79,9 +79,9 @@ def _add_words(group: "argparse._ArgumentGroup") -> None:
     )
     add(
         "--top-words",
-        default="5",
         metavar="N",
-        help="only the N words that fit a picture best may be in it; all: every one (default: 5)",
+        help="only the N words that fit a picture best may be in it; all: every one (default: 5, "
+        "or what the model's card says was best on val)",
     )
     add(
         "--templates",

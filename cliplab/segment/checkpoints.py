@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,28 @@ def _weights(path: Path) -> Path:
     return next((path / name for name in WEIGHTS if (path / name).is_file()), path / WEIGHTS[0])
 
 
+def chosen_reading(path: Path, language: str) -> dict[str, Any]:
+    """How a model is best read, as its training chose on val; {} if its card does not say.
+
+    Args:
+        path: of the weights, or the folder that holds them.
+        language: "en" or "zh", of the words.
+
+    Returns:
+        "top_words" (None: all), "templates", "hard": of `cliplab.segmentation.Settings`.
+    """
+    card = _weights(path).parent / "model_card.json"
+    if not card.is_file():
+        return {}
+    metrics = json.loads(card.read_text("utf-8")).get("metrics", {})
+    reading = metrics.get(language, {}).get("reading", {})
+    return {name: reading[name] for name in ("top_words", "templates", "hard") if name in reading}
+
+
 def load(spec: str, *, device: str, offline: bool) -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter called `spec`, and where it came from, for a report.
+
+    "readings" of the second is how it is best read in each language, see `chosen_reading`.
 
     Raises:
         FileNotFoundError, ValueError: as `checkpoint_path`; or another model than a GroupViT.
@@ -72,6 +93,7 @@ def load(spec: str, *, device: str, offline: bool) -> tuple[Segmenter, dict[str,
     return segmenter, {
         "model": "groupvit",
         "name": spec,
+        "readings": {language: chosen_reading(path, language) for language in ("en", "zh")},
         "file": shown(weights),
         "sha256": sha256(weights),
         "groups": config.output_groups[-1] if config.stages else None,

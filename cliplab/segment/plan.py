@@ -13,6 +13,7 @@ from cliplab.segment.colours import label_colours
 from cliplab.segment.prepare import Task
 from cliplab.segment.words import (
     as_options,
+    language_of,
     make_vocabulary,
     own_templates,
     unread_remarks,
@@ -56,7 +57,7 @@ def read_settings(args: argparse.Namespace) -> Settings:
     Raises:
         ValueError: numbers out of range, templates without {}.
     """
-    top = args.top_words
+    top = str(Settings.top_words) if args.top_words is None else args.top_words
     if top != ALL and not top.isdigit():
         raise ValueError(f"--top-words: got {top!r}; expected a whole number, 1 or more, or {ALL}")
     if args.limit is not None and args.limit < 1:
@@ -85,8 +86,15 @@ def make_plan(args: argparse.Namespace, task: Task, settings: Settings, *, offli
         background = usual_background(segmenter, task.labels)
         notes.append(f"words for the background: {', '.join(background) or 'none that it reads'}")
     vocabulary = make_vocabulary(task.labels, background)
+    about = dict(about)
+    chosen = about.pop("readings", {}).get(language_of(task.labels), {})
+    if args.top_words is None and "top_words" in chosen:
+        settings = replace(settings, top_words=chosen["top_words"], hard=chosen["hard"])
+        top = settings.top_words or ALL
+        notes.append(f"--top-words {top}, which the model's card says was best on val")
     if not args.templates:
-        settings = replace(settings, templates=own_templates(segmenter, vocabulary))
+        templates = own_templates(segmenter, vocabulary, best=chosen.get("templates"))
+        settings = replace(settings, templates=templates)
     try:
         segmenter.embed(vocabulary.words, settings.templates)
         _check_side(segmenter, settings)

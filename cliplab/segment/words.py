@@ -195,8 +195,13 @@ def language_of(labels: Labels) -> str:
     return "zh" if all(any(map(is_cjk, word)) for word in words) else "en"
 
 
-def own_templates(segmenter: Segmenter, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """The template that the model learned with, in the language of the words; bare if they mix."""
+def own_templates(
+    segmenter: Segmenter, vocabulary: Vocabulary, *, best: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The template that the model learned with, in the language of the words; bare if they mix.
+
+    `best`: those that its card says were best on val, for words of one language.
+    """
     from cliplab.tokenizers import is_cjk
 
     chinese = {any(map(is_cjk, word)) for word in vocabulary.words}
@@ -204,7 +209,7 @@ def own_templates(segmenter: Segmenter, vocabulary: Vocabulary) -> tuple[str, ..
         return _TEMPLATES["en"]
     if len(chinese) > 1:
         return _BARE
-    wanted = _TEMPLATES["zh" if chinese == {True} else "en"]
+    wanted = tuple(best or _TEMPLATES["zh" if chinese == {True} else "en"])
     frames = (template.replace("{}", "") for template in wanted)
     return wanted if all(_is_read(reader_of(segmenter), frame) for frame in frames) else _BARE
 
