@@ -207,6 +207,24 @@ def test_what_owns_a_patch_is_what_the_groups_were_made_of() -> None:
     assert losses.ownership(one._replace(assignments=())) is None
 
 
+def test_balance_counts_how_far_shares_are_from_equal() -> None:
+    def stage(shares: list[float], patches: int) -> Assignment:
+        soft = torch.tensor(shares).view(1, -1, 1).expand(2, -1, patches)
+        return Assignment(torch.zeros_like(soft), soft)  # what counts is how likely, not the draw
+
+    equal, one, half = [0.25] * 4, [1.0, 0, 0, 0], [0.5, 0.5, 0, 0]
+    for shares, lost in ((equal, 0.0), (one, math.log(4)), (half, math.log(2))):
+        groups = Groups(torch.zeros(2, 4, 8), (stage(shares, 9),), (3, 3))
+        assert losses.balance_loss(groups).item() == pytest.approx(lost, abs=1e-6)
+    two = Groups(torch.zeros(2, 4, 8), (stage(half, 9), stage(one, 4)), (3, 3))
+    assert losses.balance_loss(two).item() == pytest.approx(math.log(8), abs=1e-6)
+    # Over a batch: pictures may be of one group each.
+    apart = torch.eye(2)[..., None].expand(2, 2, 9)
+    assert losses.balance_loss(
+        Groups(torch.zeros(2, 2, 8), (Assignment(apart, apart),), (3, 3))
+    ).item() == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize("power", [1.0, 4.0, 200.0])
 def test_presence_lies_between_everywhere_and_somewhere(power: float) -> None:
     maps = torch.tensor([[[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]])  # (1, 3, 2)
@@ -271,15 +289,15 @@ def test_every_caption_has_as_many_nouns() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"caption", *(f"{w} {x}" for w in NOUN_LOSSES for x in LANGUAGES)}),
+        ({}, {"balance", "caption", *(f"{w} {x}" for w in NOUN_LOSSES for x in LANGUAGES)}),
         (
-            {"patch_weight": 0.0},
+            {"patch_weight": 0.0, "balance": 0.0},
             {"caption", *(f"{w} {x}" for w in NOUN_LOSSES[:2] for x in LANGUAGES)},
         ),
-        ({"multi_label": False, "assignment": "hard"}, {"caption"}),
+        ({"multi_label": False, "assignment": "hard"}, {"balance", "caption"}),
         ({"recipe": "paper", "captions": 1, "assignment": "hard"}, {"caption", "multi-label"}),
         ({"recipe": "paper", "captions": 1, "multi_label": False}, {"caption"}),
-        ({"stages": 0}, None),
+        ({"stages": 0}, {"caption", *(f"{w} {x}" for w in NOUN_LOSSES[:2] for x in LANGUAGES)}),
         ({"stages": 2}, None),
     ],
 )
@@ -385,6 +403,8 @@ def test_unfit_numbers_are_refused() -> None:
         recipe.checked(replace(TINY, groups=3))
     with pytest.raises(ValueError, match="got 0 steps, 8 pictures; expected >= 1"):
         recipe.checked(replace(TINY, steps=0))
+    with pytest.raises(ValueError, match=r"patch_weight: got -1.0; expected 0 or more"):
+        recipe.checked(replace(TINY, patch_weight=-1.0))
 
 
 def options(work: Path, *changes: str) -> argparse.Namespace:
@@ -587,6 +607,7 @@ def test_names_tell_variants_apart() -> None:
         for name, values in {
             "recipe": recipe.RECIPES, "stages": (0, 2), "groups": (4, 32),
             "assignment": ("hard",), "multi_label": (False,), "captions": (1,),
+            "patch_weight": (0.0,),
         }.items()
         for value in values
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from cliplab.losses import at_least_float32, clip_loss
 from cliplab.models.groupvit import Groups, GroupViT
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.recipes.groupvit_losses import (
+    balance_loss,
     best_segment_loss,
     explanation_loss,
     noun_maps,
@@ -49,22 +50,27 @@ class Lesson:
         recipe = self.recipe
         groups = self.model.group(pixels)
         image_emb, segment_emb = (_unit(e) for e in self.model.encode_groups(groups))
+        parts = dict[str, Tensor]()
+        if recipe.stages and recipe.balance:
+            parts["balance"] = recipe.balance * balance_loss(groups)
         if not recipe.multi_label:
             caption_emb = self._embed(batch.captions)
-            return {"caption": best_segment_loss(segment_emb, caption_emb, self.model.scale())}
+            caption = best_segment_loss(segment_emb, caption_emb, self.model.scale())
+            return {**parts, "caption": caption}
         nouns = {lang: self._prompted(noun_names(lang), lang, generator) for lang in LANGUAGES}
         sizes = [len(batch.captions), *(len(some) for some in nouns.values())]
         text_emb = self._embed([*batch.captions, *(t for some in nouns.values() for t in some)])
         caption_emb, *noun_embs = text_emb.split(sizes)
         caption = clip_loss(image_emb, caption_emb, self.model.scale())
-        parts = {"caption": recipe.caption_weight * caption}
+        parts["caption"] = recipe.caption_weight * caption
+        patch_emb = self._patches(groups) if recipe.stages and recipe.patch_weight else None
         for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
             said = batch.nouns[language].to(self.device)
             maps = noun_maps(segment_emb, noun_emb, self.model.scale(), ownership(groups))
             parts[f"presence {language}"] = presence_loss(maps, said, power=recipe.power)
             parts[f"explanation {language}"] = explanation_loss(maps, said)
-            if recipe.stages and recipe.patch_weight:
-                alone = noun_maps(self._patches(groups), noun_emb, self.model.scale())
+            if patch_emb is not None:
+                alone = noun_maps(patch_emb, noun_emb, self.model.scale())
                 both = presence_loss(alone, said, power=recipe.power) + explanation_loss(
                     alone, said
                 )
@@ -72,9 +78,8 @@ class Lesson:
         return parts
 
     def _patches(self, groups: Groups) -> Tensor:
-        """Patches in the space of texts before they are grouped, unit rows (B, P, D)."""
-        model = self.model
-        return _unit(model.img_projector(model.img_encoder.norm(groups.patch_tok)))
+        """Patches in the space of texts before they are grouped, (B, P, D), of any length."""
+        return self.model.img_projector(self.model.img_encoder.norm(groups.patch_tok))
 
     def _paper(
         self, batch: Batch, pixels: Tensor, generator: np.random.Generator

@@ -39,18 +39,21 @@ def ownership(groups: Groups) -> Tensor | None:
 def noun_maps(
     segment_emb: Tensor, noun_emb: Tensor, scale: Tensor, owned: Tensor | None = None
 ) -> Tensor:
-    """Which noun is every patch? Unit rows (B, G, D), (M, D) -> probabilities (B, P, M).
+    """Which noun is every patch? (B, G, D), (M, D) -> probabilities (B, P, M).
 
     A softmax over the nouns, per segment; a patch has the mean over the groups that own it.
 
     Args:
-        segment_emb: (B, G, D) unit rows.
+        segment_emb: (B, G, D), of any length: their cosines with the nouns count.
         noun_emb: (M, D) unit rows.
         scale: scalar, 1 / temperature.
         owned: (B, G, P), see `ownership`.
     """
     with torch.autocast(segment_emb.device.type, enabled=False):
-        logits = scale * at_least_float32(segment_emb) @ at_least_float32(noun_emb).T  # (B, G, M)
+        segment_emb = at_least_float32(segment_emb)
+        # Divided behind the product, where there are M numbers a segment and not D.
+        length = segment_emb.norm(dim=-1, keepdim=True).clamp(min=1e-12)  # (B, G, 1)
+        logits = segment_emb @ (scale * at_least_float32(noun_emb)).T / length  # (B, G, M)
         probability = logits.softmax(dim=-1)
         return probability if owned is None else owned.transpose(1, 2) @ probability  # (B, P, M)
 
@@ -85,6 +88,23 @@ def explanation_loss(maps: Tensor, said: Tensor) -> Tensor:
     allowed = torch.einsum("bpm,bm->bp", maps, said.to(maps))  # (B, P)
     known = said.any(dim=1)  # a picture of whose captions no noun is known explains nothing
     return -(allowed[known].clamp(min=_LEAST).log().mean() if known.any() else maps.sum() * 0)
+
+
+def balance_loss(groups: Groups) -> Tensor:
+    """All groups are used, over a batch: -> scalar in nats, 0 if each owns as much as any other.
+
+    How far the entropy of the groups' shares of all patches is from that of equal shares, summed
+    over the stages. Groups that name much early own more and more, and without it three of sixteen
+    own nearly all; that a picture's grass is several groups harms nothing.
+
+    Source: the term of mutual information that clustering networks maximise, as in IIC,
+    arXiv:1807.06653, section 3.1.
+    """
+    lost = groups.tok.new_zeros(())
+    for assignment in groups.assignments:
+        share = at_least_float32(assignment.soft).mean(dim=(0, 2))  # (G,)
+        lost = lost + math.log(len(share)) + (share * share.clamp(min=1e-9).log()).sum()
+    return lost
 
 
 def best_segment_loss(

@@ -1,0 +1,156 @@
+"""Segments in pictures: what is drawn is what was given, each thing in its place and colour."""
+
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from cliplab import figures
+from cliplab.segmentation_figures import (
+    blend_groups,
+    class_colours,
+    group_colours,
+    plot_confusion_shares,
+    plot_groups,
+    plot_labels,
+    plot_legend,
+    plot_spans,
+    plot_trainings,
+)
+
+
+@pytest.fixture
+def ax() -> Iterator[Axes]:
+    with mpl.rc_context():
+        figures.use_style()
+        fig, axes = plt.subplots()
+        yield axes
+        plt.close(fig)
+
+
+def ticks(axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+def test_classes_have_the_colours_of_the_command() -> None:
+    colours = class_colours(["grass", "羊", "sheep", "unicorn"])
+    assert list(colours) == ["grass", "羊", "sheep", "unicorn"]
+    assert colours["grass"] == "#009E73"
+    assert colours["羊"] == "#D55E00"
+    assert len(set(colours.values())) == 4
+    assert class_colours(["background", "sheep"], has_background=True)["background"] == "#000000"
+
+
+def test_groups_are_told_apart() -> None:
+    assert len(np.unique(group_colours(16), axis=0)) == 16
+    assert group_colours(16).min() >= 0
+    assert group_colours(16).max() <= 1
+
+
+def test_a_patch_has_the_colour_of_its_groups() -> None:
+    maps = torch.zeros(3, 1, 3)
+    maps[0, 0, 0] = maps[2, 0, 1] = 1.0
+    maps[:2, 0, 2] = 0.5
+    own = group_colours(3)
+    np.testing.assert_allclose(blend_groups(maps)[0], [own[0], own[2], (own[0] + own[1]) / 2])
+    rounded = (255 * torch.full((16, 1, 1), 1 / 16)).round() / 255  # as kept in files
+    assert blend_groups(rounded).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("maps", [np.ones((2, 3, 3)), np.ones((3, 3))])
+def test_shares_have_to_add_up(maps: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"maps: got shape .*; expected \(G, h, w\) of shares"):
+        blend_groups(maps)
+
+
+def test_owners_are_outlined(ax: Axes) -> None:
+    maps = torch.zeros(2, 2, 4)
+    maps[0, :, :2] = maps[1, :, 2:] = 1.0
+    assert plot_groups(ax, maps) is ax
+    (shown,) = ax.images
+    own = group_colours(2)
+    expected = [own[0], 0.35 * own[0], own[1], own[1]]
+    np.testing.assert_allclose(shown.get_array()[0], expected)
+    assert ax.get_xticks().tolist() == []
+    plot_groups(ax, maps, outlined=False)
+    np.testing.assert_allclose(ax.images[1].get_array()[0], own[[0, 0, 1, 1]])
+
+
+def test_labels_tint_the_picture(ax: Axes) -> None:
+    colours = {"background": "#000000", "sheep": "#D55E00"}
+    grey = torch.full((3, 2, 5), 100 / 255)
+    labels = torch.tensor([[0, 0, 1, 1, 1]] * 2)
+    assert plot_labels(ax, grey, labels, colours) is ax
+    shown = ax.images[0].get_array()
+    assert shown.shape == (2, 5, 3)
+    assert shown[0, 0].tolist() == [115, 115, 115]  # bare
+    np.testing.assert_allclose(shown[0, 3], 0.38 * 100 + 0.62 * np.array([213, 94, 0]), atol=1)
+    assert shown[0, 1].tolist() == [40, 40, 40]  # the border
+    plot_labels(ax, Image.new("RGB", (5, 2), (100, 100, 100)), labels, colours)
+    np.testing.assert_array_equal(ax.images[1].get_array(), shown)
+
+
+@pytest.mark.parametrize("labels", [np.zeros((4, 2)), np.full((2, 4), 2), np.full((2, 4), -1)])
+def test_labels_have_to_fit(ax: Axes, labels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected \(2, 4\) and 0 to 1, an index into"):
+        plot_labels(ax, np.zeros((2, 4, 3), np.uint8), labels, {"a": "#111111", "b": "#222222"})
+
+
+def test_the_legend_is_read_row_by_row(ax: Axes) -> None:
+    colours = {name: f"#00000{k}" for k, name in enumerate("abcde")}
+    assert plot_legend(ax, colours, columns=3) is ax
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["a", "d", "b", "e", "c", ""]  # matplotlib fills columns: a b c over d e
+    faces = [to_hex(p.get_facecolor()).upper() for p in ax.get_legend().get_patches()]
+    assert faces[:2] == ["#B8BEC4", "#000003"]
+
+
+# ---- numbers -------------------------------------------------------------------------------
+
+
+def test_confusion_is_printed_in_per_cent_of_the_row(ax: Axes) -> None:
+    counts = torch.tensor([[60, 36, 4], [0, 0, 0], [1, 0, 1]])
+    assert plot_confusion_shares(ax, counts, ["sky", "hill", "hay"]) is ax
+    np.testing.assert_allclose(ax.images[0].get_array()[0], [0.6, 0.36, 0.04])
+    assert ax.images[0].get_clim() == (0, 1)
+    shown = [(*t.get_position(), t.get_text()) for t in ax.texts]
+    assert shown == [(0, 0, "60"), (1, 0, "36"), (0, 2, "50"), (2, 2, "50")]
+    assert ticks(ax.yaxis) == ticks(ax.xaxis) == ["sky", "hill", "hay"]
+    with pytest.raises(ValueError, match=r"got shape \(3, 3\); expected \(2, 2\)"):
+        plot_confusion_shares(ax, counts, ["sky", "hill"])
+
+
+def test_spans_join_the_measures_of_a_name(ax: Axes) -> None:
+    values = {"text": [0.2, 0.5, np.nan], "oracle": [0.8, np.nan, np.nan]}
+    assert plot_spans(ax, ["a", "b", "c"], values) is ax
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[0.2, 0.8], [0.5, 0.5]]
+    text, oracle = ax.collections
+    np.testing.assert_allclose(text.get_offsets()[:2], [[0.2, 0], [0.5, 1]])
+    assert oracle.get_label() == "oracle"
+    assert to_hex(oracle.get_facecolor()[0]).upper() == figures.VERMILION
+    assert ax.get_ylim() == (2.5, -0.5)
+    with pytest.raises(ValueError, match="values: 'x' has another length; expected 3 numbers"):
+        plot_spans(ax, ["a", "b", "c"], {"x": [0.1]})
+
+
+def test_every_training_is_a_mark_and_a_dash_is_their_mean(ax: Axes) -> None:
+    rows = {"soft": {"mIoU": [0.4, 0.5, 0.6], "oracle": [0.8]}, "majority": {"mIoU": [0.1]}}
+    colours = {"mIoU": figures.BLUE, "oracle": figures.ORANGE}
+    assert plot_trainings(ax, rows, colours=colours, printed="mIoU") is ax
+    first = ax.collections[0]
+    np.testing.assert_allclose(first.get_offsets(), [[0.4, 0], [0.5, 0], [0.6, 0]])
+    assert to_hex(first.get_facecolor()[0]).upper() == figures.BLUE
+    dashes = [line.get_xdata() for line in ax.lines if line.get_color() in colours.values()]
+    np.testing.assert_allclose(dashes, [[0.5, 0.5], [0.8, 0.8], [0.1, 0.1]])
+    assert [text.get_text() for text in ax.texts] == ["0.50", "0.10"]
+    assert ticks(ax.yaxis) == ["soft", "majority"]
+    assert ax.get_legend_handles_labels()[1] == ["mIoU", "oracle"]
