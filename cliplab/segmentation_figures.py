@@ -29,8 +29,8 @@ _DARK = 0.35  # of its light a pixel keeps where a border is drawn
 
 def class_colours(names: Sequence[str], *, has_background: bool = False) -> dict[str, str]:
     """Class -> "#rrggbb", in the order given; names[0] is black if it is the background."""
-    words = [(name,) for name in names]
-    return dict(zip(names, label_colours(names, words, has_background=has_background), strict=True))
+    none: list[tuple[str, ...]] = [()] * len(names)  # besides the names themselves
+    return dict(zip(names, label_colours(names, none, has_background=has_background), strict=True))
 
 
 def group_colours(count: int) -> NDArray[np.float64]:
@@ -71,7 +71,7 @@ def plot_groups(ax: Axes, maps: Any, *, outlined: bool = True) -> Axes:
         ValueError: as `blend_groups`.
     """
     mixed = blend_groups(maps)
-    if True:
+    if outlined:
         mixed[borders(as_array(maps).argmax(axis=0))] *= _DARK
     ax.imshow(mixed, interpolation="nearest")
     return _bare(ax)
