@@ -155,7 +155,7 @@ def plot_confusion_shares(
         if value >= least:
             ink = "white" if value > 0.55 else INK
             ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=ink, size=7.5)
-    slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     ax.set_xticks(range(len(names)), names, **slant)
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(length=0)

@@ -28,12 +28,12 @@ from cliplab.recipes import groupvit_pool as pool_of
 from cliplab.recipes import groupvit_table
 from cliplab.recipes.groupvit_lesson import Lesson
 from cliplab.recipes.groupvit_model import new_model, start_from_clip
-from cliplab.runtime import checkpoint_dir, write_json
+from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.segmentation import Segmenter, load_segmenter
 from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
-NOUN_LOSSES = ("presence", "explanation", "patches")
+NOUN_LOSSES = ("presence", "explanation", "patches", "mixture")
 TINY = recipe.Recipe(steps=4, pictures=8, batch=4, groups=4, width=32, frame_every=4)
 
 
@@ -207,22 +207,22 @@ def test_what_owns_a_patch_is_what_the_groups_were_made_of() -> None:
     assert losses.ownership(one._replace(assignments=())) is None
 
 
-def test_balance_counts_how_far_shares_are_from_equal() -> None:
-    def stage(shares: list[float], patches: int) -> Assignment:
-        soft = torch.tensor(shares).view(1, -1, 1).expand(2, -1, patches)
-        return Assignment(torch.zeros_like(soft), soft)  # what counts is how likely, not the draw
+def test_a_group_of_one_noun_is_no_mixture() -> None:
+    nouns = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    said = F.one_hot(nouns, 3).float().requires_grad_()  # (B, P, M)
 
-    equal, one, half = [0.25] * 4, [1.0, 0, 0, 0], [0.5, 0.5, 0, 0]
-    for shares, lost in ((equal, 0.0), (one, math.log(4)), (half, math.log(2))):
-        groups = Groups(torch.zeros(2, 4, 8), (stage(shares, 9),), (3, 3))
-        assert losses.balance_loss(groups).item() == pytest.approx(lost, abs=1e-6)
-    two = Groups(torch.zeros(2, 4, 8), (stage(half, 9), stage(one, 4)), (3, 3))
-    assert losses.balance_loss(two).item() == pytest.approx(math.log(8), abs=1e-6)
-    # Over a batch: pictures may be of one group each.
-    apart = torch.eye(2)[..., None].expand(2, 2, 9)
-    assert losses.balance_loss(
-        Groups(torch.zeros(2, 2, 8), (Assignment(apart, apart),), (3, 3))
-    ).item() == pytest.approx(0, abs=1e-6)
+    def lost(*groups: list[int]) -> float:
+        owned = F.one_hot(torch.tensor(groups), 2).float().transpose(1, 2)  # (B, G, P)
+        return losses.mixture_loss(owned, said).item()
+
+    assert lost([0, 0, 1, 1], [0, 0, 1, 1]) == pytest.approx(0)  # two groups may share a noun
+    assert lost([1, 1, 0, 0], [0, 0, 0, 0]) == pytest.approx(0)  # a group's noun may change
+    assert lost([0, 0, 0, 0], [0, 0, 0, 0]) == pytest.approx(math.log(2) / 2)
+    assert lost([0, 1, 0, 1], [0, 0, 0, 0]) == pytest.approx(math.log(2) / 2)
+    doubt = torch.full((2, 2, 4), 0.5, requires_grad=True)
+    losses.mixture_loss(doubt, said).backward()
+    assert said.grad is None
+    assert doubt.grad[0, 0, 0] == doubt.grad[0, 1, 0]  # no group is the better one yet
 
 
 @pytest.mark.parametrize("power", [1.0, 4.0, 200.0])
@@ -289,12 +289,12 @@ def test_every_caption_has_as_many_nouns() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"balance", "caption", *(f"{w} {x}" for w in NOUN_LOSSES for x in LANGUAGES)}),
+        ({}, {"caption", *(f"{w} {x}" for w in NOUN_LOSSES for x in LANGUAGES)}),
         (
-            {"patch_weight": 0.0, "balance": 0.0},
+            {"patch_weight": 0.0},
             {"caption", *(f"{w} {x}" for w in NOUN_LOSSES[:2] for x in LANGUAGES)},
         ),
-        ({"multi_label": False, "assignment": "hard"}, {"balance", "caption"}),
+        ({"multi_label": False, "assignment": "hard"}, {"caption"}),
         ({"recipe": "paper", "captions": 1, "assignment": "hard"}, {"caption", "multi-label"}),
         ({"recipe": "paper", "captions": 1, "multi_label": False}, {"caption"}),
         ({"stages": 0}, {"caption", *(f"{w} {x}" for w in NOUN_LOSSES[:2] for x in LANGUAGES)}),
@@ -613,3 +613,59 @@ def test_names_tell_variants_apart() -> None:
     ]  # fmt: skip
     names = {recipe.name_of(v) for v in variants}
     assert len(names) == len(variants)
+
+
+# ---- the shipped segmenter -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped_card() -> dict:
+    return json.loads((checkpoint_dir("groupvit") / "model_card.json").read_text("utf-8"))
+
+
+def test_the_weights_are_those_of_the_card(shipped_card: dict) -> None:
+    folder = checkpoint_dir("groupvit")
+    beside = {"model_card.json", "rows.json"}
+    assert {p.name for p in folder.iterdir()} == {*shipped_card["files"], *beside}
+    assert set(shipped_card["files"]) == {"model.safetensors", "frames.npz"}
+    for name, digest in shipped_card["files"].items():
+        assert sha256(folder / name) == digest
+    assert recipe.is_shipped(recipe.Recipe(**shipped_card["recipe"]))
+    assert shipped_card["command"].startswith("python -m cliplab train groupvit --recipe small")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_card_reaches_the_floors(shipped_card: dict, language: str) -> None:
+    rows = shipped_card["metrics"][language]
+    assert rows["cured"]["miou"] >= 0.50
+    assert rows["share of the gap closed"] >= 1 / 3
+    dense = groupvit_table.load_rows()["baselines"]["dense CLIP"]["miou"]
+    assert rows["cured"]["miou"] >= 5 * dense
+
+
+def test_the_first_row_is_the_shipped_model(shipped_card: dict) -> None:
+    rows = groupvit_table.load_rows()["rows"]
+    assert rows["shipped"]["metrics"] == [shipped_card["metrics"]]
+    assert {"no-groups", "1-stage-soft", "1-stage-hard"} <= set(rows)
+
+
+def test_the_shipped_model_segments_as_its_card_says(shipped_card: dict) -> None:
+    """40 pictures of the exam's 400: the mean IoU moves with the pictures, by 0.05 or less."""
+    segmenter = load_segmenter(str(checkpoint_dir("groupvit")), device="cpu")
+    some = exam.draw_exam("test", 40)
+    rows = shipped_card["metrics"]["en"]
+    reading = exam.reading_of(rows["reading"])
+    miou = exam.text_miou(exam.Seen(segmenter, some.images), some, reading)
+    assert miou == pytest.approx(rows["cured"]["miou"], abs=0.05)
+
+
+def test_the_frames_show_groups_forming(shipped_card: dict) -> None:
+    with np.load(checkpoint_dir("groupvit") / "frames.npz") as file:
+        steps, maps, images = file["steps"], file["maps"], file["images"]
+    assert steps[-1] == shipped_card["recipe"]["steps"]
+    assert (np.diff(steps) > 0).all()
+    assert maps.shape[:3] == (len(steps), len(images), shipped_card["recipe"]["groups"])
+    owned = maps.sum(axis=2, dtype=int)
+    assert ((owned > 240) & (owned < 270)).all()  # of 255, rounded group by group
+    decided = maps.max(axis=2).mean(axis=(1, 2, 3)) / 255
+    assert decided[-1] > decided[0] + 0.2

@@ -67,7 +67,7 @@ class Recipe:
     stem_layers: int = 2  # of CLIP's tower; each doubles what a patch can see
     power: float = 4.0  # of presence_loss
     patch_weight: float = 1.0  # of the same losses with every patch a segment of its own; 0: none
-    balance: float = 0.5  # weight of balance_loss
+    purity: float = 0.5  # weight of mixture_loss, beside patch_weight
     spread: float = 1.5  # of the assignment's logits at the start; 0: as GroupViT starts, near 0
     caption_weight: float = 0.1  # of the captions' InfoNCE, where nouns are learned from
     frame_every: int = 100  # steps between two looks at FRAMES

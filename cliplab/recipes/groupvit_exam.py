@@ -310,6 +310,11 @@ def _animals(
     return rows
 
 
+def reading_of(row: dict[str, Any]) -> Reading:
+    """The reading that a model card writes down under "reading"."""
+    return Reading(**{**row, "templates": tuple(row["templates"])})
+
+
 def _plain_dict(reading: Reading) -> dict[str, Any]:
     return {
         "language": reading.language,

@@ -13,9 +13,9 @@ from cliplab.losses import at_least_float32, clip_loss
 from cliplab.models.groupvit import Groups, GroupViT
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.recipes.groupvit_losses import (
-    balance_loss,
     best_segment_loss,
     explanation_loss,
+    mixture_loss,
     noun_maps,
     ownership,
     padded_nouns,
@@ -50,23 +50,20 @@ class Lesson:
         recipe = self.recipe
         groups = self.model.group(pixels)
         image_emb, segment_emb = (_unit(e) for e in self.model.encode_groups(groups))
-        parts = dict[str, Tensor]()
-        if recipe.stages and recipe.balance:
-            parts["balance"] = recipe.balance * balance_loss(groups)
         if not recipe.multi_label:
             caption_emb = self._embed(batch.captions)
-            caption = best_segment_loss(segment_emb, caption_emb, self.model.scale())
-            return {**parts, "caption": caption}
+            return {"caption": best_segment_loss(segment_emb, caption_emb, self.model.scale())}
         nouns = {lang: self._prompted(noun_names(lang), lang, generator) for lang in LANGUAGES}
         sizes = [len(batch.captions), *(len(some) for some in nouns.values())]
         text_emb = self._embed([*batch.captions, *(t for some in nouns.values() for t in some)])
         caption_emb, *noun_embs = text_emb.split(sizes)
         caption = clip_loss(image_emb, caption_emb, self.model.scale())
-        parts["caption"] = recipe.caption_weight * caption
+        parts = {"caption": recipe.caption_weight * caption}
         patch_emb = self._patches(groups) if recipe.stages and recipe.patch_weight else None
+        owned = ownership(groups)
         for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
             said = batch.nouns[language].to(self.device)
-            maps = noun_maps(segment_emb, noun_emb, self.model.scale(), ownership(groups))
+            maps = noun_maps(segment_emb, noun_emb, self.model.scale(), owned)
             parts[f"presence {language}"] = presence_loss(maps, said, power=recipe.power)
             parts[f"explanation {language}"] = explanation_loss(maps, said)
             if patch_emb is not None:
@@ -75,6 +72,8 @@ class Lesson:
                     alone, said
                 )
                 parts[f"patches {language}"] = recipe.patch_weight * both
+                mixed = mixture_loss(owned, alone)
+                parts[f"mixture {language}"] = recipe.patch_weight * recipe.purity * mixed
         return parts
 
     def _patches(self, groups: Groups) -> Tensor:
