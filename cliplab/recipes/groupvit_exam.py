@@ -241,10 +241,10 @@ def animal_miou(
     count = len(words.names)
     totals = [torch.zeros(count, count, dtype=torch.long) for _ in thresholds]
     for (scores, _), true in zip(seen.read(reading, words), exam.animals(), strict=True):
-        best = float(scores[1:].max())
+        best, sure = label(scores, None), scores[1:].amax(dim=0)  # (H, W)
         for total, threshold in zip(totals, thresholds, strict=True):
-            lowest = None if threshold is None else min(threshold, best)
-            total += confusion(label(scores, lowest), true, count)
+            lowest = min(0.0 if threshold is None else threshold, float(sure.max()))
+            total += confusion(torch.where(sure < lowest, 0, best), true, count)
     return [float(iou_per_class(total).nanmean()) for total in totals]
 
 
