@@ -101,6 +101,36 @@ def plot_labels(ax: Axes, image: Any, labels: Any, colours: Mapping[str, str]) -
     return _bare(ax)
 
 
+def label_panels(
+    rows: int, titles: Sequence[str], colours: Mapping[str, str], *, width: float = 7.0,
+    aspect: float = 1.0, columns: int = 8,
+) -> NDArray[Any]:  # fmt: skip
+    """A new figure of empty panels above a legend of the classes -> axes (rows, panels).
+
+    Args:
+        rows: of panels.
+        titles: one a panel, above the first row.
+        colours: class -> "#rrggbb", as `plot_labels` takes them.
+        width: of the figure, in inches.
+        aspect: height of a panel over its width.
+        columns: of the legend.
+    """
+    from matplotlib import pyplot as plt
+
+    lines = -(-len(colours) // columns)
+    high, low = aspect * width / len(titles), 0.22 * lines
+    figure = plt.figure(figsize=(width, rows * high + low + 0.3))
+    whole = figure.add_gridspec(rows + 1, len(titles), height_ratios=[high] * rows + [low])
+    axes = np.array([[figure.add_subplot(whole[r, c]) for c in range(len(titles))]
+                     for r in range(rows)])  # fmt: skip
+    for ax in axes.flat:
+        _bare(ax)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, size=9)
+    plot_legend(figure.add_subplot(whole[rows, :]), colours, columns=columns)
+    return axes
+
+
 def plot_legend(ax: Axes, colours: Mapping[str, str], *, columns: int = 8) -> Axes:
     """Only the names of classes beside their colours, row by row; the background is grey."""
     from matplotlib.patches import Patch

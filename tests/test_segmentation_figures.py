@@ -16,6 +16,7 @@ from cliplab.segmentation_figures import (
     blend_groups,
     class_colours,
     group_colours,
+    label_panels,
     plot_confusion_shares,
     plot_groups,
     plot_labels,
@@ -112,6 +113,22 @@ def test_the_legend_is_read_row_by_row(ax: Axes) -> None:
     assert texts == ["a", "d", "b", "e", "c", ""]  # matplotlib fills columns: a b c over d e
     faces = [to_hex(p.get_facecolor()).upper() for p in ax.get_legend().get_patches()]
     assert faces[:2] == ["#B8BEC4", "#000003"]
+
+
+def test_panels_stand_above_their_legend() -> None:
+    with mpl.rc_context():
+        figures.use_style()
+        axes = label_panels(2, ["picture", "truth", "named"], {"sky": "#56B4E9", "hay": "#EBCFA0"})
+    assert axes.shape == (2, 3)
+    assert [ax.get_title(loc="left") for ax in axes[0]] == ["picture", "truth", "named"]
+    assert [ax.get_title(loc="left") for ax in axes[1]] == ["", "", ""]
+    legend = axes[0, 0].figure.axes[-1]
+    assert [text.get_text() for text in legend.get_legend().get_texts()] == ["sky", "hay"]
+    for ax in axes.flat:
+        ax.imshow(np.zeros((4, 4)))
+    axes[0, 0].figure.canvas.draw()
+    assert legend.get_position().y1 < axes[1, 0].get_position().y0
+    plt.close(axes[0, 0].figure)
 
 
 # ---- numbers -------------------------------------------------------------------------------
