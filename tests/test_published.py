@@ -30,7 +30,8 @@ def report(path: Path, **changed: Any) -> Path:
 
 def test_every_row_has_figure_unit_source_and_standing() -> None:
     assert list(topics()) == [
-        "vild", "glip", "imagenet", "prompts", "imagenet_zh", "few_shot", "multilingual"
+        "vild", "glip", "groupvit", "groupvit_names", "imagenet", "prompts", "imagenet_zh",
+        "few_shot", "multilingual"
     ]  # fmt: skip
     for topic in topics():
         rows = table(topic)
@@ -49,6 +50,9 @@ def test_every_row_has_figure_unit_source_and_standing() -> None:
         ("vild", "vild-ensemble-rare", 16.6),
         ("glip", "glip-a-zero-shot", 42.9),
         ("glip", "glip-l-fine-tuned", 61.7),
+        ("groupvit", "groupvit-soft-nouns", 25.1),
+        ("groupvit", "groupvit-yfcc-two-stages", 52.3),
+        ("groupvit_names", "groupvit-coco-oracle", 54),
         ("imagenet", "clip-l14-336-top1", 76.2),
         ("imagenet", "clip-l14-336-top5", 95),
         ("imagenet", "openclip-b32", 63.32),
