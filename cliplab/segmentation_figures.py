@@ -136,6 +136,7 @@ def plot_legend(ax: Axes, colours: Mapping[str, str], *, columns: int = 8) -> Ax
     from matplotlib.patches import Patch
 
     faces = {name: "#B8BEC4" if c == "#000000" else c for name, c in colours.items()}
+    columns = min(columns, len(faces))
     rows = -(-len(faces) // columns)
     order = [r * columns + c for c in range(columns) for r in range(rows)]  # legends go by columns
     items = list(faces.items())
