@@ -447,6 +447,23 @@ def test_the_exam_reads_as_the_segmenter_does(small_exam, segmenter) -> None:
         assert (found.owner == owner).float().mean() > 0.999
 
 
+def test_without_groups_every_patch_names_itself(small_exam, segmenter) -> None:
+    """As a model without stages would, that has the same stem and the same projections."""
+    reading = replace(exam.plain(), top_words=None)
+    model = segmenter.model
+    pixels = pool_of.to_pixels(small_exam.images, IMAGE_MEAN, IMAGE_STD)
+    with torch.no_grad():
+        patches = model.group(pixels).patch_tok
+        emb = F.normalize(model.img_projector(model.img_encoder.norm(patches)), dim=-1)
+        word_emb = segmenter.embed(reading.words().words, reading.templates)
+        best = (emb @ word_emb.T).argmax(dim=-1).view(-1, 24, 24)
+    alone = exam.Seen(segmenter, small_exam.images, grouped=False)
+    for (scores, owner), expected in zip(alone.read(reading), best, strict=True):
+        assert owner.unique().numel() == 24 * 24
+        agreed = (scores.argmax(dim=0)[1::4, 1::4] == expected).float().mean()
+        assert agreed > 0.9
+
+
 def test_the_words_name_the_15_classes_in_order(small_exam) -> None:
     for language in exam.WORDS:
         assert tuple(exam.WORDS[language]) == SEMANTIC_CLASSES
@@ -650,7 +667,7 @@ def test_the_first_row_is_the_shipped_model(shipped_card: dict) -> None:
 
 
 def test_the_shipped_model_segments_as_its_card_says(shipped_card: dict) -> None:
-    """40 pictures of the exam's 400: the mean IoU moves with the pictures, by 0.05 or less."""
+    """40 pictures of the exam's 200: the mean IoU moves with the pictures, by 0.05 or less."""
     segmenter = load_segmenter(str(checkpoint_dir("groupvit")), device="cpu")
     some = exam.draw_exam("test", 40)
     rows = shipped_card["metrics"]["en"]

@@ -165,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the training")
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct ones")
     add_run_arguments(
-        parser, "groupvit", things="pictures", test_things=400, shipped="the defaults"
+        parser, "groupvit", things="pictures", test_things=200, shipped="the defaults"
     )
 
 

@@ -223,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure all baselines and write them beside the trainings, for the table."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--pictures", type=int, default=400, help="of the test split")
+    parser.add_argument("--pictures", type=int, default=200, help="of the test split")
     parser.add_argument("--val-pictures", type=int, default=40, help="to choose settings on")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="with masks")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the same")

@@ -133,9 +133,15 @@ def plain(language: str = "en") -> Reading:
 
 
 class Seen:
-    """Pictures after the image tower: to be read in many ways, without being looked at again."""
+    """Pictures after the image tower: to be read in many ways, without being looked at again.
 
-    def __init__(self, segmenter: Segmenter, images: NDArray[np.uint8]) -> None:
+    `grouped=False` leaves the groups out: every patch is a segment of its own, as the patch losses
+    of training have it. What the same weights know without grouping.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, images: NDArray[np.uint8], *, grouped: bool = True
+    ) -> None:
         self.segmenter, self.size = segmenter, images.shape[1:3]
         model = segmenter.model
         self._groups: list[Groups] = []
@@ -144,6 +150,9 @@ class Seen:
             pixels = to_pixels(part, model.config.image_mean, model.config.image_std)
             with torch.no_grad():
                 groups = model.group(pixels.to(segmenter.device))
+                if not grouped and groups.patch_tok is not None:
+                    patches = model.img_encoder.norm(groups.patch_tok)
+                    groups = Groups(patches, (), groups.grid)
             self._groups.append(groups._replace(patch_tok=None))  # not needed, and large
 
     def read(self, reading: Reading, words: Vocabulary | None = None) -> Iterator[tuple]:
@@ -263,7 +272,7 @@ def choose_threshold(
 
 
 def examine(
-    segmenter: Segmenter, *, count: int = 400, val_count: int | None = None
+    segmenter: Segmenter, *, count: int = 200, val_count: int | None = None
 ) -> dict[str, Any]:
     """All metrics of a model card.
 
@@ -275,6 +284,9 @@ def examine(
     val_count = max(2, count * 3 // 8) if val_count is None else val_count
     exams = {"val": draw_exam("val", val_count), "test": draw_exam("test", count)}
     seen = {split: Seen(segmenter, exam.images) for split, exam in exams.items()}
+    alone = None
+    if segmenter.model.config.stages:
+        alone = Seen(segmenter, exams["test"].images, grouped=False)
     report: dict[str, Any] = {"pictures": count, "val pictures": val_count}
     for language in WORDS:
         reading, tried = choose(seen["val"], exams["val"], language)
@@ -283,6 +295,8 @@ def examine(
             quality = judge(seen["test"], exams["test"], how)
             rows[name] = {**quality.as_dict(), "confusions": quality.confusions(8)}
         rows["share of the gap closed"] = gap_closed(rows["plain"], rows["cured"])
+        if alone is not None:
+            rows["without its groups"] = round(text_miou(alone, exams["test"], reading), 4)
         rows["animals"] = _animals(seen, exams, reading)
         report[language] = rows
     return report
