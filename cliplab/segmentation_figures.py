@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliplab.box_figures import box_colour
-from cliplab.figures import HAIRLINE, INK, MUTED, PALETTE, as_array, as_pixels
+from cliplab.figures import BLUE, HAIRLINE, INK, MUTED, PALETTE, as_array, as_pixels
 from cliplab.segment.colours import label_colours, rgb
 from cliplab.segment.overlay import borders, paint
 
@@ -227,6 +227,31 @@ def plot_spans(
     ax.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
+    return ax
+
+
+def plot_tries(ax: Axes, names: Sequence[str], values: Sequence[float]) -> Axes:
+    """What was tried one after the other, from the top: blue where it beat all before it.
+
+    Args:
+        ax: where to draw.
+        names: N, what was tried.
+        values: N numbers, 0 to 1; the first is where one started.
+
+    Raises:
+        ValueError: another number of values.
+    """
+    tried = as_array(values)
+    if tried.shape != (len(names),):
+        raise ValueError(f"values: got shape {tried.shape}; expected ({len(names)},), one a name")
+    before = np.maximum.accumulate(np.concatenate([[-np.inf], tried[:-1]]))
+    tints = [BLUE if better else HAIRLINE for better in tried > before]
+    ax.barh(range(len(names)), tried, color=tints, height=0.7)
+    for y, value in enumerate(tried):
+        ax.text(value, y, f" {value:.3f}", va="center", size=7.5)
+    ax.set_yticks(range(len(names)), names, size=8)
+    ax.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
+    ax.tick_params(axis="y", length=0)
     return ax
 
 

@@ -23,6 +23,7 @@ from cliplab.segmentation_figures import (
     plot_legend,
     plot_spans,
     plot_trainings,
+    plot_tries,
 )
 
 
@@ -157,6 +158,17 @@ def test_spans_join_the_measures_of_a_name(ax: Axes) -> None:
     assert ax.get_ylim() == (2.5, -0.5)
     with pytest.raises(ValueError, match="values: 'x' has another length; expected 3 numbers"):
         plot_spans(ax, ["a", "b", "c"], {"x": [0.1]})
+
+
+def test_what_beat_all_before_it_is_blue(ax: Axes) -> None:
+    assert plot_tries(ax, ["plain", "a", "b", "c"], [0.3, 0.25, 0.4, 0.4]) is ax
+    blue, pale = figures.BLUE, figures.HAIRLINE
+    assert [to_hex(p.get_facecolor()).upper() for p in ax.patches] == [blue, pale, blue, pale]
+    assert [text.get_text() for text in ax.texts] == [" 0.300", " 0.250", " 0.400", " 0.400"]
+    assert ticks(ax.yaxis) == ["plain", "a", "b", "c"]
+    assert ax.get_ylim() == (3.5, -0.5)
+    with pytest.raises(ValueError, match=r"values: got shape \(1,\); expected \(2,\), one a name"):
+        plot_tries(ax, ["plain", "a"], [0.3])
 
 
 def test_every_training_is_a_mark_and_a_dash_is_their_mean(ax: Axes) -> None:
