@@ -225,16 +225,21 @@ def test_a_group_of_one_noun_is_no_mixture() -> None:
     assert doubt.grad[0, 0, 0] == doubt.grad[0, 1, 0]  # no group is the better one yet
 
 
-@pytest.mark.parametrize("power", [1.0, 4.0, 200.0])
-def test_presence_lies_between_everywhere_and_somewhere(power: float) -> None:
+@pytest.mark.parametrize(("share", "counted"), [(1.0, 3), (0.7, 2), (0.01, 1)])
+def test_presence_asks_where_a_noun_is_likeliest(share: float, counted: int) -> None:
     maps = torch.tensor([[[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]])  # (1, 3, 2)
     said = torch.tensor([[True, False]])
-    pooled = (maps**power).mean(dim=1) ** (1 / power)
-    found = losses.presence_loss(maps, said, power=power)
-    expected = -(pooled[0, 0].log() + (1 - pooled[0, 1]).log()) / 2
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
-    assert (maps.mean(1) - 1e-6 <= pooled).all()
-    assert (pooled <= maps.amax(1) + 1e-6).all()
+    first, second = sum([0.9, 0.3, 0.2][:counted]), sum([0.8, 0.7, 0.1][:counted])
+    expected = -(math.log(first / counted) + math.log(1 - second / counted)) / 2
+    found = losses.presence_loss(maps, said, share=share)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_presence_asks_no_small_thing_to_grow() -> None:
+    """Beyond what counts, nothing of a noun that is said is wanted, and nothing of it forbidden."""
+    maps = torch.rand(1, 100, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    losses.presence_loss(maps, torch.tensor([[True, True]]), share=0.03).backward()
+    assert ((maps.grad != 0).sum(dim=1) == 3).all()
 
 
 def test_explanations_are_the_share_of_what_is_said() -> None:

@@ -61,11 +61,11 @@ class Recipe:
     captions: int = CAPTIONS  # whose nouns count as said: 1 or 6
     pictures: int = 12_000  # distinct ones
     batch: int = 32
-    steps: int = 4000  # of the shipped one; those that are compared with one another have fewer
+    steps: int = 3000  # of the shipped one; those that are compared with one another have fewer
     lr: float = 1e-3
     width: int = 128
     stem_layers: int = 3  # of CLIP's tower; each doubles what a patch can see
-    power: float = 4.0  # of presence_loss
+    share: float = 0.01  # of the patches that presence_loss counts
     patch_weight: float = 1.0  # of the same losses with every patch a segment of its own; 0: none
     purity: float = 0.5  # weight of mixture_loss, beside patch_weight
     spread: float = 1.5  # of the assignment's logits at the start; 0: as GroupViT starts, near 0

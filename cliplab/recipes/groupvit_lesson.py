@@ -64,11 +64,11 @@ class Lesson:
         for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
             said = batch.nouns[language].to(self.device)
             maps = noun_maps(segment_emb, noun_emb, self.model.scale(), owned)
-            parts[f"presence {language}"] = presence_loss(maps, said, power=recipe.power)
+            parts[f"presence {language}"] = presence_loss(maps, said, share=recipe.share)
             parts[f"explanation {language}"] = explanation_loss(maps, said)
             if patch_emb is not None:
                 alone = noun_maps(patch_emb, noun_emb, self.model.scale())
-                both = presence_loss(alone, said, power=recipe.power) + explanation_loss(
+                both = presence_loss(alone, said, share=recipe.share) + explanation_loss(
                     alone, said
                 )
                 parts[f"patches {language}"] = recipe.patch_weight * both
