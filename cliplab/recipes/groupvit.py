@@ -6,9 +6,10 @@ CLIP, which are trained on.
 
 Two recipes. "paper": InfoNCE of pictures and captions, and of pictures and prompted nouns, through
 the mean of the groups; hard assignment with Gumbel noise; one caption a picture. "small-world",
-which is shipped: every patch is asked which noun it is, and the nouns are those of six captions.
-That is more supervision than the paper's, in what is known (nearly all that a picture shows) as in
-what is asked (every patch). Flags change one thing at a time: stages, groups, assignment, nouns.
+which is shipped: every patch is asked which noun it is, the nouns are those of six captions, and
+groups learn from their patches what to gather and what to call it. That is more supervision than
+the paper's, in what is known (nearly all that a picture shows) as in what is asked (every patch).
+Flags change one thing at a time: stages, groups, assignment, nouns, who is taught.
 
 Source: GroupViT, arXiv:2202.11094; what differs from it is said where it differs.
 """
@@ -65,9 +66,8 @@ class Recipe:
     lr: float = 1e-3
     width: int = 128
     stem_layers: int = 3  # of CLIP's tower; each doubles what a patch can see
-    share: float = 0.01  # of the patches that presence_loss counts
-    patch_weight: float = 1.0  # of the same losses with every patch a segment of its own; 0: none
-    purity: float = 0.5  # weight of mixture_loss, beside patch_weight
+    share: float = 0.02  # of the patches that presence_loss counts
+    patches: bool = True  # captions teach patches, and these their groups; or groups directly
     spread: float = 1.5  # of the assignment's logits at the start; 0: as GroupViT starts, near 0
     caption_weight: float = 0.1  # of the captions' InfoNCE, where nouns are learned from
     frame_every: int = 100  # steps between two looks at FRAMES
@@ -105,7 +105,7 @@ def train(recipe: Recipe, pool: Pool, folder: Path, device: torch.device) -> Gro
 
 # ---- command line --------------------------------------------------------------------------
 
-_OPTIONS = ("recipe", "stages", "groups", "assignment", "multi_label", "captions", "patch_weight",
+_OPTIONS = ("recipe", "stages", "groups", "assignment", "multi_label", "captions", "patches",
             "seed", "steps", "pictures")  # fmt: skip
 _LICENCE = "Apache-2.0; trained on generated pictures and captions only"
 
@@ -125,8 +125,8 @@ def name_of(recipe: Recipe) -> str:
         parts.append("no-groups")
     parts += [] if recipe.multi_label else ["no-nouns"]
     parts += [] if recipe.captions == CAPTIONS else ["one-caption"]
-    if recipe.stages and recipe.patch_weight != Recipe.patch_weight:
-        parts.append(f"patches-{recipe.patch_weight:g}")
+    small_world = recipe.recipe != "paper" and recipe.multi_label
+    parts += ["groups-taught"] if recipe.stages and small_world and not recipe.patches else []
     return "-".join(parts)
 
 
@@ -140,8 +140,6 @@ def checked(recipe: Recipe) -> Recipe:
         raise ValueError(f"groups: got {recipe.groups}; expected {FEWEST} to {MOST}")
     if recipe.steps < 1 or recipe.pictures < 1:
         raise ValueError(f"got {recipe.steps} steps, {recipe.pictures} pictures; expected >= 1")
-    if not 0 <= recipe.patch_weight < float("inf"):
-        raise ValueError(f"patch_weight: got {recipe.patch_weight}; expected 0 or more")
     return recipe
 
 
@@ -159,8 +157,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         default=Recipe.multi_label, help="learn from nouns too")  # fmt: skip
     parser.add_argument("--captions", type=int, choices=(1, CAPTIONS), default=Recipe.captions,
                         help="of a picture, whose nouns count as said")  # fmt: skip
-    parser.add_argument("--patch-weight", type=float, default=Recipe.patch_weight,
-                        help="of the losses with each patch a segment; 0: groups only")  # fmt: skip
+    parser.add_argument("--patches", action=argparse.BooleanOptionalAction, default=Recipe.patches,
+                        help="captions teach patches, these their groups; or groups directly")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the training")
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct ones")

@@ -13,9 +13,9 @@ from cliplab.losses import at_least_float32, clip_loss
 from cliplab.models.groupvit import Groups, GroupViT
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.recipes.groupvit_losses import (
+    agreement_loss,
     best_segment_loss,
     explanation_loss,
-    mixture_loss,
     noun_maps,
     ownership,
     padded_nouns,
@@ -59,21 +59,16 @@ class Lesson:
         caption_emb, *noun_embs = text_emb.split(sizes)
         caption = clip_loss(image_emb, caption_emb, self.model.scale())
         parts = {"caption": recipe.caption_weight * caption}
-        patch_emb = self._patches(groups) if recipe.stages and recipe.patch_weight else None
-        owned = ownership(groups)
+        scale, owned = self.model.scale(), ownership(groups)
+        taught = self._patches(groups) if recipe.stages and recipe.patches else segment_emb
         for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
             said = batch.nouns[language].to(self.device)
-            maps = noun_maps(segment_emb, noun_emb, self.model.scale(), owned)
+            maps = noun_maps(taught, noun_emb, scale, None if recipe.patches else owned)
             parts[f"presence {language}"] = presence_loss(maps, said, share=recipe.share)
             parts[f"explanation {language}"] = explanation_loss(maps, said)
-            if patch_emb is not None:
-                alone = noun_maps(patch_emb, noun_emb, self.model.scale())
-                both = presence_loss(alone, said, share=recipe.share) + explanation_loss(
-                    alone, said
-                )
-                parts[f"patches {language}"] = recipe.patch_weight * both
-                mixed = mixture_loss(owned, alone)
-                parts[f"mixture {language}"] = recipe.patch_weight * recipe.purity * mixed
+            if recipe.patches and owned is not None:
+                named = noun_maps(segment_emb, noun_emb, scale)
+                parts[f"agreement {language}"] = agreement_loss(owned, maps, named)
         return parts
 
     def _patches(self, groups: Groups) -> Tensor:

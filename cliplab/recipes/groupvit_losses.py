@@ -21,7 +21,6 @@ from torch import Tensor
 from cliplab.losses import at_least_float32
 from cliplab.models.groupvit import Groups
 
-_TINY = 1e-9  # below it a share counts as none
 _LEAST = 1e-4  # probabilities are kept this far from 0 and 1, so that no logarithm explodes
 
 
@@ -92,24 +91,27 @@ def explanation_loss(maps: Tensor, said: Tensor) -> Tensor:
     return -(allowed[known].clamp(min=_LEAST).log().mean() if known.any() else maps.sum() * 0)
 
 
-def mixture_loss(owned: Tensor, maps: Tensor) -> Tensor:
-    """Groups of one noun each: (B, G, P), (B, P, M) -> scalar in nats, 0 if no group is a mixture.
+def agreement_loss(owned: Tensor, patch_maps: Tensor, group_maps: Tensor) -> Tensor:
+    """A group says what its patches say: (B, G, P), (B, P, M), (B, G, M) -> scalar in nats.
 
-    The entropy of the noun of a patch whose group is known, H(noun | group), per picture; nouns are
-    what patches say of themselves, and learn nothing from this. Groups start as mixtures with
-    nearly one name, through which naming alone can hardly part them: three of sixteen came to own
-    87 % of all patches. As in clustering by mutual information, whose other half, H(noun), is the
-    patches' business.
+    Cross-entropy of the nouns of a group's patches and the nouns of the group, weighted with how
+    much it owns. It is H(noun | group), which is 0 if no group is a mixture, plus how far the names
+    of groups are from what is in them; so it teaches names and ownership. Patches learn nothing
+    from it.
+
+    Groups that learn names from captions directly can cheat, for they have seen the whole picture:
+    where a sky is said, the meadow may be called sky as well. A patch sees no farther than its
+    surroundings, and what it calls sky it calls so in every picture.
 
     Args:
         owned: how much of every patch belongs to every group.
-        maps: what every patch says of itself, see `noun_maps`.
+        patch_maps: what every patch says of itself, see `noun_maps`.
+        group_maps: what every group says, the same without owners.
 
-    Source: after IIC, arXiv:1807.06653, section 3.1.
+    Source: the first part after IIC, arXiv:1807.06653, section 3.1; the second is distillation.
     """
-    joint = owned @ maps.detach() / maps.shape[1]  # (B, G, M), sums to 1 in every picture
-    given = joint / joint.sum(dim=2, keepdim=True).clamp(min=_TINY)
-    return -(joint * given.clamp(min=_TINY).log()).sum(dim=(1, 2)).mean()
+    joint = owned @ patch_maps.detach() / patch_maps.shape[1]  # (B, G, M), 1 a picture in sum
+    return -(joint * group_maps.clamp(min=_LEAST).log()).sum(dim=(1, 2)).mean()
 
 
 def best_segment_loss(
