@@ -33,7 +33,7 @@ from cliplab.segmentation import Segmenter, load_segmenter
 from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
-NOUN_LOSSES = ("presence", "explanation", "patches", "mixture")
+NOUN_LOSSES = ("presence", "explanation", "agreement")
 TINY = recipe.Recipe(steps=4, pictures=8, batch=4, groups=4, width=32, frame_every=4)
 
 
@@ -207,22 +207,35 @@ def test_what_owns_a_patch_is_what_the_groups_were_made_of() -> None:
     assert losses.ownership(one._replace(assignments=())) is None
 
 
-def test_a_group_of_one_noun_is_no_mixture() -> None:
+def test_groups_say_what_their_patches_say() -> None:
     nouns = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
-    said = F.one_hot(nouns, 3).float().requires_grad_()  # (B, P, M)
+    patches = F.one_hot(nouns, 3).float().requires_grad_()  # (B, P, M)
 
-    def lost(*groups: list[int]) -> float:
-        owned = F.one_hot(torch.tensor(groups), 2).float().transpose(1, 2)  # (B, G, P)
-        return losses.mixture_loss(owned, said).item()
+    def lost(owners: list[list[int]], names: list[list[int]]) -> float:
+        owned = F.one_hot(torch.tensor(owners), 2).float().transpose(1, 2)  # (B, G, P)
+        named = F.one_hot(torch.tensor(names), 3).float()  # (B, G, M)
+        return losses.agreement_loss(owned, patches, named).item()
 
-    assert lost([0, 0, 1, 1], [0, 0, 1, 1]) == pytest.approx(0)  # two groups may share a noun
-    assert lost([1, 1, 0, 0], [0, 0, 0, 0]) == pytest.approx(0)  # a group's noun may change
-    assert lost([0, 0, 0, 0], [0, 0, 0, 0]) == pytest.approx(math.log(2) / 2)
-    assert lost([0, 1, 0, 1], [0, 0, 0, 0]) == pytest.approx(math.log(2) / 2)
-    doubt = torch.full((2, 2, 4), 0.5, requires_grad=True)
-    losses.mixture_loss(doubt, said).backward()
-    assert said.grad is None
-    assert doubt.grad[0, 0, 0] == doubt.grad[0, 1, 0]  # no group is the better one yet
+    apart, right, never = [[0, 0, 1, 1], [0, 0, 0, 0]], [[0, 1], [1, 2]], -math.log(1e-4)
+    assert lost(apart, right) == pytest.approx(0)
+    assert lost([[0, 0, 1, 1], [0, 1, 0, 1]], [[0, 1], [1, 1]]) == pytest.approx(
+        0
+    )  # one noun twice
+    assert lost(apart, [[0, 1], [2, 1]]) == pytest.approx(never / 2)  # misnamed in one of two
+    assert lost([[0, 1, 1, 1], [0, 0, 0, 0]], right) == pytest.approx(never / 8)  # one patch strays
+
+
+def test_mixtures_cost_what_remains_unknown() -> None:
+    patches = F.one_hot(torch.tensor([[0, 0, 1, 1]]), 2).float().requires_grad_()
+    doubt = torch.full((1, 2, 4), 0.5, requires_grad=True)
+    lost = losses.agreement_loss(doubt, patches, torch.full((1, 2, 2), 0.5))
+    assert lost.item() == pytest.approx(math.log(2))
+    lost.backward()
+    assert patches.grad is None  # they are the teachers
+    named = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])
+    doubt.grad = None
+    losses.agreement_loss(doubt, patches, named).backward()
+    assert (doubt.grad[0, 0, :2] < doubt.grad[0, 1, :2]).all()  # the first group wants them more
 
 
 @pytest.mark.parametrize(("share", "counted"), [(1.0, 3), (0.7, 2), (0.01, 1)])
@@ -296,7 +309,7 @@ def test_every_caption_has_as_many_nouns() -> None:
     [
         ({}, {"caption", *(f"{w} {x}" for w in NOUN_LOSSES for x in LANGUAGES)}),
         (
-            {"patch_weight": 0.0},
+            {"patches": False},
             {"caption", *(f"{w} {x}" for w in NOUN_LOSSES[:2] for x in LANGUAGES)},
         ),
         ({"multi_label": False, "assignment": "hard"}, {"caption"}),
@@ -408,8 +421,6 @@ def test_unfit_numbers_are_refused() -> None:
         recipe.checked(replace(TINY, groups=3))
     with pytest.raises(ValueError, match="got 0 steps, 8 pictures; expected >= 1"):
         recipe.checked(replace(TINY, steps=0))
-    with pytest.raises(ValueError, match=r"patch_weight: got -1.0; expected 0 or more"):
-        recipe.checked(replace(TINY, patch_weight=-1.0))
 
 
 def options(work: Path, *changes: str) -> argparse.Namespace:
@@ -629,7 +640,7 @@ def test_names_tell_variants_apart() -> None:
         for name, values in {
             "recipe": recipe.RECIPES, "stages": (0, 2), "groups": (4, 32),
             "assignment": ("hard",), "multi_label": (False,), "captions": (1,),
-            "patch_weight": (0.0,),
+            "patches": (False,),
         }.items()
         for value in values
     ]  # fmt: skip

@@ -158,7 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--captions", type=int, choices=(1, CAPTIONS), default=Recipe.captions,
                         help="of a picture, whose nouns count as said")  # fmt: skip
     parser.add_argument("--patches", action=argparse.BooleanOptionalAction, default=Recipe.patches,
-                        help="captions teach patches, these their groups; or groups directly")  # fmt: skip
+                        help="captions teach patches, these the groups; or the groups")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the training")
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct ones")
