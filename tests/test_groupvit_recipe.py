@@ -463,6 +463,19 @@ def test_the_exam_reads_as_the_segmenter_does(small_exam, segmenter) -> None:
         assert (found.owner == owner).float().mean() > 0.999
 
 
+def test_the_exam_averages_the_views_that_the_segmenter_does(small_exam, segmenter) -> None:
+    """But for the resizing, which is PIL's there, of whole numbers."""
+    one = replace(exam.plain(), top_words=None)
+    many = replace(one, scales=(1.0, 1.33), flip=True)
+    seen = exam.Seen(segmenter, small_exam.images)
+    pairs = zip(small_exam.pil(), seen.read(many), seen.read(one), strict=True)
+    for image, (scores, owner), (single, first) in pairs:
+        found = segmenter.segment(image, many.words(), many.settings())
+        difference = (found.scores - scores).abs().mean()
+        assert difference < 0.1 * (single - scores).abs().mean()
+        assert torch.equal(owner, first)
+
+
 def test_without_groups_every_patch_names_itself(small_exam, segmenter) -> None:
     """As a model without stages would, that has the same stem and the same projections."""
     reading = replace(exam.plain(), top_words=None)

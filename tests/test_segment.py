@@ -310,20 +310,25 @@ def test_a_model_is_read_as_its_card_says_unless_told_otherwise(
 ) -> None:
     card = {"files": {}, "metrics": {"en": {"reading": {
         "language": "en", "synonyms": True, "top_words": None, "hard": False,
-        "templates": ["{}", "a view of {}"],
+        "templates": ["{}", "a view of {}"], "scales": [1.0, 2.0], "flip": True,
     }}}}  # fmt: skip
     write_json(shipped / "model_card.json", card)
-    asked = {"chosen": (), "own": ("--top-words", "2", "--templates", "{}")}
+    own = ("--top-words", "2", "--templates", "{}", "--scales", "1.5", "--no-flip")
+    asked = {"chosen": (), "own": own}
     for name, options in asked.items():
         assert run(flock, "--labels", "sheep", "dog", *options, "--json", tmp_path / name) == 0
     said = {name: read(tmp_path / name)["settings"] for name in asked}
     assert said["chosen"]["top_words"] is None
     assert said["chosen"]["hard"] is False
+    assert (said["chosen"]["scales"], said["chosen"]["flip"]) == ([1.0, 2.0], True)
+    assert (said["own"]["scales"], said["own"]["flip"]) == ([1.5], False)
     assert said["chosen"]["templates"] == ["{}", "a view of {}"]
     assert said["own"]["top_words"] == 2
-    assert said["own"]["hard"] is True
+    assert said["own"]["hard"] is False  # which has no option
     assert said["own"]["templates"] == ["{}"]
-    assert capsys.readouterr().err.count("--top-words all, which the model's card says") == 1
+    told = capsys.readouterr().err
+    assert told.count("what the model's card says was best on val") == 1
+    assert "note: --top-words all --scales 1 2 --flip: what the model's card" in told
     assert run(flock, "--labels", "羊", "狗", "--json", tmp_path / "zh") == 0
     assert read(tmp_path / "zh")["settings"]["top_words"] == 5  # nothing was chosen for Chinese
 
@@ -394,6 +399,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--threshold", "2"], "--threshold: got 2.0; expected a score"),
         (["--labels", "a", "b", "--top-words", "0"], "--top-words: got 0; expected 1 or more"),
         (["--labels", "a", "b", "--top-words", "x"], "--top-words: got 'x'; expected a whole"),
+        (["--labels", "a", "b", "--scales", "1", "9"], "--scales: got (1.0, 9.0); expected one or"),
         (["--labels", "a", "b", "--templates", "photo"], "template 'photo' has no {}"),
         (["--labels", "a", "b", "--side", "0"], "--side: got 0; expected 1 or more"),
         (["--labels", "a", "b", "--side", "10"], "--side: got 10 px; expected a multiple of"),

@@ -276,6 +276,8 @@ def test_what_is_no_picture_is_refused(segmenter: Segmenter) -> None:
         ({"threshold": -0.1}, r"threshold: got -0\.1"),
         ({"top_words": 0}, "top_words: got 0"),
         ({"side": 0}, "side: got 0"),
+        ({"scales": ()}, r"scales: got \(\); expected one or more"),
+        ({"scales": (1, 0)}, r"scales: got \(1, 0\); expected one or more, over 0 to 4"),
         ({"templates": ("a sheep",)}, "has no {}"),
         ({"templates": "{}"}, "templates: got the text"),
     ],
@@ -294,6 +296,27 @@ def test_a_side_of_its_own_and_the_default_one(segmenter: Segmenter) -> None:
 
 
 # ---- scores --------------------------------------------------------------------------------
+
+
+def test_views_of_a_picture_are_averaged(segmenter: Segmenter) -> None:
+    image, words = picture(23, 17), vocabulary(["sheep", "dog"])
+
+    def scores(of: Image.Image, **changes) -> Tensor:
+        return segmenter.segment(of, words, replace(PLAIN, slide=False, **changes)).scores
+
+    small, large = scores(image, side=16), scores(image, side=24)
+    enlarged = F.interpolate(large[None], small.shape[1:], mode="bilinear")[0]
+    found = segmenter.segment(image, words, replace(PLAIN, slide=False, side=16, scales=(1, 1.5)))
+    torch.testing.assert_close(found.scores, (small + enlarged) / 2)
+    owner = segmenter.segment(image, words, replace(PLAIN, slide=False, side=16)).owner
+    assert torch.equal(found.owner, owner)  # of the first view
+    # Whichever way round it is shown, a picture has the same scores; 24 x 16 needs no filling up.
+    image = picture(24, 16)
+    turned = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    both, again = (scores(shown, side=16, flip=True) for shown in (image, turned))
+    torch.testing.assert_close(both, again.flip(2), atol=1e-4, rtol=0)
+    one, other = (scores(shown, side=16) for shown in (image, turned))
+    assert not torch.allclose(one, other.flip(2), atol=0.02, rtol=0)
 
 
 def test_words_that_do_not_fit_the_picture_are_left_out() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -23,6 +24,7 @@ from cliplab.pasture import SEMANTIC_CLASSES, SPECIES, labels
 from cliplab.recipes.groupvit_pool import PROMPTS, SIZE, picture_of, scene_of, to_pixels
 from cliplab.segmentation import (
     Quality,
+    Scenes,
     Segmenter,
     Settings,
     Tally,
@@ -33,6 +35,7 @@ from cliplab.segmentation import (
     vocabulary,
 )
 from cliplab.segmentation.result import label
+from cliplab.segmentation.segmenter import scaled_side
 
 # Consecutive seeds, far from those of training and of other exams.
 STARTS = {"val": 1_300_000, "test": 1_400_000}
@@ -113,6 +116,8 @@ class Reading:
     templates: tuple[str, ...] = Settings.templates
     top_words: int | None = Settings.top_words
     hard: bool = True
+    scales: tuple[float, ...] = (1.0,)  # at which a picture is looked at
+    flip: bool = False  # and mirrored
 
     def words(self) -> Vocabulary:
         """The 15 classes as this reading says them; `names` are words of its language."""
@@ -121,7 +126,10 @@ class Reading:
 
     def settings(self, **changes: Any) -> Settings:
         """The same for `Segmenter.segment`."""
-        settings = Settings(templates=self.templates, top_words=self.top_words, hard=self.hard)
+        settings = Settings(
+            templates=self.templates, top_words=self.top_words, hard=self.hard,
+            scales=self.scales, flip=self.flip,
+        )  # fmt: skip
         return replace(settings, **changes)
 
 
@@ -142,30 +150,54 @@ class Seen:
     def __init__(
         self, segmenter: Segmenter, images: NDArray[np.uint8], *, grouped: bool = True
     ) -> None:
-        self.segmenter, self.size = segmenter, images.shape[1:3]
-        model = segmenter.model
-        self._groups: list[Groups] = []
-        for begin in range(0, len(images), _BATCH):
-            part = images[begin : begin + _BATCH]
-            pixels = to_pixels(part, model.config.image_mean, model.config.image_std)
-            with torch.no_grad():
-                groups = model.group(pixels.to(segmenter.device))
-                if not grouped and groups.patch_tok is not None:
-                    patches = model.img_encoder.norm(groups.patch_tok)
-                    groups = Groups(patches, (), groups.grid)
-            self._groups.append(groups._replace(patch_tok=None))  # not needed, and large
+        self.segmenter, self.images, self.grouped = segmenter, images, grouped
+        self.size = images.shape[1], images.shape[2]
+        self._views: dict[tuple[float, bool], list[Groups]] = {}
 
     def read(self, reading: Reading, words: Vocabulary | None = None) -> Iterator[tuple]:
         """For each picture the scores of the labels (K, H, W) and the owners (H, W)."""
         words = words or reading.words()
         word_emb = self.segmenter.embed(words.words, reading.templates)
-        for groups in self._groups:
-            found = name_groups(
-                self.segmenter.model, groups, self.size, word_emb,
-                top_words=reading.top_words, hard=reading.hard,
-            )  # fmt: skip
-            for scores, owner in zip(found.scores.cpu(), found.owner.cpu(), strict=True):
-                yield words.by_label(scores), owner
+        views = [(self._view(*view), view[1]) for view in reading.settings().views()]
+        for batch in range(len(views[0][0])):
+            found = [self._named(view[batch], word_emb, reading, flip) for view, flip in views]
+            scores = torch.stack([one.scores for one in found]).mean(dim=0)  # (B, W, H, W)
+            for each, owner in zip(scores.cpu(), found[0].owner.cpu(), strict=True):
+                yield words.by_label(each), owner
+
+    def _named(self, groups: Groups, word_emb: Tensor, reading: Reading, flipped: bool) -> Scenes:
+        patch = self.segmenter.model.config.patch_size
+        seen = groups.grid[0] * patch, groups.grid[1] * patch
+        found = name_groups(
+            self.segmenter.model, groups, seen, word_emb,
+            top_words=reading.top_words, hard=reading.hard,
+        )  # fmt: skip
+        scores = found.scores.flip(3) if flipped else found.scores
+        if seen != self.size:
+            scores = F.interpolate(scores, self.size, mode="bilinear")
+        return found._replace(scores=scores)
+
+    def _view(self, scale: float, flipped: bool) -> list[Groups]:
+        """The image tower's groups of all pictures at one scale, a batch each."""
+        if (scale, flipped) not in self._views:
+            parts = range(0, len(self.images), _BATCH)
+            self._views[scale, flipped] = [self._look(i, scale, flipped) for i in parts]
+        return self._views[scale, flipped]
+
+    @torch.no_grad()
+    def _look(self, begin: int, scale: float, flipped: bool) -> Groups:
+        model = self.segmenter.model
+        config = model.config
+        part = self.images[begin : begin + _BATCH]
+        pixels = to_pixels(part, config.image_mean, config.image_std)
+        if scale != 1:
+            size = [scaled_side(length, scale, config.patch_size) for length in self.size]
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True)
+        pixels = pixels.flip(3) if flipped else pixels
+        groups = model.group(pixels.to(self.segmenter.device))
+        if not self.grouped and groups.patch_tok is not None:
+            groups = Groups(model.img_encoder.norm(groups.patch_tok), (), groups.grid)
+        return groups._replace(patch_tok=None)  # not needed, and large
 
 
 def judge(seen: Seen, exam: Exam, reading: Reading) -> Quality:
@@ -204,12 +236,15 @@ def choose(seen: Seen, exam: Exam, language: str = "en") -> tuple[Reading, list[
         "templates": (PROMPTS[language],),
         "synonyms": (True,),
         "hard": (False,),
+        "flip": (True,),
+        "scales": ((1.0, 1.33), (1.0, 1.33, 2.0)),
     }
     for name, values in knobs.items():
         for value in values:
             reading = replace(best, **{name: value})
             miou = text_miou(seen, exam, reading)
-            tried.append({"changed": name, "to": value, "miou": round(miou, 4)})
+            shown = list(value) if isinstance(value, tuple) else value  # as it is read from JSON
+            tried.append({"changed": name, "to": shown, "miou": round(miou, 4)})
             if miou > reached:
                 best, reached = reading, miou
     return best, tried
@@ -326,7 +361,8 @@ def _animals(
 
 def reading_of(row: dict[str, Any]) -> Reading:
     """The reading that a model card writes down under "reading"."""
-    return Reading(**{**row, "templates": tuple(row["templates"])})
+    lists = {name: tuple(row[name]) for name in ("templates", "scales")}
+    return Reading(**{**row, **lists})
 
 
 def _plain_dict(reading: Reading) -> dict[str, Any]:
@@ -336,4 +372,6 @@ def _plain_dict(reading: Reading) -> dict[str, Any]:
         "templates": list(reading.templates),
         "top_words": reading.top_words,
         "hard": reading.hard,
+        "scales": list(reading.scales),
+        "flip": reading.flip,
     }

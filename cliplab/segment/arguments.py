@@ -106,6 +106,19 @@ def _add_model(group: "argparse._ArgumentGroup") -> None:
         metavar="PX",
         help="of the shorter side, and of a window, a multiple of the patch (default: the model's)",
     )
+    add(
+        "--scales",
+        nargs="+",
+        type=float,
+        metavar="X",
+        help="look at each picture at these times --side, and average (default: 1, or what the "
+        "model's card says was best on val)",
+    )
+    add(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="look at the mirrored picture as well, at every scale (default: as for --scales)",
+    )
     add("--device", default="auto", help="auto (default), cpu, cuda or mps")
     add("--offline", action="store_true", help="never use the network, whatever is missing")
 

@@ -66,14 +66,16 @@ def chosen_reading(path: Path, language: str) -> dict[str, Any]:
         language: "en" or "zh", of the words.
 
     Returns:
-        "top_words" (None: all), "templates", "hard": of `cliplab.segmentation.Settings`.
+        "top_words" (None: all), "templates", "hard", "scales" and "flip" of
+        `cliplab.segmentation.Settings`.
     """
     card = _weights(path).parent / "model_card.json"
     if not card.is_file():
         return {}
     metrics = json.loads(card.read_text("utf-8")).get("metrics", {})
     reading = metrics.get(language, {}).get("reading", {})
-    return {name: reading[name] for name in ("top_words", "templates", "hard") if name in reading}
+    names = ("top_words", "templates", "hard", "scales", "flip")
+    return {name: reading[name] for name in names if name in reading}
 
 
 def load(spec: str, *, device: str, offline: bool) -> tuple[Segmenter, dict[str, Any]]:

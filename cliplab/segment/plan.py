@@ -24,6 +24,8 @@ from cliplab.segmentation import Settings
 if TYPE_CHECKING:
     from cliplab.segmentation import Segmenter, Vocabulary
 
+_CHOSEN = ("top_words", "hard", "scales", "flip")  # what a model's card may choose
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -68,7 +70,8 @@ def read_settings(args: argparse.Namespace) -> Settings:
             top_words=None if top == ALL else int(top),
             side=args.side,
         )
-        return replace(settings, templates=tuple(args.templates)) if args.templates else settings
+        given = {name: getattr(args, name) for name in ("templates", "scales", "flip")}
+        return replace(settings, **{k: v for k, v in given.items() if v is not None})
     except ValueError as error:
         raise ValueError(as_options(str(error))) from error
 
@@ -88,10 +91,8 @@ def make_plan(args: argparse.Namespace, task: Task, settings: Settings, *, offli
     vocabulary = make_vocabulary(task.labels, background)
     about = dict(about)
     chosen = about.pop("readings", {}).get(language_of(task.labels), {})
-    if args.top_words is None and "top_words" in chosen:
-        settings = replace(settings, top_words=chosen["top_words"], hard=chosen["hard"])
-        top = settings.top_words or ALL
-        notes.append(f"--top-words {top}, which the model's card says was best on val")
+    settings, said = _as_chosen(args, settings, chosen)
+    notes += said
     if not args.templates:
         templates = own_templates(segmenter, vocabulary, best=chosen.get("templates"))
         settings = replace(settings, templates=templates)
@@ -103,6 +104,26 @@ def make_plan(args: argparse.Namespace, task: Task, settings: Settings, *, offli
     notes += _on_groups(about, len(vocabulary.names))
     remarks = tuple(unread_remarks(segmenter, vocabulary))
     return Plan(task, segmenter, about, vocabulary, settings, tuple(notes), remarks)
+
+
+def _as_chosen(
+    args: argparse.Namespace, settings: Settings, chosen: Mapping[str, Any]
+) -> tuple[Settings, list[str]]:
+    """What the model's card chose on val, for all that the command line leaves open; and a note."""
+    free = {name: chosen[name] for name in _CHOSEN if name in chosen and _is_open(args, name)}
+    if not free:
+        return settings, []
+    settings = replace(settings, **free)
+    top, scales = settings.top_words or ALL, " ".join(f"{x:g}" for x in settings.scales)
+    flip = "--flip" if settings.flip else "--no-flip"
+    said = {"top_words": f"--top-words {top}", "scales": f"--scales {scales}", "flip": flip}
+    options = " ".join(text for name, text in said.items() if name in free)
+    return settings, [f"{options}: what the model's card says was best on val"] if options else []
+
+
+def _is_open(args: argparse.Namespace, name: str) -> bool:
+    """Whether the command line says nothing of a setting; some have no option."""
+    return getattr(args, name, None) is None
 
 
 def _check_side(segmenter: Segmenter, settings: Settings) -> None:

@@ -143,6 +143,7 @@ def as_options(message: str) -> str:
         ("or words for the background", "or words for the background: --background grass sky"),
         ("background: got", "--background: got"),
         ("top_words: ", "--top-words: "),
+        ("scales: ", "--scales: "),
         ("threshold: ", "--threshold: "),
         ("classes: ", "--labels: "),
         ("words: '", "--labels and --background: '"),

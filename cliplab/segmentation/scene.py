@@ -72,7 +72,10 @@ def name_groups(
     if hard and groups.assignments:
         scores = _of_owner(group_scores, owner)
     else:
-        coarse = torch.einsum("bgw,bgyx->bwyx", group_scores, groups.maps())
+        if groups.assignments:
+            coarse = torch.einsum("bgw,bgyx->bwyx", group_scores, groups.maps())
+        else:  # every patch is a group of its own, and the maps are a large identity
+            coarse = group_scores.transpose(1, 2).unflatten(2, groups.grid)
         scores = F.interpolate(coarse, size, mode="bilinear")
     return Scenes(scores, owner, group_scores)
 

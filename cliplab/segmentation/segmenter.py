@@ -26,6 +26,7 @@ from cliplab.segmentation.vocabulary import Vocabulary
 from cliplab.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 
 LONGEST = 4  # times the shorter side; longer pictures are seen smaller
+MOST = 4  # times the side; larger scales would take the memory that `LONGEST` saves
 _TEXTS = 256  # read at a time
 SHIPPED = "pasture"  # the name of the model that comes with the package
 _CONFIG, _WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
@@ -42,14 +43,23 @@ class Settings:
     hard: bool = True  # a pixel has its group's scores; False: the mean over its groups
     side: int | None = None  # px of the shorter side, and of a window; None: the model's choice
     slide: bool = True  # windows; False: the picture in one piece, positions interpolated
+    scales: tuple[float, ...] = (1.0,)  # times the side; scores of several sizes are averaged
+    flip: bool = False  # with the scores of the mirrored picture, at every scale
 
     def __post_init__(self) -> None:
-        """Accept a list of templates, as JSON gives it; refuse numbers out of range."""
+        """Accept lists, as JSON gives them; refuse numbers out of range."""
         object.__setattr__(self, "templates", tuple(check_templates(self.templates)))
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if not self.scales or not all(0 < scale <= MOST for scale in self.scales):
+            raise ValueError(f"scales: got {self.scales}; expected one or more, over 0 to {MOST}")
         check_threshold(self.threshold, has_background=True)
         for name in ("top_words", "side"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}: got {value}; expected 1 or more, or None")
+
+    def views(self) -> list[tuple[float, bool]]:
+        """Scale of each view of a picture, and whether it is mirrored; the first is not."""
+        return [(scale, flip) for scale in self.scales for flip in (False, True)[: 1 + self.flip]]
 
 
 class Segmenter:
@@ -102,8 +112,29 @@ class Segmenter:
         """
         settings = settings or Settings()
         check_threshold(settings.threshold, has_background=vocabulary.has_background)
+        (scale, _), *others = settings.views()
+        total, owner = self._view(image, vocabulary, settings, scale=scale)
+        for scale, flipped in others:
+            scores, _ = self._view(image, vocabulary, settings, scale=scale, flipped=flipped)
+            total += F.interpolate(scores[None], total.shape[1:], mode="bilinear")[0]
+        scores = total / (1 + len(others))
+        found = Segmentation(scores, owner, vocabulary.names, image.size, vocabulary.has_background)
+        return replace(found, threshold=settings.threshold)
+
+    def _view(
+        self,
+        image: Image.Image,
+        vocabulary: Vocabulary,
+        settings: Settings,
+        *,
+        scale: float,
+        flipped: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (K, H, W) and owners (H, W) of the picture at one scale, as it is or mirrored."""
+        settings = replace(settings, side=scaled_side(self._side(settings), scale, self._patch))
         word_emb = self.embed(vocabulary.words, settings.templates)
         pixels, size = self._pixels(image, settings)
+        pixels = pixels.flip(2) if flipped else pixels
         canvas = _Canvas(len(vocabulary.names), (pixels.shape[1], pixels.shape[2]))
         window = self._side(settings) if settings.slide else max(pixels.shape[1:])
         for top, left in _windows(pixels.shape[1:], window):
@@ -112,9 +143,13 @@ class Segmenter:
                 self.model, view, word_emb, top_words=settings.top_words, hard=settings.hard
             )
             canvas.add(vocabulary.by_label(seen.scores[0]).cpu(), seen.owner[0].cpu(), (top, left))
-        scores, owner = canvas.result(size)
-        found = Segmentation(scores, owner, vocabulary.names, image.size, vocabulary.has_background)
-        return replace(found, threshold=settings.threshold)
+        if flipped:
+            canvas.mirror()
+        return canvas.result(size)
+
+    @property
+    def _patch(self) -> int:
+        return self.model.config.patch_size
 
     def _side(self, settings: Settings) -> int:
         config = self.model.config
@@ -144,6 +179,11 @@ class Segmenter:
         down, right = (_missing(length, least, patch) for length in (height, width))
         filled = F.pad(((pixels - mean) / std)[None], (0, right, 0, down), mode="replicate")[0]
         return filled, (height, width)
+
+
+def scaled_side(side: int, scale: float, patch: int) -> int:
+    """`side` times `scale`, to the nearest multiple of the patch, px."""
+    return max(1, round(side * scale / patch)) * patch
 
 
 def working_size(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -204,6 +244,11 @@ class _Canvas:
         self.depth[area] = torch.where(deeper, depth, self.depth[area])
         self.owner[area] = torch.where(deeper, owner + self.groups, self.owner[area])
         self.groups += int(owner.max()) + 1
+
+    def mirror(self) -> None:
+        """Turn what was seen of a mirrored picture back."""
+        self.scores, self.count = self.scores.flip(2), self.count.flip(1)
+        self.owner = self.owner.flip(1)
 
     def result(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Scores (K, H, W) and owners (H, W) of the real rows and columns."""
