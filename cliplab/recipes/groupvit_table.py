@@ -39,10 +39,10 @@ def load_rows() -> dict[str, Any]:
     """The table that is shipped.
 
     Returns:
-        "command", "pictures" of the exam, "steps" of the rows that are compared, "trainings" (the
-        command of each); "rows": name -> {"seeds": [...], "recipe": {...}, "metrics": [...]}, one
-        of `groupvit_exam.examine` a seed, where the row "shipped" has had more steps than the
-        others; "baselines": name -> {"miou", "iou", ...}.
+        "command", "pictures" of the exam and "steps" of the rows that are compared, "trainings"
+        (the command of each); "rows": name -> {"seeds": [...], "recipe": {...}, "metrics": [...]},
+        one of `groupvit_exam.examine` a seed, where the row "shipped" has had more steps and a
+        longer exam than the others; "baselines": name -> {"miou", "iou", ...}.
 
     Raises:
         FileNotFoundError: it is missing, with the command that makes it.
@@ -57,17 +57,15 @@ def gather(cards: list[Card], baselines: dict[str, Any] | None = None) -> dict[s
         ValueError: no card at all; cards of exams or trainings of different length, which must not
             stand in one table; two cards of one training; baselines of another exam.
     """
-    check_alike(cards, _EXAM)
-    compared = [card for card in cards if not is_shipped(_recipe(card))]
-    if compared:
-        check_alike(compared, _ABLATED)
+    compared = [card for card in cards if not is_shipped(_recipe(card))] or cards
+    check_alike(compared, {**_EXAM, **_ABLATED})
     rows: dict[str, dict[str, Any]] = {}
     for card in sorted(cards, key=lambda c: (_name(c), c["recipe"]["seed"])):
         row = rows.setdefault(_name(card), {"seeds": [], "recipe": card["recipe"], "metrics": []})
         row["seeds"].append(card["recipe"]["seed"])
         row["metrics"].append(card["metrics"])
         check_seeds(_name(card), row["seeds"])
-    pictures = cards[0]["metrics"]["pictures"]
+    pictures = compared[0]["metrics"]["pictures"]
     if baselines and baselines["pictures"] != pictures:
         raise ValueError(
             f"baselines: got {baselines['pictures']} pictures, the cards have {pictures}; expected "
@@ -76,7 +74,7 @@ def gather(cards: list[Card], baselines: dict[str, Any] | None = None) -> dict[s
     return {
         "command": COMMAND,
         "pictures": pictures,
-        "steps": compared[0]["recipe"]["steps"] if compared else None,
+        "steps": compared[0]["recipe"]["steps"],
         "trainings": sorted(card["command"] for card in cards),
         "rows": rows,
         "baselines": baselines["rows"] if baselines else {},
