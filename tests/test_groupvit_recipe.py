@@ -34,7 +34,7 @@ from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
 NOUN_LOSSES = ("presence", "explanation", "agreement")
-TINY = recipe.Recipe(steps=4, more=0, pictures=8, batch=4, groups=4, width=32, frame_every=4)
+TINY = recipe.Recipe(steps=4, pictures=8, batch=4, groups=4, width=32, frame_every=4)
 
 
 @pytest.fixture(scope="module")
@@ -225,20 +225,6 @@ def test_groups_say_what_their_patches_say() -> None:
     assert lost([[0, 1, 1, 1], [0, 0, 0, 0]], right) == pytest.approx(never / 8)  # one patch strays
 
 
-def test_answers_count_among_what_is_said() -> None:
-    answers = torch.tensor([[[0.6, 0.3, 0.1], [0.1, 0.1, 0.8]]], requires_grad=True)  # (1, 2, 3)
-    said = torch.tensor([[True, True, False]])
-    maps = torch.tensor([[[0.5, 0.25, 0.25], [0.2, 0.6, 0.2]]], requires_grad=True)
-    found = losses.answers_loss(maps, answers, said)
-    first = -(2 * math.log(0.5) + math.log(0.25)) / 3
-    second = -(math.log(0.2) + math.log(0.6)) / 2
-    assert found.item() == pytest.approx((first + second) / 2, rel=1e-5)
-    found.backward()
-    assert answers.grad is None
-    nothing = losses.answers_loss(maps, answers, torch.zeros(1, 3).bool())
-    assert nothing.item() == 0
-
-
 def test_mixtures_cost_what_remains_unknown() -> None:
     patches = F.one_hot(torch.tensor([[0, 0, 1, 1]]), 2).float().requires_grad_()
     doubt = torch.full((1, 2, 4), 0.5, requires_grad=True)
@@ -419,44 +405,6 @@ def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) 
         weights_after(pool, tmp_path / "parts", lr=1.0)
 
 
-def test_a_second_round_learns_what_the_first_one_answers(pool, tmp_path, monkeypatch) -> None:
-    lessons = []
-    monkeypatch.setattr(recipe, "Lesson", lambda *a: lessons.append(Lesson(*a)) or lessons[-1])
-    first = weights_after(pool, tmp_path / "two")
-    second = weights_after(pool, tmp_path / "two", more=2)  # goes on from the first
-    again = weights_after(pool, tmp_path / "two", more=2)  # is there already
-    assert [lesson.teacher is not None for lesson in lessons] == [False, False, True, False, True]
-    teacher = lessons[2].teacher.state_dict()
-    assert all(torch.equal(first[name], teacher[name]) for name in first)
-    assert not all(torch.equal(first[name], second[name]) for name in first)
-    assert all(torch.equal(second[name], again[name]) for name in second)
-    whole = weights_after(pool, tmp_path / "whole", more=2)
-    assert all(torch.equal(second[name], whole[name]) for name in second)
-    steps = frames.gather_frames(tmp_path / "whole" / "frames")["steps"].tolist()
-    assert steps[-1] == 6
-
-
-def test_a_teacher_looks_closer(pool) -> None:
-    """Its answers at one scale are its own maps; at several, their mean on the student's grid."""
-    torch.manual_seed(0)
-    model = new_model(TINY).eval()
-    lesson = Lesson(model, TINY, CPU, model)
-    pixels = pool_of.to_pixels(pool.images[:2], IMAGE_MEAN, IMAGE_STD)
-    nouns = {"en": ["sheep", "grass", "sky"]}
-    with torch.no_grad():
-        emb = F.normalize(model.encode_text(lesson._ids(nouns["en"])), dim=-1)
-        patch_tok = model.group(pixels).patch_tok
-        patches = model.img_projector(model.img_encoder.norm(patch_tok))
-        alone = losses.noun_maps(patches, emb, model.scale())
-    answers = lesson._answers(pixels, nouns)["en"]
-    assert answers.shape == alone.shape == (2, 576, 3)
-    torch.testing.assert_close(answers.sum(-1), torch.ones(2, 576))
-    assert not torch.allclose(answers, alone, atol=1e-3)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("cliplab.recipes.groupvit_lesson.SCALES", (1.0,))
-        torch.testing.assert_close(lesson._answers(pixels, nouns)["en"], alone)
-
-
 def test_a_look_at_the_groups_changes_nothing(pool, tmp_path) -> None:
     rare = weights_after(pool, tmp_path / "rare", frame_every=4)
     often = weights_after(pool, tmp_path / "often", frame_every=1)
@@ -473,27 +421,12 @@ def test_unfit_numbers_are_refused() -> None:
         recipe.checked(replace(TINY, groups=3))
     with pytest.raises(ValueError, match="got 0 steps, 8 pictures; expected >= 1"):
         recipe.checked(replace(TINY, steps=0))
-    for changes in ({"recipe": "paper"}, {"multi_label": False}, {"patches": False}):
-        assert recipe.checked(replace(TINY, **changes))
-        with pytest.raises(ValueError, match="more: got 9 steps of a second round"):
-            recipe.checked(replace(TINY, more=9, **changes))
 
 
 def options(work: Path, *changes: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     recipe.add_arguments(parser)
-    always = [
-        "--steps",
-        "1",
-        "--more",
-        "0",
-        "--pictures",
-        "32",
-        "--test-pictures",
-        "4",
-        "--device",
-        "cpu",
-    ]
+    always = ["--steps", "1", "--pictures", "32", "--test-pictures", "4", "--device", "cpu"]
     return parser.parse_args([*always, "--work", str(work), *changes])
 
 

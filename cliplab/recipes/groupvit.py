@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +63,7 @@ class Recipe:
     pictures: int = 12_000  # distinct ones
     batch: int = 32
     steps: int = 3000  # of the shipped one; those that are compared with one another have fewer
-    more: int = 700  # of a second round, which learns the answers of the first at several scales
     lr: float = 1e-3
-    more_lr: float = 5e-4
     width: int = 128
     stem_layers: int = 3  # of CLIP's tower; each doubles what a patch can see
     share: float = 0.02  # of the patches that presence_loss counts
@@ -83,55 +80,33 @@ def train(recipe: Recipe, pool: Pool, folder: Path, device: torch.device) -> Gro
     """Train one model; what is in `folder` is resumed."""
     seed_all(recipe.seed)
     model = new_model(recipe).to(device).to(memory_format=torch.channels_last).train()
-    total = recipe.steps + recipe.more
-    watch = Watch(model, folder / "frames", every=recipe.frame_every, steps=total)
-    first = {k: v for k, v in asdict(recipe).items() if not k.startswith("more")}
-    schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=min(100, recipe.steps // 4))
-    fit_round(Lesson(model, recipe, device), pool, schedule, Run(folder, first), watch)
-    if recipe.more:
-        teacher = deepcopy(model).eval().requires_grad_(False)
-        lesson = Lesson(model, recipe, device, teacher)
-        schedule = Schedule(steps=recipe.more, lr=recipe.more_lr, warmup=min(50, recipe.more // 4))
-        log = Run(folder / "more", asdict(recipe))
-        fit_round(lesson, pool, schedule, log, watch, done=recipe.steps)
-    return model.eval()
-
-
-def fit_round(
-    lesson: Lesson, pool: Pool, schedule: Schedule, log: Run, watch: Watch, *, done: int = 0
-) -> None:
-    """Minimise the losses of a lesson over the batches of a schedule.
-
-    Args:
-        lesson: with the model.
-        pool: what batches are drawn from.
-        schedule: steps and rate.
-        log: what is in its folder is resumed.
-        watch: called after each step.
-        done: steps of the rounds before, whose batches are not drawn again.
-    """
-    recipe, latest = lesson.recipe, dict[str, Tensor]()
     batches = Batches(pool, seed=recipe.seed, batch=recipe.batch, captions=recipe.captions)
+    lesson, latest = Lesson(model, recipe, device), dict[str, Tensor]()
 
     def loss_of(step: int) -> Tensor:
         # On a CPU the backward pass of the fused attention takes ten times as long in bfloat16.
-        with mixed_precision(lesson.device), sdpa_kernel(SDPBackend.MATH):
-            latest.update(lesson.losses(batches(done + step), done + step))
+        with mixed_precision(device), sdpa_kernel(SDPBackend.MATH):
+            latest.update(lesson.losses(batches(step), step))
         return torch.stack(list(latest.values())).sum()
 
+    watch = Watch(model, folder / "frames", every=recipe.frame_every, steps=recipe.steps)
+
     def after_step(step: int) -> dict[str, Any]:
-        watch(done + step)
+        watch(step)
         if (step + 1) % 100:
             return {}
         return {name: round(float(loss.detach()), 4) for name, loss in latest.items()}
 
-    fit(lesson.model, loss_of, schedule, log, after_step=after_step, save_every=SAVE_EVERY)
+    schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=min(100, recipe.steps // 4))
+    run = Run(folder, asdict(recipe))
+    fit(model, loss_of, schedule, run, after_step=after_step, save_every=SAVE_EVERY)
+    return model.eval()
 
 
 # ---- command line --------------------------------------------------------------------------
 
 _OPTIONS = ("recipe", "stages", "groups", "assignment", "multi_label", "captions", "patches",
-            "seed", "steps", "more", "pictures")  # fmt: skip
+            "seed", "steps", "pictures")  # fmt: skip
 _LICENCE = "Apache-2.0; trained on generated pictures and captions only"
 
 
@@ -165,11 +140,6 @@ def checked(recipe: Recipe) -> Recipe:
         raise ValueError(f"groups: got {recipe.groups}; expected {FEWEST} to {MOST}")
     if recipe.steps < 1 or recipe.pictures < 1:
         raise ValueError(f"got {recipe.steps} steps, {recipe.pictures} pictures; expected >= 1")
-    if recipe.more and (recipe.recipe == "paper" or not (recipe.multi_label and recipe.patches)):
-        raise ValueError(
-            f"more: got {recipe.more} steps of a second round, where patches learn their nouns; "
-            "expected 0 with --recipe paper, --no-multi-label or --no-patches"
-        )
     return recipe
 
 
@@ -191,8 +161,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="captions teach patches, these the groups; or the groups")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the training")
-    parser.add_argument("--more", type=int, default=Recipe.more,
-                        help="of a second round, see SCALES; 0: none")  # fmt: skip
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct ones")
     add_run_arguments(
         parser, "groupvit", things="pictures", test_things=200, shipped="the defaults"

@@ -14,7 +14,6 @@ from cliplab.models.groupvit import Groups, GroupViT
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.recipes.groupvit_losses import (
     agreement_loss,
-    answers_loss,
     best_segment_loss,
     explanation_loss,
     noun_maps,
@@ -23,30 +22,17 @@ from cliplab.recipes.groupvit_losses import (
     presence_loss,
 )
 from cliplab.recipes.groupvit_pool import PROMPTS, Batch, noun_names, to_pixels
-from cliplab.segmentation.segmenter import scaled_side
 from cliplab.tokenizers import WordPieceTokenizer
 
 if TYPE_CHECKING:
     from cliplab.recipes.groupvit import Recipe
 
-SCALES = (1.0, 1.33, 2.0)  # times the size of a picture, at which a teacher looks at it
-
 
 class Lesson:
-    """Texts of a step as ids, and the loss that a recipe makes of them.
+    """Texts of a step as ids, and the loss that a recipe makes of them."""
 
-    With a teacher, a model that has learned already, patches learn its answers and not the captions
-    themselves. It looks at a picture at several scales, where it sees finer than its student.
-    """
-
-    def __init__(
-        self,
-        model: GroupViT,
-        recipe: Recipe,
-        device: torch.device,
-        teacher: GroupViT | None = None,
-    ) -> None:
-        self.model, self.recipe, self.device, self.teacher = model, recipe, device, teacher
+    def __init__(self, model: GroupViT, recipe: Recipe, device: torch.device) -> None:
+        self.model, self.recipe, self.device = model, recipe, device
         self.tokenizer = WordPieceTokenizer(list(model.vocab), model.config.context_length)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -74,37 +60,20 @@ class Lesson:
         caption = clip_loss(image_emb, caption_emb, self.model.scale())
         parts = {"caption": recipe.caption_weight * caption}
         scale, owned = self.model.scale(), ownership(groups)
-        taught = _patches(self.model, groups) if recipe.stages and recipe.patches else segment_emb
-        answers = self._answers(pixels, nouns) if self.teacher else {}
+        taught = self._patches(groups) if recipe.stages and recipe.patches else segment_emb
         for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
             said = batch.nouns[language].to(self.device)
             maps = noun_maps(taught, noun_emb, scale, None if recipe.patches else owned)
-            if answers:
-                parts[f"answers {language}"] = answers_loss(maps, answers[language], said)
-            else:
-                parts[f"presence {language}"] = presence_loss(maps, said, share=recipe.share)
-                parts[f"explanation {language}"] = explanation_loss(maps, said)
+            parts[f"presence {language}"] = presence_loss(maps, said, share=recipe.share)
+            parts[f"explanation {language}"] = explanation_loss(maps, said)
             if recipe.patches and owned is not None:
                 named = noun_maps(segment_emb, noun_emb, scale)
                 parts[f"agreement {language}"] = agreement_loss(owned, maps, named)
         return parts
 
-    @torch.no_grad()
-    def _answers(self, pixels: Tensor, nouns: dict[str, list[str]]) -> dict[str, Tensor]:
-        """What the teacher's patches are, (B, P, M) a language: the mean of `SCALES`."""
-        assert self.teacher is not None
-        height, width = pixels.shape[2:]
-        noun_emb = {lang: _unit(self.teacher.encode_text(self._ids(nouns[lang]))) for lang in nouns}
-        found: dict[str, list[Tensor]] = {language: [] for language in nouns}
-        for scale in SCALES:
-            size = [scaled_side(x, scale, self.model.config.patch_size) for x in (height, width)]
-            seen = F.interpolate(pixels, size, mode="bicubic", antialias=True)
-            groups = self.teacher.group(seen if scale != 1 else pixels)
-            patch_emb = _patches(self.teacher, groups)
-            for language, emb in noun_emb.items():
-                maps = noun_maps(patch_emb, emb, self.teacher.scale())
-                found[language].append(_resized(maps, groups.grid, (height, width), self.model))
-        return {language: torch.stack(some).mean(dim=0) for language, some in found.items()}
+    def _patches(self, groups: Groups) -> Tensor:
+        """Patches in the space of texts before they are grouped, (B, P, D), of any length."""
+        return self.model.img_projector(self.model.img_encoder.norm(groups.patch_tok))
 
     def _paper(
         self, batch: Batch, pixels: Tensor, generator: np.random.Generator
@@ -133,22 +102,6 @@ class Lesson:
 
     def _embed(self, texts: list[str]) -> Tensor:
         return _unit(self.model.encode_text(self._ids(texts)))
-
-
-def _patches(model: GroupViT, groups: Groups) -> Tensor:
-    """Patches in the space of texts before they are grouped, (B, P, D), of any length."""
-    return model.img_projector(model.img_encoder.norm(groups.patch_tok))
-
-
-def _resized(maps: Tensor, grid: tuple[int, int], size: tuple[int, int], model: GroupViT) -> Tensor:
-    """Maps (B, P', M) of one grid of patches -> those of a picture of `size` px, (B, P, M)."""
-    patch = model.config.patch_size
-    image = maps.transpose(1, 2).unflatten(2, grid)  # (B, M, rows, columns)
-    return (
-        F.interpolate(image, (size[0] // patch, size[1] // patch), mode="area")
-        .flatten(2)
-        .transpose(1, 2)
-    )
 
 
 def _unit(feature: Tensor) -> Tensor:

@@ -91,25 +91,6 @@ def explanation_loss(maps: Tensor, said: Tensor) -> Tensor:
     return -(allowed[known].clamp(min=_LEAST).log().mean() if known.any() else maps.sum() * 0)
 
 
-def answers_loss(maps: Tensor, answers: Tensor, said: Tensor) -> Tensor:
-    """What a teacher answers, who knows the captions: (B, P, M) twice, (B, M) -> scalar in nats.
-
-    Cross-entropy of the nouns of every patch and the teacher's, of which only those that are said
-    count; where it knows none of them, any of them is as likely.
-
-    Args:
-        maps: of the student, probabilities.
-        answers: of the teacher, probabilities.
-        said: (B, M) bool, the nouns of the captions.
-
-    Source: self-training on one's own masks within the labels of a picture, as in "Learning pixel-
-    level semantic affinity" (Ahn and Kwak, arXiv:1803.10464), section 3, without the affinities.
-    """
-    wanted = answers.detach().clamp(min=_LEAST) * said[:, None]  # (B, P, M)
-    wanted = wanted / wanted.sum(dim=-1, keepdim=True).clamp(min=_LEAST)
-    return -(wanted * maps.clamp(min=_LEAST).log()).sum(dim=-1).mean()
-
-
 def agreement_loss(owned: Tensor, patch_maps: Tensor, group_maps: Tensor) -> Tensor:
     """A group says what its patches say: (B, G, P), (B, P, M), (B, G, M) -> scalar in nats.
 
