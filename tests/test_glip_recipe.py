@@ -353,9 +353,6 @@ def test_rows_hold_what_each_seed_reached(tmp_path, monkeypatch) -> None:
     assert glip_table.values(rows["fusion"], *path) == [0.5, 0.5]
     detected = ("detection", "seen", "en", "species", "ap50")
     assert glip_table.values(rows["fusion"], *detected) == [0.9, 0.9]
-    together = glip_table.pooled(rows["fusion"], *path)
-    assert together.n == 21
-    assert together.low < together.value < together.high
 
 
 @pytest.mark.parametrize(
@@ -420,8 +417,7 @@ def test_the_cards_reach_the_floors(cards, language: str) -> None:
 
 def test_the_first_rows_are_the_shipped_models(cards) -> None:
     rows = glip_table.load_rows()["rows"]
-    assert rows["fusion"]["seeds"] == rows["no fusion"]["seeds"]
-    assert rows["fusion"]["seeds"][0] == 0
+    assert rows["fusion"]["seeds"] == rows["no fusion"]["seeds"] == [0, 1]
     assert rows["fusion"]["metrics"][0] == cards["glip"]["metrics"]
     assert rows["no fusion"]["metrics"][0] == cards["glip-no-fusion"]["metrics"]
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cliplab.metrics import Rate, wilson_interval
 from cliplab.recipes.tables import Card, check_alike, check_seeds, gather_command, load_table
 
 log = logging.getLogger(__name__)
@@ -66,18 +65,6 @@ def values(row: dict[str, list], *path: str) -> list[float]:
     """One number of each seed: `values(row, "detection", "seen", "en", "species", "ap50")`."""
     found = [_at(metrics, path) for metrics in row["metrics"]]
     return [one["value"] if isinstance(one, dict) else one for one in found]
-
-
-def pooled(row: dict[str, list], *path: str) -> Rate:
-    """A rate over the answers of all seeds together, with its interval.
-
-    The seeds answer the same questions, so that the interval is of the questions and of three
-    trainings, not of three times as many questions: it is somewhat too narrow.
-    """
-    rates = [_at(metrics, path) for metrics in row["metrics"]]
-    count = sum(one["n"] for one in rates)
-    hits = sum(round(one["value"] * one["n"]) for one in rates)
-    return Rate(hits / count, *wilson_interval(hits, count), count)
 
 
 def _at(metrics: dict[str, Any], path: Sequence[str]) -> Any:
