@@ -62,10 +62,10 @@ class Recipe:
     captions: int = CAPTIONS  # whose nouns count as said: 1 or 6
     pictures: int = 12_000  # distinct ones
     batch: int = 32
-    steps: int = 2500  # of the shipped one; those that are compared with one another have fewer
+    steps: int = 800  # of the shipped one; those that are compared with one another have fewer
     lr: float = 1e-3
     width: int = 128
-    stem_layers: int = 2  # of CLIP's tower; each doubles what a patch can see
+    stem_layers: int = 3  # of CLIP's tower; each doubles what a patch can see
     share: float = 0.02  # of the patches that presence_loss counts
     patches: bool = True  # captions teach patches, and these their groups; or groups directly
     spread: float = 1.5  # of the assignment's logits at the start; 0: as GroupViT starts, near 0
