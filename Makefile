@@ -12,11 +12,11 @@ PYTHON ?= $(if $(shell command -v python3.11 2>/dev/null),python3.11,python3)
 PY := .venv/bin/python
 endif
 ARGS ?=
-STEMS ?= clip vild glip
+STEMS ?= clip vild glip groupvit
 
 help:
-	@echo "make run        execute the notebooks and leave a report in runs/      (about 6 minutes)"
-	@echo "make test       check style, code and notebooks                        (about 9 minutes)"
+	@echo "make run        execute the notebooks and leave a report in runs/      (about 7 minutes)"
+	@echo "make test       check style, code and notebooks                        (about 12 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
 	@echo "make train      train the shipped checkpoints again                    (an hour and more)"

@@ -34,6 +34,7 @@ CHECKPOINTS = {  # folder -> recipe
     "vild": "vild",
     "glip": "glip",
     "glip-no-fusion": "glip",
+    "groupvit": "groupvit",
 }
 _REINSTALL = 'make clean, then the command again; or pip install -c constraints.txt -e ".[all]"'
 
