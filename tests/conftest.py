@@ -1,8 +1,9 @@
 """Shared by all tests: options and small notebooks."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from notebook_builder import code, markdown, write
@@ -16,6 +17,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write tests/baselines/NN.json from what the notebooks find now, tolerances kept",
     )
+
+
+@pytest.fixture
+def ax() -> Iterator[Any]:
+    """Axes of a new figure in the house style, whose settings end with the test."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    from cliplab import figures
+
+    with mpl.rc_context():
+        figures.use_style()
+        figure, axes = plt.subplots()
+        yield axes
+        plt.close(figure)
 
 
 @pytest.fixture

@@ -16,15 +16,6 @@ from cliplab.runtime import data_dir
 SEED_LABELS = ("站立的羊", "进食的羊", "躺着的羊", "喝水的羊", "吃饭的羊")
 
 
-@pytest.fixture
-def ax():
-    with mpl.rc_context():
-        figures.use_style()
-        fig, axes = plt.subplots()
-        yield axes
-        plt.close(fig)
-
-
 def printed(ax) -> list[str]:
     return [text.get_text() for text in ax.texts]
 

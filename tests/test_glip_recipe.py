@@ -415,6 +415,14 @@ def test_the_cards_reach_the_floors(cards, language: str) -> None:
     assert related["low"] > apart["high"] + 0.05  # fusion is what relates
 
 
+@pytest.mark.xfail(strict=True, reason="missed so far: attributes 0.86, seed 1 does not relate")
+@pytest.mark.parametrize("what", ["attributes", "relation"])
+def test_every_training_reaches_the_targets_of_grounding(what: str) -> None:
+    row = glip_table.load_rows()["rows"]["fusion"]
+    reached = [glip_table.values(row, "grounding", "seen", x, what) for x in pool.LANGUAGES]
+    assert min(map(min, reached)) >= 0.90
+
+
 def test_the_first_rows_are_the_shipped_models(cards) -> None:
     rows = glip_table.load_rows()["rows"]
     assert rows["fusion"]["seeds"] == rows["no fusion"]["seeds"] == [0, 1]

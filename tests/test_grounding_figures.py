@@ -1,17 +1,12 @@
 """Words against pictures: what is drawn is what was given, each thing in its place."""
 
-from collections.abc import Iterator
-
-import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from cliplab import figures
 from cliplab.box_figures import BOX_COLOURS
 from cliplab.grounding_figures import (
     cells_to_pixels,
@@ -25,15 +20,6 @@ from cliplab.grounding_figures import (
 TOKENS = ["[CLS]", "黑", "山", "羊", ".", "barn", "[SEP]"]
 PHRASES = ["黑山羊", "barn"]
 POSITIVE = torch.tensor([[0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0]]).bool()
-
-
-@pytest.fixture
-def ax() -> Iterator[Axes]:
-    with mpl.rc_context():
-        figures.use_style()
-        fig, axes = plt.subplots()
-        yield axes
-        plt.close(fig)
 
 
 def ticks(axis) -> list[str]:

@@ -682,13 +682,20 @@ def test_the_weights_are_those_of_the_card(shipped_card: dict) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_card_reaches_the_floors(shipped_card: dict, language: str) -> None:
-    """What was reached; 0.50 was meant, and five times dense CLIP (closing note, README)."""
+    """What was reached, so that it does not get worse unseen."""
     rows = shipped_card["metrics"][language]
     assert rows["cured"]["miou"] >= 0.42
     assert rows["share of the gap closed"] >= 1 / 3
     baselines_of = groupvit_table.load_rows()["baselines"]
     dense, bound = (baselines_of[name]["miou"] for name in ("dense CLIP", "supervised, seed 0"))
     assert 4.5 * dense < rows["cured"]["miou"] < bound
+
+
+@pytest.mark.xfail(strict=True, reason="missed so far: mIoU 0.431 / 0.436, dense CLIP 0.087")
+def test_the_card_reaches_the_targets(shipped_card: dict) -> None:
+    reached = min(shipped_card["metrics"][lang]["cured"]["miou"] for lang in LANGUAGES)
+    dense = groupvit_table.load_rows()["baselines"]["dense CLIP"]["miou"]
+    assert reached >= max(0.50, 5 * dense)
 
 
 def test_the_first_row_is_the_shipped_model(shipped_card: dict) -> None:

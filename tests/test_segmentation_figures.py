@@ -1,7 +1,5 @@
 """Segments in pictures: what is drawn is what was given, each thing in its place and colour."""
 
-from collections.abc import Iterator
-
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -25,15 +23,6 @@ from cliplab.segmentation_figures import (
     plot_trainings,
     plot_tries,
 )
-
-
-@pytest.fixture
-def ax() -> Iterator[Axes]:
-    with mpl.rc_context():
-        figures.use_style()
-        fig, axes = plt.subplots()
-        yield axes
-        plt.close(fig)
 
 
 def ticks(axis) -> list[str]:

@@ -58,7 +58,7 @@ def noun_maps(
         return probability if owned is None else owned.transpose(1, 2) @ probability  # (B, P, M)
 
 
-def presence_loss(maps: Tensor, said: Tensor, *, share: float = 0.03) -> Tensor:
+def presence_loss(maps: Tensor, said: Tensor, *, share: float = 0.02) -> Tensor:
     """A noun that is said must be somewhere, one that is not nowhere: (B, P, M), (B, M) -> scalar.
 
     Binary cross-entropy of each noun's mean over the patches where it is likeliest. Multiple
