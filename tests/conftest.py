@@ -9,6 +9,9 @@ import pytest
 from notebook_builder import code, markdown, write
 
 os.environ.setdefault("CLIPLAB_OFFLINE", "1")  # no test may touch the network
+# Before torch is imported, and for the kernels of notebooks: on tensors this small two threads wait
+# for one another longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
