@@ -19,7 +19,7 @@ help:
 	@echo "make test       check style, code and notebooks                        (about 13 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
-	@echo "make train      train the shipped checkpoints again                    (an hour and more)"
+	@echo "make train      train the shipped checkpoints again                    (some hours)"
 	@echo "make bench      run the benchmarks and write benchmarks/RESULTS.md"
 	@echo "make format     put the code into the house style"
 	@echo "make clean      remove .venv and caches; runs/ stays"
