@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from cliplab.pasture import COMBOS, caption, class_phrase, portrait
 from cliplab.recipes import clip as recipe
 from cliplab.recipes.exam import answer, exam_pictures, examine, retrieval
 from cliplab.recipes.pool import augment, load_pool, to_pixels
-from cliplab.recipes.training import Run, Schedule, adamw, fit, learning_rate
+from cliplab.recipes.training import Ahead, Run, Schedule, adamw, fit, learning_rate
 from cliplab.runtime import checkpoint_dir, sha256
 from cliplab.tokenizers import BytePairTokenizer
 
@@ -266,3 +267,20 @@ def test_examination_of_a_guesser_is_chance() -> None:
     assert report["seen"]["bare"]["posture"]["value"] == pytest.approx(0.25, abs=0.12)
     assert report["seen"]["bare"]["joint"]["value"] < 0.07
     assert retrieval(Guesser(), "en", count=64)["image_to_text_r1"]["value"] < 0.12
+
+
+def test_batches_drawn_ahead_are_those_of_their_steps() -> None:
+    here, there = Ahead(_draw, 0), Ahead(_draw, 2)
+    state = torch.get_rng_state()
+    for step in range(5, 12):  # a resumed training starts anywhere
+        mine, theirs = here(step), there(step)
+        assert torch.equal(mine["pixels"], theirs["pixels"])
+        assert theirs["texts"] == [f"step {step}"]
+    assert torch.equal(torch.get_rng_state(), state)  # of the model
+    assert mine["process"] == os.getpid() != theirs["process"]
+    with pytest.raises(ValueError, match="step: got 3; expected 12, the one after the last"):
+        there(3)
+
+
+def _draw(step: int) -> dict:
+    return {"pixels": torch.full((2,), step), "texts": [f"step {step}"], "process": os.getpid()}

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliplab.models.glip import GLIPConfig, Truth
+from cliplab.models.glip import GLIPConfig, Targets, Truth, targets_of
 from cliplab.models.glip.pictures import MULTIPLE
 from cliplab.pasture import (
     COLOURS,
@@ -159,12 +159,12 @@ class Batch(NamedTuple):
     token_ids: Tensor  # (B, L)
     text_mask: Tensor  # (B, L) bool
     truth: list[Truth]  # B
+    targets: Targets  # of the truth
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
-        truth = [Truth(*(part.to(device) for part in one)) for one in self.truth]
-        ids, mask = self.token_ids.to(device), self.text_mask.to(device)
-        return Batch(self.pixels.to(device), ids, mask, truth)
+        """What is learned from on another device; the truth stays where it is."""
+        pixels, ids, mask = (x.to(device) for x in self[:3])
+        return Batch(pixels, ids, mask, self.truth, self.targets.to(device))
 
 
 class Batches:
@@ -192,7 +192,8 @@ class Batches:
         said = [self.say(sight, one) for sight, one in zip(sights, dice, strict=True)]
         ids, mask, maps = batch_of([self._chunk(one) for one in said])
         truth = [truth_of(s, g, m) for s, g, m in zip(sights, said, maps, strict=True)]
-        return Batch(pixels, ids, mask, truth)
+        sizes = self.config.cells(*pixels.shape[2:])
+        return Batch(pixels, ids, mask, truth, targets_of(truth, sizes, self.config))
 
     def _sight(self, index: int, mirrored: bool) -> Sight:
         sight = self.flock.sights[index]

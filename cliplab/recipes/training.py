@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cliplab.runtime import atomic_write, sha256, write_json
@@ -105,6 +107,53 @@ class Run:
         return state["step"]
 
 
+class _Steps(Dataset):
+    """What `make` returns for each step, for a `DataLoader`."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self.make = make
+
+    def __getitem__(self, step: int) -> Any:
+        return self.make(step)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class Ahead:
+    """Batches of consecutive steps, drawn by other processes while the model learns.
+
+    A GPU would wait for them otherwise. The batches are the same as without.
+
+    Args:
+        make: draws the batch of a step, which depends on the step alone.
+        workers: processes; 0: none, `make` is called when a batch is asked for.
+    """
+
+    def __init__(self, make: Callable[[int], Any], workers: int) -> None:
+        self.make, self.workers, self._coming = make, workers, None
+
+    def __call__(self, step: int) -> Any:
+        """The batch of `step`; after the first, steps have to follow one another."""
+        if not self.workers:
+            return self.make(step)
+        if self._coming is None:
+            self._coming = self._draw_from(step)
+        drawn, batch = next(self._coming)
+        if drawn != step:
+            raise ValueError(f"step: got {step}; expected {drawn}, the one after the last")
+        return batch
+
+    def _draw_from(self, first: int) -> Iterator[tuple[int, Any]]:
+        loader = DataLoader(
+            _Steps(self.make), batch_size=None, sampler=itertools.count(first),  # type: ignore
+            num_workers=self.workers, collate_fn=_as_it_is,
+            generator=torch.Generator(),  # or the model's random numbers would be drawn on
+        )  # fmt: skip
+        return enumerate(loader, first)
+
+
 def fit(
     model: nn.Module,
     loss_of: Callable[[int], Tensor],
@@ -171,10 +220,19 @@ def add_run_arguments(
     add("--test-pictures", type=int, default=test_things, help=f"{things} of the model card")
     add("--device", default="auto", help="cpu, cuda, mps or auto")
     add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    add("--workers", type=int, default=0,
+        help="processes that draw batches ahead, for a GPU; 0: none")  # fmt: skip
     add("--work", type=Path, default=Path("runs/train") / stem, help="pictures, logs and states")
     add("--out", type=Path, default=None,
         help=f"where weights and card go (default: data/checkpoints for {shipped}, else beside "
              "the log)")  # fmt: skip
+
+
+def trained_on(device: torch.device) -> dict[str, str]:
+    """The entry of a model card that says which machine it was."""
+    if device.type == "cuda":
+        return {"trained on": torch.cuda.get_device_name(device)}
+    return {"trained on": f"{device.type}, {torch.get_num_threads()} threads"}
 
 
 def write_model_card(folder: Path, **card: Any) -> Path:

@@ -109,6 +109,10 @@ class GLIPConfig:
         """Pixels per cell of each level."""
         return tuple(self.finest * 2**level for level in range(3 + self.extra_levels))
 
+    def cells(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of each level, for a picture of this many pixels."""
+        return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
+
     @property
     def bert(self) -> BertConfig:
         """The text encoder; the layers inside the head have its sizes too."""

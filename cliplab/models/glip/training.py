@@ -49,6 +49,10 @@ class Targets(NamedTuple):
     deltas: Tensor  # (B, A, 4) that box, coded; of no meaning where there is none
     tokens: Tensor  # (B, A, L) of 0 and 1
 
+    def to(self, device: torch.device) -> Targets:
+        """The same on another device."""
+        return Targets(*(part.to(device) for part in self))
+
 
 def glip_loss(raw: Raw, text_mask: Tensor, truth: Sequence[Truth], config: GLIPConfig) -> Losses:
     """Token focal loss, GIoU of the boxes, cross-entropy of the centerness.
@@ -67,10 +71,23 @@ def glip_loss(raw: Raw, text_mask: Tensor, truth: Sequence[Truth], config: GLIPC
         fills all tokens it would learn that the background is [SEP]. Not so here.
     """
     _check(raw, truth)
-    with torch.no_grad():
-        parts = [(inclusive(one.boxes_xyxy.float()), one.positive) for one in truth]
-        targets = make_targets(raw.sizes, parts, config)
+    targets = targets_of(truth, raw.sizes, config)
     return losses(raw, targets, text_mask.expand(len(truth), -1))
+
+
+@torch.no_grad()
+def targets_of(
+    truth: Sequence[Truth], sizes: Sequence[tuple[int, int]], config: GLIPConfig
+) -> Targets:
+    """What the truth asks of the anchors; it needs no model, so it can be made beforehand.
+
+    Args:
+        truth: of each picture.
+        sizes: cells of each level, see `GLIPConfig.cells`.
+        config: for the anchors.
+    """
+    parts = [(inclusive(one.boxes_xyxy.float()), one.positive) for one in truth]
+    return make_targets(sizes, parts, config)
 
 
 def make_targets(
