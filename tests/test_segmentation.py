@@ -27,6 +27,7 @@ from cliplab.segmentation import (
     load_segmenter,
     oracle_labels,
     read_scenes,
+    refine,
     result,
     score_groups,
     vocabulary,
@@ -278,6 +279,7 @@ def test_what_is_no_picture_is_refused(segmenter: Segmenter) -> None:
         ({"side": 0}, "side: got 0"),
         ({"scales": ()}, r"scales: got \(\); expected one or more"),
         ({"scales": (1, 0)}, r"scales: got \(1, 0\); expected one or more, over 0 to 4"),
+        ({"refine": -1}, "refine: got -1 steps; expected 0 or more"),
         ({"templates": ("a sheep",)}, "has no {}"),
         ({"templates": "{}"}, "templates: got the text"),
     ],
@@ -317,6 +319,23 @@ def test_views_of_a_picture_are_averaged(segmenter: Segmenter) -> None:
     torch.testing.assert_close(both, again.flip(2), atol=1e-4, rtol=0)
     one, other = (scores(shown, side=16) for shown in (image, turned))
     assert not torch.allclose(one, other.flip(2), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(23, 17), (40, 30), (3, 3), (300, 1), (1, 300), (8000, 1)])
+def test_averaged_scores_are_refined_with_the_picture_at_their_size(
+    size: tuple[int, int], segmenter: Segmenter
+) -> None:
+    image, words = picture(*size), vocabulary(["sheep", "dog"], background=())
+    views = replace(PLAIN, scales=(1.5, 1), flip=True, threshold=0.3)
+    before = segmenter.segment(image, words, views)
+    found = segmenter.segment(image, words, replace(views, refine=3))
+    shown = image.resize(working_size(size, 24), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    pixels = torch.from_numpy(np.asarray(shown).copy()).permute(2, 0, 1) / 255
+    expected = refine(before.scores[None], pixels[None], 3)[0]
+    torch.testing.assert_close(found.scores, expected)
+    assert not torch.allclose(found.scores, before.scores, atol=1e-4)
+    assert torch.equal(found.owner, before.owner)
+    assert found.threshold == 0.3
 
 
 def test_words_that_do_not_fit_the_picture_are_left_out() -> None:

@@ -15,6 +15,7 @@ from cliplab.segmentation.quality import (
     iou_per_class,
     oracle_labels,
 )
+from cliplab.segmentation.refine import refine
 from cliplab.segmentation.result import Segmentation
 from cliplab.segmentation.scene import Scenes, name_groups, pixel_maps, read_scenes, score_groups
 from cliplab.segmentation.segmenter import (
@@ -34,6 +35,6 @@ from cliplab.segmentation.vocabulary import (
 __all__ = [
     "BACKGROUND", "BACKGROUND_WORDS", "IGNORE", "Quality", "Scenes", "Segmentation", "Segmenter",
     "Settings", "Tally", "Vocabulary", "boundary_counts", "confusion", "iou_per_class",
-    "load_segmenter", "name_groups", "oracle_labels", "pixel_maps", "read_scenes", "score_groups",
-    "tokenizer_of", "vocabulary", "working_size",
+    "load_segmenter", "name_groups", "oracle_labels", "pixel_maps", "read_scenes", "refine",
+    "score_groups", "tokenizer_of", "vocabulary", "working_size",
 ]  # fmt: skip

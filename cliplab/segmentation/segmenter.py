@@ -20,6 +20,7 @@ from torch import Tensor
 from cliplab.models.groupvit import GroupViT, load_groupvit
 from cliplab.prompts import check_templates
 from cliplab.runtime import checkpoint_dir, is_offline, pick_device
+from cliplab.segmentation.refine import refine
 from cliplab.segmentation.result import Segmentation, check_threshold
 from cliplab.segmentation.scene import read_scenes
 from cliplab.segmentation.vocabulary import Vocabulary
@@ -45,6 +46,7 @@ class Settings:
     slide: bool = True  # windows; False: the picture in one piece, positions interpolated
     scales: tuple[float, ...] = (1.0,)  # times the side; scores of several sizes are averaged
     flip: bool = False  # with the scores of the mirrored picture, at every scale
+    refine: int = 0  # steps of `refine`, of the averaged scores
 
     def __post_init__(self) -> None:
         """Accept lists, as JSON gives them; refuse numbers out of range."""
@@ -56,6 +58,8 @@ class Settings:
         for name in ("top_words", "side"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}: got {value}; expected 1 or more, or None")
+        if self.refine < 0:
+            raise ValueError(f"refine: got {self.refine} steps; expected 0 or more")
 
     def views(self) -> list[tuple[float, bool]]:
         """Scale of each view of a picture, and whether it is mirrored; the first is not."""
@@ -117,7 +121,7 @@ class Segmenter:
         for scale, flipped in others:
             scores, _ = self._view(image, vocabulary, settings, scale=scale, flipped=flipped)
             total += F.interpolate(scores[None], total.shape[1:], mode="bilinear")[0]
-        scores = total / (1 + len(others))
+        scores = self._refined(total / (1 + len(others)), image, settings.refine)
         found = Segmentation(scores, owner, vocabulary.names, image.size, vocabulary.has_background)
         return replace(found, threshold=settings.threshold)
 
@@ -147,6 +151,14 @@ class Segmenter:
             canvas.mirror()
         return canvas.result(size)
 
+    def _refined(self, scores: Tensor, image: Image.Image, steps: int) -> Tensor:
+        """Scores (K, H, W) after some steps of `refine`, with the picture at their size."""
+        if not steps:
+            return scores
+        height, width = scores.shape[1:]
+        shown = _tensor(_resized(image, (width, height)))  # (3, H, W)
+        return refine(scores[None].to(self.device), shown[None].to(self.device), steps)[0].cpu()
+
     @property
     def _patch(self) -> int:
         return self.model.config.patch_size
@@ -169,10 +181,7 @@ class Segmenter:
             )
         side, patch = self._side(settings), self.model.config.patch_size
         width, height = working_size(image.size, side)
-        resized = image.convert("RGB")
-        if resized.size != (width, height):
-            resized = resized.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-        pixels = _tensor(resized)  # (3, height, width)
+        pixels = _tensor(_resized(image, (width, height)))  # (3, height, width)
         config = self.model.config
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.image_mean, config.image_std))
         least = side if settings.slide else patch
@@ -204,6 +213,13 @@ def working_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 def _missing(length: int, least: int, patch: int) -> int:
     """Pixels to add so that a length is a multiple of the patch, and not less than `least`."""
     return max(least, math.ceil(length / patch) * patch) - length
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    rgb = image.convert("RGB")
+    if rgb.size == size:
+        return rgb
+    return rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def _tensor(image: Image.Image) -> Tensor:
