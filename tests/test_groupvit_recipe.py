@@ -454,8 +454,10 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
 # ---- exam ----------------------------------------------------------------------------------
 
 
-def test_the_exam_reads_as_the_segmenter_does(small_exam, segmenter) -> None:
-    reading = replace(exam.plain(), synonyms=True, top_words=7)
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_exam_reads_as_the_segmenter_does(small_exam, segmenter, steps, monkeypatch) -> None:
+    monkeypatch.setattr(exam, "_BATCH", 3)  # so that there are two, the second not full
+    reading = replace(exam.plain(), synonyms=True, top_words=7, refine=steps)
     seen = exam.Seen(segmenter, small_exam.images)
     for image, (scores, owner) in zip(small_exam.pil(), seen.read(reading), strict=True):
         found = segmenter.segment(image, reading.words(), reading.settings())
@@ -504,6 +506,16 @@ def test_the_words_name_the_15_classes_in_order(small_exam) -> None:
     assert (animals[animals > 0].int() + 9 == small_exam.truth[animals > 0].int()).all()
 
 
+def test_a_card_keeps_the_reading_and_an_old_one_is_read_still() -> None:
+    reading = replace(exam.plain("zh"), hard=False, scales=(1.0, 1.33), flip=True, refine=20)
+    row = json.loads(json.dumps(exam._plain_dict(reading)))
+    assert set(row) == {field.name for field in fields(exam.Reading)}
+    assert exam.reading_of(row) == reading
+    assert reading.settings().refine == 20
+    del row["refine"]
+    assert exam.reading_of(row) == replace(reading, refine=0)
+
+
 class Perfect(exam.Seen):
     """A reader that knows the truth, of a share of the classes that depends on the reading."""
 
@@ -522,6 +534,7 @@ def test_the_cure_is_what_is_best_on_val(small_exam) -> None:
     reading, tried = exam.choose(seen, small_exam)
     assert reading.top_words is None
     assert tried[0]["to"] == "plain"
+    assert [(t["changed"], t["to"]) for t in tried[-3:]] == [("refine", n) for n in (10, 20, 40)]
     assert max(t["miou"] for t in tried) == 1
     quality = exam.judge(seen, small_exam, exam.plain())
     assert quality.oracle_miou == 1

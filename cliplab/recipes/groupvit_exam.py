@@ -2,8 +2,8 @@
 
 Every pixel of 15 classes counts, at the pictures' full resolution. A model is asked in two ways:
 *plain*, with the names of the classes and the settings of the official evaluation; and *cured*,
-with whatever of synonyms, templates, top words and soft borders helped on val. What the cure is, is
-chosen on val; test is asked once.
+with whatever of synonyms, templates, top words, soft borders, more views and refined scores helped
+on val. What the cure is, is chosen on val; test is asked once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from cliplab.segmentation import (
     confusion,
     iou_per_class,
     name_groups,
+    refine,
     vocabulary,
 )
 from cliplab.segmentation.result import label
@@ -118,6 +119,7 @@ class Reading:
     hard: bool = True
     scales: tuple[float, ...] = (1.0,)  # at which a picture is looked at
     flip: bool = False  # and mirrored
+    refine: int = 0  # steps that the averaged scores are refined in
 
     def words(self) -> Vocabulary:
         """The 15 classes as this reading says them; `names` are words of its language."""
@@ -128,7 +130,7 @@ class Reading:
         """The same for `Segmenter.segment`."""
         settings = Settings(
             templates=self.templates, top_words=self.top_words, hard=self.hard,
-            scales=self.scales, flip=self.flip,
+            scales=self.scales, flip=self.flip, refine=self.refine,
         )  # fmt: skip
         return replace(settings, **changes)
 
@@ -162,8 +164,14 @@ class Seen:
         for batch in range(len(views[0][0])):
             found = [self._named(view[batch], word_emb, reading, flip) for view, flip in views]
             scores = torch.stack([one.scores for one in found]).mean(dim=0)  # (B, W, H, W)
-            for each, owner in zip(scores.cpu(), found[0].owner.cpu(), strict=True):
-                yield words.by_label(each), owner
+            labelled = words.by_label(scores.transpose(0, 1)).transpose(0, 1)  # (B, K, H, W)
+            refined = refine(labelled, self._shown(batch).to(labelled), reading.refine)
+            yield from zip(refined.cpu(), found[0].owner.cpu(), strict=True)
+
+    def _shown(self, batch: int) -> Tensor:
+        """The pictures of a batch as they are, (B, 3, H, W), 0 to 1."""
+        part = self.images[batch * _BATCH : (batch + 1) * _BATCH]
+        return torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
 
     def _named(self, groups: Groups, word_emb: Tensor, reading: Reading, flipped: bool) -> Scenes:
         patch = self.segmenter.model.config.patch_size
@@ -238,6 +246,7 @@ def choose(seen: Seen, exam: Exam, language: str = "en") -> tuple[Reading, list[
         "hard": (False,),
         "flip": (True,),
         "scales": ((1.0, 1.33), (1.0, 1.33, 2.0)),
+        "refine": (10, 20, 40),
     }
     for name, values in knobs.items():
         for value in values:
@@ -374,4 +383,5 @@ def _plain_dict(reading: Reading) -> dict[str, Any]:
         "hard": reading.hard,
         "scales": list(reading.scales),
         "flip": reading.flip,
+        "refine": reading.refine,
     }
