@@ -311,9 +311,10 @@ def test_a_model_is_read_as_its_card_says_unless_told_otherwise(
     card = {"files": {}, "metrics": {"en": {"reading": {
         "language": "en", "synonyms": True, "top_words": None, "hard": False,
         "templates": ["{}", "a view of {}"], "scales": [1.0, 2.0], "flip": True,
+        "refine": 3,
     }}}}  # fmt: skip
     write_json(shipped / "model_card.json", card)
-    own = ("--top-words", "2", "--templates", "{}", "--scales", "1.5", "--no-flip")
+    own = ("--top-words", "2", "--templates", "{}", "--scales", "1.5", "--no-flip", "--refine", "2")
     asked = {"chosen": (), "own": own}
     for name, options in asked.items():
         assert run(flock, "--labels", "sheep", "dog", *options, "--json", tmp_path / name) == 0
@@ -322,15 +323,30 @@ def test_a_model_is_read_as_its_card_says_unless_told_otherwise(
     assert said["chosen"]["hard"] is False
     assert (said["chosen"]["scales"], said["chosen"]["flip"]) == ([1.0, 2.0], True)
     assert (said["own"]["scales"], said["own"]["flip"]) == ([1.5], False)
+    assert (said["chosen"]["refine"], said["own"]["refine"]) == (3, 2)
     assert said["chosen"]["templates"] == ["{}", "a view of {}"]
     assert said["own"]["top_words"] == 2
     assert said["own"]["hard"] is False  # which has no option
     assert said["own"]["templates"] == ["{}"]
     told = capsys.readouterr().err
     assert told.count("what the model's card says was best on val") == 1
-    assert "note: --top-words all --scales 1 2 --flip: what the model's card" in told
+    assert "note: --top-words all --scales 1 2 --flip --refine 3: what the model's card" in told
     assert run(flock, "--labels", "羊", "狗", "--json", tmp_path / "zh") == 0
     assert read(tmp_path / "zh")["settings"]["top_words"] == 5  # nothing was chosen for Chinese
+
+
+def test_a_card_that_is_silent_on_refining_refines_nothing(
+    flock: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading = {"language": "en", "top_words": 3, "templates": ["{}"], "scales": [1.0]}
+    write_json(shipped / "model_card.json", {"files": {}, "metrics": {"en": {"reading": reading}}})
+    for steps, options, shown in ((0, (), []), (4, ("--refine", 4), ["4"])):
+        html, json = (tmp_path / f"{steps}.{kind}" for kind in ("html", "json"))
+        written = ("--html", html, "--json", json)
+        assert run(flock, "--labels", "sheep", "dog", *options, *written) == 0
+        assert read(json)["settings"]["refine"] == steps
+        assert re.findall(r"refined in <b>(\d+) steps</b>", html.read_text("utf-8")) == shown
+    assert capsys.readouterr().err.count("note: --top-words 3 --scales 1: what the model's") == 2
 
 
 def test_a_label_is_a_byte_and_never_255(
@@ -400,6 +416,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--top-words", "0"], "--top-words: got 0; expected 1 or more"),
         (["--labels", "a", "b", "--top-words", "x"], "--top-words: got 'x'; expected a whole"),
         (["--labels", "a", "b", "--scales", "1", "9"], "--scales: got (1.0, 9.0); expected one or"),
+        (["--labels", "a", "b", "--refine", "-1"], "--refine: got -1 steps; expected 0 or more"),
         (["--labels", "a", "b", "--templates", "photo"], "template 'photo' has no {}"),
         (["--labels", "a", "b", "--side", "0"], "--side: got 0; expected 1 or more"),
         (["--labels", "a", "b", "--side", "10"], "--side: got 10 px; expected a multiple of"),

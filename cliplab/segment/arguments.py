@@ -119,6 +119,13 @@ def _add_model(group: "argparse._ArgumentGroup") -> None:
         action=argparse.BooleanOptionalAction,
         help="look at the mirrored picture as well, at every scale (default: as for --scales)",
     )
+    add(
+        "--refine",
+        type=int,
+        metavar="N",
+        help="let borders follow the edges of the picture, N steps of averaging among neighbours "
+        "of like colour; 0: none (default: as for --scales)",
+    )
     add("--device", default="auto", help="auto (default), cpu, cuda or mps")
     add("--offline", action="store_true", help="never use the network, whatever is missing")
 

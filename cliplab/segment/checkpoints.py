@@ -66,7 +66,7 @@ def chosen_reading(path: Path, language: str) -> dict[str, Any]:
         language: "en" or "zh", of the words.
 
     Returns:
-        "top_words" (None: all), "templates", "hard", "scales" and "flip" of
+        "top_words" (None: all), "templates", "hard", "scales", "flip" and "refine" of
         `cliplab.segmentation.Settings`.
     """
     card = _weights(path).parent / "model_card.json"
@@ -74,7 +74,7 @@ def chosen_reading(path: Path, language: str) -> dict[str, Any]:
         return {}
     metrics = json.loads(card.read_text("utf-8")).get("metrics", {})
     reading = metrics.get(language, {}).get("reading", {})
-    names = ("top_words", "templates", "hard", "scales", "flip")
+    names = ("top_words", "templates", "hard", "scales", "flip", "refine")
     return {name: reading[name] for name in names if name in reading}
 
 

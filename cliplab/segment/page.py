@@ -136,6 +136,8 @@ def _facts(result: Result) -> str:
         facts["groups"] = str(groups)
     if (threshold := result.plan.settings.threshold) is not None:
         facts["background below"] = f"{threshold:g}"
+    if steps := result.plan.settings.refine:
+        facts["refined in"] = f"{steps} steps"
     facts["prompts"] = ", ".join(result.plan.settings.templates)
     said = [f"{escape(key)} <b>{escape(value)}</b>" for key, value in facts.items()]
     return " &middot; ".join(said)

@@ -24,7 +24,7 @@ from cliplab.segmentation import Settings
 if TYPE_CHECKING:
     from cliplab.segmentation import Segmenter, Vocabulary
 
-_CHOSEN = ("top_words", "hard", "scales", "flip")  # what a model's card may choose
+_CHOSEN = ("top_words", "hard", "scales", "flip", "refine")  # what a model's card may choose
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,8 @@ def read_settings(args: argparse.Namespace) -> Settings:
             top_words=None if top == ALL else int(top),
             side=args.side,
         )
-        given = {name: getattr(args, name) for name in ("templates", "scales", "flip")}
+        names = ("templates", "scales", "flip", "refine")
+        given = {name: getattr(args, name) for name in names}
         return replace(settings, **{k: v for k, v in given.items() if v is not None})
     except ValueError as error:
         raise ValueError(as_options(str(error))) from error
@@ -115,8 +116,12 @@ def _as_chosen(
         return settings, []
     settings = replace(settings, **free)
     top, scales = settings.top_words or ALL, " ".join(f"{x:g}" for x in settings.scales)
-    flip = "--flip" if settings.flip else "--no-flip"
-    said = {"top_words": f"--top-words {top}", "scales": f"--scales {scales}", "flip": flip}
+    said = {
+        "top_words": f"--top-words {top}",
+        "scales": f"--scales {scales}",
+        "flip": "--flip" if settings.flip else "--no-flip",
+        "refine": f"--refine {settings.refine}",
+    }
     options = " ".join(text for name, text in said.items() if name in free)
     return settings, [f"{options}: what the model's card says was best on val"] if options else []
 

@@ -144,6 +144,7 @@ def as_options(message: str) -> str:
         ("background: got", "--background: got"),
         ("top_words: ", "--top-words: "),
         ("scales: ", "--scales: "),
+        ("refine: ", "--refine: "),
         ("threshold: ", "--threshold: "),
         ("classes: ", "--labels: "),
         ("words: '", "--labels and --background: '"),
