@@ -34,7 +34,7 @@ from cliplab.models.glip import GLIP, GLIPConfig, Losses, load_glip, save_glip
 from cliplab.models.glip.backbone import ConvBody
 from cliplab.models.glip.training import losses
 from cliplab.models.vild import ViLDConfig, load_vild
-from cliplab.recipes.glip_pool import UNNAMED, Batches, Flock, load_flock, vocabulary
+from cliplab.recipes.glip_pool import UNNAMED, Batch, Batches, Flock, load_flock, vocabulary
 from cliplab.recipes.training import (
     Ahead,
     Run,
@@ -57,9 +57,12 @@ class Recipe:
     fusion: bool = True
     pictures: int = 20_000  # distinct herds
     batch: int = 64
-    steps: int = 4000
+    steps: int = 2500
+    more: int = 800  # steps of a second round
     lr: float = 1e-3
+    more_lr: float = 5e-4
     shares: tuple[float, float, float] = (0.35, 0.2, 0.45)  # class lists, captions, relations
+    more_shares: tuple[float, float, float] = (0.3, 0.4, 0.3)  # of the second round
     max_tokens: int = 64  # of a prompt; longer ones are asked in parts
     start: str = "vild"  # checkpoint whose body is taken over; "" for none
 
@@ -83,21 +86,33 @@ def train(
         body = cast(ConvBody, model.backbone.body)
         for part in (body.stem, body.layers[0]):
             part.eval().requires_grad_(False)
-    batches = Batches(flock, tokenizer, config, seed=recipe.seed, batch=recipe.batch,
-                      shares=recipe.shares)  # fmt: skip
-    ahead, latest = Ahead(batches, workers), list[Losses]()
+    first = {k: v for k, v in asdict(recipe).items() if not k.startswith("more")}
+    rounds = [(recipe.steps, recipe.lr, recipe.shares, Run(work, first))]
+    if recipe.more:
+        log = Run(work / "more", asdict(recipe))
+        rounds.append((recipe.more, recipe.more_lr, recipe.more_shares, log))
+    for number, (steps, lr, shares, log) in enumerate(rounds):
+        batches = Batches(flock, tokenizer, config, seed=recipe.seed + 1000 * number,
+                          batch=recipe.batch, shares=shares)  # fmt: skip
+        schedule = Schedule(steps=steps, lr=lr, warmup=min(200, steps // 4))
+        fit_round(model, Ahead(batches, workers), schedule, log)
+    return model.eval()
+
+
+def fit_round(model: GLIP, batches: Callable[[int], Batch], schedule: Schedule, log: Run) -> None:
+    """Minimise GLIP's losses over the batches of a schedule."""
+    device = next(model.parameters()).device
+    latest: list[Losses] = []
 
     def loss_of(step: int) -> Tensor:
-        batch = ahead(step).to(device)
+        batch = batches(step).to(device)
         # On a CPU the backward pass of the fused kernel takes ten times as long in bfloat16.
         with mixed_precision(device), sdpa_kernel(SDPBackend.MATH):
             raw = model(batch.pixels, batch.token_ids, batch.text_mask)
         latest[:] = [losses(raw, batch.targets, batch.text_mask)]
         return latest[0].total
 
-    schedule, log = Schedule(steps=recipe.steps, lr=recipe.lr), Run(work, asdict(recipe))
     fit(model, loss_of, schedule, log, after_step=_reporting(latest), save_every=200)
-    return model.eval()
 
 
 def new_model(recipe: Recipe) -> tuple[GLIP, WordPieceTokenizer]:
@@ -132,7 +147,7 @@ def _reporting(latest: list[Losses]) -> Callable[[int], dict]:
 
 # ---- command line --------------------------------------------------------------------------
 
-_OPTIONS = ("seed", "fusion", "steps", "batch", "pictures", "start")  # of Recipe
+_OPTIONS = ("seed", "fusion", "steps", "more", "batch", "pictures", "start")  # of Recipe
 _LICENCE = "Apache-2.0; trained on generated pictures and captions only"
 
 
@@ -143,7 +158,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", choices=["vild", ""], default=Recipe.start,
                         help="checkpoint whose body is taken over; '' for none")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the training")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the first round")
+    parser.add_argument("--more", type=int, default=Recipe.more, help="of its second round")
     parser.add_argument("--batch", type=int, default=Recipe.batch, help="herds a step")
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct herds")
     add_run_arguments(parser, "glip", things="herds", test_things=200, shipped="seed 0")
@@ -169,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
 
 def card(recipe: Recipe, metrics: dict[str, Any]) -> dict[str, Any]:
     """Model card: what it is, how it was made, and what it can and cannot do."""
-    numbers = ("seed", "steps", "batch", "pictures")
+    numbers = ("seed", "steps", "more", "batch", "pictures")
     options = " ".join(f"--{name} {getattr(recipe, name)}" for name in numbers)
     options += "" if recipe.fusion else " --no-fusion"
     return {
