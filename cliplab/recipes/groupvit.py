@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,19 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cliplab.models.groupvit import GroupViT, save_groupvit
+from cliplab.recipes.groupvit_answers import load_answers
 from cliplab.recipes.groupvit_frames import Watch, gather_frames
 from cliplab.recipes.groupvit_lesson import Lesson
 from cliplab.recipes.groupvit_model import new_model
-from cliplab.recipes.groupvit_pool import CAPTIONS, Batches, Pool, load_pool
+from cliplab.recipes.groupvit_pool import CAPTIONS, Batch, Batches, Pool, load_pool
 from cliplab.recipes.training import (
+    Ahead,
     Run,
     Schedule,
     add_run_arguments,
     fit,
     mixed_precision,
+    trained_on,
     write_model_card,
 )
 from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
@@ -63,7 +68,9 @@ class Recipe:
     pictures: int = 12_000  # distinct ones
     batch: int = 32
     steps: int = 800  # of the shipped one; those that are compared with one another have fewer
-    lr: float = 1e-3
+    more: int = 1000  # steps of a second round, which learns the answers of the first
+    answered: int = 4000  # pictures of the second round
+    lr: float = 1e-3  # of both
     width: int = 128
     stem_layers: int = 3  # of CLIP's tower; each doubles what a patch can see
     share: float = 0.02  # of the patches that presence_loss counts
@@ -76,37 +83,78 @@ class Recipe:
 # ---- training ------------------------------------------------------------------------------
 
 
-def train(recipe: Recipe, pool: Pool, folder: Path, device: torch.device) -> GroupViT:
-    """Train one model; what is in `folder` is resumed."""
+def train(
+    recipe: Recipe, pool: Pool, folder: Path, device: torch.device, *, workers: int = 0
+) -> GroupViT:
+    """Train one model; what is in `folder` is resumed.
+
+    Args:
+        recipe: what to train.
+        pool: pictures and captions.
+        folder: of logs, states, frames and answers.
+        device: to train on.
+        workers: processes that draw batches ahead.
+    """
     seed_all(recipe.seed)
     model = new_model(recipe).to(device).to(memory_format=torch.channels_last).train()
-    batches = Batches(pool, seed=recipe.seed, batch=recipe.batch, captions=recipe.captions)
-    lesson, latest = Lesson(model, recipe, device), dict[str, Tensor]()
+    total = recipe.steps + recipe.more
+    watch = Watch(model, folder / "frames", every=recipe.frame_every, steps=total)
+    first = {k: v for k, v in asdict(recipe).items() if k not in ("more", "answered")}
+    make = partial(Batches, batch=recipe.batch, captions=recipe.captions)
+    lesson = Lesson(model, recipe, device)
+    batches = Ahead(make(pool, seed=recipe.seed), workers)
+    fit_round(lesson, batches, Run(folder, first), watch, steps=recipe.steps)
+    if recipe.more:
+        some = pool.first(recipe.answered)
+        answers = load_answers(model.eval(), some, folder / "answers")
+        batches = Ahead(make(some, seed=recipe.seed + 1000, answers=answers), workers)
+        log = Run(folder / "more", asdict(recipe))
+        model.train()
+        fit_round(lesson, batches, log, watch, steps=recipe.more, done=recipe.steps)
+    return model.eval()
+
+
+def fit_round(
+    lesson: Lesson,
+    batches: Callable[[int], Batch],
+    log: Run,
+    watch: Watch,
+    *,
+    steps: int,
+    done: int = 0,
+) -> None:
+    """Minimise a lesson's losses over some batches.
+
+    Args:
+        lesson: with the model.
+        batches: of each step.
+        log: what is in its folder is resumed.
+        watch: called after each step.
+        steps: of this round.
+        done: steps of the rounds before.
+    """
+    recipe, latest = lesson.recipe, dict[str, Tensor]()
 
     def loss_of(step: int) -> Tensor:
         # On a CPU the backward pass of the fused attention takes ten times as long in bfloat16.
-        with mixed_precision(device), sdpa_kernel(SDPBackend.MATH):
-            latest.update(lesson.losses(batches(step), step))
+        with mixed_precision(lesson.device), sdpa_kernel(SDPBackend.MATH):
+            latest.update(lesson.losses(batches(step), done + step))
         return torch.stack(list(latest.values())).sum()
 
-    watch = Watch(model, folder / "frames", every=recipe.frame_every, steps=recipe.steps)
-
     def after_step(step: int) -> dict[str, Any]:
-        watch(step)
+        watch(done + step)
         if (step + 1) % 100:
             return {}
         return {name: round(float(loss.detach()), 4) for name, loss in latest.items()}
 
-    schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=min(100, recipe.steps // 4))
-    run = Run(folder, asdict(recipe))
-    fit(model, loss_of, schedule, run, after_step=after_step, save_every=SAVE_EVERY)
-    return model.eval()
+    schedule = Schedule(steps=steps, lr=recipe.lr, warmup=min(100, steps // 4))
+    fit(lesson.model, loss_of, schedule, log, after_step=after_step, save_every=SAVE_EVERY)
 
 
 # ---- command line --------------------------------------------------------------------------
 
 _OPTIONS = ("recipe", "stages", "groups", "assignment", "multi_label", "captions", "patches",
-            "seed", "steps", "pictures")  # fmt: skip
+            "seed", "steps", "more", "pictures")  # fmt: skip
 _LICENCE = "Apache-2.0; trained on generated pictures and captions only"
 
 
@@ -140,6 +188,13 @@ def checked(recipe: Recipe) -> Recipe:
         raise ValueError(f"groups: got {recipe.groups}; expected {FEWEST} to {MOST}")
     if recipe.steps < 1 or recipe.pictures < 1:
         raise ValueError(f"got {recipe.steps} steps, {recipe.pictures} pictures; expected >= 1")
+    if recipe.more < 0:
+        raise ValueError(f"more: got {recipe.more} steps; expected 0 or more")
+    if recipe.more and (recipe.recipe == "paper" or not (recipe.multi_label and recipe.patches)):
+        raise ValueError(
+            f"more: got {recipe.more} steps of a second round, in which patches learn their nouns; "
+            "expected --more 0 with --recipe paper, --no-multi-label or --no-patches"
+        )
     return recipe
 
 
@@ -160,7 +215,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patches", action=argparse.BooleanOptionalAction, default=Recipe.patches,
                         help="captions teach patches, these the groups; or the groups")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the training")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the first round")
+    parser.add_argument("--more", type=int, default=Recipe.more,
+                        help="of a second round, see groupvit_answers; 0: none")  # fmt: skip
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct ones")
     add_run_arguments(
         parser, "groupvit", things="pictures", test_things=200, shipped="the defaults"
@@ -178,7 +235,7 @@ def run(args: argparse.Namespace) -> int:
     device = pick_device(args.device)
     pool = load_pool(args.work / "scenes", recipe.pictures)
     folder = args.work / name_of(recipe) / f"seed{recipe.seed}-{recipe.steps}"
-    model = train(recipe, pool, folder, device)
+    model = train(recipe, pool, folder, device, workers=args.workers)
     target = args.out or (
         checkpoint_dir("groupvit") if is_shipped(recipe) else folder / "checkpoint"
     )
@@ -188,7 +245,7 @@ def run(args: argparse.Namespace) -> int:
             looks = gather_frames(folder / "frames")
             np.savez_compressed(file, allow_pickle=False, **looks)
     metrics = examine(load_segmenter(str(target)), count=args.test_pictures)
-    write_model_card(target, **card(recipe, metrics))
+    write_model_card(target, **card(recipe, metrics), **trained_on(device))
     return 0
 
 

@@ -14,6 +14,7 @@ from cliplab.models.groupvit import Groups, GroupViT
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.recipes.groupvit_losses import (
     agreement_loss,
+    answers_loss,
     best_segment_loss,
     explanation_loss,
     noun_maps,
@@ -65,7 +66,13 @@ class Lesson:
             said = batch.nouns[language].to(self.device)
             maps = noun_maps(taught, noun_emb, scale, None if recipe.patches else owned)
             parts[f"presence {language}"] = presence_loss(maps, said, share=recipe.share)
-            parts[f"explanation {language}"] = explanation_loss(maps, said)
+            if batch.answers is None:
+                parts[f"explanation {language}"] = explanation_loss(maps, said)
+            else:
+                answers = torch.from_numpy(batch.answers[..., LANGUAGES.index(language)])
+                parts[f"answers {language}"] = answers_loss(
+                    maps, answers.to(self.device), groups.grid
+                )
             if recipe.patches and owned is not None:
                 named = noun_maps(segment_emb, noun_emb, scale)
                 parts[f"agreement {language}"] = agreement_loss(owned, maps, named)

@@ -21,6 +21,7 @@ from torch import Tensor
 from cliplab.losses import at_least_float32
 from cliplab.models.groupvit import Groups
 
+NOTHING = 255  # the answer where no noun is said
 _LEAST = 1e-4  # probabilities are kept this far from 0 and 1, so that no logarithm explodes
 
 
@@ -89,6 +90,25 @@ def explanation_loss(maps: Tensor, said: Tensor) -> Tensor:
     allowed = torch.einsum("bpm,bm->bp", maps, said.to(maps))  # (B, P)
     known = said.any(dim=1)  # a picture of whose captions no noun is known explains nothing
     return -(allowed[known].clamp(min=_LEAST).log().mean() if known.any() else maps.sum() * 0)
+
+
+def answers_loss(maps: Tensor, answers: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Patches say what was answered before: (B, P, M), (B, H, W) -> scalar in nats.
+
+    Cross-entropy of the nouns of every pixel, where those of patches are interpolated. A noun counts
+    as the square root of its pixels in the batch: by their number, grass would be all that matters.
+
+    Args:
+        maps: probabilities.
+        answers: uint8 indices of nouns, `NOTHING` where there is none.
+        grid: rows and columns of the patches.
+    """
+    image = maps.transpose(1, 2).unflatten(2, grid).contiguous()  # (B, M, rows, columns)
+    image = F.interpolate(image, answers.shape[1:], mode="bilinear")
+    logs = image.clamp(min=_LEAST).log()
+    found = answers[answers != NOTHING].long()
+    pixels = torch.bincount(found, minlength=maps.shape[2]).clamp(min=1)  # (M,)
+    return F.nll_loss(logs, answers.long(), pixels.float().rsqrt(), ignore_index=NOTHING)
 
 
 def agreement_loss(owned: Tensor, patch_maps: Tensor, group_maps: Tensor) -> Tensor:

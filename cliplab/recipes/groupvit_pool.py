@@ -52,6 +52,10 @@ class Pool:
     def __len__(self) -> int:
         return len(self.images)
 
+    def first(self, count: int) -> Pool:
+        """The first `count` pictures."""
+        return Pool(self.images[:count], self.texts[:count])
+
     def captions(self, i: int, language: str) -> tuple[str, ...]:
         """The captions of picture i in one language."""
         start = LANGUAGES.index(language) * CAPTIONS
@@ -141,6 +145,7 @@ class Batch(NamedTuple):
     captions: list[str]  # B, the first half in English, the second in Chinese
     nouns: dict[str, Tensor]  # language -> (B, M) bool
     own_nouns: list[list[str]]  # B, the nouns of the caption itself, in its language
+    answers: NDArray[np.uint8] | None = None  # (B, S, S, languages) of an earlier round, if any
 
 
 class Batches:
@@ -151,19 +156,29 @@ class Batches:
         seed: of the order and the augmentation.
         batch: pictures a step.
         captions: 6, nouns of all captions count; or 1, of one caption, always the same one.
+        answers: (N, S, S, languages) uint8 for the pool, see `groupvit_answers`; None: none yet.
     """
 
-    def __init__(self, pool: Pool, *, seed: int, batch: int, captions: int = CAPTIONS) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        seed: int,
+        batch: int,
+        captions: int = CAPTIONS,
+        answers: NDArray[np.uint8] | None = None,
+    ) -> None:
         if captions not in (1, CAPTIONS):
             raise ValueError(f"captions: got {captions}; expected 1 or {CAPTIONS}")
         self.pool, self.seed, self.batch, self.captions = pool, seed, batch, captions
+        self.answers = answers
         self._nouns = {language: noun_table(pool, language) for language in LANGUAGES}
 
     def __call__(self, step: int) -> Batch:
         """Pictures that are mirrored, brightened and shifted: all that captions say stays true."""
         generator = np.random.default_rng([self.seed, step])
         chosen = generator.choice(len(self.pool), self.batch, replace=len(self.pool) < self.batch)
-        images = augment(self.pool.images[chosen], generator)
+        images, answers = self._augmented(chosen, generator)
         one = self.captions == 1
         which = chosen % CAPTIONS if one else generator.integers(0, CAPTIONS, len(chosen))
         languages = [LANGUAGES[2 * k // len(chosen)] for k in range(len(chosen))]
@@ -175,7 +190,17 @@ class Batches:
             language: torch.from_numpy(table[chosen, which] if one else table[chosen].any(axis=1))
             for language, table in self._nouns.items()
         }
-        return Batch(images, captions, nouns, own)
+        return Batch(images, captions, nouns, own, answers)
+
+    def _augmented(
+        self, chosen: NDArray[np.int64], generator: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Pictures, and the answers for them, which move along."""
+        images = self.pool.images[chosen]
+        if self.answers is None:
+            return augment(images, generator), None
+        both = augment(np.concatenate([images, self.answers[chosen]], axis=3), generator)
+        return both[..., :3], both[..., 3:]
 
 
 def augment(

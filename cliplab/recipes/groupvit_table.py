@@ -26,6 +26,7 @@ SHIPPED_ROW = "shipped"
 _ABLATED = {
     "steps": lambda card: card["recipe"]["steps"],
     "batch": lambda card: card["recipe"]["batch"],
+    "steps of a second round": lambda card: card["recipe"]["more"],
     "distinct pictures": lambda card: card["recipe"]["pictures"],
     "layers of the stem": lambda card: card["recipe"]["stem_layers"],
 }
