@@ -12,7 +12,6 @@ followed in the same way.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,12 +25,11 @@ from tqdm import tqdm
 from cliplab.models.groupvit import GroupViT
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.recipes.groupvit_losses import NOTHING, noun_maps
+from cliplab.recipes.groupvit_model import patch_embeddings
 from cliplab.recipes.groupvit_pool import PROMPTS, Pool, noun_names, noun_table, to_pixels
 from cliplab.runtime import atomic_write
 from cliplab.segmentation.refine import refine
 from cliplab.segmentation.segmenter import Segmenter, scaled_side
-
-log = logging.getLogger(__name__)
 
 _SCALES = (1.0, 1.33, 2.0)  # times the size of a picture
 _STEPS = 20  # along the edges, see `refine`
@@ -48,23 +46,25 @@ def load_answers(model: GroupViT, pool: Pool, folder: Path) -> NDArray[np.uint8]
     segmenter = Segmenter(model, device=str(next(model.parameters()).device))
     noun_emb = {x: segmenter.embed(noun_names(x), PROMPTS[x]) for x in LANGUAGES}
     tables = {x: torch.from_numpy(noun_table(pool, x).any(axis=1)) for x in LANGUAGES}
+
+    def answer(rows: slice) -> NDArray[np.uint8]:
+        said = {language: table[rows] for language, table in tables.items()}
+        return answers(model, pool.images[rows], noun_emb, said)
+
     parts = []
-    for start in tqdm(range(0, len(pool), _CHUNK), desc="answers", mininterval=2):
-        chunk = slice(start, min(start + _CHUNK, len(pool)))
+    for chunk in tqdm(_slices(0, len(pool), _CHUNK), desc="answers", mininterval=2):
         path = folder / f"{chunk.start:06d}-{chunk.stop - chunk.start}.npz"
         if not path.exists():
-            said = {x: table[chunk] for x, table in tables.items()}
-            found = np.concatenate(
-                [
-                    answers(model, pool.images[chunk][part], noun_emb, _rows(said, part))
-                    for part in _slices(chunk.stop - chunk.start)
-                ]
-            )
+            found = [answer(rows) for rows in _slices(chunk.start, chunk.stop, _BATCH)]
             with atomic_write(path) as file:
-                np.savez_compressed(file, answers=found)
+                np.savez_compressed(file, answers=np.concatenate(found))
         with np.load(path) as file:
             parts.append(file["answers"])
     return np.concatenate(parts)
+
+
+def _slices(start: int, stop: int, size: int) -> list[slice]:
+    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
 
 @torch.no_grad()
@@ -92,10 +92,7 @@ def answers(
     for scale in _SCALES:
         sides = [scaled_side(length, scale, config.patch_size) for length in size]
         groups = model.group(F.interpolate(picture, sides, mode="bicubic", antialias=True))
-        patches = groups.tok if groups.patch_tok is None or not config.stages else groups.patch_tok
-        patch_emb = model.img_projector(
-            model.img_encoder.norm(patches) if config.stages else patches
-        )
+        patch_emb = patch_embeddings(model, groups)
         for language, emb in noun_emb.items():
             found = noun_maps(patch_emb, emb, model.scale())  # (B, P, M)
             found = found * said[language].to(device)[:, None]
@@ -110,20 +107,11 @@ def answers(
 def _labels(maps: Tensor, said: Tensor, picture: Tensor) -> Tensor:
     """Sums of maps (B, M, S, S), bool (B, M) -> the noun of every pixel, (B, S, S)."""
     most = max(1, int(said.sum(dim=1).max()))
-    nouns = said.float().argsort(dim=1, descending=True, stable=True)[
-        :, :most
-    ]  # (B, m), said first
+    # The nouns that are said, and others where there are fewer than most: (B, m)
+    nouns = said.float().argsort(dim=1, descending=True, stable=True)[:, :most]
     some = maps.gather(1, nouns[..., None, None].expand(-1, -1, *maps.shape[2:])) / len(_SCALES)
     some = refine(some, picture, _STEPS)
     peak = F.avg_pool2d(some, 3, stride=1, padding=1).amax(dim=(2, 3), keepdim=True)
     best = (some / peak.clamp(min=_LEAST)).argmax(dim=1)  # (B, S, S)
     label = nouns.gather(1, best.flatten(1)).view_as(best)
     return label.where(said.any(dim=1)[:, None, None], NOTHING)
-
-
-def _slices(count: int) -> list[slice]:
-    return [slice(i, min(i + _BATCH, count)) for i in range(0, count, _BATCH)]
-
-
-def _rows(said: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
-    return {language: table[part] for language, table in said.items()}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.losses import at_least_float32, clip_loss
-from cliplab.models.groupvit import Groups, GroupViT
+from cliplab.models.groupvit import GroupViT
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.recipes.groupvit_losses import (
     agreement_loss,
@@ -22,6 +22,7 @@ from cliplab.recipes.groupvit_losses import (
     padded_nouns,
     presence_loss,
 )
+from cliplab.recipes.groupvit_model import patch_embeddings
 from cliplab.recipes.groupvit_pool import PROMPTS, Batch, noun_names, to_pixels
 from cliplab.tokenizers import WordPieceTokenizer
 
@@ -61,7 +62,7 @@ class Lesson:
         caption = clip_loss(image_emb, caption_emb, self.model.scale())
         parts = {"caption": recipe.caption_weight * caption}
         scale, owned = self.model.scale(), ownership(groups)
-        taught = self._patches(groups) if recipe.stages and recipe.patches else segment_emb
+        taught = patch_embeddings(self.model, groups) if recipe.patches else segment_emb
         for language, noun_emb in zip(LANGUAGES, noun_embs, strict=True):
             said = batch.nouns[language].to(self.device)
             maps = noun_maps(taught, noun_emb, scale, None if recipe.patches else owned)
@@ -77,10 +78,6 @@ class Lesson:
                 named = noun_maps(segment_emb, noun_emb, scale)
                 parts[f"agreement {language}"] = agreement_loss(owned, maps, named)
         return parts
-
-    def _patches(self, groups: Groups) -> Tensor:
-        """Patches in the space of texts before they are grouped, (B, P, D), of any length."""
-        return self.model.img_projector(self.model.img_encoder.norm(groups.patch_tok))
 
     def _paper(
         self, batch: Batch, pixels: Tensor, generator: np.random.Generator

@@ -95,8 +95,8 @@ def explanation_loss(maps: Tensor, said: Tensor) -> Tensor:
 def answers_loss(maps: Tensor, answers: Tensor, grid: tuple[int, int]) -> Tensor:
     """Patches say what was answered before: (B, P, M), (B, H, W) -> scalar in nats.
 
-    Cross-entropy of the nouns of every pixel, where those of patches are interpolated. A noun counts
-    as the square root of its pixels in the batch: by their number, grass would be all that matters.
+    Cross-entropy of the nouns of every pixel, where those of patches are interpolated. A noun
+    counts as the square root of its pixels in the batch: by their number, only grass would matter.
 
     Args:
         maps: probabilities.

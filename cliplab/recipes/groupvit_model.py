@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
-from cliplab.models.groupvit import GroupViT, GroupViTConfig
+from cliplab.models.groupvit import Groups, GroupViT, GroupViTConfig
 from cliplab.recipes.groupvit_pool import SIZE, vocabulary_of
 from cliplab.runtime import checkpoint_dir
 
@@ -58,6 +59,13 @@ def new_model(recipe: Recipe) -> GroupViT:
         if recipe.spread:
             spread_assignments(model, recipe.spread)
     return model
+
+
+def patch_embeddings(model: GroupViT, groups: Groups) -> Tensor:
+    """Patches in the space of texts before they are grouped, (B, P, D), of any length."""
+    if not model.config.stages:  # they were never grouped
+        return model.img_projector(groups.tok)
+    return model.img_projector(model.img_encoder.norm(groups.patch_tok))
 
 
 def spread_assignments(model: GroupViT, spread: float) -> None:
