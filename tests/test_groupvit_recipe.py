@@ -20,6 +20,7 @@ from cliplab.pasture import SEMANTIC_CLASSES, caption, herd, portrait
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.pasture.stuff import NOUNS, nouns_in, stuff_caption, stuff_lexicon
 from cliplab.recipes import groupvit as recipe
+from cliplab.recipes import groupvit_answers as second
 from cliplab.recipes import groupvit_baselines as baselines
 from cliplab.recipes import groupvit_exam as exam
 from cliplab.recipes import groupvit_frames as frames
@@ -34,7 +35,7 @@ from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
 NOUN_LOSSES = ("presence", "explanation", "agreement")
-TINY = recipe.Recipe(steps=4, pictures=8, batch=4, groups=4, width=32, frame_every=4)
+TINY = recipe.Recipe(steps=4, more=0, pictures=8, batch=4, groups=4, width=32, frame_every=4)
 
 
 @pytest.fixture(scope="module")
@@ -166,16 +167,17 @@ def weights_after(pool, folder: Path, **changes) -> dict[str, Tensor]:
 
 def test_training_cannot_reach_masks(tmp_path, monkeypatch) -> None:
     """Neither drawing nor training asks for labels; without any, the weights are the same."""
-    honest = weights_after(pool_of.load_pool(tmp_path / "a", 8), tmp_path / "1", steps=2)
+    two_rounds = {"steps": 2, "more": 2}
+    honest = weights_after(pool_of.load_pool(tmp_path / "a", 8), tmp_path / "1", **two_rounds)
 
     def forbidden(*args, **kwargs):
         raise AssertionError("training asked for the masks")
 
     # What every label comes from, whoever imported `labels` from where.
     monkeypatch.setattr(sys.modules["cliplab.pasture.draw"], "_LabelBrush", forbidden)
-    for module in (pool_of, recipe, losses, frames):
+    for module in (pool_of, recipe, losses, frames, second):
         assert not hasattr(module, "labels")
-    blind = weights_after(pool_of.load_pool(tmp_path / "b", 8), tmp_path / "2", steps=2)
+    blind = weights_after(pool_of.load_pool(tmp_path / "b", 8), tmp_path / "2", **two_rounds)
     assert all(torch.equal(honest[name], blind[name]) for name in honest)
     with pytest.raises(AssertionError, match="asked for the masks"):
         baselines.train_supervised(TINY, tmp_path)  # which does ask
@@ -269,6 +271,79 @@ def test_explanations_are_the_share_of_what_is_said() -> None:
     assert losses.explanation_loss(maps, torch.zeros(2, 5).bool()) == 0
 
 
+def test_patches_say_what_was_answered_before() -> None:
+    maps = torch.rand(2, 6, 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    answers = torch.tensor([[[0, 0, 0], [0, 1, 2]], [[0, 255, 255], [1, 255, 255]]])  # (2, 2, 3)
+    pixels, total, weights = {0: 5, 1: 2, 2: 1}, 0.0, 0.0
+    for b, row, column in np.ndindex(2, 2, 3):
+        noun = int(answers[b, row, column])
+        if noun != losses.NOTHING:
+            weight = pixels[noun] ** -0.5
+            total -= weight * math.log(maps[b, 3 * row + column, noun])
+            weights += weight
+    found = losses.answers_loss(maps, answers.byte(), (2, 3))
+    assert found.item() == pytest.approx(total / weights, rel=1e-5)
+    fine = answers.repeat_interleave(2, 1).repeat_interleave(2, 2).byte()
+    sure = F.one_hot(answers.where(answers < 3, 0), 3).flatten(1, 2).float()
+    assert losses.answers_loss(sure, fine, (2, 3)) < losses.answers_loss(maps, fine, (2, 3))
+
+
+# ---- answers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stages", [0, 1])
+def test_answers_are_among_the_nouns_that_are_said(pool, stages) -> None:
+    torch.manual_seed(0)
+    model = Segmenter(new_model(replace(TINY, stages=stages)), device="cpu")
+    nouns = {x: model.embed(pool_of.noun_names(x)) for x in LANGUAGES}
+    said = {x: torch.zeros(3, len(emb), dtype=torch.bool) for x, emb in nouns.items()}
+    said["en"][0, [2, 5]], said["en"][1, 7], said["zh"][0, :] = True, True, True
+    found = second.answers(model.model, pool.images[:3], nouns, said)
+    assert found.shape == (3, 96, 96, 2)
+    assert set(np.unique(found[0, ..., 0])) == {2, 5}
+    assert set(np.unique(found[1, ..., 0])) == {7}
+    assert set(np.unique(found[2])) == {losses.NOTHING}
+    assert len(set(np.unique(found[0, ..., 1]))) > 5
+
+
+def test_whatever_is_said_is_somewhere() -> None:
+    """A noun that is unlikely everywhere is the answer where it is the least unlikely; it ends where
+    the picture changes, though the map changes two pixels later."""
+    picture, said = torch.zeros(1, 3, 12, 12), torch.tensor([[True, False, True]])
+    picture[..., 6:] = 1
+    maps = torch.zeros(1, 3, 12, 12)
+    maps[:, 0, :, :8], maps[:, 0, :, 8:] = 2.4, 1.8
+    maps[:, 2, :, :8], maps[:, 2, :, 8:] = 0.6, 1.2
+    assert (maps[:, 0] > maps[:, 2]).all()
+    labels = second._labels(maps, said, picture)
+    assert labels[0, :, :6].unique().tolist() == [0]
+    assert labels[0, :, 6:].unique().tolist() == [2]
+
+
+def test_answers_are_given_once(pool, segmenter, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(second, "_CHUNK", 5)
+    monkeypatch.setattr(second, "_BATCH", 2)
+    found = second.load_answers(segmenter.model, pool, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"000000-5.npz", "000005-3.npz"}
+    for language, table in zip(LANGUAGES, np.moveaxis(found, -1, 0), strict=True):
+        said = pool_of.noun_table(pool, language).any(axis=1)
+        assert all(said[i, np.unique(table[i])].all() for i in range(8))
+    (tmp_path / "000005-3.npz").unlink()  # as if it had been interrupted
+    assert (second.load_answers(segmenter.model, pool, tmp_path) == found).all()
+    monkeypatch.setattr(second, "answers", None)
+    assert (second.load_answers(segmenter.model, pool, tmp_path) == found).all()
+
+
+def test_answers_move_with_their_pictures() -> None:
+    dark = np.random.default_rng(0).integers(0, 2, (4, 16, 16, 1), dtype=np.uint8)
+    some = pool_of.Pool(np.repeat(200 * dark, 3, axis=3), (("",) * 2 * pool_of.CAPTIONS,) * 4)
+    answers = np.concatenate([dark, 1 - dark], axis=3)
+    batch = pool_of.Batches(some, seed=0, batch=4, answers=answers)(3)
+    assert (batch.answers[..., 0] == (batch.images[..., 0] > 100)).all()
+    assert (batch.answers[..., 1] == (batch.images[..., 0] < 100)).all()
+    assert pool_of.Batches(some, seed=0, batch=4)(3).answers is None
+
+
 def test_a_noun_that_is_not_said_is_pushed_away_everywhere() -> None:
     logits = torch.zeros(1, 4, 3, requires_grad=True)
     said = torch.tensor([[True, True, False]])
@@ -338,6 +413,16 @@ def test_each_variant_learns_from_its_own(pool, changes: dict, expected: set | N
         assert grads["img_encoder.layers.0.group_token"].abs().sum() > 0
 
 
+def test_a_second_round_learns_answers_in_place_of_explanations(pool) -> None:
+    torch.manual_seed(0)
+    model = new_model(TINY).train()
+    answers = np.zeros((8, 96, 96, 2), np.uint8)
+    batch = pool_of.Batches(pool, seed=0, batch=4, answers=answers)(0)
+    parts = Lesson(model, TINY, CPU).losses(batch, 0)
+    kinds = ("presence", "answers", "agreement")
+    assert set(parts) == {"caption", *(f"{w} {x}" for w in kinds for x in LANGUAGES)}
+
+
 def test_the_stem_starts_as_clips() -> None:
     torch.manual_seed(0)
     model = new_model(TINY)
@@ -405,6 +490,30 @@ def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) 
         weights_after(pool, tmp_path / "parts", lr=1.0)
 
 
+def test_a_second_round_goes_on_where_it_stopped(pool, tmp_path, monkeypatch) -> None:
+    whole = weights_after(pool, tmp_path / "whole", more=3, answered=6)
+    first = weights_after(pool, tmp_path / "first")
+    assert any(not torch.equal(whole[name], first[name]) for name in first)
+    rounds = []
+
+    class Stopping(pool_of.Batches):
+        def __call__(self, step: int):
+            batch = super().__call__(step)
+            rounds.append((len(self.pool), step, batch.answers is not None))
+            if rounds[-1] == (6, 2, True) and (6, 2, True) not in rounds[:-1]:
+                raise KeyboardInterrupt
+            return batch
+
+    monkeypatch.setattr(recipe, "Batches", Stopping)
+    monkeypatch.setattr(recipe, "SAVE_EVERY", 1)
+    with pytest.raises(KeyboardInterrupt):
+        weights_after(pool, tmp_path / "parts", more=3, answered=6)
+    resumed = weights_after(pool, tmp_path / "parts", more=3, answered=6)
+    assert [step for size, step, has in rounds if (size, has) == (8, False)] == [0, 1, 2, 3]
+    assert [step for size, step, has in rounds if (size, has) == (6, True)] == [0, 1, 2, 2]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_a_look_at_the_groups_changes_nothing(pool, tmp_path) -> None:
     rare = weights_after(pool, tmp_path / "rare", frame_every=4)
     often = weights_after(pool, tmp_path / "often", frame_every=1)
@@ -421,18 +530,24 @@ def test_unfit_numbers_are_refused() -> None:
         recipe.checked(replace(TINY, groups=3))
     with pytest.raises(ValueError, match="got 0 steps, 8 pictures; expected >= 1"):
         recipe.checked(replace(TINY, steps=0))
+    with pytest.raises(ValueError, match="more: got -1 steps; expected 0 or more"):
+        recipe.checked(replace(TINY, more=-1))
+    for changes in ({"recipe": "paper"}, {"multi_label": False}, {"patches": False}):
+        assert recipe.checked(replace(TINY, **changes))
+        with pytest.raises(ValueError, match=r"got 2 steps of a second round.*expected --more 0"):
+            recipe.checked(replace(TINY, more=2, **changes))
 
 
 def options(work: Path, *changes: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     recipe.add_arguments(parser)
-    always = ["--steps", "1", "--pictures", "32", "--test-pictures", "4", "--device", "cpu"]
-    return parser.parse_args([*always, "--work", str(work), *changes])
+    always = ["--steps", "1", "--more", "0", "--pictures", "32", "--test-pictures", "4"]
+    return parser.parse_args([*always, "--device", "cpu", "--work", str(work), *changes])
 
 
 def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     out = tmp_path / "out"
-    assert recipe.run(options(tmp_path, "--groups", "5", "--out", str(out))) == 0
+    assert recipe.run(options(tmp_path, "--groups", "5", "--more", "1", "--out", str(out))) == 0
     card = json.loads((out / "model_card.json").read_text("utf-8"))
     assert set(card["files"]) == {"model.safetensors", "frames.npz"}
     assert load_segmenter(str(out), device="cpu").model.config.output_groups == (5,)
