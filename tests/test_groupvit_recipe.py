@@ -30,7 +30,7 @@ from cliplab.recipes import groupvit_table
 from cliplab.recipes.groupvit_lesson import Lesson
 from cliplab.recipes.groupvit_model import new_model, start_from_clip
 from cliplab.runtime import checkpoint_dir, sha256, write_json
-from cliplab.segmentation import Segmenter, load_segmenter
+from cliplab.segmentation import Segmenter, load_segmenter, refine
 from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
@@ -307,7 +307,7 @@ def test_answers_are_among_the_nouns_that_are_said(pool, stages) -> None:
 
 
 def test_whatever_is_said_is_somewhere() -> None:
-    """A noun that is unlikely everywhere is the answer where it is the least unlikely; it ends where
+    """A noun that is unlikely everywhere is the answer where it is the least unlikely. It ends where
     the picture changes, though the map changes two pixels later."""
     picture, said = torch.zeros(1, 3, 12, 12), torch.tensor([[True, False, True]])
     picture[..., 6:] = 1
@@ -696,6 +696,18 @@ def test_dense_clip_is_clip_without_mixing(dense, small_exam) -> None:
     torch.testing.assert_close(pooled, dense.visual(pixels))
     # With one place only there is nothing to mix: its embedding is nearly that of the picture.
     assert emb.norm(dim=0).allclose(torch.ones(2, 2), atol=1e-5)
+
+
+def test_dense_clip_may_follow_edges_too(dense, small_exam) -> None:
+    one = replace(small_exam, images=small_exam.images[:1], truth=small_exam.truth[:1])
+    scores = dense._scores(one.images[0], 64)[None]
+    picture = torch.from_numpy(one.images).permute(0, 3, 1, 2).float()
+    ((plain, _),), ((found, owner),) = (dense.label(one, side=64, steps=s) for s in (0, 4))
+    assert torch.equal(plain, scores[0].argmax(dim=0))
+    assert owner is None
+    # Weights do not change with the unit of the colours, but for rounding.
+    assert (found == refine(scores, picture, 4)[0].argmax(dim=0)).float().mean() > 0.99
+    assert (found != plain).float().mean() > 0.01
 
 
 @pytest.mark.parametrize("method", ["k-means", "spectral"])

@@ -34,7 +34,7 @@ from cliplab.recipes.groupvit_exam import Exam, draw_exam
 from cliplab.recipes.groupvit_pool import SIZE, augment, load_pool, scene_of, to_pixels
 from cliplab.recipes.training import Run, Schedule, fit, mixed_precision
 from cliplab.runtime import checkpoint_dir, seed_all, write_json
-from cliplab.segmentation import Quality, Tally
+from cliplab.segmentation import Quality, Tally, refine
 from cliplab.zero_shot import build_classifier, templates
 
 log = logging.getLogger(__name__)
@@ -99,9 +99,20 @@ class DenseCLIP:
         emb = F.normalize(emb, dim=-1).transpose(1, 2).unflatten(2, coarse.shape[-2:])
         return emb[0], fine[0]
 
-    def label(self, exam: Exam, *, side: int = 192) -> list[Prediction]:
-        """Every place by itself: cosines with the names, interpolated, and the best one."""
-        return [(self._scores(image, side).argmax(dim=0), None) for image in exam.images]
+    def label(self, exam: Exam, *, side: int = 192, steps: int = 0) -> list[Prediction]:
+        """Every place by itself: cosines with the names, interpolated, and the best one.
+
+        Args:
+            exam: pictures.
+            side: px that they are seen at.
+            steps: of `refine`, along the edges.
+        """
+        found: list[Prediction] = []
+        for image in exam.images:
+            picture = to_pixels(image[None], IMAGE_MEAN, IMAGE_STD)
+            scores = refine(self._scores(image, side)[None], picture, steps)[0]
+            found.append((scores.argmax(dim=0), None))
+        return found
 
     def _scores(self, image: NDArray[np.uint8], side: int) -> Tensor:
         emb, _ = self.features(image, side)
@@ -211,7 +222,9 @@ def untrained_rows(exam: Exam, val: Exam) -> dict[str, dict[str, Any]]:
 
     rows = {
         "majority": {**judge_labels(exam, majority).as_dict(), "settings": {}},
-        "dense CLIP": best(clip.label, [{"side": side} for side in SIDES]),
+        "dense CLIP": best(
+            clip.label, [{"side": side, "steps": steps} for side in SIDES for steps in (0, 20)]
+        ),
     }
     for method in ("k-means", "spectral"):
         grid = [{"method": method, "side": 192, "clusters": count} for count in CLUSTERS]
