@@ -25,6 +25,7 @@ from cliplab.segmentation import (
     confusion,
     iou_per_class,
     load_segmenter,
+    name_groups,
     oracle_labels,
     read_scenes,
     refine,
@@ -360,6 +361,11 @@ def test_hard_scores_are_those_of_the_owner_and_soft_ones_a_mean() -> None:
     model, emb = make(), F.normalize(torch.randn(4, 8), dim=-1)
     pixels = torch.randn(2, 3, 16, 16)
     hard, soft = (read_scenes(model.eval(), pixels, emb, hard=h) for h in (True, False))
+    with torch.no_grad():
+        unowned = name_groups(model, model.group(pixels), (16, 16), emb, hard=False, owned=False)
+    assert torch.equal(unowned.scores, soft.scores)
+    assert unowned.owner.shape == soft.owner.shape
+    assert unowned.owner.unique().tolist() == [-1]
     for b, y, x in ((0, 3, 5), (1, 15, 0)):
         expected = hard.group_scores[b, hard.owner[b, y, x]]
         assert torch.equal(hard.scores[b, :, y, x], expected)

@@ -162,7 +162,10 @@ class Seen:
         word_emb = self.segmenter.embed(words.words, reading.templates)
         views = [(self._view(*view), view[1]) for view in reading.settings().views()]
         for batch in range(len(views[0][0])):
-            found = [self._named(view[batch], word_emb, reading, flip) for view, flip in views]
+            found = [
+                self._named(view[batch], word_emb, reading, flip, owned=not number)
+                for number, (view, flip) in enumerate(views)  # the first has its owners read
+            ]
             scores = torch.stack([one.scores for one in found]).mean(dim=0)  # (B, W, H, W)
             labelled = words.by_label(scores.transpose(0, 1)).transpose(0, 1)  # (B, K, H, W)
             refined = refine(labelled, self._shown(batch).to(labelled), reading.refine)
@@ -173,12 +176,14 @@ class Seen:
         part = self.images[batch * _BATCH : (batch + 1) * _BATCH]
         return torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
 
-    def _named(self, groups: Groups, word_emb: Tensor, reading: Reading, flipped: bool) -> Scenes:
+    def _named(
+        self, groups: Groups, word_emb: Tensor, reading: Reading, flipped: bool, *, owned: bool
+    ) -> Scenes:
         patch = self.segmenter.model.config.patch_size
         seen = groups.grid[0] * patch, groups.grid[1] * patch
         found = name_groups(
             self.segmenter.model, groups, seen, word_emb,
-            top_words=reading.top_words, hard=reading.hard,
+            top_words=reading.top_words, hard=reading.hard, owned=owned,
         )  # fmt: skip
         scores = found.scores.flip(3) if flipped else found.scores
         if seen != self.size:

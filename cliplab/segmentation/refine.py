@@ -45,8 +45,12 @@ def refine(scores: Tensor, image: Tensor, steps: int) -> Tensor:
         )
     if steps < 0:
         raise ValueError(f"steps: got {steps}; expected 0 or more")
-    if not steps:
-        return scores
+    # One picture after another: all that is read again and again stays in the processor's cache.
+    pairs = zip(scores.split(1), image.split(1), strict=True)
+    return torch.cat([_spread(one, picture, steps) for one, picture in pairs]) if steps else scores
+
+
+def _spread(scores: Tensor, image: Tensor, steps: int) -> Tensor:
     weights = _weights(image)  # (N, B, H, W)
     for _ in range(steps):
         parts = zip(weights, _neighbours(scores), strict=True)

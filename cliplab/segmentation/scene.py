@@ -59,17 +59,21 @@ def name_groups(
     *,
     top_words: int | None = 5,
     hard: bool = True,
+    owned: bool = True,
 ) -> Scenes:
     """`read_scenes` of groups that the image tower has made already, of pictures of `size` (H, W).
 
-    To ask about the same pictures with other words, or to read them in another way.
+    To ask about the same pictures with other words, or to read them in another way. A soft reading
+    can do without owners, which take more time than all the rest: `owned=False` leaves them -1.
     """
     image_emb, group_emb = (F.normalize(e.float(), dim=-1) for e in model.encode_groups(groups))
     group_scores = score_groups(
         image_emb, group_emb, word_emb, scale=float(model.scale()), top_words=top_words
     )
-    owner = owners(groups, size)
-    if hard and groups.assignments:
+    hard = hard and bool(groups.assignments)
+    nobody = torch.full((1, 1, 1), -1, device=groups.tok.device).expand(len(groups.tok), *size)
+    owner = owners(groups, size) if owned or hard else nobody
+    if hard:
         scores = _of_owner(group_scores, owner)
     else:
         if groups.assignments:
