@@ -34,7 +34,7 @@ from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
-TINY = recipe.Recipe(pictures=6, batch=3, steps=4)
+TINY = recipe.Recipe(pictures=6, batch=3, steps=2, more=2)
 SHARES = (0.4, 0.3, 0.3)
 
 
@@ -175,7 +175,7 @@ def test_an_interrupted_training_ends_like_another(flock, tmp_path, monkeypatch)
     make = pool.Batches.__call__
 
     def stop(self: pool.Batches, step: int) -> pool.Batch:
-        if step == 2:
+        if step == 1 and self.seed:  # in the second round
             raise KeyboardInterrupt
         return make(self, step)
 
@@ -218,7 +218,7 @@ def test_the_first_layers_stay_as_they_were(flock, tmp_path) -> None:
 
 
 def test_the_twin_has_no_fusion_and_the_same_batches(flock, tmp_path) -> None:
-    once = recipe.Recipe(fusion=False, pictures=6, batch=3, steps=1)
+    once = recipe.Recipe(fusion=False, pictures=6, batch=3, steps=1, more=0)
     twin = recipe.train(once, flock, tmp_path, CPU)
     assert not twin.config.fusion
     assert not any("b_attn" in name for name in twin.state_dict())
@@ -228,7 +228,18 @@ def test_the_twin_has_no_fusion_and_the_same_batches(flock, tmp_path) -> None:
 def options(folder: Path, *changes: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     recipe.add_arguments(parser)
-    always = ["--steps", "1", "--batch", "4", "--pictures", "16", "--test-pictures", "3"]
+    always = [
+        "--steps",
+        "1",
+        "--more",
+        "1",
+        "--batch",
+        "4",
+        "--pictures",
+        "16",
+        "--test-pictures",
+        "3",
+    ]
     always += ["--device", "cpu"]
     return parser.parse_args([*always, "--work", str(folder), *changes])
 
@@ -244,7 +255,7 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
     assert load_glip(folder / "model.safetensors").tokenizer.vocab == pool.vocabulary()
     assert card["command"] == (
-        "python -m cliplab train glip --seed 0 --steps 1 --batch 4 --pictures 16"
+        "python -m cliplab train glip --seed 0 --steps 1 --more 1 --batch 4 --pictures 16"
     )
     weights = checkpoint_dir("vild") / "model.safetensors"
     assert card["started from"] == {"vild": sha256(weights)}
@@ -432,17 +443,30 @@ def test_the_cards_reach_the_floors(cards, language: str) -> None:
     assert related["low"] > apart["high"] + 0.05  # fusion is what relates
 
 
-@pytest.mark.xfail(strict=True, reason="missed so far: attributes 0.86, seed 1 does not relate")
-@pytest.mark.parametrize("what", ["attributes", "relation"])
-def test_every_training_reaches_the_targets_of_grounding(what: str) -> None:
+@pytest.mark.parametrize("language", pool.LANGUAGES)
+def test_every_training_reaches_the_targets(language: str) -> None:
+    rows = glip_table.load_rows()["rows"]
+    for metrics, twin in zip(rows["fusion"]["metrics"], rows["no fusion"]["metrics"], strict=True):
+        grounding = metrics["grounding"]["seen"][language]
+        assert metrics["detection"]["seen"][language]["species"]["ap50"] >= 0.90
+        assert metrics["detection"]["held-out"][language]["species"]["ap50"] >= 0.70
+        phrases = [grounding[what] for what in ("attributes", "relation")]
+        assert sum(r["value"] * r["n"] for r in phrases) / sum(r["n"] for r in phrases) >= 0.90
+        assert grounding["relation"]["value"] >= 0.90
+        apart = twin["grounding"]["seen"][language]["relation"]
+        assert grounding["relation"]["low"] > apart["high"] + 0.05
+
+
+@pytest.mark.xfail(strict=True, reason="missed so far by two of three: 0.89 to 0.91; twins 0.93")
+def test_every_fused_training_grounds_attributes() -> None:
     row = glip_table.load_rows()["rows"]["fusion"]
-    reached = [glip_table.values(row, "grounding", "seen", x, what) for x in pool.LANGUAGES]
+    reached = [glip_table.values(row, "grounding", "seen", x, "attributes") for x in pool.LANGUAGES]
     assert min(map(min, reached)) >= 0.90
 
 
 def test_the_first_rows_are_the_shipped_models(cards) -> None:
     rows = glip_table.load_rows()["rows"]
-    assert rows["fusion"]["seeds"] == rows["no fusion"]["seeds"] == [0, 1]
+    assert rows["fusion"]["seeds"] == rows["no fusion"]["seeds"] == [0, 1, 2]
     assert rows["fusion"]["metrics"][0] == cards["glip"]["metrics"]
     assert rows["no fusion"]["metrics"][0] == cards["glip-no-fusion"]["metrics"]
 
