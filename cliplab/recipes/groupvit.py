@@ -9,7 +9,9 @@ the mean of the groups; hard assignment with Gumbel noise; one caption a picture
 which is shipped: every patch is asked which noun it is, the nouns are those of six captions, and
 groups learn from their patches what to gather and what to call it. That is more supervision than
 the paper's, in what is known (nearly all that a picture shows) as in what is asked (every patch).
-Flags change one thing at a time: stages, groups, assignment, nouns, who is taught.
+Flags change one thing at a time: stages, groups, assignment, nouns, who is taught. A second round
+(`--more`) learns the answers of the first, see `groupvit_answers`: it takes animals from what they
+stand on, and lets the training go on without animals that flood the meadow.
 
 Source: GroupViT, arXiv:2202.11094; what differs from it is said where it differs.
 """
