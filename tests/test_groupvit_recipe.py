@@ -307,7 +307,7 @@ def test_answers_are_among_the_nouns_that_are_said(pool, stages) -> None:
 
 
 def test_whatever_is_said_is_somewhere() -> None:
-    """A noun that is unlikely everywhere is the answer where it is the least unlikely. It ends where
+    """A noun unlikely everywhere is the answer where it is the least unlikely. It ends where
     the picture changes, though the map changes two pixels later."""
     picture, said = torch.zeros(1, 3, 12, 12), torch.tensor([[True, False, True]])
     picture[..., 6:] = 1

@@ -237,7 +237,9 @@ def trained_on(device: torch.device) -> dict[str, str]:
 
 def write_model_card(folder: Path, **card: Any) -> Path:
     """Write `model_card.json` with the hashes of the folder's other files, which loaders check."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != "model_card.json")
+    # A table of several trainings may lie beside the weights; it is no part of any of them.
+    others = ("model_card.json", "rows.json")
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in others)
     hashes = {p.name: sha256(p) for p in files if not p.name.startswith(".")}
     path = folder / "model_card.json"
     write_json(path, {**card, "files": hashes, "commit": _commit()})
