@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -245,12 +246,8 @@ def options(folder: Path, *changes: str) -> argparse.Namespace:
 
 
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
-    shipped = {"vild": checkpoint_dir("vild")}
-    monkeypatch.setattr(
-        recipe, "checkpoint_dir", lambda n: shipped.get(n, tmp_path / "shipped" / n)
-    )
     monkeypatch.setattr(exam, "examine", lambda model, count: {"pictures": count})
-    folder = tmp_path / "shipped" / "glip"
+    folder = tmp_path / "glip" / "seed0" / "more" / "checkpoint"
     write_json(folder / "rows.json", {})  # the table of all trainings, which is no part of one
     assert recipe.run(options(tmp_path)) == 0
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
@@ -262,11 +259,19 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     assert card["started from"] == {"vild": sha256(weights)}
     assert card["metrics"] == {"pictures": 3}
     assert set(card["files"]) == {"model.safetensors"}
-    assert recipe.run(options(tmp_path, "--no-fusion")) == 0
-    assert (tmp_path / "shipped" / "glip-no-fusion" / "model_card.json").is_file()
-    assert recipe.run(options(tmp_path, "--seed", "1")) == 0  # beside its log, not shipped
-    beside = tmp_path / "glip" / "seed1" / "checkpoint" / "model_card.json"
-    assert json.loads(beside.read_text("utf-8"))["recipe"]["seed"] == 1
+    assert recipe.run(options(tmp_path, "--no-fusion", "--start", "", "--more", "0")) == 0
+    beside = tmp_path / "glip-no-fusion" / "seed0" / "checkpoint" / "model_card.json"
+    assert json.loads(beside.read_text("utf-8"))["command"].endswith("--start '' --no-fusion")
+
+
+def test_only_the_defaults_are_shipped() -> None:
+    """A trial of a few steps must not write over the weights of the repository."""
+    default, work = recipe.Recipe(), Path("work")
+    assert recipe._target(default, work) == checkpoint_dir("glip")
+    assert recipe._target(replace(default, fusion=False), work) == checkpoint_dir("glip-no-fusion")
+    for changes in ({"seed": 1}, {"steps": 10}, {"pictures": 5}):
+        assert recipe._target(replace(default, **changes), work) == work / "more" / "checkpoint"
+    assert recipe._target(replace(default, more=0), work) == work / "checkpoint"
 
 
 # ---- the exam ------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from cliplab.recipes import groupvit_table
 from cliplab.recipes.groupvit_lesson import Lesson
 from cliplab.recipes.groupvit_model import new_model, start_from_clip
 from cliplab.runtime import checkpoint_dir, sha256, write_json
-from cliplab.segmentation import Segmenter, load_segmenter, refine
+from cliplab.segmentation import IGNORE, Segmenter, load_segmenter, refine
 from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
@@ -277,7 +277,7 @@ def test_patches_say_what_was_answered_before() -> None:
     pixels, total, weights = {0: 5, 1: 2, 2: 1}, 0.0, 0.0
     for b, row, column in np.ndindex(2, 2, 3):
         noun = int(answers[b, row, column])
-        if noun != losses.NOTHING:
+        if noun != IGNORE:
             weight = pixels[noun] ** -0.5
             total -= weight * math.log(maps[b, 3 * row + column, noun])
             weights += weight
@@ -302,7 +302,7 @@ def test_answers_are_among_the_nouns_that_are_said(pool, stages) -> None:
     assert found.shape == (3, 96, 96, 2)
     assert set(np.unique(found[0, ..., 0])) == {2, 5}
     assert set(np.unique(found[1, ..., 0])) == {7}
-    assert set(np.unique(found[2])) == {losses.NOTHING}
+    assert set(np.unique(found[2])) == {IGNORE}
     assert len(set(np.unique(found[0, ..., 1]))) > 5
 
 
@@ -518,7 +518,7 @@ def test_a_look_at_the_groups_changes_nothing(pool, tmp_path) -> None:
     rare = weights_after(pool, tmp_path / "rare", frame_every=4)
     often = weights_after(pool, tmp_path / "often", frame_every=1)
     assert all(torch.equal(rare[name], often[name]) for name in rare)
-    found = frames.gather_frames(tmp_path / "often" / "frames", most=3)
+    found = frames.gather_frames(tmp_path / "often" / "frames", last=4, most=3)
     assert found["steps"].tolist() == [1, 3, 4]  # the first, one between, the last
     assert found["maps"].shape == (3, 3, 4, 24, 24)
     assert found["images"].shape == (3, 96, 96, 3)
@@ -702,7 +702,7 @@ def test_dense_clip_may_follow_edges_too(dense, small_exam) -> None:
     one = replace(small_exam, images=small_exam.images[:1], truth=small_exam.truth[:1])
     scores = dense._scores(one.images[0], 64)[None]
     picture = torch.from_numpy(one.images).permute(0, 3, 1, 2).float()
-    ((plain, _),), ((found, owner),) = (dense.label(one, side=64, steps=s) for s in (0, 4))
+    ((plain, _),), ((found, owner),) = (dense.label(one, side=64, refine_steps=s) for s in (0, 4))
     assert torch.equal(plain, scores[0].argmax(dim=0))
     assert owner is None
     # Weights do not change with the unit of the colours, but for rounding.
@@ -755,14 +755,16 @@ def test_rows_hold_a_number_per_seed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(groupvit_table, "BASELINES", tmp_path / "baselines.json")
     write_json(tmp_path / "baselines.json", {"pictures": 9, "rows": {"majority": {"miou": 0.04}}})
     shipped = card_of(0) | {"recipe": asdict(recipe.Recipe())}
-    cards = [card_of(1), card_of(0), card_of(0, stages=0), card_of(0, assignment="hard"), shipped]
+    again = shipped | {"recipe": asdict(recipe.Recipe(seed=1))}
+    cards = [card_of(1), card_of(0), card_of(0, stages=0), card_of(0, assignment="hard")]
+    cards += [again, shipped]
     for i, card in enumerate(cards):
         write_json(tmp_path / str(i) / "model_card.json", card)
     assert groupvit_table.main([str(tmp_path), "--out", str(tmp_path / "rows.json")]) == 0
     table = json.loads((tmp_path / "rows.json").read_text("utf-8"))
     assert set(table["rows"]) == {"1-stage-soft", "1-stage-hard", "no-groups", "shipped"}
     row = table["rows"]["1-stage-soft"]
-    assert row["seeds"] == [0, 1]
+    assert row["seeds"] == table["rows"]["shipped"]["seeds"] == [0, 1]
     assert groupvit_table.values(row, "en", "cured", "miou") == [0.5, 0.51]
     assert table["baselines"]["majority"]["miou"] == 0.04
     assert table["steps"] == 5
@@ -832,7 +834,8 @@ def test_the_card_reaches_the_targets(shipped_card: dict, language: str) -> None
 
 def test_the_first_row_is_the_shipped_model(shipped_card: dict) -> None:
     rows = groupvit_table.load_rows()["rows"]
-    assert rows["shipped"]["metrics"] == [shipped_card["metrics"]]
+    assert rows["shipped"]["seeds"][0] == 0
+    assert rows["shipped"]["metrics"][0] == shipped_card["metrics"]
     assert all(row["seeds"] == [0, 1, 2] for name, row in rows.items() if name != "shipped")
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -162,7 +162,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--more", type=int, default=Recipe.more, help="of its second round")
     parser.add_argument("--batch", type=int, default=Recipe.batch, help="herds a step")
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct herds")
-    add_run_arguments(parser, "glip", things="herds", test_things=200, shipped="seed 0")
+    add_run_arguments(parser, "glip", things="herds", test_things=200, shipped="the defaults")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -187,6 +187,7 @@ def card(recipe: Recipe, metrics: dict[str, Any]) -> dict[str, Any]:
     """Model card: what it is, how it was made, and what it can and cannot do."""
     numbers = ("seed", "steps", "more", "batch", "pictures")
     options = " ".join(f"--{name} {getattr(recipe, name)}" for name in numbers)
+    options += "" if recipe.start == Recipe.start else f" --start {recipe.start or repr('')}"
     options += "" if recipe.fusion else " --no-fusion"
     return {
         "name": _name(recipe),
@@ -208,8 +209,10 @@ def _start_hash(recipe: Recipe) -> str:
 
 
 def _target(recipe: Recipe, work: Path) -> Path:
-    """Where weights belong: those of seed 0 are shipped, and the others stay beside their log."""
-    return checkpoint_dir(_name(recipe)) if recipe.seed == 0 else work / "checkpoint"
+    """Where weights belong: those of the defaults are shipped, others stay beside their log."""
+    if replace(recipe, fusion=Recipe.fusion) == Recipe():  # either twin
+        return checkpoint_dir(_name(recipe))
+    return (work / "more" if recipe.more else work) / "checkpoint"
 
 
 def _name(recipe: Recipe) -> str:

@@ -238,13 +238,14 @@ def run(args: argparse.Namespace) -> int:
     pool = load_pool(args.work / "scenes", recipe.pictures)
     folder = args.work / name_of(recipe) / f"seed{recipe.seed}-{recipe.steps}"
     model = train(recipe, pool, folder, device, workers=args.workers)
+    last_round = folder / "more" if recipe.more else folder
     target = args.out or (
-        checkpoint_dir("groupvit") if is_shipped(recipe) else folder / "checkpoint"
+        checkpoint_dir("groupvit") if is_shipped(recipe) else last_round / "checkpoint"
     )
     save_groupvit(model, target / "model.safetensors")
     if recipe.stages:
         with atomic_write(target / "frames.npz") as file:
-            looks = gather_frames(folder / "frames")
+            looks = gather_frames(folder / "frames", last=recipe.steps + recipe.more)
             np.savez_compressed(file, allow_pickle=False, **looks)
     metrics = examine(load_segmenter(str(target)), count=args.test_pictures)
     write_model_card(target, **card(recipe, metrics), **trained_on(device))

@@ -24,15 +24,15 @@ from tqdm import tqdm
 
 from cliplab.models.groupvit import GroupViT
 from cliplab.pasture.captions import LANGUAGES
-from cliplab.recipes.groupvit_losses import NOTHING, noun_maps
+from cliplab.recipes.groupvit_losses import noun_maps
 from cliplab.recipes.groupvit_model import patch_embeddings
 from cliplab.recipes.groupvit_pool import PROMPTS, Pool, noun_names, noun_table, to_pixels
 from cliplab.runtime import atomic_write
-from cliplab.segmentation.refine import refine
+from cliplab.segmentation import IGNORE, refine
 from cliplab.segmentation.segmenter import Segmenter, scaled_side
 
-_SCALES = (1.0, 1.33, 2.0)  # times the size of a picture
-_STEPS = 20  # along the edges, see `refine`
+SCALES = (1.0, 1.33, 2.0)  # times the size of a picture
+REFINE_STEPS = 20  # along the edges, see `refine`
 _LEAST = 0.01  # a noun whose peak is lower is not there, and is not raised
 _BATCH, _CHUNK = 25, 500  # pictures at a time, and in a file
 
@@ -41,7 +41,7 @@ def load_answers(model: GroupViT, pool: Pool, folder: Path) -> NDArray[np.uint8]
     """A model's answers for a pool; those in `folder` are kept, so that it can be interrupted.
 
     Returns:
-        (N, S, S, 2) indices into `noun_names` of either language; `NOTHING` where none is said.
+        (N, S, S, 2) indices into `noun_names` of either language; `IGNORE` where none is said.
     """
     segmenter = Segmenter(model, device=str(next(model.parameters()).device))
     noun_emb = {x: segmenter.embed(noun_names(x), PROMPTS[x]) for x in LANGUAGES}
@@ -89,7 +89,7 @@ def answers(
     size = images.shape[1], images.shape[2]
     picture = to_pixels(images, config.image_mean, config.image_std).to(device)
     maps: dict[str, Tensor] = {}
-    for scale in _SCALES:
+    for scale in SCALES:
         sides = [scaled_side(length, scale, config.patch_size) for length in size]
         groups = model.group(F.interpolate(picture, sides, mode="bicubic", antialias=True))
         patch_emb = patch_embeddings(model, groups)
@@ -109,9 +109,9 @@ def _labels(maps: Tensor, said: Tensor, picture: Tensor) -> Tensor:
     most = max(1, int(said.sum(dim=1).max()))
     # The nouns that are said, and others where there are fewer than most: (B, m)
     nouns = said.float().argsort(dim=1, descending=True, stable=True)[:, :most]
-    some = maps.gather(1, nouns[..., None, None].expand(-1, -1, *maps.shape[2:])) / len(_SCALES)
-    some = refine(some, picture, _STEPS)
+    some = maps.gather(1, nouns[..., None, None].expand(-1, -1, *maps.shape[2:])) / len(SCALES)
+    some = refine(some, picture, REFINE_STEPS)
     peak = F.avg_pool2d(some, 3, stride=1, padding=1).amax(dim=(2, 3), keepdim=True)
     best = (some / peak.clamp(min=_LEAST)).argmax(dim=1)  # (B, S, S)
     label = nouns.gather(1, best.flatten(1)).view_as(best)
-    return label.where(said.any(dim=1)[:, None, None], NOTHING)
+    return label.where(said.any(dim=1)[:, None, None], IGNORE)

@@ -99,18 +99,18 @@ class DenseCLIP:
         emb = F.normalize(emb, dim=-1).transpose(1, 2).unflatten(2, coarse.shape[-2:])
         return emb[0], fine[0]
 
-    def label(self, exam: Exam, *, side: int = 192, steps: int = 0) -> list[Prediction]:
+    def label(self, exam: Exam, *, side: int = 192, refine_steps: int = 0) -> list[Prediction]:
         """Every place by itself: cosines with the names, interpolated, and the best one.
 
         Args:
             exam: pictures.
             side: px that they are seen at.
-            steps: of `refine`, along the edges.
+            refine_steps: of `refine`, along the edges.
         """
         found: list[Prediction] = []
         for image in exam.images:
             picture = to_pixels(image[None], IMAGE_MEAN, IMAGE_STD)
-            scores = refine(self._scores(image, side)[None], picture, steps)[0]
+            scores = refine(self._scores(image, side)[None], picture, refine_steps)[0]
             found.append((scores.argmax(dim=0), None))
         return found
 
@@ -223,7 +223,8 @@ def untrained_rows(exam: Exam, val: Exam) -> dict[str, dict[str, Any]]:
     rows = {
         "majority": {**judge_labels(exam, majority).as_dict(), "settings": {}},
         "dense CLIP": best(
-            clip.label, [{"side": side, "steps": steps} for side in SIDES for steps in (0, 20)]
+            clip.label,
+            [{"side": side, "refine_steps": steps} for side in SIDES for steps in (0, 20)],
         ),
     }
     for method in ("k-means", "spectral"):

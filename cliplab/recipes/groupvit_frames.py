@@ -50,13 +50,18 @@ class Watch:
         return (255 * groups.maps()).round().byte().cpu().numpy()
 
 
-def gather_frames(folder: Path, most: int = MOST) -> dict[str, NDArray]:
+def gather_frames(folder: Path, last: int, most: int = MOST) -> dict[str, NDArray]:
     """The looks of a `Watch` in one table, the first and the last among them.
+
+    Args:
+        folder: of the looks.
+        last: step; looks behind it are of a later round, and left out.
+        most: looks of the table.
 
     Returns:
         "steps" (S,), "maps" (S, F, G, rows, columns) uint8, "images" (F, H, W, 3) uint8.
     """
-    paths = sorted(folder.glob("*.npz"))
+    paths = [path for path in sorted(folder.glob("*.npz")) if int(path.stem) <= last]
     kept = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int))
     maps = []
     for k in kept:

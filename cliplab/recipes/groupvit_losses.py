@@ -20,8 +20,8 @@ from torch import Tensor
 
 from cliplab.losses import at_least_float32
 from cliplab.models.groupvit import Groups
+from cliplab.segmentation import IGNORE
 
-NOTHING = 255  # the answer where no noun is said
 _LEAST = 1e-4  # probabilities are kept this far from 0 and 1, so that no logarithm explodes
 
 
@@ -100,15 +100,15 @@ def answers_loss(maps: Tensor, answers: Tensor, grid: tuple[int, int]) -> Tensor
 
     Args:
         maps: probabilities.
-        answers: uint8 indices of nouns, `NOTHING` where there is none.
+        answers: uint8 indices of nouns, `IGNORE` where there is none.
         grid: rows and columns of the patches.
     """
     image = maps.transpose(1, 2).unflatten(2, grid).contiguous()  # (B, M, rows, columns)
     image = F.interpolate(image, answers.shape[1:], mode="bilinear")
     logs = image.clamp(min=_LEAST).log()
-    found = answers[answers != NOTHING].long()
+    found = answers[answers != IGNORE].long()
     pixels = torch.bincount(found, minlength=maps.shape[2]).clamp(min=1)  # (M,)
-    return F.nll_loss(logs, answers.long(), pixels.float().rsqrt(), ignore_index=NOTHING)
+    return F.nll_loss(logs, answers.long(), pixels.float().rsqrt(), ignore_index=IGNORE)
 
 
 def agreement_loss(owned: Tensor, patch_maps: Tensor, group_maps: Tensor) -> Tensor:

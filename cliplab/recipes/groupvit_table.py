@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def gather(cards: list[Card], baselines: dict[str, Any] | None = None) -> dict[s
         ValueError: no card at all; cards of exams or trainings of different length, which must not
             stand in one table; two cards of one training; baselines of another exam.
     """
-    compared = [card for card in cards if not is_shipped(_recipe(card))] or cards
+    compared = [card for card in cards if _name(card) != SHIPPED_ROW] or cards
     check_alike(compared, {**_EXAM, **_ABLATED})
     rows: dict[str, dict[str, Any]] = {}
     for card in sorted(cards, key=lambda c: (_name(c), c["recipe"]["seed"])):
@@ -97,8 +98,10 @@ def _recipe(card: Card) -> Recipe:
 
 
 def _name(card: Card) -> str:
+    """Of its row; trainings like the shipped one, of other seeds, share that one's."""
     recipe = _recipe(card)
-    return SHIPPED_ROW if is_shipped(recipe) else name_of(recipe)
+    is_like_shipped = is_shipped(replace(recipe, seed=Recipe.seed))
+    return SHIPPED_ROW if is_like_shipped else name_of(recipe)
 
 
 def _known_baselines() -> dict[str, Any] | None:

@@ -71,8 +71,10 @@ def name_groups(
         image_emb, group_emb, word_emb, scale=float(model.scale()), top_words=top_words
     )
     hard = hard and bool(groups.assignments)
-    nobody = torch.full((1, 1, 1), -1, device=groups.tok.device).expand(len(groups.tok), *size)
-    owner = owners(groups, size) if owned or hard else nobody
+    if owned or hard:
+        owner = owners(groups, size)
+    else:
+        owner = torch.full((len(groups.tok), *size), -1, device=groups.tok.device)
     if hard:
         scores = _of_owner(group_scores, owner)
     else:
