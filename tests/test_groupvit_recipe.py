@@ -504,13 +504,21 @@ def test_a_second_round_goes_on_where_it_stopped(pool, tmp_path, monkeypatch) ->
                 raise KeyboardInterrupt
             return batch
 
+    class Watched(Lesson):
+        def losses(self, batch: pool_of.Batch, step: int) -> dict[str, Tensor]:
+            modes.append(self.model.training)
+            return super().losses(batch, step)
+
+    modes: list[bool] = []
     monkeypatch.setattr(recipe, "Batches", Stopping)
+    monkeypatch.setattr(recipe, "Lesson", Watched)
     monkeypatch.setattr(recipe, "SAVE_EVERY", 1)
     with pytest.raises(KeyboardInterrupt):
         weights_after(pool, tmp_path / "parts", more=3, answered=6)
     resumed = weights_after(pool, tmp_path / "parts", more=3, answered=6)
     assert [step for size, step, has in rounds if (size, has) == (8, False)] == [0, 1, 2, 3]
     assert [step for size, step, has in rounds if (size, has) == (6, True)] == [0, 1, 2, 2]
+    assert all(modes)  # answers are given in eval mode, and nothing is learned in it
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -520,6 +528,8 @@ def test_a_look_at_the_groups_changes_nothing(pool, tmp_path) -> None:
     assert all(torch.equal(rare[name], often[name]) for name in rare)
     found = frames.gather_frames(tmp_path / "often" / "frames", last=4, most=3)
     assert found["steps"].tolist() == [1, 3, 4]  # the first, one between, the last
+    earlier = frames.gather_frames(tmp_path / "often" / "frames", last=3)
+    assert earlier["steps"].tolist() == [1, 2, 3]
     assert found["maps"].shape == (3, 3, 4, 24, 24)
     assert found["images"].shape == (3, 96, 96, 3)
     assert abs(found["maps"].astype(int).sum(2) - 255).max() <= 4  # 255 in all, but for rounding
