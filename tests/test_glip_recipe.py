@@ -35,8 +35,12 @@ from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
-TINY = recipe.Recipe(pictures=6, batch=3, steps=2, more=2)
-SHARES = (0.4, 0.3, 0.3)
+TALK = pool.Talk((0.4, 0.3, 0.3))
+LESSON = pool.Talk((1, 0, 0), levels=((("colour",), 1.0),), classes=14, untrue=0.5)
+TINY = recipe.Recipe(
+    pictures=6,
+    rounds=tuple(recipe.Round(2, 1e-3, 1, talk, batch=3) for talk in (TALK, TALK, LESSON, TALK)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def config() -> GLIPConfig:
 
 
 def test_the_vocabulary_knows_every_prompt(flock, tokenizer) -> None:
-    batches = pool.Batches(flock, tokenizer, GLIPConfig(), seed=0, batch=2, shares=SHARES)
+    batches = pool.Batches(flock, tokenizer, GLIPConfig(), seed=0, batch=2, talk=TALK)
     captions = [
         batches.say(sight, Dice("words", i, j)).caption
         for i, sight in enumerate(flock.sights)
@@ -104,7 +108,7 @@ def test_pictures_are_prepared_as_the_detector_does(flock, config) -> None:
 
 
 def batches_of(flock, tokenizer, config, **changes) -> pool.Batches:
-    given = {"seed": 0, "batch": 3, "shares": SHARES} | changes
+    given = {"seed": 0, "batch": 3, "talk": TALK} | changes
     return pool.Batches(flock, tokenizer, config, **given)
 
 
@@ -129,7 +133,7 @@ def test_a_batch_comes_with_what_its_truth_asks_of_the_anchors(flock, tokenizer,
 
 def test_boxes_are_where_their_animals_are(flock, tokenizer, config) -> None:
     """A mirrored picture has mirrored boxes: its pixels under a box are the drawn ones, turned."""
-    make = batches_of(flock, tokenizer, config, shares=(1, 0, 0))
+    make = batches_of(flock, tokenizer, config, talk=pool.Talk((1, 0, 0)))
     turned = 0
     for step in range(8):
         batch, generator = make(step), np.random.default_rng([0, step])
@@ -149,7 +153,7 @@ def test_the_words_of_a_box_are_those_that_mean_it(flock, tokenizer, config) -> 
     sight = flock.sights[0]
     said = make.say(sight, Dice("words of a box"))
     (chunk,) = chunks_of(pool.to_prompt(said), tokenizer)
-    truth = pool.truth_of(sight, said, chunk.positive)
+    truth = pool.truth_of(sight, pool.meant(said, chunk), chunk.positive)
     meant = sorted({i for things in said.things for i in things})
     assert truth.boxes_xyxy.tolist() == [list(sight.things[i].box) for i in meant]
     for row, i in zip(truth.positive, meant, strict=True):
@@ -163,7 +167,7 @@ def test_a_picture_of_which_nothing_is_said_has_no_boxes(flock, tokenizer) -> No
 
     said = Grounded("horse", ((0, 5),), (Words("horse"),), ((),), "list")
     (chunk,) = chunks_of(pool.to_prompt(said), tokenizer)
-    truth = pool.truth_of(flock.sights[0], said, chunk.positive)
+    truth = pool.truth_of(flock.sights[0], pool.meant(said, chunk), chunk.positive)
     assert truth.boxes_xyxy.shape == (0, 4)
     assert truth.positive.shape == (0, 3)
 
@@ -171,12 +175,15 @@ def test_a_picture_of_which_nothing_is_said_has_no_boxes(flock, tokenizer) -> No
 # ---- training ------------------------------------------------------------------------------
 
 
-def test_an_interrupted_training_ends_like_another(flock, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("broken_round", range(4))
+def test_an_interrupted_training_ends_like_another(
+    flock, tmp_path, monkeypatch, broken_round: int
+) -> None:
     whole = recipe.train(TINY, flock, tmp_path / "whole", CPU)
     make = pool.Batches.__call__
 
     def stop(self: pool.Batches, step: int) -> pool.Batch:
-        if step == 1 and self.seed:  # in the second round
+        if step == 1 and self.seed == 1000 * broken_round:
             raise KeyboardInterrupt
         return make(self, step)
 
@@ -218,60 +225,84 @@ def test_the_first_layers_stay_as_they_were(flock, tmp_path) -> None:
             assert not torch.equal(trained[moved], tensor), name
 
 
-def test_the_twin_has_no_fusion_and_the_same_batches(flock, tmp_path) -> None:
-    once = recipe.Recipe(fusion=False, pictures=6, batch=3, steps=1, more=0)
-    twin = recipe.train(once, flock, tmp_path, CPU)
-    assert not twin.config.fusion
-    assert not any("b_attn" in name for name in twin.state_dict())
-    assert any("DyConv" in name for name in twin.state_dict())
+def test_the_twin_has_no_fusion_and_the_same_batches(flock, tmp_path, monkeypatch) -> None:
+    asked: dict[bool, list] = {True: [], False: []}
+    make = pool.Batches.__call__
+
+    def noted(self: pool.Batches, step: int) -> pool.Batch:
+        batch = make(self, step)
+        asked[self.config.fusion].append((self.seed, step, batch.token_ids.tolist()))
+        return batch
+
+    monkeypatch.setattr(pool.Batches, "__call__", noted)
+    twins = [
+        recipe.train(replace(TINY, fusion=fusion), flock, tmp_path / str(fusion), CPU)
+        for fusion in (True, False)
+    ]
+    assert [any("b_attn" in name for name in twin.state_dict()) for twin in twins] == [True, False]
+    assert all(any("DyConv" in name for name in twin.state_dict()) for twin in twins)
+    assert asked[True] == asked[False]
+    assert [one[:2] for one in asked[True]] == [(1000 * k, n) for k in range(4) for n in (0, 1)]
+
+
+def test_a_round_that_is_left_out_leaves_the_others_as_they_were(flock, tmp_path) -> None:
+    """So the table's rows without a lesson are the first half of those with it."""
+    half = recipe.train(TINY.with_steps([2, 2, 0, 0]), flock, tmp_path / "half", CPU)
+    assert {p.parent.name for p in tmp_path.rglob("state.pt")} == {"round-1", "round-2"}
+    recipe.train(TINY, flock, tmp_path / "whole", CPU)
+    state = torch.load(tmp_path / "whole" / "round-2" / "state.pt", weights_only=True)["model"]
+    for name, tensor in half.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    again = recipe.train(TINY.with_steps([2, 2, 0, 0]), flock, tmp_path / "whole", CPU)
+    assert torch.equal(again.head.log_scale, half.head.log_scale)
+
+
+def test_a_training_with_other_rounds_is_not_resumed(flock, tmp_path) -> None:
+    recipe.train(TINY.with_steps([2, 0, 0, 0]), flock, tmp_path, CPU)
+    with pytest.raises(ValueError, match="from a training with other rounds"):
+        recipe.train(TINY.with_steps([3, 0, 0, 0]), flock, tmp_path, CPU)
+    with pytest.raises(ValueError, match="steps: got none in any round"):
+        TINY.with_steps([0, 0, 0, 0])
 
 
 def options(folder: Path, *changes: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     recipe.add_arguments(parser)
-    always = [
-        "--steps",
-        "1",
-        "--more",
-        "1",
-        "--batch",
-        "4",
-        "--pictures",
-        "16",
-        "--test-pictures",
-        "3",
-    ]
-    always += ["--device", "cpu"]
-    return parser.parse_args([*always, "--work", str(folder), *changes])
+    steps = ["--steps", "1", "1", "1", "1"]
+    always = ["--pictures", "64", "--test-pictures", "3", "--device", "cpu"]
+    return parser.parse_args([*steps, *always, "--work", str(folder), *changes])
 
 
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(exam, "examine", lambda model, count: {"pictures": count})
-    folder = tmp_path / "glip" / "seed0" / "more" / "checkpoint"
+    folder = tmp_path / "glip" / "seed0" / "round-4" / "checkpoint"
     write_json(folder / "rows.json", {})  # the table of all trainings, which is no part of one
     assert recipe.run(options(tmp_path)) == 0
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
     assert load_glip(folder / "model.safetensors").tokenizer.vocab == pool.vocabulary()
-    assert card["command"] == (
-        "python -m cliplab train glip --seed 0 --steps 1 --more 1 --batch 4 --pictures 16"
-    )
+    assert card["command"] == "python -m cliplab train glip --seed 0 --steps 1 1 1 1 --pictures 64"
     weights = checkpoint_dir("vild") / "model.safetensors"
     assert card["started from"] == {"vild": sha256(weights)}
     assert card["metrics"] == {"pictures": 3}
+    assert card["trained on"] == [f"cpu, {torch.get_num_threads()} threads"]
     assert set(card["files"]) == {"model.safetensors"}
-    assert recipe.run(options(tmp_path, "--no-fusion", "--start", "", "--more", "0")) == 0
-    beside = tmp_path / "glip-no-fusion" / "seed0" / "checkpoint" / "model_card.json"
+    changes = ["--no-fusion", "--start", "", "--steps", "1", "0", "0", "0"]
+    assert recipe.run(options(tmp_path, *changes)) == 0
+    beside = tmp_path / "glip-no-fusion/seed0/round-1/checkpoint/model_card.json"
     assert json.loads(beside.read_text("utf-8"))["command"].endswith("--start '' --no-fusion")
 
 
 def test_only_the_defaults_are_shipped() -> None:
     """A trial of a few steps must not write over the weights of the repository."""
     default, work = recipe.Recipe(), Path("work")
+    twin = recipe.Recipe(fusion=False).with_steps(recipe.USUAL_STEPS[False])
+    assert recipe.USUAL_STEPS[True] == tuple(default.steps)
     assert recipe._target(default, work) == checkpoint_dir("glip")
-    assert recipe._target(replace(default, fusion=False), work) == checkpoint_dir("glip-no-fusion")
-    for changes in ({"seed": 1}, {"steps": 10}, {"pictures": 5}):
-        assert recipe._target(replace(default, **changes), work) == work / "more" / "checkpoint"
-    assert recipe._target(replace(default, more=0), work) == work / "checkpoint"
+    assert recipe._target(twin, work) == checkpoint_dir("glip-no-fusion")
+    for changes in ({"seed": 1}, {"pictures": 5}):
+        assert recipe._target(replace(default, **changes), work) == work / "round-4/checkpoint"
+    half = default.with_steps(recipe.USUAL_STEPS[False])
+    assert recipe._target(half, work) == work / "round-2/checkpoint"
 
 
 # ---- the exam ------------------------------------------------------------------------------
@@ -306,7 +337,7 @@ def test_the_exam_knows_a_perfect_grounder(oracle, flock, family: str, monkeypat
     assert asked
     chunks = [exam._chunk(oracle.model, one.said) for one in asked]
     _, _, maps = batch_of(chunks)
-    truth = [pool.truth_of(a.sight, a.said, m) for a, m in zip(asked, maps, strict=True)]
+    truth = [pool.truth_of(a.sight, a.said.things, m) for a, m in zip(asked, maps, strict=True)]
     monkeypatch.setattr(GLIP, "forward", lambda self, *given: oracle.raw(truth, maps[0].shape[1]))
     hits = exam.right_boxes(oracle.model, flock, asked)
     assert [len(hit) for hit in hits] == [len(one.said.phrases) for one in asked]
@@ -364,17 +395,20 @@ def test_an_untrained_model_is_examined_whole(flock, tokenizer, config) -> None:
 # ---- the table -----------------------------------------------------------------------------
 
 
-def card_of(seed: int, fusion: bool = True, **changes) -> dict:
+def card_of(seed: int, fusion: bool = True, lesson: bool = True, **changes) -> dict:
     """A model card in which all that can be counted was right half of the time."""
     right = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10 + seed}
-    metrics = {"pictures": 4, "detection": {"seen": {"en": {"species": {"ap50": 0.9}}}}}
+    found = {"species": {"ap50": 0.9}, "colour": {"ap50": 0.8}}
+    metrics = {"pictures": 4, "detection": {"seen": {"en": found}}}
     metrics |= {"grounding": {"seen": {"en": {"relation": right}}}}
-    made = {"seed": seed, "fusion": fusion, "steps": 5, "pictures": 6}
+    made = {"seed": seed, "fusion": fusion, "pictures": 6}
+    made["rounds"] = [{"steps": n} for n in (5, 4, 3 * lesson, 2 * lesson)]
     return {"recipe": made, "command": f"train {fusion} {seed}", "metrics": metrics} | changes
 
 
 def test_rows_hold_what_each_seed_reached(tmp_path, monkeypatch) -> None:
-    for i, card in enumerate([card_of(1), card_of(0), card_of(0, fusion=False)]):
+    cards = [card_of(1), card_of(0), card_of(0, fusion=False), card_of(2, lesson=False)]
+    for i, card in enumerate(cards):
         write_json(tmp_path / str(i) / "model_card.json", card)
     monkeypatch.setattr(tables, "checkpoint_dir", lambda name: tmp_path / "shipped")
     table = tables.gather_command("glip", glip_table.gather, [str(tmp_path)])
@@ -383,6 +417,7 @@ def test_rows_hold_what_each_seed_reached(tmp_path, monkeypatch) -> None:
     rows = table["rows"]
     assert rows["fusion"]["seeds"] == [0, 1]
     assert rows["no fusion"]["seeds"] == [0]
+    assert rows["fusion, halfway"]["seeds"] == [2]
     path = ("grounding", "seen", "en", "relation")
     assert glip_table.values(rows["fusion"], *path) == [0.5, 0.5]
     detected = ("detection", "seen", "en", "species", "ap50")
@@ -452,7 +487,7 @@ def test_the_cards_reach_the_floors(cards, language: str) -> None:
 @pytest.mark.parametrize("language", pool.LANGUAGES)
 def test_every_training_reaches_the_targets(language: str) -> None:
     rows = glip_table.load_rows()["rows"]
-    for metrics, twin in zip(rows["fusion"]["metrics"], rows["no fusion"]["metrics"], strict=True):
+    for metrics, twin in zip(rows["fusion"]["metrics"], rows["no fusion"]["metrics"], strict=False):
         grounding = metrics["grounding"]["seen"][language]
         assert metrics["detection"]["seen"][language]["species"]["ap50"] >= 0.90
         assert metrics["detection"]["held-out"][language]["species"]["ap50"] >= 0.70
@@ -463,16 +498,37 @@ def test_every_training_reaches_the_targets(language: str) -> None:
         assert grounding["relation"]["low"] > apart["high"] + 0.05
 
 
-@pytest.mark.xfail(strict=True, reason="missed so far by two of three: 0.89 to 0.91; twins 0.93")
 def test_every_fused_training_grounds_attributes() -> None:
     row = glip_table.load_rows()["rows"]["fusion"]
     reached = [glip_table.values(row, "grounding", "seen", x, "attributes") for x in pool.LANGUAGES]
     assert min(map(min, reached)) >= 0.90
 
 
+def colours_of(name: str) -> list[float]:
+    """AP50 of class lists of colours, every training and language of a row."""
+    row = glip_table.load_rows()["rows"][name]
+    each = [
+        glip_table.values(row, "detection", "seen", x, "colour", "ap50") for x in pool.LANGUAGES
+    ]
+    return [value for language in each for value in language]
+
+
+def test_the_shipped_models_know_colours_and_halfway_none_did(cards) -> None:
+    for name in SHIPPED:
+        seen = cards[name]["metrics"]["detection"]["seen"]
+        assert min(seen[language]["colour"]["ap50"] for language in pool.LANGUAGES) >= 0.90
+    assert max(colours_of("fusion, halfway")) < 0.5 < min(colours_of("fusion"))
+
+
+@pytest.mark.xfail(strict=True, reason="missed so far by seed 1: 0.59 to 0.60; seed 0 has 0.93")
+def test_every_fused_training_knows_colours() -> None:
+    assert min(colours_of("fusion")) >= 0.90
+
+
 def test_the_first_rows_are_the_shipped_models(cards) -> None:
     rows = glip_table.load_rows()["rows"]
-    assert rows["fusion"]["seeds"] == rows["no fusion"]["seeds"] == [0, 1, 2]
+    assert rows["no fusion"]["seeds"] == rows["fusion, halfway"]["seeds"] == [0, 1, 2]
+    assert rows["fusion"]["seeds"] == [0, 1]
     assert rows["fusion"]["metrics"][0] == cards["glip"]["metrics"]
     assert rows["no fusion"]["metrics"][0] == cards["glip-no-fusion"]["metrics"]
 

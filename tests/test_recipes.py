@@ -15,7 +15,15 @@ from cliplab.pasture import COMBOS, caption, class_phrase, portrait
 from cliplab.recipes import clip as recipe
 from cliplab.recipes.exam import answer, exam_pictures, examine, retrieval
 from cliplab.recipes.pool import augment, load_pool, to_pixels
-from cliplab.recipes.training import Ahead, Run, Schedule, adamw, fit, learning_rate
+from cliplab.recipes.training import (
+    Ahead,
+    Run,
+    Schedule,
+    adamw,
+    devices_of,
+    fit,
+    learning_rate,
+)
 from cliplab.runtime import checkpoint_dir, sha256
 from cliplab.tokenizers import BytePairTokenizer
 
@@ -67,10 +75,23 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         line(tmp_path / "halves", 30, stop=17)
     assert torch.equal(line(tmp_path / "halves", 30), whole)
-    steps = [
-        json.loads(x)["step"] for x in (tmp_path / "whole/log.jsonl").read_text().split("\n") if x
-    ]
-    assert steps == [20]
+    lines = [json.loads(x) for x in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "step" in line] == [20]
+
+
+def test_a_log_names_every_machine_that_did_a_step(tmp_path) -> None:
+    """A training may be begun on one machine and ended on another."""
+    with pytest.raises(KeyboardInterrupt):
+        line(tmp_path / "a", 30, stop=17)
+    log = tmp_path / "a" / "log.jsonl"
+    log.write_text(log.read_text().replace("cpu", "GPU"))
+    for _ in range(2):
+        line(tmp_path / "a", 30)  # the second time there is nothing left to do
+    here = f"cpu, {torch.get_num_threads()} threads"
+    assert log.read_text().count("trained on") == 2
+    assert devices_of([tmp_path / "a"]) == [here.replace("cpu", "GPU"), here]
+    line(tmp_path / "b", 4)
+    assert devices_of([tmp_path / "b", tmp_path / "a"]) == [here, here.replace("cpu", "GPU")]
 
 
 def test_a_state_of_other_settings_is_refused(tmp_path) -> None:

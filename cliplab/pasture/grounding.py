@@ -169,7 +169,8 @@ def _around(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
 # ---- descriptions --------------------------------------------------------------------------
 
 Parts = tuple[str, ...]  # of "kind", "posture", "colour"
-LEVELS: dict[Parts, float] = {  # what a description of an animal says, and how often
+Levels = Mapping[Parts, float]  # what a description of an animal says, and how often
+LEVELS: Levels = {
     ("kind",): 8, ("kind", "posture"): 3, ("kind", "colour"): 3, ("kind", "posture", "colour"): 4,
     ("posture",): 1, ("colour",): 1, ("posture", "colour"): 1, (): 1,
 }  # fmt: skip
@@ -222,8 +223,9 @@ def say(words: Words, language: str, dice: Dice | None = None) -> str:
 
 
 def class_list(
-    sight: Sight, language: str, dice: Dice, *, unnamed: Sequence[str] = (), most: int = 7
-) -> Grounded:
+    sight: Sight, language: str, dice: Dice, *, unnamed: Sequence[str] = (), most: int = 7,
+    levels: Levels = LEVELS, untrue: float = 0.0,
+) -> Grounded:  # fmt: skip
     """A detection prompt: classes that are there and classes that are not, in random order.
 
     Half of the lists are of one level ("sheep. goat", "white sheep lying down. ..."), the others
@@ -235,17 +237,21 @@ def class_list(
         dice: draws everything.
         unnamed: species that are never named.
         most: classes of the list.
+        levels: what descriptions say.
+        untrue: chance that nothing of the list is there.
     """
-    mixed, level = dice.chance(0.5), dice.weighted(LEVELS)
+    mixed, level = dice.chance(0.5), dice.weighted(levels)
     seen = [thing for thing in sight.things if mixed or thing.is_animal]
     there = [
-        describe(thing, dice.weighted(LEVELS) if mixed else level, unnamed)
+        describe(thing, dice.weighted(levels) if mixed else level, unnamed)
         for thing in dice.shuffled(seen)
     ]
     absent = universe(level, unnamed) + ([Words(kind) for kind in PROPS] if mixed else [])
     absent = [w for w in absent if not sight.meant(w) and sight.is_clear(w)]
     count = 1 + dice.integer(most)
     chosen = list(dict.fromkeys(there))[: max(1, count - dice.integer(3))]
+    if absent and untrue and dice.chance(untrue):
+        chosen = []
     chosen += dice.shuffled(absent)[: max(0, count - len(chosen))]
     names: dict[str, Words] = {}
     for words in dice.shuffled(chosen):
@@ -268,14 +274,15 @@ def _joined(sight: Sight, names: Mapping[str, Words], separator: str = ". ") -> 
 
 
 def sentence(
-    sight: Sight, language: str, dice: Dice, *, unnamed: Sequence[str] = ()
-) -> Grounded | None:
+    sight: Sight, language: str, dice: Dice, *, unnamed: Sequence[str] = (),
+    levels: Levels = LEVELS,
+) -> Grounded | None:  # fmt: skip
     """One to three things of the picture, each described; None if there is nothing to speak of.
 
     "a photo of a white sheep lying down and a barn"; a phrase means all that it is true of.
     """
     picked = dice.shuffled(sight.things)[: 1 + dice.integer(3)]
-    said = tuple(dict.fromkeys(describe(thing, dice.weighted(LEVELS), unnamed) for thing in picked))
+    said = tuple(dict.fromkeys(describe(thing, dice.weighted(levels), unnamed) for thing in picked))
     if not said:
         return None
     frame = dice.choice(_EN_FRAME if language == "en" else _ZH_FRAME)
@@ -306,6 +313,7 @@ def _article(words: Words, phrase: str, language: str) -> str:
 
 def relation(
     sight: Sight, language: str, dice: Dice, *, width: float, unnamed: Sequence[str] = (),
+    levels: Levels = LEVELS,
 ) -> Grounded | None:  # fmt: skip
     """One of several alike, told by its side of something: "the black goat left of the trough".
 
@@ -318,12 +326,13 @@ def relation(
         dice: draws everything.
         width: of the picture, px.
         unnamed: species that are called animals.
+        levels: what the first phrase says.
 
     Returns:
         None if the draws found no such pair.
     """
     for _ in range(_TRIES):
-        found = _told_apart(sight, dice, width, unnamed)
+        found = _told_apart(sight, dice, width, unnamed, levels)
         if found:
             words, target, side, landmark, anchor = found
             text, spans = _beside(words, side, landmark, language, dice)
@@ -332,7 +341,7 @@ def relation(
 
 
 def _told_apart(
-    sight: Sight, dice: Dice, width: float, unnamed: Sequence[str]
+    sight: Sight, dice: Dice, width: float, unnamed: Sequence[str], levels: Levels
 ) -> tuple[Words, int, str, Words, int] | None:
     """One draw: description, which thing, side, landmark's description, which thing that is."""
     animals = [i for i, thing in enumerate(sight.things) if thing.is_animal]
@@ -340,7 +349,7 @@ def _told_apart(
     if len(animals) < 2:
         return None
     landmark = describe(sight.things[anchor], dice.choice(_TELLING), unnamed)
-    words = describe(sight.things[dice.choice(animals)], dice.weighted(LEVELS), unnamed)
+    words = describe(sight.things[dice.choice(animals)], dice.weighted(levels), unnamed)
     alike = [i for i in sight.meant(words) if i != anchor]
     clear = sight.is_clear(words) and sight.is_clear(landmark)
     if len(alike) < 2 or len(sight.meant(landmark)) != 1 or not clear:

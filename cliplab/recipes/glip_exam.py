@@ -1,8 +1,9 @@
 """What a GLIP of the pasture can do: all numbers of its model card, on herds never trained on.
 
-Detection is asked at three levels, the species ("sheep"), the species and the posture ("sheep lying
-down"), all of it ("white sheep lying down"), in herds of seen kinds and in herds of kinds that no
-picture and no prompt of the training had. Grounding asks whether the best box of a phrase is right.
+Detection is asked at four levels, the species ("sheep"), the colour ("white animal"), the species
+and the posture ("sheep lying down"), all of it ("white sheep lying down"), in herds of seen kinds
+and in herds of kinds that no picture and no prompt of the training had. Grounding asks whether the
+best box of a phrase is right.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ STARTS = {"seen": 2_000_000, "held-out": 2_100_000}
 HELD_OUT = tuple(c for c in (*HELD_OUT_TRIPLES, *PAIR_COMBOS) if c.species in NAMED)
 LEVELS: dict[str, tuple[Words, ...]] = {
     "species": tuple(Words(s) for s in NAMED),
+    "colour": tuple(Words(colour=c) for c in COLOURS),
     "species, posture": tuple(Words(s, p) for s in NAMED for p in POSTURES),
     "species, posture, colour": tuple(
         Words(s, p, c) for s in NAMED for p in POSTURES for c in COLOURS

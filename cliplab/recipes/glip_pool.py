@@ -15,7 +15,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -167,16 +167,26 @@ class Batch(NamedTuple):
         return Batch(pixels, ids, mask, self.truth, self.targets.to(device))
 
 
+@dataclass(frozen=True)
+class Talk:
+    """What a round's prompts are like."""
+
+    shares: tuple[float, float, float]  # class lists, captions, relations
+    levels: tuple[tuple[grounding.Parts, float], ...] = tuple(grounding.LEVELS.items())
+    classes: int = 7  # of a list at most; what a prompt cannot hold is left out
+    untrue: float = 0.0  # share of the lists of which nothing is there
+
+
 class Batches:
     """The batch of each step, which depends on nothing but the step and the seed."""
 
     def __init__(
         self, flock: Flock, tokenizer: WordPieceTokenizer, config: GLIPConfig, *, seed: int,
-        batch: int, shares: tuple[float, float, float],
+        batch: int, talk: Talk,
     ) -> None:  # fmt: skip
         self.flock, self.tokenizer, self.config = flock, tokenizer, config
-        self.seed, self.batch = seed, batch
-        self.shares = dict(zip(grounding.FAMILIES, shares, strict=True))
+        self.seed, self.batch, self.talk = seed, batch, talk
+        self.shares = dict(zip(grounding.FAMILIES, talk.shares, strict=True))
 
     def __call__(self, step: int) -> Batch:
         """Pictures, half of them mirrored, each brightened or darkened, with a prompt each."""
@@ -190,8 +200,10 @@ class Batches:
         dice = [Dice("glip", self.seed, step, i) for i in range(len(chosen))]
         sights = [self._sight(i, m) for i, m in zip(chosen, mirrored, strict=True)]
         said = [self.say(sight, one) for sight, one in zip(sights, dice, strict=True)]
-        ids, mask, maps = batch_of([self._chunk(one) for one in said])
-        truth = [truth_of(s, g, m) for s, g, m in zip(sights, said, maps, strict=True)]
+        chunks = [self._chunk(*one) for one in zip(said, dice, strict=True)]
+        ids, mask, maps = batch_of(chunks)
+        things = [meant(g, chunk) for g, chunk in zip(said, chunks, strict=True)]
+        truth = [truth_of(*one) for one in zip(sights, things, maps, strict=True)]
         sizes = self.config.cells(*pixels.shape[2:])
         return Batch(pixels, ids, mask, truth, targets_of(truth, sizes, self.config))
 
@@ -202,17 +214,21 @@ class Batches:
     def say(self, sight: Sight, dice: Dice) -> Grounded:
         """A prompt for a picture: its family is drawn; a class list where no other can be made."""
         language, family = dice.choice(LANGUAGES), dice.weighted(self.shares)
+        said: dict[str, Any] = {"unnamed": UNNAMED, "levels": dict(self.talk.levels)}
         found = None
         if family == "relation":
-            found = grounding.relation(sight, language, dice, width=self.flock.width,
-                                       unnamed=UNNAMED)  # fmt: skip
+            found = grounding.relation(sight, language, dice, width=self.flock.width, **said)
         elif family == "attributes":
-            found = grounding.sentence(sight, language, dice, unnamed=UNNAMED)
-        return found or grounding.class_list(sight, language, dice, unnamed=UNNAMED)
+            found = grounding.sentence(sight, language, dice, **said)
+        most, untrue = self.talk.classes, self.talk.untrue
+        return found or grounding.class_list(
+            sight, language, dice, most=most, untrue=untrue, **said
+        )
 
-    def _chunk(self, grounded: Grounded) -> Chunk:
-        (chunk,) = chunks_of(to_prompt(grounded), self.tokenizer, self.config.max_tokens)
-        return chunk
+    def _chunk(self, grounded: Grounded, dice: Dice) -> Chunk:
+        """One part of a prompt that is too long to be read at once, as a detector asks it."""
+        chunks = chunks_of(to_prompt(grounded), self.tokenizer, self.config.max_tokens)
+        return dice.choice(chunks) if len(chunks) > 1 else chunks[0]
 
 
 def normalised(images: NDArray[np.uint8], config: GLIPConfig, gain: Tensor | None = None) -> Tensor:
@@ -231,11 +247,22 @@ def normalised(images: NDArray[np.uint8], config: GLIPConfig, gain: Tensor | Non
     return F.pad((pixels - mean) / std, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
 
 
-def truth_of(sight: Sight, grounded: Grounded, positive: Tensor) -> Truth:
-    """Boxes that the prompt speaks of, with the words that mean each: `positive` is (K, L) bool."""
-    meant = sorted({i for things in grounded.things for i in things})
-    if not meant:
+def meant(grounded: Grounded, chunk: Chunk) -> list[tuple[int, ...]]:
+    """Which things each phrase of a chunk means."""
+    return [grounded.things[k] for k in chunk.labels.tolist()]
+
+
+def truth_of(sight: Sight, things: Sequence[Sequence[int]], positive: Tensor) -> Truth:
+    """Boxes that a prompt speaks of, with the words that mean each.
+
+    Args:
+        sight: of the picture.
+        things: K, which of its things each phrase means.
+        positive: (K, L) bool, the tokens of each phrase.
+    """
+    named = sorted({i for some in things for i in some})
+    if not named:
         return Truth(torch.zeros(0, 4), positive[:0])
-    says = torch.tensor([[i in things for things in grounded.things] for i in meant])  # (G, K)
-    boxes = torch.tensor([sight.things[i].box for i in meant])
+    says = torch.tensor([[i in some for some in things] for i in named])  # (G, K)
+    boxes = torch.tensor([sight.things[i].box for i in named])
     return Truth(boxes, (says.float() @ positive.float()) > 0)

@@ -1,4 +1,4 @@
-"""With and without fusion, three seeds each: `python -m cliplab.recipes.glip_table`.
+"""Fusion, none, and fusion halfway: `python -m cliplab.recipes.glip_table`.
 
 Every training of `python -m cliplab train glip` leaves a model card. This gathers them into
 `data/checkpoints/glip/rows.json`, which notebook 04 shows beside the paper's table.
@@ -16,10 +16,10 @@ from cliplab.recipes.tables import Card, check_alike, check_seeds, gather_comman
 log = logging.getLogger(__name__)
 
 COMMAND = "python -m cliplab.recipes.glip_table"
-ROWS = {True: "fusion", False: "no fusion"}
+ROWS = ("fusion", "no fusion", "fusion, halfway")
 _FACTS = {
     "pictures in the exam": lambda card: card["metrics"]["pictures"],
-    "steps": lambda card: card["recipe"]["steps"],
+    "steps of the first two rounds": lambda card: _steps(card)[:2],
     "distinct herds": lambda card: card["recipe"]["pictures"],
 }
 
@@ -28,9 +28,10 @@ def load_rows() -> dict[str, Any]:
     """The table that is shipped.
 
     Returns:
-        "command", "pictures" of the exam, "trainings" (the command of each), and "rows": "fusion"
-        and "no fusion" -> {"seeds": [...], "metrics": [...]}, one entry a seed, each as
-        `glip_exam.examine` returns it.
+        "command", "pictures" of the exam, "trainings" (the command of each), and "rows": each
+        of `ROWS` -> {"seeds": [...], "metrics": [...]}, one entry a seed, each as
+        `glip_exam.examine` returns it. "halfway" is after the first two rounds of four, which are
+        all that the row without fusion has (`--steps 2500 800 0 0`).
 
     Raises:
         FileNotFoundError: it is missing, with the command that makes it.
@@ -47,8 +48,8 @@ def gather(cards: list[Card]) -> dict[str, Any]:
     """
     check_alike(cards, _FACTS)
     rows: dict[str, dict[str, list]] = {}
-    for card in sorted(cards, key=lambda c: (not c["recipe"]["fusion"], c["recipe"]["seed"])):
-        name = ROWS[card["recipe"]["fusion"]]
+    for card in sorted(cards, key=lambda c: (ROWS.index(_name(c)), c["recipe"]["seed"])):
+        name = _name(card)
         row = rows.setdefault(name, {"seeds": [], "metrics": []})
         row["seeds"].append(card["recipe"]["seed"])
         row["metrics"].append(card["metrics"])
@@ -59,6 +60,17 @@ def gather(cards: list[Card]) -> dict[str, Any]:
         "trainings": sorted(card["command"] for card in cards),
         "rows": rows,
     }
+
+
+def _steps(card: Card) -> list[int]:
+    return [one["steps"] for one in card["recipe"]["rounds"]]
+
+
+def _name(card: Card) -> str:
+    """Of its row."""
+    if not card["recipe"]["fusion"]:
+        return ROWS[1]
+    return ROWS[0] if any(_steps(card)[2:]) else ROWS[2]
 
 
 def values(row: dict[str, list], *path: str) -> list[float]:
@@ -79,10 +91,13 @@ def main(argv: list[str] | None = None) -> int:
     table = gather_command("glip", gather, argv, shipped=["glip", "glip-no-fusion"])
     for name, row in table["rows"].items():
         for language in ("en", "zh"):
-            detected = values(row, "detection", "seen", language, "species", "ap50")
-            related = values(row, "grounding", "seen", language, "relation")
-            texts = [" ".join(f"{v:.3f}" for v in part) for part in (detected, related)]
-            log.info(f"{name:10} {language}  AP50 {texts[0]}  relation R@1 {texts[1]}")
+            parts = {
+                f"AP50 {level}": values(row, "detection", "seen", language, level, "ap50")
+                for level in ("species", "colour")
+            }
+            parts["relation R@1"] = values(row, "grounding", "seen", language, "relation")
+            texts = [f"{k} {' '.join(f'{v:.3f}' for v in some)}" for k, some in parts.items()]
+            log.info(f"{name:22} {language}  {'   '.join(texts)}")
     return 0
 
 

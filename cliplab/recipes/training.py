@@ -179,6 +179,8 @@ def fit(
     """
     optimizer = adamw(model.parameters(), schedule)
     begin = run.resume(model, optimizer)
+    if begin < schedule.steps:
+        run.log(**trained_on(next(model.parameters()).device))
     started, recent = time.perf_counter(), []
     bar = tqdm(range(begin, schedule.steps), initial=begin, total=schedule.steps, mininterval=2)
     for step in bar:
@@ -229,10 +231,17 @@ def add_run_arguments(
 
 
 def trained_on(device: torch.device) -> dict[str, str]:
-    """The entry of a model card that says which machine it was."""
+    """The entry of a log or a model card that says which machine it was."""
     if device.type == "cuda":
         return {"trained on": torch.cuda.get_device_name(device)}
     return {"trained on": f"{device.type}, {torch.get_num_threads()} threads"}
+
+
+def devices_of(folders: Iterable[Path]) -> list[str]:
+    """What the trainings in these folders ran on, in order: one may be resumed elsewhere."""
+    texts = [(folder / "log.jsonl").read_text("utf-8") for folder in folders]
+    found = [json.loads(line).get("trained on") for text in texts for line in text.splitlines()]
+    return list(dict.fromkeys(device for device in found if device))
 
 
 def write_model_card(folder: Path, **card: Any) -> Path:
