@@ -153,7 +153,7 @@ def test_the_words_of_a_box_are_those_that_mean_it(flock, tokenizer, config) -> 
     sight = flock.sights[0]
     said = make.say(sight, Dice("words of a box"))
     (chunk,) = chunks_of(pool.to_prompt(said), tokenizer)
-    truth = pool.truth_of(sight, pool.meant(said, chunk), chunk.positive)
+    truth = pool.truth_of(sight, pool.things_of(said, chunk), chunk.positive)
     meant = sorted({i for things in said.things for i in things})
     assert truth.boxes_xyxy.tolist() == [list(sight.things[i].box) for i in meant]
     for row, i in zip(truth.positive, meant, strict=True):
@@ -167,9 +167,40 @@ def test_a_picture_of_which_nothing_is_said_has_no_boxes(flock, tokenizer) -> No
 
     said = Grounded("horse", ((0, 5),), (Words("horse"),), ((),), "list")
     (chunk,) = chunks_of(pool.to_prompt(said), tokenizer)
-    truth = pool.truth_of(flock.sights[0], pool.meant(said, chunk), chunk.positive)
+    truth = pool.truth_of(flock.sights[0], pool.things_of(said, chunk), chunk.positive)
     assert truth.boxes_xyxy.shape == (0, 4)
     assert truth.positive.shape == (0, 3)
+
+
+def test_a_list_that_is_too_long_is_asked_in_part(flock, tokenizer, config) -> None:
+    """As the detector asks it; the boxes are those that this part speaks of."""
+    make = batches_of(flock, tokenizer, config, talk=pool.Talk((1, 0, 0), classes=40))
+    seen = set()
+    for step in range(6):
+        batch = make(step)
+        assert batch.text_mask.sum(1).max() <= config.max_tokens
+        generator = np.random.default_rng([0, step])
+        chosen, mirrored = generator.choice(len(flock), 3, replace=False), generator.random(3) < 0.5
+        for i, (picture, mirror) in enumerate(zip(chosen, mirrored, strict=True)):
+            sight = flock.sights[picture]
+            sight = sight.mirrored(flock.width) if mirror else sight
+            said = make.say(sight, Dice("glip", 0, step, i))
+            parts = chunks_of(pool.to_prompt(said), tokenizer, config.max_tokens)
+            ids = batch.token_ids[i, : batch.text_mask[i].sum()]
+            (part,) = [p for p in parts if torch.equal(p.token_ids, ids)]
+            seen.add((len(parts) > 1, parts.index(part) > 0))
+            meant = {sight.things[j].box for k in part.labels for j in said.things[k]}
+            assert {tuple(box) for box in batch.truth[i].boxes_xyxy.tolist()} == meant
+    assert (True, True) in seen  # not the first part alone
+
+
+def test_a_lesson_speaks_of_what_it_is_about(flock, tokenizer, config) -> None:
+    make = batches_of(flock, tokenizer, config, talk=LESSON)
+    said = [make.say(flock.sights[i % 6], Dice("lesson", i)) for i in range(60)]
+    animals = [words for one in said for words in one.words if words.kind not in PROPS]
+    assert all(words.colour and not words.kind and not words.posture for words in animals)
+    empty = [not any(one.things) for one in said]
+    assert 10 < sum(empty) < 50
 
 
 # ---- training ------------------------------------------------------------------------------

@@ -114,6 +114,29 @@ def test_lists_hold_classes_that_are_not_there(sights: list[Sight]) -> None:
     assert 0.2 < sum(not t for t in things) / len(things) < 0.8
 
 
+def test_a_list_may_speak_of_nothing_that_is_there(sights: list[Sight]) -> None:
+    """A detector that always finds something true learns that something always is."""
+    empty = 0
+    for i, sight in enumerate(sights):
+        said = class_list(sight, "en", Dice("untrue", i), untrue=1.0)
+        assert said.words
+        assert not any(said.things) or all(said.things)  # "animal": where nothing can be absent
+        empty += not any(said.things)
+        assert any(class_list(sight, "en", Dice("untrue", i)).things)
+    assert empty > 0.8 * len(sights)
+
+
+@pytest.mark.parametrize("make", [class_list, sentence, relation])
+def test_descriptions_say_what_they_are_told_to(sights: list[Sight], make) -> None:
+    more = {"width": WIDTH} if make is relation else {}
+    said = [make(s, "en", Dice("levels", i), levels={("colour",): 1}, **more)
+            for i, s in enumerate(sights)]  # fmt: skip
+    first = [one.words[:1] if make is relation else one.words for one in said if one]
+    animals = [words for some in first for words in some if words.kind not in PROPS]
+    assert animals
+    assert all(words.colour and not words.kind and not words.posture for words in animals)
+
+
 def test_what_is_hidden_is_never_said_to_be_absent() -> None:
     seen = Thing("sheep", "lying", "white", (0.0, 0.0, 9.0, 9.0))
     hidden = (Thing("tree", "", "", (0.0,) * 4), Thing("cow", "eating", "black", (0.0,) * 4))

@@ -238,7 +238,7 @@ def class_list(
         unnamed: species that are never named.
         most: classes of the list.
         levels: what descriptions say.
-        untrue: chance that nothing of the list is there.
+        untrue: chance that nothing of the list is there, if anything of its level is absent.
     """
     mixed, level = dice.chance(0.5), dice.weighted(levels)
     seen = [thing for thing in sight.things if mixed or thing.is_animal]

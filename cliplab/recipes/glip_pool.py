@@ -202,7 +202,7 @@ class Batches:
         said = [self.say(sight, one) for sight, one in zip(sights, dice, strict=True)]
         chunks = [self._chunk(*one) for one in zip(said, dice, strict=True)]
         ids, mask, maps = batch_of(chunks)
-        things = [meant(g, chunk) for g, chunk in zip(said, chunks, strict=True)]
+        things = [things_of(g, chunk) for g, chunk in zip(said, chunks, strict=True)]
         truth = [truth_of(*one) for one in zip(sights, things, maps, strict=True)]
         sizes = self.config.cells(*pixels.shape[2:])
         return Batch(pixels, ids, mask, truth, targets_of(truth, sizes, self.config))
@@ -247,7 +247,7 @@ def normalised(images: NDArray[np.uint8], config: GLIPConfig, gain: Tensor | Non
     return F.pad((pixels - mean) / std, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
 
 
-def meant(grounded: Grounded, chunk: Chunk) -> list[tuple[int, ...]]:
+def things_of(grounded: Grounded, chunk: Chunk) -> list[tuple[int, ...]]:
     """Which things each phrase of a chunk means."""
     return [grounded.things[k] for k in chunk.labels.tolist()]
 
