@@ -277,7 +277,7 @@ def test_the_twin_has_no_fusion_and_the_same_batches(flock, tmp_path, monkeypatc
 
 
 def test_a_round_that_is_left_out_leaves_the_others_as_they_were(flock, tmp_path) -> None:
-    """So the table's rows without a lesson are the first half of those with it."""
+    """So the table's rows of halfway are of the same trainings as the others."""
     half = recipe.train(TINY.with_steps([2, 2, 0, 0]), flock, tmp_path / "half", CPU)
     assert {p.parent.name for p in tmp_path.rglob("state.pt")} == {"round-1", "round-2"}
     recipe.train(TINY, flock, tmp_path / "whole", CPU)
@@ -326,13 +326,11 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
 def test_only_the_defaults_are_shipped() -> None:
     """A trial of a few steps must not write over the weights of the repository."""
     default, work = recipe.Recipe(), Path("work")
-    twin = recipe.Recipe(fusion=False).with_steps(recipe.USUAL_STEPS[False])
-    assert recipe.USUAL_STEPS[True] == tuple(default.steps)
     assert recipe._target(default, work) == checkpoint_dir("glip")
-    assert recipe._target(twin, work) == checkpoint_dir("glip-no-fusion")
+    assert recipe._target(replace(default, fusion=False), work) == checkpoint_dir("glip-no-fusion")
     for changes in ({"seed": 1}, {"pictures": 5}):
         assert recipe._target(replace(default, **changes), work) == work / "round-4/checkpoint"
-    half = default.with_steps(recipe.USUAL_STEPS[False])
+    half = default.with_steps([2500, 800, 0, 0])
     assert recipe._target(half, work) == work / "round-2/checkpoint"
 
 
@@ -518,7 +516,7 @@ def test_the_cards_reach_the_floors(cards, language: str) -> None:
 @pytest.mark.parametrize("language", pool.LANGUAGES)
 def test_every_training_reaches_the_targets(language: str) -> None:
     rows = glip_table.load_rows()["rows"]
-    for metrics, twin in zip(rows["fusion"]["metrics"], rows["no fusion"]["metrics"], strict=False):
+    for metrics, twin in zip(rows["fusion"]["metrics"], rows["no fusion"]["metrics"], strict=True):
         grounding = metrics["grounding"]["seen"][language]
         assert metrics["detection"]["seen"][language]["species"]["ap50"] >= 0.90
         assert metrics["detection"]["held-out"][language]["species"]["ap50"] >= 0.70
@@ -549,17 +547,18 @@ def test_the_shipped_models_know_colours_and_halfway_none_did(cards) -> None:
         seen = cards[name]["metrics"]["detection"]["seen"]
         assert min(seen[language]["colour"]["ap50"] for language in pool.LANGUAGES) >= 0.90
     assert max(colours_of("fusion, halfway")) < 0.5 < min(colours_of("fusion"))
+    assert min(colours_of("no fusion, halfway")) >= 0.90
 
 
-@pytest.mark.xfail(strict=True, reason="missed so far by seed 1: 0.59 to 0.60; seed 0 has 0.93")
+@pytest.mark.xfail(strict=True, reason="missed so far by seed 1: 0.59 to 0.60; others 0.93, 0.97")
 def test_every_fused_training_knows_colours() -> None:
     assert min(colours_of("fusion")) >= 0.90
 
 
 def test_the_first_rows_are_the_shipped_models(cards) -> None:
     rows = glip_table.load_rows()["rows"]
-    assert rows["no fusion"]["seeds"] == rows["fusion, halfway"]["seeds"] == [0, 1, 2]
-    assert rows["fusion"]["seeds"] == [0, 1]
+    assert set(rows) == set(glip_table.ROWS)
+    assert all(row["seeds"] == [0, 1, 2] for row in rows.values())
     assert rows["fusion"]["metrics"][0] == cards["glip"]["metrics"]
     assert rows["no fusion"]["metrics"][0] == cards["glip-no-fusion"]["metrics"]
 

@@ -1,4 +1,4 @@
-"""Fusion, none, and fusion halfway: `python -m cliplab.recipes.glip_table`.
+"""Fusion and none, halfway and at the end: `python -m cliplab.recipes.glip_table`.
 
 Every training of `python -m cliplab train glip` leaves a model card. This gathers them into
 `data/checkpoints/glip/rows.json`, which notebook 04 shows beside the paper's table.
@@ -16,7 +16,7 @@ from cliplab.recipes.tables import Card, check_alike, check_seeds, gather_comman
 log = logging.getLogger(__name__)
 
 COMMAND = "python -m cliplab.recipes.glip_table"
-ROWS = ("fusion", "no fusion", "fusion, halfway")
+ROWS = ("fusion", "no fusion", "fusion, halfway", "no fusion, halfway")
 _FACTS = {
     "pictures in the exam": lambda card: card["metrics"]["pictures"],
     "steps of the first two rounds": lambda card: _steps(card)[:2],
@@ -30,8 +30,8 @@ def load_rows() -> dict[str, Any]:
     Returns:
         "command", "pictures" of the exam, "trainings" (the command of each), and "rows": each
         of `ROWS` -> {"seeds": [...], "metrics": [...]}, one entry a seed, each as
-        `glip_exam.examine` returns it. "halfway" is after the first two rounds of four, which are
-        all that the row without fusion has (`--steps 2500 800 0 0`).
+        `glip_exam.examine` returns it. "halfway" is after the first two rounds of four
+        (`--steps 2500 800 0 0`).
 
     Raises:
         FileNotFoundError: it is missing, with the command that makes it.
@@ -68,9 +68,8 @@ def _steps(card: Card) -> list[int]:
 
 def _name(card: Card) -> str:
     """Of its row."""
-    if not card["recipe"]["fusion"]:
-        return ROWS[1]
-    return ROWS[0] if any(_steps(card)[2:]) else ROWS[2]
+    name = "fusion" if card["recipe"]["fusion"] else "no fusion"
+    return name if any(_steps(card)[2:]) else f"{name}, halfway"
 
 
 def values(row: dict[str, list], *path: str) -> list[float]:
