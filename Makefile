@@ -16,7 +16,7 @@ STEMS ?= clip vild glip groupvit
 
 help:
 	@echo "make run        execute the notebooks and leave a report in runs/      (about 7 minutes)"
-	@echo "make test       check style, code and notebooks                        (about 14 minutes)"
+	@echo "make test       check style, code and notebooks                        (14 to 21 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
 	@echo "make train      train the shipped checkpoints again                    (some hours)"

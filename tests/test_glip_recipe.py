@@ -206,7 +206,7 @@ def test_a_lesson_speaks_of_what_it_is_about(flock, tokenizer, config) -> None:
 # ---- training ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken_round", range(4))
+@pytest.mark.parametrize("broken_round", [0, 3])
 def test_an_interrupted_training_ends_like_another(
     flock, tmp_path, monkeypatch, broken_round: int
 ) -> None:
@@ -299,8 +299,8 @@ def test_a_training_with_other_rounds_is_not_resumed(flock, tmp_path) -> None:
 def options(folder: Path, *changes: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     recipe.add_arguments(parser)
-    steps = ["--steps", "1", "1", "1", "1"]
-    always = ["--pictures", "64", "--test-pictures", "3", "--device", "cpu"]
+    steps = ["--steps", "0", "0", "1", "1"]  # the rounds of small batches
+    always = ["--pictures", "32", "--test-pictures", "3", "--device", "cpu"]
     return parser.parse_args([*steps, *always, "--work", str(folder), *changes])
 
 
@@ -311,15 +311,15 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     assert recipe.run(options(tmp_path)) == 0
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
     assert load_glip(folder / "model.safetensors").tokenizer.vocab == pool.vocabulary()
-    assert card["command"] == "python -m cliplab train glip --seed 0 --steps 1 1 1 1 --pictures 64"
+    assert card["command"] == "python -m cliplab train glip --seed 0 --steps 0 0 1 1 --pictures 32"
     weights = checkpoint_dir("vild") / "model.safetensors"
     assert card["started from"] == {"vild": sha256(weights)}
     assert card["metrics"] == {"pictures": 3}
     assert card["trained on"] == [f"cpu, {torch.get_num_threads()} threads"]
     assert set(card["files"]) == {"model.safetensors"}
-    changes = ["--no-fusion", "--start", "", "--steps", "1", "0", "0", "0"]
+    changes = ["--no-fusion", "--start", "", "--steps", "0", "0", "1", "0"]
     assert recipe.run(options(tmp_path, *changes)) == 0
-    beside = tmp_path / "glip-no-fusion/seed0/round-1/checkpoint/model_card.json"
+    beside = tmp_path / "glip-no-fusion/seed0/round-3/checkpoint/model_card.json"
     assert json.loads(beside.read_text("utf-8"))["command"].endswith("--start '' --no-fusion")
 
 

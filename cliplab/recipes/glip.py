@@ -199,8 +199,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     steps = Recipe().steps
     parser.add_argument("--steps", type=int, nargs=len(steps), default=steps, metavar="N",
-                        help="of each round; 0 leaves it out (default: "
-                             f"{' '.join(map(str, steps))})")  # fmt: skip
+                        help="of each round; 0 leaves it out")  # fmt: skip
     parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct herds")
     add_run_arguments(parser, "glip", things="herds", test_things=200, shipped="the defaults")
 
