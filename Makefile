@@ -1,5 +1,6 @@
 # The commands of cliplab. Each makes .venv when it is missing and reuses it while
 # pyproject.toml and constraints.txt are unchanged. More arguments: make run ARGS="02 -p QUICK=True"
+# Tests run in two processes of up to 4 GB each; some of them: make test WORKERS=0 ARGS="-k losses"
 
 .DEFAULT_GOAL := help
 .PHONY: help env run test lab notebooks train bench format clean
@@ -12,6 +13,7 @@ PYTHON ?= $(if $(shell command -v python3.11 2>/dev/null),python3.11,python3)
 PY := .venv/bin/python
 endif
 ARGS ?=
+WORKERS ?= 2
 STEMS ?= clip vild glip groupvit
 
 help:
@@ -37,7 +39,7 @@ run: env
 test: env
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lab: env
 	$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)

@@ -364,7 +364,8 @@ def test_make_test_checks_style_code_and_notebooks() -> None:
     recipe = re.search(r"^test: env\n((?:\t.*\n)+)", text_of("Makefile"), re.MULTILINE)
     assert recipe
     commands = [line.strip().removeprefix("$(PY) -m ") for line in recipe[1].splitlines()]
-    assert commands == ["ruff format --check .", "ruff check .", "pytest $(ARGS)"]
+    tests = "pytest -n $(WORKERS) --dist worksteal $(ARGS)"
+    assert commands == ["ruff format --check .", "ruff check .", tests]
     options = tomllib.loads(text_of("pyproject.toml"))["tool"]["pytest"]["ini_options"]
     assert options["testpaths"] == ["tests"]
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from outputs import TAG
+
 from cliplab.reports.in_place import noise
 from cliplab.reports.notebook import read_parameters, tags
 
@@ -104,8 +106,10 @@ def back(notebook: Any) -> Iterator[str]:
             yield f"there is no heading '## {heading}'"
     if -1 not in places and places != sorted(places):
         yield f"the headings are not in the order {', '.join(HEADINGS)}"
-    if not any("nbval-check-output" in tags(cell) for cell in notebook.cells):
-        yield "no cell has the tag `nbval-check-output`"
+    tagged = [(i, cell) for i, cell in enumerate(notebook.cells, start=1) if TAG in tags(cell)]
+    if not tagged:
+        yield f"no cell has the tag `{TAG}`"
+    yield from (f"cell {i} has the tag `{TAG}` and no output" for i, c in tagged if not c.outputs)
 
 
 def sizes(notebook: Any) -> Iterator[str]:

@@ -1,11 +1,14 @@
-"""Every notebook is executed, in its quick form, and finds what it found before."""
+"""Every notebook is executed, in its quick form, and finds and prints what it did before."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from baselines import Baseline, differences, malformed, updated
+from notebook_builder import code, markdown, stream, write
+from outputs import TAG, changes
 
 from cliplab.reports.execute import execute
 from cliplab.reports.notebook import (
@@ -22,23 +25,23 @@ SOLUTIONS = sorted(notebooks_dir().glob("solutions/*.ipynb"))
 TIMEOUT_S = 300.0
 
 
-def results_of(path: Path, folder: Path) -> dict[str, Any]:
-    """Results of a notebook executed with QUICK=True, where it knows that."""
-    found = folder / "results.json"
+def ran(path: Path, folder: Path) -> tuple[dict[str, Any], Any]:
+    """Results of a notebook, and the notebook, executed with QUICK=True where it knows that."""
+    found, target = folder / "results.json", folder / path.name
     known = read_parameters(read_notebook(path), path.stem)
     values: dict[str, Any] = {RESULTS_PATH: str(found)}
     if "QUICK" in known:
         values["QUICK"] = True
-    failure = execute(path, folder / path.name, parameters=values, timeout_s=TIMEOUT_S)
+    failure = execute(path, target, parameters=values, timeout_s=TIMEOUT_S)
     assert failure is None, f"{path.name} stopped {failure}\n{failure.trace}"
-    return dict(json.loads(found.read_text(encoding="utf-8")))
+    return dict(json.loads(found.read_text(encoding="utf-8"))), read_notebook(target)
 
 
 def check(path: Path, baseline: Path, folder: Path, update: bool) -> None:
     old: Baseline = {}
     if baseline.exists():
         old = json.loads(baseline.read_text(encoding="utf-8"))
-    results = results_of(path, folder)
+    results, executed = ran(path, folder)
     if update:
         write_json(baseline, updated(results, old))
         return
@@ -46,10 +49,12 @@ def check(path: Path, baseline: Path, folder: Path, update: bool) -> None:
     assert malformed(old) == []
     lines = differences(results, old)
     assert not lines, "\n".join([f"{path.name} no longer finds what it found:", *lines])
+    lines = changes(read_notebook(path), executed)
+    assert not lines, "\n".join([f"{path.name} no longer prints what it printed:", *lines])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_find_what_they_found(
+def test_notebooks_find_and_print_what_they_did(
     path: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     update = request.config.getoption("--update-baselines")
@@ -57,7 +62,7 @@ def test_notebooks_find_what_they_found(
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
-def test_solutions_find_what_they_found(
+def test_solutions_find_and_print_what_they_did(
     path: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     update = request.config.getoption("--update-baselines")
@@ -118,3 +123,65 @@ def test_an_update_keeps_tolerances() -> None:
 )  # fmt: skip
 def test_a_baseline_that_lets_anything_pass_is_refused(entry: dict[str, Any]) -> None:
     assert malformed({"k": entry})
+
+
+def small(path: Path, *, counts: str = "6 * 7", printed: str = "True 42\n") -> Path:
+    """A notebook with an output of record, made with QUICK, and others that may change."""
+    return write(
+        path,
+        markdown("# 01"),
+        code("SEED = 0  # a\nQUICK = False  # b\nRESULTS_PATH = ''  # c", "parameters", count=1),
+        code("import os; print(os.getpid())", count=2, outputs=[stream("1\n")]),
+        code(f"print(QUICK, end=' '); print({counts})", TAG, count=3, outputs=[stream(printed)]),
+        code(
+            "from cliplab.runtime import save_results; save_results({'n': 1}, RESULTS_PATH)",
+            "results",
+            count=4,
+        ),
+    )
+
+
+def test_a_changed_output_is_seen_and_no_other(tmp_path: Path) -> None:
+    baseline, elsewhere = tmp_path / "01.json", tmp_path / "ran"
+    elsewhere.mkdir()
+    write_json(baseline, {"n": {"value": 1, "exact": True}})
+    good = small(tmp_path / "01_good.ipynb")
+    check(good, baseline, elsewhere, update=False)
+    bad = small(tmp_path / "02_bad.ipynb", counts="6 * 8")
+    with pytest.raises(
+        AssertionError, match=r"02_bad.*no longer prints(.|\n)*-True 42\s+\+True 48"
+    ):
+        check(bad, baseline, elsewhere, update=False)
+
+
+def figure(size: str) -> Any:
+    data = {"image/png": "x", "text/plain": f"<Figure size {size}>"}
+    return nbformat.v4.new_output("display_data", data)
+
+
+def table(html: str) -> Any:
+    return nbformat.v4.new_output("execute_result", {"text/html": html, "text/plain": "same"})
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "same"),
+    [
+        ([stream("a\nb\n")], [stream("a\n"), stream("b\n")], True),
+        ([stream("a\n")], [stream("a\n", "stderr")], False),
+        ([stream("a\n")], [], False),
+        ([], [stream("a\n")], False),
+        ([table("1")], [table("1")], True),
+        ([table("1")], [table("2")], False),
+        ([figure("9x9")], [figure("8x8")], True),
+    ],
+)
+def test_the_text_of_an_output_counts(was: list[Any], now: list[Any], same: bool) -> None:
+    old, new = (
+        nbformat.v4.new_notebook(cells=[code("x", TAG, outputs=some)]) for some in (was, now)
+    )
+    injected = code("QUICK = True", "injected-parameters", outputs=[stream("c\n")])
+    new.cells.insert(0, injected)
+    assert (changes(old, new) == []) is same
+    for cell in old.cells:
+        cell.metadata = {}
+    assert changes(old, new) == []  # without the tag nothing counts

@@ -99,6 +99,7 @@ BROKEN = {
         cell(9, source="## Limits\n\n## What we found"),
         "headings are not in the order",
     ),
+    "nothing printed": (cell(7, outputs=[]), "cell 7 has the tag `nbval-check-output` and no out"),
     "nothing for nbval": (cell(7, metadata={"tags": ["check"]}), "no cell has the tag `nbval-"),
     "long cell": (cell(8, source="x = 1\n" * 31), "cell 8 has 31 lines; at most 30"),
     "long class": (cell(8, source="class A:\n" + " x = 1\n" * 40), "41 lines; at most 40"),
