@@ -35,11 +35,13 @@ from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.tokenizers import WordPieceTokenizer
 
 CPU = torch.device("cpu")
-TALK = pool.Talk((0.4, 0.3, 0.3))
-LESSON = pool.Talk((1, 0, 0), levels=((("colour",), 1.0),), classes=14, untrue=0.5)
+TALK = pool.Talk((0.3, 0.2, 0.25, 0.25))
+LESSON = pool.Talk((1, 0, 0, 0), levels=((("colour",), 1.0),), classes=14, untrue=0.5)
 TINY = recipe.Recipe(
     pictures=6,
-    rounds=tuple(recipe.Round(2, 1e-3, 1, talk, batch=3) for talk in (TALK, TALK, LESSON, TALK)),
+    rounds=tuple(
+        recipe.Round(2, 1e-3, 1, talk, batch=3) for talk in (TALK, TALK, LESSON, TALK, TALK)
+    ),
 )
 
 
@@ -73,6 +75,7 @@ def test_the_vocabulary_knows_every_prompt(flock, tokenizer) -> None:
     assert tokenizer.unknown_token not in tokenizer.pieces(spoken)
     assert any("羊" in c for c in captions)
     assert any("left" in c for c in captions)
+    assert any(" near " in c for c in captions)
 
 
 def test_names_that_training_never_says_are_words_all_the_same(tokenizer) -> None:
@@ -133,7 +136,7 @@ def test_a_batch_comes_with_what_its_truth_asks_of_the_anchors(flock, tokenizer,
 
 def test_boxes_are_where_their_animals_are(flock, tokenizer, config) -> None:
     """A mirrored picture has mirrored boxes: its pixels under a box are the drawn ones, turned."""
-    make = batches_of(flock, tokenizer, config, talk=pool.Talk((1, 0, 0)))
+    make = batches_of(flock, tokenizer, config, talk=pool.Talk((1, 0, 0, 0)))
     turned = 0
     for step in range(8):
         batch, generator = make(step), np.random.default_rng([0, step])
@@ -174,7 +177,7 @@ def test_a_picture_of_which_nothing_is_said_has_no_boxes(flock, tokenizer) -> No
 
 def test_a_list_that_is_too_long_is_asked_in_part(flock, tokenizer, config) -> None:
     """As the detector asks it; the boxes are those that this part speaks of."""
-    make = batches_of(flock, tokenizer, config, talk=pool.Talk((1, 0, 0), classes=40))
+    make = batches_of(flock, tokenizer, config, talk=pool.Talk((1, 0, 0, 0), classes=40))
     seen = set()
     for step in range(6):
         batch = make(step)
@@ -206,7 +209,7 @@ def test_a_lesson_speaks_of_what_it_is_about(flock, tokenizer, config) -> None:
 # ---- training ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken_round", [0, 3])
+@pytest.mark.parametrize("broken_round", [0, 4])
 def test_an_interrupted_training_ends_like_another(
     flock, tmp_path, monkeypatch, broken_round: int
 ) -> None:
@@ -273,51 +276,53 @@ def test_the_twin_has_no_fusion_and_the_same_batches(flock, tmp_path, monkeypatc
     assert [any("b_attn" in name for name in twin.state_dict()) for twin in twins] == [True, False]
     assert all(any("DyConv" in name for name in twin.state_dict()) for twin in twins)
     assert asked[True] == asked[False]
-    assert [one[:2] for one in asked[True]] == [(1000 * k, n) for k in range(4) for n in (0, 1)]
+    assert [one[:2] for one in asked[True]] == [(1000 * k, n) for k in range(5) for n in (0, 1)]
 
 
 def test_a_round_that_is_left_out_leaves_the_others_as_they_were(flock, tmp_path) -> None:
     """So the table's rows of halfway are of the same trainings as the others."""
-    half = recipe.train(TINY.with_steps([2, 2, 0, 0]), flock, tmp_path / "half", CPU)
+    half = recipe.train(TINY.with_steps([2, 2, 0, 0, 0]), flock, tmp_path / "half", CPU)
     assert {p.parent.name for p in tmp_path.rglob("state.pt")} == {"round-1", "round-2"}
     recipe.train(TINY, flock, tmp_path / "whole", CPU)
     state = torch.load(tmp_path / "whole" / "round-2" / "state.pt", weights_only=True)["model"]
     for name, tensor in half.state_dict().items():
         assert torch.equal(tensor, state[name]), name
-    again = recipe.train(TINY.with_steps([2, 2, 0, 0]), flock, tmp_path / "whole", CPU)
+    again = recipe.train(TINY.with_steps([2, 2, 0, 0, 0]), flock, tmp_path / "whole", CPU)
     assert torch.equal(again.head.log_scale, half.head.log_scale)
 
 
 def test_a_training_with_other_rounds_is_not_resumed(flock, tmp_path) -> None:
-    recipe.train(TINY.with_steps([2, 0, 0, 0]), flock, tmp_path, CPU)
+    recipe.train(TINY.with_steps([2, 0, 0, 0, 0]), flock, tmp_path, CPU)
     with pytest.raises(ValueError, match="from a training with other rounds"):
-        recipe.train(TINY.with_steps([3, 0, 0, 0]), flock, tmp_path, CPU)
+        recipe.train(TINY.with_steps([3, 0, 0, 0, 0]), flock, tmp_path, CPU)
     with pytest.raises(ValueError, match="steps: got none in any round"):
-        TINY.with_steps([0, 0, 0, 0])
+        TINY.with_steps([0, 0, 0, 0, 0])
 
 
 def options(folder: Path, *changes: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     recipe.add_arguments(parser)
-    steps = ["--steps", "0", "0", "1", "1"]  # the rounds of small batches
+    steps = ["--steps", "0", "0", "1", "0", "1"]  # the rounds of small batches
     always = ["--pictures", "32", "--test-pictures", "3", "--device", "cpu"]
     return parser.parse_args([*steps, *always, "--work", str(folder), *changes])
 
 
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(exam, "examine", lambda model, count: {"pictures": count})
-    folder = tmp_path / "glip" / "seed0" / "round-4" / "checkpoint"
+    folder = tmp_path / "glip" / "seed0" / "round-5" / "checkpoint"
     write_json(folder / "rows.json", {})  # the table of all trainings, which is no part of one
     assert recipe.run(options(tmp_path)) == 0
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
     assert load_glip(folder / "model.safetensors").tokenizer.vocab == pool.vocabulary()
-    assert card["command"] == "python -m cliplab train glip --seed 0 --steps 0 0 1 1 --pictures 32"
+    assert (
+        card["command"] == "python -m cliplab train glip --seed 0 --steps 0 0 1 0 1 --pictures 32"
+    )
     weights = checkpoint_dir("vild") / "model.safetensors"
     assert card["started from"] == {"vild": sha256(weights)}
     assert card["metrics"] == {"pictures": 3}
     assert card["trained on"] == [f"cpu, {torch.get_num_threads()} threads"]
     assert set(card["files"]) == {"model.safetensors"}
-    changes = ["--no-fusion", "--start", "", "--steps", "0", "0", "1", "0"]
+    changes = ["--no-fusion", "--start", "", "--steps", "0", "0", "1", "0", "0"]
     assert recipe.run(options(tmp_path, *changes)) == 0
     beside = tmp_path / "glip-no-fusion/seed0/round-3/checkpoint/model_card.json"
     assert json.loads(beside.read_text("utf-8"))["command"].endswith("--start '' --no-fusion")
@@ -329,8 +334,8 @@ def test_only_the_defaults_are_shipped() -> None:
     assert recipe._target(default, work) == checkpoint_dir("glip")
     assert recipe._target(replace(default, fusion=False), work) == checkpoint_dir("glip-no-fusion")
     for changes in ({"seed": 1}, {"pictures": 5}):
-        assert recipe._target(replace(default, **changes), work) == work / "round-4/checkpoint"
-    half = default.with_steps([2500, 800, 0, 0])
+        assert recipe._target(replace(default, **changes), work) == work / "round-5/checkpoint"
+    half = default.with_steps([2500, 800, 0, 0, 0])
     assert recipe._target(half, work) == work / "round-2/checkpoint"
 
 
@@ -360,7 +365,7 @@ def oracle(flock, tokenizer, config) -> Oracle:
     return Oracle(flock, GLIP(config, tokenizer).eval())
 
 
-@pytest.mark.parametrize("family", ["attributes", "relation"])
+@pytest.mark.parametrize("family", ["attributes", "relation", "near"])
 def test_the_exam_knows_a_perfect_grounder(oracle, flock, family: str, monkeypatch) -> None:
     asked = exam.ask_about(flock, "zh", family)
     assert asked
@@ -401,6 +406,36 @@ def test_a_relation_unsaid_keeps_its_phrase(flock) -> None:
         assert exam._alike(one) >= 2
 
 
+class Blind:
+    """A grounder that has every box, and does not read the landmark: one answer to a pair."""
+
+    def __init__(self, answer: int) -> None:
+        self.answer = answer  # which of the two it gives
+
+    def __call__(self, model, flock, asked: list[exam.Asked]) -> list[list[bool]]:
+        pairs = zip(asked[::2], asked[1::2], strict=True)
+        chosen = [pair[self.answer].said.things[0] for pair in pairs for _ in pair]
+        return [[one.said.things[0] == t, True] for one, t in zip(asked, chosen, strict=True)]
+
+
+@pytest.mark.parametrize("language", pool.LANGUAGES)
+def test_who_does_not_read_the_landmark_is_right_in_one_of_two(
+    flock, oracle, language: str, monkeypatch
+) -> None:
+    for answer in (0, 1):
+        monkeypatch.setattr(exam, "right_boxes", Blind(answer))
+        row = exam.near_rows(oracle.model, flock, language)
+        assert row["near"]["value"] == 0.5
+        assert row["near, both"]["value"] == 0
+        assert row["near"]["n"] == 2 * row["near, both"]["n"] > 0
+    monkeypatch.setattr(
+        exam, "right_boxes", lambda model, flock, asked: [[True, True]] * len(asked)
+    )
+    row = exam.near_rows(oracle.model, flock, language)
+    assert row["near"]["value"] == row["near, both"]["value"] == 1
+    assert 0 < row["near, chance"] <= 0.5
+
+
 def test_held_out_kinds_are_the_named_ones() -> None:
     assert len(exam.HELD_OUT) == 11
     assert {c.species for c in exam.HELD_OUT} == set(pool.NAMED)
@@ -424,19 +459,22 @@ def test_an_untrained_model_is_examined_whole(flock, tokenizer, config) -> None:
 # ---- the table -----------------------------------------------------------------------------
 
 
-def card_of(seed: int, fusion: bool = True, lesson: bool = True, **changes) -> dict:
+def card_of(
+    seed: int, fusion: bool = True, steps: tuple[int, ...] = (5, 4, 3, 2), **changes
+) -> dict:
     """A model card in which all that can be counted was right half of the time."""
     right = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10 + seed}
     found = {"species": {"ap50": 0.9}, "colour": {"ap50": 0.8}}
     metrics = {"pictures": 4, "detection": {"seen": {"en": found}}}
     metrics |= {"grounding": {"seen": {"en": {"relation": right}}}}
     made = {"seed": seed, "fusion": fusion, "pictures": 6}
-    made["rounds"] = [{"steps": n} for n in (5, 4, 3 * lesson, 2 * lesson)]
+    made["rounds"] = [{"steps": n} for n in steps]
     return {"recipe": made, "command": f"train {fusion} {seed}", "metrics": metrics} | changes
 
 
 def test_rows_hold_what_each_seed_reached(tmp_path, monkeypatch) -> None:
-    cards = [card_of(1), card_of(0), card_of(0, fusion=False), card_of(2, lesson=False)]
+    cards = [card_of(1), card_of(0), card_of(0, fusion=False), card_of(2, steps=(5, 4, 0, 0))]
+    cards.append(card_of(0, steps=(5, 4, 3, 0)))  # a trial of other rounds, which is no row
     for i, card in enumerate(cards):
         write_json(tmp_path / str(i) / "model_card.json", card)
     monkeypatch.setattr(tables, "checkpoint_dir", lambda name: tmp_path / "shipped")
@@ -447,6 +485,7 @@ def test_rows_hold_what_each_seed_reached(tmp_path, monkeypatch) -> None:
     assert rows["fusion"]["seeds"] == [0, 1]
     assert rows["no fusion"]["seeds"] == [0]
     assert rows["fusion, halfway"]["seeds"] == [2]
+    assert len(table["trainings"]) == 4
     path = ("grounding", "seen", "en", "relation")
     assert glip_table.values(rows["fusion"], *path) == [0.5, 0.5]
     detected = ("detection", "seen", "en", "species", "ap50")

@@ -1,5 +1,6 @@
 """Sentences about herds: every phrase is where its span says, and true of what it means."""
 
+import numpy as np
 import pytest
 
 from cliplab.pasture import SPECIES, herd, labels
@@ -13,6 +14,7 @@ from cliplab.pasture.grounding import (
     describe,
     is_held_out,
     lexicon,
+    near_pair,
     relation,
     say,
     sentence,
@@ -25,6 +27,7 @@ from cliplab.phrases import read_prompt
 WIDTH = 171
 LANGUAGES = ("en", "zh")
 UNNAMED = ("dog", "horse")
+BETWEEN = ("relation", "near")  # families that tell one of several alike by a landmark
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,7 @@ def prompts(sights: list[Sight], language: str, unnamed: tuple[str, ...] = UNNAM
             class_list(sight, language, dice, unnamed=unnamed),
             sentence(sight, language, dice, unnamed=unnamed),
             relation(sight, language, dice, width=WIDTH, unnamed=unnamed),
+            *(near_pair(sight, language, dice, width=WIDTH, unnamed=unnamed) or ()),
         ):
             if said is not None:
                 yield sight, said
@@ -55,10 +59,11 @@ def test_phrases_mean_what_they_say(sights: list[Sight], language: str) -> None:
         for phrase, words, things in zip(said.phrases, said.words, said.things, strict=True):
             assert phrase.strip() == phrase != ""
             assert all(sight.things[i].fits(words) for i in things)
-            if said.family != "relation":  # there the sentence decides, not the phrase alone
+            if said.family not in BETWEEN:  # there the sentence decides, not the phrase alone
                 assert things == sight.meant(words)
     assert families.count("list") == len(sights)
     assert families.count("relation") > len(sights) / 3
+    assert families.count("near") > len(sights) / 2  # two about every other picture
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -97,6 +102,69 @@ def test_a_relation_picks_one_of_several_by_its_side(sights: list[Sight], langua
     assert alike  # "the animal left of the black goat": a landmark may fit the words too
 
 
+def pairs(sights: list[Sight], language: str):
+    """Both sentences of each herd that allows them, with its sight."""
+    for i, sight in enumerate(sights):
+        dice = Dice("near", language, i)
+        if pair := near_pair(sight, language, dice, width=WIDTH, unnamed=UNNAMED):
+            yield sight, pair
+
+
+def gap_by_hand(a: Thing, b: Thing) -> float:
+    """Smallest distance between any two points of two boxes, tried out on a grid of a pixel."""
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = a.box, b.box
+    across = min(abs(x - u) for x in np.arange(x0, x1 + 1) for u in np.arange(u0, u1 + 1))
+    down = min(abs(y - v) for y in np.arange(y0, y1 + 1) for v in np.arange(v0, v1 + 1))
+    return float(np.hypot(across, down))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_who_is_near_has_the_smallest_gap_by_far(sights: list[Sight], language: str) -> None:
+    for sight, pair in pairs(sights, language):
+        for said in pair:
+            ((target,), (anchor,)) = said.things
+            mark, alike = sight.things[anchor], set(sight.meant(said.words[0])) - {anchor}
+            gaps = {i: gap_by_hand(sight.things[i], mark) for i in alike}
+            assert gaps[target] <= 0.25 * WIDTH
+            assert min(gaps[i] for i in alike - {target}) - gaps[target] >= 0.08 * WIDTH
+            assert sight.meant(said.words[1]) == (anchor,)
+            assert any(word in said.caption for word in (" near ", " by ", "旁边", "附近"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_pair_differs_in_its_landmark_and_in_what_it_means(sights, language: str) -> None:
+    """So a rule that does not read the landmark is wrong in one of the two."""
+    for _, (one, other) in pairs(sights, language):
+        assert one.phrases[0] == other.phrases[0]
+        assert one.words[0] == other.words[0]
+        assert one.things[0] != other.things[0]
+        assert one.things[1] != other.things[1]
+        rests = [s.caption.replace(s.phrases[1], "", 1) for s in (one, other)]
+        assert rests[0] == rests[1]
+
+
+def test_neither_of_a_pair_is_first_by_habit(sights: list[Sight]) -> None:
+    """Of the two that are meant, the one further left comes first as often as not."""
+    first = [
+        s.things[one.things[0][0]].middle < s.things[other.things[0][0]].middle
+        for language in LANGUAGES
+        for s, (one, other) in pairs(sights, language)
+    ]
+    assert 0.25 < sum(first) / len(first) < 0.75
+
+
+def test_gaps_of_boxes() -> None:
+    here = Thing("sheep", "lying", "white", (10.0, 10.0, 20.0, 20.0))
+
+    def to(*box: float) -> float:
+        return here.gap(Thing("trough", "", "", box))  # type: ignore[arg-type]
+
+    assert to(12, 12, 30, 14) == to(20, 10, 30, 20) == 0  # across it, and touching
+    assert to(23, 0, 30, 40) == to(0, 0, 7, 12) == 3
+    assert to(0, 24, 40, 30) == to(0, 0, 30, 6) == 4
+    assert to(23, 24, 30, 30) == to(0, 0, 7, 6) == 5  # over a corner
+
+
 def test_mirrored_things_change_sides(sights: list[Sight]) -> None:
     sight = sights[0]
     turned = sight.mirrored(WIDTH)
@@ -126,12 +194,18 @@ def test_a_list_may_speak_of_nothing_that_is_there(sights: list[Sight]) -> None:
     assert empty > 0.8 * len(sights)
 
 
-@pytest.mark.parametrize("make", [class_list, sentence, relation])
+def first_near(*given, **more):
+    pair = near_pair(*given, **more)
+    return pair and pair[0]
+
+
+@pytest.mark.parametrize("make", [class_list, sentence, relation, first_near])
 def test_descriptions_say_what_they_are_told_to(sights: list[Sight], make) -> None:
-    more = {"width": WIDTH} if make is relation else {}
+    between = make in (relation, first_near)
+    more = {"width": WIDTH} if between else {}
     said = [make(s, "en", Dice("levels", i), levels={("colour",): 1}, **more)
             for i, s in enumerate(sights)]  # fmt: skip
-    first = [one.words[:1] if make is relation else one.words for one in said if one]
+    first = [one.words[:1] if between else one.words for one in said if one]
     animals = [words for some in first for words in some if words.kind not in PROPS]
     assert animals
     assert all(words.colour and not words.kind and not words.posture for words in animals)
@@ -231,7 +305,7 @@ def test_the_lexicon_covers_every_word(sights: list[Sight], language: str) -> No
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_user_who_types_a_relation_means_the_same_phrases(sights, language: str) -> None:
     for _, said in prompts(sights, language):
-        if said.family == "relation" and not said.words[1].posture:
+        if said.family in BETWEEN and not said.words[1].posture:
             assert set(said.phrases) == set(read_prompt(said.caption).phrases)
 
 

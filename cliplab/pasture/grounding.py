@@ -7,6 +7,7 @@ sentences too: mirror the things, then speak of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -28,9 +29,11 @@ from cliplab.pasture.scene import (
 )
 
 LEAST_VISIBLE = 0.3  # share of an animal that must show for anybody to speak of it
-FAMILIES = ("list", "attributes", "relation")
+FAMILIES = ("list", "attributes", "relation", "near")
 _LEAST_PIXELS = 24  # of a prop
 _APART = 0.06  # of the picture's width: centres nearer than this are neither left nor right
+_NEAR = 0.25  # of the picture's width: the widest gap between boxes that is still near
+_NEARER = 0.08  # of the picture's width: the next of those alike must be this much further away
 _TRIES = 30
 Span = tuple[int, int]  # characters from, up to but not including
 
@@ -54,6 +57,7 @@ _TELLING: tuple[tuple[str, ...], ...] = (
 )
 _EN_SIDE = ("{} of", "to the {} of", "on the {} of")
 _ZH_SIDE = {"left": ("左边", "左侧"), "right": ("右边", "右侧")}
+_EN_NEAR, _ZH_NEAR = ("near", "by"), ("旁边", "附近")
 
 
 class Words(NamedTuple):
@@ -82,6 +86,11 @@ class Thing:
     def middle(self) -> float:
         """x of its centre, px."""
         return (self.box[0] + self.box[2]) / 2
+
+    def gap(self, other: Thing) -> float:
+        """Distance between two boxes, px; 0 where they touch or overlap."""
+        (x0, y0, x1, y1), (u0, v0, u1, v1) = self.box, other.box
+        return math.hypot(max(u0 - x1, x0 - u1, 0), max(v0 - y1, y0 - v1, 0))
 
     def fits(self, words: Words) -> bool:
         """Whether a description is true of it."""
@@ -335,8 +344,10 @@ def relation(
         found = _told_apart(sight, dice, width, unnamed, levels)
         if found:
             words, target, side, landmark, anchor = found
-            text, spans = _beside(words, side, landmark, language, dice)
-            return Grounded(text, spans, (words, landmark), ((target,), (anchor,)), "relation")
+            told, mark = say(words, language, dice), say(landmark, language, dice)
+            link = dice.choice(_EN_SIDE if language == "en" else _ZH_SIDE[side]).format(side)
+            things = ((target,), (anchor,))
+            return _linked(told, link, mark, language, (words, landmark), things, "relation")
     return None
 
 
@@ -362,18 +373,86 @@ def _told_apart(
     return words, there[0], side, landmark, anchor
 
 
-def _beside(
-    words: Words, side: str, landmark: Words, language: str, dice: Dice
-) -> tuple[str, tuple[Span, Span]]:
-    """The sentence, and the spans of what is told and of its landmark."""
-    told, mark = say(words, language, dice), say(landmark, language, dice)
+def near_pair(
+    sight: Sight, language: str, dice: Dice, *, width: float, unnamed: Sequence[str] = (),
+    levels: Levels = LEVELS,
+) -> tuple[Grounded, Grounded] | None:  # fmt: skip
+    """Two sentences that differ in their landmark alone, and therefore mean two things.
+
+    "the sheep near the trough", "the sheep near the tree": each means the one of those alike whose
+    box has the smallest gap to the landmark's. Of several alike, the outermost, the largest or
+    whichever other can be right in one of the two at most: who does not read the landmark answers
+    half of them at best, and never both.
+
+    Args:
+        sight: of the picture.
+        language: "en" or "zh".
+        dice: draws everything.
+        width: of the picture, px.
+        unnamed: species that are called animals.
+        levels: what the first phrase says.
+
+    Returns:
+        Both, in random order; each with the phrase and its landmark. None if the draws found none.
+    """
+    for _ in range(_TRIES):
+        found = _near_two(sight, dice, width, unnamed, levels)
+        if found:
+            words, marks = found
+            told = say(words, language, dice)
+            link = dice.choice(_EN_NEAR if language == "en" else _ZH_NEAR)
+            one, other = (
+                _linked(told, link, say(landmark, language, dice), language, (words, landmark),
+                        ((target,), (anchor,)), "near")
+                for target, landmark, anchor in marks
+            )  # fmt: skip
+            return one, other
+    return None
+
+
+def _near_two(
+    sight: Sight, dice: Dice, width: float, unnamed: Sequence[str], levels: Levels
+) -> tuple[Words, list[tuple[int, Words, int]]] | None:
+    """One draw: description, and twice which thing, landmark's description, which thing that is."""
+    animals = [i for i, thing in enumerate(sight.things) if thing.is_animal]
+    if len(animals) < 2:
+        return None
+    words = describe(sight.things[dice.choice(animals)], dice.weighted(levels), unnamed)
+    alike = sight.meant(words)
+    if len(alike) < 2 or not sight.is_clear(words):
+        return None
+    marks: dict[int, tuple[int, Words, int]] = {}
+    for anchor in dice.shuffled(range(len(sight.things))):
+        landmark = describe(sight.things[anchor], dice.choice(_TELLING), unnamed)
+        target = _nearest([i for i in alike if i != anchor], anchor, sight, width)
+        if target is not None and len(sight.meant(landmark)) == 1 and sight.is_clear(landmark):
+            marks.setdefault(target, (target, landmark, anchor))
+        if len(marks) == 2:
+            return words, list(marks.values())
+    return None
+
+
+def _nearest(some: Sequence[int], anchor: int, sight: Sight, width: float) -> int | None:
+    """The one of several things that is clearly the nearest to another; None: there is none."""
+    if len(some) < 2:
+        return None
+    mark = sight.things[anchor]
+    (first, target), (second, _) = sorted((sight.things[i].gap(mark), i) for i in some)[:2]
+    return target if first <= _NEAR * width and second - first >= _NEARER * width else None
+
+
+def _linked(
+    told: str, link: str, mark: str, language: str, words: tuple[Words, Words],
+    things: tuple[tuple[int, ...], ...], family: str,
+) -> Grounded:  # fmt: skip
+    """The sentence of what is told, its place and its landmark."""
     if language == "en":
-        between = f" {dice.choice(_EN_SIDE).format(side)} the "
-        text = f"the {told}{between}{mark}"
-        return text, ((4, 4 + len(told)), (len(text) - len(mark), len(text)))
-    link = dice.choice(_ZH_SIDE[side]) + ("" if words.posture else "的")
-    text = f"{mark}{link}{told}"
-    return text, ((len(text) - len(told), len(text)), (0, len(mark)))
+        text = f"the {told} {link} the {mark}"
+        spans = ((4, 4 + len(told)), (len(text) - len(mark), len(text)))
+    else:
+        text = f"{mark}{link}{'' if words[0].posture else '的'}{told}"
+        spans = ((len(text) - len(told), len(text)), (0, len(mark)))
+    return Grounded(text, spans, words, things, family)
 
 
 def lexicon(language: str) -> list[str]:
@@ -385,8 +464,9 @@ def lexicon(language: str) -> list[str]:
     if language not in LANGUAGES:
         raise ValueError(f"unknown language {language!r}; expected one of {', '.join(LANGUAGES)}")
     if language == "en":
-        words = [*PROPS, *_EN_FRAME, *_EN_SIDE, *SIDES, "an", "the", "animal", "and", ","]
+        words = [*PROPS, *_EN_FRAME, *_EN_SIDE, *_EN_NEAR, *SIDES]
+        words += ["an", "the", "animal", "and", ","]
     else:
         words = [*(a + b for a, b in _PROP_ZH.values()), *_MEASURE.values(), *_ZH_FRAME]
-        words += [*_ZH_SIDE["left"], *_ZH_SIDE["right"], "动物", "和", "、"]
+        words += [*_ZH_SIDE["left"], *_ZH_SIDE["right"], *_ZH_NEAR, "动物", "和", "、"]
     return sorted({word.replace("{}", "").strip() for word in words})

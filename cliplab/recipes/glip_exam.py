@@ -3,7 +3,8 @@
 Detection is asked at four levels, the species ("sheep"), the colour ("white animal"), the species
 and the posture ("sheep lying down"), all of it ("white sheep lying down"), in herds of seen kinds
 and in herds of kinds that no picture and no prompt of the training had. Grounding asks whether the
-best box of a phrase is right.
+best box of a phrase is right: phrases with attributes, relations that tell one of several alike by
+its side, and, in pairs, by the landmark that it is near.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from cliplab.metrics import rate
 from cliplab.models.glip import GLIP, Raw, detect, phrase_scores
 from cliplab.models.glip.anchors import anchor_boxes, decode, half_open
 from cliplab.pasture import COLOURS, HELD_OUT_TRIPLES, PAIR_COMBOS, POSTURES
-from cliplab.pasture.grounding import Grounded, Sight, Words, is_held_out, relation, say, sentence
+from cliplab.pasture.grounding import (
+    Grounded,
+    Sight,
+    Words,
+    is_held_out,
+    near_pair,
+    relation,
+    say,
+    sentence,
+)
 from cliplab.pasture.scene import Dice
 from cliplab.phrases import Chunk, batch_of, chunks_of
 from cliplab.recipes.glip_pool import (
@@ -164,7 +174,7 @@ def grounding_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
         some = [hit for hit, is_new in judged if is_new is new]
         if some:
             row[name] = rate(some).as_dict()
-    return row | relation_rows(model, flock, language)
+    return row | relation_rows(model, flock, language) | near_rows(model, flock, language)
 
 
 def relation_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
@@ -187,6 +197,24 @@ def relation_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
     }
 
 
+def near_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+    """R@1 of the thing that is near a landmark, each asked with either of two landmarks.
+
+    A rule that does not read the landmark is right in one of the two at best: "near" is at most one
+    half for it, and "near, both" zero. "chance" as in `grounding_rows`.
+    """
+    asked = ask_about(flock, language, "near")
+    if not asked:
+        return {}
+    hits = [hit[0] for hit in right_boxes(model, flock, asked)]
+    both = [one and other for one, other in zip(hits[::2], hits[1::2], strict=True)]
+    return {
+        "near": rate(hits).as_dict(),
+        "near, both": rate(both).as_dict(),
+        "near, chance": round(float(np.mean([1 / _alike(one) for one in asked])), 4),
+    }
+
+
 def _alike(one: Asked) -> int:
     """How many things the first phrase is true of, without the relation and its landmark."""
     return len(set(one.sight.meant(one.said.words[0])) - set(one.said.things[1]))
@@ -200,16 +228,19 @@ def _unsaid(one: Asked) -> Asked:
 
 
 def ask_about(flock: Flock, language: str, family: str) -> list[Asked]:
-    """One prompt of a family about every picture that allows one."""
+    """One prompt of a family about every picture that allows one; of "near" two, one behind the
+    other."""
     asked = []
     for index, sight in enumerate(flock.sights):
         dice = Dice("glip exam", family, language, index)
-        if family == "relation":
-            said = relation(sight, language, dice, width=flock.width, unnamed=UNNAMED)
+        said: tuple[Grounded | None, ...]
+        if family == "near":
+            said = near_pair(sight, language, dice, width=flock.width, unnamed=UNNAMED) or ()
+        elif family == "relation":
+            said = (relation(sight, language, dice, width=flock.width, unnamed=UNNAMED),)
         else:
-            said = sentence(sight, language, dice, unnamed=UNNAMED)
-        if said is not None:
-            asked.append(Asked(index, sight, said))
+            said = (sentence(sight, language, dice, unnamed=UNNAMED),)
+        asked += [Asked(index, sight, one) for one in said if one is not None]
     return asked
 
 

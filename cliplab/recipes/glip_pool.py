@@ -2,7 +2,8 @@
 
 Boxes come with words of two kinds, mixed as in the paper's unified data: class lists ("sheep. black
 goat. ...", with classes that are not there) and captions whose phrases mean boxes, among them
-relations ("the black goat left of the trough"). English and Chinese, half each.
+relations ("the black goat left of the trough", "the sheep near the tree"). English and Chinese, half
+each.
 
 Never trained on are the combinations that nobody of the pasture may see (`HELD_OUT_PAIRS`,
 `HELD_OUT_TRIPLES`), in pictures and in words. And dogs and horses have no name here: they are in
@@ -171,7 +172,7 @@ class Batch(NamedTuple):
 class Talk:
     """What a round's prompts are like."""
 
-    shares: tuple[float, float, float]  # class lists, captions, relations
+    shares: tuple[float, float, float, float]  # class lists, captions, sides, who is near
     levels: tuple[tuple[grounding.Parts, float], ...] = tuple(grounding.LEVELS.items())
     classes: int = 7  # of a list at most; what a prompt cannot hold is left out
     untrue: float = 0.0  # share of the lists of which nothing is there
@@ -218,6 +219,9 @@ class Batches:
         found = None
         if family == "relation":
             found = grounding.relation(sight, language, dice, width=self.flock.width, **said)
+        elif family == "near":
+            pair = grounding.near_pair(sight, language, dice, width=self.flock.width, **said)
+            found = dice.choice(pair) if pair else None
         elif family == "attributes":
             found = grounding.sentence(sight, language, dice, **said)
         most, untrue = self.talk.classes, self.talk.untrue

@@ -17,9 +17,10 @@ log = logging.getLogger(__name__)
 
 COMMAND = "python -m cliplab.recipes.glip_table"
 ROWS = ("fusion", "no fusion", "fusion, halfway", "no fusion, halfway")
+_HALF = 2  # rounds
 _FACTS = {
     "pictures in the exam": lambda card: card["metrics"]["pictures"],
-    "steps of the first two rounds": lambda card: _steps(card)[:2],
+    "steps of the first two rounds": lambda card: _steps(card)[:_HALF],
     "distinct herds": lambda card: card["recipe"]["pictures"],
 }
 
@@ -30,8 +31,8 @@ def load_rows() -> dict[str, Any]:
     Returns:
         "command", "pictures" of the exam, "trainings" (the command of each), and "rows": each
         of `ROWS` -> {"seeds": [...], "metrics": [...]}, one entry a seed, each as
-        `glip_exam.examine` returns it. "halfway" is after the first two rounds of four
-        (`--steps 2500 800 0 0`).
+        `glip_exam.examine` returns it. "halfway" is after the first two rounds of five
+        (`--steps 2500 800 0 0 0`).
 
     Raises:
         FileNotFoundError: it is missing, with the command that makes it.
@@ -42,10 +43,17 @@ def load_rows() -> dict[str, Any]:
 def gather(cards: list[Card]) -> dict[str, Any]:
     """Model cards -> the table of `load_rows`.
 
+    Args:
+        cards: of any trainings; those that are neither whole nor halfway are left out.
+
     Raises:
         ValueError: no card at all; cards of exams or trainings of different length, which must not
             stand in one table; two cards of one training.
     """
+    for card in cards:
+        if not (_is_whole(card) or _is_half(card)):
+            log.info("left out, since neither whole nor halfway: %s", card["command"])
+    cards = [card for card in cards if _is_whole(card) or _is_half(card)]
     check_alike(cards, _FACTS)
     rows: dict[str, dict[str, list]] = {}
     for card in sorted(cards, key=lambda c: (ROWS.index(_name(c)), c["recipe"]["seed"])):
@@ -69,7 +77,15 @@ def _steps(card: Card) -> list[int]:
 def _name(card: Card) -> str:
     """Of its row."""
     name = "fusion" if card["recipe"]["fusion"] else "no fusion"
-    return name if any(_steps(card)[2:]) else f"{name}, halfway"
+    return name if _is_whole(card) else f"{name}, halfway"
+
+
+def _is_whole(card: Card) -> bool:
+    return all(_steps(card))
+
+
+def _is_half(card: Card) -> bool:
+    return all(_steps(card)[:_HALF]) and not any(_steps(card)[_HALF:])
 
 
 def values(row: dict[str, list], *path: str) -> list[float]:
@@ -94,7 +110,10 @@ def main(argv: list[str] | None = None) -> int:
                 f"AP50 {level}": values(row, "detection", "seen", language, level, "ap50")
                 for level in ("species", "colour")
             }
-            parts["relation R@1"] = values(row, "grounding", "seen", language, "relation")
+            grounded = row["metrics"][0]["grounding"]["seen"][language]
+            for what in ("relation", "near"):
+                if what in grounded:  # no pictures, no pairs
+                    parts[f"{what} R@1"] = values(row, "grounding", "seen", language, what)
             texts = [f"{k} {' '.join(f'{v:.3f}' for v in some)}" for k, some in parts.items()]
             log.info(f"{name:22} {language}  {'   '.join(texts)}")
     return 0
