@@ -143,6 +143,21 @@ def test_a_pair_differs_in_its_landmark_and_in_what_it_means(sights, language: s
         assert rests[0] == rests[1]
 
 
+def test_nothing_is_near_from_far_away() -> None:
+    def herd_of(apart: float) -> Sight:
+        """Two sheep, and beside each of them its landmark, this far away."""
+        kinds, places = ("sheep", "trough", "sheep", "barn"), (0.0, 9 + apart, 150.0, 159 + apart)
+        boxes = [(x, 0.0, x + 9, 9.0) for x in places]
+        return Sight(tuple(Thing(k, "", "", box) for k, box in zip(kinds, boxes, strict=True)), ())
+
+    def told(apart: float) -> bool:
+        some = (near_pair(herd_of(apart), "en", Dice("far", i), width=WIDTH) for i in range(20))
+        return any(some)
+
+    assert told(30)
+    assert not told(50)  # more than a quarter of the width
+
+
 def test_neither_of_a_pair_is_first_by_habit(sights: list[Sight]) -> None:
     """Of the two that are meant, the one further left comes first as often as not."""
     first = [
