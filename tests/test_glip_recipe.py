@@ -365,8 +365,15 @@ def oracle(flock, tokenizer, config) -> Oracle:
     return Oracle(flock, GLIP(config, tokenizer).eval())
 
 
+@pytest.fixture(scope="module")
+def few() -> pool.Flock:
+    """With pairs that look alike."""
+    return exam.draw_few_kinds("train", 40)
+
+
 @pytest.mark.parametrize("family", ["attributes", "relation", "near"])
-def test_the_exam_knows_a_perfect_grounder(oracle, flock, family: str, monkeypatch) -> None:
+def test_the_exam_knows_a_perfect_grounder(oracle, flock, few, family: str, monkeypatch) -> None:
+    flock = few if family == "near" else flock
     asked = exam.ask_about(flock, "zh", family)
     assert asked
     chunks = [exam._chunk(oracle.model, one.said) for one in asked]
@@ -420,20 +427,32 @@ class Blind:
 
 @pytest.mark.parametrize("language", pool.LANGUAGES)
 def test_who_does_not_read_the_landmark_is_right_in_one_of_two(
-    flock, oracle, language: str, monkeypatch
+    few, oracle, language: str, monkeypatch
 ) -> None:
     for answer in (0, 1):
         monkeypatch.setattr(exam, "right_boxes", Blind(answer))
-        row = exam.near_rows(oracle.model, flock, language)
-        assert row["near"]["value"] == 0.5
-        assert row["near, both"]["value"] == 0
-        assert row["near"]["n"] == 2 * row["near, both"]["n"] > 0
-    monkeypatch.setattr(
-        exam, "right_boxes", lambda model, flock, asked: [[True, True]] * len(asked)
-    )
-    row = exam.near_rows(oracle.model, flock, language)
-    assert row["near"]["value"] == row["near, both"]["value"] == 1
-    assert 0 < row["near, chance"] <= 0.5
+        row = exam.near_rows(oracle.model, few, language)
+        assert row["each"]["value"] == 0.5
+        assert row["both"]["value"] == 0
+        assert row["each"]["n"] == 2 * row["both"]["n"] > 0
+    monkeypatch.setattr(exam, "right_boxes", lambda m, f, asked: [[True, True]] * len(asked))
+    row = exam.near_rows(oracle.model, few, language)
+    assert row["each"]["value"] == row["both"]["value"] == 1
+    assert 0 < row["chance"] <= 0.5
+
+
+def test_the_two_of_a_pair_look_alike(few) -> None:
+    asked = exam.ask_about(few, "en", "near")
+    for one, other in zip(asked[::2], asked[1::2], strict=True):
+        (a,), (b,) = one.said.things[0], other.said.things[0]
+        assert a != b
+        assert one.sight.things[a].look == one.sight.things[b].look
+
+
+def test_herds_of_few_kinds_have_few(few) -> None:
+    kinds = [{t.look for part in s for t in part if t.is_animal} for s in few.sights]
+    assert max(map(len, kinds)) <= 4
+    assert len(set().union(*kinds)) > 20
 
 
 def test_held_out_kinds_are_the_named_ones() -> None:
@@ -585,13 +604,31 @@ def test_the_shipped_models_know_colours_and_halfway_none_did(cards) -> None:
     for name in SHIPPED:
         seen = cards[name]["metrics"]["detection"]["seen"]
         assert min(seen[language]["colour"]["ap50"] for language in pool.LANGUAGES) >= 0.90
-    assert max(colours_of("fusion, halfway")) < 0.5 < min(colours_of("fusion"))
+    assert max(colours_of("fusion, halfway")) < 0.5
     assert min(colours_of("no fusion, halfway")) >= 0.90
 
 
-@pytest.mark.xfail(strict=True, reason="missed so far by seed 1: 0.59 to 0.60; others 0.93, 0.97")
-def test_every_fused_training_knows_colours() -> None:
-    assert min(colours_of("fusion")) >= 0.90
+def test_every_training_knows_colours() -> None:
+    assert min(colours_of("fusion") + colours_of("no fusion")) >= 0.90
+
+
+def near(row: str, language: str, what: str) -> list[dict[str, float]]:
+    """The rate of each training, with its interval."""
+    trained = glip_table.load_rows()["rows"][row]["metrics"]
+    return [metrics["near"][language][what] for metrics in trained]
+
+
+@pytest.mark.parametrize("language", pool.LANGUAGES)
+def test_without_fusion_nobody_reads_the_landmark(language: str) -> None:
+    """As must be: the exam would leak if a model whose words never meet the picture had both."""
+    assert max(rate["value"] for rate in near("no fusion", language, "both")) < 0.05
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="@@")
+@pytest.mark.parametrize("language", pool.LANGUAGES)
+def test_fusion_reads_the_landmark(language: str) -> None:
+    """Right in more than the half that the best rule without it has."""
+    assert min(rate["low"] for rate in near("fusion", language, "each")) > 0.5
 
 
 def test_the_first_rows_are_the_shipped_models(cards) -> None:

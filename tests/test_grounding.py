@@ -143,19 +143,28 @@ def test_a_pair_differs_in_its_landmark_and_in_what_it_means(sights, language: s
         assert rests[0] == rests[1]
 
 
+def told(first: str, second: str, apart: float = 30, **options: bool) -> bool:
+    """Whether one can ask which of two animals, each with a landmark this far away, is near it."""
+    four = first.split(), ("trough", "", ""), second.split(), ("barn", "", "")
+    places = (0.0, 9 + apart, 150.0, 159 + apart)
+    things = [Thing(*look, (x, 0.0, x + 9, 9.0)) for look, x in zip(four, places, strict=True)]
+    sight = Sight(tuple(things), ())
+    return any(near_pair(sight, "en", Dice(i), width=WIDTH, **options) for i in range(20))
+
+
 def test_nothing_is_near_from_far_away() -> None:
-    def herd_of(apart: float) -> Sight:
-        """Two sheep, and beside each of them its landmark, this far away."""
-        kinds, places = ("sheep", "trough", "sheep", "barn"), (0.0, 9 + apart, 150.0, 159 + apart)
-        boxes = [(x, 0.0, x + 9, 9.0) for x in places]
-        return Sight(tuple(Thing(k, "", "", box) for k, box in zip(kinds, boxes, strict=True)), ())
+    sheep = "sheep lying white"
+    assert told(sheep, sheep, apart=30)
+    assert not told(sheep, sheep, apart=50)  # more than a quarter of the width
 
-    def told(apart: float) -> bool:
-        some = (near_pair(herd_of(apart), "en", Dice("far", i), width=WIDTH) for i in range(20))
-        return any(some)
 
-    assert told(30)
-    assert not told(50)  # more than a quarter of the width
+@pytest.mark.parametrize("other", ["goat lying white", "sheep eating white", "sheep lying black"])
+def test_what_looks_alike_is_told_apart_by_its_place_alone(other: str) -> None:
+    """Animals that drink are near troughs: who knows that need not look where the trough is."""
+    sheep = "sheep lying white"
+    assert told(sheep, other)
+    assert told(sheep, sheep, alike=True)
+    assert not told(sheep, other, alike=True)
 
 
 def test_neither_of_a_pair_is_first_by_habit(sights: list[Sight]) -> None:

@@ -83,6 +83,11 @@ class Thing:
         return self.kind in SPECIES
 
     @property
+    def look(self) -> tuple[str, str, str]:
+        """Kind, posture and colour."""
+        return self.kind, self.posture, self.colour
+
+    @property
     def middle(self) -> float:
         """x of its centre, px."""
         return (self.box[0] + self.box[2]) / 2
@@ -96,7 +101,7 @@ class Thing:
         """Whether a description is true of it."""
         if not self.is_animal:
             return self.kind == words.kind
-        said = zip(words, (self.kind, self.posture, self.colour), strict=True)
+        said = zip(words, self.look, strict=True)
         return all(word in ("", own) for word, own in said)
 
     def mirrored(self, width: float) -> Thing:
@@ -375,14 +380,15 @@ def _told_apart(
 
 def near_pair(
     sight: Sight, language: str, dice: Dice, *, width: float, unnamed: Sequence[str] = (),
-    levels: Levels = LEVELS,
+    levels: Levels = LEVELS, alike: bool = False,
 ) -> tuple[Grounded, Grounded] | None:  # fmt: skip
     """Two sentences that differ in their landmark alone, and therefore mean two things.
 
     "the sheep near the trough", "the sheep near the tree": each means the one of those alike whose
     box has the smallest gap to the landmark's. Of several alike, the outermost, the largest or
     whichever other can be right in one of the two at most: who does not read the landmark answers
-    half of them at best, and never both.
+    half of them at best, and never both. Who reads it and does not look for it may do better, since
+    animals that drink are near troughs: `alike` rules that out.
 
     Args:
         sight: of the picture.
@@ -391,12 +397,14 @@ def near_pair(
         width: of the picture, px.
         unnamed: species that are called animals.
         levels: what the first phrase says.
+        alike: whether the two that are meant must be of one species, posture and colour, so that
+            nothing but their places tells them apart.
 
     Returns:
         Both, in random order; each with the phrase and its landmark. None if the draws found none.
     """
     for _ in range(_TRIES):
-        found = _near_two(sight, dice, width, unnamed, levels)
+        found = _near_two(sight, dice, width, unnamed, levels, alike)
         if found:
             words, marks = found
             told = say(words, language, dice)
@@ -411,24 +419,27 @@ def near_pair(
 
 
 def _near_two(
-    sight: Sight, dice: Dice, width: float, unnamed: Sequence[str], levels: Levels
+    sight: Sight, dice: Dice, width: float, unnamed: Sequence[str], levels: Levels, alike: bool
 ) -> tuple[Words, list[tuple[int, Words, int]]] | None:
     """One draw: description, and twice which thing, landmark's description, which thing that is."""
     animals = [i for i, thing in enumerate(sight.things) if thing.is_animal]
     if len(animals) < 2:
         return None
     words = describe(sight.things[dice.choice(animals)], dice.weighted(levels), unnamed)
-    alike = sight.meant(words)
-    if len(alike) < 2 or not sight.is_clear(words):
+    meant = sight.meant(words)
+    if len(meant) < 2 or not sight.is_clear(words):
         return None
     marks: dict[int, tuple[int, Words, int]] = {}
     for anchor in dice.shuffled(range(len(sight.things))):
         landmark = describe(sight.things[anchor], dice.choice(_TELLING), unnamed)
-        target = _nearest([i for i in alike if i != anchor], anchor, sight, width)
-        if target is not None and len(sight.meant(landmark)) == 1 and sight.is_clear(landmark):
-            marks.setdefault(target, (target, landmark, anchor))
-        if len(marks) == 2:
-            return words, list(marks.values())
+        target = _nearest([i for i in meant if i != anchor], anchor, sight, width)
+        told = len(sight.meant(landmark)) == 1 and sight.is_clear(landmark)
+        if target is None or target in marks or not told:
+            continue
+        for other in marks:
+            if not alike or sight.things[other].look == sight.things[target].look:
+                return words, [marks[other], (target, landmark, anchor)]
+        marks[target] = (target, landmark, anchor)
     return None
 
 

@@ -2,8 +2,8 @@
 
 Boxes come with words of two kinds, mixed as in the paper's unified data: class lists ("sheep. black
 goat. ...", with classes that are not there) and captions whose phrases mean boxes, among them
-relations ("the black goat left of the trough", "the sheep near the tree"). English and Chinese, half
-each.
+relations ("the black goat left of the trough", "the sheep near the tree"). English and Chinese,
+half each.
 
 Never trained on are the combinations that nobody of the pasture may see (`HELD_OUT_PAIRS`,
 `HELD_OUT_TRIPLES`), in pictures and in words. And dogs and horses have no name here: they are in

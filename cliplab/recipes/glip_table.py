@@ -110,10 +110,9 @@ def main(argv: list[str] | None = None) -> int:
                 f"AP50 {level}": values(row, "detection", "seen", language, level, "ap50")
                 for level in ("species", "colour")
             }
-            grounded = row["metrics"][0]["grounding"]["seen"][language]
-            for what in ("relation", "near"):
-                if what in grounded:  # no pictures, no pairs
-                    parts[f"{what} R@1"] = values(row, "grounding", "seen", language, what)
+            parts["relation R@1"] = values(row, "grounding", "seen", language, "relation")
+            if row["metrics"][0]["near"][language]:  # a short exam has no pairs
+                parts["near, both"] = values(row, "near", language, "both")
             texts = [f"{k} {' '.join(f'{v:.3f}' for v in some)}" for k, some in parts.items()]
             log.info(f"{name:22} {language}  {'   '.join(texts)}")
     return 0
