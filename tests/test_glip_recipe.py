@@ -624,7 +624,11 @@ def test_without_fusion_nobody_reads_the_landmark(language: str) -> None:
     assert max(rate["value"] for rate in near("no fusion", language, "both")) < 0.05
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="@@")
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="missed by every training: each 0.49 to 0.53, low < 0.5",
+)
 @pytest.mark.parametrize("language", pool.LANGUAGES)
 def test_fusion_reads_the_landmark(language: str) -> None:
     """Right in more than the half that the best rule without it has."""
