@@ -391,12 +391,7 @@ def near_pair(
     animals that drink are near troughs: `alike` rules that out.
 
     Args:
-        sight: of the picture.
-        language: "en" or "zh".
-        dice: draws everything.
-        width: of the picture, px.
-        unnamed: species that are called animals.
-        levels: what the first phrase says.
+        sight, language, dice, width, unnamed, levels: as `relation` takes them.
         alike: whether the two that are meant must be of one species, posture and colour, so that
             nothing but their places tells them apart.
 
