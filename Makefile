@@ -1,6 +1,6 @@
 # The commands of cliplab. Each makes .venv when it is missing and reuses it while
 # pyproject.toml and constraints.txt are unchanged. More arguments: make run ARGS="02 -p QUICK=True"
-# Tests run in two processes of up to 4 GB each; some of them: make test WORKERS=0 ARGS="-k losses"
+# Tests run in two processes, 5 GB together; some of them: make test WORKERS=0 ARGS="-k losses"
 
 .DEFAULT_GOAL := help
 .PHONY: help env run test lab notebooks train bench format clean
@@ -18,7 +18,7 @@ STEMS ?= clip vild glip groupvit
 
 help:
 	@echo "make run        execute the notebooks and leave a report in runs/      (about 7 minutes)"
-	@echo "make test       check style, code and notebooks                        (14 to 21 minutes)"
+	@echo "make test       check style, code and notebooks                        (about 9 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
 	@echo "make train      train the shipped checkpoints again                    (some hours)"

@@ -346,6 +346,13 @@ def test_annotated_copies_stay_in_their_folder_and_apart(tmp_path: Path) -> None
     assert inside == ["up.jpg", "etc/root.jpg", "d/a.jpg", "d/a.jpg.jpg"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_pictures_are_annotated_in_any_style(ax) -> None:
+    """Where the house style is on, as in a notebook, its layout asks for axes placed by itself."""
+    grey = Image.new("RGB", (40, 20), "grey")
+    assert outputs.annotated(grey, Oracle(NAMES, [[]]).find(grey)).size == (800, 400)
+
+
 def test_an_annotated_picture_shows_its_boxes() -> None:
     grey = Image.new("RGB", (60, 40), (128, 128, 128))
     answers = [(0, 0.9, LEFT_XYXY), (1, 0.6, RIGHT_XYXY)]

@@ -198,6 +198,13 @@ def test_pixels_take_the_colour_of_their_label_and_the_background_none() -> None
     assert overlay.borders(labels).sum() == 4
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_overlay_is_the_same_in_any_style(ax) -> None:
+    """Where the house style is on, as in a notebook, its layout asks for axes placed by itself."""
+    image, labels = Image.new("RGB", (40, 20)), np.zeros((20, 40), np.uint8)
+    assert overlay.figure(image, labels, ["sky"], ["#0000FF"]).width > 80
+
+
 def test_an_overlay_shows_the_picture_its_colours_and_a_legend() -> None:
     size, names = (30, 20), ["background", "羊", "dog", "absent"]
     image = Image.new("RGB", size, COLOURS["sky"])

@@ -93,7 +93,8 @@ def annotated(image: "Image", found: Detections) -> "Image":
     size = [max(1, round(side * scale)) for side in image.size]
     large = image.resize(size, Image.Resampling.LANCZOS)
     dpi = max(size) / _INCHES
-    figure = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi)
+    # axes are placed by hand, whatever layout the settings ask for
+    figure = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi, layout="none")
     canvas = FigureCanvasAgg(figure)
     ax = figure.add_axes((0, 0, 1, 1))
     colours = {name: box_colour(k) for k, name in enumerate(found.phrases)}

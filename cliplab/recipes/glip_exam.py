@@ -241,8 +241,7 @@ def _unsaid(one: Asked) -> Asked:
 
 
 def ask_about(flock: Flock, language: str, family: str) -> list[Asked]:
-    """One prompt of a family about every picture that allows one; of "near" two, one behind the
-    other."""
+    """A prompt of a family about every picture that allows one; of "near" two in a row."""
     asked = []
     where: dict[str, Any] = {"width": flock.width, "unnamed": UNNAMED}
     for index, sight in enumerate(flock.sights):

@@ -83,7 +83,9 @@ def figure(
     entries, rows = _legend(labels, names, total)
     high = down * (height + _GAP) + _GAP + rows * _LINE + _GAP // 2
     dpi = 100
-    drawn = Figure(figsize=(total / dpi, high / dpi), dpi=dpi, facecolor="white")
+    # axes are placed by hand, whatever layout the settings ask for
+    size = (total / dpi, high / dpi)
+    drawn = Figure(figsize=size, dpi=dpi, facecolor="white", layout="none")
     canvas = FigureCanvasAgg(drawn)
     ax = drawn.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, total), ylim=(high, 0))
