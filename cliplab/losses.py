@@ -107,7 +107,7 @@ def multi_label_loss(
     Raises:
         ValueError: shapes that do not fit, or an empty batch.
 
-    Source: GroupViT, arXiv:2202.11094, section 3.3, equation 7.
+    Source: GroupViT, arXiv:2202.11094, section 3.2, equation 7; soft targets as in its code.
     Taught in: notebooks/05.
     """
     if image_emb.ndim != 2 or label_emb.ndim != 3 or 0 in label_emb.shape[:2] or (

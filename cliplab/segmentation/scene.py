@@ -2,7 +2,7 @@
 
 Letters in shape comments: B pictures, G groups, W words, D embedding, h w patches, H W pixels.
 
-Source: GroupViT, arXiv:2202.11094, section 3.4 and Fig. 4; how scores are made from cosines follows
+Source: GroupViT, arXiv:2202.11094, section 3.3 and Fig. 4; how scores are made from cosines follows
 the tensors of the official evaluation (tests/parity).
 """
 
