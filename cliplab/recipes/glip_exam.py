@@ -21,17 +21,16 @@ from cliplab.detection import average_precision, box_recall, coco_results, coco_
 from cliplab.metrics import rate
 from cliplab.models.glip import GLIP, Raw, detect, phrase_scores
 from cliplab.models.glip.anchors import anchor_boxes, decode, half_open
-from cliplab.pasture import COLOURS, HELD_OUT_TRIPLES, PAIR_COMBOS, POSTURES, SEEN_COMBOS
+from cliplab.pasture import COLOURS, HELD_OUT_TRIPLES, PAIR_COMBOS, POSTURES
 from cliplab.pasture.grounding import (
     Grounded,
     Sight,
     Words,
     is_held_out,
-    near_pair,
-    relation,
     say,
     sentence,
 )
+from cliplab.pasture.relations import relation
 from cliplab.pasture.scene import Dice
 from cliplab.phrases import Chunk, batch_of, chunks_of
 from cliplab.recipes.glip_pool import (
@@ -39,8 +38,10 @@ from cliplab.recipes.glip_pool import (
     NAMED,
     UNNAMED,
     Flock,
+    draw_few_kinds,
     draw_flock,
     normalised,
+    pair_of,
     to_prompt,
 )
 
@@ -81,16 +82,6 @@ def examine(model: GLIP, *, count: int = 200, split: str = "test") -> dict[str, 
     few = draw_few_kinds(split, 5 * count, start=STARTS["few kinds"])
     report["near"] = {x: near_rows(model, few, x) for x in LANGUAGES}
     return report
-
-
-def draw_few_kinds(split: str, count: int, *, start: int = 0) -> Flock:
-    """Herds of four kinds each, so that more animals are told apart by their place alone."""
-    parts = []
-    for seed in range(start, start + count):
-        four = Dice("few kinds", seed).shuffled(SEEN_COMBOS)[:4]
-        parts.append(draw_flock(split, 1, start=seed, combos=four))
-    images = np.concatenate([part.images for part in parts])
-    return Flock(images, [sight for part in parts for sight in part.sights])
 
 
 # ---- detection -----------------------------------------------------------------------------
@@ -243,14 +234,13 @@ def _unsaid(one: Asked) -> Asked:
 def ask_about(flock: Flock, language: str, family: str) -> list[Asked]:
     """A prompt of a family about every picture that allows one; of "near" two in a row."""
     asked = []
-    where: dict[str, Any] = {"width": flock.width, "unnamed": UNNAMED}
     for index, sight in enumerate(flock.sights):
         dice = Dice("glip exam", family, language, index)
         said: tuple[Grounded | None, ...]
         if family == "near":
-            said = near_pair(sight, language, dice, alike=True, **where) or ()
+            said = pair_of(sight, language, dice, flock.width) or ()
         elif family == "relation":
-            said = (relation(sight, language, dice, **where),)
+            said = (relation(sight, language, dice, width=flock.width, unnamed=UNNAMED),)
         else:
             said = (sentence(sight, language, dice, unnamed=UNNAMED),)
         asked += [Asked(index, sight, one) for one in said if one is not None]

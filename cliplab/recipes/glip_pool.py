@@ -13,8 +13,9 @@ the pictures, with boxes, and are called animals. Their names are in the vocabul
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +38,10 @@ from cliplab.pasture import (
     grounding,
     herd,
     labels,
+    relations,
 )
 from cliplab.pasture.grounding import PROPS, Grounded, Sight, Thing, sight_of
-from cliplab.pasture.scene import Dice
+from cliplab.pasture.scene import Dice, Scene
 from cliplab.phrases import Chunk, Prompt, batch_of, chunks_of
 from cliplab.runtime import atomic_write
 from cliplab.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
@@ -62,8 +64,9 @@ def vocabulary() -> list[str]:
 
     A word that is not here is [UNK], and a phrase of nothing else is refused when it is asked for.
     """
-    english = " ".join([*captions.lexicon("en"), *grounding.lexicon("en")])
-    chinese = "".join([*captions.lexicon("zh"), *grounding.lexicon("zh")])
+    rooms = (captions, grounding, relations)
+    english = " ".join(word for room in rooms for word in room.lexicon("en"))
+    chinese = "".join(word for room in rooms for word in room.lexicon("zh"))
     words = set("".join(c if c.isalpha() else " " for c in english.lower()).split())
     characters = {c for c in chinese if c.isalpha() and not c.isascii()}
     return [*SPECIAL_TOKENS, *".,;:!?", *sorted(words), *sorted(characters)]
@@ -101,27 +104,72 @@ def draw_flock(
     split: str, count: int, *, start: int = 0, combos: Sequence[Combo] = SEEN_COMBOS
 ) -> Flock:
     """Draw `count` herds from consecutive seeds of a split."""
-    images, sights = [], []
+    seeds = range(start, start + count)
+    return _drawn([herd(seed, split=split, combos=combos) for seed in seeds])
+
+
+def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = False) -> Flock:
+    """Herds of four kinds each, so that more animals are told apart by their place alone.
+
+    Args:
+        split: of the pasture.
+        count: herds to draw.
+        start: first seed.
+        paired: leave out the herds of which `pair_of` finds no two that look alike (six of seven).
+    """
+    scenes = []
     for seed in range(start, start + count):
-        scene = herd(seed, split=split, combos=combos)
+        four = Dice("few kinds", seed).shuffled(SEEN_COMBOS)[:4]
+        scenes.append(herd(seed, split=split, combos=four))
+    return _drawn(scenes, paired=paired)
+
+
+def _drawn(scenes: Sequence[Scene], *, paired: bool = False) -> Flock:
+    images, sights = [], []
+    for scene in scenes:
+        found = labels(scene, HEIGHT)
+        sight, width = sight_of(scene, found), found.semantic.shape[1]
+        if paired and not pair_of(sight, "en", Dice("paired", scene.seed), width):
+            continue
         images.append(np.asarray(draw(scene, HEIGHT, supersample=2)))
-        sights.append(sight_of(scene, labels(scene, HEIGHT)))
+        sights.append(sight)
+    if not images:
+        raise ValueError(f"none of {len(scenes)} herds allows a pair; draw more")
     return Flock(np.stack(images), sights)
+
+
+def pair_of(
+    sight: Sight, language: str, dice: Dice, width: float, **more: Any
+) -> tuple[Grounded, Grounded] | None:
+    """Who is near this, who is near that: `relations.near_pair` of two that look alike."""
+    given = {"width": width, "unnamed": UNNAMED, "alike": True, **more}
+    return relations.near_pair(sight, language, dice, **given)
 
 
 def load_flock(folder: Path, count: int) -> Flock:
     """The first `count` herds of the training split, drawing those not in `folder` yet."""
-    starts = range(0, count, _CHUNK)
-    parts = [_stored(folder, start, min(_CHUNK, count - start)) for start in starts]
+    return _loaded(folder, "herds", count, draw_flock)
+
+
+def load_paired(folder: Path, count: int) -> Flock:
+    """As `load_flock`, of other herds: those of the first `count` that allow a pair."""
+    return _loaded(folder, "pairs", count, partial(draw_few_kinds, paired=True))
+
+
+def _loaded(folder: Path, name: str, count: int, drawing: Callable[..., Flock]) -> Flock:
+    parts = []
+    for start in range(0, count, _CHUNK):
+        some = min(_CHUNK, count - start)
+        path = folder / f"{name}-{HEIGHT}-{start:08d}-{some}.npz"
+        parts.append(_stored(path, partial(drawing, "train", some, start=start)))
     images = np.concatenate([part.images for part in parts])
     return Flock(images, [sight for part in parts for sight in part.sights])
 
 
-def _stored(folder: Path, start: int, count: int) -> Flock:
-    path = folder / f"herds-{HEIGHT}-{start:08d}-{count}.npz"
+def _stored(path: Path, drawn: Callable[[], Flock]) -> Flock:
     if not path.exists():
-        log.info("drawing herds %d to %d into %s", start, start + count, folder)
-        flock = draw_flock("train", count, start=start)
+        log.info("drawing %s", path)
+        flock = drawn()
         counts, names, boxes = _to_arrays(flock.sights)
         with atomic_write(path) as file:
             np.savez(file, images=flock.images, counts=counts, names=names, boxes=boxes)
@@ -172,10 +220,11 @@ class Batch(NamedTuple):
 class Talk:
     """What a round's prompts are like."""
 
-    shares: tuple[float, float, float, float]  # class lists, captions, sides, who is near
+    shares: tuple[float, float, float]  # class lists, captions, sides
     levels: tuple[tuple[grounding.Parts, float], ...] = tuple(grounding.LEVELS.items())
     classes: int = 7  # of a list at most; what a prompt cannot hold is left out
     untrue: float = 0.0  # share of the lists of which nothing is there
+    pairs: int = 0  # pictures of a batch that are asked twice: who is near this, who is near that
 
 
 class Batches:
@@ -183,34 +232,39 @@ class Batches:
 
     def __init__(
         self, flock: Flock, tokenizer: WordPieceTokenizer, config: GLIPConfig, *, seed: int,
-        batch: int, talk: Talk,
+        batch: int, talk: Talk, paired: Flock | None = None,
     ) -> None:  # fmt: skip
+        if talk.pairs and paired is None:
+            raise ValueError(f"paired: got none for {talk.pairs} pairs a batch; see load_paired")
         self.flock, self.tokenizer, self.config = flock, tokenizer, config
-        self.seed, self.batch, self.talk = seed, batch, talk
-        self.shares = dict(zip(grounding.FAMILIES, talk.shares, strict=True))
+        self.seed, self.batch, self.talk, self.paired = seed, batch, talk, paired
+        self.shares = dict(zip(grounding.FAMILIES[:3], talk.shares, strict=True))
 
     def __call__(self, step: int) -> Batch:
-        """Pictures, half of them mirrored, each brightened or darkened, with a prompt each."""
-        generator = np.random.default_rng([self.seed, step])
-        chosen = generator.choice(len(self.flock), self.batch, replace=False)
-        mirrored = generator.random(len(chosen)) < 0.5
-        images = self.flock.images[chosen]
-        images[mirrored] = images[mirrored, :, ::-1]
-        gain = torch.from_numpy(generator.uniform(0.85, 1.15, len(chosen))).float()
-        pixels = normalised(images, self.config, gain)
-        dice = [Dice("glip", self.seed, step, i) for i in range(len(chosen))]
-        sights = [self._sight(i, m) for i, m in zip(chosen, mirrored, strict=True)]
-        said = [self.say(sight, one) for sight, one in zip(sights, dice, strict=True)]
-        chunks = [self._chunk(*one) for one in zip(said, dice, strict=True)]
+        """Pictures, half of them mirrored, each brightened or darkened, with a prompt each.
+
+        Those that are asked twice come last, side by side.
+        """
+        generator, pairs = np.random.default_rng([self.seed, step]), self.talk.pairs
+        rows: list[tuple[_View, Grounded, Dice]] = []
+        for i, view in enumerate(_views(self.flock, self.batch - 2 * pairs, generator)):
+            dice = Dice("glip", self.seed, step, i)
+            rows.append((view, self.say(view.sight, dice), dice))
+        if self.paired is not None:
+            for i, view in enumerate(_views(self.paired, pairs, generator)):
+                dice = Dice("glip, asked twice", self.seed, step, i)
+                rows += [(view, one, dice) for one in self._say_twice(view.sight, dice)]
+        chunks = [self._chunk(said, dice) for _, said, dice in rows]
         ids, mask, maps = batch_of(chunks)
-        things = [things_of(g, chunk) for g, chunk in zip(said, chunks, strict=True)]
-        truth = [truth_of(*one) for one in zip(sights, things, maps, strict=True)]
+        truth = [
+            truth_of(view.sight, things_of(said, chunk), positive)
+            for (view, said, _), chunk, positive in zip(rows, chunks, maps, strict=True)
+        ]
+        images = np.stack([view.image for view, _, _ in rows])
+        gain = torch.tensor([view.gain for view, _, _ in rows])
+        pixels = normalised(images, self.config, gain)
         sizes = self.config.cells(*pixels.shape[2:])
         return Batch(pixels, ids, mask, truth, targets_of(truth, sizes, self.config))
-
-    def _sight(self, index: int, mirrored: bool) -> Sight:
-        sight = self.flock.sights[index]
-        return sight.mirrored(self.flock.width) if mirrored else sight
 
     def say(self, sight: Sight, dice: Dice) -> Grounded:
         """A prompt for a picture: its family is drawn; a class list where no other can be made."""
@@ -218,10 +272,7 @@ class Batches:
         said: dict[str, Any] = {"unnamed": UNNAMED, "levels": dict(self.talk.levels)}
         found = None
         if family == "relation":
-            found = grounding.relation(sight, language, dice, width=self.flock.width, **said)
-        elif family == "near":
-            pair = grounding.near_pair(sight, language, dice, width=self.flock.width, **said)
-            found = dice.choice(pair) if pair else None
+            found = relations.relation(sight, language, dice, width=self.flock.width, **said)
         elif family == "attributes":
             found = grounding.sentence(sight, language, dice, **said)
         most, untrue = self.talk.classes, self.talk.untrue
@@ -229,10 +280,38 @@ class Batches:
             sight, language, dice, most=most, untrue=untrue, **said
         )
 
+    def _say_twice(self, sight: Sight, dice: Dice) -> Sequence[Grounded]:
+        """Two sentences that differ in their landmark alone; any two where the draws find none."""
+        levels, width = dict(self.talk.levels), self.flock.width
+        pair = pair_of(sight, dice.choice(LANGUAGES), dice, width, levels=levels)
+        return pair or (self.say(sight, dice), self.say(sight, dice))
+
     def _chunk(self, grounded: Grounded, dice: Dice) -> Chunk:
         """One part of a prompt that is too long to be read at once, as a detector asks it."""
         chunks = chunks_of(to_prompt(grounded), self.tokenizer, self.config.max_tokens)
         return dice.choice(chunks) if len(chunks) > 1 else chunks[0]
+
+
+class _View(NamedTuple):
+    """A picture of a flock as a batch shows it."""
+
+    image: NDArray[np.uint8]  # (H, W, 3)
+    sight: Sight
+    gain: float
+
+
+def _views(flock: Flock, count: int, generator: np.random.Generator) -> list[_View]:
+    """Different pictures of a flock."""
+    chosen = generator.choice(len(flock), count, replace=False)
+    mirrored = generator.random(count) < 0.5
+    gains = generator.uniform(0.85, 1.15, count)
+    views = []
+    for index, turned, gain in zip(chosen, mirrored, gains, strict=True):
+        image, sight = flock.images[index], flock.sights[index]
+        if turned:
+            image, sight = image[:, ::-1], sight.mirrored(flock.width)
+        views.append(_View(image, sight, float(gain)))
+    return views
 
 
 def normalised(images: NDArray[np.uint8], config: GLIPConfig, gain: Tensor | None = None) -> Tensor:

@@ -31,8 +31,8 @@ def load_rows() -> dict[str, Any]:
     Returns:
         "command", "pictures" of the exam, "trainings" (the command of each), and "rows": each
         of `ROWS` -> {"seeds": [...], "metrics": [...]}, one entry a seed, each as
-        `glip_exam.examine` returns it. "halfway" is after the first two rounds of five
-        (`--steps 2500 800 0 0 0`).
+        `glip_exam.examine` returns it. "halfway" is after the first two rounds of six
+        (`--steps 2500 800 0 0 0 0`).
 
     Raises:
         FileNotFoundError: it is missing, with the command that makes it.
