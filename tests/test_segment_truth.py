@@ -219,6 +219,49 @@ def test_a_truth_about_other_pictures_is_refused(tmp_path: Path) -> None:
         truth_of(tmp_path / "p", truth=tmp_path / "t")
 
 
+@pytest.mark.usefixtures("knowing")
+@pytest.mark.parametrize("option", ["--json", "--html", "--panoptic"])
+def test_what_is_read_is_never_replaced(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat(tmp_path / "p" / "a.png", "sd")
+    numbers(tmp_path / "t" / "a.png", "12")
+    (tmp_path / "t" / "classes.txt").write_text("grass\nsheep\ndog", encoding="utf-8")
+    table = write(tmp_path / "p" / "herd.json", coco({"a.png": [("sheep", [CORNER])]}, (20, 10)))
+    for source, truth, kept, what in (
+        (table, (), table, "SOURCE"),
+        (tmp_path / "p", (), table, "part of SOURCE"),
+        (tmp_path / "p" / "a.png", ("--truth", table), table, "--truth"),
+        (tmp_path / "p", ("--truth", tmp_path / "t"), tmp_path / "t" / "classes.txt", "--truth"),
+        (tmp_path / "p", ("--truth", tmp_path / "t"), tmp_path / "t" / "a.png", "--truth"),
+    ):
+        before = kept.read_bytes()
+        assert run(source, *truth, *FLOCK, option, kept, "--force") == 2
+        assert f"error: {option} {kept}: would overwrite " in (said := capsys.readouterr().err)
+        assert f"{what}, with --force too; choose another name" in said
+        assert kept.read_bytes() == before
+
+
+@pytest.mark.usefixtures("knowing")
+def test_known_masks_are_never_replaced_by_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat(tmp_path / "p" / "a.png", "sd")
+    beside = numbers(tmp_path / "p" / "a_labels.png", "12")
+    apart = numbers(tmp_path / "t" / "a.png", "12")
+    truth = ("--truth", tmp_path / "t")
+    table = write(tmp_path / "summary.json", coco({"p/a.png": [("sheep", [CORNER])]}, (20, 10)))
+    for source, options, kept in (
+        (tmp_path / "p", ("--out", tmp_path / "p"), beside),
+        (tmp_path / "p", (*truth, "--panoptic", tmp_path / "t.json"), apart),
+        (table, ("--out", tmp_path), table),
+    ):
+        before = kept.read_bytes()
+        assert run(source, *FLOCK, *options, "--force") == 2
+        assert re.search(r"would overwrite .*, with --force too", capsys.readouterr().err)
+        assert kept.read_bytes() == before
+
+
 def test_a_truth_may_be_a_json_elsewhere(tmp_path: Path) -> None:
     flat(tmp_path / "p" / "a.png", "sd")
     table = write(tmp_path / "herd.json", coco({"a.png": [("sheep", [CORNER])]}, (20, 10)))

@@ -8,7 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliplab.classify.command import SOME_UNREADABLE, check_outputs, complain, plain_warnings
+from cliplab.classify.command import (
+    SOME_UNREADABLE,
+    check_outputs,
+    complain,
+    named_inputs,
+    plain_warnings,
+)
 from cliplab.runtime import is_offline, write_json
 
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError, OSError, ImportError: bad labels, source, outputs or model; with the remedy.
     """
     outputs = {"--panoptic": args.panoptic, "--html": args.html, "--json": args.json}
-    check_outputs(outputs, force=args.force)
+    check_outputs(outputs, force=args.force, inputs=named_inputs(args))
     from cliplab.segment.keeping import Keeper, find_targets
     from cliplab.segment.plan import make_plan, read_settings
     from cliplab.segment.prepare import prepare

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from cliplab.classify.prepare import MISSING, as_options
 from cliplab.detect.pictures import Pictures, read_pictures
-from cliplab.segment.truth import Truth, match
+from cliplab.segment.truth import Numbers, Truth, match
 from cliplab.segment.truth_sources import read_truth, without_outputs
 from cliplab.segment.words import (
     Labels,
@@ -33,6 +34,7 @@ class Task:
     truth: Truth = field(default_factory=Truth)
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what was assumed, for the user to check
+    masks: frozenset[Path] = frozenset()  # label PNGs of the truth, resolved, judged by or not
 
     @property
     def lacks_pictures(self) -> bool:
@@ -66,7 +68,9 @@ def prepare(args: argparse.Namespace) -> Task:
     )
     judged, said = _on_truth(task)  # and refuses words before a model is loaded
     notes += [said] if said else []
-    return replace(task, notes=tuple(notes), truth=truth if judged else Truth())
+    masks = {one.path.resolve() for one in truth.by_path.values() if isinstance(one, Numbers)}
+    truth = truth if judged else Truth()
+    return replace(task, notes=tuple(notes), truth=truth, masks=frozenset(masks))
 
 
 def _on_truth(task: Task) -> tuple[bool, str]:
