@@ -22,11 +22,14 @@ from segment_world import (
     run,
 )
 
+from cliplab.pasture import SPECIES
+from cliplab.pasture.stuff import NOUNS, class_of
 from cliplab.runtime import write_json
 from cliplab.segment import add_arguments, finding, outputs
 from cliplab.segment.colours import rgb
 from cliplab.segment.panoptic import segment_id
 from cliplab.segment.plan import read_settings
+from cliplab.segment.words import read_labels, usual_background
 from cliplab.segmentation import BACKGROUND_WORDS
 from cliplab.tokenizers import WordPieceTokenizer
 
@@ -201,6 +204,35 @@ def test_the_usual_background_is_what_the_model_reads_and_nobody_asks_for(
     assert knowing.asked[0] == ("grass", "tree", "sheep", "sky")
     assert run(flock, "--labels", "羊", "狗", "--background") == 0
     assert "words for the background: 草地, 天空\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labels", "left"),
+    [
+        (("sheep", "grass"), {"grass", "meadow", "field", "pasture"}),
+        (("sheep", "The green field"), {"grass", "meadow", "field", "pasture"}),
+        (("sheep", "ground=meadow|snow"), {"grass", "meadow", "field", "pasture", "snow"}),
+        (("sheep", "pond"), {"pond", "water"}),
+        (("sheep", "a pine tree"), {"tree"}),
+        (("sheep", "草地"), {"grass", "meadow", "field", "pasture"}),
+        (("羊", "草地"), {"草地", "牧场", "田野"}),
+        (("羊", "水面"), {"水面", "池塘"}),
+        (("羊", "雪地"), {"雪"}),
+        (("sheep", "zebra"), set()),
+    ],
+)
+def test_the_usual_background_has_no_other_word_for_a_label(
+    knowing: Knowing, labels: tuple[str, ...], left: set[str]
+) -> None:
+    language = "zh" if labels[0] == "羊" else "en"
+    landscape = [noun for noun in NOUNS[language] if class_of(noun) not in SPECIES]
+    every = dict.fromkeys([*landscape, *(BACKGROUND_WORDS if language == "en" else ())])
+    pieces = dict.fromkeys([*every, *"".join(NOUNS["zh"])])
+    knowing.tokenizer = WordPieceTokenizer(
+        [*WORDS[:-1], *(p for p in pieces if p not in WORDS), "[SEP]"], 12
+    )
+    found = usual_background(knowing, read_labels(labels, ()))  # type: ignore[arg-type]
+    assert found == tuple(word for word in every if word not in left)
 
 
 def test_a_model_of_photographs_has_the_background_of_the_papers(

@@ -167,23 +167,24 @@ def read_background(
 
 
 def usual_background(segmenter: Segmenter, labels: Labels) -> tuple[str, ...]:
-    """Words for the background that the model reads, and that are no labels.
+    """Words for the background that the model reads, and that mean no label.
 
     The list of the papers; for models with word pieces of their own, which are of the pasture, also
-    its landscape, in the language of the labels.
+    its landscape, in the language of the labels. Of what a label means, every word is left out: a
+    meadow in the background would take the pixels of the label grass.
     """
+    from cliplab.pasture.stuff import NOUNS, class_of
     from cliplab.segmentation import BACKGROUND_WORDS
 
     words: list[str] = []
     if segmenter.model.vocab:
-        from cliplab.pasture.stuff import NOUNS
-
         words = [noun for noun in NOUNS[language_of(labels)] if noun not in _ANIMALS]
     taken = {fold(word) for some in (labels.names, *labels.words) for word in some}
+    meant = {class_of(word) for word in taken} - {None}
     reader = reader_of(segmenter)
     every = [*words, *(word for word in BACKGROUND_WORDS if language_of(labels) == "en")]
-    read = [w for w in dict.fromkeys(every) if fold(w) not in taken and _is_read(reader, w)]
-    return tuple(read)
+    free = [w for w in dict.fromkeys(every) if fold(w) not in taken and class_of(w) not in meant]
+    return tuple(w for w in free if _is_read(reader, w))
 
 
 # ---- what the model reads ------------------------------------------------------------------
