@@ -196,6 +196,15 @@ def test_labels_have_words_of_their_own(flock: Path, tmp_path: Path, knowing: Kn
     assert knowing.asked == (("羊", "狗", "草地"), ("一张{}的照片",))
 
 
+@pytest.mark.parametrize("template", ["a {} {x}", "{} {:d}", "{} {0}", "{} }"])
+def test_other_braces_of_a_template_are_plain_text(
+    flock: Path, shipped: Path, capsys: pytest.CaptureFixture[str], template: str
+) -> None:
+    options = ("--labels", "sheep", "dog", "--model", shipped, "--limit", 1)
+    assert run(flock, *options, "--templates", template) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_usual_background_is_what_the_model_reads_and_nobody_asks_for(
     flock: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -447,6 +456,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--threshold", "2"], "--threshold: got 2.0; expected a score"),
         (["--labels", "a", "b", "--top-words", "0"], "--top-words: got 0; expected 1 or more"),
         (["--labels", "a", "b", "--top-words", "x"], "--top-words: got 'x'; expected a whole"),
+        (["--labels", "a", "b", "--top-words", "²"], "--top-words: got '²'; expected a whole"),
         (["--labels", "a", "b", "--scales", "1", "9"], "--scales: got (1.0, 9.0); expected one or"),
         (["--labels", "a", "b", "--refine", "-1"], "--refine: got -1 steps; expected 0 or more"),
         (["--labels", "a", "b", "--templates", "photo"], "template 'photo' has no {}"),
