@@ -601,6 +601,37 @@ def test_a_run_that_was_cut_short_is_told_and_begun_anew(
 
 
 @pytest.mark.usefixtures("knowing")
+def test_beginning_anew_removes_what_a_former_run_left(flock: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    assert run(flock, *FLOCK, "--out", out) == 0
+    mine = flat(out / "mine.png", "s")
+    replaced = flat(out / "sub" / "c_overlay.png", "s")  # no longer ours
+    outside = tmp_path / "outside.png"
+    (out / "a_labels.png").rename(outside)
+    said = read(out / "summary.json")
+    said["pictures"][0]["labels"] = "../outside.png"
+    write_json(out / "summary.json", said)
+    assert run(flock, "--labels", "dog", "sky", "--limit", 0, "--out", out, "--force") == 2
+    assert read(out / "summary.json") == said  # nothing is removed for a run that does not begin
+    assert run(flock, "--labels", "dog", "sky", "--limit", 1, "--out", out, "--force") == 0
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
+    assert files == {
+        "a_labels.png", "a_overlay.png", "summary.json", "mine.png", "sub/c_overlay.png",
+    }  # fmt: skip
+    assert all(path.is_file() for path in (mine, replaced, outside))
+
+
+@pytest.mark.usefixtures("knowing")
+def test_a_picture_that_a_former_run_made_is_still_read(flock: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    assert run(flock, *FLOCK, "--out", out) == 0
+    overlay = out / "a_overlay.png"
+    assert run(overlay, *FLOCK, "--out", out, "--force") == 0
+    assert overlay.is_file()
+    assert not (out / "a_labels.png").exists()
+
+
+@pytest.mark.usefixtures("knowing")
 def test_results_beside_the_pictures_are_neither_pictures_nor_truth(
     flock: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

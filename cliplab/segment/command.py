@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     outputs = {"--panoptic": args.panoptic, "--html": args.html, "--json": args.json}
     check_outputs(outputs, force=args.force, inputs=named_inputs(args))
     from cliplab.segment.keeping import Keeper, find_targets
+    from cliplab.segment.outputs import remove_former
     from cliplab.segment.plan import make_plan, read_settings
     from cliplab.segment.prepare import prepare
 
@@ -44,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
         plan = make_plan(args, task, settings, offline=offline)
         complain("note", plan.notes)
         complain("remark", plan.remarks)
+        if args.out and args.force:
+            own = {one.path.resolve() for one in task.pictures}
+            remove_former(args.out, keep=own)
         keeper = Keeper(args, plan, targets)
         result = segment(args, keeper)
     complain("problem", task.truth.problems)
