@@ -645,6 +645,34 @@ def test_results_beside_the_pictures_are_neither_pictures_nor_truth(
 
 
 @pytest.mark.usefixtures("knowing")
+def test_results_below_the_pictures_are_no_pictures(
+    flock: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs_of = ("--out", flock / "out", "--panoptic", flock / "pan.json")
+    assert run(flock, *FLOCK, *outputs_of) == 0
+    flat(flock / "out" / "photo.png", "s")
+    assert run(flock, *FLOCK, "--json", flock / "r.json") == 0
+    files = [one["file"] for one in read(flock / "r.json")["pictures"]]
+    assert files == ["a.png", "b, '羊' & <i>.png", "out/photo.png", "sub/c.png"]
+    assert run(flock / "pan" / "a.png", *FLOCK) == 0  # one that is chosen is read
+    capsys.readouterr()
+    assert run(flock / "pan", *FLOCK) == 2
+    assert "pan: got only pictures that `cliplab segment` wrote" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("knowing")
+def test_panoptic_pngs_do_not_go_among_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat(tmp_path / "flock" / "a.jpg", "sg")
+    for force in ((), ("--force",)):
+        panoptic = ("--panoptic", tmp_path / "flock.json")
+        assert run(tmp_path / "flock", *FLOCK, *panoptic, *force) == 2
+        assert "flock, among the pictures of SOURCE; choose another" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "flock").iterdir()] == ["a.jpg"]
+
+
+@pytest.mark.usefixtures("knowing")
 def test_results_never_replace_the_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,11 @@ def find_targets(args: argparse.Namespace, task: Task) -> dict[str, dict[Path, F
             folder, task.pictures.pictures, option="--panoptic", endings=(".png",)
         )
         _refuse_masks(found["--panoptic"], task.masks, "--panoptic")
+        if folder.resolve() in {args.source.resolve(), task.pictures.root.resolve()}:
+            raise ValueError(
+                f"--panoptic {args.panoptic}: its PNGs would go to {shown(folder)}, among the "
+                "pictures of SOURCE; choose another name"
+            )
         check_targets(folder, found["--panoptic"], "--panoptic", force=args.force)
     return found
 

@@ -49,7 +49,8 @@ def prepare(args: argparse.Namespace) -> Task:
         ValueError, OSError: a source that cannot be read, has no pictures, or does not fit.
     """
     try:
-        pictures = without_outputs(read_pictures(args.source, kind=args.kind, images=args.images))
+        pictures = read_pictures(args.source, kind=args.kind, images=args.images)
+        pictures = without_outputs(pictures, chosen=args.source)
         pictures = pictures.select(args.split) if args.split else pictures
     except ValueError as error:
         raise ValueError(as_options(str(error))) from error

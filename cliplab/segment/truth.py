@@ -7,6 +7,7 @@ background, and is not judged where there is none.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,12 +208,16 @@ def read_numbers(path: Path) -> NDArray[np.uint8]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a label PNG is an answer of this command, and no truth."""
-    try:
-        with Image.open(path) as image:
-            return image.info.get("Software") == OURS
-    except OSError:
+    """Whether a PNG is an answer of this command: neither truth nor a picture to be read."""
+    if path.suffix.lower() != ".png":
         return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its size; who reads its pixels will say so
+        try:
+            with Image.open(path) as image:
+                return image.info.get("Software") == OURS
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return False
 
 
 def fitted(found: Known, size: tuple[int, int], path: Path) -> Known:
