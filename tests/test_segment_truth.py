@@ -143,21 +143,31 @@ def test_boxes_without_masks_judge_nothing(
 def test_truth_that_does_not_fit_is_told_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], knowing: Knowing
 ) -> None:
-    for name in ("a", "b", "c", "d"):
+    for name in ("a", "b", "c", "d", "e"):
         flat(tmp_path / f"{name}.png", "sd")
+    Image.fromarray(np.full((10, 20), 300, np.uint16)).save(tmp_path / "e_labels.png")
     flat(tmp_path / "a_labels.png", "sd")  # colours
     numbers(tmp_path / "b_labels.png", "19")  # no class
     numbers(tmp_path / "c_labels.png", "1", "1")  # another shape
     numbers(tmp_path / "d_labels.png", "12")
-    assert run(tmp_path, *FLOCK, "--json", tmp_path / "r.json") == 0
+    html = tmp_path / "g.html"
+    assert run(tmp_path, *FLOCK, "--json", tmp_path / "r.json", "--html", html) == 0
     printed, complaints = capsys.readouterr()
     for name, why in (
-        ("a", "has colours"), ("b", "number 9 is no class; expected less than 3"),
-        ("c", "10 x 20 px for a picture of 20 x 10"),
+        ("a", r"has colours, no numbers \(RGB\)"),
+        ("b", "number 9 is no class; expected less than 3"),
+        ("c", "10 x 20 px for a picture of 20 x 10"), ("e", r"has grey of more than 8 bits"),
     ):  # fmt: skip
         assert re.search(rf"problem: not judged: \S*/{name}\.png: its truth: .*{why}", complaints)
     assert "judged in 1 picture," in printed
-    assert len(read(tmp_path / "r.json")["problems"]) == 3
+    said = read(tmp_path / "r.json")
+    assert len(said["problems"]) == 4
+    note = "asks of 5 of the 5 pictures are known; the answer is judged by 1 of them"
+    assert f"note: m{note}" in complaints
+    assert f"m{note}" in said["notes"]
+    page = html.read_text(encoding="utf-8")
+    assert f"M{note}" in page
+    assert page.count("its truth: ") == 4
 
 
 # ---- label PNGs --------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
             remove_former(args.out, keep=own)
         keeper = Keeper(args, plan, targets)
         result = segment(args, keeper)
+    complain("note", [result.truth_note] * bool(result.truth_note))
     complain("problem", task.truth.problems)
     complain("unreadable", [str(error) for error in result.found.unreadable])
     show(result)

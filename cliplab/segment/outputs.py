@@ -14,6 +14,7 @@ from cliplab.classify.outputs import finite, parameters
 from cliplab.photos import shown
 from cliplab.runtime import atomic_write
 from cliplab.segment.colours import palette
+from cliplab.segment.prepare import truth_note
 from cliplab.segment.truth import OURS, SUFFIX, is_ours
 from cliplab.segment.truth_sources import OVERLAY
 
@@ -47,7 +48,12 @@ class Result:
     @property
     def notes(self) -> list[str]:
         """What was assumed, for the user to check."""
-        return [*self.plan.task.notes, *self.plan.notes]
+        return [*filter(None, (*self.plan.task.notes, self.truth_note)), *self.plan.notes]
+
+    @property
+    def truth_note(self) -> str:
+        """How many pictures are judged; "" if of none the masks are known."""
+        return truth_note(self.plan.task, len(self.judged.pictures) if self.judged else 0)
 
 
 def picture_targets(

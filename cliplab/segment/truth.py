@@ -195,14 +195,16 @@ def read_numbers(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         UnreadableImage: no image.
-        ValueError: an image of colours.
+        ValueError: an image of colours, or of more than 8 bits.
     """
     read_header(path)  # refuses what is no picture, and bombs
     with Image.open(path) as image:
         if image.mode not in ("P", "L", "1"):
+            deep = image.mode.startswith(("I", "F"))
+            what = "grey of more than 8 bits" if deep else "colours, no numbers"
             raise ValueError(
-                f"{shown(path)} has colours ({image.mode}), no numbers; expected a palette or "
-                "8-bit grey whose values are numbers of classes"
+                f"{shown(path)} has {what} ({image.mode}); expected a palette or 8-bit grey whose "
+                "values are numbers of classes"
             )
         return np.asarray(image).astype(np.uint8)
 
