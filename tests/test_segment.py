@@ -541,6 +541,15 @@ def test_every_option_reaches_the_model() -> None:
     assert (settings.threshold, settings.top_words, settings.side) == (None, None, None)
 
 
+def test_help_says_what_is_done() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    told = " ".join(parser.format_help().split())
+    assert "NAME_labels.png beside the pictures, NAME_labels.png or NAME.png in --truth" in told
+    assert "except that the best of a picture are always kept" in told
+    assert "26 usual" not in told  # of the pasture there are fewer
+
+
 def test_help_loads_nothing_heavy() -> None:
     program = (
         "import sys; from cliplab.__main__ import main; main(['segment', '--help']);"
