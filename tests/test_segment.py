@@ -29,7 +29,7 @@ from cliplab.segment import add_arguments, finding, outputs
 from cliplab.segment.colours import rgb
 from cliplab.segment.panoptic import segment_id
 from cliplab.segment.plan import read_settings
-from cliplab.segment.words import read_labels, usual_background
+from cliplab.segment.words import Labels, read_labels, usual_background
 from cliplab.segmentation import BACKGROUND_WORDS
 from cliplab.tokenizers import WordPieceTokenizer
 
@@ -179,6 +179,25 @@ def test_a_folder_of_transformers_is_a_model(
 
 
 # ---- words -------------------------------------------------------------------------------------
+
+
+def test_full_width_signs_are_separators_too() -> None:
+    assert read_labels(["动物＝sheep｜dog，草=grass|草｜地"], ()) == Labels(
+        ("动物", "草"), (("sheep", "dog"), ("grass", "草", "地"))
+    )
+    with pytest.raises(ValueError, match="got '动物＝'; expected CLASS=PROMPT"):
+        read_labels(["动物＝"], ())
+
+
+def test_a_model_that_reads_chinese_is_not_to_be_replaced_by_itself(
+    flock: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for vocab, advised in ((WORDS, False), ((), True)):
+        knowing.model.vocab = vocab
+        assert run(flock, "--labels", "sheep", "斑马") == 0
+        complaints = capsys.readouterr().err
+        assert "cannot read '斑马'" in complaints
+        assert ("--model pasture" in complaints) is advised
 
 
 def test_labels_have_words_of_their_own(flock: Path, tmp_path: Path, knowing: Knowing) -> None:
