@@ -32,7 +32,7 @@ class UnreadPromptWarning(UserWarning):
 
 
 def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """K class names x T templates -> K * T prompts, class-major."""
+    """K class names x T templates -> K * T prompts, class-major; other braces are plain text."""
     return [template.replace("{}", name) for name in names for template in templates]
 
 

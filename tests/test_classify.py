@@ -236,6 +236,28 @@ def test_existing_outputs_are_kept_unless_forced(
         assert path.read_text(encoding="utf-8") != "mine"
 
 
+def test_what_is_read_is_never_replaced(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "sheep.csv"
+    table.write_text("file,label\n", encoding="utf-8")
+    (tmp_path / "d").mkdir()
+    listed = tmp_path / "d" / "labels.csv"
+    listed.write_text("file,label\n", encoding="utf-8")
+    kept = tmp_path / "kept.safetensors"
+    kept.write_bytes(b"kept")
+    for source, options, path, what in (
+        (table, ("--labels", "a,b"), table, "SOURCE"),
+        (tmp_path / "d", ("--labels", "a,b"), listed, "part of SOURCE"),
+        (photos, ("--examples", table), table, "--examples"),
+        (photos, ("--classifier", kept), kept, "--classifier"),
+    ):
+        before = path.read_bytes()
+        assert run(source, *options, "--out", path, "--force") == 2
+        assert f"--out {path}: would overwrite {what}, with --f" in capsys.readouterr().err
+        assert path.read_bytes() == before
+
+
 def test_outputs_that_cannot_be_written_are_found_before_the_work(
     photos: Path,
     tmp_path: Path,

@@ -16,6 +16,8 @@ POSTURES = ["lying", "standing"]
         (["a sheep，goat"], ["a sheep", "goat"]),
         (["a sheep、goat"], ["a sheep", "goat"]),
         (["a=x,b=y"], ["a=x", "b=y"]),
+        (["a＝x，b=y"], ["a＝x", "b=y"]),
+        (["lying＝a sheep, lying down"], ["lying＝a sheep, lying down"]),
         (
             ["lying=a sheep, lying down", "standing=one"],
             ["lying=a sheep, lying down", "standing=one"],
@@ -44,6 +46,9 @@ def test_a_source_with_one_class_cannot_be_sorted() -> None:
 @pytest.mark.parametrize("source", [[], POSTURES])
 def test_a_class_can_be_given_its_prompt(source: list[str]) -> None:
     given = ["standing = a sheep standing", "lying=a sheep lying down"]
+    for equals in "=＝":
+        asked = [label.replace("=", equals) for label in given]
+        assert resolve_classes(asked, source) == resolve_classes(given, source)
     classes = resolve_classes(given, source)
     assert classes.names == ("standing", "lying")
     assert classes.prompts == ("a sheep standing", "a sheep lying down")

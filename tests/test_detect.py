@@ -325,6 +325,21 @@ def test_existing_outputs_are_kept_unless_forced(
 
 
 @pytest.mark.usefixtures("oracle")
+def test_what_is_read_is_never_replaced(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text("{}", encoding="utf-8")
+    for option in ("--out", "--html", "--json"):
+        for source, given in ((boxes, ()), (frames, ("--boxes", boxes))):
+            options = ("--labels", "sheep", "--model", "crops", *given, option, boxes, "--force")
+            assert run(source, *options) == 2
+            what = "--boxes" if given else "SOURCE"
+            assert f"would overwrite {what}, with --force too" in capsys.readouterr().err
+            assert boxes.read_text(encoding="utf-8") == "{}"
+
+
+@pytest.mark.usefixtures("oracle")
 def test_annotated_copies_never_replace_the_pictures(
     frames: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,11 +22,14 @@ from segment_world import (
     run,
 )
 
+from cliplab.pasture import SPECIES
+from cliplab.pasture.stuff import NOUNS, class_of
 from cliplab.runtime import write_json
 from cliplab.segment import add_arguments, finding, outputs
 from cliplab.segment.colours import rgb
 from cliplab.segment.panoptic import segment_id
 from cliplab.segment.plan import read_settings
+from cliplab.segment.words import Labels, read_labels, usual_background
 from cliplab.segmentation import BACKGROUND_WORDS
 from cliplab.tokenizers import WordPieceTokenizer
 
@@ -178,6 +181,25 @@ def test_a_folder_of_transformers_is_a_model(
 # ---- words -------------------------------------------------------------------------------------
 
 
+def test_full_width_signs_are_separators_too() -> None:
+    assert read_labels(["动物＝sheep｜dog，草=grass|草｜地"], ()) == Labels(
+        ("动物", "草"), (("sheep", "dog"), ("grass", "草", "地"))
+    )
+    with pytest.raises(ValueError, match="got '动物＝'; expected CLASS=PROMPT"):
+        read_labels(["动物＝"], ())
+
+
+def test_a_model_that_reads_chinese_is_not_to_be_replaced_by_itself(
+    flock: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for vocab, advised in ((WORDS, False), ((), True)):
+        knowing.model.vocab = vocab
+        assert run(flock, "--labels", "sheep", "斑马") == 0
+        complaints = capsys.readouterr().err
+        assert "cannot read '斑马'" in complaints
+        assert ("--model pasture" in complaints) is advised
+
+
 def test_labels_have_words_of_their_own(flock: Path, tmp_path: Path, knowing: Knowing) -> None:
     labels = ("--labels", "动物=sheep|dog", "grass，sky")
     assert run(flock, *labels, "--out", tmp_path / "o") == 0
@@ -193,6 +215,15 @@ def test_labels_have_words_of_their_own(flock: Path, tmp_path: Path, knowing: Kn
     assert knowing.asked == (("羊", "狗", "草地"), ("一张{}的照片",))
 
 
+@pytest.mark.parametrize("template", ["a {} {x}", "{} {:d}", "{} {0}", "{} }"])
+def test_other_braces_of_a_template_are_plain_text(
+    flock: Path, shipped: Path, capsys: pytest.CaptureFixture[str], template: str
+) -> None:
+    options = ("--labels", "sheep", "dog", "--model", shipped, "--limit", 1)
+    assert run(flock, *options, "--templates", template) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_usual_background_is_what_the_model_reads_and_nobody_asks_for(
     flock: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +232,35 @@ def test_the_usual_background_is_what_the_model_reads_and_nobody_asks_for(
     assert knowing.asked[0] == ("grass", "tree", "sheep", "sky")
     assert run(flock, "--labels", "羊", "狗", "--background") == 0
     assert "words for the background: 草地, 天空\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labels", "left"),
+    [
+        (("sheep", "grass"), {"grass", "meadow", "field", "pasture"}),
+        (("sheep", "The green field"), {"grass", "meadow", "field", "pasture"}),
+        (("sheep", "ground=meadow|snow"), {"grass", "meadow", "field", "pasture", "snow"}),
+        (("sheep", "pond"), {"pond", "water"}),
+        (("sheep", "a pine tree"), {"tree"}),
+        (("sheep", "草地"), {"grass", "meadow", "field", "pasture"}),
+        (("羊", "草地"), {"草地", "牧场", "田野"}),
+        (("羊", "水面"), {"水面", "池塘"}),
+        (("羊", "雪地"), {"雪"}),
+        (("sheep", "zebra"), set()),
+    ],
+)
+def test_the_usual_background_has_no_other_word_for_a_label(
+    knowing: Knowing, labels: tuple[str, ...], left: set[str]
+) -> None:
+    language = "zh" if labels[0] == "羊" else "en"
+    landscape = [noun for noun in NOUNS[language] if class_of(noun) not in SPECIES]
+    every = dict.fromkeys([*landscape, *(BACKGROUND_WORDS if language == "en" else ())])
+    pieces = dict.fromkeys([*every, *"".join(NOUNS["zh"])])
+    knowing.tokenizer = WordPieceTokenizer(
+        [*WORDS[:-1], *(p for p in pieces if p not in WORDS), "[SEP]"], 12
+    )
+    found = usual_background(knowing, read_labels(labels, ()))  # type: ignore[arg-type]
+    assert found == tuple(word for word in every if word not in left)
 
 
 def test_a_model_of_photographs_has_the_background_of_the_papers(
@@ -415,6 +475,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--threshold", "2"], "--threshold: got 2.0; expected a score"),
         (["--labels", "a", "b", "--top-words", "0"], "--top-words: got 0; expected 1 or more"),
         (["--labels", "a", "b", "--top-words", "x"], "--top-words: got 'x'; expected a whole"),
+        (["--labels", "a", "b", "--top-words", "²"], "--top-words: got '²'; expected a whole"),
         (["--labels", "a", "b", "--scales", "1", "9"], "--scales: got (1.0, 9.0); expected one or"),
         (["--labels", "a", "b", "--refine", "-1"], "--refine: got -1 steps; expected 0 or more"),
         (["--labels", "a", "b", "--templates", "photo"], "template 'photo' has no {}"),
@@ -499,6 +560,15 @@ def test_every_option_reaches_the_model() -> None:
     assert (settings.threshold, settings.top_words, settings.side) == (None, None, None)
 
 
+def test_help_says_what_is_done() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    told = " ".join(parser.format_help().split())
+    assert "NAME_labels.png beside the pictures, NAME_labels.png or NAME.png in --truth" in told
+    assert "except that the best of a picture are always kept" in told
+    assert "26 usual" not in told  # of the pasture there are fewer
+
+
 def test_help_loads_nothing_heavy() -> None:
     program = (
         "import sys; from cliplab.__main__ import main; main(['segment', '--help']);"
@@ -559,6 +629,37 @@ def test_a_run_that_was_cut_short_is_told_and_begun_anew(
 
 
 @pytest.mark.usefixtures("knowing")
+def test_beginning_anew_removes_what_a_former_run_left(flock: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    assert run(flock, *FLOCK, "--out", out) == 0
+    mine = flat(out / "mine.png", "s")
+    replaced = flat(out / "sub" / "c_overlay.png", "s")  # no longer ours
+    outside = tmp_path / "outside.png"
+    (out / "a_labels.png").rename(outside)
+    said = read(out / "summary.json")
+    said["pictures"][0]["labels"] = "../outside.png"
+    write_json(out / "summary.json", said)
+    assert run(flock, "--labels", "dog", "sky", "--limit", 0, "--out", out, "--force") == 2
+    assert read(out / "summary.json") == said  # nothing is removed for a run that does not begin
+    assert run(flock, "--labels", "dog", "sky", "--limit", 1, "--out", out, "--force") == 0
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
+    assert files == {
+        "a_labels.png", "a_overlay.png", "summary.json", "mine.png", "sub/c_overlay.png",
+    }  # fmt: skip
+    assert all(path.is_file() for path in (mine, replaced, outside))
+
+
+@pytest.mark.usefixtures("knowing")
+def test_a_picture_that_a_former_run_made_is_still_read(flock: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    assert run(flock, *FLOCK, "--out", out) == 0
+    overlay = out / "a_overlay.png"
+    assert run(overlay, *FLOCK, "--out", out, "--force") == 0
+    assert overlay.is_file()
+    assert not (out / "a_labels.png").exists()
+
+
+@pytest.mark.usefixtures("knowing")
 def test_results_beside_the_pictures_are_neither_pictures_nor_truth(
     flock: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -569,6 +670,34 @@ def test_results_beside_the_pictures_are_neither_pictures_nor_truth(
     assert read(flock / "summary.json")["counts"]["pictures"] == 3
     assert "note: 3 label PNGs were written by `cliplab segment`: answers, no truth" in complaints
     assert "mean IoU" not in printed
+
+
+@pytest.mark.usefixtures("knowing")
+def test_results_below_the_pictures_are_no_pictures(
+    flock: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs_of = ("--out", flock / "out", "--panoptic", flock / "pan.json")
+    assert run(flock, *FLOCK, *outputs_of) == 0
+    flat(flock / "out" / "photo.png", "s")
+    assert run(flock, *FLOCK, "--json", flock / "r.json") == 0
+    files = [one["file"] for one in read(flock / "r.json")["pictures"]]
+    assert files == ["a.png", "b, '羊' & <i>.png", "out/photo.png", "sub/c.png"]
+    assert run(flock / "pan" / "a.png", *FLOCK) == 0  # one that is chosen is read
+    capsys.readouterr()
+    assert run(flock / "pan", *FLOCK) == 2
+    assert "pan: got only pictures that `cliplab segment` wrote" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("knowing")
+def test_panoptic_pngs_do_not_go_among_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat(tmp_path / "flock" / "a.jpg", "sg")
+    for force in ((), ("--force",)):
+        panoptic = ("--panoptic", tmp_path / "flock.json")
+        assert run(tmp_path / "flock", *FLOCK, *panoptic, *force) == 2
+        assert "flock, among the pictures of SOURCE; choose another" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "flock").iterdir()] == ["a.jpg"]
 
 
 @pytest.mark.usefixtures("knowing")

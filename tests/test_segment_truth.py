@@ -143,21 +143,31 @@ def test_boxes_without_masks_judge_nothing(
 def test_truth_that_does_not_fit_is_told_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], knowing: Knowing
 ) -> None:
-    for name in ("a", "b", "c", "d"):
+    for name in ("a", "b", "c", "d", "e"):
         flat(tmp_path / f"{name}.png", "sd")
+    Image.fromarray(np.full((10, 20), 300, np.uint16)).save(tmp_path / "e_labels.png")
     flat(tmp_path / "a_labels.png", "sd")  # colours
     numbers(tmp_path / "b_labels.png", "19")  # no class
     numbers(tmp_path / "c_labels.png", "1", "1")  # another shape
     numbers(tmp_path / "d_labels.png", "12")
-    assert run(tmp_path, *FLOCK, "--json", tmp_path / "r.json") == 0
+    html = tmp_path / "g.html"
+    assert run(tmp_path, *FLOCK, "--json", tmp_path / "r.json", "--html", html) == 0
     printed, complaints = capsys.readouterr()
     for name, why in (
-        ("a", "has colours"), ("b", "number 9 is no class; expected less than 3"),
-        ("c", "10 x 20 px for a picture of 20 x 10"),
+        ("a", r"has colours, no numbers \(RGB\)"),
+        ("b", "number 9 is no class; expected less than 3"),
+        ("c", "10 x 20 px for a picture of 20 x 10"), ("e", r"has grey of more than 8 bits"),
     ):  # fmt: skip
         assert re.search(rf"problem: not judged: \S*/{name}\.png: its truth: .*{why}", complaints)
     assert "judged in 1 picture," in printed
-    assert len(read(tmp_path / "r.json")["problems"]) == 3
+    said = read(tmp_path / "r.json")
+    assert len(said["problems"]) == 4
+    note = "asks of 5 of the 5 pictures are known; the answer is judged by 1 of them"
+    assert f"note: m{note}" in complaints
+    assert f"m{note}" in said["notes"]
+    page = html.read_text(encoding="utf-8")
+    assert f"M{note}" in page
+    assert page.count("its truth: ") == 4
 
 
 # ---- label PNGs --------------------------------------------------------------------------------
@@ -217,6 +227,49 @@ def test_a_truth_about_other_pictures_is_refused(tmp_path: Path) -> None:
     numbers(tmp_path / "t" / "b.png", "12")
     with pytest.raises(ValueError, match="nothing about any of the 1 pictures"):
         truth_of(tmp_path / "p", truth=tmp_path / "t")
+
+
+@pytest.mark.usefixtures("knowing")
+@pytest.mark.parametrize("option", ["--json", "--html", "--panoptic"])
+def test_what_is_read_is_never_replaced(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat(tmp_path / "p" / "a.png", "sd")
+    numbers(tmp_path / "t" / "a.png", "12")
+    (tmp_path / "t" / "classes.txt").write_text("grass\nsheep\ndog", encoding="utf-8")
+    table = write(tmp_path / "p" / "herd.json", coco({"a.png": [("sheep", [CORNER])]}, (20, 10)))
+    for source, truth, kept, what in (
+        (table, (), table, "SOURCE"),
+        (tmp_path / "p", (), table, "part of SOURCE"),
+        (tmp_path / "p" / "a.png", ("--truth", table), table, "--truth"),
+        (tmp_path / "p", ("--truth", tmp_path / "t"), tmp_path / "t" / "classes.txt", "--truth"),
+        (tmp_path / "p", ("--truth", tmp_path / "t"), tmp_path / "t" / "a.png", "--truth"),
+    ):
+        before = kept.read_bytes()
+        assert run(source, *truth, *FLOCK, option, kept, "--force") == 2
+        assert f"error: {option} {kept}: would overwrite " in (said := capsys.readouterr().err)
+        assert f"{what}, with --force too; choose another name" in said
+        assert kept.read_bytes() == before
+
+
+@pytest.mark.usefixtures("knowing")
+def test_known_masks_are_never_replaced_by_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat(tmp_path / "p" / "a.png", "sd")
+    beside = numbers(tmp_path / "p" / "a_labels.png", "12")
+    apart = numbers(tmp_path / "t" / "a.png", "12")
+    truth = ("--truth", tmp_path / "t")
+    table = write(tmp_path / "summary.json", coco({"p/a.png": [("sheep", [CORNER])]}, (20, 10)))
+    for source, options, kept in (
+        (tmp_path / "p", ("--out", tmp_path / "p"), beside),
+        (tmp_path / "p", (*truth, "--panoptic", tmp_path / "t.json"), apart),
+        (table, ("--out", tmp_path), table),
+    ):
+        before = kept.read_bytes()
+        assert run(source, *FLOCK, *options, "--force") == 2
+        assert re.search(r"would overwrite .*, with --force too", capsys.readouterr().err)
+        assert kept.read_bytes() == before
 
 
 def test_a_truth_may_be_a_json_elsewhere(tmp_path: Path) -> None:

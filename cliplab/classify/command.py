@@ -76,7 +76,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     if not 0 < args.box_scale < math.inf:
         raise ValueError(f"--box-scale: got {args.box_scale:g}; expected a number above 0, as 1.5")
     outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
-    check_outputs({**outputs, "--save-classifier": args.save_classifier}, force=args.force)
+    outputs["--save-classifier"] = args.save_classifier
+    check_outputs(outputs, force=args.force, inputs=named_inputs(args))
 
 
 def _kept_classifier(args: argparse.Namespace, encoder: Any = None) -> "Classifier | None":
@@ -92,15 +93,66 @@ class _ProbeError(Exception):
     """Leaves atomic_write before anything is written."""
 
 
-def check_outputs(outputs: Mapping[str, Path | None], *, force: bool) -> None:
+def named_inputs(args: argparse.Namespace) -> dict[str, Path]:
+    """Option -> file or folder that is read, of all that the commands have; SOURCE is one."""
+    found = {"SOURCE": args.source}
+    for name in ("boxes", "examples", "classifier", "truth"):
+        value = getattr(args, name, None)
+        if value and value != "source":  # as `detect` calls the boxes of SOURCE itself
+            found[f"--{name}"] = Path(value)
+    return found
+
+
+def refuse_inputs(option: str, path: Path, inputs: Mapping[str, Path]) -> None:
+    """Refuse an output that would replace what the answer is made from; no --force allows that.
+
+    Args:
+        option: that names the output.
+        path: to be written.
+        inputs: of `named_inputs`.
+
+    Raises:
+        ValueError: the output is an input, or a file that a folder is read from.
+    """
+    for name, given in inputs.items():
+        if _is_read(path, given):
+            part = "" if path.resolve() == given.resolve() else "part of "
+            raise ValueError(
+                f"{option} {path}: would overwrite {part}{name}, with --force too; choose another "
+                "name"
+            )
+
+
+def _is_read(path: Path, given: Path) -> bool:
+    """Whether a file is the input `given`, or a picture or a table of that folder."""
+    own, whole = path.resolve(), given.resolve()
+    if own == whole or not given.is_dir() or not path.is_file():
+        return own == whole
+    from cliplab.photos.files import PHONE_SUFFIXES, SUFFIXES
+    from cliplab.photos.source import recognise
+    from cliplab.photos.yolo import NAME_FILES, YAML_NAMES
+
+    pictures = own.suffix.lower() in SUFFIXES + PHONE_SUFFIXES
+    if pictures or own.name in NAME_FILES + YAML_NAMES:
+        return own.is_relative_to(whole)
+    with suppress(ValueError, OSError):  # said when the folder is read
+        return own in [place.resolve() for place in recognise(given)[1]]
+    return False
+
+
+def check_outputs(
+    outputs: Mapping[str, Path | None], *, force: bool, inputs: Mapping[str, Path]
+) -> None:
     """Find out before the long work, not after it, that a result cannot be written.
 
     Args:
         outputs: option -> file, None where it was not given.
         force: whether files that exist may be replaced.
+        inputs: of `named_inputs`; they are never replaced.
 
     Raises:
-        ValueError, OSError: two options with one file, a folder, a file that exists, no permission.
+        ValueError, OSError: two options with one file, an input, a folder, a file that exists, no
+            permission.
     """
     seen: dict[Path, str] = {}
     for option, path in outputs.items():
@@ -111,6 +163,7 @@ def check_outputs(outputs: Mapping[str, Path | None], *, force: bool) -> None:
         seen[path.resolve()] = option
         if path.is_dir():
             raise IsADirectoryError(f"{path}: a folder; expected the name of a file to write")
+        refuse_inputs(option, path, inputs)
         if path.exists() and not force:
             raise FileExistsError(f"{path}: exists already; choose another name or pass --force")
         with suppress(_ProbeError), atomic_write(path):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cliplab.runtime import nearest
 
 _COMMAS = re.compile(r"\s*[,，、]\s*")
+_EQUALS = re.compile("[=＝]")
 _SHOWN = 8  # class names quoted in an error
 
 
@@ -26,12 +27,13 @@ class Classes:
 def split_labels(texts: Sequence[str]) -> list[str]:
     """Labels given one by one, or in one text with commas, Western or Chinese.
 
-    A text with = is divided only where every part has one, so that prompts may hold commas.
+    A text with = is divided only where every part has one, so that prompts may hold commas. The
+    full-width ＝ is the same.
     """
     labels: list[str] = []
     for text in texts:
         parts = [part for part in _COMMAS.split(text.strip()) if part]
-        whole = "=" in text and not all("=" in part for part in parts)
+        whole = _EQUALS.search(text) and not all(map(_EQUALS.search, parts))
         labels += [text.strip()] if whole else parts
     return labels
 
@@ -65,13 +67,15 @@ def resolve_classes(given: Sequence[str] | None, class_names: Sequence[str]) -> 
 
 def name_and_prompt(label: str) -> tuple[str, str]:
     """Name and prompt of "name=prompt", or of a label that is both."""
-    name, equals, prompt = label.partition("=")
-    if equals and not (name.strip() and prompt.strip()):
+    if not _EQUALS.search(label):
+        return label, label
+    name, prompt = (part.strip() for part in _EQUALS.split(label, maxsplit=1))
+    if not (name and prompt):
         raise ValueError(
             f"--labels: got {label!r}; expected CLASS=PROMPT with text on both sides, such as "
             'lying="a sheep lying down"'
         )
-    return (name.strip(), prompt.strip()) if equals else (label, label)
+    return name, prompt
 
 
 def _checked(classes: Classes) -> Classes:

@@ -11,6 +11,7 @@ from cliplab.classify.command import (
     SOME_UNREADABLE,
     check_outputs,
     complain,
+    named_inputs,
     plain_warnings,
 )
 from cliplab.detect.detectors import (
@@ -107,7 +108,7 @@ def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Options]":
     )
     check_options(name, options)
     outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
-    check_outputs(outputs, force=args.force)
+    check_outputs(outputs, force=args.force, inputs=named_inputs(args))
     return cut, options
 
 

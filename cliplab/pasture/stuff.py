@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from cliplab.pasture.captions import LANGUAGES
+from cliplab.pasture.draw import SEMANTIC_CLASSES
 from cliplab.pasture.scene import Dice, Scene
 
 # What a scene has -> how it is said. Only names: what it is like is said by `caption`.
@@ -43,6 +45,7 @@ _FRAME = {
     "en": ("{}", "a view of {}", "a landscape with {}", "a photo of {}", "there is {}"),
     "zh": ("{}", "有{}的风景", "一张{}的照片", "图中有{}", "照片里有{}"),
 }
+_ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _SAID = 0.75  # how often a thing that is there is mentioned
 
 # Nouns of things that can be seen -> all their forms. Words of one class are nouns of their own:
@@ -88,6 +91,31 @@ NOUNS: dict[str, dict[str, tuple[str, ...]]] = {
         "牛": ("牛", "奶牛"),
         "狗": ("狗",),
         "马": ("马",),
+    },
+}
+# The classes in words: the name that one would think of first, then others for the same.
+CLASS_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "en": {
+        **{name: (name,) for name in SEMANTIC_CLASSES},
+        "grass": ("grass", "meadow", "green field", "pasture"),
+        "water": ("water", "pond"),
+    },
+    "zh": {
+        "grass": ("草地", "牧场", "田野"),
+        "snow": ("雪地", "雪"),
+        "sky": ("天空",),
+        "hill": ("山丘", "小山"),
+        "water": ("水", "水面", "池塘"),
+        "tree": ("树", "大树", "松树"),
+        "barn": ("谷仓",),
+        "fence": ("栅栏",),
+        "trough": ("水槽",),
+        "hay": ("干草", "干草垛"),
+        "sheep": ("羊", "绵羊"),
+        "goat": ("山羊",),
+        "cow": ("牛", "奶牛"),
+        "dog": ("狗",),
+        "horse": ("马",),
     },
 }
 # Words that hold a noun's letters and mean something else: drinking and falling snow are no things.
@@ -140,6 +168,28 @@ def nouns_in(text: str, language: str = "en") -> list[str]:
     forms = _FORMS[language]
     found = {forms[word] for word in _FINDERS[language].findall(text.lower()) if word in forms}
     return [noun for noun in NOUNS[language] if noun in found]
+
+
+def class_of(word: str) -> str | None:
+    """The class of `SEMANTIC_CLASSES` that a word of either language names; None: no such one.
+
+    All that captions call a class counts: of grass, meadow, field and 草地 as well.
+    """
+    return _classes_by_word().get(_ARTICLE.sub("", word.strip().casefold()))
+
+
+@cache
+def _classes_by_word() -> dict[str, str]:
+    """Every word for a class, without its article -> the class."""
+    found = {}
+    for language, table in CLASS_WORDS.items():
+        said = _EN if language == "en" else _ZH
+        for name, words in table.items():
+            every = {*words, *said.get(name, ()), *(said["pine"] if name == "tree" else ())}
+            nouns = [n for word in every for n in nouns_in(word, language)]
+            every |= {form for noun in nouns for form in (noun, *NOUNS[language][noun])}
+            found |= {_ARTICLE.sub("", word): name for word in every}
+    return found
 
 
 def stuff_lexicon(language: str) -> list[str]:

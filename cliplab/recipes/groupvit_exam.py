@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cliplab.models.groupvit import Groups
 from cliplab.pasture import SEMANTIC_CLASSES, SPECIES, labels
+from cliplab.pasture.stuff import CLASS_WORDS as WORDS
 from cliplab.recipes.groupvit_pool import PROMPTS, SIZE, picture_of, scene_of, to_pixels
 from cliplab.segmentation import (
     Quality,
@@ -41,32 +42,6 @@ from cliplab.segmentation.segmenter import scaled_side
 # Consecutive seeds, far from those of training and of other exams.
 STARTS = {"val": 1_300_000, "test": 1_400_000}
 _BATCH = 25  # pictures at a time
-
-# The classes in words: the name that one would think of first, then others for the same.
-WORDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "en": {
-        **{name: (name,) for name in SEMANTIC_CLASSES},
-        "grass": ("grass", "meadow", "green field", "pasture"),
-        "water": ("water", "pond"),
-    },
-    "zh": {
-        "grass": ("草地", "牧场", "田野"),
-        "snow": ("雪地", "雪"),
-        "sky": ("天空",),
-        "hill": ("山丘", "小山"),
-        "water": ("水", "水面", "池塘"),
-        "tree": ("树", "大树", "松树"),
-        "barn": ("谷仓",),
-        "fence": ("栅栏",),
-        "trough": ("水槽",),
-        "hay": ("干草", "干草垛"),
-        "sheep": ("羊", "绵羊"),
-        "goat": ("山羊",),
-        "cow": ("牛", "奶牛"),
-        "dog": ("狗",),
-        "horse": ("马",),
-    },
-}
 
 
 # ---- pictures ------------------------------------------------------------------------------

@@ -16,15 +16,15 @@ name, or a name with the words that stand for it: --labels 羊=sheep person="man
 What is none of your labels needs words, too, since no caption ever said "background": --background
 with words for what else may be there, --threshold for pixels that no label fits, or both.
 
-Where masks are known (a COCO JSON, or NAME_labels.png or NAME.png in --truth or beside the
-pictures, with classes.txt, one name a line), the answer is judged: mean IoU, the IoU of each label,
-IoU at the borders, and the oracle's: every group with its best true label, what the masks alone
-are worth."""
+Where masks are known, the answer is judged: mean IoU, the IoU of each label, IoU at the borders,
+and the oracle's: every group with its best true label, what the masks alone are worth. Masks are
+those of a COCO JSON, or label PNGs with classes.txt, one name a line: NAME_labels.png beside the
+pictures, NAME_labels.png or NAME.png in --truth."""
 
 EXAMPLES = """\
 examples:
   cliplab segment flock --labels sheep dog --background grass sky tree --html gallery.html
-  cliplab segment flock --labels sheep --background --out masks        26 usual backgrounds
+  cliplab segment flock --labels sheep --background --out masks        the usual backgrounds
   cliplab segment flock --labels 羊 狗 草地 天空 --out masks --panoptic masks.json
   cliplab segment herd.json --images frames --labels sheep goat --background grass sky
   cliplab segment photos --labels sheep --background --model hf:nvidia/groupvit-gcc-yfcc
@@ -68,14 +68,15 @@ def _add_words(group: "argparse._ArgumentGroup") -> None:
         "--background",
         nargs="*",
         metavar="WORD",
-        help="words for all that is none of the labels; without words the 26 that papers use, or "
-        "for models of the pasture its landscape",
+        help="words for all that is none of the labels; without words the usual ones that mean "
+        "none of them: the 26 that papers use, or for models of the pasture its landscape",
     )
     add(
         "--threshold",
         type=float,
         metavar="S",
-        help="pixels whose best score is lower are background, 0 to 1 (default: none)",
+        help="pixels whose best score is lower become background, 0 to 1, except that the best of "
+        "a picture are always kept (default: none)",
     )
     add(
         "--top-words",

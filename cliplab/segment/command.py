@@ -8,7 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliplab.classify.command import SOME_UNREADABLE, check_outputs, complain, plain_warnings
+from cliplab.classify.command import (
+    SOME_UNREADABLE,
+    check_outputs,
+    complain,
+    named_inputs,
+    plain_warnings,
+)
 from cliplab.runtime import is_offline, write_json
 
 if TYPE_CHECKING:
@@ -23,8 +29,9 @@ def run(args: argparse.Namespace) -> int:
         ValueError, OSError, ImportError: bad labels, source, outputs or model; with the remedy.
     """
     outputs = {"--panoptic": args.panoptic, "--html": args.html, "--json": args.json}
-    check_outputs(outputs, force=args.force)
+    check_outputs(outputs, force=args.force, inputs=named_inputs(args))
     from cliplab.segment.keeping import Keeper, find_targets
+    from cliplab.segment.outputs import remove_former
     from cliplab.segment.plan import make_plan, read_settings
     from cliplab.segment.prepare import prepare
 
@@ -38,8 +45,12 @@ def run(args: argparse.Namespace) -> int:
         plan = make_plan(args, task, settings, offline=offline)
         complain("note", plan.notes)
         complain("remark", plan.remarks)
+        if args.out and args.force:
+            own = {one.path.resolve() for one in task.pictures}
+            remove_former(args.out, keep=own)
         keeper = Keeper(args, plan, targets)
         result = segment(args, keeper)
+    complain("note", [result.truth_note] * bool(result.truth_note))
     complain("problem", task.truth.problems)
     complain("unreadable", [str(error) for error in result.found.unreadable])
     show(result)

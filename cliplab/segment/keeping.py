@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
+from cliplab.classify.command import named_inputs, refuse_inputs
+from cliplab.photos import shown
 from cliplab.segment.finding import Seen
 from cliplab.segment.judging import Judge
-from cliplab.segment.outputs import Files, check_targets, picture_targets, save_labels, save_png
+from cliplab.segment.outputs import (
+    SUMMARY,
+    Files,
+    check_targets,
+    picture_targets,
+    save_labels,
+    save_png,
+)
 from cliplab.segment.page import Card, choose_pictures, make_card
 from cliplab.segment.panoptic import Panoptic, folder_of
 from cliplab.segment.plan import Plan
@@ -23,15 +32,33 @@ def find_targets(args: argparse.Namespace, task: Task) -> dict[str, dict[Path, F
     """
     found: dict[str, dict[Path, Files]] = {"--out": {}, "--panoptic": {}}
     if args.out:
+        refuse_inputs("--out", args.out / SUMMARY, named_inputs(args))
         found["--out"] = picture_targets(args.out, task.pictures.pictures, option="--out")
+        _refuse_masks(found["--out"], task.masks, "--out")
         check_targets(args.out, found["--out"], "--out", force=args.force)
     if args.panoptic:
         folder = folder_of(args.panoptic)
         found["--panoptic"] = picture_targets(
             folder, task.pictures.pictures, option="--panoptic", endings=(".png",)
         )
+        _refuse_masks(found["--panoptic"], task.masks, "--panoptic")
+        if folder.resolve() in {args.source.resolve(), task.pictures.root.resolve()}:
+            raise ValueError(
+                f"--panoptic {args.panoptic}: its PNGs would go to {shown(folder)}, among the "
+                "pictures of SOURCE; choose another name"
+            )
         check_targets(folder, found["--panoptic"], "--panoptic", force=args.force)
     return found
+
+
+def _refuse_masks(targets: Mapping[Path, Files], masks: Container[Path], option: str) -> None:
+    """Refuse label PNGs in the place of the known ones; no --force allows that."""
+    for path in (path for some in targets.values() for path in some):
+        if path.resolve() in masks:
+            raise ValueError(
+                f"{option}: would overwrite {shown(path)}, a mask of the truth, with --force too; "
+                "choose another name"
+            )
 
 
 class Keeper:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,8 @@ from cliplab.classify.outputs import finite, parameters
 from cliplab.photos import shown
 from cliplab.runtime import atomic_write
 from cliplab.segment.colours import palette
-from cliplab.segment.truth import OURS, SUFFIX
+from cliplab.segment.prepare import truth_note
+from cliplab.segment.truth import OURS, SUFFIX, is_ours
 from cliplab.segment.truth_sources import OVERLAY
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from cliplab.segment.summary import Row
 
 SUMMARY = "summary.json"
+_FILES = ("labels", "overlay")  # how the summary calls those of a picture
 Files = tuple[Path, ...]  # of one picture: labels and overlay, or panoptic segments
 
 
@@ -45,7 +48,12 @@ class Result:
     @property
     def notes(self) -> list[str]:
         """What was assumed, for the user to check."""
-        return [*self.plan.task.notes, *self.plan.notes]
+        return [*filter(None, (*self.plan.task.notes, self.truth_note)), *self.plan.notes]
+
+    @property
+    def truth_note(self) -> str:
+        """How many pictures are judged; "" if of none the masks are known."""
+        return truth_note(self.plan.task, len(self.judged.pictures) if self.judged else 0)
 
 
 def picture_targets(
@@ -105,26 +113,51 @@ class _ProbeError(Exception):
     """Leaves atomic_write before anything is written."""
 
 
+def remove_former(folder: Path, *, keep: Container[Path]) -> None:
+    """Remove the summary of a former run, and those of its PNGs that say that they are ours.
+
+    Left there, masks of pictures that are asked for no longer would pass for this run's, whose
+    numbers mean other labels.
+
+    Args:
+        folder: of --out.
+        keep: pictures that are still to be read, resolved.
+    """
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        if summary["command"] != "segment":
+            return
+        names = [one[key] for one in summary["pictures"] for key in _FILES if key in one]
+        paths = [(folder / name).resolve() for name in names]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return  # none, or of something else
+    for path in paths:
+        inside = path.is_relative_to(folder.resolve())
+        if inside and path.is_file() and path not in keep and is_ours(path):
+            path.unlink()
+    (folder / SUMMARY).unlink()
+
+
 # ---- pictures ------------------------------------------------------------------------------
 
 
 def save_labels(path: Path, labels: NDArray[np.uint8], colours: Sequence[str]) -> None:
-    """Label numbers (H, W) as a PNG with a palette, which says whose work it is."""
+    """Label numbers (H, W) as a PNG with a palette."""
     from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
 
     image = Image.fromarray(labels)
     image.putpalette(palette(colours))
+    save_png(path, image)
+
+
+def save_png(path: Path, image: Image) -> None:
+    """Write one picture, which says whose work it is, whole or not at all."""
+    from PIL.PngImagePlugin import PngInfo
+
     about = PngInfo()
     about.add_text("Software", OURS)
     with atomic_write(path) as file:
         image.save(file, "PNG", pnginfo=about)
-
-
-def save_png(path: Path, image: Image) -> None:
-    """Write one picture, whole or not at all."""
-    with atomic_write(path) as file:
-        image.save(file, "PNG")
 
 
 # ---- summary -------------------------------------------------------------------------------
@@ -178,8 +211,7 @@ def _picture(result: Result, i: int) -> dict[str, Any]:
     if files := result.targets.get(picture.path):
         base = result.folder
         known |= {
-            key: shown(path.relative_to(base))
-            for key, path in zip(("labels", "overlay"), files, strict=True)
+            key: shown(path.relative_to(base)) for key, path in zip(_FILES, files, strict=True)
         }
     if result.judged and (value := result.judged.of(picture.path)) is not None:
         known["miou"] = round(value, 4)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cliplab.classify.command import MAX_COMPLAINTS
 from cliplab.classify.page import sentence
 from cliplab.detect.page_parts import STYLE as BOX_STYLE
 from cliplab.gallery import thumbnail
@@ -104,7 +105,10 @@ def gallery_html(result: Result, cards: Mapping[Path, Card], *, title: str) -> s
     """The page: what was found, how well if that is known, and a card for each picture."""
     found, rows, judged = result.found, result.rows, result.judged
     order = [i for i, one in enumerate(found.pictures) if one.path in cards]
-    notes = [*result.plan.remarks, *result.notes]
+    refused = result.plan.task.truth.problems
+    notes = [*result.plan.remarks, *result.notes, *refused[:MAX_COMPLAINTS]]
+    if (more := len(refused) - MAX_COMPLAINTS) > 0:
+        notes.append(f"... and {more} more masks that were refused; --json lists all")
     if len(order) < len(found):
         notes.insert(0, f"{len(order):,} of {len(found):,} pictures, an even sample; "
                         "--out FOLDER has all")  # fmt: skip

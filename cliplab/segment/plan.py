@@ -60,7 +60,7 @@ def read_settings(args: argparse.Namespace) -> Settings:
         ValueError: numbers out of range, templates without {}.
     """
     top = str(Settings.top_words) if args.top_words is None else args.top_words
-    if top != ALL and not top.isdigit():
+    if top != ALL and not top.isdecimal():
         raise ValueError(f"--top-words: got {top!r}; expected a whole number, 1 or more, or {ALL}")
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit: got {args.limit}; expected 1 or more")

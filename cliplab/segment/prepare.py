@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from cliplab.classify.prepare import MISSING, as_options
 from cliplab.detect.pictures import Pictures, read_pictures
-from cliplab.segment.truth import Truth, match
+from cliplab.segment.truth import Numbers, Truth, match
 from cliplab.segment.truth_sources import read_truth, without_outputs
 from cliplab.segment.words import (
     Labels,
@@ -33,6 +34,8 @@ class Task:
     truth: Truth = field(default_factory=Truth)
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what was assumed, for the user to check
+    left: str = ""  # which classes of the masks were not asked for, for `truth_note`
+    masks: frozenset[Path] = frozenset()  # label PNGs of the truth, resolved, judged by or not
 
     @property
     def lacks_pictures(self) -> bool:
@@ -47,7 +50,8 @@ def prepare(args: argparse.Namespace) -> Task:
         ValueError, OSError: a source that cannot be read, has no pictures, or does not fit.
     """
     try:
-        pictures = without_outputs(read_pictures(args.source, kind=args.kind, images=args.images))
+        pictures = read_pictures(args.source, kind=args.kind, images=args.images)
+        pictures = without_outputs(pictures, chosen=args.source)
         pictures = pictures.select(args.split) if args.split else pictures
     except ValueError as error:
         raise ValueError(as_options(str(error))) from error
@@ -65,12 +69,28 @@ def prepare(args: argparse.Namespace) -> Task:
         pictures, labels, background, usual, truth, tuple(dict.fromkeys(problems)), tuple(notes)
     )
     judged, said = _on_truth(task)  # and refuses words before a model is loaded
-    notes += [said] if said else []
-    return replace(task, notes=tuple(notes), truth=truth if judged else Truth())
+    notes += [said] if said and not judged else []
+    masks = {one.path.resolve() for one in truth.by_path.values() if isinstance(one, Numbers)}
+    truth = truth if judged else Truth()
+    task = replace(task, truth=truth, masks=frozenset(masks), left=said if judged else "")
+    return replace(task, notes=tuple(notes))
+
+
+def truth_note(task: Task, judged: int) -> str:
+    """Of how many pictures the masks are known, and how many judged; "" if of none.
+
+    Said when all is done: a mask that does not fit is found only when it is drawn.
+    """
+    if not task.truth:
+        return ""
+    known = f"masks of {len(task.truth)} of the {len(task.pictures)} pictures are known"
+    if judged == len(task.truth):
+        return f"{known}, by which the answer is judged{task.left}"
+    return f"{known}; the answer is judged by {judged or 'none'} of them{task.left}"
 
 
 def _on_truth(task: Task) -> tuple[bool, str]:
-    """Whether masks will judge, and what is to be said about it; "" if nothing is known.
+    """Whether masks will judge, and of which classes not, or why not at all.
 
     Raises:
         ValueError: words that cannot be meant.
@@ -80,9 +100,8 @@ def _on_truth(task: Task) -> tuple[bool, str]:
     if not truth:
         boxes = task.pictures.boxes
         return False, "not judged: the source has boxes, but no masks" if boxes else ""
-    pictures = f"masks of {len(truth)} of the {len(task.pictures)} pictures are known"
     if not truth.names:
-        return True, f"{pictures}, by which the answer is judged"
+        return True, ""
     asked = match(vocabulary, truth.names)
     if not any(k >= vocabulary.has_background for k in asked.values()):
         return False, (
@@ -93,7 +112,7 @@ def _on_truth(task: Task) -> tuple[bool, str]:
     how = "count as background" if vocabulary.has_background else "are left out"
     others = f"; pixels of {_some(left)} were not asked for and {how}" if left else ""
     bare = "" if vocabulary.has_background else ", and so are pixels without a mask"
-    return True, f"{pictures}, by which the answer is judged{others}{bare if left else ''}"
+    return True, f"{others}{bare if left else ''}"
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

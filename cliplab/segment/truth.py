@@ -7,6 +7,7 @@ background, and is not judged where there is none.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,25 +195,31 @@ def read_numbers(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         UnreadableImage: no image.
-        ValueError: an image of colours.
+        ValueError: an image of colours, or of more than 8 bits.
     """
     read_header(path)  # refuses what is no picture, and bombs
     with Image.open(path) as image:
         if image.mode not in ("P", "L", "1"):
+            deep = image.mode.startswith(("I", "F"))
+            what = "grey of more than 8 bits" if deep else "colours, no numbers"
             raise ValueError(
-                f"{shown(path)} has colours ({image.mode}), no numbers; expected a palette or "
-                "8-bit grey whose values are numbers of classes"
+                f"{shown(path)} has {what} ({image.mode}); expected a palette or 8-bit grey whose "
+                "values are numbers of classes"
             )
         return np.asarray(image).astype(np.uint8)
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a label PNG is an answer of this command, and no truth."""
-    try:
-        with Image.open(path) as image:
-            return image.info.get("Software") == OURS
-    except OSError:
+    """Whether a PNG is an answer of this command: neither truth nor a picture to be read."""
+    if path.suffix.lower() != ".png":
         return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its size; who reads its pixels will say so
+        try:
+            with Image.open(path) as image:
+                return image.info.get("Software") == OURS
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return False
 
 
 def fitted(found: Known, size: tuple[int, int], path: Path) -> Known:

@@ -17,15 +17,33 @@ from cliplab.segment.truth import NAMES, OURS, SUFFIX, Numbers, Outlines, Truth,
 OVERLAY = "_overlay.png"
 
 
-def without_outputs(pictures: Pictures) -> Pictures:
-    """Without label PNGs and overlays that lie beside the picture they are about."""
+def without_outputs(pictures: Pictures, *, chosen: Path | None = None) -> Pictures:
+    """Without PNGs of ours, wherever, and what lies like labels or overlays beside its picture.
+
+    Args:
+        pictures: of a source.
+        chosen: a picture that is meant, whatever it is: a source of one.
+
+    Raises:
+        ValueError: nothing else is there.
+    """
     stems = {one.path.with_suffix("") for one in pictures}
 
     def is_output(path: Path) -> bool:
+        if path == chosen:
+            return False
+        if is_ours(path):
+            return True
         ends = [end for end in (SUFFIX, OVERLAY) if path.name.endswith(end)]
         return any(path.with_name(path.name.removesuffix(end)) in stems for end in ends)
 
-    return replace(pictures, pictures=tuple(p for p in pictures if not is_output(p.path)))
+    kept = tuple(one for one in pictures if not is_output(one.path))
+    if len(pictures) and not kept:
+        raise ValueError(
+            f"{shown(pictures.root)}: got only pictures that `{OURS}` wrote; expected the pictures "
+            "that they are about"
+        )
+    return replace(pictures, pictures=kept)
 
 
 def read_truth(

@@ -6,6 +6,7 @@ one with several: the best of them counts.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_LABELS = 255  # with the background: a label is a byte, and 255 means "not judged"
 _OR = "|"
+_ORS = re.compile("[|｜]")  # a Chinese keyboard has the full-width one
 # One template for each language that a model with word pieces of its own was trained in.
 _TEMPLATES = {"en": ("a photo of a {}.",), "zh": ("一张{}的照片",)}
 _BARE = ("{}",)
@@ -64,7 +66,7 @@ def read_labels(given: Sequence[str] | None, class_names: Sequence[str]) -> Labe
     pairs = [name_and_prompt(text) for text in split_labels(given)]
     if not pairs:
         raise ValueError("--labels: got none; expected at least one name")
-    words = [tuple(word.strip() for word in prompt.split(_OR)) for _, prompt in pairs]
+    words = [tuple(word.strip() for word in _ORS.split(prompt)) for _, prompt in pairs]
     names = [words[k][0] if name == prompt else name for k, (name, prompt) in enumerate(pairs)]
     _check(names, [word for some in words for word in some])
     return Labels(tuple(names), tuple(words))
@@ -167,23 +169,24 @@ def read_background(
 
 
 def usual_background(segmenter: Segmenter, labels: Labels) -> tuple[str, ...]:
-    """Words for the background that the model reads, and that are no labels.
+    """Words for the background that the model reads, and that mean no label.
 
     The list of the papers; for models with word pieces of their own, which are of the pasture, also
-    its landscape, in the language of the labels.
+    its landscape, in the language of the labels. Of what a label means, every word is left out: a
+    meadow in the background would take the pixels of the label grass.
     """
+    from cliplab.pasture.stuff import NOUNS, class_of
     from cliplab.segmentation import BACKGROUND_WORDS
 
     words: list[str] = []
     if segmenter.model.vocab:
-        from cliplab.pasture.stuff import NOUNS
-
         words = [noun for noun in NOUNS[language_of(labels)] if noun not in _ANIMALS]
     taken = {fold(word) for some in (labels.names, *labels.words) for word in some}
+    meant = {class_of(word) for word in taken} - {None}
     reader = reader_of(segmenter)
     every = [*words, *(word for word in BACKGROUND_WORDS if language_of(labels) == "en")]
-    read = [w for w in dict.fromkeys(every) if fold(w) not in taken and _is_read(reader, w)]
-    return tuple(read)
+    free = [w for w in dict.fromkeys(every) if fold(w) not in taken and class_of(w) not in meant]
+    return tuple(w for w in free if _is_read(reader, w))
 
 
 # ---- what the model reads ------------------------------------------------------------------
@@ -257,7 +260,7 @@ def _cannot_read(
     more = f" (nor {len(unread) - 1} more)" if len(unread) > 1 else ""
     label = vocabulary.names[vocabulary.label_of[vocabulary.words.index(word)]]
     remedy = "use words that were in its captions"
-    if any(map(is_cjk, word)):
+    if any(map(is_cjk, word)) and not segmenter.model.vocab:  # one of the pasture reads Chinese
         remedy = f'give the label an English word, --labels {label}="sheep" and so on'
         remedy += ", or use a model that reads Chinese: --model pasture"
     return (

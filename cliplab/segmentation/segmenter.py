@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliplab.models.groupvit import GroupViT, load_groupvit
-from cliplab.prompts import check_templates
+from cliplab.prompts import check_templates, fill_templates
 from cliplab.runtime import checkpoint_dir, is_offline, pick_device
 from cliplab.segmentation.refine import refine
 from cliplab.segmentation.result import Segmentation, check_threshold
@@ -98,7 +98,7 @@ class Segmenter:
         """
         key = tuple(words), tuple(templates)
         if self._last is None or self._last[0] != key:
-            ids = self.tokenizer([t.format(w) for w in words for t in check_templates(templates)])
+            ids = self.tokenizer(fill_templates(words, check_templates(templates)))
             parts = (self.model.encode_text(i.to(self.device)).float() for i in ids.split(_TEXTS))
             features = torch.cat(list(parts)).unflatten(0, (len(words), -1))  # (W, T, D)
             self._last = key, F.normalize(features.mean(dim=1), dim=-1)
