@@ -48,7 +48,8 @@ notebooks: env
 	@$(PY) -m cliplab.reports.in_place $(ARGS)
 
 train: env
-	@for stem in $(STEMS); do $(PY) -m cliplab train $$stem $(ARGS) || exit; done
+	@for stem in $(STEMS); do $(PY) -m cliplab train $$stem $(ARGS) || exit; \
+	test $$stem != glip || $(PY) -m cliplab train glip --no-fusion $(ARGS) || exit; done
 
 bench: env
 	@$(PY) -m cliplab bench $(ARGS)

@@ -28,12 +28,12 @@ examples:
 exit code: 0 nothing needed is broken (there may be notes), 1 something is"""
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
-CHECKPOINTS = {  # folder -> recipe
+CHECKPOINTS = {  # folder -> recipe, as `python -m cliplab train` takes it
     "clip-openai": "clip",
     "clip-chinese": "clip",
     "vild": "vild",
     "glip": "glip",
-    "glip-no-fusion": "glip",
+    "glip-no-fusion": "glip --no-fusion",
     "groupvit": "groupvit",
 }
 _REINSTALL = 'make clean, then the command again; or pip install -c constraints.txt -e ".[all]"'
@@ -123,7 +123,7 @@ def check_machine() -> Iterator[Finding]:
     )
     system = f"{platform.system()} {platform.machine()}, {cores}"
     short = memory.available < 1.5e9
-    remedy = "close other programs: a notebook takes about 1 GB" if short else ""
+    remedy = "close other programs: a notebook takes up to 1.5 GB" if short else ""
     yield Finding("machine", NOTE if short else OK, system, remedy)
     free = shutil.disk_usage(root()).free / 1e9
     enough = free > 1

@@ -18,6 +18,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from cliplab import checks
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "cliplab").rglob("*.py"))
 MB = 1_000_000
@@ -349,6 +351,14 @@ def test_make_explains_a_python_that_is_absent_or_too_old(tmp_path: Path) -> Non
         done = subprocess.run(command, capture_output=True, encoding="utf-8")
         assert done.returncode != 0
         assert "cliplab needs Python 3.11 to 3.13" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make") or os.name == "nt", reason="needs make and a shell")
+def test_make_trains_every_checkpoint() -> None:
+    command = ["make", "-s", "-C", str(ROOT), "-o", "env", "train", "PY=echo"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    called = [line.removeprefix("-m cliplab train ").strip() for line in done.stdout.splitlines()]
+    assert called == list(dict.fromkeys(checks.CHECKPOINTS.values()))
 
 
 def test_continuous_integration_runs_the_one_command() -> None:

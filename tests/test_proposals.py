@@ -386,6 +386,7 @@ def test_without_weights_offline_the_file_and_its_place_are_named(hub, monkeypat
         coco_detector(SMALL)  # the tests set $CLIPLAB_OFFLINE
     assert str(hub) in str(caught.value)
     assert f"curl -L -O https://download.pytorch.org/models/{published(SMALL)}" in str(caught.value)
+    assert str(caught.value).endswith("or give the path of the file as `weights`")
     monkeypatch.setattr("cliplab.encoders.hub._sign_of_life", lambda url: None)
     monkeypatch.setattr(torch.hub, "download_url_to_file", broken)
     with pytest.raises(FileNotFoundError, match="half of it"):

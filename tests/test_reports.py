@@ -638,3 +638,31 @@ def test_photos_are_found_from_where_the_command_was_called(
     record = found["notebooks"]["01_small"]
     assert record["results"]["x"] == [True, "../sheep"]
     assert record["parameters"]["PHOTOS"] == "sheep"  # as it was typed
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ("openai:sheep/model.pt", "openai:../sheep/model.pt"),
+        ("openai:sheep", "openai:sheep"),  # a folder, where only a file is one
+        ("glip-t:sheep/model.pt", "glip-t:../sheep/model.pt"),
+        ("hf:sheep", "hf:../sheep"),
+        ("modelscope:", "modelscope:"),
+        ("open_clip:sheep", "open_clip:../sheep"),
+        ("open_clip:RN50/sheep/model.pt", "open_clip:RN50/../sheep/model.pt"),
+        ("open_clip:ViT-B/32/sheep/model.pt", "open_clip:ViT-B/32/../sheep/model.pt"),
+        ("open_clip:RN50/sheep", "open_clip:RN50/sheep"),  # a tag is a name
+        ("sheep/model.pt", "../sheep/model.pt"),
+        ("pasture", "pasture"),  # and not the folder of that name
+        ("openai:goat/model.pt", "openai:goat/model.pt"),  # perhaps as seen from notebooks/
+    ],
+)
+@pytest.mark.parametrize("name", folder.MODELS)
+def test_models_are_found_from_where_the_command_was_called(
+    in_tmp: Path, name: str, given: str, seen: str
+) -> None:
+    (in_tmp / "pasture").mkdir()
+    (in_tmp / "sheep").mkdir()
+    (in_tmp / "sheep" / "model.pt").write_bytes(b"")
+    job = folder.Job(Path("notebooks/01_small.ipynb"), "", {}, {name: given, "SIZE": 3}, 1, "")
+    assert folder._with_paths(job) == {name: seen, "SIZE": 3}

@@ -64,8 +64,8 @@ def find_model(name: str, clip: Any, *, offline: bool) -> Path:
     def fetch() -> None:
         whole_file(path, lambda folder: clip._download(url, folder))
 
-    command = f"curl -LO {url}"
-    wanted = Wanted(f"openai:{name}", (path.name,), path.parent, command)
+    command, otherwise = f"curl -LO {url}", f"name the file: openai:<folder>/{path.name}"
+    wanted = Wanted(f"openai:{name}", (path.name,), path.parent, command, otherwise)
     download(wanted, url, fetch, offline=offline)
     return path
 

@@ -31,14 +31,15 @@ class Wanted:
     files: tuple[str, ...]
     folder: Path  # where they belong
     command: str  # fetches them on another machine
+    otherwise: str = "give the folder that they are in instead of the name"
 
     def error(self, why: str) -> FileNotFoundError:
         """What is missing, where it belongs, and how to get it there; `why` it was not fetched."""
         return FileNotFoundError(
             f"{self.spec}: not on this machine, and not downloaded ({why}). "
             f"Missing: {', '.join(self.files)}; they belong in {self.folder}. On a machine with "
-            f"network: {self.command} - then copy the files to that folder, or give the folder "
-            "that they are in instead of the name"
+            f"network: {self.command} - then copy the files to that folder, or "
+            f"{self.otherwise}"
         )
 
 

@@ -160,7 +160,8 @@ def _find_at_address(spec: str, url: str, *, offline: bool) -> Path:
     def fetch() -> None:
         whole_file(path, lambda empty: download_pretrained_from_url(url, cache_dir=empty))
 
-    wanted = Wanted(spec, (path.name,), folder, f"curl -LO {url}")
+    otherwise = f"name the file: open_clip:<architecture>/<folder>/{path.name}"
+    wanted = Wanted(spec, (path.name,), folder, f"curl -LO {url}", otherwise)
     download(wanted, url, fetch, offline=offline)
     return path
 

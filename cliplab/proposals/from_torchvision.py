@@ -82,7 +82,8 @@ def _published(name: str, url: str, offline: bool) -> Path:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / url.rpartition("/")[2]
     if not path.is_file():
-        wanted = Wanted(f"torchvision:{name}", (path.name,), folder, _fetching(url))
+        otherwise = "give the path of the file as `weights`"
+        wanted = Wanted(f"torchvision:{name}", (path.name,), folder, _fetching(url), otherwise)
         digest = path.stem.rpartition("-")[2]  # the first digits of its SHA-256
 
         def fetch(empty: str) -> str:

@@ -31,6 +31,8 @@ _FORMAT = 1
 
 
 PHOTOS = "PHOTOS"  # the parameter that names the reader's own pictures
+MODELS = ("ENCODER", "MODEL")  # those that name a model, perhaps by a path: "openai:model.pt"
+_SHIPPED = ("pasture", "pasture-zh", "twin")  # models, whatever folders are called so
 
 
 @dataclass(frozen=True)
@@ -270,15 +272,32 @@ def _one(job: Job, request: Request, work: Path, watcher: Watcher) -> dict[str, 
 
 
 def _with_paths(job: Job) -> dict[str, Any]:
-    """The parameters given, with photos that lie where the command was called found from there.
+    """The parameters given, with what lies where the command was called found from there.
 
     A notebook runs in its own folder, so PHOTOS=../data/photos is meant as seen from it; but people
     who type a path on the command line see it from where they stand.
     """
-    photos = job.given.get(PHOTOS)
-    if isinstance(photos, str) and photos and Path(photos).exists():
-        return job.given | {PHOTOS: _seen_from(job.source.parent, Path(photos))}
-    return job.given
+    moved = {}
+    for name in (PHOTOS, *MODELS):
+        value = job.given.get(name)
+        if isinstance(value, str) and (path := _path_in(value, is_model=name in MODELS)):
+            moved[name] = value.removesuffix(path) + _seen_from(job.source.parent, Path(path))
+    return job.given | moved
+
+
+def _path_in(value: str, *, is_model: bool) -> str:
+    """The end of a parameter's value that is the path of something here; "" if there is none."""
+    if is_model and value in _SHIPPED:
+        return ""
+    places = [(value, Path.exists)]
+    if is_model:
+        prefix, _, where = value.partition(":")
+        # of these, only a file is meant before a name: openai:ViT-B/32, open_clip:RN50/openai
+        places.append((where, Path.is_file if prefix == "openai" else Path.exists))
+        if prefix == "open_clip":  # <architecture>/<file>, and ViT-B/32 has a slash of its own
+            tails = ["/".join(where.split("/")[count:]) for count in (1, 2)]
+            places += [(tail, Path.is_file) for tail in tails]
+    return next((text for text, is_there in places if text and is_there(Path(text))), "")
 
 
 def _seen_from(folder: Path, path: Path) -> str:
