@@ -19,8 +19,9 @@ SHOWN = 60  # characters of a prompt quoted in an error
 # Full-width punctuation, letters and digits, one for one, so that no character changes its place.
 _PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _PLAIN |= {ord(a): ord(b) for a, b in zip("\u3000。、【】", " .,[]", strict=True)}
-_BREAK = re.compile(r"[.,;|\n]+")  # between the classes of a list that was typed
-_EDGES = " \t.,;:!?|的"
+_MARKS = ".,;:!?|"  # between the classes of a list that was typed, and the parts of a sentence
+_BREAK = re.compile(rf"[{_MARKS}\n]+")
+_EDGES = f" \t{_MARKS}的"
 
 # Words between things: relations, verbs of being, articles, counts. The rest are things.
 _EN = (
@@ -97,7 +98,7 @@ def class_prompt(names: Sequence[str], separator: str = SEPARATOR) -> Prompt:
     for index, name in enumerate(names):
         if not isinstance(name, str):
             raise ValueError(f"names[{index}]: got a {type(name).__name__}; expected a string")
-    tidy = (" ".join(name.translate(_PLAIN).split()).strip(" .,;|") for name in names)
+    tidy = (" ".join(name.translate(_PLAIN).split()).strip(f" {_MARKS}") for name in names)
     unique: dict[str, str] = {}
     for name in filter(None, tidy):
         unique.setdefault(name.casefold(), name)
@@ -181,7 +182,7 @@ def _occurrences(caption: str, phrase: str) -> list[Span]:
 
 def _between(caption: str) -> list[Span]:
     """Spans of what is left when relations and separators are taken away."""
-    parts = re.compile(rf"{_BETWEEN.pattern}|[.,;:!?|\n]+", re.IGNORECASE)
+    parts = re.compile(rf"{_BETWEEN.pattern}|{_BREAK.pattern}", re.IGNORECASE)
     holes = [(0, 0), *(m.span() for m in parts.finditer(caption)), (len(caption),) * 2]
     spans = []
     for (_, start), (end, _) in pairwise(holes):
