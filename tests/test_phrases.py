@@ -81,10 +81,20 @@ def test_nothing_to_look_for(nothing: str | list) -> None:
         read_prompt(nothing)
 
 
-@pytest.mark.parametrize("typed", ["a [goat", "a goat]", "[]", "a [] goat"])
+@pytest.mark.parametrize(
+    "typed", ["a [goat", "a goat]", "[]", "a [] goat", "a [  ] goat", "[[ ] a]"]
+)
 def test_brackets_that_do_not_match(typed: str) -> None:
     with pytest.raises(ValueError, match=r"matching brackets|a ] for each"):
         read_prompt(typed)
+
+
+def test_blanks_in_brackets_are_no_part_of_a_phrase() -> None:
+    prompt = read_prompt("the [     goat ] left of [ the [ trough  ]\t]")
+    assert prompt.caption == "the      goat  left of  the  trough  \t"
+    assert prompt.phrases == ("goat", "the  trough", "trough")
+    (chunk,) = chunks_of(prompt, TOKENIZER)
+    assert chunk.positive.any(1).all()
 
 
 def test_names_are_strings() -> None:

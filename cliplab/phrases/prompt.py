@@ -150,7 +150,10 @@ def _nothing(text: str) -> str:
 
 
 def _unmarked(text: str) -> tuple[str, list[Span]]:
-    """The text without brackets, and what they held, in the order they open; they may nest."""
+    """The text without brackets, and what they held, in the order they open; they may nest.
+
+    Blanks at the edges of a span stay in the text: tokens are looked up at its first characters.
+    """
     caption, opened = "", []
     marked: list[Span] = []
     for char in text:
@@ -158,10 +161,11 @@ def _unmarked(text: str) -> tuple[str, list[Span]]:
             opened.append(len(marked))
             marked.append((len(caption), -1))
         elif char == "]":
-            if not opened or marked[opened[-1]][0] == len(caption):
+            inside = caption[marked[opened[-1]][0] :] if opened else ""
+            if not inside.strip():
                 raise ValueError(f"prompt: got {text!r}; expected words in matching brackets")
-            index = opened.pop()
-            marked[index] = (marked[index][0], len(caption))
+            start = len(caption) - len(inside.lstrip())
+            marked[opened.pop()] = (start, len(caption.rstrip()))
         else:
             caption += char
     if opened:
