@@ -102,10 +102,7 @@ def test_boxes_of_the_source_judge_what_was_found(
     options = ("--labels", *NAMES, "--model", "oracle", "--json", report, "--out", out)
     assert run(source, "--images", frames, *options) == 0
     printed, complaints = capsys.readouterr()
-    assert (
-        "knows boxes of 2 of the 2 labels, by which the answer is judged (--boxes source"
-        in complaints
-    )
+    assert "knows boxes of 2 of the 2 labels, by which the answer is judged\n" in complaints
     assert "note: it knows" in complaints
     assert re.search(r"^label +group +boxes +pictures .* AP50 +AP$", printed, re.M)
     assert re.search(r"^goat +base +2 +2 +0\.600 +2 +2 +0 +1\.000", printed, re.M)
@@ -133,6 +130,8 @@ def test_boxes_may_be_given(
     assert "2 pictures have no box in" in complaints
     assert "2 of the 2 labels, by which the answer is judged\n" in complaints
     assert "judged in 1 picture:" in printed  # of the others nobody said that they are empty
+    assert run(boxes, "--images", frames, *arguments) == 0
+    assert "is judged (--boxes source names them, instead" in capsys.readouterr().err
     own = run(boxes, "--images", frames, "--boxes", "source", *arguments)
     assert own == 0
     assert sorted(box for _, box, _ in told(out)["a.png"]) == [LEFT, LEFT, RIGHT]

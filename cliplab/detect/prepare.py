@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cliplab.classify.labels import Classes
 from cliplab.classify.prepare import MISSING, as_options
+from cliplab.detect.detectors import MODELS, parse_model
 from cliplab.detect.pictures import Pictures, read_boxes, read_pictures
 from cliplab.detect.words import (
     background_note,
@@ -116,7 +117,8 @@ def _on_truth(args: argparse.Namespace, pictures: Pictures, classes: Classes) ->
         )
     left = [name for name in names if name not in asked]
     others = f"; boxes of {_some(left)} were not asked for and count as nothing" if left else ""
-    found = "" if args.boxes else " (--boxes source names them, instead of finding some)"
+    names_them = not args.boxes and MODELS[parse_model(args.model)[0]].takes_boxes
+    found = " (--boxes source names them, instead of finding some)" if names_them else ""
     count = len(set(asked.values()))
     return (
         f"the source knows boxes of {count} of the {len(classes.names)} labels, by which the "
