@@ -496,6 +496,10 @@ def test_a_prompt_of_ones_own(frames: Path) -> None:
         (["--phrases", "goat", "--model", "crops"], "the model crops reads no sentences"),
         (["--phrases", "goat", "--boxes", "x"], "--boxes: the model glip finds its own"),
         (["--phrases", "goat", "--teacher", "pasture"], "--teacher: means nothing to the model gl"),
+        (
+            ["--phrases", "goat", "--template", "a {}"],
+            "--template: means nothing to the model glip",
+        ),
         (["--phrases", "goat", "--head", "text"], "--head: means nothing to the model glip"),
         (["--phrases", "goat", "--vocab", "x"], "--vocab: means nothing to a GLIP that has its"),
         (

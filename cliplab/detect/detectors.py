@@ -133,6 +133,7 @@ MODELS: dict[str, Model] = {
         "glip-t-b:PATH,\n           glip-t-c:PATH or glip-l:PATH)",
     ),
 }
+_TYPED = {"templates": "template"}  # fields whose option is called otherwise
 _EVERYBODY = frozenset({"iou", "most", "score", "batch_size", "device", "offline"})
 
 
@@ -227,8 +228,8 @@ def check_options(name: str, options: Options) -> None:
         if not own and getattr(options, field.name) != field.default:
             others = [other for other, model in MODELS.items() if field.name in model.reads]
             raise ValueError(
-                f"--{field.name}: means nothing to the model {name}; drop it, or use --model "
-                f"{' or '.join(others)}"
+                f"--{_TYPED.get(field.name, field.name)}: means nothing to the model {name}; "
+                f"drop it, or use --model {' or '.join(others)}"
             )
 
 
