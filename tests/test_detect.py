@@ -102,10 +102,7 @@ def test_boxes_of_the_source_judge_what_was_found(
     options = ("--labels", *NAMES, "--model", "oracle", "--json", report, "--out", out)
     assert run(source, "--images", frames, *options) == 0
     printed, complaints = capsys.readouterr()
-    assert (
-        "knows boxes of 2 of the 2 labels, by which the answer is judged (--boxes source"
-        in complaints
-    )
+    assert "knows boxes of 2 of the 2 labels, by which the answer is judged\n" in complaints
     assert "note: it knows" in complaints
     assert re.search(r"^label +group +boxes +pictures .* AP50 +AP$", printed, re.M)
     assert re.search(r"^goat +base +2 +2 +0\.600 +2 +2 +0 +1\.000", printed, re.M)
@@ -133,6 +130,8 @@ def test_boxes_may_be_given(
     assert "2 pictures have no box in" in complaints
     assert "2 of the 2 labels, by which the answer is judged\n" in complaints
     assert "judged in 1 picture:" in printed  # of the others nobody said that they are empty
+    assert run(boxes, "--images", frames, *arguments) == 0
+    assert "is judged (--boxes source names them, instead" in capsys.readouterr().err
     own = run(boxes, "--images", frames, "--boxes", "source", *arguments)
     assert own == 0
     assert sorted(box for _, box, _ in told(out)["a.png"]) == [LEFT, LEFT, RIGHT]
@@ -359,6 +358,33 @@ def test_annotated_copies_stay_in_their_folder_and_apart(tmp_path: Path) -> None
     targets = outputs.picture_targets(tmp_path / "drawn", pictures)
     inside = [path.relative_to(tmp_path / "drawn").as_posix() for path in targets.values()]
     assert inside == ["up.jpg", "etc/root.jpg", "d/a.jpg", "d/a.jpg.jpg"]
+
+
+def test_no_annotated_copy_replaces_another(tmp_path: Path) -> None:
+    empty = read_pictures(picture(tmp_path / "x.png"))[0].boxes_xyxy
+    names = ["a.png", "a.jpg.png", "a.jpg", "../a.jpg", "../../a.jpg"]
+    pictures = [Picture(tmp_path / str(i), name, empty) for i, name in enumerate(names)]
+    targets = outputs.picture_targets(tmp_path, pictures)
+    assert [path.name for path in targets.values()] == [
+        "a.jpg", "a.jpg.jpg", "a.jpg-2.jpg", "a.jpg-3.jpg", "a.jpg-4.jpg",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("oracle")
+def test_equal_names_in_several_folders_stay_apart(tmp_path: Path) -> None:
+    cameras = [picture(tmp_path / f"cam{c}" / "1.png", seed=i) for i, c in enumerate("ABC")]
+    lone = picture(tmp_path / "camC" / "2.png")
+    rows = "".join(f"{path},sheep\n" for path in [*cameras, lone])
+    table = tmp_path / "tables" / "t.csv"
+    table.parent.mkdir()
+    table.write_text(f"image,label\n{rows}", encoding="utf-8")
+    out, drawn = tmp_path / "found.json", tmp_path / "drawn"
+    options = ("--model", "oracle", "--labels", "sheep", "goat")
+    assert run(table, *options, "--out", out, "--pictures", drawn) == 0
+    names = [image["file_name"] for image in read(out)["images"]]
+    assert names == ["2.png", "camA/1.png", "camB/1.png", "camC/1.png"]
+    copies = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.jpg"))
+    assert copies == ["2.jpg", "camA/1.jpg", "camB/1.jpg", "camC/1.jpg"]
 
 
 @pytest.mark.filterwarnings("error")

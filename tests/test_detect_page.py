@@ -1,6 +1,7 @@
 """The gallery of `detect` and the boxes in figures: all shown, nothing interpreted, no network."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -237,3 +238,13 @@ def test_a_figure_without_boxes_names_or_scores() -> None:
     with pytest.raises(ValueError, match="names: got 2 for 1 boxes; expected one for each"):
         plot_boxes(axes[1], torch.rand(3, 4, 6), [[1.0, 1, 3, 3]], ["a", "b"])
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("score", "least"), [(0.696, "0.69"), (0.29, "0.29"), (0.999, "0.99"), (0.0, "0.00")]
+)
+def test_the_slider_at_its_lowest_hides_nothing(shown, score: float, least: str) -> None:
+    found = replace(shown.found, cut=Cut(score=score))
+    html = page.gallery_html(replace(shown, found=found), title="t")
+    slider = next(a for tag, a in Page(html).tags if a.get("id") == "least")
+    assert slider["min"] == slider["value"] == least

@@ -1,6 +1,7 @@
 """GLIP: the parts by hand, training on a small scale, bad input, and files."""
 
 import json
+import math
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -348,6 +349,20 @@ def test_the_bar_is_before_centerness() -> None:
     assert found.boxes.tolist() == [[0, 0, 7, 7]]
     (none,) = select(raw, torch.tensor([[True]]), [(8, 8)], config, Selection(least=0.11))
     assert len(none.scores) == 0
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_boxes_narrower_than_a_pixel_are_dropped(side: int) -> None:
+    """They would be turned inside out where a large picture's boxes are scaled back to it."""
+    deltas = torch.zeros(1, 1, 4)
+    config = replace(TINY, extra_levels=-2, anchor_sizes=(8,))
+    for width, count in ((1.0, 1), (0.5, 0)):
+        deltas[..., side] = 5 * math.log(width / 8)
+        raw = Raw(torch.ones(1, 1, 1), deltas, torch.ones(1, 1), ((1, 1),))
+        (found,) = select(raw, torch.tensor([[True]]), [(8, 8)], config)
+        assert len(found.boxes) == len(found.scores) == len(found.labels) == count
+        boxes = to_picture(found.boxes, (8, 8), (800, 800))
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
 # ---- pictures ----------------------------------------------------------------------------------

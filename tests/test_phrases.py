@@ -12,6 +12,7 @@ from cliplab.phrases import (
     pieces_of,
     positive_map,
     read_prompt,
+    relating_words,
     sentence_prompt,
 )
 from cliplab.tokenizers import WordPieceTokenizer
@@ -38,6 +39,10 @@ def texts(prompt: Prompt) -> list[list[str]]:
         ("sheep, black goat", ["sheep", "black goat"]),
         ("sheep. goat. dog.", ["sheep", "goat", "dog"]),
         (" sheep ;goat|dog\ncow ", ["sheep", "goat", "dog", "cow"]),
+        ("sheep! goat? dog", ["sheep", "goat", "dog"]),
+        ("animals: sheep, goat!", ["animals", "sheep", "goat"]),
+        ("羊！山羊？狗：牛", ["羊", "山羊", "狗", "牛"]),
+        (["sheep!", "goat?"], ["sheep", "goat"]),
         ("羊、黑山羊", ["羊", "黑山羊"]),
         ("羊，山羊；狗。", ["羊", "山羊", "狗"]),
         ("ｓｈｅｅｐ，　ｇｏａｔ", ["sheep", "goat"]),
@@ -48,6 +53,9 @@ def texts(prompt: Prompt) -> list[list[str]]:
         ("A photo of a white sheep lying down by a tree", ["white sheep lying down", "tree"]),
         ("水槽左边的黑山羊", ["水槽", "黑山羊"]),
         ("草地上有一只躺着的羊", ["草地", "躺着的羊"]),
+        ("图中有一堆干草垛和一棵大树", ["干草垛", "大树"]),
+        ("画面里有一道栅栏", ["栅栏"]),
+        ("图里的羊", ["羊"]),
         ("大树旁的马和正在喝水的羊", ["大树", "马", "喝水的羊"]),
         ("the [black goat] left of the [water trough]", ["black goat", "water trough"]),
         ("【黑山羊】在水槽左边", ["黑山羊"]),
@@ -58,6 +66,25 @@ def test_lists_and_sentences(typed: str | list, phrases: list) -> None:
     assert list(prompt.phrases) == phrases
     assert [places[0] for places in texts(prompt)] == phrases
     assert read_prompt(prompt) is prompt
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("sheep, black goat", []),
+        ("a photo of a sheep, a goat and the dog", []),
+        ("there is an [eating sheep] in the picture", []),
+        ("图中有一堆干草垛、一只羊和一棵大树", []),
+        ("躺着的白羊的照片", []),
+        ("照片里有两只羊和这匹马", []),
+        ("the [black goat] left of the trough", ["left", "of", "trough"]),
+        ("a goat with a dog", ["with"]),
+        ("水槽左边的黑山羊", ["左边"]),
+        ("草地上有羊", ["上"]),
+    ],
+)
+def test_words_that_tell_which_one_is_meant(typed: str, words: list[str]) -> None:
+    assert relating_words(read_prompt(typed)) == words
 
 
 def test_a_list_becomes_a_sentence() -> None:
@@ -74,10 +101,20 @@ def test_nothing_to_look_for(nothing: str | list) -> None:
         read_prompt(nothing)
 
 
-@pytest.mark.parametrize("typed", ["a [goat", "a goat]", "[]", "a [] goat"])
+@pytest.mark.parametrize(
+    "typed", ["a [goat", "a goat]", "[]", "a [] goat", "a [  ] goat", "[[ ] a]"]
+)
 def test_brackets_that_do_not_match(typed: str) -> None:
     with pytest.raises(ValueError, match=r"matching brackets|a ] for each"):
         read_prompt(typed)
+
+
+def test_blanks_in_brackets_are_no_part_of_a_phrase() -> None:
+    prompt = read_prompt("the [     goat ] left of [ the [ trough  ]\t]")
+    assert prompt.caption == "the      goat  left of  the  trough  \t"
+    assert prompt.phrases == ("goat", "the  trough", "trough")
+    (chunk,) = chunks_of(prompt, TOKENIZER)
+    assert chunk.positive.any(1).all()
 
 
 def test_names_are_strings() -> None:

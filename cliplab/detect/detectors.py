@@ -133,6 +133,7 @@ MODELS: dict[str, Model] = {
         "glip-t-b:PATH,\n           glip-t-c:PATH or glip-l:PATH)",
     ),
 }
+_TYPED = {"templates": "template"}  # fields whose option is called otherwise
 _EVERYBODY = frozenset({"iou", "most", "score", "batch_size", "device", "offline"})
 
 
@@ -141,6 +142,7 @@ def parse_model(spec: str) -> tuple[str, str]:
 
     Raises:
         ValueError: neither a model nor a path.
+        FileNotFoundError: a path of weights where there are none.
     """
     name, colon, where = spec.partition(":")
     if name in PUBLISHED:
@@ -155,15 +157,30 @@ def parse_model(spec: str) -> tuple[str, str]:
             raise ValueError(f"--model {spec}: nothing after the colon; expected a path")
         return name, where
     path = Path(spec)
+    _check_there(path)
     if path.is_file() and path.suffix == ".pth":
         raise ValueError(
             f"--model {spec}: does not say which model it holds; for a published GLIP write its "
             f"variant in front, {' or '.join(f'{one}:{spec}' for one in PUBLISHED)}"
         )
-    if path.exists() or path.suffix == ".safetensors":
+    if path.exists():
         return _kind_of(path), spec
     known = [*MODELS, *PUBLISHED]
     raise ValueError(f"{unknown_name('model', spec, known)}, or the path of a ViLD or a GLIP")
+
+
+def _check_there(path: Path) -> None:
+    """Refuse a folder without weights, and what can only be meant as a file of them.
+
+    Raises:
+        FileNotFoundError: naming the file.
+    """
+    weights = path / WEIGHTS if path.is_dir() else path
+    if weights.suffix in (".safetensors", ".pth") and not weights.is_file():
+        raise FileNotFoundError(
+            f"--model {path}: no such file, {weights}; expected the weights of a "
+            "ViLD or a GLIP: `python -m cliplab train vild` or `train glip` makes them"
+        )
 
 
 def _kind_of(path: Path) -> str:
@@ -227,8 +244,8 @@ def check_options(name: str, options: Options) -> None:
         if not own and getattr(options, field.name) != field.default:
             others = [other for other, model in MODELS.items() if field.name in model.reads]
             raise ValueError(
-                f"--{field.name}: means nothing to the model {name}; drop it, or use --model "
-                f"{' or '.join(others)}"
+                f"--{_TYPED.get(field.name, field.name)}: means nothing to the model {name}; "
+                f"drop it, or use --model {' or '.join(others)}"
             )
 
 

@@ -65,20 +65,24 @@ def picture_targets(folder: Path, pictures: Sequence[Picture]) -> dict[Path, Pat
         ValueError: a copy would replace a picture that it is made from.
     """
     own = {one.path.resolve() for one in pictures}
-    taken: dict[Path, Path] = {}
+    targets: dict[Path, Path] = {}
+    taken: set[Path] = set()
     for one in pictures:
         # ".." and "/" in the names of a JSON must not lead out of the folder
         parts = [part for part in PurePosixPath(one.name).parts if part not in ("/", "..")]
-        target = folder.joinpath(*parts).with_suffix(".jpg")
-        if target in taken.values():  # a.png beside a.jpg
-            target = target.with_name(f"{Path(parts[-1]).name}.jpg")
+        whole = folder.joinpath(*parts)
+        target, count = whole.with_suffix(".jpg"), 1
+        while target in taken:  # a.png beside a.jpg, or names that were equal but for the ".."
+            target = whole.with_name(f"{whole.name}{f'-{count}' if count > 1 else ''}.jpg")
+            count += 1
         if target.resolve() in own:
             raise ValueError(
                 f"--pictures {shown(folder)}: would overwrite {shown(target)}, a picture of "
                 "SOURCE; give another folder"
             )
-        taken[one.path] = target
-    return taken
+        targets[one.path] = target
+        taken.add(target)
+    return targets
 
 
 def annotated(image: "Image", found: Detections) -> "Image":

@@ -5,6 +5,7 @@ search and an order. Whatever a file or a label is called is shown, never interp
 """
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,10 +101,15 @@ def gallery_html(what: Shown, *, title: str) -> str:
         many=" many" if len(rows) > _STICKY else "",
         extras=_extras(what.judged),
         orders='<option value="bad">most mistakes first</option>' if what.judged else "",
-        least=f"{what.found.cut.score:.2f}",
+        least=_hundredths(what.found.cut.score),
         cards="\n".join(cards),
         unreadable=unreadable_section(unreadable),
     )
+
+
+def _hundredths(score: float) -> str:
+    """Rounded down, so that the slider at its lowest hides nothing: 0.696 -> 0.69."""
+    return f"{math.floor(round(score * 100, 6)) / 100:.2f}"  # 0.29 * 100 is less than 29
 
 
 def _facts(what: Shown) -> str:

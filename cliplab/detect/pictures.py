@@ -4,8 +4,8 @@
 have no box too: what is found there is wrong.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Picture:
     """One picture, and the boxes that its source gives it."""
 
     path: Path
-    name: str  # for people and files: path relative to the root
+    name: str  # for people and files, no other's: path relative to the root
     boxes_xyxy: Tensor  # (A, 4) px of the upright picture, inside it
     labels: tuple[str | None, ...] = ()  # A
     split: str | None = None
@@ -189,22 +189,37 @@ def _grouped(photos: PhotoSet, extra: Mapping[Path, str | None]) -> Pictures:
     for photo in photos:
         by_path[photo.path].append(photo)
     bare = {path: split for path, split in extra.items() if path not in by_path}
-    found = [_picture(path, boxes, photos.root) for path, boxes in by_path.items()]
+    names = _names([*by_path, *bare], photos.root)
+    found = [_picture(path, boxes, names[path]) for path, boxes in by_path.items()]
     found += [
-        Picture(path, _name(path, photos.root), torch.zeros(0, 4), (), split, judged=True)
+        Picture(path, names[path], torch.zeros(0, 4), (), split, judged=True)
         for path, split in bare.items()
     ]
     problems = tuple(p for p in photos.problems if not p.startswith(_NOT_HERE))
     return Pictures(tuple(sorted(found, key=lambda one: one.name)), photos.root, problems)
 
 
-def _picture(path: Path, photos: Sequence[Photo], root: Path) -> Picture:
+def _picture(path: Path, photos: Sequence[Photo], name: str) -> Picture:
     boxed = [photo for photo in photos if photo.box_xyxy is not None]
     boxes = torch.tensor([photo.box_xyxy for photo in boxed], dtype=torch.float32).reshape(-1, 4)
     labels = tuple(photo.label for photo in boxed)
-    return Picture(path, _name(path, root), boxes, labels, photos[0].split, judged=bool(boxed))
+    return Picture(path, name, boxes, labels, photos[0].split, judged=bool(boxed))
 
 
-def _name(path: Path, root: Path) -> str:
-    own, base = path.absolute(), root.absolute()
-    return shown(own.relative_to(base) if own.is_relative_to(base) else path.name)
+def _names(paths: Iterable[Path], root: Path) -> dict[Path, str]:
+    """Paths relative to the root; outside it the file's name, with parents where others share it.
+
+    Two cameras may both have a 1.png, and what is found must not be said of the other's.
+    """
+    base, names, outside = root.absolute(), dict[Path, str](), dict[Path, list[str]]()
+    for path in paths:
+        own = path.absolute()
+        if own.is_relative_to(base):
+            names[path] = own.relative_to(base).as_posix()
+        else:
+            parts = own.relative_to(own.anchor).parts
+            outside[path] = ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+    count = Counter([*names.values(), *(tail for tails in outside.values() for tail in tails)])
+    for path, tails in outside.items():
+        names[path] = next((tail for tail in tails if count[tail] == 1), path.as_posix())
+    return {path: shown(name) for path, name in names.items()}

@@ -19,21 +19,33 @@ SHOWN = 60  # characters of a prompt quoted in an error
 # Full-width punctuation, letters and digits, one for one, so that no character changes its place.
 _PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _PLAIN |= {ord(a): ord(b) for a, b in zip("\u3000。、【】", " .,[]", strict=True)}
-_BREAK = re.compile(r"[.,;|\n]+")  # between the classes of a list that was typed
-_EDGES = " \t.,;:!?|的"
+_MARKS = ".,;:!?|"  # between the classes of a list that was typed, and the parts of a sentence
+_BREAK = re.compile(rf"[{_MARKS}\n]+")
+_EDGES = f" \t{_MARKS}的"
+
+# What says that things are there, and no more: frames, articles, counts.
+_EN_FRAMES = r"(?:a |an |the )?(?:photo|picture|image|photograph)s? (?:of|showing)"
+_ZH_FRAMES = r"照片(?:上|里|中)?|图片(?:上|里|中)?|画面(?:上|里|中)|图[里中]"
+_ZH_COUNTS = r"(?:[一二两三四五六七八九十几这那]|每)(?:只|头|匹|条|个|群|棵|座|片|堆|道)"
+_JOINING = re.compile(
+    rf"\b(?:{_EN_FRAMES}|in (?:the|this) (?:photo|picture|image|photograph)|"
+    r"an?|the|this|that|these|those|is|are|was|were|there|here|and|or)\b|"
+    rf"一张|这里|那里|{_ZH_FRAMES}|{_ZH_COUNTS}|以及|[这和与跟有是的]",
+    re.IGNORECASE,
+)
 
 # Words between things: relations, verbs of being, articles, counts. The rest are things.
 _EN = (
     r"(?:(?:to|on|at) the )?(?:left|right)(?: hand)?(?: side)? of|in front of|next to|on top of|"
-    r"(?:a |an |the )?(?:photo|picture|image|photograph)s? (?:of|showing)|"
+    rf"{_EN_FRAMES}|"
     r"an?|the|this|that|these|those|is|are|was|were|be|being|there|here|it|its|and|or|with|"
     r"without|of|in|on|at|by|near|behind|beside|between|under|over|above|below|beneath|into|"
     r"onto|from|to|for|while|as|who|which|has|have|having"
 )
 _ZH = (
-    r"(?:一张|这是|这里有|那里有)|照片(?:上|里|中)?|图片(?:上|里|中)?|"
+    rf"(?:一张|这是|这里有|那里有)|{_ZH_FRAMES}|"
     r"(?:左|右|前|后|上|下|里|外)(?:边|侧|面|方)|旁边?|附近|[上里边下内](?=的)|中间|之间|对面|以及|正在|正|在|"
-    r"和|与|跟|有|是|(?:[一二两三四五六七八九十几这那]|每)(?:只|头|匹|条|个|群|棵|座|片)"
+    rf"和|与|跟|有|是|{_ZH_COUNTS}"
 )
 _BETWEEN = re.compile(rf"\b(?:{_EN})\b|{_ZH}", re.IGNORECASE)
 _NOT_ARTICLE = re.compile(rf"\b(?!(?:an?|the|this|that|these|those)\b)(?:{_EN})\b|{_ZH}", re.I)
@@ -97,7 +109,7 @@ def class_prompt(names: Sequence[str], separator: str = SEPARATOR) -> Prompt:
     for index, name in enumerate(names):
         if not isinstance(name, str):
             raise ValueError(f"names[{index}]: got a {type(name).__name__}; expected a string")
-    tidy = (" ".join(name.translate(_PLAIN).split()).strip(" .,;|") for name in names)
+    tidy = (" ".join(name.translate(_PLAIN).split()).strip(f" {_MARKS}") for name in names)
     unique: dict[str, str] = {}
     for name in filter(None, tidy):
         unique.setdefault(name.casefold(), name)
@@ -140,6 +152,18 @@ def sentence_prompt(sentence: str, phrases: Sequence[str] | None = None) -> Prom
     return Prompt(caption, names, tuple(map(tuple, places)))
 
 
+def relating_words(prompt: Prompt) -> list[str]:
+    """Words beside the phrases that say which of them are meant: "left", "of"; [] of a list.
+
+    Not those that only say that things are there: "a photo of", "and", "the", "there is".
+    """
+    rest = list(prompt.caption)
+    for spans in prompt.spans:
+        for start, end in spans:
+            rest[start:end] = "." * (end - start)
+    return re.findall(r"\w+", _JOINING.sub(" ", "".join(rest)))
+
+
 def _nothing(text: str) -> str:
     quoted = text if len(text) <= SHOWN else text[:SHOWN] + "..."
     return (
@@ -149,7 +173,10 @@ def _nothing(text: str) -> str:
 
 
 def _unmarked(text: str) -> tuple[str, list[Span]]:
-    """The text without brackets, and what they held, in the order they open; they may nest."""
+    """The text without brackets, and what they held, in the order they open; they may nest.
+
+    Blanks at the edges of a span stay in the text: tokens are looked up at its first characters.
+    """
     caption, opened = "", []
     marked: list[Span] = []
     for char in text:
@@ -157,10 +184,11 @@ def _unmarked(text: str) -> tuple[str, list[Span]]:
             opened.append(len(marked))
             marked.append((len(caption), -1))
         elif char == "]":
-            if not opened or marked[opened[-1]][0] == len(caption):
+            inside = caption[marked[opened[-1]][0] :] if opened else ""
+            if not inside.strip():
                 raise ValueError(f"prompt: got {text!r}; expected words in matching brackets")
-            index = opened.pop()
-            marked[index] = (marked[index][0], len(caption))
+            start = len(caption) - len(inside.lstrip())
+            marked[opened.pop()] = (start, len(caption.rstrip()))
         else:
             caption += char
     if opened:
@@ -181,7 +209,7 @@ def _occurrences(caption: str, phrase: str) -> list[Span]:
 
 def _between(caption: str) -> list[Span]:
     """Spans of what is left when relations and separators are taken away."""
-    parts = re.compile(rf"{_BETWEEN.pattern}|[.,;:!?|\n]+", re.IGNORECASE)
+    parts = re.compile(rf"{_BETWEEN.pattern}|{_BREAK.pattern}", re.IGNORECASE)
     holes = [(0, 0), *(m.span() for m in parts.finditer(caption)), (len(caption),) * 2]
     spans = []
     for (_, start), (end, _) in pairwise(holes):
