@@ -1,6 +1,7 @@
 """The detectors of `detect`: what they say, whose words they take, and what they refuse."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -285,8 +286,26 @@ def test_a_damaged_checkpoint_is_refused(world: Path, tmp_path: Path) -> None:
 
 def test_a_path_is_a_vild(tmp_path: Path) -> None:
     assert parse_model("crops:x/y") == ("crops", "x/y")
-    assert parse_model(str(tmp_path)) == ("vild", str(tmp_path))
-    assert parse_model("absent.safetensors") == ("vild", "absent.safetensors")
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    for spec in (str(tmp_path), str(file)):
+        assert parse_model(spec) == ("vild", spec)
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "absent.pth", "a folder"])
+def test_weights_that_are_not_there_are_missed_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Whatever else is wrong: it was said to be a ViLD, or not the name of a model."""
+    from detect_world import picture, run
+
+    (tmp_path / "a folder").mkdir()
+    sought = tmp_path / name / ("model.safetensors" if name == "a folder" else "")
+    with pytest.raises(FileNotFoundError, match=rf"file, {re.escape(str(sought))}; expected"):
+        parse_model(str(tmp_path / name))
+    frames = picture(tmp_path / "a.png")
+    assert run(frames, "--phrases", "goat", "--model", tmp_path / name) == 2
+    assert f"no such file, {sought}; expected the weights" in capsys.readouterr().err
 
 
 def test_suppression_is_asked_for_where_boxes_are_given() -> None:

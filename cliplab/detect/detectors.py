@@ -142,6 +142,7 @@ def parse_model(spec: str) -> tuple[str, str]:
 
     Raises:
         ValueError: neither a model nor a path.
+        FileNotFoundError: a path of weights where there are none.
     """
     name, colon, where = spec.partition(":")
     if name in PUBLISHED:
@@ -156,15 +157,30 @@ def parse_model(spec: str) -> tuple[str, str]:
             raise ValueError(f"--model {spec}: nothing after the colon; expected a path")
         return name, where
     path = Path(spec)
+    _check_there(path)
     if path.is_file() and path.suffix == ".pth":
         raise ValueError(
             f"--model {spec}: does not say which model it holds; for a published GLIP write its "
             f"variant in front, {' or '.join(f'{one}:{spec}' for one in PUBLISHED)}"
         )
-    if path.exists() or path.suffix == ".safetensors":
+    if path.exists():
         return _kind_of(path), spec
     known = [*MODELS, *PUBLISHED]
     raise ValueError(f"{unknown_name('model', spec, known)}, or the path of a ViLD or a GLIP")
+
+
+def _check_there(path: Path) -> None:
+    """Refuse a folder without weights, and what can only be meant as a file of them.
+
+    Raises:
+        FileNotFoundError: naming the file.
+    """
+    weights = path / WEIGHTS if path.is_dir() else path
+    if weights.suffix in (".safetensors", ".pth") and not weights.is_file():
+        raise FileNotFoundError(
+            f"--model {path}: no such file, {weights}; expected the weights of a "
+            "ViLD or a GLIP: `python -m cliplab train vild` or `train glip` makes them"
+        )
 
 
 def _kind_of(path: Path) -> str:
