@@ -209,6 +209,25 @@ def test_boxes_of_the_source_judge_its_phrases(
     )
 
 
+def test_a_sentence_that_asks_for_some_is_not_judged_by_all(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A goat where no sheep is would count as hit, though nobody asked for it."""
+    truth = {"a.png": [("goat", [5.0, 5, 20, 30])], "c.png": [("sheep", [5.0, 5, 20, 30])]}
+    source = write(tmp_path / "herd.json", coco(["goat", "sheep"], truth))
+    report = tmp_path / "r.json"
+    options = ("--images", frames, "--json", report, "--force")
+    assert ask(source, "--phrases", "the [goat] left of the [sheep]", *options) == 0
+    printed, complaints = capsys.readouterr()
+    assert "not judged: the sentence asks for some goat, sheep, the source knows all" in complaints
+    assert "judged in" not in printed
+    assert read(report)["precision"] is None
+    assert ask(source, "--phrases", "a photo of a goat and a sheep", *options) == 0
+    printed, complaints = capsys.readouterr()
+    assert "2 of the 2 labels, by which the answer is judged" in complaints
+    assert "judged in 2 pictures" in printed
+
+
 def test_labels_keep_their_names(frames: Path, tmp_path: Path) -> None:
     out, report, html = tmp_path / "o.json", tmp_path / "r.json", tmp_path / "g.html"
     labels = ("--labels", "lying=a sheep lying down", "羊=goat", "trough")

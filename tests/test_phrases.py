@@ -12,6 +12,7 @@ from cliplab.phrases import (
     pieces_of,
     positive_map,
     read_prompt,
+    relating_words,
     sentence_prompt,
 )
 from cliplab.tokenizers import WordPieceTokenizer
@@ -65,6 +66,25 @@ def test_lists_and_sentences(typed: str | list, phrases: list) -> None:
     assert list(prompt.phrases) == phrases
     assert [places[0] for places in texts(prompt)] == phrases
     assert read_prompt(prompt) is prompt
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("sheep, black goat", []),
+        ("a photo of a sheep, a goat and the dog", []),
+        ("there is an [eating sheep] in the picture", []),
+        ("图中有一堆干草垛、一只羊和一棵大树", []),
+        ("躺着的白羊的照片", []),
+        ("照片里有两只羊和这匹马", []),
+        ("the [black goat] left of the trough", ["left", "of", "trough"]),
+        ("a goat with a dog", ["with"]),
+        ("水槽左边的黑山羊", ["左边"]),
+        ("草地上有羊", ["上"]),
+    ],
+)
+def test_words_that_tell_which_one_is_meant(typed: str, words: list[str]) -> None:
+    assert relating_words(read_prompt(typed)) == words
 
 
 def test_a_list_becomes_a_sentence() -> None:

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     complain("unreadable", [str(error) for error in found.unreadable])
     if not len(found):
         raise ValueError(f"none of the {len(task.pictures)} images in {args.source} could be read")
-    judged = judge(found, task.classes, detector.groups)
+    judged = judge(found, task.classes, detector.groups) if task.can_judge else None
     show(found, detector, judged)
     write(args, task, detector, found, judged=judged, thumbnails=thumbnails)
     return SOME_UNREADABLE if found.unreadable or task.lacks_pictures else 0

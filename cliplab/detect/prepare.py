@@ -20,7 +20,7 @@ from cliplab.detect.words import (
     read_words,
 )
 from cliplab.photos import shown
-from cliplab.phrases import Prompt
+from cliplab.phrases import Prompt, relating_words
 
 OWN = "source"  # --boxes source: those of SOURCE itself
 
@@ -34,6 +34,7 @@ class Task:
     given: Mapping[Path, Tensor] | None = None  # path -> (R, 4) px: boxes to name
     problems: tuple[str, ...] = ()  # what was clipped or skipped
     notes: tuple[str, ...] = ()  # what was assumed, for the user to check
+    can_judge: bool = True  # False: a sentence asks for some of what the source knows
 
     @property
     def lacks_pictures(self) -> bool:
@@ -63,9 +64,12 @@ def prepare(args: argparse.Namespace, phrases: Prompt | None = None) -> Task:
     else:
         classes = read_words(args.labels, pictures.class_names)
     notes += [*pictures.notes, classes.note]
-    notes += [background_note(classes), _on_truth(args, pictures, classes)]
+    can_judge = not (phrases and relating_words(phrases))
+    truth = _on_truth(args, pictures, classes, can_judge=can_judge)
+    notes += [background_note(classes), truth]
     problems = tuple(dict.fromkeys(pictures.problems))
-    return Task(pictures, classes, given, problems, tuple(dict.fromkeys(filter(None, notes))))
+    notes = list(dict.fromkeys(filter(None, notes)))
+    return Task(pictures, classes, given, problems, tuple(notes), can_judge)
 
 
 def _given(
@@ -104,7 +108,9 @@ def _told(pictures: Pictures, told: Pictures) -> Pictures:
     return replace(pictures, pictures=tuple(known), notes=(*pictures.notes, *told.notes))
 
 
-def _on_truth(args: argparse.Namespace, pictures: Pictures, classes: Classes) -> str:
+def _on_truth(
+    args: argparse.Namespace, pictures: Pictures, classes: Classes, *, can_judge: bool
+) -> str:
     """Whether boxes of the source will judge, and why not; "" if it has none."""
     names = pictures.class_names
     if not names:
@@ -114,6 +120,11 @@ def _on_truth(args: argparse.Namespace, pictures: Pictures, classes: Classes) ->
         return (
             f"not judged: none of the labels is a class of the boxes ({_some(names)}); name them "
             f'as they are called, as in --labels {names[0]}="what it looks like"'
+        )
+    if not can_judge:
+        return (
+            f"not judged: the sentence asks for some {_some(list(asked))}, the source knows all; "
+            "a list is judged, with a comma between its phrases"
         )
     left = [name for name in names if name not in asked]
     others = f"; boxes of {_some(left)} were not asked for and count as nothing" if left else ""

@@ -1,6 +1,13 @@
 """What a detector is asked for: a class list or a sentence, its phrases, and their tokens."""
 
-from cliplab.phrases.prompt import SEPARATOR, Prompt, class_prompt, read_prompt, sentence_prompt
+from cliplab.phrases.prompt import (
+    SEPARATOR,
+    Prompt,
+    class_prompt,
+    read_prompt,
+    relating_words,
+    sentence_prompt,
+)
 from cliplab.phrases.tokens import (
     Chunk,
     Piece,
@@ -13,5 +20,5 @@ from cliplab.phrases.tokens import (
 
 __all__ = [
     "SEPARATOR", "Chunk", "Piece", "Prompt", "batch_of", "chunks_of", "class_prompt", "pieces_of",
-    "positive_map", "read_prompt", "sentence_prompt", "tokens_of_characters",
+    "positive_map", "read_prompt", "relating_words", "sentence_prompt", "tokens_of_characters",
 ]  # fmt: skip

@@ -23,18 +23,29 @@ _MARKS = ".,;:!?|"  # between the classes of a list that was typed, and the part
 _BREAK = re.compile(rf"[{_MARKS}\n]+")
 _EDGES = f" \t{_MARKS}的"
 
+# What says that things are there, and no more: frames, articles, counts.
+_EN_FRAMES = r"(?:a |an |the )?(?:photo|picture|image|photograph)s? (?:of|showing)"
+_ZH_FRAMES = r"照片(?:上|里|中)?|图片(?:上|里|中)?|画面(?:上|里|中)|图[里中]"
+_ZH_COUNTS = r"(?:[一二两三四五六七八九十几这那]|每)(?:只|头|匹|条|个|群|棵|座|片|堆|道)"
+_JOINING = re.compile(
+    rf"\b(?:{_EN_FRAMES}|in (?:the|this) (?:photo|picture|image|photograph)|"
+    r"an?|the|this|that|these|those|is|are|was|were|there|here|and|or)\b|"
+    rf"一张|这里|那里|{_ZH_FRAMES}|{_ZH_COUNTS}|以及|[这和与跟有是的]",
+    re.IGNORECASE,
+)
+
 # Words between things: relations, verbs of being, articles, counts. The rest are things.
 _EN = (
     r"(?:(?:to|on|at) the )?(?:left|right)(?: hand)?(?: side)? of|in front of|next to|on top of|"
-    r"(?:a |an |the )?(?:photo|picture|image|photograph)s? (?:of|showing)|"
+    rf"{_EN_FRAMES}|"
     r"an?|the|this|that|these|those|is|are|was|were|be|being|there|here|it|its|and|or|with|"
     r"without|of|in|on|at|by|near|behind|beside|between|under|over|above|below|beneath|into|"
     r"onto|from|to|for|while|as|who|which|has|have|having"
 )
 _ZH = (
-    r"(?:一张|这是|这里有|那里有)|照片(?:上|里|中)?|图片(?:上|里|中)?|画面(?:上|里|中)|图[里中]|"
+    rf"(?:一张|这是|这里有|那里有)|{_ZH_FRAMES}|"
     r"(?:左|右|前|后|上|下|里|外)(?:边|侧|面|方)|旁边?|附近|[上里边下内](?=的)|中间|之间|对面|以及|正在|正|在|"
-    r"和|与|跟|有|是|(?:[一二两三四五六七八九十几这那]|每)(?:只|头|匹|条|个|群|棵|座|片|堆|道)"
+    rf"和|与|跟|有|是|{_ZH_COUNTS}"
 )
 _BETWEEN = re.compile(rf"\b(?:{_EN})\b|{_ZH}", re.IGNORECASE)
 _NOT_ARTICLE = re.compile(rf"\b(?!(?:an?|the|this|that|these|those)\b)(?:{_EN})\b|{_ZH}", re.I)
@@ -139,6 +150,18 @@ def sentence_prompt(sentence: str, phrases: Sequence[str] | None = None) -> Prom
         raise ValueError(_nothing(sentence))
     names, places = zip(*table.values(), strict=True)
     return Prompt(caption, names, tuple(map(tuple, places)))
+
+
+def relating_words(prompt: Prompt) -> list[str]:
+    """Words beside the phrases that say which of them are meant: "left", "of"; [] of a list.
+
+    Not those that only say that things are there: "a photo of", "and", "the", "there is".
+    """
+    rest = list(prompt.caption)
+    for spans in prompt.spans:
+        for start, end in spans:
+            rest[start:end] = "." * (end - start)
+    return re.findall(r"\w+", _JOINING.sub(" ", "".join(rest)))
 
 
 def _nothing(text: str) -> str:
