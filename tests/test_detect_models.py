@@ -301,7 +301,7 @@ def test_weights_that_are_not_there_are_missed_first(
 
     (tmp_path / "a folder").mkdir()
     sought = tmp_path / name / ("model.safetensors" if name == "a folder" else "")
-    with pytest.raises(FileNotFoundError, match=rf"no such file, {re.escape(str(sought))}; expec"):
+    with pytest.raises(FileNotFoundError, match=rf"file, {re.escape(str(sought))}; expected"):
         parse_model(str(tmp_path / name))
     frames = picture(tmp_path / "a.png")
     assert run(frames, "--phrases", "goat", "--model", tmp_path / name) == 2

@@ -51,6 +51,16 @@ def test_a_coco_file_gives_whole_pictures_the_empty_ones_too(frames: Path) -> No
     assert told(read_pictures(frames)) == told(found)  # the folder that holds it
 
 
+def test_pictures_that_a_json_does_not_list_are_remarked_on(frames: Path) -> None:
+    path = labelled(frames)
+    assert read_pictures(frames).problems == ()
+    picture(frames / "new" / "d.png")
+    assert read_pictures(frames).problems == (
+        "pictures of the folder that its JSON does not list, left out (1): new/d.png",
+    )
+    assert read_pictures(path).problems == ()  # the file was asked for, not the folder
+
+
 def test_a_coco_file_without_any_box_is_a_list_of_pictures(frames: Path) -> None:
     path = labelled(frames, annotations=[])
     assert told(read_pictures(path)) == {"a.png": [], "b.png": [], "empty.png": []}

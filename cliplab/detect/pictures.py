@@ -17,7 +17,7 @@ from cliplab.photos.coco import listed_pictures, load, root_of, split_in
 from cliplab.photos.files import PHONE_SUFFIXES, SUFFIXES
 from cliplab.photos.photo_set import SPLITS
 from cliplab.photos.remarks import Remarks
-from cliplab.photos.source import KINDS, places_of, recognise
+from cliplab.photos.source import KINDS, places_of, recognise, strays_of
 from cliplab.photos.yolo import find_layout
 from cliplab.runtime import unknown_name
 
@@ -117,7 +117,12 @@ def read_pictures(
         one = Picture(source, shown(source.name), torch.zeros(0, 4))
         return Pictures((one,), source.parent) if single else _grouped(read_unlabelled(source), {})
     if kind == "coco":
-        return _read_coco(places, images)
+        found = _read_coco(places, images)
+        if not source.is_dir() or images is not None:
+            return found
+        # Such as the --out of an earlier run, which knows nothing of pictures that came later.
+        said = strays_of(source, (one.path for one in found), "JSON")
+        return replace(found, problems=(*found.problems, *said))
     photos = read_photos(source, kind=kind, images=images)
     extra = dict(find_layout(places[0], images).images) if kind == "yolo" else {}
     return _grouped(photos, {path: split for path, split in extra.items() if path.is_file()})

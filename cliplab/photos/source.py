@@ -1,6 +1,7 @@
 """One door for every way in which people keep labelled pictures."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,14 +88,20 @@ def _read(kind: str, places: list[Path], images: Path | None, box_scale: float) 
 
 def _with_strays(photos: PhotoSet, folder: Path) -> PhotoSet:
     """The same set, with a remark on pictures of the folder that its table does not list."""
-    listed = {photo.path for photo in photos}
-    strays = [path for path in list_images(folder) if path not in listed]
+    said = strays_of(folder, (photo.path for photo in photos), "table")
+    return replace(photos, problems=(*photos.problems, *said))
+
+
+def strays_of(folder: Path, listed: Iterable[Path], what: str) -> tuple[str, ...]:
+    """A remark on pictures of a folder that its table or JSON does not list; () if it lists all."""
+    known = {path.resolve() for path in listed}
+    strays = [path for path in list_images(folder) if path.resolve() not in known]
     if not strays:
-        return photos
+        return ()
     remarks = Remarks()
     names = [shown(path.relative_to(folder)) for path in strays]
-    remarks.add("pictures of the folder that its table does not list, left out", *names)
-    return replace(photos, problems=(*photos.problems, *remarks.sentences()))
+    remarks.add(f"pictures of the folder that its {what} does not list, left out", *names)
+    return remarks.sentences()
 
 
 def recognise(source: Path) -> tuple[str, list[Path]]:
