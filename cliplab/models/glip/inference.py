@@ -93,8 +93,7 @@ def select(
         parts = [_from_level(s, c, d, a, chosen) for s, c, d, a in levels]
         boxes, values, labels = (torch.cat(part) for part in zip(*parts, strict=True))
         boxes = clip(boxes, shape)
-        # None that is narrower than a pixel, as the released code drops small boxes: enlarged, its
-        # first pixel would lie behind its last.
+        # None that is narrower than a pixel: enlarged, its first pixel would lie behind its last.
         whole = (boxes[:, 2:] >= boxes[:, :2]).all(1)
         inside = Found(boxes[whole], values[whole], labels[whole])
         found.append(suppress(inside, chosen))
