@@ -682,13 +682,17 @@ def near(row: str, language: str, what: str) -> list[dict[str, float]]:
     return [metrics["near"][language][what] for metrics in trained]
 
 
-@pytest.mark.parametrize("language", pool.LANGUAGES)
-def test_without_fusion_nobody_reads_the_landmark(language: str) -> None:
-    """The exam would leak if a model whose words never meet the picture were right in many pairs.
+ONE_TWIN_IS_OVER = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="missed by one of three trainings: 0.057, 8 of 141; 0.043 before they were asked pairs",
+)
 
-    In a few it may be: its words have read the landmark, its eyes see what stands beside an animal.
-    """
-    assert max(rate["value"] for rate in near("no fusion", language, "both")) < 0.1
+
+@pytest.mark.parametrize("language", ["en", pytest.param("zh", marks=ONE_TWIN_IS_OVER)])
+def test_without_fusion_nobody_reads_the_landmark(language: str) -> None:
+    """The exam would leak if a model whose words never meet the picture were right in both."""
+    assert max(rate["value"] for rate in near("no fusion", language, "both")) < 0.05
 
 
 @pytest.mark.parametrize("language", pool.LANGUAGES)
