@@ -32,7 +32,8 @@ _FORMAT = 1
 
 PHOTOS = "PHOTOS"  # the parameter that names the reader's own pictures
 MODELS = ("ENCODER", "MODEL")  # those that name a model, perhaps by a path: "openai:model.pt"
-_SHIPPED = ("pasture", "pasture-zh", "twin")  # models, whatever folders are called so
+# Models, whatever folders are called so; `encoders.LOADERS` has the first two, and loads torch.
+_SHIPPED = ("pasture", "pasture-zh", "twin")
 
 
 @dataclass(frozen=True)
