@@ -17,7 +17,7 @@ WORKERS ?= 2
 STEMS ?= clip vild glip groupvit
 
 help:
-	@echo "make run        execute the notebooks and leave a report in runs/      (about 7 minutes)"
+	@echo "make run        execute the notebooks and leave a report in runs/      (about 8 minutes)"
 	@echo "make test       check style, code and notebooks                        (about 9 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
