@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cliplab.embeddings import embed_photos
+from cliplab.data import open_image
 from cliplab.encoders import load_encoder, read_openai
+from cliplab.encoders.embeddings import embed_photos
+from cliplab.encoders.two_towers import TwoTowers
 from cliplab.models.clip import CLIP, CLIPConfig
 from cliplab.models.weights import to_published_precision
 from cliplab.pasture import caption, draw, herd, portrait
-from cliplab.photos import open_image
 from cliplab.runtime import checkpoint_dir
-from cliplab.two_towers import TwoTowers
 
 BATCH, ROUNDS = 64, 3
 LISTED = 6  # pictures for the listing, which takes them one by one

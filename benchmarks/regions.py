@@ -15,18 +15,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cliplab.crops import BATCH, CropDetector, _at_once, crop_size
-from cliplab.detection import SCALES, crop_boxes
+from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.detection.boxes import SCALES, crop_boxes
+from cliplab.detection.crops import BATCH, CropDetector, _at_once, crop_size
+from cliplab.detection.proposals import Proposals, vild_proposals
+from cliplab.detection.proposals.proposed import _to_pixels
 from cliplab.encoders import load_encoder
+from cliplab.encoders.two_towers import Encoder, TwoTowers, openai_preprocess
 from cliplab.models.clip import CLIP, CLIPConfig
 from cliplab.models.vild import ViLD, ViLDConfig, class_scores, load_vild, streamlined, suppress
 from cliplab.pasture import draw, herd
-from cliplab.proposals import Proposals, vild_proposals
-from cliplab.proposals.proposed import _to_pixels
-from cliplab.recipes.vild_pool import HEIGHT, members, phrases
 from cliplab.runtime import checkpoint_dir
-from cliplab.two_towers import Encoder, TwoTowers, openai_preprocess
-from cliplab.zero_shot import build_classifier, templates
+from cliplab.training.vild_dataset import HEIGHT, members, phrases
 
 COUNTS = (1, 10, 100, 300, 1000)
 MEANT = 20  # times faster at 100 boxes

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_checkpoints import RESNET, make_modelscope, make_openai
 
 from cliplab import encoders
-from cliplab.__main__ import main
+from cliplab.cli.main import main
 from cliplab.encoders import Encoder, load_encoder
 
 # what each class of `coloured` looks like, so that a few examples suffice to learn it

@@ -28,7 +28,7 @@ def ax() -> Iterator[Any]:
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
-    from cliplab import figures
+    from cliplab.viz import figures
 
     with mpl.rc_context():
         figures.use_style()
@@ -67,9 +67,9 @@ def lab(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Makes the n-th notebook of a laboratory that `python -m cliplab run` then finds."""
     folder = in_tmp / "notebooks"
     folder.mkdir()
-    monkeypatch.setattr("cliplab.reports.notebook.notebooks_dir", lambda: folder)
+    monkeypatch.setattr("cliplab.report.notebook.notebooks_dir", lambda: folder)
     # constant, since somebody may be editing the package while its tests run
-    monkeypatch.setattr("cliplab.reports.provenance.code_hash", lambda: "c0de")
+    monkeypatch.setattr("cliplab.report.provenance.code_hash", lambda: "c0de")
 
     def make(number: int, step: str = "x = 2 * SIZE") -> Path:
         path = folder / f"{number:02d}_small.ipynb"

@@ -14,8 +14,8 @@ from tiny_checkpoints import RESNET, make_modelscope, make_openai
 
 from cliplab import encoders
 from cliplab.__main__ import main
-from cliplab.classify.labels import Classes
-from cliplab.detection import Detections
+from cliplab.classification.labels import Classes
+from cliplab.detection.boxes import Detections
 from cliplab.encoders import Encoder, load_encoder
 from cliplab.models.vild import ViLD, ViLDConfig, save_vild
 from cliplab.runtime import data_dir, sha256

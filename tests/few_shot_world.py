@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.few_shot import Shots
+from cliplab.classification.few_shot import Shots
 
 NAMES = ("sheep", "goat", "cow")
 SCALE = 20.0

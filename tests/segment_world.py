@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cliplab.__main__ import main
+from cliplab.cli.main import main
+from cliplab.cli.segment import plan
 from cliplab.models.groupvit import GroupViT, GroupViTConfig, save_groupvit
-from cliplab.segment import plan
+from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.segmentation import Segmentation, Settings, Vocabulary
-from cliplab.tokenizers import WordPieceTokenizer
 
 WORDS = (
     *("[PAD]", "[UNK]", "[CLS]", "sheep", "dog", "goat", "grass", "sky", "tree", "a", "photo"),

@@ -8,10 +8,10 @@ import pytest
 from classify_world import rows, run, tiny
 from tiny_checkpoints import noise_images
 
-from cliplab.classify import add_parser, outputs, terminal
+from cliplab.classification.zero_shot import build_classifier, classify
+from cliplab.cli.classify import add_parser, outputs, terminal
+from cliplab.data import open_image
 from cliplab.encoders import load_encoder
-from cliplab.photos import open_image
-from cliplab.zero_shot import build_classifier, classify
 
 __all__ = ["tiny"]
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -207,7 +207,7 @@ def test_unexpected_errors_are_not_dressed_up(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("cliplab.classify.answer.answer", broken)
+    monkeypatch.setattr("cliplab.cli.classify.answer.answer", broken)
     with pytest.raises(RuntimeError, match="a bug"):  # the interpreter's exit code is then 1
         run(photos, "--labels", "a,b")
 
@@ -264,7 +264,7 @@ def test_outputs_that_cannot_be_written_are_found_before_the_work(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cliplab.classify.prepare.prepare", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr("cliplab.cli.classify.prepare.prepare", lambda *_: pytest.fail("too late"))
     for path, message in [
         (photos / "a.png" / "s.csv", "a part of the path is a file"),
         (tmp_path, "a folder; expected the name of a file to write"),

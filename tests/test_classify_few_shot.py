@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from classify_world import class_folders, coloured, report, rows, run, tiny
 
-from cliplab.classify.arguments import METHODS
-from cliplab.few_shot import METHODS as KNOWN
+from cliplab.classification.few_shot import METHODS as KNOWN
+from cliplab.cli.classify.arguments import METHODS
 
 __all__ = ["tiny"]
 

@@ -8,11 +8,11 @@ import torch
 from classify_world import class_folders, coloured, report, rows, run, tiny
 from PIL import Image
 
-from cliplab.classify.assess import assess, gained
+from cliplab.classification.scores import Scores
+from cliplab.classification.zero_shot import build_classifier, classify
+from cliplab.cli.classify.assess import assess, gained
 from cliplab.encoders import load_encoder
-from cliplab.scores import Scores
-from cliplab.two_towers import TwoTowers
-from cliplab.zero_shot import build_classifier, classify
+from cliplab.encoders.two_towers import TwoTowers
 
 __all__ = ["tiny"]
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -243,7 +243,7 @@ def test_a_gallery_has_room_for_some_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for module in ("answer", "page"):
-        monkeypatch.setattr(f"cliplab.classify.{module}.MAX_CARDS", 4)
+        monkeypatch.setattr(f"cliplab.cli.classify.{module}.MAX_CARDS", 4)
     flock = class_folders(tmp_path / "flock", 3)
     opened = count_decoded(monkeypatch)
     html = tmp_path / "g.html"
@@ -292,7 +292,7 @@ def test_prompts_that_cannot_be_read_are_remarked_on(
 
 
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    from cliplab import embeddings
+    from cliplab.encoders import embeddings
 
     opened: list[Path] = []
     original = embeddings.open_image

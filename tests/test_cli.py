@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from cliplab import __main__ as cli
 from cliplab import __version__
-from cliplab import train as train_command
-from cliplab.__main__ import COMMANDS, main
+from cliplab.cli import main as cli
+from cliplab.cli import train as train_command
+from cliplab.cli.main import COMMANDS, main
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +166,7 @@ def test_the_recipes_are_found() -> None:
 
 @pytest.fixture
 def benchmarks(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("cliplab.bench.benchmarks_dir", lambda: tmp_path)
+    monkeypatch.setattr("cliplab.cli.bench.benchmarks_dir", lambda: tmp_path)
     for name, line in (("a", "print('| x |')"), ("b", "print('fast 羊')")):
         script = f'"""How fast is {name}?\n\nMore."""\n{line}\n'
         (tmp_path / f"{name}.py").write_text(script, encoding="utf-8")
@@ -206,7 +206,7 @@ def test_a_failing_benchmark_leaves_the_old_results(
 @pytest.mark.parametrize("typed", [["--help"], ["classify", "--help"], ["detect", "--help"]])
 def test_help_loads_nothing_heavy(typed: list[str]) -> None:
     program = (
-        f"import sys; from cliplab.__main__ import main; main({typed});"
+        f"import sys; from cliplab.cli.main import main; main({typed});"
         "heavy = {'torch', 'numpy', 'matplotlib', 'nbformat', 'papermill'} & set(sys.modules);"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cliplab.losses import clip_loss
 from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig
 from cliplab.models.clip import (
     CLIP,
@@ -22,6 +21,7 @@ from cliplab.models.clip import (
     save_modelscope,
     save_openai,
 )
+from cliplab.models.losses import clip_loss
 from cliplab.models.weights import load_strict, read_state_dict
 
 VIT = {"vision_layers": 3, "vision_width": 64, "vision_patch_size": 16}

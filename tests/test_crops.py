@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cliplab.crops import LOOKS, CropDetector, crop_scores, crop_size, look, together
-from cliplab.detection import SCALES, embed_boxes
+from cliplab.detection.boxes import SCALES, embed_boxes
+from cliplab.detection.crops import LOOKS, CropDetector, crop_scores, crop_size, look, together
+from cliplab.detection.proposals import Proposals, region_proposals
 from cliplab.encoders import load_encoder
+from cliplab.encoders.two_towers import Encoder
 from cliplab.models.vild import Regions, ViLD, ViLDConfig, class_scores, streamlined
-from cliplab.proposals import Proposals, region_proposals
-from cliplab.recipes import vild_exam as exam
-from cliplab.recipes.vild_pool import Flock, draw_flock
-from cliplab.two_towers import Encoder
+from cliplab.training import vild_evaluation as exam
+from cliplab.training.vild_dataset import Flock, draw_flock
 
 COLOURS = ("red", "green", "blue")
 ONE_EACH = torch.eye(3)

@@ -11,10 +11,11 @@ import pytest
 from detect_world import Oracle, coco, picture, read, run, world, write
 from PIL import Image
 
-from cliplab.classify.labels import Classes
-from cliplab.detect import add_arguments, detectors, outputs
-from cliplab.detect.detectors import MODELS, Model, Options
-from cliplab.detect.pictures import Picture, read_pictures
+from cliplab.classification.labels import Classes
+from cliplab.cli.detect import add_arguments, outputs
+from cliplab.detection import detectors
+from cliplab.detection.detectors import MODELS, Model, Options
+from cliplab.detection.pictures import Picture, read_pictures
 
 __all__ = ["world"]
 
@@ -277,7 +278,7 @@ def test_a_detector_that_was_not_made_yet_says_how(
 
 
 def test_every_option_reaches_the_model(tmp_path: Path) -> None:
-    from cliplab.detect.command import check_arguments
+    from cliplab.cli.detect.command import check_arguments
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)

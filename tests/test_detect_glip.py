@@ -10,22 +10,23 @@ import torch
 from detect_world import coco, make_vild, picture, read, run, write
 from PIL import Image
 
-from cliplab.detect import arguments, detectors
-from cliplab.detect.detectors import Options, least_score, load_detector, parse_model
-from cliplab.detect.finding import Cut, find
-from cliplab.detect.glip_detector import GLIPDetector, selection_of
-from cliplab.detect.page_parts import class_rules
-from cliplab.detect.page_prompt import prompt_html
-from cliplab.detect.pictures import read_pictures
-from cliplab.detect.words import read_phrases, read_words
+from cliplab.cli.detect import arguments
+from cliplab.cli.detect.page_parts import class_rules
+from cliplab.cli.detect.page_prompt import prompt_html
+from cliplab.cli.detect.words import read_phrases, read_words
+from cliplab.data import open_image
+from cliplab.detection import detectors
+from cliplab.detection.detectors import Options, least_score, load_detector, parse_model
+from cliplab.detection.finding import Cut, find
+from cliplab.detection.glip_detector import GLIPDetector, selection_of
+from cliplab.detection.phrases import Prompt, read_prompt, sentence_prompt
+from cliplab.detection.pictures import read_pictures
 from cliplab.models.glip import GLIP, VARIANTS, GLIPConfig, Selection, detect, load_glip, save_glip
 from cliplab.models.glip.config import Variant
 from cliplab.models.glip.detect import PRECISIONS
 from cliplab.models.glip.inference import AGGREGATES
-from cliplab.photos import open_image
-from cliplab.phrases import Prompt, read_prompt, sentence_prompt
+from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.runtime import sha256
-from cliplab.tokenizers import WordPieceTokenizer
 
 WORDS = "sheep goat black a the left of on trough lying down , . 羊 山 黑 水 槽 左 边 的"
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS.split(), "##s", *map(str, range(10))]

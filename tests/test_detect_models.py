@@ -10,16 +10,16 @@ from detect_world import BASE, make_vild, world
 from PIL import Image
 from tiny_checkpoints import noise_images
 
-from cliplab.classify.labels import Classes
-from cliplab.detect.crops_detector import CropsDetector
-from cliplab.detect.detectors import MODELS, Detector, Options, load_detector, parse_model
-from cliplab.detect.finding import find
-from cliplab.detect.regions import named, regions_of, to_pixels
-from cliplab.detect.vild_detector import ViLDDetector
-from cliplab.detect.words import read_words
+from cliplab.classification.labels import Classes
+from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.cli.detect.words import read_words
+from cliplab.detection.crops_detector import CropsDetector
+from cliplab.detection.detectors import MODELS, Detector, Options, load_detector, parse_model
+from cliplab.detection.finding import find
+from cliplab.detection.regions import named, regions_of, to_pixels
+from cliplab.detection.vild_detector import ViLDDetector
 from cliplab.encoders import load_encoder
 from cliplab.models.vild import HEADS, ViLD, class_scores, load_vild
-from cliplab.zero_shot import build_classifier, templates
 
 __all__ = ["world"]
 LABELS = ["standing sheep", "lying sheep", "goat"]
@@ -322,8 +322,8 @@ def test_a_new_model_is_one_entry(
 ) -> None:
     from detect_world import Oracle, picture
 
-    from cliplab.detect.detectors import Model
-    from cliplab.detect.pictures import read_pictures
+    from cliplab.detection.detectors import Model
+    from cliplab.detection.pictures import read_pictures
 
     def load(where: str, classes: Classes, options: Options) -> Detector:
         return Oracle(list(classes.names), [[(0, 0.9, [0.0, 0, 5, 5])]])

@@ -11,14 +11,14 @@ import torch
 from detect_world import Oracle, coco, picture, write
 from matplotlib.colors import to_hex
 
-from cliplab.box_figures import BOX_COLOURS, box_colour, ink_on, place_tags, plot_boxes, tag_size
-from cliplab.detect import page
-from cliplab.detect.finding import Cut, find
-from cliplab.detect.judging import judge
-from cliplab.detect.pictures import read_pictures
-from cliplab.detect.prepare import Task
-from cliplab.gallery import thumbnail
-from cliplab.photos import open_image
+from cliplab.cli.detect import page
+from cliplab.cli.detect.prepare import Task
+from cliplab.data import open_image
+from cliplab.detection.finding import Cut, find
+from cliplab.detection.judging import judge
+from cliplab.detection.pictures import read_pictures
+from cliplab.report.gallery import thumbnail
+from cliplab.viz.boxes import BOX_COLOURS, box_colour, ink_on, place_tags, plot_boxes, tag_size
 
 TRAP = "<b>sheep & 'goat'</b>"
 LEFT, RIGHT = [5.0, 5.0, 20.0, 30.0], [30.0, 5.0, 25.0, 30.0]  # x, y, width, height

@@ -6,12 +6,12 @@ import pytest
 import torch
 from detect_world import Oracle, coco, picture, write
 
-from cliplab.detect.finding import Cut, Found, find
-from cliplab.detect.judging import judge
-from cliplab.detect.pictures import Pictures, read_boxes, read_pictures
-from cliplab.detect.summary import summarise
-from cliplab.detect.words import background_note, match, read_words
-from cliplab.detection import Detections
+from cliplab.cli.detect.summary import summarise
+from cliplab.cli.detect.words import background_note, match, read_words
+from cliplab.detection.boxes import Detections
+from cliplab.detection.finding import Cut, Found, find
+from cliplab.detection.judging import judge
+from cliplab.detection.pictures import Pictures, read_boxes, read_pictures
 
 NAMES = ["sheep", "goat"]
 LEFT, RIGHT = [5.0, 5.0, 20.0, 30.0], [30.0, 5.0, 25.0, 30.0]  # x, y, width, height

@@ -6,11 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab import diagnosis, pasture, zero_shot
-from cliplab.diagnosis import diagnose, permuted_label_control, prompt_sensitivity, token_coverage
+from cliplab import pasture
+from cliplab.classification import diagnosis, zero_shot
+from cliplab.classification.diagnosis import (
+    diagnose,
+    permuted_label_control,
+    prompt_sensitivity,
+    token_coverage,
+)
 from cliplab.encoders import load_encoder
+from cliplab.encoders.two_towers import Encoder
 from cliplab.pasture import POSTURES, class_phrase
-from cliplab.two_towers import Encoder
 
 CHINESE = ["站着的羊", "吃饭的羊", "躺着的羊", "喝水的羊"]  # as the seed notes ask
 ENGLISH = [class_phrase(species="sheep", posture=p) for p in POSTURES]

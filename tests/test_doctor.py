@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cliplab import checks
-from cliplab.__main__ import main
-from cliplab.checks import FAULT, NOTE, OK, Finding
+from cliplab.cli import doctor as checks
+from cliplab.cli.doctor import FAULT, NOTE, OK, Finding
+from cliplab.cli.main import main
 from cliplab.runtime import OFFLINE_VARIABLES
 
 
@@ -188,7 +188,7 @@ def test_the_official_clip(
 
 @pytest.mark.parametrize(("font", "status"), [("Noto Sans SC", OK), (None, FAULT)])
 def test_fonts(monkeypatch: pytest.MonkeyPatch, font: str | None, status: str) -> None:
-    monkeypatch.setattr("cliplab.figures.cjk_font", lambda: font)
+    monkeypatch.setattr("cliplab.viz.figures.cjk_font", lambda: font)
     assert only(checks.check_fonts()).status == status
 
 
@@ -231,7 +231,7 @@ def test_a_broken_checkpoint(checkpoint: Path, spoil, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["glip", "glip-no-fusion"])
 def test_either_twin_is_told_the_training_that_makes_it(name: str) -> None:
-    from cliplab.recipes import glip
+    from cliplab.training import glip
 
     stem, *options = checks.CHECKPOINTS[name].split()
     parser = argparse.ArgumentParser()

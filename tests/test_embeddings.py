@@ -16,10 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cliplab import embedding_cache, embeddings
-from cliplab.embeddings import CacheWarning, EmbeddingCache, embed_photos, picture_key
-from cliplab.photos import Photo, open_image
-from cliplab.two_towers import TwoTowers, openai_preprocess
+from cliplab.data import Photo, open_image
+from cliplab.encoders import cache as embedding_cache
+from cliplab.encoders import embeddings
+from cliplab.encoders.embeddings import CacheWarning, EmbeddingCache, embed_photos, picture_key
+from cliplab.encoders.two_towers import TwoTowers, openai_preprocess
 
 
 class Colours(torch.nn.Module):

@@ -18,8 +18,8 @@ from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_im
 
 from cliplab import encoders
 from cliplab.encoders import TwoTowers, load_encoder, pipeline
+from cliplab.encoders.two_towers import modelscope_preprocess, openai_preprocess
 from cliplab.runtime import OFFLINE_VARIABLES, sha256
-from cliplab.two_towers import modelscope_preprocess, openai_preprocess
 
 GOLDEN = Path(__file__).parent / "golden"
 ENGLISH = ["a sheep lying down", "A goat, drinking!", "", "站着的羊"]
@@ -181,7 +181,7 @@ def test_batch_size_and_generators_do_not_change_the_result(batch_size: int) -> 
 def test_many_texts_are_split_into_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, texts = load_encoder("pasture-zh"), ["站立的羊", "进食的羊", "躺着的羊"]
     together = encoder.encode_text(texts)
-    monkeypatch.setattr("cliplab.two_towers.TEXT_BATCH", 2)
+    monkeypatch.setattr("cliplab.encoders.two_towers.TEXT_BATCH", 2)
     torch.testing.assert_close(encoder.encode_text(texts), together, rtol=0, atol=1e-6)
 
 

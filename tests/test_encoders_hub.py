@@ -29,8 +29,8 @@ from cliplab.encoders import hub, load_encoder
 from cliplab.encoders.from_modelscope import MODEL
 from cliplab.encoders.huggingface_files import missing_files, wanted_files
 from cliplab.encoders.official import official
+from cliplab.encoders.two_towers import PRECISIONS
 from cliplab.runtime import OFFLINE_VARIABLES, sha256
-from cliplab.two_towers import PRECISIONS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SEED = MODEL.partition("/")[2]  # the name of the seed notes' model

@@ -12,18 +12,18 @@ import pytest
 import torch
 from tiny_checkpoints import RESNET, make_modelscope, make_openai, noise_images
 
-from cliplab.__main__ import main
+from cliplab.classification.imagenet import chunks as chunks_module
+from cliplab.classification.imagenet import classifier as classifier_module
+from cliplab.classification.imagenet.chunks import RunFolder, measure, parse_shard, ranks
+from cliplab.classification.imagenet.classifier import classifier_of
+from cliplab.classification.imagenet.dataset import ValidationSet, read_validation
+from cliplab.classification.imagenet.labels import flat_labels
+from cliplab.classification.imagenet.prompts import Prompts, read_prompts, synsets
+from cliplab.classification.imagenet.protocol import compute, default_folder, make_plan
+from cliplab.classification.imagenet.result import as_text, summarise
+from cliplab.cli.main import main
 from cliplab.encoders import load_encoder
-from cliplab.evaluate import chunks as chunks_module
-from cliplab.evaluate import classifier as classifier_module
-from cliplab.evaluate.chunks import RunFolder, measure, parse_shard, ranks
-from cliplab.evaluate.classifier import classifier_of
-from cliplab.evaluate.dataset import ValidationSet, read_validation
-from cliplab.evaluate.labels import flat_labels
-from cliplab.evaluate.prompts import Prompts, read_prompts, synsets
-from cliplab.evaluate.protocol import compute, default_folder, make_plan
-from cliplab.evaluate.result import as_text, summarise
-from cliplab.two_towers import TwoTowers
+from cliplab.encoders.two_towers import TwoTowers
 
 pytest.importorskip("open_clip")
 
@@ -252,8 +252,8 @@ def test_the_report_adds_up(
 ) -> None:
     report = summarise(evaluate(tmp_path / "run", encoder, prompts, pictures))
     classifier = classifier_of(encoder, prompts)
-    from cliplab.metrics import expected_calibration_error
-    from cliplab.photos import open_image
+    from cliplab.classification.metrics import expected_calibration_error
+    from cliplab.data import open_image
 
     images = [open_image(pictures.path(i)) for i in range(len(pictures))]
     logits = encoder.logit_scale * encoder.encode_image(images) @ classifier.T
@@ -302,7 +302,7 @@ def test_a_killed_run_goes_on(
         judged.append(which.start)
         return judge(encoder, pictures, which, *rest, **options)
 
-    monkeypatch.setattr("cliplab.evaluate.protocol.measure", dying)
+    monkeypatch.setattr("cliplab.classification.imagenet.protocol.measure", dying)
     with pytest.raises(Killed):
         evaluate(tmp_path / "run", encoder, prompts, pictures)
     folder = RunFolder.open(tmp_path / "run")
@@ -576,7 +576,9 @@ def test_chinese_words_from_a_package_that_is_there(
     for name in ("cn_clip", "cn_clip.eval"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, words.__name__, words)
-    monkeypatch.setattr("cliplab.evaluate.prompts._version", lambda name: f"{name} 1.6.0")
+    monkeypatch.setattr(
+        "cliplab.classification.imagenet.prompts._version", lambda name: f"{name} 1.6.0"
+    )
     prompts = read_prompts("chinese")
     assert prompts.of_class(0) == ["丁鲷的照片。", "许多丁鲷的照片。"]
     assert prompts.class_names[605] == "ipod"  # as its own evaluation does
@@ -616,7 +618,7 @@ def test_missing_packages_are_named_with_the_remedy(
     package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if package == "timm":
-        monkeypatch.setattr("cliplab.evaluate.prompts.find_spec", lambda name: None)
+        monkeypatch.setattr("cliplab.classification.imagenet.prompts.find_spec", lambda name: None)
         with pytest.raises(ImportError, match='come with timm; pip install "timm'):
             read_prompts("one")
     else:
@@ -676,7 +678,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cliplab.evaluate.protocol.compute", interrupt)
+    monkeypatch.setattr("cliplab.classification.imagenet.protocol.compute", interrupt)
     asked = ["imagenet", "--data", imagenet, "--encoder", "pasture", "--out", "mine"]
     assert run(*asked, "--device", "cpu", "--templates", "one") == 130
     assert "finished chunks are in mine; the same command goes on" in capsys.readouterr().err

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from few_shot_world import NAMES, SCALE, make_shots, zero_shot
 
-from cliplab import few_shot
-from cliplab.few_shot import (
+from cliplab.classification import few_shot
+from cliplab.classification.few_shot import (
     METHODS,
     CacheClassifier,
     Classifier,
@@ -25,9 +25,9 @@ from cliplab.few_shot import (
     fit_temperature,
     rescaled,
 )
-from cliplab.few_shot.probes import class_multipliers
-from cliplab.few_shot.tip import _held_out_weights
-from cliplab.zero_shot import Scores
+from cliplab.classification.few_shot.probes import class_multipliers
+from cliplab.classification.few_shot.tip import _held_out_weights
+from cliplab.classification.zero_shot import Scores
 
 PLAIN = [name for name in METHODS if name != "coop"]
 OTHERS = make_shots(40, split="train", seed=11)  # pictures to ask about; nothing is fitted on them

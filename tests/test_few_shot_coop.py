@@ -18,12 +18,12 @@ from tiny_checkpoints import (
 )
 from torch import Tensor, nn
 
-from cliplab import few_shot
+from cliplab.classification import few_shot
+from cliplab.classification.few_shot import CoOp, Shots
+from cliplab.classification.zero_shot import build_classifier
 from cliplab.encoders import load_encoder
-from cliplab.few_shot import CoOp, Shots
+from cliplab.encoders.two_towers import Encoder
 from cliplab.pasture import SPECIES, class_phrase
-from cliplab.two_towers import Encoder
-from cliplab.zero_shot import build_classifier
 
 WORDS = {"pasture": "a photo of a", "pasture-zh": "图中有"}
 LANGUAGE = {"pasture": "en", "pasture-zh": "zh"}
@@ -103,7 +103,7 @@ def test_same_seed_same_classifier() -> None:
 def test_many_classes_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     train = swapped("pasture")
     whole = CoOp(encoder("pasture"), steps=2).fit(train)
-    monkeypatch.setattr("cliplab.few_shot.coop.TEXT_BATCH", 2)
+    monkeypatch.setattr("cliplab.classification.few_shot.coop.TEXT_BATCH", 2)
     parts = CoOp(encoder("pasture"), steps=2).fit(train)
     torch.testing.assert_close(parts.weight, whole.weight, atol=1e-5, rtol=0)
 
@@ -143,7 +143,7 @@ def test_official_towers_on_tiny_checkpoints(prefix: str, tmp_path: Path) -> Non
     assert loss(tuned, train) < loss(plain, train)
 
 
-@pytest.mark.filterwarnings("ignore::cliplab.prompts.UnreadPromptWarning")
+@pytest.mark.filterwarnings("ignore::cliplab.classification.prompts.UnreadPromptWarning")
 @pytest.mark.parametrize("kind", HF_KINDS)
 def test_towers_of_transformers(kind: str, tmp_path: Path) -> None:
     can_be_prompted(load_encoder(f"hf:{make_hf(tmp_path / kind, kind)}", device="cpu"))
@@ -272,7 +272,7 @@ def test_settings_and_dimensions_are_checked() -> None:
 
 def test_a_gap_is_words_that_are_not_there() -> None:
     """With the embeddings of words in the gap, the prompt is that of the words."""
-    from cliplab.few_shot.coop import _PromptTower
+    from cliplab.classification.few_shot.coop import _PromptTower
 
     classes = names("pasture")
     spelt = _PromptTower(encoder("pasture"), classes, "a photo of a")

@@ -11,8 +11,16 @@ import torch
 import torch.nn.functional as F
 from few_shot_world import NAMES, SCALE, make_shots, zero_shot
 
-from cliplab import few_shot
-from cliplab.few_shot import METHODS, CoOp, LinearProbe, Shots, TextProbe, ZeroShot, sample_shots
+from cliplab.classification import few_shot
+from cliplab.classification.few_shot import (
+    METHODS,
+    CoOp,
+    LinearProbe,
+    Shots,
+    TextProbe,
+    ZeroShot,
+    sample_shots,
+)
 
 PLAIN = [name for name in METHODS if name != "coop"]  # needs an encoder: test_few_shot_coop.py
 

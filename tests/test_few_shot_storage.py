@@ -10,8 +10,14 @@ import torch.nn.functional as F
 from few_shot_world import NAMES, SCALE, make_shots, zero_shot
 from safetensors.torch import load_file, save_file
 
-from cliplab import few_shot
-from cliplab.few_shot import METHODS, Classifier, load_classifier, rescaled, save_classifier
+from cliplab.classification import few_shot
+from cliplab.classification.few_shot import (
+    METHODS,
+    Classifier,
+    load_classifier,
+    rescaled,
+    save_classifier,
+)
 
 PLAIN = [name for name in METHODS if name != "coop"]
 DROP = "drop"

@@ -10,8 +10,9 @@ from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from cliplab import figures, fonts, metrics
+from cliplab.classification import metrics
 from cliplab.runtime import data_dir
+from cliplab.viz import figures, fonts
 
 SEED_LABELS = ("站立的羊", "进食的羊", "躺着的羊", "喝水的羊", "吃饭的羊")
 
@@ -202,7 +203,7 @@ def test_a_batch_is_not_an_image() -> None:
 
 
 def test_reliability_draws_filled_bins_with_their_error() -> None:
-    from cliplab.metrics import reliability
+    from cliplab.classification.metrics import reliability
 
     shares = [[0.9, 0.1]] * 8 + [[0.6, 0.4]] * 2
     bins = reliability(shares, [0] * 6 + [1] * 2 + [0, 1], bins=10)

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from tiny_checkpoints import noise_images
 
-from cliplab.classify.assess import assess
-from cliplab.gallery import (
+from cliplab.classification.scores import Scores
+from cliplab.cli.classify.assess import assess
+from cliplab.report.gallery import (
     MAX_BARS,
     Heading,
     choose_cards,
@@ -20,7 +21,6 @@ from cliplab.gallery import (
     panel_html,
     thumbnail,
 )
-from cliplab.scores import Scores
 
 
 class Page(HTMLParser):

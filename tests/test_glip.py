@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from cliplab.detection.phrases import batch_of, chunks_of, read_prompt
 from cliplab.models.glip import (
     GLIP,
     GLIP_L,
@@ -41,8 +42,7 @@ from cliplab.models.glip.pictures import groups, resized
 from cliplab.models.glip.swin import Swin, shifted_apart, to_windows
 from cliplab.models.glip.training import giou_loss
 from cliplab.models.glip.weights import build
-from cliplab.phrases import batch_of, chunks_of, read_prompt
-from cliplab.tokenizers import WordPieceTokenizer
+from cliplab.models.tokenizers import WordPieceTokenizer
 
 WORDS = ("red", "blue", "box", "on", "红", "蓝", "盒", "子")
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", ",", *WORDS]

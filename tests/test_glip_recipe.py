@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliplab.detection.phrases import batch_of, chunks_of
 from cliplab.models.glip import (
     GLIP,
     GLIPConfig,
@@ -22,17 +23,16 @@ from cliplab.models.glip import (
     prepare,
 )
 from cliplab.models.glip.training import losses
+from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import load_vild
 from cliplab.pasture import SPECIES
 from cliplab.pasture.grounding import PROPS, Sight, Words, say
 from cliplab.pasture.scene import Dice
-from cliplab.phrases import batch_of, chunks_of
-from cliplab.recipes import glip as recipe
-from cliplab.recipes import glip_exam as exam
-from cliplab.recipes import glip_pool as pool
-from cliplab.recipes import glip_table, tables
 from cliplab.runtime import checkpoint_dir, sha256, write_json
-from cliplab.tokenizers import WordPieceTokenizer
+from cliplab.training import glip as recipe
+from cliplab.training import glip_dataset as pool
+from cliplab.training import glip_evaluation as exam
+from cliplab.training import glip_table, tables
 
 CPU = torch.device("cpu")
 TALK = pool.Talk((0.4, 0.3, 0.3))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cliplab.detection.phrases import read_prompt
 from cliplab.pasture import SPECIES, captions, grounding, herd, labels, relations
 from cliplab.pasture.captions import class_phrase, noun_phrase
 from cliplab.pasture.grounding import (
@@ -19,7 +20,6 @@ from cliplab.pasture.grounding import (
 )
 from cliplab.pasture.relations import near_pair, relation
 from cliplab.pasture.scene import Dice
-from cliplab.phrases import read_prompt
 
 WIDTH = 171
 LANGUAGES = ("en", "zh")

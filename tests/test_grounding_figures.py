@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from cliplab.box_figures import BOX_COLOURS
-from cliplab.grounding_figures import (
+from cliplab.viz.boxes import BOX_COLOURS
+from cliplab.viz.grounding import (
     cells_to_pixels,
     phrase_colours,
     plot_attention,

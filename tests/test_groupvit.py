@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.losses import multi_label_loss
 from cliplab.models.groupvit import (
     GroupViT,
     GroupViTConfig,
@@ -22,6 +21,7 @@ from cliplab.models.groupvit import (
 from cliplab.models.groupvit import model as module
 from cliplab.models.groupvit.grouping import AssignAttention
 from cliplab.models.layers import ModifiedResNet
+from cliplab.models.losses import multi_label_loss
 from cliplab.models.weights import load_strict
 
 TINY = GroupViTConfig(

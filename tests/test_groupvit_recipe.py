@@ -13,25 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.losses import clip_loss
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
 from cliplab.models.groupvit import Assignment, Groups
+from cliplab.models.losses import clip_loss
+from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.pasture import SEMANTIC_CLASSES, caption, herd, portrait
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.pasture.stuff import NOUNS, nouns_in, stuff_caption, stuff_lexicon
-from cliplab.recipes import groupvit as recipe
-from cliplab.recipes import groupvit_answers as second
-from cliplab.recipes import groupvit_baselines as baselines
-from cliplab.recipes import groupvit_exam as exam
-from cliplab.recipes import groupvit_frames as frames
-from cliplab.recipes import groupvit_losses as losses
-from cliplab.recipes import groupvit_pool as pool_of
-from cliplab.recipes import groupvit_table
-from cliplab.recipes.groupvit_lesson import Lesson
-from cliplab.recipes.groupvit_model import new_model, start_from_clip
 from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.segmentation import IGNORE, Segmenter, load_segmenter, refine
-from cliplab.tokenizers import WordPieceTokenizer
+from cliplab.training import groupvit as recipe
+from cliplab.training import groupvit_baselines as baselines
+from cliplab.training import groupvit_dataset as pool_of
+from cliplab.training import groupvit_evaluation as exam
+from cliplab.training import groupvit_losses as losses
+from cliplab.training import groupvit_pseudo_labels as second
+from cliplab.training import groupvit_snapshots as frames
+from cliplab.training import groupvit_table
+from cliplab.training.groupvit_criterion import Lesson
+from cliplab.training.groupvit_model import new_model, start_from_clip
 
 CPU = torch.device("cpu")
 NOUN_LOSSES = ("presence", "explanation", "agreement")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.losses import clamp_logit_scale, clip_loss, siglip_loss, token_focal_loss
+from cliplab.models.losses import clamp_logit_scale, clip_loss, siglip_loss, token_focal_loss
 
 SCALE, BIAS = torch.tensor(14.0), torch.tensor(-10.0)
 

@@ -9,8 +9,12 @@ import torch
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, log_loss
 
-from cliplab import metrics
-from cliplab.metrics import bootstrap_interval, expected_calibration_error, reliability
+from cliplab.classification import metrics
+from cliplab.classification.metrics import (
+    bootstrap_interval,
+    expected_calibration_error,
+    reliability,
+)
 
 
 def answers(n: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from cliplab import photos
-from cliplab.photos import UnreadableImage, list_images, open_image, read_images
+from cliplab import data as photos
+from cliplab.data import UnreadableImage, list_images, open_image, read_images
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cliplab.data import Photo, PhotoSet, read_photos
+from cliplab.data.files import open_image
 from cliplab.pasture import dataset, herd
-from cliplab.photos import Photo, PhotoSet, read_photos
-from cliplab.photos.files import open_image
 
 
 def picture(path: Path, size: tuple[int, int] = (40, 20), orientation: int = 1) -> Path:

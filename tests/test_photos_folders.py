@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cliplab import photos
-from cliplab.photos import (
+from cliplab import data as photos
+from cliplab.data import (
     Photo,
     PhotoSet,
     UnreadableImage,
@@ -20,7 +20,7 @@ from cliplab.photos import (
     read_photos,
     read_unlabelled,
 )
-from cliplab.photos.files import open_small, read_header
+from cliplab.data.files import open_small, read_header
 
 
 def picture(path: Path, size: tuple[int, int] = (8, 6), colour: str = "red") -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cliplab.data import read_photos
 from cliplab.pasture.dataset import portraits
-from cliplab.photos import read_photos
 
 README = Path(__file__).parent.parent / "data" / "photos" / "README.md"
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from cliplab.data import SPLITS, Photo, PhotoSet, read_photos
+from cliplab.data.near_duplicates import _similar, copies, print_of
 from cliplab.pasture.dataset import portraits
-from cliplab.photos import SPLITS, Photo, PhotoSet, read_photos
-from cliplab.photos.near_duplicates import _similar, copies, print_of
 
 ROOT = Path("/nowhere")
 

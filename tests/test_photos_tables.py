@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cliplab.photos import Photo, PhotoSet, read_photos
+from cliplab.data import Photo, PhotoSet, read_photos
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cliplab.phrases import (
+from cliplab.detection.phrases import (
     Chunk,
     Prompt,
     batch_of,
@@ -15,7 +15,7 @@ from cliplab.phrases import (
     relating_words,
     sentence_prompt,
 )
-from cliplab.tokenizers import WordPieceTokenizer
+from cliplab.models.tokenizers import WordPieceTokenizer
 
 WORDS = (
     "sheep goat black white dog trough the a left of on in , . - 羊 山 黑 白 狗 水 槽 边 左 的 x"

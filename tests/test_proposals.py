@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliplab.models.vild import ViLD, ViLDConfig
-from cliplab.proposals import (
+from cliplab.detection.proposals import (
     DETECTORS,
     Proposals,
     coco_detector,
@@ -20,6 +19,7 @@ from cliplab.proposals import (
     region_proposals,
     vild_proposals,
 )
+from cliplab.models.vild import ViLD, ViLDConfig
 
 SMALL = "ssdlite320_mobilenet_v3_large"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cliplab.metrics import Rate
-from cliplab.published import COLUMNS, NOT_RUN, table, topics
+from cliplab.classification.metrics import Rate
+from cliplab.report.published import COLUMNS, NOT_RUN, table, topics
 
 RATE = {"value": 0.7611, "low": 0.7574, "high": 0.7648, "n": 50_000}
 

@@ -11,21 +11,13 @@ import torch
 from torch import nn
 
 from cliplab.encoders import load_encoder
+from cliplab.models.tokenizers import BytePairTokenizer
 from cliplab.pasture import COMBOS, caption, class_phrase, portrait
-from cliplab.recipes import clip as recipe
-from cliplab.recipes.exam import answer, exam_pictures, examine, retrieval
-from cliplab.recipes.pool import augment, load_pool, to_pixels
-from cliplab.recipes.training import (
-    Ahead,
-    Run,
-    Schedule,
-    adamw,
-    devices_of,
-    fit,
-    learning_rate,
-)
 from cliplab.runtime import checkpoint_dir, sha256
-from cliplab.tokenizers import BytePairTokenizer
+from cliplab.training import clip as recipe
+from cliplab.training.clip_dataset import augment, load_pool, to_pixels
+from cliplab.training.clip_evaluation import answer, exam_pictures, examine, retrieval
+from cliplab.training.loop import Ahead, Run, Schedule, adamw, devices_of, fit, learning_rate
 
 TINY = recipe.Recipe(
     portraits=24, crops=8, batch=8, width=2, text_width=64, text_layers=1, embed_dim=16,
@@ -126,7 +118,9 @@ def test_pool_knows_what_each_picture_shows(pool) -> None:
 
 def test_a_drawn_pool_is_read_not_drawn_again(tmp_path, monkeypatch) -> None:
     first = load_pool(tmp_path, portrait_count=6, crop_count=0)
-    monkeypatch.setattr("cliplab.recipes.pool.in_parallel", lambda *a, **k: pytest.fail("drawn"))
+    monkeypatch.setattr(
+        "cliplab.training.clip_dataset.in_parallel", lambda *a, **k: pytest.fail("drawn")
+    )
     again = load_pool(tmp_path, portrait_count=6, crop_count=0)
     assert (first.images == again.images).all()
 

@@ -14,10 +14,11 @@ import pytest
 from notebook_builder import code, markdown, stream, write
 
 from cliplab.__main__ import main
-from cliplab.reports import folder, in_place, page
-from cliplab.reports.compare import compare
-from cliplab.reports.exporter import to_mathml
-from cliplab.reports.notebook import (
+from cliplab.cli.run import Bar
+from cliplab.report import folder, in_place, page
+from cliplab.report.compare import compare
+from cliplab.report.exporter import to_mathml
+from cliplab.report.notebook import (
     Parameter,
     bind,
     find_notebooks,
@@ -25,7 +26,6 @@ from cliplab.reports.notebook import (
     read_notebook,
     read_parameters,
 )
-from cliplab.reports.run_command import Bar
 
 Lab = Callable[..., Path]
 
@@ -315,7 +315,7 @@ def kernels() -> list[str]:
     found = []
     for child in psutil.Process().children(recursive=True):
         line = " ".join(child.cmdline())
-        if "ipykernel" in line or "cliplab.reports.worker" in line:
+        if "ipykernel" in line or "cliplab.report.worker" in line:
             found.append(line)
     return found
 
@@ -352,7 +352,7 @@ def test_a_hanging_notebook_is_ended(
         def monotonic() -> float:
             return clock[0]
 
-    monkeypatch.setattr("cliplab.reports.execute.time", Clock)
+    monkeypatch.setattr("cliplab.report.execute.time", Clock)
     monkeypatch.setattr(Bar, "_cell", lambda self, i: clock.__setitem__(0, 3600.0 * (i == 3)))
     assert main(["run", "--out", "runs/a", "--timeout", "600"]) == 1
     err = capsys.readouterr().err
@@ -402,7 +402,7 @@ def test_a_full_disk_leaves_nothing_under_the_final_name(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("cliplab.reports.outputs.write_notebook", full)
+    monkeypatch.setattr("cliplab.report.outputs.write_notebook", full)
     assert main(["run", "--out", "runs/a"]) == 2
     assert "No space left" in capsys.readouterr().err
     assert [path.name for path in Path("runs").iterdir()] == ["a.unfinished"]
@@ -503,7 +503,7 @@ def test_a_formula_that_cannot_be_translated_can_be_read() -> None:
 
 
 def test_links_between_notebooks_lead_to_their_place_on_the_page(in_tmp: Path) -> None:
-    from cliplab.reports.exporter import to_html
+    from cliplab.report.exporter import to_html
 
     cells = [markdown("# A `b`\n\n[there](02_b.ipynb#The-part) [here](#A-b) [out](https://a.b)")]
     html = to_html(nbformat.v4.new_notebook(cells=cells), name="01_a", folder=str(in_tmp))
@@ -551,7 +551,7 @@ def test_a_rate_is_one_result_on_the_page() -> None:
     ],
 )
 def test_figures_are_described_for_those_who_cannot_see_them(below: str, alt: str) -> None:
-    from cliplab.reports.exporter import to_html
+    from cliplab.report.exporter import to_html
 
     figure = nbformat.v4.new_output("display_data", {"image/png": "eA=="})
     cells = [code("plot()", outputs=[figure]), markdown(below)]
@@ -614,7 +614,7 @@ def test_progress_bars_are_off_while_notebooks_run(lab: Lab) -> None:
 
 def test_every_command_of_reports_has_a_default_for_all_but_its_object() -> None:
     parser = argparse.ArgumentParser()
-    from cliplab.reports import run_command
+    from cliplab.cli import run as run_command
 
     run_command.add_arguments(parser)
     args = parser.parse_args([])

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cliplab.classification.zero_shot import Scores, build_classifier, classify
+from cliplab.data import open_image
 from cliplab.encoders import load_encoder
 from cliplab.pasture import Combo, draw, herd, portrait
-from cliplab.photos import open_image
-from cliplab.zero_shot import Scores, build_classifier, classify
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTINGS = ROOT / "tests" / "fixtures" / "seed_notes"
@@ -100,7 +100,7 @@ def test_modelscope_listing_without_opencv(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     load_image = "from modelscope.preprocessors.image import load_image"
-    ours = "from cliplab.photos import open_image as load_image"
+    ours = "from cliplab.data import open_image as load_image"
     execute(run_modelscope_listing(tmp_path, **{load_image: ours}))
     check_modelscope_output(capsys.readouterr().out, tmp_path)
 

@@ -22,16 +22,16 @@ from segment_world import (
     run,
 )
 
+from cliplab.cli.segment import add_arguments, outputs
+from cliplab.cli.segment.plan import read_settings
+from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.pasture import SPECIES
 from cliplab.pasture.stuff import NOUNS, class_of
 from cliplab.runtime import write_json
-from cliplab.segment import add_arguments, finding, outputs
-from cliplab.segment.colours import rgb
-from cliplab.segment.panoptic import segment_id
-from cliplab.segment.plan import read_settings
-from cliplab.segment.words import Labels, read_labels, usual_background
-from cliplab.segmentation import BACKGROUND_WORDS
-from cliplab.tokenizers import WordPieceTokenizer
+from cliplab.segmentation import BACKGROUND_WORDS, finding
+from cliplab.segmentation.colours import rgb
+from cliplab.segmentation.panoptic import segment_id
+from cliplab.segmentation.words import Labels, read_labels, usual_background
 
 __all__ = ["knowing"]
 
@@ -571,7 +571,7 @@ def test_help_says_what_is_done() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     program = (
-        "import sys; from cliplab.__main__ import main; main(['segment', '--help']);"
+        "import sys; from cliplab.cli.main import main; main(['segment', '--help']);"
         "sys.exit(' '.join({'torch', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
@@ -716,7 +716,7 @@ def test_results_never_replace_the_pictures(
 
 
 def test_results_stay_in_their_folder_and_apart(tmp_path: Path) -> None:
-    from cliplab.detect.pictures import Picture
+    from cliplab.detection.pictures import Picture
 
     names = ["../../up.png", "/etc/root.png", "d/a.png", "d/a.jpg"]
     pictures = [Picture(tmp_path / str(i), name, torch.zeros(0, 4)) for i, name in enumerate(names)]

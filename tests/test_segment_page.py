@@ -14,11 +14,12 @@ from segment_world import COLOURS, Knowing, flat, knowing, numbers, run
 from skimage.color import deltaE_ciede2000, rgb2lab
 from test_detect_page import Page
 
+from cliplab.cli.segment import page
+from cliplab.cli.segment.page_parts import label_rules
+from cliplab.cli.segment.summary import percent
 from cliplab.pasture import SEMANTIC_CLASSES
-from cliplab.segment import overlay, page
-from cliplab.segment.colours import NOTHING, label_colours, palette, rgb
-from cliplab.segment.page_parts import label_rules
-from cliplab.segment.summary import percent
+from cliplab.segmentation import overlay
+from cliplab.segmentation.colours import NOTHING, label_colours, palette, rgb
 
 __all__ = ["knowing"]
 

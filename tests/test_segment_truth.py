@@ -11,10 +11,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from segment_world import Knowing, coco, flat, knowing, numbers, read, run, write
 
-from cliplab.detect.pictures import Pictures, read_pictures
-from cliplab.segment import judging
-from cliplab.segment.judging import Judge, Judged, judged_size
-from cliplab.segment.truth import (
+from cliplab.detection.pictures import Pictures, read_pictures
+from cliplab.segmentation import Vocabulary, judging
+from cliplab.segmentation.judging import Judge, Judged, judged_size
+from cliplab.segmentation.truth import (
     Numbers,
     Outlines,
     Truth,
@@ -25,9 +25,8 @@ from cliplab.segment.truth import (
     pixels,
     run_lengths,
 )
-from cliplab.segment.truth_sources import read_truth, without_outputs
-from cliplab.segment.words import make_vocabulary, read_labels
-from cliplab.segmentation import Vocabulary
+from cliplab.segmentation.truth_sources import read_truth, without_outputs
+from cliplab.segmentation.words import make_vocabulary, read_labels
 
 __all__ = ["knowing"]
 
@@ -317,8 +316,8 @@ def test_numbers_become_larger_and_smaller_without_being_mixed() -> None:
 
 def judge(tmp_path: Path, model: Knowing, vocabulary: Vocabulary) -> Judged:
     """What the model of `knowing` makes of a.png, against a_labels.png."""
-    from cliplab.segment.finding import segment_all
     from cliplab.segmentation import Settings
+    from cliplab.segmentation.finding import segment_all
 
     truth, pictures = truth_of(tmp_path)
     judge = Judge(truth, vocabulary)

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from cliplab import figures
-from cliplab.segmentation_figures import (
+from cliplab.viz import figures
+from cliplab.viz.segmentation import (
     blend_groups,
     class_colours,
     group_colours,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cliplab.tokenizers import (
+from cliplab.models.tokenizers import (
     BytePairTokenizer,
     Tokenizer,
     WordPieceTokenizer,

@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 from tiny_checkpoints import noise_images
 
-from cliplab import two_towers
+from cliplab.encoders import two_towers
+from cliplab.encoders.two_towers import TwoTowers, modelscope_preprocess, openai_preprocess
 from cliplab.models.clip import CLIP, CLIPConfig
-from cliplab.two_towers import TwoTowers, modelscope_preprocess, openai_preprocess
 
 
 def make_clip(seed: int = 0) -> CLIP:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.detection import average_precision, coco_results
+from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.detection.boxes import average_precision, coco_results
 from cliplab.encoders import load_encoder
 from cliplab.models.distillation import (
     distillation_loss,
@@ -31,10 +32,11 @@ from cliplab.models.vild import (
     suppress,
 )
 from cliplab.pasture import POSTURES, SPECIES
-from cliplab.recipes import vild as recipe
-from cliplab.recipes import vild_exam as exam
-from cliplab.recipes import vild_table
-from cliplab.recipes.vild_pool import (
+from cliplab.runtime import checkpoint_dir, sha256, write_json
+from cliplab.training import vild as recipe
+from cliplab.training import vild_evaluation as exam
+from cliplab.training import vild_table
+from cliplab.training.vild_dataset import (
     BASE,
     CATEGORIES,
     GROUPS,
@@ -49,8 +51,6 @@ from cliplab.recipes.vild_pool import (
     mirror,
     phrases,
 )
-from cliplab.runtime import checkpoint_dir, sha256, write_json
-from cliplab.zero_shot import build_classifier, templates
 
 # 16 channels, not fewer: with 8, torch 2.15's CPU convolution crashes in the backward pass of
 # pictures that lie channels last in memory.
@@ -334,7 +334,7 @@ def test_animals_that_hardly_show_are_not_labelled(flock) -> None:
 def test_herds_are_drawn_once(tmp_path, monkeypatch, flock) -> None:
     first = load_flock(tmp_path, 6)
     monkeypatch.setattr(
-        "cliplab.recipes.vild_pool.draw_flock", lambda *a, **k: pytest.fail("drawn")
+        "cliplab.training.vild_dataset.draw_flock", lambda *a, **k: pytest.fail("drawn")
     )
     again = load_flock(tmp_path, 6)
     assert (again.images == flock.images).all()

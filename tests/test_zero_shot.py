@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from cliplab import prompts, zero_shot
-from cliplab.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
-from cliplab.zero_shot import (
+from cliplab.classification import prompts, zero_shot
+from cliplab.classification.zero_shot import (
     Scores,
     UnreadPromptWarning,
     build_classifier,
     check_class_names,
     classify,
 )
+from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 
 mpl.use("Agg")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cliplab import figures, pasture
+from cliplab import pasture
+from cliplab.viz import figures
 
 TARGET = Path(__file__).resolve().parent.parent / "notebooks" / "figures" / "pasture.png"
 HERD, PORTRAITS = 40, (3, 14, 21, 33, 58, 60)

@@ -1,4 +1,4 @@
-"""Cut cliplab/reports/fonts/STIXTwoMath-cliplab.woff2 out of STIX Two Math.
+"""Cut cliplab/report/fonts/STIXTwoMath-cliplab.woff2 out of STIX Two Math.
 
     python tools/make_math_font.py STIXTwoMath-Regular.ttf      # needs fonttools and brotli
 
@@ -12,7 +12,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 
 FAMILY = "STIX Two Math cliplab"
-TARGET = Path(__file__).parents[1] / "cliplab" / "reports" / "fonts" / "STIXTwoMath-cliplab.woff2"
+TARGET = Path(__file__).parents[1] / "cliplab" / "report" / "fonts" / "STIXTwoMath-cliplab.woff2"
 RANGES = (
     (0x20, 0x7E),  # ASCII
     (0x391, 0x3A9),  # Greek capitals

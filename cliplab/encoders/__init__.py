@@ -20,8 +20,8 @@ from cliplab.encoders.from_pasture import (
     read_openai,
 )  # fmt: skip
 from cliplab.encoders.pipeline import EmbeddingPipeline
+from cliplab.encoders.two_towers import Encoder, TwoTowers
 from cliplab.runtime import is_offline, nearest, pick_device
-from cliplab.two_towers import Encoder, TwoTowers
 
 __all__ = [
     "LOADERS", "EmbeddingPipeline", "Encoder", "TwoTowers", "load_encoder", "pipeline",

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.tokenizers import BytePairTokenizer, Tokenizer, as_list, too_long
+from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, as_list, too_long
 
 UNKNOWN = "[UNK]"  # what an unknown piece reads, whatever a tokenizer calls it
 SPACE = "\u2581"  # sentencepiece's

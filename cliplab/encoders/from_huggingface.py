@@ -13,7 +13,7 @@ from cliplab.encoders.adapt import HuggingFaceTokenizer
 from cliplab.encoders.from_modelscope import CHINESE_CONTEXT
 from cliplab.encoders.huggingface_files import find_folder, read_kind, weight_files
 from cliplab.encoders.official import check_weights, official, provenance, quiet, reading
-from cliplab.two_towers import TwoTowers
+from cliplab.encoders.two_towers import TwoTowers
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _GEMMA_VOCABULARY = 200_000  # tokens; more than any English one: SigLIP 2 and multilingual SigLIP

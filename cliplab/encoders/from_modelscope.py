@@ -8,8 +8,8 @@ import torch
 from cliplab.encoders.adapt import OfficialWordPieces
 from cliplab.encoders.hub import Wanted, download, modelscope_cache, modelscope_snapshot
 from cliplab.encoders.official import check_weights, hushed, official, provenance, reading
+from cliplab.encoders.two_towers import TwoTowers, modelscope_preprocess
 from cliplab.runtime import verify_checkpoint
-from cliplab.two_towers import TwoTowers, modelscope_preprocess
 
 MODEL = "damo/multi-modal_clip-vit-large-patch14_336_zh"  # the seed notes'
 REVISION = "v1.0.1"

@@ -15,8 +15,8 @@ from cliplab.encoders.official import (
     reading,
 )
 from cliplab.encoders.open_clip_files import Source, find_source
-from cliplab.tokenizers import Tokenizer
-from cliplab.two_towers import TwoTowers
+from cliplab.encoders.two_towers import TwoTowers
+from cliplab.models.tokenizers import Tokenizer
 
 _MANY_LANGUAGES = 200_000  # tokens; vocabularies of XLM-R, mT5 and Gemma are larger
 

@@ -8,8 +8,8 @@ import torch
 from cliplab.encoders.adapt import OfficialBytePairs
 from cliplab.encoders.hub import Wanted, download, whole_file
 from cliplab.encoders.official import check_weights, official, provenance, reading
+from cliplab.encoders.two_towers import TwoTowers
 from cliplab.runtime import nearest, sha256, verify_checkpoint
-from cliplab.two_towers import TwoTowers
 
 
 def load_openai(where: str, device: torch.device, offline: bool, precision: str) -> TwoTowers:

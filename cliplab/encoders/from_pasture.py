@@ -6,9 +6,9 @@ import torch
 
 from cliplab.encoders.from_modelscope import CHINESE_CONTEXT, WEIGHTS
 from cliplab.encoders.official import provenance
+from cliplab.encoders.two_towers import TwoTowers, modelscope_preprocess, openai_preprocess
+from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
 from cliplab.runtime import checkpoint_dir, verify_checkpoint
-from cliplab.tokenizers import BytePairTokenizer, WordPieceTokenizer
-from cliplab.two_towers import TwoTowers, modelscope_preprocess, openai_preprocess
 
 
 def load_pasture(_where: str, device: torch.device, _offline: bool, precision: str) -> TwoTowers:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliplab.two_towers import Encoder
+from cliplab.encoders.two_towers import Encoder
 
 
 class EmbeddingPipeline:

@@ -22,9 +22,9 @@ from cliplab.models.layers import (
     image_tower,
     similarity_logits,
 )
+from cliplab.models.tokenizers import PAD_ID, check_vocab, read_vocab
 from cliplab.models.weights import load_strict, read_state_dict, to_published_precision
 from cliplab.runtime import atomic_write
-from cliplab.tokenizers import PAD_ID, check_vocab, read_vocab
 
 _VISION, _TEXT, _WEIGHTS, _VOCAB = (
     "vision_model_config.json",

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.losses import at_least_float32, pair_logits
+from cliplab.models.losses import at_least_float32, pair_logits
 
 HEAD_WIDTH = 64  # channels per attention head in every published CLIP
 

@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from cliplab.classification.prompts import check_templates, fill_templates
 from cliplab.models.groupvit import GroupViT, load_groupvit
-from cliplab.prompts import check_templates, fill_templates
+from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 from cliplab.runtime import checkpoint_dir, is_offline, pick_device
 from cliplab.segmentation.refine import refine
 from cliplab.segmentation.result import Segmentation, check_threshold
 from cliplab.segmentation.scene import read_scenes
 from cliplab.segmentation.vocabulary import Vocabulary
-from cliplab.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 
 LONGEST = 4  # times the shorter side; longer pictures are seen smaller
 MOST = 4  # times the side; larger scales would take the memory that `LONGEST` saves
@@ -177,7 +177,7 @@ class Segmenter:
         if not isinstance(image, Image.Image):
             raise ValueError(
                 f"image: got a {type(image).__name__}; expected a PIL image: open files with "
-                "cliplab.photos.open_image(path)"
+                "cliplab.data.open_image(path)"
             )
         side, patch = self._side(settings), self.model.config.patch_size
         width, height = working_size(image.size, side)

@@ -9,8 +9,8 @@ from typing import Any
 
 from outputs import TAG
 
-from cliplab.reports.in_place import noise
-from cliplab.reports.notebook import read_parameters, tags
+from cliplab.report.in_place import noise
+from cliplab.report.notebook import read_parameters, tags
 
 MAX_NOTEBOOK_BYTES = 1_500_000
 MAX_FIGURE_BYTES = 150_000

@@ -8,8 +8,8 @@ results are joined by dots.
 from collections.abc import Mapping
 from typing import Any
 
-from cliplab.reports.compare import close
-from cliplab.reports.page import flatten
+from cliplab.report.compare import close
+from cliplab.report.page import flatten
 
 Baseline = dict[str, dict[str, Any]]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from difflib import unified_diff
 from typing import Any
 
-from cliplab.reports.notebook import tags
+from cliplab.report.notebook import tags
 
 TAG = "nbval-check-output"
 Printed = list[tuple[str, str]]  # kind of output, text

@@ -10,13 +10,8 @@ from baselines import Baseline, differences, malformed, updated
 from notebook_builder import code, markdown, stream, write
 from outputs import TAG, changes
 
-from cliplab.reports.execute import execute
-from cliplab.reports.notebook import (
-    RESULTS_PATH,
-    notebooks_dir,
-    read_notebook,
-    read_parameters,
-)
+from cliplab.report.execute import execute
+from cliplab.report.notebook import RESULTS_PATH, notebooks_dir, read_notebook, read_parameters
 from cliplab.runtime import write_json
 
 BASELINES = Path(__file__).parents[1] / "baselines"

@@ -10,7 +10,7 @@ import pytest
 from anatomy import faults, solution_faults
 from notebook_builder import code, markdown, stream
 
-from cliplab.reports.notebook import notebooks_dir, read_notebook
+from cliplab.report.notebook import notebooks_dir, read_notebook
 
 NOTEBOOKS = sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted(notebooks_dir().glob("solutions/*.ipynb"))

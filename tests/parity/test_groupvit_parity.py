@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from parity.reference import Reference, activations, read_reference
 from torch import Tensor, nn
 
-from cliplab.losses import clip_loss, multi_label_loss
 from cliplab.models.groupvit import (
     GroupViT,
     GroupViTConfig,
@@ -18,6 +17,7 @@ from cliplab.models.groupvit import (
     official_names,
 )
 from cliplab.models.layers import QuickGELU
+from cliplab.models.losses import clip_loss, multi_label_loss
 from cliplab.models.weights import load_strict, read_state_dict
 from cliplab.segmentation import Scenes, Segmentation, pixel_maps, read_scenes
 

@@ -10,11 +10,11 @@ from parity.reference import GOLDEN, Reference, activations, read_reference
 from PIL import Image
 from torch import Tensor, nn
 
+from cliplab.encoders.two_towers import modelscope_preprocess
 from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig
 from cliplab.models.clip import load_modelscope, save_modelscope
+from cliplab.models.tokenizers import WordPieceTokenizer, read_vocab
 from cliplab.models.weights import load_strict
-from cliplab.tokenizers import WordPieceTokenizer, read_vocab
-from cliplab.two_towers import modelscope_preprocess
 
 MODEL_DIR = GOLDEN / "chinese_clip" / "model_dir"
 ACTIVATIONS = {

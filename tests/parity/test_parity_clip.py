@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from parity.reference import GOLDEN, Reference, activations, read_reference
 from PIL import Image
 
-from cliplab.losses import clip_loss
+from cliplab.encoders.two_towers import openai_preprocess
 from cliplab.models.clip import CLIP, CLIPConfig, load_openai, save_openai
 from cliplab.models.layers import QuickGELU
+from cliplab.models.losses import clip_loss
 from cliplab.models.weights import load_strict
-from cliplab.two_towers import openai_preprocess
 
 TOWERS = ("vit", "rn")
 ACTIVATIONS = {

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from parity.reference import Reference, read_reference
 from torch import Tensor
 
-from cliplab.losses import token_focal_loss
+from cliplab.detection.phrases import Prompt, chunks_of
 from cliplab.models.glip import GLIP, VARIANTS, GLIPConfig, Selection, load_glip, select
 from cliplab.models.glip.anchors import anchor_boxes, decode, encode
 from cliplab.models.glip.assign import assign, centerness_targets, token_targets
@@ -19,8 +19,8 @@ from cliplab.models.glip.fusion import CrossAttention, Fusion, FusionBlock
 from cliplab.models.glip.head import Head, Raw
 from cliplab.models.glip.inference import Found
 from cliplab.models.glip.training import Losses, losses, make_targets
+from cliplab.models.losses import token_focal_loss
 from cliplab.models.weights import load_strict
-from cliplab.phrases import Prompt, chunks_of
 
 LEVELS = range(5)
 SMALL = GLIPConfig(

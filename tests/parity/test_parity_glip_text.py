@@ -6,10 +6,16 @@ import pytest
 import torch
 from parity.reference import GOLDEN, read_reference
 
+from cliplab.detection.phrases import (
+    Prompt,
+    pieces_of,
+    positive_map,
+    read_prompt,
+    tokens_of_characters,
+)
 from cliplab.models.glip.backbone import TextEncoder
 from cliplab.models.glip.config import GLIPConfig
-from cliplab.phrases import Prompt, pieces_of, positive_map, read_prompt, tokens_of_characters
-from cliplab.tokenizers import WordPieceTokenizer
+from cliplab.models.tokenizers import WordPieceTokenizer
 
 MAPS = json.loads((GOLDEN / "glip" / "positive_map.json").read_text(encoding="utf-8"))
 TOKENIZER = WordPieceTokenizer(MAPS["vocab"], 256)

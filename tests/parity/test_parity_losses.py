@@ -7,7 +7,7 @@ import pytest
 import torch
 from parity.reference import read_reference
 
-from cliplab.losses import clip_loss, siglip_loss
+from cliplab.models.losses import clip_loss, siglip_loss
 
 GOLDEN = read_reference("contrastive/losses")
 CASES = [

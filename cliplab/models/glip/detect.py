@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cliplab.detection.phrases import Chunk, Prompt, chunks_of, read_prompt
 from cliplab.models.glip.inference import Found, Selection, select, suppress
 from cliplab.models.glip.model import GLIP
 from cliplab.models.glip.pictures import groups, prepare, to_picture
-from cliplab.phrases import Chunk, Prompt, chunks_of, read_prompt
 
 if TYPE_CHECKING:
-    from cliplab.detection import Detections
+    from cliplab.detection.boxes import Detections
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -36,7 +36,7 @@ def detect(
     Args:
         model: with a tokenizer.
         images: are read as they are needed.
-        prompt: a class list or a sentence; see `cliplab.phrases.read_prompt`.
+        prompt: a class list or a sentence; see `cliplab.detection.phrases.read_prompt`.
         selection: what becomes a detection.
         batch_size: pictures of one size that are computed together.
         precision: "float32", or "bfloat16" for the matrix products.
@@ -62,7 +62,7 @@ def answers(
     finder: Finder, images: Iterable[Image.Image], spoken: Prompt, *, batch_size: int = 1
 ) -> Iterator[Detections]:
     """What a finder says of picture after picture, at most `batch_size` in memory at a time."""
-    from cliplab.detection import Detections
+    from cliplab.detection.boxes import Detections
 
     source = iter(images)
     while block := list(islice(source, batch_size)):

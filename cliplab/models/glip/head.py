@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.losses import at_least_float32
 from cliplab.models.glip.config import GLIPConfig
 from cliplab.models.glip.deformable import draw
 from cliplab.models.glip.dyhead import Tower
 from cliplab.models.glip.fusion import LIMIT
+from cliplab.models.losses import at_least_float32
 
 PRIOR = 0.01  # probability of a match that new weights start with
 

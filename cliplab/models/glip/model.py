@@ -20,7 +20,7 @@ from cliplab.models.glip.config import GLIPConfig
 from cliplab.models.glip.head import Head, Raw
 
 if TYPE_CHECKING:
-    from cliplab.tokenizers import WordPieceTokenizer
+    from cliplab.models.tokenizers import WordPieceTokenizer
 
 
 class GLIP(nn.Module):

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.losses import token_focal_loss
 from cliplab.models.glip.anchors import anchor_boxes, decode, encode, inclusive
 from cliplab.models.glip.assign import assign, centerness_targets, token_targets
 from cliplab.models.glip.config import GLIPConfig
 from cliplab.models.glip.head import Raw
+from cliplab.models.losses import token_focal_loss
 
 BOX_WEIGHT = 2.0
 
@@ -25,7 +25,9 @@ class Truth(NamedTuple):
     """What is in one picture."""
 
     boxes_xyxy: Tensor  # (G, 4) px, half-open
-    positive: Tensor  # (G, L) bool: the words of each box; see `cliplab.phrases.positive_map`
+    positive: (
+        Tensor  # (G, L) bool: the words of each box; see `cliplab.detection.phrases.positive_map`
+    )
 
 
 class Losses(NamedTuple):

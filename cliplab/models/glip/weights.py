@@ -18,9 +18,9 @@ from torch import Tensor
 
 from cliplab.models.glip.config import VARIANTS, GLIPConfig
 from cliplab.models.glip.model import GLIP
+from cliplab.models.tokenizers import WordPieceTokenizer, read_vocab
 from cliplab.models.weights import READ_ERRORS, check_names, load_strict
 from cliplab.runtime import atomic_write, pick_device, unknown_name
-from cliplab.tokenizers import WordPieceTokenizer, read_vocab
 
 FORMAT = "cliplab.glip"
 _CLASSIFIER = "rpn.head.cls_logits.weight"

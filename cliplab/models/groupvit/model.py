@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.losses import at_least_float32, clip_loss, multi_label_loss, pair_logits
 from cliplab.models.groupvit.config import GroupViTConfig
 from cliplab.models.groupvit.encoder import GroupingEncoder, Groups
 from cliplab.models.layers import ResidualAttentionBlock, Transformer, check_token_ids
+from cliplab.models.losses import at_least_float32, clip_loss, multi_label_loss, pair_logits
 
 MAX_SCALE = 100.0  # the largest 1 / temperature, as in CLIP
 # What a processor embeds at a time, whatever the batch: the attention maps of 8 pictures of 224 px

@@ -1,0 +1,1 @@
+"""Images by words: prompts, zero-shot rows, scores, few-shot classifiers, ImageNet."""

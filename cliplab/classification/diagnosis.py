@@ -1,0 +1,338 @@
+"""Why a zero-shot answer is bad, and which cure to try first: language, wording, then examples.
+
+Each cure costs more than the one before it, so the remarks come in this order. What is looked at is
+cheap: tokens of the prompts, entropy of the answers, what another wording would have answered, and,
+where the truth is known, what shuffled truth would have scored.
+
+Taught in: notebooks/02.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cliplab.classification.metrics import (
+    Rate,
+    accuracy,
+    confusion,
+    error_by_luck,
+    expected_calibration_error,
+    recall_per_class,
+)
+from cliplab.classification.prompts import UnreadPromptWarning, complain_of_unread, token_coverage
+from cliplab.classification.scores import Scores
+from cliplab.classification.zero_shot import check_class_names, encode_prompts
+from cliplab.encoders.two_towers import Encoder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Control",
+    "Diagnosis",
+    "Sensitivity",
+    "UnreadPromptWarning",
+    "diagnose",
+    "permuted_label_control",
+    "prompt_sensitivity",
+    "token_coverage",
+]
+
+FLAT = 0.8  # mean entropy, as a share of log K, above which the answers count as no opinion
+WORDING = 0.1  # share of pictures whose answer hangs on the template, above which it is remarked
+LUCK = 0.05  # p-value above which shuffled labels do as well
+
+
+# ---- does the answer depend on the picture? ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Control:
+    """Accuracy with the true labels, beside what shuffled ones give."""
+
+    observed: Rate
+    chance_mean: float  # mean accuracy with shuffled labels
+    chance_low: float  # 2.5 % of the shuffles lie below,
+    chance_high: float  # 2.5 % above
+    p_value: float  # share of the shuffles that reach the observed accuracy, itself counted
+    one_answer: float  # share of the pictures that got the most common answer
+
+    def __str__(self) -> str:
+        return (
+            f"{self.observed.value:.3f}, with shuffled labels {self.chance_mean:.3f} "
+            f"({self.chance_low:.3f}-{self.chance_high:.3f}), p = {self.p_value:.3f}; "
+            f"{self.one_answer:.0%} of the answers are one and the same"
+        )
+
+
+def permuted_label_control(
+    predicted: ArrayLike | Tensor,
+    true: ArrayLike | Tensor,
+    *,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> Control:
+    """Would the answers be as good had the labels been dealt out at random?
+
+    Shuffling keeps how often each class and each answer occur, so a model that always says "cow"
+    is measured against what that alone would score.
+
+    Args:
+        predicted: (N,) class indices.
+        true: (N,) class indices.
+        permutations: shuffles; the smallest p-value is 1 / (permutations + 1).
+        seed: of the shuffles.
+
+    Raises:
+        ValueError: lengths differ, no entries, or no permutation.
+
+    Source: B. Phipson, G. Smyth, Statistical Applications in Genetics and Molecular Biology 9
+        (2010), article 39: the observed order counts as one of the shuffles, so p is never 0.
+    """
+    if permutations < 1:
+        raise ValueError(f"permutations: got {permutations}; expected 1 or more")
+    answers, labels = np.asarray(predicted).ravel(), np.asarray(true).ravel()
+    observed = accuracy(answers, labels)
+    generator = np.random.default_rng(seed)
+    shuffled = [(answers == generator.permutation(labels)).mean() for _ in range(permutations)]
+    low, high = np.quantile(shuffled, (0.025, 0.975))
+    reached = sum(share >= observed.value for share in shuffled)
+    return Control(
+        observed,
+        chance_mean=float(np.mean(shuffled)),
+        chance_low=float(low),
+        chance_high=float(high),
+        p_value=(1 + reached) / (1 + permutations),
+        one_answer=_most_common(answers),
+    )
+
+
+def _most_common(answers: NDArray | Tensor) -> float:
+    return Counter(answers.tolist()).most_common(1)[0][1] / len(answers)
+
+
+# ---- does the answer depend on the wording? ------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """What each template alone would have answered."""
+
+    templates: tuple[str, ...]
+    prediction: NDArray[np.int64]  # (T, N), of each template alone
+    together: NDArray[np.int64]  # (N,), of their mean
+    accuracies: tuple[Rate, ...] | None  # T, where the truth is known
+
+    @property
+    def flip_rate(self) -> float:
+        """Share of the pictures that two of the templates answer differently, 0 to 1."""
+        return float((self.prediction != self.prediction[0]).any(axis=0).mean())
+
+    @property
+    def agreement(self) -> NDArray[np.float64]:
+        """Share of the pictures (T,) where a template answers as all of them together do."""
+        return (self.prediction == self.together).mean(axis=1)
+
+    @property
+    def spread(self) -> float:
+        """Best less worst accuracy of a single template; ValueError where no truth is known."""
+        if self.accuracies is None:
+            raise ValueError("spread: the truth is not known; give true= to prompt_sensitivity")
+        values = [rate.value for rate in self.accuracies]
+        return max(values) - min(values)
+
+    def table(self) -> pd.DataFrame:
+        """One row per template: agreement with all together and, where known, accuracy."""
+        import pandas as pd
+
+        columns: dict[str, list[float]] = {"agreement": self.agreement.tolist()}
+        if self.accuracies is not None:
+            columns["accuracy"] = [rate.value for rate in self.accuracies]
+            columns["low"] = [rate.low for rate in self.accuracies]
+            columns["high"] = [rate.high for rate in self.accuracies]
+        return pd.DataFrame(columns, index=pd.Index(self.templates, name="template"))
+
+
+def prompt_sensitivity(
+    encoder: Encoder,
+    image_emb: Tensor,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    true: ArrayLike | Tensor | None = None,
+) -> Sensitivity:
+    """Answers of every template alone, on images that are embedded already.
+
+    Args:
+        encoder: whose text tower reads the prompts.
+        image_emb: (N, D) unit rows, N at least 1.
+        class_names: K.
+        templates: T prompts with {} for the class name.
+        true: (N,) class indices, for accuracies.
+
+    Raises:
+        ValueError: as `build_classifier`, or embeddings that are not (N, D).
+    """
+    emb = _embeddings(encoder, image_emb)
+    prompt_emb = encode_prompts(encoder, class_names, templates)  # (K, T, D)
+    alone = (prompt_emb.transpose(0, 1) @ emb.T).argmax(dim=1).numpy()  # (T, K, N) -> (T, N)
+    together = (emb @ _mean(prompt_emb).T).argmax(dim=-1).numpy()  # (N,)
+    rates = None if true is None else tuple(accuracy(row, true) for row in alone)
+    return Sensitivity(tuple(templates), alone, together, rates)
+
+
+def _mean(prompt_emb: Tensor) -> Tensor:
+    """(K, T, D) -> (K, D) unit rows, as `build_classifier`, which would warn where we remark."""
+    return F.normalize(prompt_emb.mean(dim=1), dim=-1)
+
+
+def _embeddings(encoder: Encoder, image_emb: Tensor) -> Tensor:
+    if image_emb.ndim != 2 or not len(image_emb) or image_emb.shape[1] != encoder.dim:
+        raise ValueError(
+            f"image_emb: got shape {tuple(image_emb.shape)}; expected (N, {encoder.dim}) of at "
+            f"least one image: use encode_image of {encoder.name}"
+        )
+    return image_emb.float().cpu()
+
+
+# ---- the ladder ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What was found about one question, and what to do about it."""
+
+    scores: Scores  # of the mean of all templates
+    coverage: pd.DataFrame  # of the class names, see token_coverage
+    sensitivity: Sensitivity
+    control: Control | None  # where the truth is known, as are
+    calibration_error: float | None  # expected, 0 to 1, and
+    calibration_luck: float | None  # what right probabilities exceed once in twenty samples
+    remarks: tuple[str, ...]  # plain sentences, cheapest cure first
+
+    def table(self) -> pd.DataFrame:
+        """The figures, one row each, for people."""
+        import pandas as pd
+
+        rows = {
+            "token coverage, worst class name": f"{self.coverage['coverage'].min():.0%}",
+            "entropy, mean share of log K": f"{float(self.scores.relative_entropy.mean()):.1%}",
+            "margin, median": f"{float(self.scores.margin.median()):.1%}",
+            "cosine gap, median": f"{float(self.scores.gap.median()):.4f}",
+            "most common answer": f"{_most_common(self.scores.prediction):.1%}",
+        }
+        if len(self.sensitivity.templates) > 1:
+            rows["answers that hang on the wording"] = f"{self.sensitivity.flip_rate:.1%}"
+        if self.control is not None:
+            rows["accuracy"] = str(self.control.observed)
+            rows["accuracy with shuffled labels"] = f"{self.control.chance_mean:.3f}"
+            rows["p-value of the difference"] = f"{self.control.p_value:.3f}"
+            error = f"{self.calibration_error:.3f} (by luck to {self.calibration_luck:.3f})"
+            rows["calibration error"] = error
+        return pd.DataFrame({"found": rows})
+
+
+def diagnose(
+    encoder: Encoder,
+    image_emb: Tensor,
+    class_names: Sequence[str],
+    templates: Sequence[str] = ("{}",),
+    true: ArrayLike | Tensor | None = None,
+) -> Diagnosis:
+    """Climb the ladder of cures as far as figures can show the way: `Diagnosis`.
+
+    Args:
+        encoder: whose text tower reads the prompts.
+        image_emb: (N, D) unit rows, N at least 1.
+        class_names: K.
+        templates: T prompts; the bare name is looked at beside them.
+        true: (N,) class indices; without them nothing is said about right and wrong.
+
+    Raises:
+        ValueError: as `prompt_sensitivity`.
+    """
+    emb, names = _embeddings(encoder, image_emb), check_class_names(class_names)
+    rows = _mean(encode_prompts(encoder, names, templates))  # (K, D)
+    scores = Scores.from_cosine(names, emb @ rows.T, encoder.logit_scale, encoder.logit_bias)
+    asked = list(dict.fromkeys(["{}", *templates]))
+    sensitivity = prompt_sensitivity(encoder, emb, names, asked, true)
+    unread = complain_of_unread(encoder, names, templates)
+    remarks = [*([unread] if unread else []), *_of_answers(scores, sensitivity, bool(unread))]
+    control, error, luck = None, None, None
+    if true is not None:
+        error = expected_calibration_error(scores.probability, true)
+        luck = error_by_luck(scores.probability)
+        control = permuted_label_control(scores.prediction, true)
+        remarks += _of_truth(scores, np.asarray(true), control)
+        remarks += _of_confidence(scores, control.observed, error, luck)
+    coverage = token_coverage(encoder, names)
+    return Diagnosis(scores, coverage, sensitivity, control, error, luck, tuple(remarks))
+
+
+def _of_answers(scores: Scores, sensitivity: Sensitivity, unread: bool) -> Iterator[str]:
+    """Remarks that need no truth: on flat answers, and on the wording."""
+    flat, gap = float(scores.relative_entropy.mean()), float(scores.gap.median())
+    if flat > FLAT:
+        cure = (
+            "mend the language first"
+            if unread
+            else "the words may mean nothing to it: describe what is to be seen, or give examples"
+        )
+        yield (
+            f"the answers are nearly flat (entropy {flat:.0%} of its maximum, best and worst "
+            f"cosine {gap:.4f} apart): the model has no opinion; {cure}"
+        )
+    if sensitivity.flip_rate > WORDING and len(sensitivity.templates) > 1:
+        found = f"{sensitivity.flip_rate:.0%} of the pictures get another answer from another"
+        yield (
+            f"{found} wording{_between(sensitivity)}: choose the wording on validation pictures, "
+            "never on those that are to be judged"
+        )
+
+
+def _between(sensitivity: Sensitivity) -> str:
+    if sensitivity.accuracies is None:
+        return ""
+    values = [rate.value for rate in sensitivity.accuracies]
+    return f" (accuracy between {min(values):.1%} and {max(values):.1%})"
+
+
+def _of_truth(scores: Scores, true: NDArray, control: Control) -> Iterator[str]:
+    """Remarks on luck, and on classes that are mostly called something else."""
+    names, predicted = scores.class_names, scores.prediction.numpy()
+    if control.p_value > LUCK:
+        yield (
+            f"accuracy {control.observed} is what shuffled labels give as well "
+            f"({control.chance_mean:.3f}, p = {control.p_value:.2f}): either the answers do not "
+            "depend on the pictures, or there are too few of them to tell"
+        )
+    counts = confusion(predicted, true, names)  # (K, K)
+    for name, found in recall_per_class(predicted, true, names).items():
+        k = names.index(name)
+        other = int(counts[k].argmax())
+        if other != k:
+            yield (
+                f"{name!r} is mostly called {names[other]!r} ({counts[k, other]} of {found.n}, "
+                f"found {found}): describe what sets it apart, or give a few labelled examples "
+                "(few_shot; --examples on the command line)"
+            )
+
+
+def _of_confidence(scores: Scores, observed: Rate, error: float, luck: float) -> Iterator[str]:
+    """A remark on probabilities that claim another accuracy than there is."""
+    if error <= luck:
+        return
+    claimed = float(scores.probability.amax(dim=-1).mean())
+    how = "too sure" if claimed > observed.value else "not sure enough"
+    yield (
+        f"it is {how}: it claims to be right in {claimed:.1%} and is in {observed.value:.1%} "
+        f"(calibration error {error:.3f}, luck alone gives up to {luck:.3f}): fit a temperature on "
+        "some labelled pictures (few_shot.TemperatureScaling), or do not quote its probabilities"
+    )

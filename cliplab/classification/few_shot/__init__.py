@@ -1,0 +1,101 @@
+"""Classifiers from a few labelled images per class: one `fit` for every method.
+
+    train = Shots(encoder.encode_image(images), labels, class_names, "train")
+    classifier = few_shot.fit("text-probe", train, zero_shot=rows, logit_scale=encoder.logit_scale)
+    scores = classifier.scores(encoder.encode_image(others))
+
+Taught in: notebooks/02.
+"""
+
+from torch import Tensor
+
+from cliplab.classification.few_shot.classifier import (
+    CacheClassifier,
+    Classifier,
+    EncoderStamp,
+    LinearClassifier,
+)
+from cliplab.classification.few_shot.coop import CoOp
+from cliplab.classification.few_shot.method import Method
+from cliplab.classification.few_shot.probes import LinearProbe, TextProbe
+from cliplab.classification.few_shot.shots import Shots, sample_shots
+from cliplab.classification.few_shot.storage import load_classifier, save_classifier
+from cliplab.classification.few_shot.tip import TipAdapter, TipAdapterF
+from cliplab.classification.few_shot.wise import WiseFT
+from cliplab.classification.few_shot.zero import (
+    TemperatureScaling,
+    ZeroShot,
+    fit_temperature,
+    rescaled,
+)
+from cliplab.encoders.two_towers import Encoder
+from cliplab.runtime import unknown_name
+
+__all__ = [
+    "METHODS",
+    "CacheClassifier",
+    "Classifier",
+    "CoOp",
+    "EncoderStamp",
+    "LinearClassifier",
+    "LinearProbe",
+    "Method",
+    "Shots",
+    "TemperatureScaling",
+    "TextProbe",
+    "TipAdapter",
+    "TipAdapterF",
+    "WiseFT",
+    "ZeroShot",
+    "fit",
+    "fit_temperature",
+    "load_classifier",
+    "rescaled",
+    "sample_shots",
+    "save_classifier",
+]
+
+METHODS: dict[str, type[Method]] = {
+    "zero-shot": ZeroShot,
+    "linear-probe": LinearProbe,
+    "text-probe": TextProbe,
+    "tip-adapter": TipAdapter,
+    "tip-adapter-f": TipAdapterF,
+    "coop": CoOp,
+    "wise-ft": WiseFT,
+    "temperature": TemperatureScaling,
+}
+
+
+def fit(
+    method: str,
+    train: Shots,
+    val: Shots | None = None,
+    *,
+    zero_shot: Tensor,
+    logit_scale: float,
+    encoder: Encoder | None = None,
+    seed: int = 0,
+) -> Classifier:
+    """Fit the method called `method`, with its default settings.
+
+    Args:
+        method: one of METHODS.
+        train: shots of the split "train".
+        val: shots of the split "val", on which settings are chosen; None: within train.
+        zero_shot: (K, D) unit rows from `zero_shot.build_classifier`.
+        logit_scale: of the encoder.
+        encoder: that embedded the shots; "coop" needs it, and with it the classifier knows where it
+            belongs (see `save_classifier`).
+        seed: of what is drawn (order of batches, first context of CoOp).
+
+    Raises:
+        ValueError: an unknown method, test data, overlapping splits, shapes that do not fit.
+    """
+    if method not in METHODS:
+        raise ValueError(unknown_name("method", method, METHODS))
+    built = METHODS[method].build(
+        zero_shot=zero_shot, logit_scale=logit_scale, encoder=encoder, seed=seed
+    )
+    classifier = built.fit(train, val)
+    return classifier if encoder is None else classifier.stamped(encoder)

@@ -1,0 +1,252 @@
+"""CoOp: the words in front of the class name become vectors that are learned.
+
+Source: Learning to Prompt for Vision-Language Models, arXiv:2109.01134, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from cliplab.classification.few_shot.classifier import LinearClassifier
+from cliplab.classification.few_shot.method import Method, quality
+from cliplab.classification.few_shot.shots import Shots
+from cliplab.encoders.two_towers import TEXT_BATCH, Encoder
+
+EMBEDDING_NAMES = ("token_embedding", "word_embeddings")  # CLIP's and BERT's, in all libraries
+VAL_EVERY = 10  # steps between two looks at val
+BATCH = 32
+
+
+class CoOp(Method):
+    """M learned vectors, then the class name, through the frozen text tower.
+
+    The vectors replace the embeddings of the words in front of the class name on their way into
+    the tower (a hook on its embedding layer), so that any tower with such a layer will do, CLIP's
+    or BERT's. What is kept is the resulting classifier (K, D): the tower is not needed to use it.
+
+    With `context="a photo of a"` the vectors start as those words, and with 0 steps the classifier
+    is the zero-shot one of the template "a photo of a {}", up to the rounding of other batches.
+
+    Deviates: images are embedded once, without augmentation; AdamW in place of SGD, since the
+        paper's learning rate of 0.002 for SGD is made for a logit scale of 100.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        context: str | int = 4,
+        steps: int = 100,
+        learning_rate: float = 0.002,
+        seed: int = 0,
+    ) -> None:
+        """`context`: M, drawn from N(0, 0.02), or words to start from; `seed`: of the draws."""
+        if encoder is None:
+            raise ValueError("encoder: got None; CoOp needs the encoder, whose text tower it uses")
+        if isinstance(context, int) and context < 1:
+            raise ValueError(f"context: got {context}; expected 1 or more vectors, or words")
+        if steps < 0:
+            raise ValueError(f"steps: got {steps}; expected 0 or more")
+        self.encoder, self.context, self.steps = encoder, context, steps
+        self.learning_rate, self.seed = learning_rate, seed
+
+    @classmethod
+    def build(
+        cls, *, zero_shot: Tensor, logit_scale: float, encoder: Encoder | None, seed: int
+    ) -> Self:
+        """The method with its default settings; it needs the encoder, not the classifier."""
+        return cls(encoder, seed=seed)  # type: ignore[arg-type] - None is refused there
+
+    def _check(self, train: Shots) -> None:
+        if train.dim != self.encoder.dim:
+            raise ValueError(
+                f"train: has {train.dim} dimensions; expected {self.encoder.dim} of "
+                f"{self.encoder.name}: embed the shots with the same encoder"
+            )
+
+    def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
+        tower = _PromptTower(self.encoder, train.class_names, self.context)
+        generator = torch.Generator().manual_seed(self.seed)
+        step, weight = self._best(tower, train, val, generator)
+        choices: dict[str, Any] = {
+            "method": "coop",
+            "context": self.context,
+            "steps": step,
+            "chosen on": "given" if val is None else "val",
+        }
+        return LinearClassifier(
+            class_names=train.class_names,
+            logit_scale=self.encoder.logit_scale,
+            weight=weight,
+            choices=choices,
+        )
+
+    def _best(
+        self, tower: _PromptTower, train: Shots, val: Shots | None, generator: torch.Generator
+    ) -> tuple[int, Tensor]:
+        """(step, class rows) of the last step, or of the best on val."""
+        best: tuple[tuple[float, float], int, Tensor] | None = None
+        for step, context in self._steps(tower, train, generator):
+            if step < self.steps and (val is None or step % VAL_EVERY):
+                continue
+            with torch.no_grad():
+                weight = tower(context).detach().cpu()
+            if val is None:
+                return step, weight
+            logits = self.encoder.logit_scale * (val.image_emb @ weight.T)
+            if best is None or quality(logits, val.labels) > best[0]:
+                best = quality(logits, val.labels), step, weight
+        assert best is not None
+        return best[1:]
+
+    def _steps(
+        self, tower: _PromptTower, train: Shots, generator: torch.Generator
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(number of steps done, context (M, C)), from 0 on."""
+        context = nn.Parameter(tower.start(generator))
+        optimizer = torch.optim.AdamW([context], lr=self.learning_rate, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.steps))
+        yield 0, context
+        for step in range(1, self.steps + 1):
+            rows = torch.randperm(len(train), generator=generator)[:BATCH]
+            with tower.hooked(context):
+                weight = tower.classes()  # (K, D)
+                emb = train.image_emb[rows].to(weight.device)
+                logits = self.encoder.logit_scale * (emb @ weight.T)
+                loss = F.cross_entropy(logits, train.labels[rows].to(weight.device))
+                (context.grad,) = torch.autograd.grad(loss, [context])
+            optimizer.step()
+            schedule.step()
+            yield step, context
+
+
+class _PromptTower:
+    """K prompts "<M vectors> <class name>" through an encoder's text tower."""
+
+    def __init__(self, encoder: Encoder, names: Sequence[str], context: str | int) -> None:
+        self.encoder, self.context = encoder, context
+        self.model = getattr(encoder, "model", None)
+        self.device = getattr(encoder, "device", torch.device("cpu"))
+        self.embedding = _embedding_layer(encoder.name, self.model)
+        tokenizer = encoder.tokenizer
+        if isinstance(context, str):
+            self.words = torch.tensor(tokenizer.encode(context), device=self.device)  # (M,)
+            ids = tokenizer([f"{context} {name}" for name in names]).to(self.device)  # (K, L)
+            self.ids, self.first = ids, _place(ids, self.words, encoder.name)
+        else:
+            ids, self.first = _with_gap(encoder, names, context)
+            self.ids = ids.to(self.device)
+
+    def start(self, generator: torch.Generator) -> Tensor:
+        """The first context (M, C): the embeddings of the words, or draws from N(0, 0.02)."""
+        table = self.embedding.weight
+        if isinstance(self.context, str):
+            return table.detach()[self.words].float().clone()
+        drawn = torch.randn(self.context, table.shape[1], generator=generator)
+        return (0.02 * drawn).to(self.device)
+
+    def __call__(self, context: Tensor) -> Tensor:
+        """Context (M, C) -> unit rows (K, D)."""
+        with self.hooked(context):
+            return self.classes()
+
+    @contextmanager
+    def hooked(self, context: Tensor) -> Iterator[None]:
+        """While this is open, the embedding layer gives `context` in place of the words."""
+        calls = 0
+
+        def replace(_layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            rows = context.to(output.dtype).expand(len(output), -1, -1)  # (K, M, C)
+            before, after = output[:, : self.first], output[:, self.first + len(context) :]
+            return torch.cat([before, rows, after], dim=1)
+
+        handle = self.embedding.register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+        if not calls:
+            raise ValueError(
+                f"{self.encoder.name}: its text tower does not call its embedding layer, as a "
+                "compiled one; expected a plain module: use another encoder for CoOp"
+            )
+
+    def classes(self) -> Tensor:
+        """Unit rows (K, D) of the prompts as the tower now reads them.
+
+        With many classes only one batch of activations is kept; the others are computed again in
+        the backward pass.
+        """
+        batches = self.ids.split(TEXT_BATCH)
+        with self._mixed():
+            if len(batches) == 1 or not torch.is_grad_enabled():
+                parts = [self.model.encode_text(ids) for ids in batches]
+            else:
+                parts = [
+                    checkpoint(self.model.encode_text, ids, use_reentrant=False) for ids in batches
+                ]
+        return F.normalize(torch.cat(parts).float(), dim=-1)
+
+    def _mixed(self) -> AbstractContextManager:
+        if self.encoder.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def _embedding_layer(name: str, model: Any) -> nn.Embedding:
+    """The one layer that turns token ids into vectors; ValueError unless there is exactly one."""
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    found = {
+        path: module
+        for path, module in modules
+        if isinstance(module, nn.Embedding) and path.rpartition(".")[2] in EMBEDDING_NAMES
+    }
+    if len(found) != 1:
+        raise ValueError(
+            f"{name}: has {', '.join(found) or 'no embedding layer'} among its modules; CoOp "
+            f"expects one called {' or '.join(EMBEDDING_NAMES)}: use another encoder, or TextProbe"
+        )
+    return next(iter(found.values()))
+
+
+def _with_gap(encoder: Encoder, names: Sequence[str], count: int) -> tuple[Tensor, int]:
+    """Ids (K, L) of the names with `count` tokens to be replaced before each, and where they stand.
+
+    Raises:
+        ValueError: names so long that the vectors do not fit into the context.
+    """
+    ids = encoder.tokenizer(list(names))  # (K, L)
+    tokens = [encoder.tokenizer.encode(name) for name in names]
+    first = _place(ids[:1], torch.tensor(tokens[0]), encoder.name)
+    room = ids.shape[1] - first - 1 - max(map(len, tokens))  # 1: the end token
+    if count > room:
+        raise ValueError(
+            f"context: got {count} vectors; expected at most {room}, what {encoder.name} has left "
+            f"beside the longest class name: take fewer, or shorter names"
+        )
+    gap = ids[:, first : first + 1].expand(-1, count)  # any token that is not special will do
+    return torch.cat([ids[:, :first], gap, ids[:, first : ids.shape[1] - count]], dim=1), first
+
+
+def _place(ids: Tensor, words: Tensor, name: str) -> int:
+    """Where in every row (K, L) of `ids` the tokens `words` (M,) stand: first, or second.
+
+    Raises:
+        ValueError: they do not stand in one place in all rows.
+    """
+    for first in (0, 1):
+        if len(words) and (ids[:, first : first + len(words)] == words).all():
+            return first
+    raise ValueError(
+        f"{name}: the context words are not a run of tokens of their own in front of the class "
+        "names; expected words that the tokenizer keeps apart: give others, or a number of vectors"
+    )

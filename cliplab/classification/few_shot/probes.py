@@ -1,0 +1,180 @@
+"""Linear probes: one from nothing (logistic regression), one from the text (CLAP)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliplab.classification.few_shot.classifier import LinearClassifier
+from cliplab.classification.few_shot.method import FromZeroShot, Method, best
+from cliplab.classification.few_shot.shots import Shots
+from cliplab.encoders.two_towers import Encoder
+
+STRENGTHS = tuple(float(c) for c in np.logspace(-1, 4, 11))  # C: inverse of the regularisation
+DEFAULT_STRENGTH = 10.0  # C where nothing can be held out
+FOLDS = 5
+
+
+class LinearProbe(Method):
+    """Logistic regression on unit embeddings: what the images say without the text.
+
+    C is chosen among STRENGTHS on val, else by stratified cross-validation within train that keeps
+    groups together, else (a class with one image, or one group) it is DEFAULT_STRENGTH: with one
+    shot per class C changes the confidences, hardly what is predicted.
+
+    Source: CLIP, arXiv:2103.00020, section 3.2 and appendix A.3 (L-BFGS, C swept on validation).
+    """
+
+    def __init__(self, c: float | None = None, *, logit_scale: float = 1.0) -> None:
+        """`c`: inverse strength of the regularisation, above 0; None = chosen."""
+        if c is not None and c <= 0:
+            raise ValueError(f"c: got {c}; expected a number above 0, or None to choose it")
+        self.c, self.logit_scale = c, logit_scale
+
+    @classmethod
+    def build(
+        cls, *, zero_shot: Tensor, logit_scale: float, encoder: Encoder | None, seed: int
+    ) -> Self:
+        """The probe; the zero-shot classifier means nothing to it."""
+        return cls(logit_scale=logit_scale)
+
+    def _check(self, train: Shots) -> None:
+        """Nothing was given that could disagree with the shots."""
+
+    def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
+        c, chosen_on = self._choose(train, val)
+        weight, bias = logistic_regression(train, c)
+        return LinearClassifier(
+            class_names=train.class_names,
+            logit_scale=self.logit_scale,
+            weight=weight / self.logit_scale,
+            bias=bias,
+            choices={"method": "linear-probe", "C": c, "chosen on": chosen_on},
+        )
+
+    def _choose(self, train: Shots, val: Shots | None) -> tuple[float, str]:
+        if self.c is not None:
+            return self.c, "given"
+        if val is not None:
+            fitted = [(c, _affine(val.image_emb, logistic_regression(train, c))) for c in STRENGTHS]
+            return best(fitted, val.labels), "val"
+        folds = list(_folds(train))
+        if not folds:
+            return DEFAULT_STRENGTH, "default: nothing can be held out"
+        held_out = torch.cat([rest for _, rest in folds])
+        fitted = [(c, _out_of_fold(train, folds, c)) for c in STRENGTHS]
+        return best(fitted, train.labels[held_out]), f"cross-validation, {len(folds)} folds"
+
+
+def logistic_regression(shots: Shots, c: float) -> tuple[Tensor, Tensor]:
+    """Weight (K, D) and bias (K,) of the multinomial logistic regression with an L2 penalty."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=c, max_iter=5000, tol=1e-6)
+    model.fit(shots.image_emb.double().numpy(), shots.labels.numpy())
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    if len(weight) == 1:  # of two classes scikit-learn keeps the difference
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    return weight.float().contiguous(), bias.float()  # sums of a transposed one round differently
+
+
+def _affine(emb: Tensor, head: tuple[Tensor, Tensor]) -> Tensor:
+    return emb @ head[0].T + head[1]
+
+
+def _out_of_fold(train: Shots, folds: list[tuple[Tensor, Tensor]], c: float) -> Tensor:
+    """Logits of every held-out image by the probe that did not see it."""
+    heads = [logistic_regression(train.subset(kept), c) for kept, _ in folds]
+    parts = zip(folds, heads, strict=True)
+    return torch.cat([_affine(train.image_emb[rest], head) for (_, rest), head in parts])
+
+
+def _folds(train: Shots) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows kept, rows held out) of each fold whose kept rows have every class."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    labels = train.labels.numpy()
+    groups = np.asarray(train.groups or range(len(train)))
+    pairs = set(zip(labels.tolist(), groups.tolist(), strict=True))
+    fewest = int(np.bincount([k for k, _ in pairs], minlength=len(train.class_names)).min())
+    if fewest < 2:
+        return
+    splitter = StratifiedGroupKFold(min(FOLDS, fewest))
+    for kept, rest in splitter.split(labels[:, None], labels, groups):
+        if len(rest) and len(set(labels[kept])) == len(train.class_names):
+            yield torch.from_numpy(kept), torch.from_numpy(rest)
+
+
+class TextProbe(FromZeroShot):
+    """CLAP: a linear probe that starts at the text and is held there, class by class.
+
+    Minimises the mean cross-entropy of logits logit_scale * f W^T plus
+    strength * sum over classes of lambda_k |w_k - t_k|^2, where t_k is the text of class k and
+    lambda_k the mean zero-shot probability of class k on its own shots. A class that the text
+    already names well stays; one that it misnames is free to follow its pictures. Nothing is
+    tuned, so every label can serve as a shot. That, and that it is convex, is why CLAP and not
+    LP++ (2404.02285, logits f (w_k + alpha_k t_k)), whose result also depends on when it stops.
+
+    Source: CLAP, arXiv:2312.12730, section 4.
+    Deviates: rows are not re-normalised, which keeps the problem convex, and it is solved to the
+        end by L-BFGS in float64, not for 300 epochs of SGD on augmented images; so nothing is
+        random.
+    """
+
+    def __init__(self, zero_shot: Tensor, logit_scale: float, *, strength: float = 1.0) -> None:
+        """`strength`: of the hold, 0 or more; 0 leaves the classes free, 1 is the paper's."""
+        super().__init__(zero_shot, logit_scale)
+        if strength < 0:
+            raise ValueError(f"strength: got {strength}; expected 0 or more")
+        self.strength = strength
+
+    def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
+        hold = class_multipliers(self.logit_scale * train.image_emb @ self.zero_shot.T, train)
+        weight = _held_probe(
+            train, self.zero_shot, logit_scale=self.logit_scale, hold=self.strength * hold
+        )
+        choices: dict[str, Any] = {
+            "method": "text-probe",
+            "strength": self.strength,
+            "hold": dict(zip(train.class_names, hold.tolist(), strict=True)),
+        }
+        return LinearClassifier(
+            class_names=train.class_names,
+            logit_scale=self.logit_scale,
+            weight=weight,
+            choices=choices,
+        )
+
+
+def class_multipliers(logits: Tensor, shots: Shots) -> Tensor:
+    """Mean probability of class k on the shots of class k: logits (N, K) -> (K,)."""
+    own = logits.softmax(dim=1).gather(1, shots.labels[:, None]).flatten()  # (N,)
+    return torch.zeros(len(shots.counts)).index_add(0, shots.labels, own) / shots.counts
+
+
+def _held_probe(shots: Shots, start: Tensor, *, logit_scale: float, hold: Tensor) -> Tensor:
+    """argmin over W (K, D) of cross-entropy + sum_k hold_k |w_k - start_k|^2."""
+    emb, text = shots.image_emb.double(), start.double()
+    weight = text.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight],
+        max_iter=500,
+        tolerance_grad=1e-7,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        held = (hold.double() * (weight - text).square().sum(dim=1)).sum()
+        value = F.cross_entropy(logit_scale * (emb @ weight.T), shots.labels) + held
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return weight.detach().float()

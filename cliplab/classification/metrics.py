@@ -1,0 +1,277 @@
+"""Numbers to report, each with the interval that its sample size allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cliplab.classification.bootstrap import bootstrap_interval
+
+__all__ = [
+    "Rate", "Reliability", "accuracy", "balanced_accuracy", "bootstrap_interval", "brier_score",
+    "chance_recall", "confusion", "error_by_luck", "expected_calibration_error",
+    "negative_log_likelihood", "rate", "recall_at_k", "recall_per_class", "reliability",
+    "wilson_interval",
+]  # fmt: skip
+
+_Z95 = 1.959963984540054
+
+
+class Rate(NamedTuple):
+    """A share of n trials with its 95 % Wilson interval, as in "0.970 (0.962-0.977, n=2000)"."""
+
+    value: float  # 0 to 1
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f}, n={self.n})"
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Plain numbers for JSON, rounded to 4 decimals."""
+        return {
+            "value": round(self.value, 4),
+            "low": round(self.low, 4),
+            "high": round(self.high, 4),
+            "n": self.n,
+        }
+
+
+def wilson_interval(k: int, n: int, z: float = _Z95) -> tuple[float, float]:
+    """Where the true rate lies when k of n trials succeeded: (low, high), 0 to 1.
+
+    Args:
+        k: successes, 0 to n.
+        n: trials, at least 1.
+        z: half-width in standard errors; 1.96 gives 95 %.
+
+    Raises:
+        ValueError: k not in 0 to n, or no trials.
+
+    Source: E. B. Wilson, JASA 22 (1927), 209-212, equation 5; keeps inside [0, 1] and is honest for
+        small n, where the textbook mean +- z * s / sqrt(n) is not.
+    """
+    if n < 1 or not 0 <= k <= n:
+        raise ValueError(f"wilson_interval: got k={k}, n={n}; expected n >= 1 and 0 <= k <= n")
+    rate, squared = k / n, z * z
+    centre = (rate + squared / (2 * n)) / (1 + squared / n)
+    half = z / (1 + squared / n) * math.sqrt(rate * (1 - rate) / n + squared / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def rate(hits: ArrayLike | Tensor) -> Rate:
+    """Share of true entries of a (N,) bool array, with its interval.
+
+    Raises:
+        ValueError: an empty array.
+    """
+    flags = np.asarray(hits, dtype=bool).ravel()
+    low, high = wilson_interval(int(flags.sum()), flags.size)
+    return Rate(float(flags.mean()), low, high, flags.size)
+
+
+def accuracy(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor) -> Rate:
+    """Share of equal entries of two (N,) label arrays.
+
+    Raises:
+        ValueError: lengths differ, or no entries.
+    """
+    predicted, true = np.asarray(predicted), np.asarray(true)
+    if predicted.shape != true.shape:
+        raise ValueError(f"{predicted.shape} predictions but {true.shape} true labels")
+    return rate(predicted == true)
+
+
+def confusion(predicted: ArrayLike, true: ArrayLike, names: Sequence[str]) -> NDArray[np.int64]:
+    """Counts (K, K): row = true class, column = predicted class; labels are indices into names."""
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(np.asarray(true), np.asarray(predicted), labels=range(len(names)))
+
+
+def recall_per_class(
+    predicted: ArrayLike | Tensor, true: ArrayLike | Tensor, names: Sequence[str]
+) -> dict[str, Rate]:
+    """Share of each class's images that were found; a class without images is left out."""
+    predicted, true = np.asarray(predicted), np.asarray(true)
+    accuracy(predicted, true)  # for its checks
+    return {
+        name: rate(predicted[true == k] == k) for k, name in enumerate(names) if (true == k).any()
+    }
+
+
+def balanced_accuracy(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor) -> float:
+    """Mean over the classes that occur of the share found: 1 / K for any constant answer."""
+    names = list(map(str, range(int(np.asarray(true).max(initial=0)) + 1)))
+    found = recall_per_class(predicted, true, names).values()
+    return float(np.mean([share.value for share in found]))
+
+
+def recall_at_k(similarity: Tensor, match: Tensor, k: int = 1) -> Rate:
+    """Share of rows with a match among their k most similar columns.
+
+    Args:
+        similarity: (N, M) scores, higher is closer.
+        match: (N, M) bool, True where the column is a right answer for the row.
+        k: 1 to M.
+
+    Raises:
+        ValueError: shapes differ, or k out of range.
+    """
+    if similarity.shape != match.shape or not 1 <= k <= similarity.shape[1]:
+        raise ValueError(
+            f"recall_at_k: similarity {tuple(similarity.shape)}, match {tuple(match.shape)}, k={k};"
+            " expected equal shapes (N, M) and k from 1 to M"
+        )
+    top = similarity.topk(k, dim=1).indices  # (N, k)
+    return rate(torch.gather(match.bool(), 1, top).any(dim=1).cpu())
+
+
+def chance_recall(candidates: int, k: int = 1) -> float:
+    """Recall@k of guessing among `candidates` with one right answer."""
+    return min(k / candidates, 1.0)
+
+
+# ---- are the probabilities right? --------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How often answers given with a certain confidence were right, bin by bin."""
+
+    confidence: NDArray[np.float64]  # (bins,) mean top probability; NaN where a bin is empty
+    accuracy: NDArray[np.float64]  # (bins,) share right; NaN where a bin is empty
+    count: NDArray[np.int64]  # (bins,) images
+    edges: NDArray[np.float64]  # (bins + 1,) from 0 to 1; a bin holds its upper edge
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: |accuracy - confidence| weighted by the counts, 0 to 1."""
+        full = self.count > 0
+        gaps = np.abs(self.accuracy[full] - self.confidence[full])
+        return float((gaps * self.count[full]).sum() / self.count.sum())
+
+    @property
+    def intervals(self) -> NDArray[np.float64]:
+        """Wilson intervals of the accuracies (bins, 2); NaN where a bin is empty."""
+        hits = np.round(np.nan_to_num(self.accuracy) * self.count).astype(int)
+        empty = (math.nan, math.nan)
+        pairs = zip(hits.tolist(), self.count.tolist(), strict=True)
+        return np.array([wilson_interval(k, n) if n else empty for k, n in pairs])
+
+
+def reliability(
+    probability: ArrayLike | Tensor, true: ArrayLike | Tensor, *, bins: int = 15
+) -> Reliability:
+    """Confidence, the top probability, against accuracy, in bins of equal width.
+
+    Args:
+        probability: (N, K), rows sum to 1.
+        true: (N,) indices of the right classes.
+        bins: of the confidence; 15 as in the paper, fewer for few images.
+
+    Raises:
+        ValueError: shapes that do not fit, no images, NaN, rows that are no probabilities, or
+            labels that are no classes.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599, section 2.
+    """
+    if bins < 1:
+        raise ValueError(f"bins: got {bins}; expected 1 or more")
+    shares, labels = _checked(probability, true)
+    top, hits = shares.max(axis=1), shares.argmax(axis=1) == labels  # (N,)
+    return binned(top, hits, bins)
+
+
+def binned(top: NDArray[np.float64], hits: NDArray[np.bool_], bins: int) -> Reliability:
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    place = np.searchsorted(edges[1:-1], top)  # (N,) the first bin whose upper edge is not below
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 of the empty bins is the NaN that we promise
+        confidence = np.bincount(place, weights=top, minlength=bins) / count
+        right = np.bincount(place, weights=hits, minlength=bins) / count
+    return Reliability(confidence, right, count, edges)
+
+
+def expected_calibration_error(
+    probability: ArrayLike | Tensor, true: ArrayLike | Tensor, *, bins: int = 15
+) -> float:
+    """Mean distance of confidence and accuracy over bins of confidence: 0 = right, to 1.
+
+    Few images per bin make it large even for a perfect model: compare with `error_by_luck`.
+    The arguments are those of `reliability`.
+
+    Source: arXiv:1706.04599, equation 3.
+    """
+    return reliability(probability, true, bins=bins).error
+
+
+def error_by_luck(
+    probability: ArrayLike | Tensor, *, bins: int = 15, samples: int = 500, seed: int = 0
+) -> float:
+    """The calibration error that perfect probabilities would exceed once in twenty samples.
+
+    Whether each top class is right is drawn with the probability it claims; only an error above
+    this says that the probabilities are wrong. The other arguments are those of `reliability`.
+
+    Source: J. Broecker, L. A. Smith, Weather and Forecasting 22 (2007), 651-661: "consistency
+        resampling", there for the bars of the reliability plot.
+    """
+    shares = np.asarray(probability, dtype=np.float64)
+    shares, _ = _checked(shares, np.zeros(shares.shape[:1], dtype=int))
+    top = shares.max(axis=1)  # (N,)
+    draw = np.random.default_rng(seed)
+    errors = [binned(top, draw.random(len(top)) < top, bins).error for _ in range(samples)]
+    return float(np.quantile(errors, 0.95))
+
+
+def brier_score(probability: ArrayLike | Tensor, true: ArrayLike | Tensor) -> float:
+    """Mean squared distance of the probabilities (N, K) from the truth, summed over classes: 0-2.
+
+    Source: G. W. Brier, Monthly Weather Review 78 (1950), 1-3; for two classes it is twice what
+        scikit-learn calls by that name.
+    """
+    shares, labels = _checked(probability, true)
+    truth = np.eye(shares.shape[1])[labels]  # (N, K)
+    return float(((shares - truth) ** 2).sum(axis=1).mean())
+
+
+def negative_log_likelihood(probability: ArrayLike | Tensor, true: ArrayLike | Tensor) -> float:
+    """Mean of -log of the true class's probability, in nats; infinite if one of them is 0."""
+    shares, labels = _checked(probability, true)
+    with np.errstate(divide="ignore"):
+        return float(-np.log(shares[np.arange(len(labels)), labels]).mean())
+
+
+def _checked(
+    probability: ArrayLike | Tensor, true: ArrayLike | Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Probabilities (N, K) and labels (N,), or a ValueError that says what is wrong with them."""
+    shares, labels = np.asarray(probability, dtype=np.float64), np.asarray(true)
+    if shares.ndim != 2 or not shares.size or labels.shape != shares.shape[:1]:
+        raise ValueError(
+            f"probability: got shape {shares.shape} and {labels.shape} true labels; "
+            "expected (N, K) and (N,), with at least one image"
+        )
+    if not (shares >= 0).all() or not np.allclose(shares.sum(axis=1), 1, atol=1e-3):
+        row = int(
+            np.argmin((shares >= 0).all(axis=1) & np.isclose(shares.sum(axis=1), 1, atol=1e-3))
+        )
+        raise ValueError(
+            f"probability: row {row} is {shares[row].tolist()}; expected shares from 0 to 1 that "
+            "sum to 1: give Scores.probability, not logits"
+        )
+    wrong = (labels < 0) | (labels >= shares.shape[1]) | (labels != labels.astype(int))
+    if wrong.any():
+        raise ValueError(
+            f"true: got {labels[wrong][0]}; expected class indices from 0 to {shares.shape[1] - 1}"
+        )
+    return shares, labels.astype(int)

@@ -1,0 +1,244 @@
+"""Prompts: class names and templates checked, filled in, and looked at as the text tower does.
+
+A text tower never refuses a language it does not know: it answers, and the answer is noise. What
+betrays it are the tokens, so they are counted here before anybody believes the scores.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cliplab.models.tokenizers import Tokenizer, is_cjk
+from cliplab.runtime import data_dir, unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A text with a smaller share of read tokens is called unread. With OpenAI's byte pairs the sheep of
+# scripts it never learnt have shares from 0 (Chinese, Greek, Thai) to 0.6 (Arabic, letter by
+# letter), Polish and Vietnamese about 0.4; German with its umlauts has 0.7 and French 1.
+READABLE = 2 / 3
+
+_LANGUAGES = {"en": "English", "zh": "Chinese"}
+
+
+class UnreadPromptWarning(UserWarning):
+    """The text tower cannot read a prompt, or cannot tell two of them apart."""
+
+
+def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """K class names x T templates -> K * T prompts, class-major; other braces are plain text."""
+    return [template.replace("{}", name) for name in names for template in templates]
+
+
+def check_class_names(class_names: Sequence[str]) -> list[str]:
+    """The names without outer white space; ValueError unless at least two differ, whatever case."""
+    if isinstance(class_names, str):
+        raise ValueError(
+            f"class_names: got the text {class_names!r}; expected a list, such as ['sheep', 'goat']"
+        )
+    names = [str(name).strip() for name in class_names]
+    if not names:
+        raise ValueError("class_names: got none; expected two or more to choose between")
+    if not all(names):
+        raise ValueError(f"class_names: got an empty name in {names}; expected text")
+    if len(names) == 1:
+        raise ValueError(
+            f"class_names: got only {names[0]!r}, which would always get 100 %; "
+            "expected two or more, for instance with 'something else'"
+        )
+    # Both tokenizers lower-case: "Sheep" and "sheep" would be the same row twice.
+    folded = [name.casefold() for name in names]
+    counts = Counter(folded)
+    if repeated := sorted({n for n, f in zip(names, folded, strict=True) if counts[f] > 1}):
+        raise ValueError(
+            f"class_names: {', '.join(map(repr, repeated))} repeated; expected each once, since "
+            "duplicates share their probability"
+        )
+    return names
+
+
+def check_templates(templates: Sequence[str]) -> list[str]:
+    """The templates as a list; ValueError unless each has {} where the class name goes."""
+    if isinstance(templates, str):
+        raise ValueError(f"templates: got the text {templates!r}; expected a list: [{templates!r}]")
+    if not templates:
+        raise ValueError("templates: got none; expected at least one, such as '{}'")
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(
+                f"template {template!r} has no {{}}, so every class would get the same prompt; "
+                "write {} where the class name goes, as in 'a photo of a {}.'"
+            )
+    return list(templates)
+
+
+def templates(name: str, language: str) -> tuple[str, ...]:
+    """The templates of `data/prompts/<name>.json` in one language; its provenance is in the file.
+
+    Raises:
+        FileNotFoundError: no such set; those that exist are listed.
+        ValueError: the set has no such language.
+    """
+    folder = data_dir() / "prompts"
+    sets = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in sets:
+        raise FileNotFoundError(f"{folder}: {unknown_name('prompt set', name, sets)}")
+    languages = json.loads((folder / f"{name}.json").read_text("utf-8"))
+    if language not in languages or language == "provenance":
+        known = [key for key in languages if key != "provenance"]
+        raise ValueError(f"{name}: {unknown_name('language', language, known)}")
+    return tuple(languages[language]["templates"])
+
+
+# ---- what the text tower reads -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """A tokenizer, and the tokens that its text tower never met in training."""
+
+    tokenizer: Tokenizer
+    untrained: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, reader: Any) -> PromptReader:
+        """The reader of an encoder, or of a tokenizer alone.
+
+        Training without weight decay on rare rows leaves no trace in real checkpoints, but the
+        shipped ones hold zeros for all tokens that no caption had, so there it can be told.
+        """
+        if isinstance(reader, PromptReader):
+            return reader
+        if isinstance(reader, Tokenizer):
+            return cls(reader)
+        rows = getattr(getattr(reader, "model", None), "token_embedding", None)
+        weight = getattr(rows, "weight", None)  # (V, width)
+        if weight is None:
+            return cls(reader.tokenizer)
+        return cls(reader.tokenizer, frozenset((weight == 0).all(dim=1).nonzero()[:, 0].tolist()))
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """Tokens as the tower can tell them apart: -1 for all that it never met."""
+        return tuple(-1 if i in self.untrained else i for i in self.tokenizer.encode(text))
+
+    def coverage(self, text: str) -> float:
+        """Share of the tokens that are pieces of writing, and met in training as far as known."""
+        if not self.untrained:
+            return self.tokenizer.coverage(text)
+        pairs = zip(self.tokenizer.pieces(text), self.ids(text), strict=True)
+        read = [self.tokenizer.is_read(piece) and token >= 0 for piece, token in pairs]
+        return sum(read) / len(read) if read else 1.0
+
+
+def token_coverage(reader: Any, texts: Sequence[str]) -> pd.DataFrame:
+    """How much of each text a text tower reads, one row per text.
+
+    Args:
+        reader: an encoder, or a tokenizer alone.
+        texts: prompts.
+
+    Returns:
+        Indexed by prompt: tokens, without start and end; coverage, the share of them that the
+        tower reads, 0 to 1; shared, the largest share of them that another text has too; pieces,
+        the tokens as they can be shown.
+    """
+    import pandas as pd
+
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    reader = PromptReader.of(reader)
+    counts = [Counter(reader.tokenizer.encode(text)) for text in texts]
+    rows = []
+    for i, text in enumerate(texts):
+        others = counts[:i] + counts[i + 1 :]
+        common = max(((counts[i] & other).total() for other in others), default=0)
+        rows.append(
+            {
+                "tokens": counts[i].total(),
+                "coverage": reader.coverage(text),
+                "shared": common / max(1, counts[i].total()),
+                "pieces": " ".join(reader.tokenizer.pieces(text)),
+            }
+        )
+    columns = ["tokens", "coverage", "shared", "pieces"]
+    return pd.DataFrame(rows, index=pd.Index(texts, name="prompt"), columns=columns)
+
+
+def complain_of_unread(
+    encoder: Any, names: Sequence[str], templates: Sequence[str] = ("{}",)
+) -> str | None:
+    """What the text tower of an encoder cannot read in names x templates, and the remedy; or None.
+
+    Names and templates are looked at apart, since an English template around a Chinese name hides
+    it from any mean; the prompts made of them are not all visited, so 80 templates cost nothing.
+    """
+    if getattr(encoder, "tokenizer", None) is None:
+        return None  # nothing to look at
+    reader = PromptReader.of(encoder)
+    template = min(templates, key=lambda text: reader.coverage(text.replace("{}", "")))
+    texts = [text for name in names for text in (name, template.replace("{}", name))]
+    shares = [reader.coverage(text) for text in texts]  # 2 K
+    worst = min(range(len(texts)), key=shares.__getitem__)
+    if shares[worst] < READABLE:
+        prompt = template.replace("{}", names[worst // 2])
+        return _unread(encoder, reader, prompt, texts[worst])
+    return _twins(encoder, reader, [templates[0].replace("{}", name) for name in names])
+
+
+def _unread(encoder: Any, reader: PromptReader, prompt: str, part: str) -> str:
+    """The complaint about a prompt of which a part, its class name or all of it, is unread."""
+    share, count = reader.coverage(part), len(reader.ids(part))
+    tokens = f"{count} token{'s' * (count > 1)}"
+    where = f"its {tokens}" if part == prompt else f"the {tokens} of {part!r}"
+    if reader.tokenizer.coverage(part) < READABLE:
+        reason = "the rest are bytes or [UNK]"
+    else:
+        reason = "the rest were in no caption it was trained on"
+    return (
+        f"{encoder.name} cannot read the prompt {prompt!r}: it knows {share:.0%} of {where}, "
+        f"{reason}, and its scores will be close to noise; {_remedy(encoder, part)}"
+    )
+
+
+def _twins(encoder: Any, reader: PromptReader, prompts: Sequence[str]) -> str | None:
+    """A complaint about two prompts that become the same tokens, so that their scores are equal."""
+    first: dict[tuple[int, ...], str] = {}
+    for prompt in prompts:
+        other = first.setdefault(reader.ids(prompt), prompt)
+        if other is not prompt:
+            pieces = " ".join(reader.tokenizer.pieces(prompt))
+            return (
+                f"{encoder.name} cannot tell {other!r} and {prompt!r} apart: both are {pieces!r} "
+                f"to it; {_remedy(encoder, prompt)}"
+            )
+    return None
+
+
+def _remedy(encoder: Any, text: str) -> str:
+    """What to do about a text that an encoder cannot read, as far as its letters tell."""
+    if any(map(is_cjk, text)):
+        language, kind = "zh", "Chinese"
+        others = ["pasture-zh", "modelscope: (Chinese-CLIP)", "hf: with SigLIP 2"]
+    elif text.isascii():
+        language, kind = "en", "English"
+        others = ["pasture", "openai:ViT-B/32", "hf: with SigLIP 2"]
+    else:
+        language, kind = "", "many languages"
+        others = ["hf: with SigLIP 2", "open_clip: with an XLM-R text tower"]
+    own = " or ".join(_LANGUAGES.get(code, code) for code in encoder.languages)
+    words = "use words it knows" if language in encoder.languages else f"write prompts in {own}"
+    known = ", ".join(other for other in others if other != encoder.name)
+    return f"{words}, or use an encoder of {kind}: {known} (token_coverage shows the pieces)"
+
+
+def warn_of_unread(
+    encoder: Any, names: Sequence[str], templates: Sequence[str], *, stacklevel: int = 2
+) -> None:
+    """One `UnreadPromptWarning` if `complain_of_unread` finds something."""
+    if complaint := complain_of_unread(encoder, names, templates):
+        warnings.warn(complaint, UnreadPromptWarning, stacklevel=stacklevel + 1)

@@ -1,0 +1,1 @@
+"""The commands: `python -m cliplab COMMAND`. Only here are arguments read and lines printed."""

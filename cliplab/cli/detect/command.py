@@ -1,0 +1,236 @@
+"""The command itself: check, prepare, find, judge, show, write."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cliplab.cli.classify.command import (
+    SOME_UNREADABLE,
+    check_outputs,
+    complain,
+    named_inputs,
+    plain_warnings,
+)
+from cliplab.detection.detectors import (
+    MODELS,
+    MOST,
+    Options,
+    check_options,
+    least_score,
+    load_detector,
+    parse_model,
+)
+from cliplab.runtime import atomic_write, is_offline, write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cliplab.cli.detect.prepare import Task
+    from cliplab.detection.boxes import Detections
+    from cliplab.detection.detectors import Detector
+    from cliplab.detection.finding import Cut, Found, OnFound
+    from cliplab.detection.judging import Judged
+    from cliplab.detection.phrases import Prompt
+    from cliplab.detection.pictures import Picture
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find the labels in the source, print the tables and write what was asked for -> exit code.
+
+    Raises:
+        ValueError, OSError, ImportError: bad labels, source, outputs or model; with the remedy.
+    """
+    cut, options = check_arguments(args)
+    from cliplab.cli.detect.prepare import prepare
+    from cliplab.detection.finding import find
+    from cliplab.detection.judging import judge
+
+    task = prepare(args, options.phrases)
+    complain("problem", task.problems)
+    complain("note", task.notes)
+    targets = _picture_targets(args, task)
+    with plain_warnings():
+        detector = load_detector(args.model, task.classes, options)
+        complain("note", list(detector.notes))
+        complain("remark", list(detector.remarks))
+        thumbnails: dict[Path, str] = {}
+        found = find(
+            detector,
+            task.pictures,
+            cut,
+            given=task.given,
+            on_found=_keeper(args, task, targets, thumbnails),
+            progress=sys.stderr.isatty(),
+        )
+    complain("unreadable", [str(error) for error in found.unreadable])
+    if not len(found):
+        raise ValueError(f"none of the {len(task.pictures)} images in {args.source} could be read")
+    judged = judge(found, task.classes, detector.groups) if task.can_judge else None
+    show(found, detector, judged)
+    write(args, task, detector, found, judged=judged, thumbnails=thumbnails)
+    return SOME_UNREADABLE if found.unreadable or task.lacks_pictures else 0
+
+
+def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Options]":
+    """Refuse what cannot be meant, before anything is read.
+
+    Raises:
+        ValueError, OSError: options that exclude each other, outputs that cannot be written.
+    """
+    name, where = parse_model(args.model)
+    if args.boxes is not None and not MODELS[name].takes_boxes:
+        raise ValueError(f"--boxes: the model {name} finds its own; drop --boxes")
+    if args.batch_size is not None and args.batch_size < 1:
+        raise ValueError(f"--batch-size: got {args.batch_size}; expected 1 or more")
+    phrases = _phrases(args, name)
+    cut = _cut(args, phrases, least_score(name, where))
+    options = Options(
+        teacher=args.teacher,
+        templates=tuple(args.template) if args.template else None,
+        truncate=args.truncate,
+        base=tuple(args.base),
+        novel=tuple(args.novel),
+        head=args.head,
+        scales=tuple(args.scales) if args.scales else None,
+        phrases=phrases,
+        aggregate=args.aggregate,
+        precision=args.precision,
+        vocab=args.vocab,
+        score=cut.score,
+        iou=args.iou,
+        most=max(MOST, args.top or 0),
+        batch_size=args.batch_size,
+        device=args.device,
+        offline=is_offline(True if args.offline else None),
+    )
+    check_options(name, options)
+    outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
+    check_outputs(outputs, force=args.force, inputs=named_inputs(args))
+    return cut, options
+
+
+def _cut(args: argparse.Namespace, phrases: "Prompt | None", least: float) -> "Cut":
+    """What counts as found: as asked, else all of given boxes, or of others what the model says."""
+    from cliplab.cli.detect.words import overlap_note
+    from cliplab.detection.finding import OVERLAP, Cut
+
+    given = args.boxes is not None
+    return Cut(
+        score=args.score if args.score is not None else 0.0 if given else least,
+        overlap=args.iou if args.iou is not None else None if given else OVERLAP,
+        all_names=args.all_names or bool(phrases and overlap_note(phrases)),
+        top=args.top if args.top is not None else None if given else MOST,
+    )
+
+
+def _phrases(args: argparse.Namespace, name: str) -> "Prompt | None":
+    """The prompt of --phrases; None without.
+
+    Raises:
+        ValueError: beside --labels, for a model that reads none, or nothing in them.
+    """
+    if args.phrases is None:
+        return None
+    if args.labels is not None:
+        raise ValueError(
+            "--labels and --phrases: both say what to look for; expected one of them: --labels "
+            "for a list with names of your own, --phrases for a list or a sentence"
+        )
+    if "phrases" not in MODELS[name].reads:
+        raise ValueError(
+            f"--phrases: the model {name} reads no sentences; say what to look for with --labels, "
+            "or use --model glip"
+        )
+    from cliplab.cli.detect.words import read_phrases
+
+    return read_phrases(args.phrases)
+
+
+def _picture_targets(args: argparse.Namespace, task: "Task") -> Mapping[Path, Path]:
+    """Path of a picture -> its annotated copy; {} if none are asked for.
+
+    Raises:
+        ValueError, OSError: copies that cannot be written, or that would replace something.
+    """
+    if not args.pictures:
+        return {}
+    from cliplab.cli.detect.outputs import picture_targets
+
+    if args.pictures.exists() and not args.pictures.is_dir():
+        raise NotADirectoryError(f"{args.pictures}: a file; expected a folder to write to")
+    targets = picture_targets(args.pictures, task.pictures.pictures)
+    if not args.force and (taken := [path for path in targets.values() if path.exists()]):
+        raise FileExistsError(
+            f"{taken[0]}: exists already; choose another folder for --pictures or pass --force"
+        )
+    with suppress(_ProbeError), atomic_write(next(iter(targets.values()))):
+        raise _ProbeError
+    return targets
+
+
+class _ProbeError(Exception):
+    """Leaves atomic_write before anything is written."""
+
+
+def _keeper(
+    args: argparse.Namespace,
+    task: "Task",
+    targets: Mapping[Path, Path],
+    thumbnails: dict[Path, str],
+) -> "OnFound":
+    """What is done with a picture while it is open: its thumbnail, its annotated copy."""
+    from cliplab.cli.detect.outputs import annotated, save_jpeg
+    from cliplab.cli.detect.page import choose_pictures
+    from cliplab.report.gallery import thumbnail
+
+    wanted, side = choose_pictures([one.path for one in task.pictures if args.html])
+
+    def keep(picture: "Picture", image: "Image", found: "Detections") -> None:
+        if picture.path in wanted:
+            thumbnails[picture.path] = thumbnail(image, size=side)
+        if picture.path in targets:
+            save_jpeg(annotated(image, found), targets[picture.path])
+
+    return keep
+
+
+# ---- what is shown and written -------------------------------------------------------------
+
+
+def show(found: "Found", detector: "Detector", judged: "Judged | None") -> None:
+    """Print the pictures, the classes and, where the truth is known, the verdict."""
+    from cliplab.cli.detect.summary import summarise
+    from cliplab.cli.detect.terminal import class_table, picture_table, verdict
+
+    with suppress(AttributeError):  # a redirected console may lack Chinese: "?" beats a crash
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    for line in picture_table(found):
+        print(line)
+    for line in class_table(summarise(found, detector, judged), judged):
+        print(line)
+    for line in verdict(judged) if judged else []:
+        print(line)
+
+
+def write(
+    args: argparse.Namespace,
+    task: "Task",
+    detector: "Detector",
+    found: "Found",
+    *,
+    judged: "Judged | None",
+    thumbnails: Mapping[Path, str],
+) -> None:
+    """Write the files that were asked for, each whole or not at all."""
+    from cliplab.cli.detect.outputs import coco_of, write_report
+    from cliplab.cli.detect.page import write_gallery
+
+    if args.out:
+        write_json(args.out, coco_of(found, task.classes.names, detector.describe()))
+    if args.html:
+        write_gallery(args, task, detector, found, judged=judged, thumbnails=thumbnails)
+    if args.json:
+        write_report(args, task, detector, found, judged)

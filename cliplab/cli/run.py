@@ -1,0 +1,157 @@
+"""``python -m cliplab run``: execute notebooks and leave a report."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cliplab.report.execute import Failure
+from cliplab.report.folder import Job, Request
+
+DESCRIPTION = """\
+Execute notebooks and leave a folder with a report to hand in: index.html (one file, no network
+needed), results.json, the executed notebooks and their figures.
+
+The folder is complete when it has its name; until then it is called NAME.unfinished, and an
+interrupted run continues where it stopped with --resume. A notebook that fails does not keep the
+others from running."""
+
+EXAMPLES = """\
+examples:
+  python -m cliplab run                              all notebooks, into runs/DATE-TIME
+  python -m cliplab run 02 -p QUICK=True             one notebook, with fewer images
+  python -m cliplab run 02 --list                    the parameters it takes
+  python -m cliplab run --student "Li Lei" --out runs/homework-1
+  python -m cliplab run --resume                     continue the latest interrupted run
+
+exit code: 0 all ran, 1 a notebook failed, 2 the command is wrong, 130 interrupted"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    parser.add_argument(
+        "notebooks", nargs="*", metavar="NN", help="number, name or path of a notebook (all)"
+    )
+    parser.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
+        help="set a notebook's parameter; may be repeated; goes to every notebook that knows it",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the run (runs/DATE-TIME)")
+    parser.add_argument(
+        "--timeout", type=float, default=1800.0, metavar="S",
+        help="seconds for each notebook, then it is ended (%(default)g)",
+    )  # fmt: skip
+    parser.add_argument("--student", default="", metavar="NAME", help="name on the report")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument("--list", action="store_true", help="show parameters and run nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command; its exit code."""
+    from cliplab.report import folder, page
+
+    if args.timeout <= 0:
+        raise ValueError(f"--timeout: got {args.timeout:g}; expected seconds above 0")
+    asked = Request(tuple(args.notebooks), tuple(args.parameter), args.timeout, args.student)
+    if args.list:
+        print(_parameters(asked.notebooks))
+        return 0
+    if args.resume:
+        final, before = folder.old_run(args.out)
+        request = before if asked == Request(timeout_s=args.timeout) else asked
+    else:
+        request, final = asked, args.out
+    jobs = folder.plan(request)
+    final = final if args.resume else folder.new_run(final)
+    watcher = Bar()
+    try:
+        state = folder.carry_out(jobs, request, final, watcher)
+    except KeyboardInterrupt:
+        watcher.close()
+        print(f"\ncontinue with: python -m cliplab run --out {_quoted(final)} --resume")
+        raise
+    failed = [name for name, record in state["notebooks"].items() if not record["finished"]]
+    if failed:
+        return _explain(failed, state, final)
+    page.write_page(state | {"finished": True}, folder.unfinished(final))
+    folder.finish(state, final)
+    print(f"report: {final / 'index.html'}")
+    return 0
+
+
+def _explain(failed: Sequence[str], state: dict[str, Any], final: Path) -> int:
+    from cliplab.report.folder import unfinished
+
+    work = unfinished(final)
+    for name in failed:
+        kept = state["notebooks"][name]["notebook"]
+        if kept:
+            print(f"{name}: executed until there, kept in {work / kept}", file=sys.stderr)
+    print(
+        f"{len(failed)} of {len(state['notebooks'])} failed; mend it, then: "
+        f"python -m cliplab run --out {_quoted(final)} --resume",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"' if " " in str(path) else str(path)
+
+
+def _parameters(names: Sequence[str]) -> str:
+    """The parameters of notebooks, with defaults and comments, as text."""
+    from cliplab.report.notebook import find_notebooks, read_notebook, read_parameters, title
+
+    lines = []
+    for path in find_notebooks(names):
+        notebook = read_notebook(path)
+        lines.append(f"{path.stem}: {title(notebook)}")
+        for p in read_parameters(notebook, path.stem).values():
+            lines.append(f"  {f'{p.name}={p.default}':28} {p.note}".rstrip())
+    return "\n".join(lines)
+
+
+class Bar:
+    """Shows on a terminal which cell is running, and elsewhere a line for each notebook."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def start(self, job: Job) -> Callable[[int], None]:
+        """Open the bar of a notebook."""
+        from tqdm import tqdm
+
+        self.bar = tqdm(
+            total=job.cells,
+            desc=job.name,
+            unit="cell",
+            disable=None,  # on anything but a terminal
+            leave=False,
+            dynamic_ncols=True,
+            bar_format="{desc} {bar} cell {n_fmt} of {total_fmt}, {elapsed}",
+        )
+        return self._cell
+
+    def _cell(self, index: int) -> None:
+        self.bar.n = index + 1
+        self.bar.refresh()
+
+    def end(self, job: Job, seconds: float, failure: Failure | None) -> None:
+        """Close it, and say how the notebook ended."""
+        self.close()
+        if failure:
+            print(f"{job.name}  FAILED after {seconds:.0f} s, {failure}", file=sys.stderr)
+        else:
+            print(f"{job.name}  done in {seconds:.0f} s", flush=True)
+
+    def reuse(self, job: Job) -> None:
+        """Say that the notebook need not run again."""
+        print(f"{job.name}  done before, unchanged", flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()

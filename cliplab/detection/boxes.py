@@ -1,0 +1,284 @@
+"""Boxes: what a detector says, crops for a CLIP to look at, and how well boxes were found.
+
+Boxes are (R, 4) float tensors x0, y0, x1, y1 in pixels, half-open: a box covers the pixels from x0
+up to but not including x1. COCO's boxes are x, y, width, height.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from cliplab.classification.metrics import Rate, rate
+from cliplab.encoders.two_towers import Encoder
+
+SCALES = (1.0, 1.5)  # of the crops that ViLD's teacher looks at
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best first."""
+
+    boxes_xyxy: Tensor  # (R, 4) px of the picture, half-open
+    scores: Tensor  # (R,) 0 to 1
+    labels: Tensor  # (R,) long, indices into `phrases`
+    phrases: tuple[str, ...]  # K, what was looked for
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit together."""
+        count = len(self.boxes_xyxy)
+        check_boxes(self.boxes_xyxy)
+        if self.scores.shape != (count,) or self.labels.shape != (count,):
+            raise ValueError(
+                f"detections: got {count} boxes, scores {tuple(self.scores.shape)} and labels "
+                f"{tuple(self.labels.shape)}; expected ({count},) for both"
+            )
+        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.phrases):
+            raise ValueError(
+                f"labels: got {int(self.labels.min())} to {int(self.labels.max())}; expected "
+                f"indices into {len(self.phrases)} phrases"
+            )
+
+    def __len__(self) -> int:
+        return len(self.boxes_xyxy)
+
+    @property
+    def names(self) -> list[str]:
+        """The phrase of each box."""
+        return [self.phrases[k] for k in self.labels.tolist()]
+
+    def select(self, keep: Tensor) -> Detections:
+        """Those that a (R,) bool mask or indices choose."""
+        parts = (self.boxes_xyxy[keep], self.scores[keep], self.labels[keep])
+        return Detections(*parts, phrases=self.phrases)
+
+    def above(self, score: float) -> Detections:
+        """Those with at least this score."""
+        return self.select(self.scores >= score)
+
+
+# ---- boxes ---------------------------------------------------------------------------------
+
+
+def check_boxes(boxes_xyxy: Tensor) -> None:
+    """Raise ValueError unless the boxes are (R, 4), finite, with x0 <= x1 and y0 <= y1."""
+    if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4:
+        raise ValueError(
+            f"boxes_xyxy: got shape {tuple(boxes_xyxy.shape)}; expected (R, 4): x0, y0, x1, y1 in "
+            "pixels (for no boxes: torch.zeros(0, 4))"
+        )
+    for row, box in enumerate(boxes_xyxy.tolist()):
+        x0, y0, x1, y1 = box
+        if not (x0 <= x1 and y0 <= y1 and max(map(abs, box)) < float("inf")):
+            raise ValueError(
+                f"boxes_xyxy: row {row} is {box}; expected finite pixels with x0 <= x1 and "
+                "y0 <= y1 (COCO's x, y, width, height become x, y, x + width, y + height)"
+            )
+
+
+def clip_boxes(boxes_xyxy: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Cut boxes off at the frame: (R, 4) -> (R, 4), and (R,) bool: something of it is left.
+
+    Args:
+        boxes_xyxy: in pixels; they may reach out of the picture or lie outside.
+        size: width and height of the picture in pixels, as PIL gives them.
+    """
+    check_boxes(boxes_xyxy)
+    width, height = size
+    limit = torch.tensor([width, height, width, height], dtype=boxes_xyxy.dtype)
+    clipped = torch.minimum(boxes_xyxy.clamp(min=0), limit)
+    return clipped, (clipped[:, 2:] > clipped[:, :2]).all(1)
+
+
+def expand_boxes(boxes_xyxy: Tensor, scale: float) -> Tensor:
+    """Boxes `scale` times as wide and high about their centres; 1 is the identity.
+
+    ViLD's second crop is 1.5 times the box: a quarter of its width and height more on each side.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale: got {scale}; expected more than 0, such as 1.5")
+    margin = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * (scale - 1) / 2  # (R, 2)
+    return boxes_xyxy + torch.cat([-margin, margin], dim=1)
+
+
+# ---- crops ---------------------------------------------------------------------------------
+
+
+def crop_boxes(
+    image: Image.Image, boxes_xyxy: Tensor, *, scale: float = 1.0, size: int = 64
+) -> Iterator[Image.Image]:
+    """Squares of `size` px, one a box: the expanded box, cut off at the frame and squeezed.
+
+    Squeezing keeps the whole box and loses its proportions; cutting a square out of its middle, as
+    CLIP's own preprocessing would, loses the heads of long animals.
+
+    Raises:
+        ValueError: a box with nothing of it inside the picture.
+    """
+    clipped, left = clip_boxes(expand_boxes(boxes_xyxy, scale).double(), image.size)
+    for row, box in enumerate(clipped.tolist()):
+        if not left[row]:
+            raise ValueError(
+                f"boxes_xyxy: row {row} is {boxes_xyxy[row].tolist()}, of which nothing is inside "
+                f"the picture of {image.width} x {image.height} px; drop it (see clip_boxes)"
+            )
+        yield image.resize((size, size), Image.Resampling.BICUBIC, tuple(box))
+
+
+def embed_boxes(
+    teacher: Encoder, images: Sequence[Image.Image], boxes_xyxy: Sequence[Tensor], *,
+    scales: Sequence[float] = SCALES, size: int = 64, batch_size: int = 256,
+) -> Tensor:  # fmt: skip
+    """What the teacher sees in the boxes: embeddings of the scales summed, (R, D) unit rows.
+
+    Args:
+        teacher: any encoder.
+        images: N pictures.
+        boxes_xyxy: N tensors (R_n, 4) px; R is their sum. None at all gives (0, D).
+        scales: 1 is the box itself.
+        size: pixels per side of a crop; what the teacher takes in, or more.
+        batch_size: crops encoded at a time; no more than these are in memory.
+
+    Source: ViLD, arXiv:2104.13921, section 3.2: the 1x and 1.5x crops together.
+    """
+    total: Tensor | float = 0.0
+    for scale in scales:
+        pairs = zip(images, boxes_xyxy, strict=True)
+        crops = (c for i, b in pairs for c in crop_boxes(i, b, scale=scale, size=size))
+        total = total + teacher.encode_image(crops, batch_size=batch_size)
+    if isinstance(total, float):
+        raise ValueError("scales: got none; expected at least one, such as (1.0, 1.5)")
+    return F.normalize(total, dim=-1)
+
+
+# ---- COCO ----------------------------------------------------------------------------------
+
+
+def coco_truth(
+    sizes: Sequence[tuple[int, int]], boxes_xyxy: Sequence[Tensor], labels: Sequence[Tensor],
+    names: Sequence[str], *, ignored: Sequence[Tensor] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Labelled pictures as a COCO data set; ids count from 1, category k + 1 is `names[k]`.
+
+    Args:
+        sizes: (width, height) of N pictures.
+        boxes_xyxy: N tensors (A, 4).
+        labels: N tensors (A,) of indices into names.
+        names: K.
+        ignored: N bool tensors (A,): boxes that may be found or not, without any effect.
+    """
+    images = [{"id": n + 1, "width": w, "height": h} for n, (w, h) in enumerate(sizes)]
+    annotations: list[dict[str, Any]] = []
+    for n, (boxes, classes) in enumerate(zip(boxes_xyxy, labels, strict=True)):
+        flags = ignored[n].tolist() if ignored is not None else [False] * len(boxes)
+        for box, k, flag in zip(boxes.tolist(), classes.tolist(), flags, strict=True):
+            shape = _coco_box(box)
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": n + 1, "category_id": k + 1,
+                "bbox": shape, "area": shape[2] * shape[3], "iscrowd": int(flag),
+            })  # fmt: skip
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(names)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_results(found: Sequence[Detections]) -> list[dict[str, Any]]:
+    """Detections of N pictures as COCO results, with the ids of `coco_truth`."""
+    return [
+        {"image_id": n + 1, "category_id": k + 1, "bbox": _coco_box(box), "score": score}
+        for n, one in enumerate(found)
+        for box, k, score in zip(
+            one.boxes_xyxy.tolist(), one.labels.tolist(), one.scores.tolist(), strict=True
+        )
+    ]
+
+
+def _coco_box(box_xyxy: Sequence[float]) -> list[float]:
+    x0, y0, x1, y1 = (round(float(v), 3) for v in box_xyxy)
+    return [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)]
+
+
+# ---- how well ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Precision:
+    """COCO's numbers, 0 to 1, means over some categories that occur in the truth."""
+
+    ap: float  # mean over IoU 0.5, 0.55, ..., 0.95
+    ap50: float  # at IoU 0.5
+    ar: float  # recall with 100 detections, mean over the same IoUs
+    categories: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Plain numbers for JSON, rounded to 4 decimals."""
+        rounded = {name: round(getattr(self, name), 4) for name in ("ap", "ap50", "ar")}
+        return {**rounded, "categories": self.categories}
+
+
+def average_precision(
+    truth: dict[str, Any], results: list[dict[str, Any]], groups: Mapping[str, Sequence[int]]
+) -> dict[str, Precision]:
+    """COCO's AP, AP50 and AR through pycocotools, for groups of categories such as base and novel.
+
+    Args:
+        truth: a COCO data set, as `coco_truth` makes it.
+        results: COCO results; none at all count as nothing found.
+        groups: name -> indices into the data set's categories, from 0.
+
+    Raises:
+        ValueError: a group of which no category occurs in the truth.
+    """
+    precision, recall = _coco_eval(truth, results)  # (T, P, K), (T, K); -1 where there is no truth
+    report = {}
+    for name, members in groups.items():
+        kept = [k for k in members if recall[0, k] >= 0]
+        if not kept:
+            raise ValueError(f"group {name!r}: none of its {len(members)} categories has a box")
+        ap, ap50 = precision[:, :, kept].mean(), precision[0][:, kept].mean()
+        report[name] = Precision(float(ap), float(ap50), float(recall[:, kept].mean()), len(kept))
+    return report
+
+
+def _coco_eval(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[Any, Any]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports its own progress
+        data = COCO()
+        data.dataset = truth
+        data.createIndex()
+        # loadRes cannot read an empty list; a box without score changes nothing but is one.
+        nothing = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 0, 0], "score": 0.0}
+        judged = COCOeval(data, data.loadRes(results or [nothing]), "bbox")
+        judged.evaluate()
+        judged.accumulate()
+    # all areas, 100 detections
+    return judged.eval["precision"][:, :, :, 0, 2], judged.eval["recall"][:, :, 0, 2]
+
+
+def box_recall(
+    proposals: Sequence[Tensor], boxes_xyxy: Sequence[Tensor], *, iou: float = 0.5, top: int = 100
+) -> Rate:
+    """Share of true boxes that one of the best `top` proposals of their picture overlaps enough.
+
+    Args:
+        proposals: N tensors (R, 4), best first.
+        boxes_xyxy: N tensors (A, 4).
+        iou: intersection over union that counts as found.
+        top: proposals of a picture that are looked at.
+    """
+    from torchvision.ops import box_iou
+
+    hits = [
+        (box_iou(true.double(), found[:top].double()) >= iou).any(1)
+        for found, true in zip(proposals, boxes_xyxy, strict=True)
+    ]
+    return rate(torch.cat(hits))

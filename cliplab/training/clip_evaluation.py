@@ -1,0 +1,131 @@
+"""What a CLIP knows of the pasture: all numbers of its model card, on pictures never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliplab.classification.metrics import Rate, accuracy, confusion, recall_at_k
+from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.encoders import Encoder
+from cliplab.pasture import (
+    COMBOS,
+    HELD_OUT_TRIPLES,
+    PAIR_COMBOS,
+    POSTURES,
+    SEEN_COMBOS,
+    SPECIES,
+    caption,
+    class_phrase,
+)
+from cliplab.pasture.dataset import Pictures, crops, portraits
+
+# Consecutive seeds of the test split, far enough apart that no two sets share a picture.
+_STARTS = {"seen": 0, "triples": 100_000, "sheep lying": 200_000, "horse eating": 300_000,
+           "crops": 400_000, "retrieval": 500_000}  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def exam_pictures(name: str, count: int, skip: int = 0) -> Pictures:
+    """One of the five test sets: "seen", "triples", "sheep lying", "horse eating" or "crops"."""
+    start = _STARTS[name] + skip
+    if name == "crops":
+        return crops("test", count, start=start)
+    combos = {
+        "seen": SEEN_COMBOS,
+        "triples": HELD_OUT_TRIPLES,
+        "sheep lying": [c for c in PAIR_COMBOS if c.species == "sheep"],
+        "horse eating": [c for c in PAIR_COMBOS if c.species == "horse"],
+    }[name]
+    return portraits("test", count, start=start, combos=combos)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions for one set of pictures: three questions of growing difficulty."""
+
+    species: Rate  # which of 5 species
+    posture: Rate  # which of 4 postures, the species being known
+    joint: Rate  # which of all 80 kinds
+    posture_confusion: list[list[int]]  # rows true, columns predicted, order of POSTURES
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        rates = {name: getattr(self, name).as_dict() for name in ("species", "posture", "joint")}
+        return {**rates, "posture_confusion": self.posture_confusion}
+
+
+def answer(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, language: str,
+           wording: Sequence[str]) -> Answers:  # fmt: skip
+    """Ask the three questions about pictures whose embeddings (N, D) are given."""
+    combos = [e.combo for e in pictures.examples]
+    species = np.array([SPECIES.index(c.species) for c in combos])
+    posture = np.array([POSTURES.index(c.posture) for c in combos])
+    joint = np.array([COMBOS.index(c) for c in combos])
+
+    def classifier(kinds: list[dict[str, str]]) -> Tensor:
+        names = [class_phrase(**kind, language=language) for kind in kinds]
+        return build_classifier(encoder, names, wording)  # (K, D)
+
+    by_species = image_emb @ classifier([{"species": s} for s in SPECIES]).T  # (N, 5)
+    pairs = classifier([{"species": s, "posture": p} for s in SPECIES for p in POSTURES])
+    by_pair = (image_emb @ pairs.T).unflatten(1, (len(SPECIES), len(POSTURES)))  # (N, 5, 4)
+    by_posture = by_pair[torch.arange(len(combos)), torch.from_numpy(species)].argmax(1)  # (N,)
+    by_combo = image_emb @ classifier([c._asdict() for c in COMBOS]).T  # (N, 80)
+    return Answers(
+        species=accuracy(by_species.argmax(1), species),
+        posture=accuracy(by_posture, posture),
+        joint=accuracy(by_combo.argmax(1), joint),
+        posture_confusion=confusion(by_posture, posture, POSTURES).tolist(),
+    )
+
+
+def retrieval(encoder: Encoder, language: str, count: int = 256) -> dict[str, Any]:
+    """Caption retrieval among `count` test portraits whose full captions are all different."""
+    pictures, texts = _distinct(language, count)
+    image_emb, text_emb = encoder.encode_image(pictures), encoder.encode_text(texts)
+    similarity, match = image_emb @ text_emb.T, torch.eye(count, dtype=torch.bool)
+    return {
+        "candidates": count,
+        "image_to_text_r1": recall_at_k(similarity, match).as_dict(),
+        "image_to_text_r5": recall_at_k(similarity, match, 5).as_dict(),
+        "text_to_image_r1": recall_at_k(similarity.T, match).as_dict(),
+    }
+
+
+def _distinct(language: str, count: int) -> tuple[list, list[str]]:
+    drawn = portraits("test", 2 * count, start=_STARTS["retrieval"])
+    kept: dict[str, Any] = {}
+    for image, example in zip(drawn.pil(), drawn.examples, strict=True):
+        kept.setdefault(caption(example.scene, language, facts="all"), image)
+    texts = list(kept)[:count]
+    return [kept[t] for t in texts], texts
+
+
+def examine(encoder: Encoder, language: str, *, count: int = 2000) -> dict[str, Any]:
+    """All metrics of a model card.
+
+    Args:
+        encoder: any encoder.
+        language: of the prompts and captions.
+        count: pictures of the larger sets; the pairs and the crops get half as many each.
+    """
+    report: dict[str, Any] = {"language": language}
+    sizes = {"seen": count, "triples": count, "sheep lying": count // 2,
+             "horse eating": count // 2, "crops": count // 2}  # fmt: skip
+    wordings = {"bare": ("{}",), "ensemble": templates("pasture", language)}
+    for name, size in sizes.items():
+        pictures = exam_pictures(name, size)
+        image_emb = encoder.encode_image(pictures.pil())
+        report[name] = {
+            label: answer(encoder, image_emb, pictures, language=language, wording=chosen).as_dict()
+            for label, chosen in wordings.items()
+        }
+    report["retrieval"] = retrieval(encoder, language)
+    return report

@@ -1,0 +1,351 @@
+"""What the GLIPs of the pasture learn from: herds, and for each a prompt that is made on the spot.
+
+Boxes come with words of two kinds, mixed as in the paper's unified data: class lists ("sheep. black
+goat. ...", with classes that are not there) and captions whose phrases mean boxes, among them
+relations ("the black goat left of the trough", "the sheep near the tree"). English and Chinese,
+half each.
+
+Never trained on are the combinations that nobody of the pasture may see (`HELD_OUT_PAIRS`,
+`HELD_OUT_TRIPLES`), in pictures and in words. And dogs and horses have no name here: they are in
+the pictures, with boxes, and are called animals. Their names are in the vocabulary all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliplab.detection.phrases import Chunk, Prompt, batch_of, chunks_of
+from cliplab.models.glip import GLIPConfig, Targets, Truth, targets_of
+from cliplab.models.glip.pictures import MULTIPLE
+from cliplab.models.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
+from cliplab.pasture import (
+    COLOURS,
+    POSTURES,
+    SEEN_COMBOS,
+    SPECIES,
+    Combo,
+    captions,
+    draw,
+    grounding,
+    herd,
+    labels,
+    relations,
+)
+from cliplab.pasture.grounding import PROPS, Grounded, Sight, Thing, sight_of
+from cliplab.pasture.scene import Dice, Scene
+from cliplab.runtime import atomic_write
+
+log = logging.getLogger(__name__)
+
+HEIGHT = 128  # pixels of a picture; 171 wide
+LANGUAGES = ("en", "zh")
+UNNAMED = ("dog", "horse")  # species without a name in training
+NAMED = tuple(s for s in SPECIES if s not in UNNAMED)
+_CHUNK = 500  # pictures per file
+_KINDS, _POSTURES, _COLOURS = (*SPECIES, *PROPS), ("", *POSTURES), ("", *COLOURS)
+
+
+# ---- words ---------------------------------------------------------------------------------
+
+
+def vocabulary() -> list[str]:
+    """Word pieces of everything that is said about herds: English words, Chinese characters.
+
+    A word that is not here is [UNK], and a phrase of nothing else is refused when it is asked for.
+    """
+    rooms = (captions, grounding, relations)
+    english = " ".join(word for room in rooms for word in room.lexicon("en"))
+    chinese = "".join(word for room in rooms for word in room.lexicon("zh"))
+    words = set("".join(c if c.isalpha() else " " for c in english.lower()).split())
+    characters = {c for c in chinese if c.isalpha() and not c.isascii()}
+    return [*SPECIAL_TOKENS, *".,;:!?", *sorted(words), *sorted(characters)]
+
+
+def to_prompt(grounded: Grounded) -> Prompt:
+    """The same as the detector takes it; each phrase has one span."""
+    return Prompt(grounded.caption, grounded.phrases, tuple((span,) for span in grounded.spans))
+
+
+# ---- herds ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Flock:
+    """Herds in memory: N pictures of one size, and what can be spoken of in each."""
+
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+    sights: list[Sight]  # N
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def width(self) -> int:
+        """Of the pictures, px."""
+        return self.images.shape[2]
+
+    def first(self, count: int) -> Flock:
+        """The first `count` pictures."""
+        return Flock(self.images[:count], self.sights[:count])
+
+
+def draw_flock(
+    split: str, count: int, *, start: int = 0, combos: Sequence[Combo] = SEEN_COMBOS
+) -> Flock:
+    """Draw `count` herds from consecutive seeds of a split."""
+    seeds = range(start, start + count)
+    return _drawn([herd(seed, split=split, combos=combos) for seed in seeds])
+
+
+def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = False) -> Flock:
+    """Herds of four kinds each, so that more animals are told apart by their place alone.
+
+    Args:
+        split: of the pasture.
+        count: herds to draw.
+        start: first seed.
+        paired: leave out the herds of which `pair_of` finds no two that look alike (six of seven).
+    """
+    scenes = []
+    for seed in range(start, start + count):
+        four = Dice("few kinds", seed).shuffled(SEEN_COMBOS)[:4]
+        scenes.append(herd(seed, split=split, combos=four))
+    return _drawn(scenes, paired=paired)
+
+
+def _drawn(scenes: Sequence[Scene], *, paired: bool = False) -> Flock:
+    images, sights = [], []
+    for scene in scenes:
+        found = labels(scene, HEIGHT)
+        sight, width = sight_of(scene, found), found.semantic.shape[1]
+        if paired and not pair_of(sight, "en", Dice("paired", scene.seed), width):
+            continue
+        images.append(np.asarray(draw(scene, HEIGHT, supersample=2)))
+        sights.append(sight)
+    if not images:
+        raise ValueError(f"none of {len(scenes)} herds allows a pair; draw more")
+    return Flock(np.stack(images), sights)
+
+
+def pair_of(
+    sight: Sight, language: str, dice: Dice, width: float, **more: Any
+) -> tuple[Grounded, Grounded] | None:
+    """Who is near this, who is near that: `relations.near_pair` of two that look alike."""
+    given = {"width": width, "unnamed": UNNAMED, "alike": True, **more}
+    return relations.near_pair(sight, language, dice, **given)
+
+
+def load_flock(folder: Path, count: int) -> Flock:
+    """The first `count` herds of the training split, drawing those not in `folder` yet."""
+    return _loaded(folder, "herds", count, draw_flock)
+
+
+def load_paired(folder: Path, count: int) -> Flock:
+    """As `load_flock`, of other herds: those of the first `count` that allow a pair."""
+    return _loaded(folder, "pairs", count, partial(draw_few_kinds, paired=True))
+
+
+def _loaded(folder: Path, name: str, count: int, drawing: Callable[..., Flock]) -> Flock:
+    parts = []
+    for start in range(0, count, _CHUNK):
+        some = min(_CHUNK, count - start)
+        path = folder / f"{name}-{HEIGHT}-{start:08d}-{some}.npz"
+        parts.append(_stored(path, partial(drawing, "train", some, start=start)))
+    images = np.concatenate([part.images for part in parts])
+    return Flock(images, [sight for part in parts for sight in part.sights])
+
+
+def _stored(path: Path, drawn: Callable[[], Flock]) -> Flock:
+    if not path.exists():
+        log.info("drawing %s", path)
+        flock = drawn()
+        counts, names, boxes = _to_arrays(flock.sights)
+        with atomic_write(path) as file:
+            np.savez(file, images=flock.images, counts=counts, names=names, boxes=boxes)
+    with np.load(path) as file:
+        return Flock(file["images"], _from_arrays(file["counts"], file["names"], file["boxes"]))
+
+
+def _to_arrays(sights: Sequence[Sight]) -> tuple[NDArray, NDArray, NDArray]:
+    """Counts (N, 2) of things and hidden ones; their names (T, 3), indices; their boxes (T, 4)."""
+    things = [thing for sight in sights for part in sight for thing in part]
+    names = [
+        (_KINDS.index(t.kind), _POSTURES.index(t.posture), _COLOURS.index(t.colour)) for t in things
+    ]
+    counts = [[len(part) for part in sight] for sight in sights]
+    boxes = [thing.box for thing in things]
+    return np.array(counts), np.array(names, np.uint8), np.array(boxes, np.float32)
+
+
+def _from_arrays(counts: NDArray, names: NDArray, boxes: NDArray) -> list[Sight]:
+    things = iter(
+        [
+            Thing(_KINDS[k], _POSTURES[p], _COLOURS[c], (x0, y0, x1, y1))
+            for (k, p, c), (x0, y0, x1, y1) in zip(names.tolist(), boxes.tolist(), strict=True)
+        ]
+    )
+    return [Sight(*(tuple(next(things) for _ in range(n)) for n in row)) for row in counts.tolist()]
+
+
+# ---- batches -------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """One step's pictures, each with its prompt."""
+
+    pixels: Tensor  # (B, 3, H, W) normalised
+    token_ids: Tensor  # (B, L)
+    text_mask: Tensor  # (B, L) bool
+    truth: list[Truth]  # B
+    targets: Targets  # of the truth
+
+    def to(self, device: torch.device) -> Batch:
+        """What is learned from on another device; the truth stays where it is."""
+        pixels, ids, mask = (x.to(device) for x in self[:3])
+        return Batch(pixels, ids, mask, self.truth, self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class Talk:
+    """What a round's prompts are like."""
+
+    shares: tuple[float, float, float]  # class lists, captions, sides
+    levels: tuple[tuple[grounding.Parts, float], ...] = tuple(grounding.LEVELS.items())
+    classes: int = 7  # of a list at most; what a prompt cannot hold is left out
+    untrue: float = 0.0  # share of the lists of which nothing is there
+    pairs: int = 0  # pictures of a batch that are asked twice: who is near this, who is near that
+
+
+class Batches:
+    """The batch of each step, which depends on nothing but the step and the seed."""
+
+    def __init__(
+        self, flock: Flock, tokenizer: WordPieceTokenizer, config: GLIPConfig, *, seed: int,
+        batch: int, talk: Talk, paired: Flock | None = None,
+    ) -> None:  # fmt: skip
+        if talk.pairs and paired is None:
+            raise ValueError(f"paired: got none for {talk.pairs} pairs a batch; see load_paired")
+        self.flock, self.tokenizer, self.config = flock, tokenizer, config
+        self.seed, self.batch, self.talk, self.paired = seed, batch, talk, paired
+        self.shares = dict(zip(grounding.FAMILIES[:3], talk.shares, strict=True))
+
+    def __call__(self, step: int) -> Batch:
+        """Pictures, half of them mirrored, each brightened or darkened, with a prompt each.
+
+        Those that are asked twice come last, side by side.
+        """
+        generator, pairs = np.random.default_rng([self.seed, step]), self.talk.pairs
+        rows: list[tuple[_View, Grounded, Dice]] = []
+        for i, view in enumerate(_views(self.flock, self.batch - 2 * pairs, generator)):
+            dice = Dice("glip", self.seed, step, i)
+            rows.append((view, self.say(view.sight, dice), dice))
+        if self.paired is not None:
+            for i, view in enumerate(_views(self.paired, pairs, generator)):
+                dice = Dice("glip, asked twice", self.seed, step, i)
+                rows += [(view, one, dice) for one in self._say_twice(view.sight, dice)]
+        chunks = [self._chunk(said, dice) for _, said, dice in rows]
+        ids, mask, maps = batch_of(chunks)
+        truth = [
+            truth_of(view.sight, things_of(said, chunk), positive)
+            for (view, said, _), chunk, positive in zip(rows, chunks, maps, strict=True)
+        ]
+        images = np.stack([view.image for view, _, _ in rows])
+        gain = torch.tensor([view.gain for view, _, _ in rows])
+        pixels = normalised(images, self.config, gain)
+        sizes = self.config.cells(*pixels.shape[2:])
+        return Batch(pixels, ids, mask, truth, targets_of(truth, sizes, self.config))
+
+    def say(self, sight: Sight, dice: Dice) -> Grounded:
+        """A prompt for a picture: its family is drawn; a class list where no other can be made."""
+        language, family = dice.choice(LANGUAGES), dice.weighted(self.shares)
+        said: dict[str, Any] = {"unnamed": UNNAMED, "levels": dict(self.talk.levels)}
+        found = None
+        if family == "relation":
+            found = relations.relation(sight, language, dice, width=self.flock.width, **said)
+        elif family == "attributes":
+            found = grounding.sentence(sight, language, dice, **said)
+        most, untrue = self.talk.classes, self.talk.untrue
+        return found or grounding.class_list(
+            sight, language, dice, most=most, untrue=untrue, **said
+        )
+
+    def _say_twice(self, sight: Sight, dice: Dice) -> Sequence[Grounded]:
+        """Two sentences that differ in their landmark alone; any two where the draws find none."""
+        levels, width = dict(self.talk.levels), self.flock.width
+        pair = pair_of(sight, dice.choice(LANGUAGES), dice, width, levels=levels)
+        return pair or (self.say(sight, dice), self.say(sight, dice))
+
+    def _chunk(self, grounded: Grounded, dice: Dice) -> Chunk:
+        """One part of a prompt that is too long to be read at once, as a detector asks it."""
+        chunks = chunks_of(to_prompt(grounded), self.tokenizer, self.config.max_tokens)
+        return dice.choice(chunks) if len(chunks) > 1 else chunks[0]
+
+
+class _View(NamedTuple):
+    """A picture of a flock as a batch shows it."""
+
+    image: NDArray[np.uint8]  # (H, W, 3)
+    sight: Sight
+    gain: float
+
+
+def _views(flock: Flock, count: int, generator: np.random.Generator) -> list[_View]:
+    """Different pictures of a flock."""
+    chosen = generator.choice(len(flock), count, replace=False)
+    mirrored = generator.random(count) < 0.5
+    gains = generator.uniform(0.85, 1.15, count)
+    views = []
+    for index, turned, gain in zip(chosen, mirrored, gains, strict=True):
+        image, sight = flock.images[index], flock.sights[index]
+        if turned:
+            image, sight = image[:, ::-1], sight.mirrored(flock.width)
+        views.append(_View(image, sight, float(gain)))
+    return views
+
+
+def normalised(images: NDArray[np.uint8], config: GLIPConfig, gain: Tensor | None = None) -> Tensor:
+    """Pictures (B, H, W, 3) of the model's size -> (B, 3, H', W'), filled up like `prepare` does.
+
+    Args:
+        images: RGB.
+        config: of the model.
+        gain: (B,) brightness, 1 leaves it; None: all 1.
+    """
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    if gain is not None:
+        pixels = (pixels * gain.view(-1, 1, 1, 1)).clamp(0, 1)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (config.mean, config.std))
+    height, width = pixels.shape[-2:]
+    return F.pad((pixels - mean) / std, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+
+
+def things_of(grounded: Grounded, chunk: Chunk) -> list[tuple[int, ...]]:
+    """Which things each phrase of a chunk means."""
+    return [grounded.things[k] for k in chunk.labels.tolist()]
+
+
+def truth_of(sight: Sight, things: Sequence[Sequence[int]], positive: Tensor) -> Truth:
+    """Boxes that a prompt speaks of, with the words that mean each.
+
+    Args:
+        sight: of the picture.
+        things: K, which of its things each phrase means.
+        positive: (K, L) bool, the tokens of each phrase.
+    """
+    named = sorted({i for some in things for i in some})
+    if not named:
+        return Truth(torch.zeros(0, 4), positive[:0])
+    says = torch.tensor([[i in some for some in things] for i in named])  # (G, K)
+    boxes = torch.tensor([sight.things[i].box for i in named])
+    return Truth(boxes, (says.float() @ positive.float()) > 0)

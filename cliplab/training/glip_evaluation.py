@@ -1,0 +1,289 @@
+"""What a GLIP of the pasture can do: all numbers of its model card, on herds never trained on.
+
+Detection is asked at four levels, the species ("sheep"), the colour ("white animal"), the species
+and the posture ("sheep lying down"), all of it ("white sheep lying down"), in herds of seen kinds
+and in herds of kinds that no picture and no prompt of the training had. Grounding asks whether the
+best box of a phrase is right: phrases with attributes, relations that tell one of several alike by
+its side, and, in pairs, by the landmark that it is near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cliplab.classification.metrics import rate
+from cliplab.detection.boxes import average_precision, box_recall, coco_results, coco_truth
+from cliplab.detection.phrases import Chunk, batch_of, chunks_of
+from cliplab.models.glip import GLIP, Raw, detect, phrase_scores
+from cliplab.models.glip.anchors import anchor_boxes, decode, half_open
+from cliplab.pasture import COLOURS, HELD_OUT_TRIPLES, PAIR_COMBOS, POSTURES
+from cliplab.pasture.grounding import (
+    Grounded,
+    Sight,
+    Words,
+    is_held_out,
+    say,
+    sentence,
+)
+from cliplab.pasture.relations import relation
+from cliplab.pasture.scene import Dice
+from cliplab.training.glip_dataset import (
+    LANGUAGES,
+    NAMED,
+    UNNAMED,
+    Flock,
+    draw_few_kinds,
+    draw_flock,
+    normalised,
+    pair_of,
+    to_prompt,
+)
+
+# Consecutive seeds of a split, far from those of the other exams.
+STARTS = {"seen": 2_000_000, "held-out": 2_100_000, "few kinds": 2_200_000}
+HELD_OUT = tuple(c for c in (*HELD_OUT_TRIPLES, *PAIR_COMBOS) if c.species in NAMED)
+LEVELS: dict[str, tuple[Words, ...]] = {
+    "species": tuple(Words(s) for s in NAMED),
+    "colour": tuple(Words(colour=c) for c in COLOURS),
+    "species, posture": tuple(Words(s, p) for s in NAMED for p in POSTURES),
+    "species, posture, colour": tuple(
+        Words(s, p, c) for s in NAMED for p in POSTURES for c in COLOURS
+    ),
+}
+_BATCH = 25  # pictures at a time
+
+
+def examine(model: GLIP, *, count: int = 200, split: str = "test") -> dict[str, Any]:
+    """All metrics of a model card.
+
+    Args:
+        model: with its tokenizer.
+        count: herds of seen kinds, and as many of held-out ones. Phrases are grounded in three
+            times as many of seen kinds, since only half of them allow a relation.
+        split: "test" for the card; "val" while something is still being chosen, of seen kinds only.
+    """
+    flocks = {"seen": draw_flock(split, 3 * count, start=STARTS["seen"])}
+    if split == "test":
+        start = STARTS["held-out"]
+        flocks["held-out"] = draw_flock(split, count, start=start, combos=HELD_OUT)
+    report: dict[str, Any] = {"pictures": count, "split": split, "detection": {}, "grounding": {}}
+    for name, flock in flocks.items():
+        some = flock.first(count)
+        report["detection"][name] = {x: detection_rows(model, some, x) for x in LANGUAGES}
+        report["grounding"][name] = {x: grounding_rows(model, flock, x) for x in LANGUAGES}
+    seen = flocks["seen"].first(count)
+    report["species without a name"] = {x: unnamed_row(model, seen, x) for x in LANGUAGES}
+    few = draw_few_kinds(split, 5 * count, start=STARTS["few kinds"])
+    report["near"] = {x: near_rows(model, few, x) for x in LANGUAGES}
+    return report
+
+
+# ---- detection -----------------------------------------------------------------------------
+
+
+def detection_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+    """COCO's AP of each level; only kinds that occur are averaged, all kinds are asked for."""
+    return {name: ap_row(model, flock, words, language) for name, words in LEVELS.items()}
+
+
+def ap_row(
+    model: GLIP, flock: Flock, asked: Sequence[Words], language: str
+) -> dict[str, float | int]:
+    """AP of the descriptions, asked as one class list."""
+    names = [say(words, language) for words in asked]
+    found = list(detect(model, pictures(flock), names, batch_size=_BATCH))
+    truth = truth_of(flock, asked, names)
+    present = sorted({a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]})
+    return average_precision(truth, coco_results(found), {"all": present})["all"].as_dict()
+
+
+def pictures(flock: Flock) -> Iterator[Image.Image]:
+    """The flock as PIL images."""
+    return (Image.fromarray(image) for image in flock.images)
+
+
+def truth_of(flock: Flock, asked: Sequence[Words], names: Sequence[str]) -> dict[str, Any]:
+    """The flock as a COCO data set; animals that hardly show may be found or not."""
+    boxes, labels, ignored = [], [], []
+    for sight in flock.sights:
+        rows = [
+            (thing.box, k, hidden)
+            for hidden, part in enumerate(sight)
+            for thing in part
+            for k, words in enumerate(asked)
+            if thing.fits(words)
+        ]
+        boxes.append(torch.tensor([box for box, _, _ in rows]).view(-1, 4))
+        labels.append(torch.tensor([k for _, k, _ in rows], dtype=torch.long))
+        ignored.append(torch.tensor([bool(hidden) for _, _, hidden in rows]))
+    height, width = flock.images.shape[1:3]
+    return coco_truth([(width, height)] * len(flock), boxes, labels, names, ignored=ignored)
+
+
+def unnamed_row(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+    """Species that training called animals only: asked by name, and found as animals."""
+    asked = [Words(species) for species in (*NAMED, *UNNAMED)]
+    names = [say(words, language) for words in asked]
+    found = list(detect(model, pictures(flock), names, batch_size=_BATCH))
+    truth = truth_of(flock, asked, names)
+    labelled = {a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]}
+    groups = {s: [k] for k, (s, _, _) in enumerate(asked) if s in UNNAMED and k in labelled}
+    scored = average_precision(truth, coco_results(found), groups)
+    animals = list(detect(model, pictures(flock), [say(Words(), language)], batch_size=_BATCH))
+    true = [
+        torch.tensor([t.box for t in sight.things if t.kind in UNNAMED]).view(-1, 4)
+        for sight in flock.sights
+    ]
+    boxes = [one.above(0.3).boxes_xyxy for one in animals]
+    return {
+        "AP50 by name": {species: round(row.ap50, 4) for species, row in scored.items()},
+        "found as animals, score 0.3": box_recall(boxes, true).as_dict(),
+    }
+
+
+# ---- grounding -----------------------------------------------------------------------------
+
+
+class Asked(NamedTuple):
+    """A prompt about one picture of a flock."""
+
+    picture: int
+    sight: Sight
+    said: Grounded
+
+
+def grounding_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+    """Share of phrases whose best box is right (R@1, IoU 0.5): attributes, and relations.
+
+    "by prop" and "by animal" split the relations by what their landmark is. "relation unsaid" asks
+    for the same phrase alone: what the words without the relation are worth. "chance" is one over
+    the number of things that these words are true of, in the mean.
+    """
+    attributes = ask_about(flock, language, "attributes")
+    hits = right_boxes(model, flock, attributes)
+    judged = [
+        (hit, is_held_out(words))
+        for one, found in zip(attributes, hits, strict=True)
+        for hit, words in zip(found, one.said.words, strict=True)
+    ]
+    row: dict[str, Any] = {}
+    for name, new in (("attributes", False), ("attributes, held-out phrases", True)):
+        some = [hit for hit, is_new in judged if is_new is new]
+        if some:
+            row[name] = rate(some).as_dict()
+    return row | relation_rows(model, flock, language)
+
+
+def relation_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+    """R@1 of the thing that a relation tells from others alike."""
+    asked = ask_about(flock, language, "relation")
+    if not asked:
+        return {}
+    hits = [hit[0] for hit in right_boxes(model, flock, asked)]
+    alone = [hit[0] for hit in right_boxes(model, flock, [_unsaid(one) for one in asked])]
+    by_prop = [not one.sight.things[one.said.things[1][0]].is_animal for one in asked]
+    some = {
+        "by prop": [h for h, p in zip(hits, by_prop, strict=True) if p],
+        "by animal": [h for h, p in zip(hits, by_prop, strict=True) if not p],
+    }
+    return {
+        "relation": rate(hits).as_dict(),
+        **{f"relation, {name}": rate(part).as_dict() for name, part in some.items() if part},
+        "relation unsaid": rate(alone).as_dict(),
+        "relation, chance": round(float(np.mean([1 / _alike(one) for one in asked])), 4),
+    }
+
+
+def near_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+    """R@1 of the one that is near a landmark, each asked with either of two landmarks.
+
+    The two that are meant look alike, so that a rule which does not look where the landmark is
+    gives one answer twice: it is right in one of the two at best, and never in "both". "chance" as
+    in `grounding_rows`. Ask about `draw_few_kinds`; other flocks have hardly a pair.
+    """
+    asked = ask_about(flock, language, "near")
+    if not asked:
+        return {}
+    hits = [hit[0] for hit in right_boxes(model, flock, asked)]
+    both = [one and other for one, other in zip(hits[::2], hits[1::2], strict=True)]
+    return {
+        "each": rate(hits).as_dict(),
+        "both": rate(both).as_dict(),
+        "chance": round(float(np.mean([1 / _alike(one) for one in asked])), 4),
+    }
+
+
+def _alike(one: Asked) -> int:
+    """How many things the first phrase is true of, without the relation and its landmark."""
+    return len(set(one.sight.meant(one.said.words[0])) - set(one.said.things[1]))
+
+
+def _unsaid(one: Asked) -> Asked:
+    """The first phrase by itself, still meaning the one thing."""
+    said, phrase = one.said, one.said.phrases[0]
+    alone = Grounded(phrase, ((0, len(phrase)),), said.words[:1], said.things[:1], "attributes")
+    return one._replace(said=alone)
+
+
+def ask_about(flock: Flock, language: str, family: str) -> list[Asked]:
+    """A prompt of a family about every picture that allows one; of "near" two in a row."""
+    asked = []
+    for index, sight in enumerate(flock.sights):
+        dice = Dice("glip exam", family, language, index)
+        said: tuple[Grounded | None, ...]
+        if family == "near":
+            said = pair_of(sight, language, dice, flock.width) or ()
+        elif family == "relation":
+            said = (relation(sight, language, dice, width=flock.width, unnamed=UNNAMED),)
+        else:
+            said = (sentence(sight, language, dice, unnamed=UNNAMED),)
+        asked += [Asked(index, sight, one) for one in said if one is not None]
+    return asked
+
+
+@torch.no_grad()
+def right_boxes(model: GLIP, flock: Flock, asked: Sequence[Asked]) -> list[list[bool]]:
+    """Whether the best box of each phrase overlaps a thing that it means by half."""
+    hits = []
+    for begin in range(0, len(asked), _BATCH):
+        some = asked[begin : begin + _BATCH]
+        for one, boxes in zip(some, best_boxes(model, flock, some), strict=True):
+            hits.append([_hits(b, one, t) for b, t in zip(boxes, one.said.things, strict=True)])
+    return hits
+
+
+def _hits(box: Tensor, one: Asked, things: Sequence[int]) -> bool:
+    from torchvision.ops import box_iou
+
+    true = torch.tensor([one.sight.things[i].box for i in things]).view(-1, 4)
+    return bool((box_iou(box[None], true) >= 0.5).any())
+
+
+def best_boxes(model: GLIP, flock: Flock, asked: Sequence[Asked]) -> list[Tensor]:
+    """For each prompt the best box of each phrase, (K, 4) px, half-open."""
+    chunks = [_chunk(model, one.said) for one in asked]
+    ids, mask, positive = batch_of(chunks)
+    images = flock.images[[one.picture for one in asked]]
+    raw = model(normalised(images, model.config), ids, mask)
+    return [_best(model, raw, i, words) for i, words in enumerate(positive)]
+
+
+def _chunk(model: GLIP, said: Grounded) -> Chunk:
+    if model.tokenizer is None:
+        raise ValueError("model: has no tokenizer; load it with its vocabulary (load_glip)")
+    (chunk,) = chunks_of(to_prompt(said), model.tokenizer, model.config.max_tokens)
+    return chunk
+
+
+def _best(model: GLIP, raw: Raw, picture: int, positive: Tensor) -> Tensor:
+    config = model.config
+    scores = phrase_scores(raw.token_logits[picture], positive)  # (A, K)
+    cell = (scores * raw.centerness[picture].sigmoid()[:, None]).argmax(0)  # (K,)
+    anchors = anchor_boxes(raw.sizes, config.strides, config.anchor_sizes)
+    return half_open(decode(raw.deltas[picture][cell], anchors[cell]))

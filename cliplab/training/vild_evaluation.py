@@ -1,0 +1,195 @@
+"""What a ViLD of the pasture can do: all numbers of its model card, on herds never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cliplab.classification.metrics import accuracy
+from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.detection.boxes import (
+    Detections,
+    average_precision,
+    box_recall,
+    coco_results,
+    coco_truth,
+    embed_boxes,
+)
+from cliplab.detection.crops import LOOKS, CropDetector, look
+from cliplab.detection.proposals import Proposals
+from cliplab.encoders.two_towers import Encoder
+from cliplab.models.vild import Regions, ViLD, class_scores, suppress
+from cliplab.pasture import COMBOS, HELD_OUT_PAIRS, POSTURES, SPECIES, class_phrase
+from cliplab.training.vild_dataset import (
+    CATEGORIES,
+    GROUPS,
+    LEAST_VISIBLE,
+    Flock,
+    draw_flock,
+    members,
+    phrases,
+)
+
+# Consecutive seeds of the test split, far from those that the CLIPs were examined on.
+_STARTS = {"known": 700_000, "unseen": 800_000}
+_PAIRS = [c for c in COMBOS if (c.species, c.posture) in HELD_OUT_PAIRS]
+# Which answers a variant can give: a single head was trained for what its variant says.
+HEADS_OF = {
+    "text": ("text",),
+    "supervised": ("text",),
+    "image": ("image",),
+    "vild": ("text",),
+    "ensemble": ("text", "image", "ensemble"),
+}
+
+
+def find_regions(model: ViLD, flock: Flock, batch: int = 32) -> list[Regions]:
+    """The regions of every picture."""
+    found: list[Regions] = []
+    for begin in range(0, len(flock), batch):
+        images = torch.from_numpy(flock.images[begin : begin + batch])
+        found += model(images.permute(0, 3, 1, 2).float() / 255)
+    return found
+
+
+def detect(
+    model: ViLD, regions: Sequence[Regions], text_emb: Tensor, *, head: str = "ensemble"
+) -> list[Detections]:
+    """Name the regions of every picture by the 20 categories (20, D) that are asked for."""
+    base = members("base")
+    found = []
+    for one in regions:
+        scores = class_scores(model, one, text_emb, base, head=head)
+        boxes, score, label = suppress(one.boxes_xyxy, scores)
+        found.append(Detections(boxes, score, label, tuple(phrases())))
+    return found
+
+
+def truth_of(flock: Flock) -> dict[str, Any]:
+    """The flock as a COCO data set; animals that hardly show may be found or not."""
+    _, height, width, _ = flock.images.shape
+    hidden = [v < LEAST_VISIBLE for v in flock.visible]
+    sizes = [(width, height)] * len(flock)
+    return coco_truth(sizes, flock.boxes, flock.labels, phrases(), ignored=hidden)
+
+
+def proposal_recall(
+    model: ViLD, regions: Sequence[Regions], flock: Flock, groups: Sequence[str]
+) -> dict[str, Any]:
+    """Share of animals that one of the 100 refined regions covers at IoU 0.5, whatever its name."""
+    found = [r.boxes_xyxy for r in regions]
+    report = {}
+    for group in groups:
+        true = [flock.labelled(i, members(group))[0] for i in range(len(flock))]
+        report[group] = box_recall(found, true, top=model.config.proposals).as_dict()
+    return report
+
+
+def teacher_on_truth(teacher: Encoder, flock: Flock) -> dict[str, Any]:
+    """How well the teacher names true boxes: the species, the posture given it, and both."""
+    everything = torch.ones(len(CATEGORIES), dtype=torch.bool)
+    truth = [flock.labelled(i, everything) for i in range(len(flock))]
+    emb = embed_boxes(teacher, flock.pil(), [b for b, _ in truth])  # (A, D)
+    label = torch.cat([k for _, k in truth])  # (A,)
+    wording = templates("pasture", "en")
+    names = [class_phrase(species=s) for s in SPECIES]
+    by_species = (emb @ build_classifier(teacher, names, wording).T).argmax(1)
+    by_pair = emb @ build_classifier(teacher, phrases(), wording).T  # (A, 20)
+    species = label // len(POSTURES)
+    given = by_pair.unflatten(1, (len(SPECIES), len(POSTURES)))[torch.arange(len(label)), species]
+    both = by_pair.argmax(1)
+    by_group = {
+        group: accuracy(both[members(group)[label]], label[members(group)[label]]).as_dict()
+        for group in GROUPS
+        if members(group)[label].any()
+    }
+    return {
+        "species": accuracy(by_species, species).as_dict(),
+        "posture": accuracy(given.argmax(1), label % len(POSTURES)).as_dict(),
+        "both": accuracy(both, label).as_dict(),
+        **by_group,
+    }
+
+
+def examine(
+    model: ViLD, teacher: Encoder, variant: str, *, count: int = 600, split: str = "test"
+) -> dict[str, Any]:
+    """All metrics of a model card.
+
+    Args:
+        model: any variant.
+        teacher: whose texts name the classes.
+        variant: decides which heads are asked.
+        count: pictures; those of the unseen pairs are half as many, and of the test split only.
+        split: "test" for the card, "val" while something is still being chosen.
+    """
+    known = draw_flock(split, count, start=_STARTS["known"])
+    report = {"pictures": count, "split": split, **_examined(model, teacher, variant, known)}
+    report["teacher on true boxes"] = teacher_on_truth(teacher, known)
+    if split == "test":
+        unseen = draw_flock("test", count // 2, start=_STARTS["unseen"], combos=_PAIRS)
+        report["unseen pairs"] = {
+            **_examined(model, teacher, variant, unseen),
+            "teacher on true boxes": teacher_on_truth(teacher, unseen),
+        }
+    return report
+
+
+def crop_rows(
+    teacher: Encoder, flock: Flock, proposals: Sequence[Proposals], *, objectness: bool = True
+) -> dict[str, Any]:
+    """The baselines of a flock: "crops 1x", "crops 1.5x" and "crops both", each as a head's row.
+
+    Args:
+        teacher: looks at every box twice, once for each scale, and names it.
+        flock: N pictures.
+        proposals: for each picture, from `region_proposals(find_regions(model, flock))` for the
+            boxes that a ViLD answers with, from its true boxes, or from anywhere else.
+        objectness: False leaves it out of the scores; true boxes have none.
+    """
+    width, height = flock.images.shape[2], flock.images.shape[1]
+    inside = [one.inside((width, height)) for one in proposals]
+    scales = LOOKS["both"]
+    views = look(teacher, flock.pil(), [one.boxes_xyxy for one in inside], scales=scales)
+    text_emb = build_classifier(teacher, phrases(), templates("pasture", "en"))
+    judge = CropDetector(teacher, tuple(phrases()), text_emb, objectness=objectness)
+    rows = {}
+    for name, chosen in LOOKS.items():
+        seen = [scales.index(scale) for scale in chosen]
+        pairs = zip(inside, views, strict=True)
+        found = [judge.name(boxes, view[seen]) for boxes, view in pairs]
+        rows[f"crops {name}"] = _row(flock, found)
+    return rows
+
+
+def _examined(model: ViLD, teacher: Encoder, variant: str, flock: Flock) -> dict[str, Any]:
+    text_emb = build_classifier(teacher, phrases(), templates("pasture", "en"))
+    regions = find_regions(model, flock)
+    report: dict[str, Any] = {"recall": proposal_recall(model, regions, flock, _groups(flock))}
+    for head in HEADS_OF[variant]:
+        report[head] = _row(flock, detect(model, regions, text_emb, head=head))
+    return report
+
+
+def _groups(flock: Flock) -> list[str]:
+    """The groups of which a flock shows a category."""
+    return [name for name, ks in GROUPS.items() if _present(flock) & set(ks)]
+
+
+def _present(flock: Flock) -> set[int]:
+    """Categories with an animal that shows enough to count."""
+    seen = torch.cat(flock.visible) >= LEAST_VISIBLE
+    return set(torch.cat(flock.labels)[seen].tolist())
+
+
+def _row(flock: Flock, found: Sequence[Detections]) -> dict[str, Any]:
+    """COCO's numbers of each group, and AP50 of each category."""
+    groups = {name: GROUPS[name] for name in _groups(flock)}
+    singles = {phrases()[k]: [k] for k in sorted(_present(flock))}
+    scored = average_precision(truth_of(flock), coco_results(found), {**groups, **singles})
+    row: dict[str, Any] = {name: scored[name].as_dict() for name in groups}
+    row["AP50 by category"] = {name: round(scored[name].ap50, 4) for name in singles}
+    return row

@@ -1,0 +1,1 @@
+"""Figures: pictures, boxes, masks, matrices and curves, drawn with matplotlib."""
