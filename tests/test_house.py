@@ -1,4 +1,4 @@
-"""The house itself: pins that agree, files that may be public, commands that exist."""
+"""The house itself: its rooms and arrows, pins that agree, documents that name what exists."""
 
 import ast
 import importlib.metadata
@@ -18,11 +18,27 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cliplab.cli import doctor as checks
-
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted((ROOT / "cliplab").rglob("*.py"))
+PACKAGE = ROOT / "cliplab"
+MODULES = sorted(PACKAGE.rglob("*.py"))
 MB = 1_000_000
+
+# From the top of the house to the ground: a room may know those below it.
+FLOORS = (
+    {"cli", "__main__"},
+    {"report", "training"},
+    {"detection", "segmentation"},
+    {"classification"},
+    {"encoders"},
+    {"data", "viz"},
+    {"models"},
+    {"pasture"},
+    {"runtime"},
+    {"__init__"},
+)
+# Packages inside a room whose own `__init__` says what others may use.
+SUITES = ("cliplab.models", "cliplab.models.glip", "cliplab.models.groupvit",
+          "cliplab.classification.few_shot")  # fmt: skip
 
 
 def text_of(name: str) -> str:
@@ -31,6 +47,171 @@ def text_of(name: str) -> str:
 
 def project() -> dict:
     return tomllib.loads(text_of("pyproject.toml"))["project"]
+
+
+# ---- rooms and arrows ----------------------------------------------------------------------
+
+
+def dotted(path: Path) -> str:
+    """Full name of a module: cliplab/data/coco.py is cliplab.data.coco."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(name: str) -> str:
+    return [*name.split("."), "__init__"][1]
+
+
+NAMES = {dotted(path) for path in MODULES}
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[str, str, bool], ...]:
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, str, bool]]:
+    """(module, name taken from it or "", whether that happens when `path` is imported)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    later = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    ]
+    inner = {id(n) for node in later for n in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "", id(node) not in inner) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            for alias in node.names:
+                yield node.module or "", alias.name, id(node) not in inner
+
+
+def ours(path: Path) -> Iterator[tuple[str, str]]:
+    """What a module takes of ours: (module, name), the module as deep as it goes."""
+    for module, name, _ in imports(path):
+        if module.partition(".")[0] == "cliplab":
+            deeper = f"{module}.{name}"
+            yield (deeper, "") if deeper in NAMES else (module, name)
+
+
+def test_arrows_never_run_back() -> None:
+    level = {room: i for i, floor in enumerate(FLOORS) for room in floor}
+    back = [
+        f"{dotted(path)} knows {module}"
+        for path in MODULES
+        for module, _ in ours(path)
+        if room_of(module) != room_of(dotted(path))
+        and level[room_of(dotted(path))] >= level[room_of(module)]
+    ]
+    assert not back, "\n".join(back)
+
+
+def test_there_are_no_circles() -> None:
+    graph = {dotted(path): {module for module, _ in ours(path)} & NAMES for path in MODULES}
+    for name in graph:
+        graph[name].discard(name)
+    while leaves := [name for name, known in graph.items() if not known & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert not graph, f"in circles, or knowing one: {sorted(graph)}"
+
+
+def offered(package: str) -> set[str]:
+    """Names that a room's `__init__` gives to others."""
+    folder = ROOT / package.replace(".", "/")
+    for name in ("__init__.pyi", "__init__.py"):
+        if (folder / name).exists():
+            tree = ast.parse((folder / name).read_text(encoding="utf-8"))
+            found = {
+                alias.asname or alias.name
+                for node in tree.body
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            }
+            return found | {n.name for n in tree.body if hasattr(n, "name")}
+    return set()
+
+
+def notebook_modules(tmp: Path) -> Iterator[Path]:
+    """The code of every notebook as a module."""
+    import nbformat
+
+    for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        copy = tmp / f"{path.stem}.py"
+        copy.write_text("\n".join(c.source for c in cells if c.cell_type == "code"), "utf-8")
+        yield copy
+
+
+def wrong_doors(path: Path, here: str) -> Iterator[str]:
+    """Imports from another room that its `__init__` does not offer."""
+    for module, name, _ in imports(path):
+        if module.partition(".")[0] != "cliplab" or room_of(module) in (here, "__init__"):
+            continue
+        of_models = module.startswith("cliplab.models.")
+        is_package = (ROOT / module.replace(".", "/")).is_dir() and module != "cliplab.models"
+        if name.startswith("_"):
+            yield f"{path.name}: {module}.{name} is private"
+        elif module.count(".") > 1 and module not in SUITES and not of_models:
+            yield f"{path.name}: take {name} from cliplab.{room_of(module)}, not from {module}"
+        elif is_package and name not in offered(module):
+            yield f"{path.name}: {module} does not offer {name}"
+
+
+def test_rooms_are_entered_by_their_door(tmp_path: Path) -> None:
+    faults = [fault for path in MODULES for fault in wrong_doors(path, room_of(dotted(path)))]
+    faults += [
+        fault for path in notebook_modules(tmp_path) for fault in wrong_doors(path, "notebooks")
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def chatter(path: Path) -> Iterator[str]:
+    """What only a command may do: know of options, and print."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    for module, _, _ in imports(path):
+        if module in ("argparse", "tyro"):
+            yield f"{path.name} imports {module}"
+    for node in nodes:
+        if getattr(getattr(node, "func", None), "id", "") == "print":
+            yield f"{path.name}:{getattr(node, 'lineno', 0)} prints"
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and re.search(r"(?<![\w-])--[a-z]", text):
+            yield f"{path.name}:{getattr(node, 'lineno', 0)} speaks of options: {text[:60]!r}"
+
+
+def test_only_the_command_line_knows_options_and_prints() -> None:
+    rooms = [p for p in MODULES if room_of(dotted(p)) != "cli" and p.stem != "worker"]
+    faults = [fault for path in rooms for fault in chatter(path)]
+    assert not faults, "\n".join(faults)
+
+
+def test_functions_are_short_and_the_package_small() -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in MODULES}
+    long = [
+        f"{path.name}: {node.name}"
+        for path, text in texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 50
+    ]
+    assert not long
+    entries = {path.relative_to(PACKAGE).parts[0] for path in MODULES}
+    assert sum(text.count("\n") for text in texts.values()) <= 20_000
+    assert len(texts) <= 110
+    assert len(entries) <= 14
+
+
+def test_the_map_in_contributing_is_the_tree() -> None:
+    block = re.search(r"```text\ncliplab/\n(.*?)```", text_of("CONTRIBUTING.md"), re.DOTALL)
+    assert block
+    named = set(re.findall(r"^  ([a-z_]+)(?:/|\.py)\s", block[1], re.MULTILINE))
+    rooms = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith(("_", "."))}
+    assert named == rooms
+    inner = set(re.findall(r"^    ([a-z_/]+\.py)\s", block[1], re.MULTILINE))
+    assert all((PACKAGE / name).exists() for name in inner), inner
 
 
 # ---- pins ----------------------------------------------------------------------------------
@@ -93,45 +274,7 @@ def test_conda_gives_the_same() -> None:
     assert pip == {"pip": ["-c constraints.txt", "-e .[all]"]}
 
 
-def test_the_declared_pythons_are_those_tested() -> None:
-    workflow = yaml.safe_load(text_of(".github/workflows/test.yml"))
-    matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
-    tested = {*matrix["python"], *(extra["python"] for extra in matrix["include"])}
-    declared = Requirement(f"x{project()['requires-python']}").specifier
-    assert all(declared.contains(f"{version}.0") for version in tested)
-    oldest, newest = min(tested), max(tested)
-    assert not declared.contains(f"3.{int(oldest[2:]) - 1}.9")
-    assert not declared.contains(f"3.{int(newest[2:]) + 1}.0")
-    assert {f"{name}-latest" for name in ("ubuntu", "macos", "windows")} == set(matrix["os"])
-
-
-# ---- imports -------------------------------------------------------------------------------
-
-
-@cache
-def imports(path: Path) -> tuple[tuple[str, bool], ...]:
-    return tuple(_imports(path))
-
-
-def _imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """What a module imports: (dotted name, whether that happens when it is itself imported)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    inner = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
-    typing = {
-        id(n)
-        for i in ast.walk(tree)
-        if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test)
-        for n in ast.walk(i)
-    }
-    for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for name in names if id(node) not in typing else []:
-            yield name, id(node) not in inner
-
+# ---- libraries ------------------------------------------------------------------------------
 
 distributions = cache(importlib.metadata.packages_distributions)  # reads every installed package
 
@@ -139,42 +282,33 @@ distributions = cache(importlib.metadata.packages_distributions)  # reads every 
 def third_party(path: Path) -> set[str]:
     """Distributions that a module imports, wherever in it."""
     owners = distributions()
-    tops = {name.partition(".")[0] for name, _ in imports(path)}
+    tops = {name.partition(".")[0] for name, _, _ in imports(path)}
     outside = tops - set(sys.stdlib_module_names) - {"cliplab"}
     return {canonicalize_name(owners[top][0]) for top in outside}
 
 
-def is_tool(path: Path) -> bool:
-    """Whether a module belongs to the commands that need the `notebooks` extra."""
-    return "report" in path.parts or "cli" in path.parts
-
-
 def test_imports_are_declared_and_declarations_are_imported() -> None:
-    core = {name for path in MODULES if not is_tool(path) for name in third_party(path)}
-    tools = {name for path in MODULES if is_tool(path) for name in third_party(path)}
+    tools = {"report", "cli"}  # what the `notebooks` extra is for
+    used = {room in tools: set[str]() for room in ("cli", "data")}
+    for path in MODULES:
+        used[room_of(dotted(path)) in tools] |= third_party(path)
     official = set(requirements("official")) - set(requirements())
-    assert core - official == set(requirements())
-    assert tools <= set(requirements("notebooks"))
+    assert used[False] - official <= set(requirements())
+    assert set(requirements()) <= used[False] | used[True]
+    assert used[True] <= set(requirements("notebooks"))
 
 
 def test_heavy_libraries_are_imported_inside_functions() -> None:
     heavy = {"modelscope", "transformers", "clip", "open_clip"}
     for path in MODULES:
-        for name, at_import in imports(path):
-            assert not (at_import and name.partition(".")[0] in heavy), f"{path.name}: {name}"
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_private_names_stay_in_their_module(path: Path) -> None:
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    taken = [a.name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names]
-    private_names = [name for name in taken if name.startswith("_") and not name.endswith("__")]
-    assert not private_names, f"{private_names}: what another module needs has a public name"
+        for name, _, at_import in imports(path):
+            lazy = not at_import or path.stem == "modelscope_pipeline"
+            assert lazy or name.partition(".")[0] not in heavy, f"{path.name}: {name}"
 
 
 def test_the_pasture_needs_torch_for_its_datasets_only() -> None:
-    for path in (ROOT / "cliplab" / "pasture").glob("*.py"):
-        tops = {name.partition(".")[0] for name, _ in imports(path)}
+    for path in (PACKAGE / "pasture").glob("*.py"):
+        tops = {name.partition(".")[0] for name, _, _ in imports(path)}
         assert "torch" not in tops or path.stem == "dataset", path.name
 
 
@@ -191,14 +325,6 @@ def test_importing_cliplab_is_quick_and_does_nothing() -> None:
     ]
     assert all(line.rstrip().endswith("['cliplab']") for line in shown), shown
     assert min(float(line.split()[0]) for line in shown) < 0.3
-
-
-def test_the_package_prints_in_commands_only() -> None:
-    for path in MODULES:
-        commands = is_tool(path) or "training" in path.parts
-        calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
-        printing = [n.lineno for n in calls if getattr(n.func, "id", "") == "print"]
-        assert commands or not printing, f"{path.name}: print in lines {printing}"
 
 
 def test_files_are_opened_with_their_encoding() -> None:
@@ -297,21 +423,6 @@ def targets() -> set[str]:
     return set(found[1].split())
 
 
-def test_every_target_is_defined_and_explained() -> None:
-    makefile = text_of("Makefile")
-    defined = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    assert targets() == defined
-    explained = set(re.findall(r'@echo "make (\w+)', makefile))
-    assert explained == targets() - {"help", "env"}
-
-
-@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-def test_make_shows_its_commands_by_default() -> None:
-    done = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, encoding="utf-8")
-    assert done.returncode == 0
-    assert "make run" in done.stdout
-
-
 @pytest.mark.skipif(not shutil.which("make") or os.name == "nt", reason="needs make and a shell")
 def test_make_explains_a_python_that_is_absent_or_too_old(tmp_path: Path) -> None:
     old = tmp_path / "old-python"
@@ -322,33 +433,6 @@ def test_make_explains_a_python_that_is_absent_or_too_old(tmp_path: Path) -> Non
         done = subprocess.run(command, capture_output=True, encoding="utf-8")
         assert done.returncode != 0
         assert "cliplab needs Python 3.11 to 3.13" in done.stderr
-
-
-@pytest.mark.skipif(not shutil.which("make") or os.name == "nt", reason="needs make and a shell")
-def test_make_trains_every_checkpoint() -> None:
-    command = ["make", "-s", "-C", str(ROOT), "-o", "env", "train", "PY=echo"]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8")
-    called = [line.removeprefix("-m cliplab train ").strip() for line in done.stdout.splitlines()]
-    assert called == list(dict.fromkeys(checks.CHECKPOINTS.values()))
-
-
-def test_continuous_integration_runs_the_one_command() -> None:
-    lines = [s for s in text_of(".ci/run").splitlines() if s and not s.startswith("#")]
-    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "exec make test"]
-    if os.name != "nt":
-        assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    steps = yaml.safe_load(text_of(".github/workflows/test.yml"))["jobs"]["test"]["steps"]
-    assert [step["run"] for step in steps if step.get("name") == "Test"] == [".ci/run"]
-
-
-def test_make_test_checks_style_code_and_notebooks() -> None:
-    recipe = re.search(r"^test: env\n((?:\t.*\n)+)", text_of("Makefile"), re.MULTILINE)
-    assert recipe
-    commands = [line.strip().removeprefix("$(PY) -m ") for line in recipe[1].splitlines()]
-    tests = "pytest -n $(WORKERS) --dist worksteal $(ARGS)"
-    assert commands == ["ruff format --check .", "ruff check .", tests]
-    options = tomllib.loads(text_of("pyproject.toml"))["tool"]["pytest"]["ini_options"]
-    assert options["testpaths"] == ["tests"]
 
 
 READMES = ("README.md", "README.zh-CN.md")
@@ -401,16 +485,6 @@ def test_one_version_everywhere() -> None:
     assert newest[1] == __version__
     assert yaml.safe_load(text_of("CITATION.cff"))["license"] == project()["license"]
     assert "Apache License" in text_of("LICENSE")
-
-
-def test_hooks_are_local() -> None:
-    config = yaml.safe_load(text_of(".pre-commit-config.yaml"))
-    assert [repo["repo"] for repo in config["repos"]] == ["local"]
-    hooks = {hook["id"]: hook["entry"] for hook in config["repos"][0]["hooks"]}
-    assert {"ruff-format", "ruff", "codespell", "house"} <= set(hooks)
-    for entry in hooks.values():
-        for path in re.findall(r"tests/\S+\.py", entry):
-            assert (ROOT / path).is_file()
 
 
 def test_texts_are_spelt_right() -> None:
