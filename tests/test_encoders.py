@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_images
 
 from cliplab import encoders
-from cliplab.encoders import TwoTowers, load_encoder, pipeline
+from cliplab.encoders import TwoTowers, load_encoder
 from cliplab.encoders.two_towers import modelscope_preprocess, openai_preprocess
 from cliplab.runtime import OFFLINE_VARIABLES, sha256
 
@@ -489,47 +489,3 @@ def test_importing_encoders_imports_no_official_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# ---- ModelScope's pipeline -------------------------------------------------------------------
-
-
-def test_pipeline_gives_what_modelscopes_gave() -> None:
-    golden = load_file(GOLDEN / "chinese_clip" / "model.safetensors")
-    folder = GOLDEN / "chinese_clip" / "model_dir"
-    pipe = pipeline(task="multi-modal-embedding", model=str(folder), model_revision="v1.0.1")
-    texts = ["站立的羊", "进食的羊", "躺着的羊"]
-    text_emb = pipe.forward({"text": texts})["text_embedding"]
-    torch.testing.assert_close(text_emb, golden["out.dir.text_embedding"], rtol=0, atol=1e-5)
-    images = [Image.fromarray(golden[f"in.rgb{i}"].numpy()) for i in (0, 1)]
-    img_emb = torch.cat([pipe.forward({"img": image})["img_embedding"] for image in images])
-    torch.testing.assert_close(img_emb, pipe.forward({"img": images})["img_embedding"])
-    logits = (img_emb / pipe.model.temperature) @ text_emb.t()
-    torch.testing.assert_close(logits, golden["out.dir.logits_per_image"], rtol=0, atol=0.05)
-
-
-def test_pipeline_takes_either_key_or_both_and_any_encoder() -> None:
-    pipe = pipeline("multi_modal_embedding", "pasture-zh")
-    both = pipe({"img": noise_images(1), "text": "羊"})
-    assert both["img_embedding"].shape == both["text_embedding"].shape == (1, 32)
-    only = pipe.forward({"text": ["羊", "立"]})
-    assert only["img_embedding"] is None
-    assert only["text_embedding"].shape == (2, 32)
-    assert float(pipe.model.temperature) == pytest.approx(0.07, rel=1e-3)
-
-
-def test_pipeline_cuts_long_texts_only_when_asked() -> None:
-    with pytest.raises(ValueError, match="text too long"):
-        pipeline("multi-modal-embedding", "pasture-zh").forward({"text": "羊" * 60})
-    pipe = pipeline("multi-modal-embedding", "pasture-zh", truncate=True)
-    assert pipe.forward({"text": "羊" * 60})["text_embedding"].shape == (1, 32)
-
-
-def test_pipeline_refuses_other_tasks_models_and_inputs() -> None:
-    with pytest.raises(ValueError, match="task: got 'ocr'; expected 'multi-modal-embedding'"):
-        pipeline("ocr", "pasture-zh")
-    with pytest.raises(FileNotFoundError, match=r"modelscope:damo/x@v9: .*download --model damo/x"):
-        pipeline("multi-modal-embedding", "damo/x", "v9")
-    for wrong in ({}, "羊", {"image": 1}):
-        with pytest.raises(ValueError, match="expected a dict with 'img', 'text' or both"):
-            pipeline("multi-modal-embedding", "pasture-zh").forward(wrong)

@@ -19,13 +19,11 @@ from cliplab.encoders.from_pasture import (
     read_modelscope,
     read_openai,
 )  # fmt: skip
-from cliplab.encoders.pipeline import EmbeddingPipeline
 from cliplab.encoders.two_towers import Encoder, TwoTowers
 from cliplab.runtime import is_offline, nearest, pick_device
 
 __all__ = [
-    "LOADERS", "EmbeddingPipeline", "Encoder", "TwoTowers", "load_encoder", "pipeline",
-    "read_modelscope", "read_openai",
+    "LOADERS", "Encoder", "TwoTowers", "load_encoder", "read_modelscope", "read_openai",
 ]  # fmt: skip
 
 Loader = Callable[[str, torch.device, bool, str], Encoder]
@@ -99,37 +97,3 @@ def _kind_of_folder(folder: Path) -> str:
     if (folder / "open_clip_config.json").is_file():
         return "open_clip"
     return "hf" if (folder / "config.json").is_file() else "modelscope"
-
-
-def pipeline(
-    task: str,
-    model: str,
-    model_revision: str | None = None,
-    *,
-    device: str = "auto",
-    truncate: bool = False,
-) -> EmbeddingPipeline:
-    """Drop-in for `modelscope.pipelines.pipeline(task=Tasks.multi_modal_embedding, model=...)`.
-
-    ModelScope's own cannot be built on a current stack: its preprocessing module imports decord,
-    timm, fairseq and some twenty more. Its model class can, and is what is loaded here.
-
-    Args:
-        task: Tasks.multi_modal_embedding, which is "multi-modal-embedding".
-        model: a ModelScope id or folder of Chinese-CLIP, or any name that `load_encoder` knows.
-        model_revision: of an id; a folder has only one.
-        device: as in `load_encoder`.
-        truncate: cut long texts silently, as ModelScope does, instead of refusing them.
-
-    Raises:
-        ValueError, FileNotFoundError, ImportError: another task, or what `load_encoder` raises.
-    """
-    if task.replace("_", "-") != "multi-modal-embedding":
-        raise ValueError(f"task: got {task!r}; expected 'multi-modal-embedding'")
-    prefix, colon, _ = model.partition(":")
-    if prefix + colon in LOADERS and not Path(model).is_dir():
-        return EmbeddingPipeline(load_encoder(model, device=device), truncate=truncate)
-    is_id = not Path(model).expanduser().is_dir() and "@" not in model
-    revision = f"@{model_revision}" if model_revision and is_id else ""
-    encoder = load_encoder(f"modelscope:{model}{revision}", device=device)
-    return EmbeddingPipeline(encoder, truncate=truncate)

@@ -22,8 +22,8 @@ _OWNERS = {"damo": "iic", "iic": "damo"}  # the same models under two names
 def load_modelscope(where: str, device: torch.device, offline: bool, precision: str) -> TwoTowers:
     """Encoder of "" (the seed's model), "<owner>/<name>[@revision]" or a folder.
 
-    The model is ModelScope's CLIPForMultiModalEmbedding. Its CLIPPreprocessor is restated, since
-    the module that has it imports some twenty packages that nothing here needs.
+    The model is ModelScope's CLIPForMultiModalEmbedding. Its CLIPPreprocessor is restated; why,
+    and how to get ModelScope's own pipeline, says `cliplab.encoders.modelscope_pipeline`.
     """
     folder, revision = find_folder(where, offline=offline)
     for name in FILES:

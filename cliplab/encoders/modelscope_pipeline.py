@@ -1,0 +1,119 @@
+"""Makes ModelScope's own embedding pipeline importable, by being imported.
+
+After `import cliplab.encoders.modelscope_pipeline` the listing of the study notes runs:
+`modelscope.pipelines.pipeline(task=Tasks.multi_modal_embedding, model=...)` builds ModelScope's
+real pipeline class around its real model class. That class takes two names from the module
+`modelscope.preprocessors.multi_modal`, which also serves other models and therefore imports
+decord, audio and fairseq code that Chinese-CLIP does not need. Where that import fails, this
+module stands in for it; where it works, ModelScope stays as it is.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cliplab.encoders.adapt import OfficialWordPieces
+from cliplab.encoders.from_modelscope import CHINESE_CONTEXT
+from cliplab.encoders.official import official
+from cliplab.encoders.two_towers import modelscope_preprocess
+
+with official("modelscope"):
+    from modelscope.metainfo import Preprocessors
+    from modelscope.models.multi_modal.clip.bert_tokenizer import FullTokenizer
+    from modelscope.preprocessors.base import Preprocessor
+    from modelscope.preprocessors.builder import PREPROCESSORS
+    from modelscope.utils.constant import Fields, ModeKeys, ModelFile
+
+__all__ = ["CLIPPreprocessor", "Preprocessor", "stand_in"]
+
+THEIRS = "modelscope.preprocessors.multi_modal"
+
+
+class CLIPPreprocessor(Preprocessor):
+    """Images and texts -> what CLIPForMultiModalEmbedding takes; for inference alone.
+
+    Source: `CLIPPreprocessor` of modelscope/preprocessors/multi_modal.py, 1.40.2.
+
+    Args:
+        model_dir: folder with vocab.txt and vision_model_config.json.
+        mode: "inference" or "eval"; the original's "train" augments with timm.
+        tokenizer: instead of the one that vocab.txt gives.
+        resolution: pixels a side, instead of the configured one.
+    """
+
+    def __init__(
+        self,
+        model_dir: str,
+        mode: str = ModeKeys.INFERENCE,
+        *,
+        tokenizer: FullTokenizer | None = None,
+        resolution: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if mode == ModeKeys.TRAIN:
+            raise NotImplementedError(
+                f"mode: got {mode!r}; expected 'inference' or 'eval', since {THEIRS} cannot be "
+                "imported here and cliplab replaces only its inference"
+            )
+        super().__init__(mode, **kwargs)
+        folder = Path(model_dir)
+        tokenizer = tokenizer or FullTokenizer(vocab_file=str(folder / ModelFile.VOCAB_FILE))
+        if resolution is None:
+            config = (folder / "vision_model_config.json").read_text(encoding="utf-8")
+            resolution = json.loads(config)["image_resolution"]
+        self.tokenizer = tokenizer
+        self.img_preprocess = modelscope_preprocess(resolution)
+        self._tokenize = OfficialWordPieces(tokenizer, CHINESE_CONTEXT)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
+        """{"img": one or a list, "text": one or a list} -> the same keys, as tensors.
+
+        Returns:
+            "img": float32 (N, 3, R, R), squashed to a square (bicubic) and normalised;
+            "text": int64 (K, 52), long texts cut. A key that is missing or None stays away.
+
+        Raises:
+            TypeError: neither a picture (PIL.Image) nor a text, nor a list of them.
+        """
+        output = {}
+        if data.get("img") is not None:
+            images = _as_list("img", data["img"], Image.Image)
+            output["img"] = torch.stack([self.img_preprocess(image) for image in images])
+        if data.get("text") is not None:
+            output["text"] = self._tokenize(_as_list("text", data["text"], str), truncate=True)
+        return output
+
+
+def _as_list(key: str, value: Any, kind: type) -> list[Any]:
+    items = value if isinstance(value, list) else [value]
+    for item in items:
+        if not isinstance(item, kind):
+            name = kind.__name__
+            raise TypeError(f"{key}: got {type(item).__name__}; expected {name} or list of {name}")
+    return items
+
+
+def stand_in() -> bool:
+    """Let this module be `modelscope.preprocessors.multi_modal`, if that cannot be imported.
+
+    Returns:
+        Whether it was needed.
+    """
+    try:
+        importlib.import_module(THEIRS)
+    except Exception:  # ImportError of what is missing; others where a library is broken
+        sys.modules[THEIRS] = sys.modules[__name__]
+        name = Preprocessors.clip_preprocessor
+        PREPROCESSORS.register_module(Fields.multi_modal, name, CLIPPreprocessor, force=True)
+        return True
+    return False
+
+
+stand_in()
