@@ -238,7 +238,7 @@ def test_one_image_is_not_several(one: object) -> None:
 
 def test_wrong_element_and_batch_size() -> None:
     encoder = load_encoder("pasture")
-    with pytest.raises(ValueError, match=r"images\[1\]: got a str; .*photos\.open_image"):
+    with pytest.raises(ValueError, match=r"images\[1\]: got a str; .*data\.open_image"):
         encoder.encode_image([*noise_images(1), "sheep.jpg"])
     with pytest.raises(ValueError, match="batch_size: got 0; expected 1 or more"):
         encoder.encode_image([], batch_size=0)
