@@ -6,6 +6,7 @@ part names the colour it takes (`role`), never a colour: `draw.py` mixes the coa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -100,7 +101,8 @@ def _head_position(species, build, shoulder, source, variant):
 
 def _standing_legs(build: Build, variant: int) -> tuple[list[Part], list[Part]]:
     stride = (0.0, 0.05, -0.04)[variant]
-    far, near = [], []
+    far: list[Part] = []
+    near: list[Part] = []
     for side, shift in ((far, stride), (near, -stride)):
         role, inward = ("far", 0.10) if side is far else ("leg", 0.0)
         front, hind = (0.37 - inward) * build.length, (-0.39 + inward) * build.length
@@ -142,14 +144,13 @@ def _trunk(species: str, build: Build, belly: float) -> list[Part]:
         dim = [Part(c, "curl") for c in curls]
         body = [Part(wool, "shade"), Part(grow(wool, 0.97, 0.88, (0.01, 0.035)), "coat")]
         return body + [part for pair in zip(dim, lit, strict=True) for part in pair]
-    outline = np.array(build.trunk) * (build.length, build.depth) + (0.0, belly)
-    body = smooth(outline)
-    lit = grow(body, 0.96, 0.80, (0.0, 0.075 * build.depth))
-    shine = grow(body, 0.78, 0.22, (0.0, 0.30 * build.depth))
+    outline = smooth(np.array(build.trunk) * (build.length, build.depth) + (0.0, belly))
+    belly_up = grow(outline, 0.96, 0.80, (0.0, 0.075 * build.depth))
+    shine = grow(outline, 0.78, 0.22, (0.0, 0.30 * build.depth))
     extra = []
     if species == "cow":
         extra = [Part(ellipse((-0.17, belly + 0.01), 0.10, 0.075), "udder")]
-    return [*extra, Part(body, "shade"), Part(lit, "coat"), Part(shine, "light")]
+    return [*extra, Part(outline, "shade"), Part(belly_up, "coat"), Part(shine, "light")]
 
 
 def _neck(species: str, build: Build, shoulder: np.ndarray, poll: np.ndarray) -> list[Part]:
@@ -223,7 +224,9 @@ def _head(species: str, build: Build, poll: np.ndarray, lips: np.ndarray) -> lis
     return [*back, *beard, Part(place(skull), "face"), Part(place(nose), "muzzle"), *front, *eye]
 
 
-def _ears_and_horns(species, at):
+def _ears_and_horns(
+    species: str, at: Callable[[float, float], Points]
+) -> tuple[list[Part], list[Part]]:
     """Parts behind the head and parts in front of it; `at(along, across)` places a point."""
 
     def ear(tip: tuple[float, float], width: float, role: str = "ear") -> Part:
@@ -234,10 +237,10 @@ def _ears_and_horns(species, at):
         tuft = cloud(at(-0.02, 0.42), 0.10, 0.08, bumps=7)
         return [], [ear((-0.38, -0.05), 0.08), Part(tuft, "coat")]
     if species == "goat":
-        horn = [at(0.10, 0.5), at(-0.02, 1.45), at(-0.45, 2.0)]
-        far = [p + np.array([0.035, 0.01]) for p in horn]
+        path = [at(0.10, 0.5), at(-0.02, 1.45), at(-0.45, 2.0)]
+        far = [p + np.array([0.035, 0.01]) for p in path]
         horns = [Part(curl(far, (0.055, 0.045, 0.015)), "horn far"),
-                 Part(curl(horn, (0.06, 0.05, 0.015)), "horn")]  # fmt: skip
+                 Part(curl(path, (0.06, 0.05, 0.015)), "horn")]  # fmt: skip
         return horns, [ear((-0.45, 0.35), 0.06)]
     if species == "cow":
         horn = curl([at(0.05, 0.4), at(0.02, 0.95), at(0.22, 1.25)], (0.06, 0.05, 0.015))

@@ -8,7 +8,7 @@ a sheep"): a model that only ever read long captions finds bare ones foreign.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cliplab.pasture.scene import COLOURS, Animal, Dice, Scene
 
@@ -378,6 +378,6 @@ def _words(table: object) -> Iterator[str]:
         for key, value in table.items():
             yield from _words(key)
             yield from _words(value)
-    else:
+    elif isinstance(table, Iterable):
         for item in table:
             yield from _words(item)

@@ -182,7 +182,9 @@ def to_coco(scenes: Iterable[Scene], size: int = 256) -> dict[str, Any]:
     """
     from pycocotools import mask as coco_mask
 
-    images, annotations, captions = [], [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    captions: list[dict[str, Any]] = []
     for image_id, scene in enumerate(scenes, start=1):
         found = labels(scene, size)
         height, width = found.semantic.shape

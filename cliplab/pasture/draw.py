@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from cliplab.pasture import landscape
 from cliplab.pasture.anatomy import BUILDS, parts
 from cliplab.pasture.landscape import RGB, blend, shade
-from cliplab.pasture.scene import SPECIES, Animal, Dice, Scene
+from cliplab.pasture.scene import SPECIES, Animal, Dice, Prop, Scene
 from cliplab.pasture.shapes import Points, ellipse, smooth
 
 SEMANTIC_CLASSES = (
@@ -109,13 +109,13 @@ def _paint(brush: landscape.Brush, scene: Scene) -> None:
     landscape.paint_sky(brush, scene, dice)
     landscape.paint_ground(brush, scene, dice)
     # Far things first; what an animal feeds on is just behind its lips.
-    things = [(p.y - 1e-3, "prop", p) for p in scene.props]
+    things: list[tuple[float, int, Animal | Prop]] = [(p.y - 1e-3, -1, p) for p in scene.props]
     things += [(a.y, i, a) for i, a in enumerate(scene.animals)]
     for _, index, thing in sorted(things, key=lambda t: t[0]):
-        if index == "prop":
-            landscape.paint_prop(brush, thing, scene)
-        else:
+        if isinstance(thing, Animal):
             _paint_animal(brush, thing, index, scene)
+        else:
+            landscape.paint_prop(brush, thing, scene)
 
 
 def _paint_animal(brush: landscape.Brush, animal: Animal, index: int, scene: Scene) -> None:

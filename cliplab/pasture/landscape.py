@@ -43,12 +43,14 @@ GROUNDS_RGB: dict[str, tuple[RGB, RGB]] = {
 
 def blend(a: RGB, b: RGB, share: float) -> RGB:
     """From a (share 0) to b (share 1)."""
-    return tuple(x + (y - x) * share for x, y in zip(a, b, strict=True))
+    red, green, blue = (x + (y - x) * share for x, y in zip(a, b, strict=True))
+    return red, green, blue
 
 
 def shade(rgb: RGB, factor: float) -> RGB:
     """Darker (factor < 1) or brighter (> 1), at most 255."""
-    return tuple(min(255.0, c * factor) for c in rgb)
+    red, green, blue = (min(255.0, c * factor) for c in rgb)
+    return red, green, blue
 
 
 def backdrop_rows(scene: Scene, rows: int, dice: Dice) -> np.ndarray:

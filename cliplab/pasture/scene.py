@@ -9,7 +9,7 @@ of the ground between its feet.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, NamedTuple, TypeVar
@@ -156,7 +156,7 @@ class Dice:
         """One of the options, each as likely."""
         return options[self.integer(len(options))]
 
-    def weighted(self, options: dict[T, float]) -> T:
+    def weighted(self, options: Mapping[T, float]) -> T:
         """One key, as likely as its weight."""
         rest = self._random() * sum(options.values())
         for option, weight in options.items():

@@ -5,17 +5,16 @@ Every function returns an array (n, 2) of float64 points, in order around the sh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Points = NDArray[np.float64]
-XY = Sequence[float]
+XY = ArrayLike  # (2,): x, y
 
 
-def smooth(corners: Sequence[XY], per_side: int = 6) -> Points:
+def smooth(corners: ArrayLike, per_side: int = 6) -> Points:
     """A closed curve through the corners (Catmull-Rom spline): (k, 2) -> (k * per_side, 2)."""
     p1 = np.asarray(corners, dtype=float)
     p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
@@ -32,7 +31,7 @@ def ellipse(centre: XY, rx: float, ry: float, angle: float = 0.0, n: int = 20) -
     if angle:
         cos, sin = np.cos(angle), np.sin(angle)
         flat = flat @ np.array([[cos, sin], [-sin, cos]])
-    return flat + centre
+    return flat + np.asarray(centre)
 
 
 @lru_cache(maxsize=64)
@@ -41,7 +40,7 @@ def _circle(n: int) -> Points:
     return np.stack([np.cos(t), np.sin(t)], axis=1)
 
 
-def limb(joints: Sequence[XY], widths: Sequence[float]) -> Points:
+def limb(joints: ArrayLike, widths: ArrayLike) -> Points:
     """A tapering band along the joints, with a round end: a leg, a neck, a tail, a horn."""
     path, half = np.asarray(joints, dtype=float), np.asarray(widths, dtype=float) / 2
     steps = np.gradient(path, axis=0)
@@ -52,9 +51,9 @@ def limb(joints: Sequence[XY], widths: Sequence[float]) -> Points:
     return np.concatenate([left, tip[None], right[::-1]])
 
 
-def curl(joints: Sequence[XY], widths: Sequence[float], per_side: int = 4) -> Points:
+def curl(joints: ArrayLike, widths: ArrayLike, per_side: int = 4) -> Points:
     """A `limb` whose path bends smoothly through the joints (an open quadratic-like spline)."""
-    path = np.asarray(joints, dtype=float)
+    path, wide = np.asarray(joints, dtype=float), np.asarray(widths, dtype=float)
     padded = np.concatenate([2 * path[:1] - path[1:2], path, 2 * path[-1:] - path[-2:-1]])
     pieces, thick = [], []
     t = (np.arange(per_side) / per_side)[:, None]
@@ -62,15 +61,15 @@ def curl(joints: Sequence[XY], widths: Sequence[float], per_side: int = 4) -> Po
         p0, p1, p2, p3 = padded[i : i + 4]
         bend = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
         pieces.append((bend + (3 * p1 - p0 - 3 * p2 + p3) * t**3) / 2)
-        thick.append(widths[i] + (widths[i + 1] - widths[i]) * t[:, 0])
+        thick.append(wide[i] + (wide[i + 1] - wide[i]) * t[:, 0])
     pieces.append(path[-1:])
-    thick.append(np.asarray(widths[-1:], dtype=float))
+    thick.append(wide[-1:])
     return limb(np.concatenate(pieces), np.concatenate(thick))
 
 
 def cloud(centre: XY, rx: float, ry: float, bumps: int, depth: float = 0.09) -> Points:
     """An ellipse with a scalloped edge of `bumps` bumps: wool, leaves, clouds."""
-    return _unit_cloud(bumps, depth) * (rx, ry) + centre
+    return _unit_cloud(bumps, depth) * (rx, ry) + np.asarray(centre)
 
 
 @lru_cache(maxsize=64)

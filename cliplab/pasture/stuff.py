@@ -181,7 +181,7 @@ def class_of(word: str) -> str | None:
 @cache
 def _classes_by_word() -> dict[str, str]:
     """Every word for a class, without its article -> the class."""
-    found = {}
+    found: dict[str, str] = {}
     for language, table in CLASS_WORDS.items():
         said = _EN if language == "en" else _ZH
         for name, words in table.items():
