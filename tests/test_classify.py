@@ -1,6 +1,5 @@
 """`python -m cliplab classify`: table, CSV and gallery of real files, and every way to go wrong."""
 
-import argparse
 import re
 from pathlib import Path
 
@@ -9,7 +8,9 @@ from classify_world import rows, run, tiny
 from tiny_checkpoints import noise_images
 
 from cliplab.classification.zero_shot import build_classifier, classify
-from cliplab.cli.classify import add_parser, outputs, terminal
+from cliplab.cli import classify as command
+from cliplab.cli import classify_text, skeleton
+from cliplab.cli.options import parse
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder
 
@@ -81,7 +82,7 @@ def test_templates_encoder_and_chinese_labels(photos: Path, tmp_path: Path) -> N
 
 def test_columns_line_up_though_chinese_is_wide() -> None:
     lines = list(
-        terminal.aligned([["file", "label", "p"], ["羊.jpg", "躺着的羊", "9%"], ["a", "b", "10%"]])
+        skeleton.aligned([["file", "label", "p"], ["羊.jpg", "躺着的羊", "9%"], ["a", "b", "10%"]])
     )
     assert lines == [
         "file    label       p",
@@ -93,7 +94,7 @@ def test_columns_line_up_though_chinese_is_wide() -> None:
 def test_long_table_is_cut_but_the_csv_is_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "MAX_LINES", 2)
+    monkeypatch.setattr(classify_text, "MAX_LINES", 2)
     for i, image in enumerate(noise_images(5)):
         image.save(tmp_path / f"{i}.png")
     assert run(tmp_path, "--labels", "a,b", "--out", tmp_path / "s.csv") == 0
@@ -194,11 +195,11 @@ def test_bad_folders(
 
 
 @pytest.mark.parametrize("arguments", [["--labels", "a", "b"], []])
-def test_missing_arguments_are_argparse_errors(
+def test_missing_arguments_are_an_error(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments) == 2
-    assert "the following arguments are required" in capsys.readouterr().err
+    assert ": error: " in capsys.readouterr().err
 
 
 def test_unexpected_errors_are_not_dressed_up(
@@ -207,17 +208,16 @@ def test_unexpected_errors_are_not_dressed_up(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("cliplab.cli.classify.answer.answer", broken)
+    monkeypatch.setattr(command.Classify, "answer", broken)
     with pytest.raises(RuntimeError, match="a bug"):  # the interpreter's exit code is then 1
         run(photos, "--labels", "a,b")
 
 
-def test_add_parser_makes_a_sub_command_with_help() -> None:
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    args = parser.parse_args(["classify", "photos", "--labels", "a", "b"])
-    assert (args.source, args.labels) == (Path("photos"), ["a", "b"])
-    assert (args.encoder, args.template, args.force) == ("pasture", ["{}"], False)
+def test_options_are_read_into_groups() -> None:
+    read = parse(command.Options, ["photos", "--labels", "a", "b"], prog="x", about="", epilog="")
+    assert (read.pictures.source, read.classes.labels) == (Path("photos"), ("a", "b"))
+    assert (read.encoder.encoder, read.classes.template) == ("pasture", ("{}",))
+    assert read.outputs.force is False
 
 
 # ---- outputs ---------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_outputs_that_cannot_be_written_are_found_before_the_work(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cliplab.cli.classify.prepare.prepare", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(command.Classify, "prepare", lambda *_: pytest.fail("too late"))
     for path, message in [
         (photos / "a.png" / "s.csv", "a part of the path is a file"),
         (tmp_path, "a folder; expected the name of a file to write"),
@@ -283,7 +283,7 @@ def test_interrupted_run_leaves_no_output(
     def fail(*_: object, **__: object) -> None:
         raise failure
 
-    monkeypatch.setattr(outputs.csv, "writer", fail)
+    monkeypatch.setattr(command.csv, "writer", fail)
     before = sorted(tmp_path.iterdir())
     code = run(photos, "--labels", "a,b", "--out", tmp_path / "s.csv")
     assert code == (130 if failure is KeyboardInterrupt else 2)

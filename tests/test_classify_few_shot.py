@@ -8,7 +8,7 @@ import pytest
 from classify_world import class_folders, coloured, report, rows, run, tiny
 
 from cliplab.classification.few_shot import METHODS as KNOWN
-from cliplab.cli.classify.arguments import METHODS
+from cliplab.cli.classify import METHODS
 
 __all__ = ["tiny"]
 

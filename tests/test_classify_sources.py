@@ -8,9 +8,9 @@ import torch
 from classify_world import class_folders, coloured, report, rows, run, tiny
 from PIL import Image
 
+from cliplab.classification.assessment import assess, gained
 from cliplab.classification.scores import Scores
 from cliplab.classification.zero_shot import build_classifier, classify
-from cliplab.cli.classify.assess import assess, gained
 from cliplab.encoders import load_encoder
 from cliplab.encoders.two_towers import TwoTowers
 
@@ -242,8 +242,7 @@ def test_the_worst_mistakes_come_first(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_gallery_has_room_for_some_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("answer", "page"):
-        monkeypatch.setattr(f"cliplab.cli.classify.{module}.MAX_CARDS", 4)
+    monkeypatch.setattr("cliplab.report.classification_page.MAX_CARDS", 4)
     flock = class_folders(tmp_path / "flock", 3)
     opened = count_decoded(monkeypatch)
     html = tmp_path / "g.html"

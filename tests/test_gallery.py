@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from tiny_checkpoints import noise_images
 
+from cliplab.classification.assessment import assess
 from cliplab.classification.scores import Scores
-from cliplab.cli.classify.assess import assess
 from cliplab.report.gallery import (
     MAX_BARS,
     Heading,

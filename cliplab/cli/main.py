@@ -3,15 +3,16 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 
 @dataclass(frozen=True)
 class Command:
-    """A sub-command; its module is imported only when it is chosen."""
+    """A command; its module is imported only when it is chosen."""
 
-    module: str  # has add_arguments(parser) and run(args) -> int
+    module: str  # has Options, ABOUT, EPILOG and run(options) -> exit code
     help: str
 
 
@@ -27,6 +28,13 @@ COMMANDS = {
     "doctor": Command("cliplab.cli.doctor", "check this installation, and say what to mend"),
 }
 
+HEAD = """\
+usage: cliplab [-h] [--version] COMMAND ...
+
+Image-text models, from a contrastive loss to segmentation without labels.
+
+commands:"""
+
 EXAMPLES = """\
 examples:
   python -m cliplab run                    execute all notebooks, report in runs/
@@ -36,31 +44,10 @@ examples:
   python -m cliplab COMMAND --help         everything about one command"""
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of descriptions and examples, and a column wide enough for them."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=96)
-
-
-def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
-    """The parser, with the arguments of the `chosen` command only."""
-    from cliplab import __version__
-
-    parser = argparse.ArgumentParser(
-        prog="cliplab",
-        description="Image-text models, from a contrastive loss to segmentation without labels.",
-        epilog=EXAMPLES,
-        formatter_class=Formatter,
-    )
-    parser.add_argument("--version", action="version", version=f"cliplab {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.help, formatter_class=Formatter)
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        if name == chosen:
-            importlib.import_module(command.module).add_arguments(sub)
-    return parser
+def help_page() -> str:
+    """What there is, one command a line."""
+    lines = [f"    {name:9} {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join([HEAD, *lines, "", EXAMPLES])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,46 +55,67 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Its exit code: 0 good, 1 something it looked at is not good, 2 it was called wrongly or
-        could not work, 130 interrupted.
+        could not work, 3 some pictures could not be read, 130 interrupted.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
-    if not arguments:
-        build_parser().print_help()
-        return 2
-    if chosen is None and not arguments[0].startswith("-"):
+    typed = list(sys.argv[1:] if argv is None else argv)
+    if not typed or typed[0] in ("-h", "--help"):
+        print(help_page())
+        return 0 if typed else 2
+    if typed[0] == "--version":
+        from cliplab import __version__
+
+        print(f"cliplab {__version__}")
+        return 0
+    if typed[0] not in COMMANDS:
         from cliplab.runtime import unknown_name
 
-        print(f"cliplab: error: {unknown_name('command', arguments[0], COMMANDS)}", file=sys.stderr)
+        print(f"cliplab: error: {unknown_name('command', typed[0], COMMANDS)}", file=sys.stderr)
         return 2
+    return _command(typed[0], typed[1:])
+
+
+def _command(name: str, typed: Sequence[str]) -> int:
+    """One command; what users can cause becomes one line."""
     try:
-        parser = build_parser(chosen)
+        module = importlib.import_module(COMMANDS[name].module)
     except ImportError as error:
-        return _fail(chosen, f"{error}; a part is missing: pip install -e '.[all]'")
+        return _fail(name, f"{error}; a part is missing: pip install -e '.[all]'")
     try:
-        args = parser.parse_args(arguments)
-    except SystemExit as end:  # argparse has already said why
-        return int(end.code or 0)
-    return _call(str(chosen), args)
-
-
-def _call(chosen: str, args: argparse.Namespace) -> int:
-    """Run the command; what users can cause becomes one line."""
-    try:
-        return int(importlib.import_module(COMMANDS[chosen].module).run(args))
-    except SystemExit as end:  # of the second parser of `train`
+        return int(_prepared(module, name, typed)())
+    except SystemExit as end:  # after --help, or of the second parser of `train`
         return int(end.code or 0)
     except KeyboardInterrupt:
-        print(f"cliplab {chosen}: interrupted", file=sys.stderr)
+        print(f"cliplab {name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         return 0
     except (ValueError, OSError, ImportError) as error:
-        if args.debug:
+        if "--debug" in typed:
             raise
-        return _fail(chosen, str(error))
+        return _fail(name, str(error))
 
 
-def _fail(chosen: str | None, message: str) -> int:
-    print(f"cliplab {chosen}: error: {' '.join(message.split())}", file=sys.stderr)
+def _prepared(module: ModuleType, name: str, typed: Sequence[str]) -> Callable[[], int]:
+    """The command with its options read."""
+    if hasattr(module, "add_arguments"):  # of before the skeleton
+        parser = argparse.ArgumentParser(
+            prog=f"cliplab {name}",
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+                prog, max_help_position=30, width=96
+            ),
+        )
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        module.add_arguments(parser)
+        args = parser.parse_args(typed)
+        return lambda: module.run(args)
+    from cliplab.cli.options import parse
+
+    options = parse(
+        module.Options, typed, prog=f"cliplab {name}", about=module.ABOUT, epilog=module.EPILOG
+    )
+    return lambda: module.run(options)
+
+
+def _fail(name: str, message: str) -> int:
+    print(f"cliplab {name}: error: {' '.join(message.split())}", file=sys.stderr)
     return 2

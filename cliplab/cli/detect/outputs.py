@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cliplab.cli.classify.outputs import describe, finite, parameters
 from cliplab.cli.detect.prepare import Task
 from cliplab.cli.detect.summary import summarise
+from cliplab.cli.files import describe, finite
+from cliplab.cli.legacy import parameters
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections, coco_results, coco_truth
 from cliplab.detection.detectors import Detector

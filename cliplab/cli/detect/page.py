@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from cliplab.cli.classify.page import sentence
 from cliplab.cli.detect.page_parts import PAGE, SCRIPT, STYLE, class_rules
 from cliplab.cli.detect.page_prompt import PROMPT_STYLE, prompt_html
 from cliplab.cli.detect.prepare import Task
@@ -23,6 +22,7 @@ from cliplab.data import shown
 from cliplab.detection.detectors import Detector
 from cliplab.detection.finding import Found
 from cliplab.detection.judging import Judged
+from cliplab.report.classification_page import sentence
 from cliplab.report.gallery.page import STYLE as GALLERY_STYLE
 from cliplab.report.gallery.write import notes_section, unreadable_section
 from cliplab.runtime import atomic_write

@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import Tensor
 
 from cliplab.classification.labels import Classes
-from cliplab.cli.classify.prepare import MISSING, as_options
 from cliplab.cli.detect.words import (
     background_note,
     classes_of,
@@ -17,6 +16,7 @@ from cliplab.cli.detect.words import (
     phrases_note,
     read_words,
 )
+from cliplab.cli.legacy import MISSING, as_options
 from cliplab.data import shown
 from cliplab.detection.detectors import MODELS, parse_model
 from cliplab.detection.phrases import Prompt, relating_words

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from cliplab.cli.classify.terminal import aligned
 from cliplab.cli.detect.summary import Row
+from cliplab.cli.skeleton import aligned
 from cliplab.detection.finding import Found
 from cliplab.detection.judging import Judged
 

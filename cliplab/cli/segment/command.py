@@ -8,13 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliplab.cli.classify.command import (
-    SOME_UNREADABLE,
-    check_outputs,
-    complain,
-    named_inputs,
-    plain_warnings,
-)
+from cliplab.cli.files import check_outputs
+from cliplab.cli.legacy import named_inputs
+from cliplab.cli.skeleton import SOME_UNREADABLE, complain, plain_warnings
 from cliplab.runtime import is_offline, write_json
 
 if TYPE_CHECKING:

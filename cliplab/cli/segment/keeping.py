@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Container, Mapping
 from pathlib import Path
 
-from cliplab.cli.classify.command import named_inputs, refuse_inputs
+from cliplab.cli.files import refuse_inputs
+from cliplab.cli.legacy import named_inputs
 from cliplab.cli.segment.outputs import (
     SUMMARY,
     Files,

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cliplab.cli.classify.outputs import finite, parameters
+from cliplab.cli.files import finite
+from cliplab.cli.legacy import parameters
 from cliplab.cli.segment.prepare import truth_note
 from cliplab.data import shown
 from cliplab.runtime import atomic_write

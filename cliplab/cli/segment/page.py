@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliplab.cli.classify.command import MAX_COMPLAINTS
-from cliplab.cli.classify.page import sentence
 from cliplab.cli.detect.page_parts import STYLE as BOX_STYLE
 from cliplab.cli.segment.outputs import Result
 from cliplab.cli.segment.page_parts import FOOTER, JUDGED, PAGE, SCRIPT, STYLE, label_rules
 from cliplab.cli.segment.page_tables import dot, panel
 from cliplab.cli.segment.summary import percent
+from cliplab.cli.skeleton import MAX_COMPLAINTS
 from cliplab.data import shown
+from cliplab.report.classification_page import sentence
 from cliplab.report.gallery import thumbnail
 from cliplab.report.gallery.page import STYLE as GALLERY_STYLE
 from cliplab.report.gallery.write import notes_section, unreadable_section

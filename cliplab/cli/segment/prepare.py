@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cliplab.cli.classify.prepare import MISSING, as_options
+from cliplab.cli.legacy import MISSING, as_options
 from cliplab.detection.pictures import Pictures, read_pictures
 from cliplab.segmentation.truth import Numbers, Truth, match
 from cliplab.segmentation.truth_sources import read_truth, without_outputs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cliplab.cli.classify.terminal import aligned
 from cliplab.cli.segment.summary import Row, percent
+from cliplab.cli.skeleton import aligned
 from cliplab.segmentation.finding import Found
 from cliplab.segmentation.judging import Judged
 

@@ -1,19 +1,24 @@
 """What `classify` shows in a terminal, as lines of text."""
 
-import unicodedata
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from cliplab.classification.scores import Scores
-from cliplab.cli.classify.assess import Assessment, gained
-from cliplab.report.gallery.choose import most_wrong
+from cliplab.cli.skeleton import MAX_LINES, aligned
 
-MAX_LINES = 60  # of the printed table; the CSV has all
+if TYPE_CHECKING:
+    from cliplab.classification.assessment import Assessment
+    from cliplab.classification.scores import Scores
+
 FEW_GROUPS = 10  # with fewer the bootstrap is known to be too sure of itself
 MAX_MATRIX = 10  # classes in a printed confusion matrix; with more the pairs are listed
 
 
 def image_table(scores: Scores, names: Sequence[str], true: Sequence[int | None]) -> Iterator[str]:
     """One line per image, the worst mistakes first, then how many fell to each label."""
+    from cliplab.report.gallery.choose import most_wrong
+
     known = any(t is not None for t in true)
     wrong = most_wrong(scores, true)
     mistaken = set(wrong)
@@ -36,6 +41,8 @@ def image_table(scores: Scores, names: Sequence[str], true: Sequence[int | None]
 
 def verdict(said: Assessment, before: Assessment | None = None) -> Iterator[str]:
     """Accuracy and what it is worth, confusion, calibration; `before`: of the prompts alone."""
+    from cliplab.classification.assessment import gained
+
     guess, share = said.majority
     rows = [["accuracy", str(said.accuracy)]]
     if said.by_group and said.groups:
@@ -95,17 +102,3 @@ def _pairs(said: Assessment) -> Iterator[str]:
     rows = [["true", "taken for", "times"]]
     rows += [[true, predicted, str(count)] for true, predicted, count in said.pairs()]
     yield from aligned(rows, text=2)
-
-
-def aligned(rows: Sequence[Sequence[str]], *, text: int = 2) -> Iterator[str]:
-    """Lines with `text` columns of text, then numbers; a Chinese character is two columns wide."""
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        gaps = [" " * (width - _width(cell)) for width, cell in zip(widths, row, strict=True)]
-        left = [cell + gap for cell, gap in zip(row[:text], gaps[:text], strict=True)]
-        right = [gap + cell for cell, gap in zip(row[text:], gaps[text:], strict=True)]
-        yield "  ".join(left + right).rstrip()
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,15 +1,15 @@
 """The gallery that `classify` leaves for people."""
 
-import argparse
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from cliplab.cli.classify.answer import Answer, thumbnail_size
-from cliplab.cli.classify.assess import Assessment, gained
-from cliplab.cli.classify.outputs import unreadable_files
-from cliplab.data import UnreadableImage, shown
+from cliplab.classification.answer import Answer
+from cliplab.classification.assessment import Assessment, gained
+from cliplab.data import UnreadableImage
 from cliplab.report.gallery import (
     MAX_CARDS,
+    THUMBNAIL,
     Heading,
     choose_cards,
     gallery_html,
@@ -18,44 +18,65 @@ from cliplab.report.gallery import (
 )
 from cliplab.runtime import atomic_write
 
-if TYPE_CHECKING:
-    from cliplab.encoders import Encoder
+__all__ = ["MAX_CARDS", "sentence", "thumbnail", "thumbnail_size", "write_gallery"]
+
+FEW, SMALL = 500, 208  # with more cards than FEW the thumbnails are SMALL pixels long
+
+
+def thumbnail_size(cards: int) -> int:
+    """Pixels of the longer side, fewer on a page with many cards."""
+    return THUMBNAIL if cards <= FEW else SMALL
 
 
 def write_gallery(
-    args: argparse.Namespace, encoder: "Encoder", found: Answer, judged: Assessment | None
+    path: Path,
+    found: Answer,
+    encoder: str,
+    *,
+    title: str,
+    templates: Sequence[str],
+    notes: Sequence[str],
+    thumbnails: Mapping[int, str],
+    unreadable: Sequence[Mapping[str, str]],
 ) -> str:
-    """The gallery to --html; what is to be said about it, "" if nothing."""
+    """Write the gallery; what is to be said about it, "" if nothing.
+
+    Args:
+        path: of the HTML.
+        found: answers, and the truth where it is known.
+        encoder: its name.
+        title: of the source.
+        templates: of the prompts.
+        notes: what was assumed.
+        thumbnails: row of the photos -> data URI, of those that were made on the way.
+        unreadable: file, cause and remedy of each.
+    """
     scores, n = found.scores, len(found.scores)
     rows = choose_cards(scores, found.true, limit=MAX_CARDS)
     note = ""
     if len(rows) < n:
-        worst = "the worst mistakes, " if judged else ""
+        worst = "the worst mistakes, " if found.judged else ""
         note = (
             f"the gallery shows {len(rows):,} of {n:,} images: {worst}the closest calls and an "
             "even sample of the rest; --out CSV has all"
         )
+    said = (note, *notes, *found.remarks)
     page = gallery_html(
         scores,
         found.names,
-        _thumbnails(found, rows),
+        _thumbnails(found, rows, thumbnails),
         heading=Heading(
-            title=f"{shown(args.source.resolve().name)}, by label",
-            facts=_facts(args, encoder, found),
-            notes=[sentence(text, encoder.name) for text in (note, *task_notes(found)) if text],
-            unreadable={f: "; ".join(why) for f, why in unreadable_files(found).items()},
+            title=f"{title}, by label",
+            facts=_facts(encoder, found, templates),
+            notes=[sentence(text, encoder) for text in said if text],
+            unreadable={f["file"]: f"{f['cause']}; {f['remedy']}" for f in unreadable},
         ),
         true=found.true,
-        panel=panel_html(judged, _summary(found, judged)) if judged else "",
+        panel=panel_html(found.judged, _summary(found, found.judged)) if found.judged else "",
     )
-    with atomic_write(args.html, "w") as file:
+    with atomic_write(path, "w") as file:
         file.write(page)
     return note
-
-
-def task_notes(found: Answer) -> list[str]:
-    """What was assumed, and what the diagnosis says."""
-    return [*found.task.notes, *found.remarks]
 
 
 def sentence(text: str, name: str) -> str:
@@ -64,29 +85,28 @@ def sentence(text: str, name: str) -> str:
     return first + text[1:].rstrip(".") + "."
 
 
-def _thumbnails(found: Answer, rows: list[int]) -> dict[int, str]:
+def _thumbnails(found: Answer, rows: list[int], made: Mapping[int, str]) -> dict[int, str]:
     """Those that were made on the way; the others from the files, a file that went away is left."""
     size, small = thumbnail_size(len(rows)), {}
     for row in rows:
         with suppress(UnreadableImage):
-            photo = found.task.photos[found.kept[row]]
-            small[row] = found.thumbnails.get(row) or thumbnail(photo.open(), size=size)
+            i = found.kept[row]
+            small[row] = made.get(i) or thumbnail(found.photos[i].open(), size=size)
     return small
 
 
-def _facts(args: argparse.Namespace, encoder: "Encoder", found: Answer) -> dict[str, str]:
-    facts = {"images": str(len(found.scores)), "encoder": encoder.name}
-    if found.fitted is not None:
+def _facts(encoder: str, found: Answer, templates: Sequence[str]) -> dict[str, str]:
+    facts = {"images": str(len(found.scores)), "encoder": encoder}
+    if found.classifier is not None:
         examples = sum(sum(part.values()) for part in found.shots.values())
-        facts["classifier"] = str(found.fitted.choices.get("method", args.method))
+        facts["classifier"] = str(found.classifier.choices.get("method", "as it was kept"))
         facts |= {"fitted on": f"{examples} examples"} if examples else {}
         return facts
-    classes = found.task.classes
-    pairs = zip(classes.names, classes.prompts, strict=True)
+    pairs = zip(found.classes.names, found.classes.prompts, strict=True)
     own = [f"{name} = {prompt}" for name, prompt in pairs if name != prompt]
     bare = "its text alone" if own else "the bare label"
     facts |= {"labels": ", ".join(own)} if own else {}
-    return facts | {"prompts": ", ".join(bare if t == "{}" else t for t in args.template)}
+    return facts | {"prompts": ", ".join(bare if t == "{}" else t for t in templates)}
 
 
 def _summary(found: Answer, judged: Assessment) -> list[tuple[str, str]]:

@@ -1,0 +1,158 @@
+"""Options: dataclasses that say what a command can be told, and their reading by tyro.
+
+A command's `Options` is made of groups; a group is a dataclass whose fields are the options. The
+groups that several commands share are here.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import tyro
+
+T = TypeVar("T")
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --force, without a --no-force
+Positional = tyro.conf.Positional
+
+_CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+_NO_DEFAULT = re.compile(r"\s*\((?:default:\s*(?:None|False|)|required)\)")
+
+
+class UsageError(ValueError):
+    """Options that cannot be read."""
+
+
+def opt(metavar: str | None, help: str) -> Any:
+    """What `Annotated` tells of an option: its value and its help.
+
+    A `metavar` "WORD ..." takes one value or more, "[WORD ...]" may do without any.
+    """
+    return tyro.conf.arg(metavar=metavar, help=help)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every command can be told."""
+
+    debug: Annotated[Flag, opt(None, "show the traceback of an error")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the pictures are."""
+
+    source: Annotated[Path, Positional, opt("SOURCE", "images, see above")]
+    kind: Annotated[
+        Literal["auto", "folder", "csv", "coco", "yolo"],
+        opt(None, "what SOURCE is; auto: by its looks"),
+    ] = "auto"
+    images: Annotated[Path | None, opt("FOLDER", "where the images are, if not beside SOURCE")] = (
+        None
+    )
+    split: Annotated[str | None, opt("NAME", "only this part of SOURCE, such as test")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where it is computed."""
+
+    device: Annotated[str, opt("NAME", "auto, cpu, cuda or mps")] = "auto"
+    offline: Annotated[Flag, opt(None, "never use the network, whatever is missing")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What is written; nothing else is."""
+
+    html: Annotated[Path | None, opt("HTML", "a gallery to look through")] = None
+    json: Annotated[Path | None, opt("JSON", "the report for other programs")] = None
+    force: Annotated[Flag, opt(None, "overwrite existing output files")] = False
+
+
+# ---- reading -------------------------------------------------------------------------------
+
+
+def parse(options: type[T], typed: Sequence[str], *, prog: str, about: str, epilog: str) -> T:
+    """What was typed, as `options`.
+
+    Args:
+        options: a dataclass made of groups.
+        typed: the words after the command's name.
+        prog: the command as help calls it, "cliplab classify".
+        about: the text above the options of `--help`.
+        epilog: that below: examples, exit codes.
+
+    Raises:
+        UsageError: words that are no options, or not what an option takes.
+        SystemExit: 0, after `--help` was shown.
+    """
+    out, err = io.StringIO(), io.StringIO()  # tyro draws boxes; a file gets plain text
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            read = tyro.cli(options, prog=prog, description="", args=typed, config=_CONFIG)
+    except SystemExit as end:
+        if end.code:
+            raise UsageError(f"{_message(err.getvalue())}; see {prog} --help") from None
+        print(_page(out.getvalue(), about, epilog))
+        raise
+    _refuse_empty(read)
+    return read
+
+
+def _page(help_text: str, about: str, epilog: str) -> str:
+    """tyro's help with our texts in it, without its rules and without defaults that say nothing."""
+    usage, _, rest = help_text.strip().partition("\n\n")
+    rest = re.sub(r"^ (\w+) options +$", r" \1", rest, flags=re.MULTILINE)
+    lines = [line.rstrip() for line in _NO_DEFAULT.sub("", rest).splitlines()]
+    groups = "\n".join(line for line in lines if not set(line) <= {"-", " "} or not line)
+    return "\n\n".join([usage, about, groups.strip("\n"), epilog])
+
+
+def _message(box: str) -> str:
+    """The first paragraph of what tyro prints about an error, and the option it thinks of."""
+    title, _, *rows = [line.strip() for line in box.strip().splitlines()]
+    if title == "Required options":
+        return f"missing: {rows[1]}"
+    said = takewhile(lambda row: row and not row.startswith("---"), rows)
+    message = " ".join(said).rstrip(".")
+    message = re.sub(r"'\w+\.(\w+)'", lambda found: found[1].upper(), message)
+    close = re.search(r"Perhaps you meant:\s+(--[\w-]+)", box)
+    return f"{message}; did you mean {close[1]}" if close else message
+
+
+def _refuse_empty(read: Any) -> None:
+    """Refuse an option that was named without a value, but for those that may do without."""
+    for group, name, metavar in _many(read):
+        if getattr(group, name) == () and not metavar.startswith("["):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option}: nothing follows; expected {metavar}")
+
+
+def _many(group: Any) -> Iterator[tuple[Any, str, str]]:
+    """(group, name, metavar) of every option that takes several values and has no default."""
+    hints = get_type_hints(type(group), include_extras=True)
+    for field in fields(group):
+        value = getattr(group, field.name)
+        if is_dataclass(value):
+            yield from _many(value)
+        elif isinstance(value, tuple) and field.default is None:
+            about = getattr(hints[field.name], "__metadata__", ())
+            metavars = [one.metavar for one in about if getattr(one, "metavar", None)]
+            yield group, field.name, metavars[0] if metavars else "VALUE ..."
+
+
+def flat(options: Any) -> dict[str, Any]:
+    """Every option by its name, whatever group it is in."""
+    found: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        found |= flat(value) if is_dataclass(value) else {field.name: value}
+    return found
