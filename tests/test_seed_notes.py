@@ -4,6 +4,7 @@ tests/fixtures/seed_notes holds both code blocks as the notes have them. What a 
 written down here, and checked to be all that it changes: the model's name and the images' paths.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,6 +87,18 @@ def test_modelscope_listing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert [float(x) for x in probabilities.split()] == pytest.approx(
             PRINTED[true][1], abs=5e-4
         )
+
+
+def test_notebook_02_has_the_modelscope_listing() -> None:
+    changes = {
+        "'damo/multi-modal_clip-vit-large-patch14_336_zh'": "model_folder",
+        **{f"'./{name}.jpg'": f"photo_paths['{name}']" for name in "躺吃站"},
+    }
+    define, calls = substitute(listing("modelscope_listing.txt"), changes).split("    \n" * 3)
+    path = ROOT / "notebooks" / "02_sheep_posture_zero_shot.ipynb"
+    sources = ["".join(c["source"]) for c in json.loads(path.read_text("utf-8"))["cells"]]
+    for part in (define, calls):
+        assert any(part.rstrip() in source for source in sources), part
 
 
 @pytest.mark.usefixtures("_at_root")

@@ -28,6 +28,7 @@ def official(prefix: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+            warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, in Jupyter
             yield
     except ImportError as error:
         wanted = " ".join(f'"{package}"' for package in PACKAGES[prefix])
