@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cliplab.data import Photo, open_image
+from cliplab.data import Sample, open_image
 from cliplab.encoders import cache as embedding_cache
 from cliplab.encoders import embeddings
 from cliplab.encoders.embeddings import CacheWarning, EmbeddingCache, embed_photos, picture_key
@@ -108,11 +108,11 @@ def test_nothing_gives_no_rows(tmp_path: Path) -> None:
 def test_boxes_of_one_file_are_cut_from_one_opening(tmp_path: Path, opened: list[str]) -> None:
     first, second = make_photos(tmp_path, 2)
     photos = [
-        Photo(first, box_xyxy=(0, 0, 4, 4)),
-        Photo(first, box_xyxy=(50, 50, 60, 60)),  # outside
-        Photo(first),
-        Photo(second, box_xyxy=(1, 1, 9, 9)),
-        Photo(first, box_xyxy=(4, 2, 12, 9)),
+        Sample(first, box_xyxy=(0, 0, 4, 4)),
+        Sample(first, box_xyxy=(50, 50, 60, 60)),  # outside
+        Sample(first),
+        Sample(second, box_xyxy=(1, 1, 9, 9)),
+        Sample(first, box_xyxy=(4, 2, 12, 9)),
     ]
     encoder = colours()
     done = embed_photos(encoder, photos)
@@ -128,7 +128,7 @@ def test_many_boxes_of_one_file_are_cut_some_at_a_time(
 ) -> None:
     monkeypatch.setattr(embeddings, "_BOXES_AT_ONCE", 3)
     (path,) = make_photos(tmp_path, 1)
-    photos = [Photo(path, box_xyxy=(i, 0, i + 2, 4)) for i in range(7)]
+    photos = [Sample(path, box_xyxy=(i, 0, i + 2, 4)) for i in range(7)]
     done = embed_photos(colours(), photos)
     assert len(opened) == 3
     expected = colours().encode_image([photo.open() for photo in photos])
@@ -138,7 +138,7 @@ def test_many_boxes_of_one_file_are_cut_some_at_a_time(
 def test_on_image_sees_every_readable_picture_in_order(tmp_path: Path) -> None:
     paths = make_photos(tmp_path, 20)
     paths[4].write_bytes(b"")
-    photos = [*paths[:19], Photo(paths[19], box_xyxy=(0, 0, 5, 3))]
+    photos = [*paths[:19], Sample(paths[19], box_xyxy=(0, 0, 5, 3))]
     seen: list[tuple[int, tuple[int, int]]] = []
     embed_photos(colours(), photos, batch_size=3, on_image=lambda i, x: seen.append((i, x.size)))
     assert [i for i, _ in seen] == [i for i in range(20) if i != 4]
@@ -378,12 +378,16 @@ def test_weights_preprocessing_precision_and_box_have_rows_of_their_own(
         colours(precision="bfloat16"),
     ]
     with EmbeddingCache(file) as cache:
-        for photo in (path, Photo(path, box_xyxy=(0, 0, 6, 6)), Photo(path, box_xyxy=(0, 0, 6, 7))):
+        for photo in (
+            path,
+            Sample(path, box_xyxy=(0, 0, 6, 6)),
+            Sample(path, box_xyxy=(0, 0, 6, 7)),
+        ):
             for encoder in encoders:
                 embed_photos(encoder, [photo], cache=cache)
                 encoder.model.batches.clear()
         assert len(cache) == 12
-        embed_photos(colours(), [Photo(path)], cache=cache)
+        embed_photos(colours(), [Sample(path)], cache=cache)
         assert len(cache) == 12
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from cliplab import data as photos
-from cliplab.data import UnreadableImage, list_images, open_image, read_images
+from cliplab.data import UnreadableImage, files, iter_images, list_images, open_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -314,7 +313,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "denied")
 
-    monkeypatch.setattr(photos.files.Image, "open", denied)
+    monkeypatch.setattr(files.Image, "open", denied)
     with pytest.raises(UnreadableImage, match="no permission to read it; change its permissions"):
         open_image(path)
 
@@ -330,7 +329,7 @@ def test_error_carries_its_parts_and_survives_pickling(tmp_path: Path) -> None:
 def test_file_name_that_is_not_text_is_read_and_shown(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
     assert open_image(save(corners(), path)).size == (12, 8)
-    assert photos.shown(path).encode() == f"{tmp_path.as_posix()}/\ufffd.png".encode()
+    assert files.shown(path).encode() == f"{tmp_path.as_posix()}/\ufffd.png".encode()
 
 
 # ---- folders ---------------------------------------------------------------------------------
@@ -365,14 +364,11 @@ def test_list_images_refuses(tmp_path: Path) -> None:
         list_images(tmp_path / "empty")
 
 
-def test_read_images_keeps_order_and_lists_the_unreadable(tmp_path: Path) -> None:
+def test_iter_images_keeps_order_and_lists_the_unreadable(tmp_path: Path) -> None:
     good = [save(Image.new("RGB", (2, 2), c), tmp_path / f"{c[0]}.png") for c in (RED, BLUE)]
     (tmp_path / "bad.png").write_bytes(b"")
-    images, paths, unreadable = read_images([good[0], tmp_path / "bad.png", str(good[1])])
-    assert [image.getpixel((0, 0)) for image in images] == [RED, BLUE]
-    assert paths == good
+    unreadable: list[UnreadableImage] = []
+    found = list(iter_images([good[0], tmp_path / "bad.png", str(good[1])], unreadable))
+    assert [image.getpixel((0, 0)) for _, image in found] == [RED, BLUE]
+    assert [path for path, _ in found] == good
     assert [error.path.name for error in unreadable] == ["bad.png"]
-
-
-def test_read_images_of_nothing() -> None:
-    assert read_images([]) == ([], [], [])

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cliplab import data as photos
 from cliplab.data import (
-    Photo,
-    PhotoSet,
+    Problem,
+    ProblemKind,
+    Sample,
+    SampleSet,
     UnreadableImage,
     list_images,
     open_image,
@@ -21,6 +22,10 @@ from cliplab.data import (
     read_unlabelled,
 )
 from cliplab.data.files import open_small, read_header
+
+
+def said(found: SampleSet) -> tuple[str, ...]:
+    return tuple(map(str, found.problems))
 
 
 def picture(path: Path, size: tuple[int, int] = (8, 6), colour: str = "red") -> Path:
@@ -37,12 +42,12 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def told(found: PhotoSet) -> list[tuple[str, str | None, str | None]]:
+def told(found: SampleSet) -> list[tuple[str, str | None, str | None]]:
     return [(photo.name, photo.label, photo.split) for photo in found]
 
 
-def remark(found: PhotoSet, about: str) -> str:
-    (sentence,) = [problem for problem in found.problems if about in problem]
+def remark(found: SampleSet, about: str) -> str:
+    (sentence,) = [problem for problem in said(found) if about in problem]
     return sentence
 
 
@@ -59,12 +64,12 @@ def quarters(path: Path) -> Path:
 
 def test_photo_opens_whole_or_cut(tmp_path: Path) -> None:
     path = quarters(tmp_path / "a.png")
-    assert Photo(path).open().size == (40, 20)
-    cut = Photo(str(path), box_xyxy=(20, 5, 40, 15)).open()
+    assert Sample(path).open().size == (40, 20)
+    cut = Sample(str(path), box_xyxy=(20, 5, 40, 15)).open()
     assert cut.size == (20, 10)
     assert cut.getcolors() == [(200, (0, 0, 255))]
-    assert Photo(path).name == "a.png"
-    assert isinstance(Photo(str(path)).path, Path)
+    assert Sample(path).name == "a.png"
+    assert isinstance(Sample(str(path)).path, Path)
 
 
 @pytest.mark.parametrize(
@@ -80,20 +85,20 @@ def test_photo_opens_whole_or_cut(tmp_path: Path) -> None:
 def test_boxes_are_rounded_and_clipped(
     tmp_path: Path, box: tuple[float, ...], size: tuple[int, int]
 ) -> None:
-    assert Photo(quarters(tmp_path / "a.png"), box_xyxy=box).open().size == size
+    assert Sample(quarters(tmp_path / "a.png"), box_xyxy=box).open().size == size
 
 
 def test_a_photo_of_a_turned_picture_is_cut_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # hold the camera upright: 40 x 20 is shown as 20 x 40
     Image.open(quarters(tmp_path / "a.png")).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    upper = Photo(tmp_path / "a.jpg", box_xyxy=(2, 2, 18, 18)).open()
+    upper = Sample(tmp_path / "a.jpg", box_xyxy=(2, 2, 18, 18)).open()
     red, _, blue = upper.resize((1, 1)).getpixel((0, 0))
     assert (red > 200, blue < 60) == (True, True)
 
 
 def test_box_outside_the_picture(tmp_path: Path) -> None:
-    photo = Photo(quarters(tmp_path / "a.png"), box_xyxy=(40, 0, 50, 10))
+    photo = Sample(quarters(tmp_path / "a.png"), box_xyxy=(40, 0, 50, 10))
     match = r"a\.png: box \(40, 0, 50, 10\) lies outside the picture of 40 x 20 pixels; mend"
     with pytest.raises(UnreadableImage, match=match):
         photo.open()
@@ -110,20 +115,20 @@ def test_box_outside_the_picture(tmp_path: Path) -> None:
 )
 def test_impossible_boxes_are_refused(box: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Photo(Path("a.png"), box_xyxy=box)
+        Sample(Path("a.png"), box_xyxy=box)
 
 
 def test_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown split 'valid'; .*valid: train, val, test"):
-        Photo(Path("a.png"), split="valid")
+        Sample(Path("a.png"), split="valid")
 
 
 # ---- a set -------------------------------------------------------------------------------
 
 
-def some_photos() -> PhotoSet:
+def some_photos() -> SampleSet:
     rows = [("a", "sheep", "train"), ("b", "goat", "test"), ("c", None, "train")]
-    return PhotoSet.of((Photo(Path(f"/x/{n}.png"), la, split=s) for n, la, s in rows), Path("/x"))
+    return SampleSet.of((Sample(Path(f"/x/{n}.png"), la, split=s) for n, la, s in rows), Path("/x"))
 
 
 def test_set_counts_labels_and_selects() -> None:
@@ -150,7 +155,7 @@ def test_select_refuses() -> None:
 
 def test_set_refuses_labels_that_are_no_class() -> None:
     with pytest.raises(ValueError, match="unknown label 'cow'; valid: goat"):
-        PhotoSet((Photo(Path("a.png"), "cow"),), Path(), ("goat",))
+        SampleSet((Sample(Path("a.png"), "cow"),), Path(), ("goat",))
 
 
 # ---- folders ---------------------------------------------------------------------------------
@@ -168,13 +173,17 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     assert found.class_names == ("goat", "sheep", "羊")
     assert found.root == tmp_path
     assert found[1].path == tmp_path / "sheep" / "b.jpg"
-    assert "single picture, which only one split can have (2): goat, 羊" in found.problems[0]
+    assert "single picture, which only one split can have (2): goat, 羊" in said(found)[0]
 
 
 def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
     found = read_photos(str(touch(tmp_path, "b.jpg", "a.jpg")), kind="folder")
     assert told(found) == [("a.jpg", None, None), ("b.jpg", None, None)]
-    assert (found.class_names, found.problems, found.labels) == ((), (), [None, None])
+    assert (found.class_names, said(found), found.labels) == (
+        (),
+        (),
+        [None, None],
+    )
 
 
 def test_pictures_beside_class_folders_are_refused(tmp_path: Path) -> None:
@@ -231,7 +240,9 @@ def test_folders_that_look_like_mistakes_are_remarked_on(tmp_path: Path) -> None
 
 def test_a_single_class_is_remarked_on(tmp_path: Path) -> None:
     found = read_photos(touch(tmp_path, "images/a.jpg", "images/b.jpg"))
-    assert found.problems == ("all labelled pictures are 'images': nothing to tell apart",)
+    assert said(found) == (
+        "all labelled pictures are of one class: nothing to tell apart (1): images",
+    )
 
 
 def test_hidden_files_are_left_out(tmp_path: Path) -> None:
@@ -376,7 +387,6 @@ def test_threads_share_the_guards_and_leave_no_trace(tmp_path: Path) -> None:
         for i in range(200)
     ]
     assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
-    assert not photos.files._limits
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from cliplab.data import SPLITS, Photo, PhotoSet, read_photos
+from cliplab.data import SPLITS, Sample, SampleSet, read_photos
 from cliplab.data.near_duplicates import _similar, copies, print_of
 from cliplab.pasture.dataset import portraits
 
 ROOT = Path("/nowhere")
 
 
-def named(counts: Mapping[str, int], per_group: int = 1, files: int = 1) -> PhotoSet:
+def said(found: SampleSet) -> tuple[str, ...]:
+    return tuple(map(str, found.problems))
+
+
+def named(counts: Mapping[str, int], per_group: int = 1, files: int = 1) -> SampleSet:
     """Photos that exist by name only, `per_group` of them in each group of a class."""
-    return PhotoSet.of(
+    return SampleSet.of(
         (
-            Photo(ROOT / f"{label}{i // files}.jpg", label, None, f"{label}{i // per_group}")
+            Sample(ROOT / f"{label}{i // files}.jpg", label, None, f"{label}{i // per_group}")
             for label, count in counts.items()
             for i in range(count)
         ),
@@ -27,13 +31,13 @@ def named(counts: Mapping[str, int], per_group: int = 1, files: int = 1) -> Phot
     )
 
 
-def table(found: PhotoSet) -> dict[str, list[int]]:
+def table(found: SampleSet) -> dict[str, list[int]]:
     """Class -> photos in train, val and test."""
     counts = Counter((photo.label, photo.split) for photo in found)
     return {name: [counts[name, split] for split in SPLITS] for name in found.class_names}
 
 
-def of(found: PhotoSet) -> dict[str, str | None]:
+def of(found: SampleSet) -> dict[str, str | None]:
     return {photo.name: photo.split for photo in found}
 
 
@@ -43,7 +47,7 @@ def of(found: PhotoSet) -> dict[str, str | None]:
 def test_classes_are_shared_out_in_proportion() -> None:
     found = named({"sheep": 100, "goat": 10, "cow": 7}).with_splits()
     assert table(found) == {"sheep": [60, 20, 20], "goat": [6, 2, 2], "cow": [4, 1, 2]}
-    assert found.problems == ()
+    assert said(found) == ()
     two = named({"sheep": 10, "goat": 5}).with_splits({"train": 0.8, "test": 0.2})
     assert table(two) == {"sheep": [8, 0, 2], "goat": [4, 0, 1]}
 
@@ -60,7 +64,7 @@ def test_splits_are_the_same_everywhere() -> None:
 
 def test_the_order_of_the_photos_does_not_matter() -> None:
     found = named({"sheep": 30, "goat": 11}, per_group=2)
-    turned = PhotoSet.of(found.photos[::-1], ROOT)
+    turned = SampleSet.of(found.samples[::-1], ROOT)
     expected = {photo.group: photo.split for photo in found.with_splits()}
     assert {photo.group: photo.split for photo in turned.with_splits()} == expected
 
@@ -78,10 +82,10 @@ def test_groups_stay_together(seed: int) -> None:
 
 def test_boxes_of_a_file_stay_together() -> None:
     photos = [
-        Photo(ROOT / f"{i // 3}.jpg", "sheep", (0, 0, 5 + i, 5), name=f"{i // 3}.jpg#{i % 3 + 1}")
+        Sample(ROOT / f"{i // 3}.jpg", "sheep", (0, 0, 5 + i, 5), name=f"{i // 3}.jpg#{i % 3 + 1}")
         for i in range(30)
     ]
-    found = PhotoSet.of(photos, ROOT).with_splits()
+    found = SampleSet.of(photos, ROOT).with_splits()
     splits = {(photo.path, photo.split) for photo in found}
     assert len(splits) == 10
     assert found.splits == {"train": 18, "val": 6, "test": 6}
@@ -90,11 +94,11 @@ def test_boxes_of_a_file_stay_together() -> None:
 def test_named_groups_may_divide_a_file() -> None:
     """The owner of a flock picture told its animals apart, and wants a split by animal."""
     photos = [
-        Photo(ROOT / f"{frame}.jpg", "sheep", (0, 0, 5 + animal, 5), f"animal {animal}")
+        Sample(ROOT / f"{frame}.jpg", "sheep", (0, 0, 5 + animal, 5), f"animal {animal}")
         for frame in range(4)
         for animal in range(5)
     ]
-    found = PhotoSet.of(photos, ROOT).with_splits()
+    found = SampleSet.of(photos, ROOT).with_splits()
     assert len({(photo.group, photo.split) for photo in found}) == 5
     assert set(found.splits) == set(SPLITS)
 
@@ -107,7 +111,7 @@ def test_small_classes_reach_as_many_splits_as_they_have_groups(groups: int, row
     assert table(found)["rare"] == row
     lacking = [split for split, count in zip(SPLITS, row, strict=True) if not count]
     remark = f"classes that a split lacks (1): rare ({', '.join(lacking)})"
-    assert found.problems == ((remark,) if lacking else ())
+    assert said(found) == ((remark,) if lacking else ())
 
 
 def test_a_class_with_one_group_is_trained_on_even_if_train_is_small() -> None:
@@ -116,18 +120,18 @@ def test_a_class_with_one_group_is_trained_on_even_if_train_is_small() -> None:
 
 
 def test_a_large_group_does_not_starve_train() -> None:
-    photos = [*named({"sheep": 12}).photos, *named({"goat": 30}, per_group=28).photos]
-    assert table(PhotoSet.of(photos, ROOT).with_splits())["goat"] == [28, 0, 2]
+    photos = [*named({"sheep": 12}).samples, *named({"goat": 30}, per_group=28).samples]
+    assert table(SampleSet.of(photos, ROOT).with_splits())["goat"] == [28, 0, 2]
 
 
 def test_the_largest_groups_are_dealt_first() -> None:
-    photos = [*named({"sheep": 10}).photos, *named({"goat": 10}, per_group=10).photos]
-    same = PhotoSet.of((Photo(p.path, "sheep", None, p.group) for p in photos), ROOT)
+    photos = [*named({"sheep": 10}).samples, *named({"goat": 10}, per_group=10).samples]
+    same = SampleSet.of((Sample(p.path, "sheep", None, p.group) for p in photos), ROOT)
     assert same.with_splits({"train": 0.5, "test": 0.5}).splits == {"train": 10, "test": 10}
 
 
 def test_unlabelled_photos_are_dealt_too() -> None:
-    found = PhotoSet.of((Photo(ROOT / f"{i}.jpg") for i in range(10)), ROOT).with_splits()
+    found = SampleSet.of((Sample(ROOT / f"{i}.jpg") for i in range(10)), ROOT).with_splits()
     assert found.splits == {"train": 6, "val": 2, "test": 2}
 
 
@@ -148,14 +152,14 @@ def test_impossible_fractions(fractions: dict[str, float], message: str) -> None
 
 def test_too_few_groups() -> None:
     match = (
-        r"nothing left for val: 8 photos are 2 groups \(same group or file, or near-duplicates\), "
+        r"nothing left for val: 8 pictures are 2 groups .*near-duplicates\), "
         r"the largest has 4: sheep0\.jpg, .*; add pictures, or ask for fewer splits"
     )
     with pytest.raises(ValueError, match=match):
         named({"sheep": 8}, per_group=4).with_splits()
-    with pytest.raises(ValueError, match="nothing left for val and test: 2 photos are 2 groups"):
+    with pytest.raises(ValueError, match="nothing left for val and test: 2 pictures are 2 groups"):
         named({"sheep": 1, "goat": 1}).with_splits()
-    assert len(PhotoSet.of([], ROOT).with_splits()) == 0
+    assert len(SampleSet.of([], ROOT).with_splits()) == 0
     assert named({"sheep": 1}).with_splits({"train": 1.0, "val": 0, "test": 0}).splits == {
         "train": 1
     }
@@ -165,9 +169,9 @@ def test_too_few_groups() -> None:
 
 
 def test_given_splits_stay_and_the_rest_makes_up_for_them() -> None:
-    photos = named({"sheep": 10}).photos
-    given = [Photo(p.path, p.label, None, p.group, "test") for p in photos[:2]]
-    found = PhotoSet.of([*given, *photos[2:]], ROOT).with_splits()
+    photos = named({"sheep": 10}).samples
+    given = [Sample(p.path, p.label, None, p.group, "test") for p in photos[:2]]
+    found = SampleSet.of([*given, *photos[2:]], ROOT).with_splits()
     assert [photo.split for photo in found][:2] == ["test", "test"]
     assert found.splits == {"train": 6, "val": 2, "test": 2}
     assert found.with_splits(seed=9) == found
@@ -188,15 +192,15 @@ def test_new_photos_of_an_old_group_follow_it() -> None:
     more = named({"sheep": 40}, per_group=4)  # sheep0 to sheep3 are now one animal
     found = more.with_splits(previous=old)
     assert {name: of(found)[name] for name in of(old)} == of(old)
-    assert any("straddle the given splits" in problem for problem in found.problems)
+    assert any("straddle the given splits" in problem for problem in said(found))
 
 
 def test_new_photos_follow_even_where_train_gets_nothing_of_their_class() -> None:
-    old = [Photo(p.path, p.label, None, p.group, "test") for p in named({"rare": 3}).photos]
-    new = [Photo(ROOT / f"new{i}.jpg", "rare", None, f"rare{i}") for i in range(3)]
-    found = PhotoSet.of([*old, *new, *named({"sheep": 10}).photos], ROOT).with_splits()
+    old = [Sample(p.path, p.label, None, p.group, "test") for p in named({"rare": 3}).samples]
+    new = [Sample(ROOT / f"new{i}.jpg", "rare", None, f"rare{i}") for i in range(3)]
+    found = SampleSet.of([*old, *new, *named({"sheep": 10}).samples], ROOT).with_splits()
     assert table(found)["rare"] == [0, 0, 6]
-    assert "classes that a split lacks (1): rare (train, val)" in found.problems
+    assert "classes that a split lacks (1): rare (train, val)" in said(found)
 
 
 # ---- near-duplicates ---------------------------------------------------------------------------
@@ -224,7 +228,7 @@ def test_near_duplicates_never_straddle(herd: Path, seed: int) -> None:
     pairs = [(name, name.replace("_copy.jpg", ".png")) for name in splits if "_copy" in name]
     assert len(pairs) == 12
     assert [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]] == []
-    assert "near-duplicates, kept in one split (12): " in found.problems[-1]
+    assert "near-duplicates, kept in one split (12): " in said(found)[-1]
     apart = of(read_photos(herd).with_splits(seed=seed, near_duplicates=False))
     assert any(apart[a] != apart[b] for a, b in pairs)  # else this test could not fail
 
@@ -235,7 +239,7 @@ def test_manifest_fixes_the_splits_for_good(herd: Path, tmp_path: Path) -> None:
     after = read_photos(path)
     assert [photo.split for photo in after] == [photo.split for photo in before]
     assert after.class_names == before.class_names
-    assert after.with_splits(seed=5).photos == after.photos
+    assert after.with_splits(seed=5).samples == after.samples
     lines = path.read_text(encoding="utf-8").splitlines()
     emptied = [
         line[: line.rindex(",") + 1] if i in (3, 9) else line for i, line in enumerate(lines)
@@ -259,8 +263,8 @@ def test_equal_files_are_one_group_without_looking_at_pictures(tmp_path: Path) -
 def test_different_boxes_of_equal_files_are_one_group(tmp_path: Path) -> None:
     for i in range(10):
         (tmp_path / f"{i}.jpg").write_bytes(b"no picture %d" % (i // 2))
-    photos = [Photo(tmp_path / f"{i}.jpg", "x", (0, 0, i + 1, 5)) for i in range(10)]
-    found = PhotoSet.of(photos, tmp_path).with_splits(near_duplicates=False)
+    photos = [Sample(tmp_path / f"{i}.jpg", "x", (0, 0, i + 1, 5)) for i in range(10)]
+    found = SampleSet.of(photos, tmp_path).with_splits(near_duplicates=False)
     assert [photo.split for photo in found][::2] == [photo.split for photo in found][1::2]
 
 
@@ -279,9 +283,9 @@ def test_crops_with_groups_are_compared_as_crops(tmp_path: Path) -> None:
             flock.paste(image, (48 * i, 0))
         flock.putpixel((0, 0), (frame, 0, 0))
         flock.save(tmp_path / f"{frame}.png")
-    photos = PhotoSet.of(
+    photos = SampleSet.of(
         (
-            Photo(tmp_path / f"{frame}.png", "sheep", (48 * i, 0, 48 * i + 48, 48), f"{frame}-{i}")
+            Sample(tmp_path / f"{frame}.png", "sheep", (48 * i, 0, 48 * i + 48, 48), f"{frame}-{i}")
             for frame in range(2)
             for i in range(6)
         ),

@@ -20,7 +20,7 @@ from cliplab.classification.few_shot import Classifier, Shots
 from cliplab.classification.labels import Classes, fold
 from cliplab.classification.scores import Scores
 from cliplab.classification.zero_shot import UnreadPromptWarning, build_classifier
-from cliplab.data import Photo, PhotoSet, UnreadableImage, shown
+from cliplab.data import Sample, SampleSet, UnreadableImage, shown
 from cliplab.encoders import Encoder
 from cliplab.encoders.embeddings import Embedded, EmbeddingCache, embed_photos
 from cliplab.runtime import unknown_name
@@ -32,7 +32,7 @@ MAX_ANSWERS = 50_000_000  # numbers that a diagnosis may hold at once, 200 MB
 class Answer:
     """What was found out about those of N photos that can be read."""
 
-    photos: PhotoSet  # N
+    photos: SampleSet  # N
     classes: Classes  # K
     kept: tuple[int, ...]  # M rows of the photos
     true: tuple[int | None, ...]  # M class indices, None where unknown
@@ -64,12 +64,12 @@ class Answer:
         return assess(self.zero_shot, self.true, self.groups) if self.zero_shot else None
 
 
-def group_of(photo: Photo) -> str | None:
+def group_of(photo: Sample) -> str | None:
     """Its group; boxes without one belong together by file, whole photos are on their own."""
     return photo.group or (photo.path.as_posix() if photo.box_xyxy else None)
 
 
-def true_classes(photos: PhotoSet, class_names: Sequence[str]) -> tuple[int | None, ...]:
+def true_classes(photos: SampleSet, class_names: Sequence[str]) -> tuple[int | None, ...]:
     """Class index of each photo, None where it is not labelled.
 
     Raises:
@@ -104,12 +104,12 @@ class Classifying:
     progress: bool = False  # a bar on stderr
 
     def embed(
-        self, photos: PhotoSet, on_image: Callable[[int, Image], None] | None = None
+        self, photos: SampleSet, on_image: Callable[[int, Image], None] | None = None
     ) -> Embedded:
         """Embeddings (M, D) of the readable photos."""
         return embed_photos(
             self.encoder,
-            photos.photos,
+            photos.samples,
             batch_size=self.batch_size,
             cache=self.cache,
             progress=self.progress,
@@ -117,7 +117,7 @@ class Classifying:
         )
 
     def shots(
-        self, photos: PhotoSet, class_names: Sequence[str], split: str
+        self, photos: SampleSet, class_names: Sequence[str], split: str
     ) -> tuple[Shots, list[UnreadableImage]]:
         """Labelled photos as examples to learn from, and what could not be read of them."""
         found = self.embed(photos)
@@ -128,7 +128,7 @@ class Classifying:
 
     def by_prompts(
         self,
-        photos: PhotoSet,
+        photos: SampleSet,
         classes: Classes,
         templates: Sequence[str] = ("{}",),
         *,
@@ -151,7 +151,7 @@ class Classifying:
 
     def by_classifier(
         self,
-        photos: PhotoSet,
+        photos: SampleSet,
         classes: Classes,
         classifier: Classifier,
         *,
@@ -221,7 +221,7 @@ class Classifying:
         return (train, val if len(val) else None), [*lost, *also_lost]
 
     def _embed_some(
-        self, photos: PhotoSet, on_image: Callable[[int, Image], None] | None
+        self, photos: SampleSet, on_image: Callable[[int, Image], None] | None
     ) -> Embedded:
         found = self.embed(photos, on_image)
         if not found.kept:
@@ -268,7 +268,7 @@ class Classifying:
 
 
 def _answer(
-    photos: PhotoSet,
+    photos: SampleSet,
     classes: Classes,
     found: Embedded,
     true: Sequence[int | None],

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cliplab.data import Photo, PhotoSet, shown
+from cliplab.data import Sample, SampleSet, shown
 from cliplab.runtime import sha256
 
 FIT_PARTS = {"train": 0.75, "val": 0.25}  # of examples that are not judged themselves
@@ -17,13 +17,13 @@ FIT_PARTS = {"train": 0.75, "val": 0.25}  # of examples that are not judged them
 class Division:
     """Photos to judge, to fit on and to tune on; no file is in two of them."""
 
-    judged: PhotoSet
-    train: PhotoSet
-    val: PhotoSet  # may be empty
+    judged: SampleSet
+    train: SampleSet
+    val: SampleSet  # may be empty
     notes: tuple[str, ...] = ()  # how they were told apart
 
 
-def divide(examples: PhotoSet, judged: PhotoSet | None = None, *, seed: int = 0) -> Division:
+def divide(examples: SampleSet, judged: SampleSet | None = None, *, seed: int = 0) -> Division:
     """Examples as train and val, beside what is judged by what is learned from them.
 
     Splits that the examples have are used; without them some are made, groups and near-duplicates
@@ -70,19 +70,19 @@ def check_classes(division: Division, class_names: Sequence[str]) -> None:
             )
 
 
-def _labelled(photos: PhotoSet) -> PhotoSet:
+def _labelled(photos: SampleSet) -> SampleSet:
     kept = tuple(photo for photo in photos if photo.label is not None)
     if not kept:
         raise ValueError(
             f"{shown(photos.root)}: examples without classes; expected one sub-folder per class, a "
             "label column or categories"
         )
-    return replace(photos, photos=kept)
+    return replace(photos, samples=kept)
 
 
 def _split(
-    photos: PhotoSet, fractions: Mapping[str, float] | None, *, seed: int
-) -> tuple[PhotoSet, bool]:
+    photos: SampleSet, fractions: Mapping[str, float] | None, *, seed: int
+) -> tuple[SampleSet, bool]:
     """The photos, each in a split, and whether any of it was made here."""
     if all(photo.split is not None for photo in photos):
         return photos, False
@@ -110,7 +110,7 @@ def _keep_apart(division: Division, *, own: bool) -> Division:
     return replace(division, judged=judged, val=val, notes=(*division.notes, *notes))
 
 
-def twins(judged: Iterable[Photo], learned: Iterable[Photo]) -> dict[str, str]:
+def twins(judged: Iterable[Sample], learned: Iterable[Sample]) -> dict[str, str]:
     """Names of judged photos whose file is also among `learned`, whatever it is called there."""
     by_size: dict[int, dict[Path, str]] = defaultdict(dict)
     for photo in learned:
@@ -133,5 +133,5 @@ def _first(found: Mapping[str, str]) -> str:
     return "{} (= {})".format(*next(iter(found.items())))
 
 
-def _without(photos: PhotoSet, names: Container[str]) -> PhotoSet:
-    return replace(photos, photos=tuple(photo for photo in photos if photo.name not in names))
+def _without(photos: SampleSet, names: Container[str]) -> SampleSet:
+    return replace(photos, samples=tuple(photo for photo in photos if photo.name not in names))

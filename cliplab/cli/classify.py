@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cliplab.classification.answer import Answer
-    from cliplab.data import PhotoSet
+    from cliplab.data import SampleSet
 
 # The first is the default: in notebook 02 it gained most of those that take no time to fit.
 METHODS = (
@@ -235,7 +235,7 @@ class Classify(Job[Options]):
     def _is_own(self, where: Path) -> bool:
         return where.resolve() == self.options.pictures.source.resolve()
 
-    def _read(self, where: Path) -> PhotoSet:
+    def _read(self, where: Path) -> SampleSet:
         """The photos of SOURCE."""
         from cliplab.data import read_photos, read_unlabelled
 
@@ -248,10 +248,10 @@ class Classify(Job[Options]):
         )  # fmt: skip
         if given.unlabelled:
             bare = tuple(replace(photo, label=None) for photo in photos)
-            return replace(photos, photos=bare, class_names=())
+            return replace(photos, samples=bare, class_names=())
         return photos
 
-    def _read_examples(self, where: Path) -> PhotoSet:
+    def _read_examples(self, where: Path) -> SampleSet:
         """Photos to learn from; --kind, --images and --boxes are about SOURCE only."""
         from cliplab.data import read_photos
 
@@ -270,7 +270,7 @@ class Classify(Job[Options]):
             return read_photos(where, box_scale=scale)  # as the photos they are for
         return photos
 
-    def _part(self, split: str | None) -> PhotoSet:
+    def _part(self, split: str | None) -> SampleSet:
         if split is None:
             return self.photos
         if len(self.photos) and not self.photos.splits:

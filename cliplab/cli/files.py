@@ -67,15 +67,10 @@ def _is_read(path: Path, given: Path) -> bool:
     own, whole = path.resolve(), given.resolve()
     if own == whole or not given.is_dir() or not path.is_file():
         return own == whole
-    from cliplab.data.files import PHONE_SUFFIXES, SUFFIXES
-    from cliplab.data.source import recognise
-    from cliplab.data.yolo import NAME_FILES, YAML_NAMES
+    from cliplab.data import is_read_of
 
-    pictures = own.suffix.lower() in SUFFIXES + PHONE_SUFFIXES
-    if pictures or own.name in NAME_FILES + YAML_NAMES:
-        return own.is_relative_to(whole)
     with suppress(ValueError, OSError):  # said when the folder is read
-        return own in [place.resolve() for place in recognise(given)[1]]
+        return is_read_of(own, whole)
     return False
 
 

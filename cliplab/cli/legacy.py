@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-MISSING = "pictures that are missing"  # how such a problem begins
-
 
 def named_inputs(args: argparse.Namespace) -> dict[str, Path]:
     """Option -> file or folder that is read."""

@@ -88,19 +88,14 @@ def work(job: Job) -> int:
         job.load()
         read = job.answer()
     complain("unreadable", job.unreadable)
+    from cliplab.data import lacks_pictures
+
     if not read:
         raise ValueError(f"none of the images in {job.options.pictures.source} could be read")
     show(job.show())
     complain("remark", job.remarks, most=job.most_remarks)
     job.write()
     return SOME_UNREADABLE if job.unreadable or lacks_pictures(job.problems) else GOOD
-
-
-def lacks_pictures(problems: Iterable[Any]) -> bool:
-    """Whether the source names pictures that are not there."""
-    from cliplab.cli.legacy import MISSING  # until the readers' problems have a kind
-
-    return any(str(problem).startswith(MISSING) for problem in problems)
 
 
 # ---- what is said --------------------------------------------------------------------------

@@ -1,31 +1,32 @@
-"""COCO JSON: pictures, boxes and categories in one file; each box becomes a crop.
+"""COCO JSON: pictures, boxes, masks and categories in one file.
 
 Boxes are pixels of the picture whose width and height the file names. Where that is the picture
 as stored, and EXIF turns it on its side, the boxes are turned with it; where it is a smaller or
-larger copy of the same shape, they are scaled. Both are remarked on.
+larger copy of the same shape, they are scaled. Both are told.
 """
 
 import json
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cliplab.data.boxes import Boxed, Headers, check_scale, crops_of, find_file, to_upright
-from cliplab.data.files import Header, shown
-from cliplab.data.folders import plain, remark_on_classes, split_of
-from cliplab.data.photo_set import Box, PhotoSet
-from cliplab.data.remarks import Remarks, some
+from cliplab.data.files import shown
+from cliplab.data.masks import Masks
+from cliplab.data.reading import Reading, find_file, to_upright
+from cliplab.data.samples import Box, plain, some, split_of
+from cliplab.data.samples import ProblemKind as Kind
 
 _LISTS = ("images", "annotations", "categories")
 _PEEK = 20  # pictures looked for when the folder of the pictures is searched
+Table = Mapping[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
-class ListedPicture:
+class _Picture:
     """One entry of `images`, found on disk."""
 
     name: str
@@ -34,41 +35,34 @@ class ListedPicture:
     split: str | None
 
 
-def read_coco(
-    sources: str | Path | Sequence[str | Path],
-    *,
-    images: str | Path | None = None,
-    box_scale: float = 1.0,
-) -> PhotoSet:
-    """Crops of one COCO file, or of several whose names tell their splits.
+def read_coco(paths: Sequence[Path], images: Path | None, box_scale: float) -> Reading:
+    """Pictures, boxes and masks of one COCO file, or of several whose names tell their splits.
 
     Args:
-        sources: the JSON; of several, `train`, `val` and `test` in the name are the splits.
+        paths: the JSON; of several, `train`, `val` and `test` in the name are the splits.
         images: folder that the file names are relative to; by default searched near the JSON.
         box_scale: enlarges every box about its centre, then clips it to the picture.
 
     Raises:
         FileNotFoundError: no such file, or none of its pictures is there.
-        ValueError: not JSON, not COCO, unknown categories, an id twice, or no box left.
+        ValueError: not JSON, not COCO, unknown categories, or an id twice.
     """
-    check_scale(box_scale)
-    paths = [Path(sources)] if isinstance(sources, str | Path) else [Path(s) for s in sources]
-    splits = [split_in(path) if len(paths) > 1 else None for path in paths]
-    remarks = Remarks()
-    headers = Headers(remarks)
     tables = [load(path) for path in paths]
-    roots = [root_of(t, p, images) for t, p in zip(tables, paths, strict=True)]
+    roots = [_root_of(t, p, images) for t, p in zip(tables, paths, strict=True)]
     root = roots[0] if len(set(roots)) == 1 else _common(roots)
-    boxes: list[Boxed] = []
-    for path, split, table, folder in zip(paths, splits, tables, roots, strict=True):
-        pictures = listed_pictures(table, path, folder, remarks)
-        named = {i: _renamed(p, root, split) for i, p in pictures.items()}
-        boxes.extend(_boxes(table, path, named, headers, remarks))
-    photos = crops_of(boxes, headers, remarks, box_scale=box_scale)
-    if not photos:
-        raise ValueError(f"{some(map(shown, paths))}: no box to cut out; {_why(remarks)}")
-    remark_on_classes(photos, remarks)
-    return PhotoSet.of(photos, root, remarks.sentences())
+    reading = Reading(root, box_scale)
+    used: set[str] = set()
+    for path, table, folder in zip(paths, tables, roots, strict=True):
+        split = split_in(path) if len(paths) > 1 else None
+        pictures = _listed(table, path, folder, split, reading)
+        names = _category_names(table, path)
+        _add_boxes(table, pictures, names, reading)
+        _add_masks(table, pictures, names, reading)
+        used |= {names[a["category_id"]] for a in table["annotations"] if a.get("segmentation")}
+        reading.are_answers |= any("score" in one for one in table["annotations"])
+    known = tuple(sorted(used))
+    reading.masks = {path: replace(m, names=known) for path, m in reading.masks.items() if known}
+    return reading
 
 
 def split_in(path: Path) -> str | None:
@@ -83,7 +77,7 @@ def split_in(path: Path) -> str | None:
 # ---- the file ------------------------------------------------------------------------------
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> Table:
     """The three lists of a COCO file.
 
     Raises:
@@ -97,25 +91,13 @@ def load(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{shown(path)}: not JSON ({error}); export it again as COCO") from error
     if is_coco(found):
-        return found
-    what = f"a list of {len(found)}" if isinstance(found, list) else type(found).__name__
-    if isinstance(found, dict):
-        what = f"an object with {some(map(repr, found), 6) or 'nothing'}{_odd_list(found)}"
+        return dict(found)
+    what = f"an object with {some(map(repr, found), 6)}" if isinstance(found, dict) else "no object"
+    are_results = isinstance(found, list) and found and "image_id" in found[0]
     raise ValueError(
         f"{shown(path)}: {what}; expected COCO's object with the lists {', '.join(_LISTS)}"
-        + (": these are detections, not the file they were made for" if _is_results(found) else "")
+        + (": these are detections, not the file they were made for" if are_results else "")
     )
-
-
-def _odd_list(found: Mapping[str, Any]) -> str:
-    """Which of the lists is there, but is no list of objects."""
-    for name in (name for name in _LISTS if name in found):
-        if not isinstance(found[name], list):
-            return f", where {name} is {type(found[name]).__name__}"
-        for i, item in enumerate(found[name]):
-            if not isinstance(item, dict):
-                return f", where {name}[{i}] is {type(item).__name__}"
-    return ""
 
 
 def is_coco(found: object) -> bool:
@@ -126,11 +108,7 @@ def is_coco(found: object) -> bool:
     )
 
 
-def _is_results(found: object) -> bool:
-    return bool(isinstance(found, list) and found and "image_id" in found[0])
-
-
-def root_of(table: Mapping[str, Any], path: Path, images: str | Path | None) -> Path:
+def _root_of(table: Table, path: Path, images: Path | None) -> Path:
     """The folder in which most of the pictures are.
 
     Raises:
@@ -139,7 +117,7 @@ def root_of(table: Mapping[str, Any], path: Path, images: str | Path | None) -> 
     names = [name for image in table["images"] if isinstance(name := image.get("file_name"), str)]
     if not names:
         raise ValueError(f"{shown(path)}: no picture has a 'file_name'; export it again as COCO")
-    places = [Path(images)] if images is not None else list(_places(path))
+    places = [images] if images is not None else list(_places(path))
     step = max(1, len(names) // _PEEK)
     for sample in (names[::step], names):  # all of them only if the few are among the missing
         counts = [sum(find_file(place, name) is not None for name in sample) for place in places]
@@ -171,139 +149,119 @@ def _common(roots: Sequence[Path]) -> Path:
     return first[0]  # Windows: on different drives
 
 
-# ---- pictures ------------------------------------------------------------------------------
+def _named(entries: Sequence[Mapping[str, Any]], key: str, what: str) -> dict[Any, str]:
+    """Id -> name of images or categories; `key` is the field with the name.
+
+    Raises:
+        ValueError: one without id or name, or one id for two names.
+    """
+    names: dict[Any, str] = {}
+    for i, one in enumerate(entries):
+        number, name = one.get("id"), one.get(key)
+        if not isinstance(number, int | str) or not isinstance(name, str) or not plain(name):
+            raise ValueError(f"{what}[{i}] has id {number!r} and {key} {name!r}; expected both")
+        if names.setdefault(number, name) != name:
+            raise ValueError(
+                f"{what}: id {number!r} stands for {names[number]!r} and for {name!r}; give each "
+                "its own id"
+            )
+    return names
 
 
-def listed_pictures(
-    table: Mapping[str, Any], source: Path, root: Path, remarks: Remarks
-) -> dict[Any, ListedPicture | None]:
+def _category_names(table: Table, path: Path) -> dict[Any, str]:
+    """The name of each category id.
+
+    Raises:
+        ValueError: as `_named`, or annotations of an unknown category.
+    """
+    try:
+        names = {k: plain(v) for k, v in _named(table["categories"], "name", "categories").items()}
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: {error}") from error
+    keys = [one.get("category_id") for one in table["annotations"]]
+    unknown = Counter(
+        repr(key) for key in keys if not isinstance(key, int | str) or key not in names
+    )
+    if unknown:
+        known = some((f"{key!r} {name}" for key, name in names.items()), 10) or "none"
+        raise ValueError(
+            f"{shown(path)}: unknown category ids {some(sorted(unknown), 10)} in "
+            f"{unknown.total()} annotations; categories lists {known}"
+        )
+    return names
+
+
+def _listed(
+    table: Table, path: Path, root: Path, split: str | None, reading: Reading
+) -> dict[Any, _Picture | None]:
     """Id -> picture, None where the file is missing.
 
     Raises:
-        ValueError: an id is there twice with different files, or a picture without id or name.
+        ValueError: as `_named`.
     """
-    found: dict[Any, ListedPicture | None] = {}
-    names: dict[Any, str] = {}
-    for i, image in enumerate(table["images"]):
-        key, name = image.get("id"), image.get("file_name")
-        if not isinstance(name, str) or not isinstance(key, int | str):
-            raise ValueError(
-                f"{shown(source)}: images[{i}] has id {key!r} and file_name {name!r}; expected both"
-            )
-        if names.setdefault(key, name) != name:
-            raise ValueError(
-                f"{shown(source)}: image id {key!r} stands for {shown(names[key])} and for "
-                f"{shown(name)}; give each picture its own id"
-            )
-        if path := find_file(root, name):
-            split = split_of(image["split"]) if isinstance(image.get("split"), str) else None
-            found[key] = ListedPicture(name.replace("\\", "/"), path, size_of(image), split)
-        else:
-            found[key] = None
-            remarks.add("pictures that are missing, left out", shown(name))
+    try:
+        names = _named(table["images"], "file_name", "images")
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: {error}") from error
+    entries = {image["id"]: image for image in table["images"]}
+    found: dict[Any, _Picture | None] = dict.fromkeys(names)
+    base = reading.root.absolute()
+    for key, name in names.items():
+        if (file := find_file(root, name)) is None:
+            reading.problems[Kind.MISSING].append(shown(name))
+            continue
+        own = file.absolute()
+        name = own.relative_to(base).as_posix() if own.is_relative_to(base) else name
+        said = entries[key].get("split")
+        part = split or (split_of(said) if isinstance(said, str) else None)
+        found[key] = _Picture(name.replace("\\", "/"), file, _size_of(entries[key]), part)
+        reading.listed[file] = part
     return found
 
 
-def size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(width, height) as the table has it, in pixels; None if it has no usable one."""
+def _size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(width, height) as the file has it, in pixels; None if it has no usable one."""
     size = image.get("width"), image.get("height")
     if all(isinstance(n, int | float) and 0 < n < math.inf for n in size):
         return int(size[0]), int(size[1])  # type: ignore[arg-type]
     return None
 
 
-def _renamed(picture: ListedPicture | None, root: Path, split: str | None) -> ListedPicture | None:
-    """The picture with its name relative to `root`, and the split of its JSON."""
-    if picture is None:
-        return None
-    path = picture.path.absolute()
-    base = root.absolute()
-    name = path.relative_to(base).as_posix() if path.is_relative_to(base) else picture.name
-    return ListedPicture(name, picture.path, picture.size, split or picture.split)
+# ---- boxes and masks -----------------------------------------------------------------------
 
 
-# ---- boxes ---------------------------------------------------------------------------------
-
-
-def _boxes(
-    table: Mapping[str, Any],
-    source: Path,
-    pictures: Mapping[Any, ListedPicture | None],
-    headers: Headers,
-    remarks: Remarks,
-) -> Iterator[Boxed]:
-    """Boxes of the pictures that are there, in pixels of the upright pictures."""
-    categories = category_names(table, source)
-    _check_categories(table, source, categories)
-    _remark_on_ids(table, pictures, categories, remarks)
-    for annotation in table["annotations"]:
-        where = f"annotation {annotation.get('id')!r}"
-        key = annotation.get("image_id")
+def _add_boxes(
+    table: Table,
+    pictures: Mapping[Any, _Picture | None],
+    names: Mapping[Any, str],
+    reading: Reading,
+) -> None:
+    """Keep the boxes of the pictures that are there."""
+    _tell_of_ids(table, names, reading)
+    for one in table["annotations"]:
+        where, key = f"annotation {one.get('id')!r}", one.get("image_id")
         if not isinstance(key, int | str) or key not in pictures:
-            remarks.add("boxes of pictures that the file does not list, skipped", where)
-        elif annotation.get("iscrowd") == 1:
-            remarks.add("boxes of crowds (iscrowd), skipped", where)
-        elif (box := box_of(annotation)) is None:
-            remarks.add("annotations without four finite numbers in 'bbox', skipped", where)
-        elif picture := pictures[key]:
-            upright = upright_box(box, picture, headers.of(picture.path), remarks)
-            if upright is not None:
-                label = categories[annotation["category_id"]]
-                yield Boxed(picture.path, picture.name, label, upright, None, picture.split)
+            reading.problems[Kind.UNLISTED].append(where)
+        elif one.get("iscrowd") == 1:
+            reading.problems[Kind.CROWD].append(where)
+        elif (box := _box_of(one)) is None:
+            reading.problems[Kind.NO_BOX].append(where)
+        elif (picture := pictures[key]) and (upright := upright_box(box, picture, reading)):
+            label = names[one["category_id"]]
+            reading.add(picture.path, picture.name, label, upright, split=picture.split)
 
 
-def category_names(table: Mapping[str, Any], source: Path) -> dict[Any, str]:
-    """The name of each category id.
-
-    Raises:
-        ValueError: a category without id or name, or one id for two names.
-    """
-    names: dict[Any, str] = {}
-    for i, category in enumerate(table["categories"]):
-        key, name = category.get("id"), category.get("name")
-        if not isinstance(key, int | str) or not isinstance(name, str) or not plain(name):
-            raise ValueError(
-                f"{shown(source)}: categories[{i}] has id {key!r} and name {name!r}; expected both"
-            )
-        if names.setdefault(key, plain(name)) != plain(name):
-            raise ValueError(
-                f"{shown(source)}: category id {key!r} stands for {names[key]!r} and for "
-                f"{plain(name)!r}; give each category its own id"
-            )
-    return names
+def _tell_of_ids(table: Table, names: Mapping[Any, str], reading: Reading) -> None:
+    ids = Counter(repr(one.get("id")) for one in table["annotations"])
+    twice = [key for key, count in ids.items() if count > 1 and key != "None"]
+    used = {one["category_id"] for one in table["annotations"]}
+    unused = [name for key, name in names.items() if key not in used]
+    for kind, where in ((Kind.REPEATED_ID, twice), (Kind.UNUSED_CLASS, unused)):
+        if where:
+            reading.problems[kind].extend(where)
 
 
-def _check_categories(
-    table: Mapping[str, Any], source: Path, categories: Mapping[Any, str]
-) -> None:
-    used = Counter(repr(a.get("category_id")) for a in table["annotations"])
-    if unknown := sorted(used.keys() - {repr(key) for key in categories}):
-        raise ValueError(
-            f"{shown(source)}: unknown category ids {some(unknown, 10)} in "
-            f"{sum(used[key] for key in unknown)} annotations; categories lists "
-            f"{some((f'{key!r} {name}' for key, name in categories.items()), 10) or 'none'}"
-        )
-
-
-def _remark_on_ids(
-    table: Mapping[str, Any],
-    pictures: Mapping[Any, ListedPicture | None],
-    categories: Mapping[Any, str],
-    remarks: Remarks,
-) -> None:
-    ids = Counter(repr(annotation.get("id")) for annotation in table["annotations"])
-    for key in (key for key, count in ids.items() if count > 1 and key != "None"):
-        remarks.add("annotation ids that stand for several boxes, all kept", key)
-    used = {repr(annotation.get("category_id")) for annotation in table["annotations"]}
-    for key in (key for key in categories if repr(key) not in used):
-        remarks.add("categories without a box, no class of this set", categories[key])
-    boxed = {repr(annotation.get("image_id")) for annotation in table["annotations"]}
-    empty = [p.name for key, p in pictures.items() if p is not None and repr(key) not in boxed]
-    if empty:
-        remarks.add("pictures without a box, left out", *map(shown, empty))
-
-
-def box_of(annotation: Mapping[str, Any]) -> Box | None:
+def _box_of(annotation: Mapping[str, Any]) -> Box | None:
     """xyxy of COCO's x, y, width, height; None if it is not four finite numbers."""
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
@@ -314,31 +272,42 @@ def box_of(annotation: Mapping[str, Any]) -> Box | None:
     return float(x), float(y), float(x + width), float(y + height)
 
 
-def upright_box(
-    box: Box, picture: ListedPicture, header: Header | None, remarks: Remarks
-) -> Box | None:  # fmt: skip
+def upright_box(box: Box, picture: _Picture, reading: Reading) -> Box | None:
     """The box in pixels of the upright picture; None if nobody can tell where it is."""
-    if header is None:
+    if (header := reading.header(picture.path)) is None:
         return None
     name = shown(picture.name)
-    if picture.size in (None, header.size):
+    if picture.size is None or picture.size == header.size:
         # A picture upside down or mirrored has the same size: what people see is what counts.
         if header.orientation > 1 and header.stored == header.size:
-            remarks.add("boxes of pictures that EXIF turns, taken as of the upright picture", name)
+            reading.problems[Kind.AS_SEEN].append(name)
         return box
     if picture.size == header.stored:
-        remarks.add("boxes turned with their picture, since EXIF lays it on its side", name)
+        reading.problems[Kind.TURNED].append(name)
         return to_upright(box, header)
     (width, height), (true_width, true_height) = picture.size, header.size
     sizes = f"{name} ({width} x {height}, the file has {true_width} x {true_height})"
     if abs(width * true_height - height * true_width) > max(*picture.size, *header.size):
-        remarks.add("boxes of pictures of another shape than the JSON says, skipped", sizes)
+        reading.problems[Kind.OTHER_SHAPE].append(sizes)
         return None
-    remarks.add("boxes scaled, since the JSON was made for another size", sizes)
+    reading.problems[Kind.SCALED].append(sizes)
     x1, y1, x2, y2 = box
     across, down = true_width / width, true_height / height
     return x1 * across, y1 * down, x2 * across, y2 * down
 
 
-def _why(remarks: Remarks) -> str:
-    return "; ".join(remarks.sentences()) or "it holds no annotation"
+def _add_masks(
+    table: Table,
+    pictures: Mapping[Any, _Picture | None],
+    names: Mapping[Any, str],
+    reading: Reading,
+) -> None:
+    """Keep the masks; crowds have a class as well as single things."""
+    inside: dict[Any, list[tuple[str, Any]]] = defaultdict(list)
+    for one in table["annotations"]:
+        if one.get("segmentation"):
+            mask = names[one["category_id"]], one["segmentation"]
+            inside[one.get("image_id")].append(mask)
+    for key, picture in pictures.items():
+        if picture is not None:
+            reading.masks[picture.path] = Masks((), outlines=tuple(inside[key]), size=picture.size)

@@ -1,4 +1,4 @@
-"""Users' photos: find them, and turn whatever a camera or an editor wrote into plain RGB.
+"""Users' image files: find them, and turn whatever a camera or an editor wrote into plain RGB.
 
 A folder of real photos holds rotated phone pictures, CMYK scans, 16-bit microscopy, stickers with
 alpha, animations, half-copied files and decompression bombs. `open_image` gives 8-bit RGB as a
@@ -6,19 +6,16 @@ person sees it, or raises `UnreadableImage` that says why not and what to do.
 """
 
 import os
-import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MAX_PIXELS = (
-    89_478_485  # Pillow's own bomb limit: 256 MiB as RGB; raise it with $CLIPLAB_MAX_PIXELS
-)
+MAX_PIXELS = 89_478_485  # Pillow's own bomb limit, 256 MiB as RGB; $CLIPLAB_MAX_PIXELS raises it
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 PHONE_SUFFIXES = (".heic", ".heif")  # listed, so that a photo Pillow cannot read is not passed over
 # Not Pillow's whole list: it would start Ghostscript for a file that says it is PostScript.
@@ -26,6 +23,7 @@ FORMATS = (
     *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM"),
     *("ICO", "TGA", "HEIF"),
 )
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # odd metadata
 
 
 class UnreadableImage(ValueError):
@@ -109,8 +107,11 @@ def read_header(path: str | Path) -> Header:
 
 def _orientation(image: Image.Image, path: Path) -> int:
     """EXIF orientation 1..8; 1 where there is none or it cannot be read."""
-    if image.format == "PNG" and not _mentions_orientation(path):
-        return 1  # asking Pillow would decode the whole picture, since EXIF may come last
+    if image.format == "PNG":  # asking Pillow would decode the whole picture: EXIF may come last
+        data = path.read_bytes()
+        marks = (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")
+        if not any(mark in data for mark in marks):
+            return 1
     try:
         found = image.getexif().get(0x0112, 1)
     except Exception:  # as in _upright: broken EXIF says nothing
@@ -118,22 +119,19 @@ def _orientation(image: Image.Image, path: Path) -> int:
     return found if found in range(1, 9) else 1
 
 
-def _mentions_orientation(path: Path) -> bool:
-    data = path.read_bytes()
-    return any(mark in data for mark in (b"eXIf", b"Raw profile type exif", b"tiff:Orientation"))
-
-
 @contextmanager
 def _opened(path: Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
     """The undecoded picture, guarded; whatever happens inside becomes UnreadableImage."""
     limit = _max_pixels() if max_pixels is None else max_pixels
+    # Pillow's limit belongs to the process: it is raised when the user trusts more, never lowered.
+    Image.MAX_IMAGE_PIXELS = max(limit, Image.MAX_IMAGE_PIXELS or limit)
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableImage(path, "the file is empty (0 bytes)", "copy it again")
         Image.init()  # registers every plugin; open() fails on the name of one that is missing
         formats = [name for name in FORMATS if name in Image.OPEN]
-        with _bomb_limit(limit), Image.open(path, formats=formats) as image:
-            if image.width * image.height > limit:  # another thread may allow more
+        with Image.open(path, formats=formats) as image:
+            if image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.size}")
             yield image
     except UnreadableImage:
@@ -148,39 +146,6 @@ def _max_pixels() -> int:
     if value and not (value.isdigit() and int(value)):
         raise ValueError(f"$CLIPLAB_MAX_PIXELS: got {value!r}; expected a whole number above 0")
     return int(value) if value else MAX_PIXELS
-
-
-_lock = threading.Lock()
-_limits: list[int] = []  # of the pictures being read now, by any thread
-_undo: list[tuple[int | None, warnings.catch_warnings]] = []  # how it was before the first of them
-
-
-@contextmanager
-def _bomb_limit(pixels: int) -> Iterator[None]:
-    """Make Pillow refuse images above `pixels`; by itself it warns at its limit, fails at twice.
-
-    Pillow's limit and Python's warning filters belong to the whole process, so threads share
-    them: the first to come sets them, the last to go restores them, the highest limit counts.
-    """
-    with _lock:
-        if not _limits:
-            catcher = warnings.catch_warnings()
-            _undo.append((Image.MAX_IMAGE_PIXELS, catcher))
-            catcher.__enter__()
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # odd metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-        _limits.append(pixels)
-        Image.MAX_IMAGE_PIXELS = max(_limits)
-    try:
-        yield
-    finally:
-        with _lock:
-            _limits.remove(pixels)
-            if _limits:
-                Image.MAX_IMAGE_PIXELS = max(_limits)
-            else:
-                Image.MAX_IMAGE_PIXELS, filters = _undo.pop()
-                filters.__exit__(None, None, None)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -249,6 +214,11 @@ def _explain(error: Exception, path: Path, limit: int) -> tuple[str, str]:
 # ---- many images ---------------------------------------------------------------------------
 
 
+def is_image_name(name: str | Path) -> bool:
+    """Whether a file is called as pictures are."""
+    return str(name).lower().endswith(SUFFIXES + PHONE_SUFFIXES)
+
+
 def list_images(folder: str | Path) -> list[Path]:
     """All image files below `folder`, by suffix, sorted alike everywhere; hidden ones left out.
 
@@ -267,46 +237,40 @@ def image_names(folder: Path) -> list[str]:
         raise FileNotFoundError(f"{shown(folder)}: no such folder; check the name")
     if not folder.is_dir():
         raise NotADirectoryError(f"{shown(folder)}: a file; expected a folder with images")
-    wanted = SUFFIXES + PHONE_SUFFIXES
-    found = sorted(_image_names(folder, wanted))
+    found = sorted(_image_names(folder))
     if not found:
-        raise ValueError(f"no images in {shown(folder)}, looked for {', '.join(wanted)}; add some")
+        wanted = ", ".join(SUFFIXES + PHONE_SUFFIXES)
+        raise ValueError(f"no images in {shown(folder)}, looked for {wanted}; add some")
     return found
 
 
-def _image_names(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Names of images below `folder` with /; links are followed, no folder is listed twice.
-
-    Links wait until all true folders are listed, so that a link to one of those adds nothing.
-    """
+def _image_names(folder: Path) -> Iterator[str]:
+    """Names of images below `folder` with /; links are followed, no folder is listed twice."""
     seen: set[tuple[int, int]] = set()
-    waiting, links = [""], list[str]()
-    while waiting or links:
-        inside = waiting.pop() if waiting else links.pop(0)
-        place = os.stat(folder / inside)
-        # Windows without inode numbers has 0: nothing is known to be seen before
-        if (key := (place.st_dev, place.st_ino)) in seen and place.st_ino:
+    for place, inside, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        here = os.stat(place)
+        if (here.st_dev, here.st_ino) in seen:
+            inside.clear()
             continue
-        seen.add(key)
-        for entry in _entries(folder / inside):
-            name = f"{inside}/{entry.name}" if inside else entry.name
-            with suppress(OSError):  # a link that leads to itself
-                if entry.is_dir():
-                    (links if entry.is_symlink() else waiting).append(name)
-                elif entry.name.lower().endswith(suffixes) and entry.is_file():
-                    yield name
-        links.sort()
+        seen.add((here.st_dev, here.st_ino))
+        kept = [name for name in inside if not is_hidden(name)]  # true folders before links
+        inside[:] = sorted(kept, key=lambda name: (os.path.islink(os.path.join(place, name)), name))
+        base = os.path.relpath(place, folder).replace(os.sep, "/").removeprefix(".")
+        for name in filter(is_image_name, files):
+            # Not a link that leads nowhere.
+            if not is_hidden(name) and os.path.isfile(os.path.join(place, name)):
+                yield f"{base}/{name}" if base else name
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds; "." begins hidden ones, and the "._" twins that macOS leaves on USB."""
-    try:
-        with os.scandir(folder) as entries:
-            return [e for e in entries if not e.name.startswith(".") and e.name != "@eaDir"]
-    except PermissionError as error:
-        raise PermissionError(
-            f"{shown(folder)}: no permission to list it; change its permissions"
-        ) from error
+def is_hidden(name: str) -> bool:
+    """Names of no picture of the user's: "." also begins the "._" twins of macOS."""
+    return name.startswith(".") or name == "@eaDir"
+
+
+def _refuse(error: OSError) -> None:
+    raise PermissionError(
+        f"{shown(error.filename)}: no permission to list it; change its permissions"
+    ) from error
 
 
 def iter_images(
@@ -323,12 +287,3 @@ def iter_images(
             unreadable.append(error)
         else:
             yield Path(path), image
-
-
-def read_images(
-    paths: Iterable[str | Path],
-) -> tuple[list[Image.Image], list[Path], list[UnreadableImage]]:
-    """Images, the paths that gave them, and the errors of the others; all in the given order."""
-    unreadable: list[UnreadableImage] = []
-    pairs = list(iter_images(paths, unreadable))
-    return [image for _, image in pairs], [path for path, _ in pairs], unreadable

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliplab.data.files import UnreadableImage, open_image, open_small
-from cliplab.data.photo_set import Photo
+from cliplab.data.samples import Sample
 from cliplab.runtime import sha256
 
 MAX_BITS = 10  # of 64 that two hashes may differ in
@@ -57,7 +57,7 @@ def print_of(image: Image.Image) -> Print:
     return Print(int.from_bytes(signs.tobytes(), "big"), np.asarray(small).ravel())
 
 
-def near_pairs(photos: Sequence[Photo]) -> Iterator[tuple[int, int]]:
+def near_pairs(photos: Sequence[Sample]) -> Iterator[tuple[int, int]]:
     """Pairs of indices (i, j) of photos that look the same; unreadable photos are in none.
 
     A box of a photo with a group of its own is compared as a crop, since its owner tells the
@@ -81,7 +81,7 @@ def near_pairs(photos: Sequence[Photo]) -> Iterator[tuple[int, int]]:
         yield places[i], places[j]
 
 
-def _prints(places: Sequence[int], photos: Sequence[Photo]) -> list[tuple[int, Print]]:
+def _prints(places: Sequence[int], photos: Sequence[Sample]) -> list[tuple[int, Print]]:
     """Prints of the photos of one file."""
     crops = [i for i in places if photos[i].box_xyxy and photos[i].group]
     wholes = [i for i in places if i not in set(crops)]

@@ -1,36 +1,35 @@
 """One door for every way in which people keep labelled pictures."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from cliplab.data.boxes import check_scale
 from cliplab.data.coco import is_coco, read_coco, split_in
-from cliplab.data.files import PHONE_SUFFIXES, SUFFIXES, list_images, shown
-from cliplab.data.folders import read_folder
-from cliplab.data.manifests import read_csv
-from cliplab.data.photo_set import PhotoSet
-from cliplab.data.remarks import Remarks, some
+from cliplab.data.files import SUFFIXES, image_names, is_image_name, list_images, printable, shown
+from cliplab.data.folders import read_folder, tell_of_classes
+from cliplab.data.reading import Reading, check_scale, names_of
+from cliplab.data.sample_set import SampleSet
+from cliplab.data.samples import ProblemKind as Kind
+from cliplab.data.samples import Sample, problems_of, some
+from cliplab.data.tables import read_csv
 from cliplab.data.yolo import NAME_FILES, YAML_NAMES, read_yolo
 from cliplab.runtime import unknown_name
 
 KINDS = ("auto", "folder", "csv", "coco", "yolo")
 # Tables that lie among pictures are read only under these names: others may be results.
-MANIFESTS = tuple(
-    f"{stem}{suffix}"
-    for stem in ("manifest", "labels", "metadata", "photos")
-    for suffix in (".csv", ".tsv")
-)
+_STEMS = ("manifest", "labels", "metadata", "photos")
+MANIFESTS = tuple(f"{stem}{suffix}" for stem in _STEMS for suffix in (".csv", ".tsv"))
 _SUFFIX_KINDS = {
-    **{suffix: "csv" for suffix in (".csv", ".tsv", ".txt")},
+    **dict.fromkeys((".csv", ".tsv", ".txt"), "csv"),
+    **dict.fromkeys((".yaml", ".yml"), "yolo"),
     ".json": "coco",
-    **{suffix: "yolo" for suffix in (".yaml", ".yml")},
 }
 _EXPECTED = (
     "expected a folder of class folders, a CSV manifest (.csv, .tsv), COCO boxes (.json), or a "
     "YOLO folder or its data.yaml"
 )
+# What only who cuts out boxes wants to know.
+_OF_CROPS = {Kind.NOT_BOXED, Kind.UNUSED_CLASS}
 
 
 def read_photos(
@@ -40,8 +39,8 @@ def read_photos(
     kind: str = "auto",
     box_scale: float = 1.0,
     images: str | Path | None = None,
-) -> PhotoSet:
-    """Photos of a folder, a table or a file of boxes, with labels, boxes, groups and splits.
+) -> SampleSet:
+    """Samples to be classified, of a folder, a table or a file of boxes: pictures, or their boxes.
 
     Args:
         source: a folder of pictures, or a CSV manifest, a COCO JSON, a YOLO data.yaml.
@@ -55,12 +54,8 @@ def read_photos(
         ValueError: nothing known is recognised, the source contradicts itself, or box_scale is
             given where there is no box.
     """
-    source = Path(source)
+    source = _existing(Path(source), kind)
     check_scale(box_scale)
-    if kind not in KINDS:
-        raise ValueError(unknown_name("kind", kind, KINDS))
-    if not source.exists():
-        raise FileNotFoundError(f"{shown(source)}: no such file or folder; check the name")
     if boxes is not None:
         if not source.is_dir() or images is not None:
             raise ValueError(
@@ -68,61 +63,157 @@ def read_photos(
                 f"without images=; got the source {shown(source)}"
             )
         return read_photos(boxes, kind=kind, box_scale=box_scale, images=source)
-    kind, places = recognise(source) if kind == "auto" else places_of(source, kind)
-    photos = _read(kind, places, Path(images) if images is not None else None, box_scale)
-    if box_scale != 1 and not any(photo.box_xyxy for photo in photos):
+    kind, places = places_of(source, kind)
+    reading = _read(kind, places, Path(images) if images is not None else None, box_scale)
+    if box_scale != 1 and not any(one.box_xyxy for one in reading.samples):
         raise ValueError(f"box_scale: got {box_scale}, but {shown(source)} has no boxes; drop it")
-    return _with_strays(photos, source) if kind == "csv" and source.is_dir() else photos
+    if kind in ("coco", "yolo"):
+        boxed = {one.path for one in reading.samples}
+        bare = {path: None for path in reading.listed if path not in boxed}
+        if bare:
+            reading.problems[Kind.NOT_BOXED].extend(names_of(bare, reading.root).values())
+    if not reading.samples:
+        said = "; ".join(map(str, problems_of(reading.problems))) or "it holds none"
+        raise ValueError(f"{shown(source)}: no picture and no box left; {said}")
+    tell_of_classes(reading.samples, reading.problems)
+    if kind == "csv" and source.is_dir():
+        _tell_of_strays(source, reading)
+    return SampleSet.of(reading.samples, reading.root, problems_of(reading.problems))
 
 
-def _read(kind: str, places: list[Path], images: Path | None, box_scale: float) -> PhotoSet:
+def read_unlabelled(folder: str | Path) -> SampleSet:
+    """Every picture below `folder`, whatever its sub-folders are called, without labels.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: as `list_images`.
+    """
+    root = Path(folder)
+    return SampleSet.of((Sample(root / n, name=printable(n)) for n in image_names(root)), root)
+
+
+def read_pictures(
+    source: str | Path, *, kind: str = "auto", images: str | Path | None = None
+) -> SampleSet:
+    """Whole pictures in the order of their names, each with its `regions` and `masks`.
+
+    Of a folder, whatever its sub-folders are called, of a file of boxes, or a single picture.
+    Pictures that a COCO file or YOLO folder lists without a box are in it, and `judged`: nothing
+    is there. Boxes with scores are a model's answers (`are_answers`): they stay, without labels.
+
+    Args:
+        source: a folder, a COCO JSON, a CSV manifest, a YOLO folder or data.yaml, or one picture.
+        kind: of `read_photos`; "auto" finds out.
+        images: folder that file names in `source` are relative to, if not its own.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: a file or folder is missing.
+        ValueError: no pictures, or a source that contradicts itself.
+    """
+    source, images = _existing(Path(source), kind), Path(images) if images is not None else None
+    single = source.is_file() and is_image_name(source)
+    kind, places = ("folder", [source]) if single else places_of(source, kind)
+    if kind == "folder":
+        if images is not None:
+            raise ValueError(
+                f"{shown(source)}: pictures without boxes; drop images=, which is for a COCO JSON, "
+                "a CSV or a YOLO file that speaks of pictures elsewhere"
+            )
+        return SampleSet((Sample(source),), source.parent) if single else read_unlabelled(source)
+    reading = _read(kind, places, images, 1.0)
+    if kind == "coco" and source.is_dir() and images is None:
+        # Such as the answers of an earlier run, which know nothing of pictures that came later.
+        _tell_of_strays(source, reading)
+    problems = {k: where for k, where in reading.problems.items() if k not in _OF_CROPS}
+    found = SampleSet.of(_wholes(reading, kind), reading.root, problems_of(problems))
+    return replace(found, are_answers=reading.are_answers)
+
+
+def _wholes(reading: Reading, kind: str) -> list[Sample]:
+    """Box after box as whole pictures, with those that are listed and have none."""
+    regions: dict[Path, list[Sample]] = {path: [] for path in reading.listed}
+    for sample in reading.samples:
+        if sample.box_xyxy is not None:
+            label = None if reading.are_answers else sample.label
+            regions[sample.path].append(replace(sample, label=label))
+    names = names_of(regions, reading.root)
+    found = [
+        Sample(
+            path,
+            split=reading.listed[path],
+            name=names[path],
+            regions=tuple(inside),
+            judged=(bool(inside) or kind != "csv") and not reading.are_answers,
+            masks=reading.masks.get(path),
+        )
+        for path, inside in regions.items()
+    ]
+    return sorted(found, key=lambda one: one.name)
+
+
+def _existing(source: Path, kind: str) -> Path:
+    if kind not in KINDS:
+        raise ValueError(unknown_name("kind", kind, KINDS))
+    if not source.exists():
+        raise FileNotFoundError(f"{shown(source)}: no such file or folder; check the name")
+    return source
+
+
+def _read(kind: str, places: list[Path], images: Path | None, box_scale: float) -> Reading:
     if kind == "folder":
         if images is not None or not places[0].is_dir():
             raise ValueError(f"{shown(places[0])}: no table and no boxes; {_EXPECTED}")
         return read_folder(places[0])
     if kind == "coco":
-        return read_coco(places, images=images, box_scale=box_scale)
-    read = read_csv if kind == "csv" else read_yolo
-    return read(places[0], images=images, box_scale=box_scale)
+        return read_coco(places, images, box_scale)
+    return (read_csv if kind == "csv" else read_yolo)(places[0], images, box_scale)
 
 
-def _with_strays(photos: PhotoSet, folder: Path) -> PhotoSet:
-    """The same set, with a remark on pictures of the folder that its table does not list."""
-    said = strays_of(folder, (photo.path for photo in photos), "table")
-    return replace(photos, problems=(*photos.problems, *said))
-
-
-def strays_of(folder: Path, listed: Iterable[Path], what: str) -> tuple[str, ...]:
-    """A remark on pictures of a folder that its table or JSON does not list; () if it lists all."""
-    known = {path.resolve() for path in listed}
+def _tell_of_strays(folder: Path, reading: Reading) -> None:
+    """Note pictures of a folder that its table or JSON does not list."""
+    known = {path.resolve() for path in reading.listed}
     strays = [path for path in list_images(folder) if path.resolve() not in known]
-    if not strays:
-        return ()
-    remarks = Remarks()
-    names = [shown(path.relative_to(folder)) for path in strays]
-    remarks.add(f"pictures of the folder that its {what} does not list, left out", *names)
-    return remarks.sentences()
+    if strays:
+        names = [shown(path.relative_to(folder)) for path in strays]
+        reading.problems[Kind.STRAY_PICTURES].extend(names)
 
 
-def recognise(source: Path) -> tuple[str, list[Path]]:
-    """The kind of a source, and the files to read.
+# ---- recognising ---------------------------------------------------------------------------
+
+
+def places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path]]:
+    """The kind of a source, and the files that it consists of.
 
     Raises:
-        ValueError: a file of no known kind, or a folder of several kinds.
+        ValueError: a file of no known kind, a folder of several kinds; none or too many files of
+            the kind.
     """
+    if kind == "auto":
+        return _recognised(source)
+    if not source.is_dir() or kind in ("folder", "yolo"):
+        return kind, [source]
+    found = _coco_files(source) if kind == "coco" else []
+    if kind == "csv":
+        found = sorted(p for p in source.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
+    if not found or (kind == "csv" and len(found) > 1):
+        got = ", ".join(shown(path.name) for path in found) or "none"
+        wanted = "*.csv or *.tsv" if kind == "csv" else "*.json with images and annotations"
+        raise ValueError(f"{shown(source)}: looked for one {wanted}; got {got}; give the file")
+    return kind, found
+
+
+def _recognised(source: Path) -> tuple[str, list[Path]]:
     if source.is_file():
-        suffix = source.suffix.lower()
-        if suffix in _SUFFIX_KINDS:
-            return _SUFFIX_KINDS[suffix], [source]
-        picture = "a single picture; " if suffix in SUFFIXES + PHONE_SUFFIXES else ""
-        raise ValueError(f"{shown(source)}: {picture or 'a file of no known kind; '}{_EXPECTED}")
+        if kind := _SUFFIX_KINDS.get(source.suffix.lower()):
+            return kind, [source]
+        what = "a single picture" if is_image_name(source) else "a file of no known kind"
+        raise ValueError(f"{shown(source)}: {what}; {_EXPECTED}")
+    if (source / MANIFESTS[0]).is_file():  # write_manifest fixes things for good: it counts
+        return "csv", [source / MANIFESTS[0]]
     found = {
         "yolo": [source] if _is_yolo(source) else [],
         "coco": _coco_files(source),
         "csv": [source / name for name in MANIFESTS if (source / name).is_file()],
     }
-    if (source / MANIFESTS[0]).is_file():  # write_manifest fixes things for good: it counts
-        return "csv", [source / MANIFESTS[0]]
     kinds = [kind for kind, paths in found.items() if paths]
     if len(kinds) > 1 or len(found["csv"]) > 1:
         files = [path.name for kind in ("csv", "coco") for path in found[kind]]
@@ -134,32 +225,22 @@ def recognise(source: Path) -> tuple[str, list[Path]]:
     return (kinds[0], found[kinds[0]]) if kinds else ("folder", [source])
 
 
-def places_of(source: Path, kind: str) -> tuple[str, list[Path]]:
-    """The files that a source of this kind consists of.
+def is_read_of(path: Path, folder: Path) -> bool:
+    """Whether a file is a picture, a table or a list of classes that a folder is read from.
 
     Raises:
-        ValueError: none or too many.
+        ValueError: as `places_of`.
     """
-    if not source.is_dir() or kind in ("folder", "yolo"):
-        return kind, [source]
-    found = _coco_files(source) if kind == "coco" else []
-    if kind == "csv":
-        found = sorted(p for p in source.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
-    if not found or (kind == "csv" and len(found) > 1):
-        got = ", ".join(shown(path.name) for path in found) or "none"
-        wanted = (
-            "*.csv or *.tsv" if kind == "csv" else "*.json with images, annotations, categories"
-        )
-        raise ValueError(f"{shown(source)}: looked for one {wanted}; got {got}; give the file")
-    return kind, found
+    if is_image_name(path) or path.name in NAME_FILES + YAML_NAMES:
+        return path.is_relative_to(folder)
+    return path in [place.resolve() for place in places_of(folder)[1]]
 
 
 def _is_yolo(folder: Path) -> bool:
     """Whether a folder has YOLO's YAML file, or names of classes and label files."""
     if any((folder / name).is_file() for name in YAML_NAMES):
         return True
-    labels = folder / "labels"
-    if labels.is_dir() and any(labels.rglob("*.txt")):
+    if any((folder / "labels").rglob("*.txt")):
         return True
     if not any((folder / name).is_file() for name in NAME_FILES):
         return False
@@ -176,8 +257,9 @@ def _coco_files(folder: Path) -> list[Path]:
         ValueError: several that do not tell their splits.
     """
     # Where exports put them; the JSON of something else lies about too, so each is looked into.
-    places = [folder, folder / "annotations", *(p for p in _folders(folder) if split_in(p / "x"))]
-    paths = [path for place in places if place.is_dir() for path in sorted(place.glob("*.json"))]
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    places = [folder, folder / "annotations", *(p for p in inside if split_in(p / "x"))]
+    paths = [path for place in places for path in sorted(place.glob("*.json"))]
     found = [path for path in paths if not path.name.startswith(".") and _holds_boxes(path)]
     splits = [split_in(path) for path in found]
     if len(found) > 1 and (None in splits or len(set(splits)) < len(splits)):
@@ -187,10 +269,6 @@ def _coco_files(folder: Path) -> list[Path]:
             "train, val and test once each: give the one file that counts"
         )
     return found
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
 def _holds_boxes(path: Path) -> bool:

@@ -15,12 +15,12 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from cliplab.data.files import shown
-from cliplab.data.folders import remark_on_splits
+from cliplab.data.folders import lacked
 from cliplab.data.near_duplicates import copies, near_pairs
-from cliplab.data.photo_set import SPLITS, Photo, PhotoSet
-from cliplab.data.remarks import Remarks, some
+from cliplab.data.samples import SPLITS, Places, Problem, Sample, problems_of, some
+from cliplab.data.samples import ProblemKind as Kind
 from cliplab.runtime import unknown_name
 
 FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -32,35 +32,39 @@ class _Group:
     """Photos that stay together."""
 
     members: tuple[int, ...]
-    counts: Counter[str | None]  # photos of each class
+    counts: Counter[str | None]  # samples of each class
     order: str  # hash of seed and name
 
 
 def deal(
-    photos: PhotoSet,
+    samples: Sequence[Sample],
     fractions: Mapping[str, float] | None = None,
     *,
     seed: int = 0,
     near_duplicates: bool = True,
-    previous: PhotoSet | None = None,
-) -> PhotoSet:
-    """See `PhotoSet.with_splits`."""
+    previous: Iterable[Sample] = (),
+) -> tuple[Sequence[Sample], tuple[Problem, ...]]:
+    """See `SampleSet.with_splits`: the samples with their splits, and what is to be said."""
     shares = _checked(FRACTIONS if fractions is None else fractions)
-    remarks = Remarks()
-    fixed = _fixed(photos, previous)
+    before: dict[Path, str | None] = {}
+    for one in previous:
+        before.setdefault(one.path.absolute(), one.split)
+    fixed = [one.split or before.get(one.path.absolute()) for one in samples]
     if None not in fixed:
-        return replace(photos, photos=tuple(map(_with_split, photos, fixed)))
-    groups = _groups(photos, seed, near_duplicates, remarks)
-    given = [_given(group, fixed, photos, remarks) for group in groups]
+        return list(map(_with_split, samples, fixed)), ()
+    problems: Places = defaultdict(list)
+    groups = _groups(samples, seed, near_duplicates, problems)
+    given = [_given(group, fixed, samples, problems) for group in groups]
     chosen = _repaired(_greedy(groups, given, shares), groups, given, list(shares))
-    _check_all_filled(chosen, groups, shares, photos)
+    _check_all_filled(chosen, groups, shares, samples)
     splits = list(fixed)
     for group, split in zip(groups, chosen, strict=True):
         for i in group.members:
             splits[i] = fixed[i] or split
-    dealt = tuple(map(_with_split, photos, splits))
-    remark_on_splits(dealt, remarks)
-    return replace(photos, photos=dealt, problems=_joined(photos.problems, remarks.sentences()))
+    dealt = list(map(_with_split, samples, splits))
+    if missing := lacked(dealt):
+        problems[Kind.LACKED].extend(missing)
+    return dealt, problems_of(problems)
 
 
 def _checked(fractions: Mapping[str, float]) -> dict[str, float]:
@@ -80,20 +84,8 @@ def _checked(fractions: Mapping[str, float]) -> dict[str, float]:
     return {name: fractions[name] for name in SPLITS if fractions.get(name)}
 
 
-def _with_split(photo: Photo, split: str | None) -> Photo:
-    return photo if photo.split == split else replace(photo, split=split)
-
-
-def _fixed(photos: PhotoSet, previous: PhotoSet | None) -> list[str | None]:
-    """Splits that photos have already, or had in `previous`."""
-    before: dict[str, str | None] = {}
-    for photo in previous or ():
-        before.setdefault(str(photo.path.absolute()), photo.split)
-    return [p.split or before.get(str(p.path.absolute())) for p in photos]
-
-
-def _joined(old: Iterable[str], new: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*old, *new]))
+def _with_split(sample: Sample, split: str | None) -> Sample:
+    return sample if sample.split == split else replace(sample, split=split)
 
 
 # ---- groups --------------------------------------------------------------------------------
@@ -117,53 +109,53 @@ class _Union:
         return a != b
 
 
-def _groups(photos: PhotoSet, seed: int, near_duplicates: bool, remarks: Remarks) -> list[_Group]:
+def _groups(
+    samples: Sequence[Sample], seed: int, near_duplicates: bool, problems: Places
+) -> list[_Group]:
     """Photos that belong together, in the order in which they are dealt."""
-    union = _Union(len(photos))
+    union = _Union(len(samples))
     first: dict[str, int] = {}
-    for i, photo in enumerate(photos):
-        union.join(first.setdefault(_key(photo), i), i)
-    for i, j in [*_copies(photos), *(near_pairs(photos.photos) if near_duplicates else ())]:
+    for i, sample in enumerate(samples):
+        union.join(first.setdefault(_key(sample), i), i)
+    for i, j in [*_copies(samples), *(near_pairs(samples) if near_duplicates else ())]:
         if union.join(i, j):
-            remarks.add(
-                "near-duplicates, kept in one split", f"{photos[i].name} = {photos[j].name}"
-            )
+            problems[Kind.NEAR_DUPLICATE].append(f"{samples[i].name} = {samples[j].name}")
     members: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(photos)):
+    for i in range(len(samples)):
         members[union.find(i)].append(i)
-    groups = [_group(indices, photos, seed) for indices in members.values()]
+    groups = [_group(indices, samples, seed) for indices in members.values()]
     return sorted(groups, key=lambda group: (-len(group.members), group.order))
 
 
-def _key(photo: Photo) -> str:
+def _key(sample: Sample) -> str:
     """What a photo is grouped by, before pictures are compared."""
-    return f"file {photo.path.absolute()}" if photo.group is None else f"group {photo.group}"
+    return f"file {sample.path.absolute()}" if sample.group is None else f"group {sample.group}"
 
 
-def _copies(photos: PhotoSet) -> list[tuple[int, int]]:
-    """Pairs of photos whose files have the same bytes."""
+def _copies(samples: Sequence[Sample]) -> list[tuple[int, int]]:
+    """Pairs of samples whose files have the same bytes."""
     places: dict[object, list[int]] = defaultdict(list)
-    for i, photo in enumerate(photos):
-        places[photo.path].append(i)
+    for i, sample in enumerate(samples):
+        places[sample.path].append(i)
     found = []
-    for equal in copies(photo.path for photo in photos):
+    for equal in copies(sample.path for sample in samples):
         by_box: dict[object, int] = {}
         for i in (i for path in equal for i in places[path]):
             # Boxes with groups of their own are told apart by their owner; equal boxes are not.
-            part = photos[i].box_xyxy if photos[i].group else None
+            part = samples[i].box_xyxy if samples[i].group else None
             found.append((by_box.setdefault(part, i), i))
     return [(i, j) for i, j in found if i != j]
 
 
-def _group(indices: Sequence[int], photos: PhotoSet, seed: int) -> _Group:
-    names = {photos[i].group or _file_name(photos[i]) for i in indices}
+def _group(indices: Sequence[int], samples: Sequence[Sample], seed: int) -> _Group:
+    names = {samples[i].group or _file_name(samples[i]) for i in indices}
     order = min(hashlib.sha256(f"{seed}\n{name}".encode()).hexdigest() for name in names)
-    return _Group(tuple(indices), Counter(photos[i].label for i in indices), order)
+    return _Group(tuple(indices), Counter(samples[i].label for i in indices), order)
 
 
-def _file_name(photo: Photo) -> str:
+def _file_name(sample: Sample) -> str:
     """The name without the number of a box, as composed characters: macOS stores them apart."""
-    name = re.sub(r"#\d+$", "", photo.name) if photo.box_xyxy else photo.name
+    name = re.sub(r"#\d+$", "", sample.name) if sample.box_xyxy else sample.name
     return unicodedata.normalize("NFC", name)
 
 
@@ -171,13 +163,13 @@ def _file_name(photo: Photo) -> str:
 
 
 def _given(
-    group: _Group, fixed: Sequence[str | None], photos: PhotoSet, remarks: Remarks
+    group: _Group, fixed: Sequence[str | None], samples: Sequence[Sample], problems: Places
 ) -> str | None:
-    """The split that a group must join, since some of its photos are there already."""
-    there = {fixed[i]: photos[i].name for i in group.members if fixed[i]}
+    """The split that a group must join, since some of its samples are there already."""
+    there = {fixed[i]: samples[i].name for i in group.members if fixed[i]}
     if len(there) > 1:
         places = (f"{name} ({split})" for split, name in there.items())
-        remarks.add("groups or near-duplicates that straddle the given splits", " = ".join(places))
+        problems[Kind.STRADDLING].append(" = ".join(places))
     return next((split for split in SPLITS if split in there), None)
 
 
@@ -243,9 +235,12 @@ def _repaired(
 
 
 def _check_all_filled(
-    chosen: Sequence[str], groups: Sequence[_Group], shares: Mapping[str, float], photos: PhotoSet
+    chosen: Sequence[str],
+    groups: Sequence[_Group],
+    shares: Mapping[str, float],
+    samples: Sequence[Sample],
 ) -> None:
-    """Refuse splits without a photo.
+    """Refuse splits without a sample.
 
     Raises:
         ValueError: there are too few groups.
@@ -253,9 +248,9 @@ def _check_all_filled(
     empty = [split for split in shares if split not in chosen]
     if not empty:
         return
-    largest = some((photos[i].name for i in groups[0].members), 4)
+    largest = some((samples[i].name for i in groups[0].members), 4)
     raise ValueError(
-        f"{shown(photos.root)}: nothing left for {' and '.join(empty)}: {len(photos)} photos are "
+        f"nothing left for {' and '.join(empty)}: {len(samples)} pictures are "
         f"{len(groups)} groups (same group or file, or near-duplicates), the largest has "
         f"{len(groups[0].members)}: {largest}; add pictures, or ask for fewer splits"
     )

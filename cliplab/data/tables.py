@@ -1,86 +1,116 @@
-"""Tables as spreadsheets write them: find encoding, separator and columns, name odd rows.
+"""CSV manifests: one row for each picture or box, with label, group and split.
 
-Commas, semicolons or tabs, UTF-8 or (in China) GB18030; the header decides the separator, and a
-row that does not fit it is named.
+As spreadsheets write them: commas, semicolons or tabs, UTF-8 or (in China) GB18030. The header
+decides the separator, and a row that does not fit it is named.
 """
 
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cliplab.data.files import shown
-from cliplab.data.folders import plain, split_of
-from cliplab.data.photo_set import SPLITS, Box
-from cliplab.data.remarks import Remarks
+from cliplab.data.files import printable, shown
+from cliplab.data.reading import Reading, find_file
+from cliplab.data.samples import SPLITS, Box, Sample, plain, some, split_of
+from cliplab.data.samples import ProblemKind as Kind
+from cliplab.runtime import atomic_write
 
 COLUMNS = ("image", "label", "group", "split", "x1", "y1", "x2", "y2")
-# What each column may be called, the best name first.
-ALIASES = {
-    "image": (
-        "image",
-        "path",
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "图片",
-        "文件",
-        "文件名",
-    ),
-    "label": ("label", "class", "category", "标签", "类别"),
-    "group": ("group", "animal", "组", "动物"),
-    "split": ("split", "划分"),
-    **{edge: (edge,) for edge in ("x1", "y1", "x2", "y2")},
-}
-_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _EDGES = COLUMNS[4:]
+# What else a column may be called.
+_ALIASES = {
+    **dict.fromkeys(("path", "file", "filename", "file_name", "filepath"), "image"),
+    **dict.fromkeys(("图片", "文件", "文件名"), "image"),
+    **dict.fromkeys(("class", "category", "标签", "类别"), "label"),
+    **dict.fromkeys(("animal", "组", "动物"), "group"),
+    "划分": "split",
+}
+Row = tuple[int, dict[str, str]]  # line, column -> cell
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one line of a manifest says."""
+def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
+    """Pictures and boxes of a table with the columns image, label, group, split, x1, y1, x2, y2.
 
-    line: int
-    image: str
-    label: str | None
-    group: str | None
-    split: str | None
-    box_xyxy: Box | None
-
-
-def read_rows(source: Path, remarks: Remarks) -> Iterator[Row]:
-    """Rows of a table, in order.
+    Only `image` must be there: a path relative to `images`, by default the file's folder. Boxes
+    are pixels of the upright picture, half-open. Further columns are ignored.
 
     Raises:
-        FileNotFoundError, ValueError: as `manifests.read_csv`.
+        FileNotFoundError: no such file, or none of its pictures exists.
+        ValueError: it is not a table, has no column for pictures, or a row contradicts the
+            header or another row; with the line.
     """
-    lines = list(io.StringIO(_text(source, remarks), newline=""))  # as csv wants them
+    reading = Reading(images if images is not None else source.parent, box_scale)
+    seen: dict[tuple[str, Box | None], tuple[int, tuple[str | None, ...]]] = {}
+    paths: dict[str, Path | None] = {}
+    for line, row in _rows(source, reading):
+        image, box, said = _cells(row, f"{shown(source)}:{line}")
+        name = _named(image, reading.root)
+        before = seen.setdefault((name, box), (line, said))
+        if before[0] != line:
+            if before[1] != said:
+                raise ValueError(
+                    f"{shown(source)}: {name} has label, group, split {before[1]} in line "
+                    f"{before[0]} and {said} in line {line}; keep one"
+                )
+            reading.problems[Kind.REPEATED_ROW].append(f"line {line}")
+            continue
+        if image not in paths:
+            paths[image] = find_file(reading.root, image)
+            if not paths[image]:
+                reading.problems[Kind.MISSING].append(f"{shown(image)} (line {line})")
+        if path := paths[image]:
+            label, group, split = said
+            reading.listed[path] = split
+            reading.add(path, name, label, box, group=group, split=split)
+    _check_any(source, reading, paths)
+    reading.refuse_shares()
+    return reading
+
+
+def _check_any(source: Path, reading: Reading, paths: Mapping[str, Path | None]) -> None:
+    if not paths:
+        raise ValueError(f"{shown(source)}: no rows below the header; expected a picture on each")
+    if not any(paths.values()):
+        raise FileNotFoundError(
+            f"{shown(source)}: none of its {len(paths)} pictures is in {shown(reading.root)}, such "
+            f"as {some(reading.problems[Kind.MISSING])}; paths are relative to the table, or to "
+            "images="
+        )
+
+
+# ---- the table -----------------------------------------------------------------------------
+
+
+def _rows(source: Path, reading: Reading) -> Iterator[Row]:
+    """Rows with something in them."""
+    lines = list(io.StringIO(_text(source, reading), newline=""))  # as csv wants them
     start = 1 if lines and lines[0].lower().startswith("sep=") else 0  # Excel's own first line
     while start < len(lines) and not lines[start].strip():
         start += 1
     if start == len(lines):
         raise ValueError(f"{shown(source)}: the file is empty; expected a header with image, label")
-    separator, places = _header(lines[start], source)
-    width = len(next(csv.reader([lines[start]], delimiter=separator)))
-    reader = csv.reader(lines[start + 1 :], delimiter=separator, strict=True)
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
+    separator, columns = _header(lines[start], source)
+    reader = csv.DictReader(lines[start + 1 :], columns, delimiter=separator, strict=True)
+    try:
+        for cells in reader:
             line = start + 1 + reader.line_num
-            raise ValueError(f"{shown(source)}:{line}: {error}; mend the quotes") from error
-        if cells is None:
-            return
-        line = start + 1 + reader.line_num
-        if any(cell.strip() for cell in cells):
-            _check_width(cells, width, separator, f"{shown(source)}:{line}")
-            yield _row(cells, places, line, source)
+            extra = cells.pop(None, [])  # spreadsheets pad rows
+            if any(map(str.strip, extra)) or None in cells.values():
+                raise ValueError(
+                    f"{shown(source)}:{line}: more or fewer cells than the {len(columns)} of the "
+                    f"header, which are apart by {separator!r}; quote cells that contain it, and "
+                    "leave none out"
+                )
+            if any(map(str.strip, cells.values())):
+                yield line, {name: cell.strip() for name, cell in cells.items()}
+    except csv.Error as error:
+        line = start + 1 + reader.reader.line_num
+        raise ValueError(f"{shown(source)}:{line}: {error}; mend the quotes") from error
 
 
-def _text(source: Path, remarks: Remarks) -> str:
+def _text(source: Path, reading: Reading) -> str:
     """Contents of the file, in the encoding that fits.
 
     Raises:
@@ -89,11 +119,8 @@ def _text(source: Path, remarks: Remarks) -> str:
     if not source.is_file():
         raise FileNotFoundError(f"{shown(source)}: no such file; check the name")
     data = source.read_bytes()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]  # Excel's "Unicode text"
-    else:
-        encodings = ["utf-8-sig", "gb18030"]
-    for encoding in encodings:
+    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # Excel's "Unicode text"
+    for encoding in ["utf-16"] if utf16 else ["utf-8-sig", "gb18030"]:
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:
@@ -101,81 +128,51 @@ def _text(source: Path, remarks: Remarks) -> str:
         if "\0" in text:
             break
         if encoding != "utf-8-sig":
-            remarks.add(f"{shown(source.name)} is read as {encoding.upper()}, not as UTF-8")
+            said = f"{shown(source.name)} is read as {encoding.upper()}"
+            reading.problems[Kind.ENCODING].append(said)
         return text
     raise ValueError(
         f"{shown(source)}: not a text in UTF-8 or GB18030; save the table as CSV UTF-8"
     )
 
 
-def _header(line: str, source: Path) -> tuple[str, dict[str, int]]:
-    """The separator, and the place of each known column.
+def _header(line: str, source: Path) -> tuple[str, list[str]]:
+    """The separator that gives most columns, and their names, known ones by ours.
 
     Raises:
         ValueError: no column for pictures, a column twice, or boxes with an edge missing.
     """
-    tried = []
-    for separator in _SEPARATORS:
-        names = [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
-        folded = [name.casefold() for name in names]
-        found = {column: _place(column, folded, source) for column in COLUMNS}
-        tried.append((len(names), separator, names, found))
-    with_image = [entry for entry in tried if entry[3]["image"] is not None]
-    _, separator, names, found = max(with_image or tried, key=lambda entry: entry[0])
+    tried = [(s, next(csv.reader([line], delimiter=s))) for s in (",", ";", "\t")]
+    folded = [(s, [cell.strip().casefold() for cell in cells]) for s, cells in tried]
+    named = [(s, [_ALIASES.get(cell, cell) for cell in cells]) for s, cells in folded]
+    with_image = [one for one in named if "image" in one[1]]
+    separator, columns = max(with_image or named, key=lambda one: len(one[1]))
     if not with_image:
         raise ValueError(
-            f"{shown(source)}: no column for pictures among {', '.join(map(repr, names))}; "
-            f"expected {' or '.join(ALIASES['image'][:4])}, and columns apart by comma, semicolon "
-            "or tab"
+            f"{shown(source)}: no column for pictures among {', '.join(map(repr, columns))}; "
+            "expected image, path or file, and columns apart by comma, semicolon or tab"
         )
-    places = {column: place for column, place in found.items() if place is not None}
-    edges = [edge for edge in _EDGES if edge in places]
+    known = [column for column in columns if column in COLUMNS]
+    if twice := sorted({column for column in known if known.count(column) > 1}):
+        raise ValueError(f"{shown(source)}: column {twice[0]!r} is there twice; rename one")
+    edges = [edge for edge in _EDGES if edge in columns]
     if edges and len(edges) < 4:
         raise ValueError(
             f"{shown(source)}: columns {', '.join(edges)} only; expected {', '.join(_EDGES)}"
         )
-    return separator, places
+    return separator, [name if name in COLUMNS else f"{i}" for i, name in enumerate(columns)]
 
 
-def _place(column: str, folded: Sequence[str], source: Path) -> int | None:
-    for alias in ALIASES[column]:
-        if folded.count(alias) > 1:
-            raise ValueError(f"{shown(source)}: column {alias!r} is there twice; rename one")
-        if alias in folded:
-            return folded.index(alias)
-    return None
-
-
-def _check_width(cells: list[str], width: int, separator: str, where: str) -> None:
-    """Refuse a row with more or fewer cells than the header, and say if it has other separators."""
-    while len(cells) > width and not cells[-1].strip():
-        cells.pop()  # spreadsheets pad with empty cells
-    if len(cells) == width:
-        return
-    text = separator.join(cells)
-    for other, name in _SEPARATORS.items():
-        if other != separator and len(next(csv.reader([text], delimiter=other))) == width:
-            raise ValueError(
-                f"{where}: apart by {name}, where the header has {_SEPARATORS[separator]}; "
-                "use one separator in the whole file"
-            )
-    raise ValueError(
-        f"{where}: {len(cells)} cells, where the header has {width}; quote cells that contain the "
-        f"separator ({_SEPARATORS[separator]}), and leave none out"
-    )
-
-
-def _row(cells: Sequence[str], places: dict[str, int], line: int, source: Path) -> Row:
-    cell = {column: cells[place].strip() for column, place in places.items()}
-    where = f"{shown(source)}:{line}"
-    if not cell["image"]:
+def _cells(row: Mapping[str, str], where: str) -> tuple[str, Box | None, tuple[str | None, ...]]:
+    """What one row says: picture, box, and (label, group, split)."""
+    if not row["image"]:
         raise ValueError(f"{where}: no picture in this row; expected its path")
-    split = split_of(cell.get("split", ""))
-    if cell.get("split") and not split:
-        raise ValueError(f"{where}: split {cell['split']!r}; expected {', '.join(SPLITS)}")
-    label = plain(cell.get("label", "")) or None
-    box = _box([cell[edge] for edge in _EDGES], where) if "x1" in cell else None
-    return Row(line, cell["image"], label, plain(cell.get("group", "")) or None, split, box)
+    cell = row.get("split", "")
+    if cell and not split_of(cell):
+        raise ValueError(f"{where}: split {cell!r}; expected {', '.join(SPLITS)}")
+    texts = [plain(row.get(column, "")) or None for column in ("label", "group")]
+    box = _box([row[edge] for edge in _EDGES], where) if "x1" in row else None
+    return row["image"], box, (*texts, split_of(cell))
 
 
 def _box(cells: Sequence[str], where: str) -> Box | None:
@@ -185,14 +182,60 @@ def _box(cells: Sequence[str], where: str) -> Box | None:
         x1, y1, x2, y2 = (float(cell) for cell in cells)
     except ValueError:
         x1 = y1 = x2 = y2 = math.nan
-    if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
+    if not all(map(math.isfinite, (x1, y1, x2, y2))) or x2 < x1 or y2 < y1:
         raise ValueError(
-            f"{where}: box {', '.join(map(repr, cells))}; expected four numbers x1, y1, x2, y2 in "
-            "pixels, with a decimal point, or four empty cells"
-        )
-    if x2 < x1 or y2 < y1:
-        raise ValueError(
-            f"{where}: box {x1:g}, {y1:g}, {x2:g}, {y2:g}; expected x1 < x2 and y1 < y2 in pixels: "
-            "corners, not width and height"
+            f"{where}: box {', '.join(map(repr, cells))}; expected four numbers x1 < x2 and "
+            "y1 < y2 in pixels, with a decimal point, corners, not width and height; or four "
+            "empty cells"
         )
     return x1, y1, x2, y2
+
+
+def _named(image: str, root: Path) -> str:
+    """A row's path, relative to the root if it lies in it."""
+    name = os.path.normpath(image.replace("\\", "/"))
+    if os.path.isabs(name) and Path(name).is_relative_to(root.absolute()):
+        name = str(Path(name).relative_to(root.absolute()))
+    return printable(name.replace(os.sep, "/"))
+
+
+# ---- writing -------------------------------------------------------------------------------
+
+
+def write_csv(samples: Iterable[Sample], target: Path, *, force: bool) -> Path:
+    """Write samples as a table that `read_csv` reads back as the same.
+
+    Paths are relative to the table, so that folder and table can move together; pictures on
+    another drive keep their absolute path. Boxes are written as they are, already enlarged.
+
+    Raises:
+        FileExistsError: the file is there already and `force` is not given.
+        ValueError: a path that is not text.
+    """
+    samples = list(samples)
+    if target.exists() and not force:
+        raise FileExistsError(f"{shown(target)}: exists already; choose another or give force=True")
+    columns = COLUMNS if any(sample.box_xyxy for sample in samples) else COLUMNS[:4]
+    with atomic_write(target, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for one in samples:
+            edges = [repr(value).removesuffix(".0") for value in one.box_xyxy or ()] or [""] * 4
+            cells = [_path_from(one, target.parent), one.label, one.group, one.split, *edges]
+            writer.writerow(cells[: len(columns)])
+    return target
+
+
+def _path_from(sample: Sample, folder: Path) -> str:
+    """Path of a picture from `folder`, with /."""
+    text, start = str(sample.path), os.path.join(folder, "")
+    if text.startswith(start):  # nearly always, and os.path.relpath is slow
+        path = text[len(start) :].replace(os.sep, "/")
+    else:
+        try:
+            path = Path(os.path.relpath(sample.path, folder)).as_posix()
+        except ValueError:  # Windows: on another drive
+            path = sample.path.absolute().as_posix()
+    if printable(path) != path:
+        raise ValueError(f"{sample.name}: its path is not text in UTF-8; rename the file")
+    return path

@@ -6,40 +6,23 @@ The names are in `data.yaml` (`dataset.yaml`), which may name the splits too, or
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cliplab.data.boxes import Boxed, Headers, check_scale, crops_of
 from cliplab.data.files import list_images, shown
-from cliplab.data.folders import plain, remark_on_classes, split_of
-from cliplab.data.photo_set import SPLITS, Box, PhotoSet
-from cliplab.data.remarks import Remarks, some
+from cliplab.data.reading import Reading
+from cliplab.data.samples import Box, plain, some, split_of
+from cliplab.data.samples import ProblemKind as Kind
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 NAME_FILES = ("classes.txt", "obj.names")
 _SLACK = 0.01  # of the picture that a rounded share may leave it by
+Listed = dict[Path, str | None]  # picture -> split
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where a YOLO data set keeps its things."""
-
-    root: Path
-    names: Mapping[int, str]  # class number -> name
-    images: Sequence[tuple[Path, str | None]]  # picture, split
-    source: Path  # the file with the names, for messages
-
-
-class _MalformedError(ValueError):
-    """A line that is no box."""
-
-
-def read_yolo(
-    source: str | Path, *, images: str | Path | None = None, box_scale: float = 1.0
-) -> PhotoSet:
-    """Crops of a YOLO data set: its folder, or its YAML file.
+def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
+    """Pictures and boxes of a YOLO data set: its folder, or its YAML file.
 
     Args:
         source: a folder with `data.yaml` or `classes.txt`, or the YAML file.
@@ -48,41 +31,37 @@ def read_yolo(
 
     Raises:
         FileNotFoundError: no such file or folder, or no names of classes.
-        ValueError: malformed lines or unknown classes, each with file and line; no box at all.
+        ValueError: malformed lines or unknown classes, each with file and line.
     """
-    check_scale(box_scale)
-    source, remarks = Path(source), Remarks()
-    layout = find_layout(source, Path(images) if images is not None else None)
-    headers = Headers(remarks)
-    boxes, wrong = _read_all(layout, headers, remarks)
+    root, names, listed, names_file = _layout(source, images)
+    reading, wrong = Reading(root, box_scale), list[str]()
+    used: set[Path] = set()
+    for path, split in listed.items():
+        if not path.is_file():
+            reading.problems[Kind.MISSING].append(_name(path, root))
+            continue
+        reading.listed[path] = split
+        if label_file := _label_file(path):
+            used.add(label_file)
+            wrong += _add_boxes(path, label_file, names, reading)
     if wrong:
         raise ValueError(
             f"{len(wrong)} malformed lines: {some(wrong, 5)}; expected a class number of "
-            f"{shown(layout.source)}, then centre, width and height, or a polygon, as shares of "
+            f"{shown(names_file)}, then centre, width and height, or a polygon, as shares of "
             "the picture"
         )
-    photos = crops_of(boxes, headers, remarks, box_scale=box_scale)
-    if not photos:
-        raise ValueError(
-            f"{shown(source)}: no box to cut out; "
-            + ("; ".join(remarks.sentences()) or "the label files are empty")
-        )
-    unused = {plain(name) for name in layout.names.values()} - {photo.label for photo in photos}
-    if unused:
-        remarks.add("names without a box, no class of this set", *sorted(unused))
-    remark_on_classes(photos, remarks)
-    return PhotoSet.of(photos, layout.root, remarks.sentences())
+    _tell_of_strays(reading, used)
+    boxed = {sample.label for sample in reading.samples}
+    if unused := sorted({name for name in names.values() if name not in boxed}):
+        reading.problems[Kind.UNUSED_CLASS].extend(unused)
+    return reading
 
 
 # ---- where things are ----------------------------------------------------------------------
 
 
-def find_layout(source: Path, images: Path | None) -> Layout:
-    """Where pictures, label files and class names of a source are.
-
-    Raises:
-        FileNotFoundError: no such file or folder.
-    """
+def _layout(source: Path, images: Path | None) -> tuple[Path, dict[int, str], Listed, Path]:
+    """Root, class names, pictures, and the file with the names."""
     if not source.exists():
         raise FileNotFoundError(f"{shown(source)}: no such file or folder; check the name")
     if source.is_file():
@@ -91,37 +70,33 @@ def find_layout(source: Path, images: Path | None) -> Layout:
         if (source / name).is_file():
             return _from_yaml(source / name, images)
     root = source.parent if source.name == "labels" else source
-    places = [base / name for base in (root, root / "labels") for name in NAME_FILES]
-    for path in places:
+    for path in (base / name for base in (root, root / "labels") for name in NAME_FILES):
         if path.is_file():
-            return Layout(root, _names_in_text(path), _by_folder(root, images), path)
+            names = dict(enumerate(_lines_of(path)))
+            return root, _checked_names(names, path), _by_folder(root, images), path
     raise FileNotFoundError(
         f"{shown(root)}: no names of classes; looked for {', '.join(YAML_NAMES[:2])}, "
         f"{', '.join(NAME_FILES)} there and in labels: write classes.txt with a name on each line"
     )
 
 
-def _names_in_text(path: Path) -> dict[int, str]:
+def _lines_of(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{shown(path)}: not a text in UTF-8; save it as UTF-8") from error
-    return _checked_names(dict(enumerate(lines)), path)
 
 
 def _checked_names(names: Mapping[Any, Any], path: Path) -> dict[int, str]:
-    found: dict[int, str] = {}
     for key, name in names.items():
-        text = plain(str(name))
-        if not (isinstance(key, int) or str(key).isdigit()) or not text:
+        if not str(key).isdigit() or not plain(str(name)):
             raise ValueError(f"{shown(path)}: class {key!r} is {name!r}; expected number and name")
-        found[int(key)] = text
-    if not found:
+    if not names:
         raise ValueError(f"{shown(path)}: no names of classes; expected at least one")
-    return found
+    return {int(key): plain(str(name)) for key, name in names.items()}
 
 
-def _from_yaml(path: Path, images: Path | None) -> Layout:
+def _from_yaml(path: Path, images: Path | None) -> tuple[Path, dict[int, str], Listed, Path]:
     """Layout of an Ultralytics data set file: path, train, val, test, names."""
     import yaml
 
@@ -132,51 +107,46 @@ def _from_yaml(path: Path, images: Path | None) -> Layout:
         raise ValueError(f"{shown(path)}: not YAML in UTF-8 ({text})") from error
     names = found.get("names") if isinstance(found, dict) else None
     if not isinstance(names, list | dict):
-        keys = some(map(repr, found), 8) if isinstance(found, dict) else type(found).__name__
-        raise ValueError(f"{shown(path)}: no list 'names' among {keys}; expected names of classes")
+        raise ValueError(f"{shown(path)}: no list 'names'; expected names of classes")
     numbered = names if isinstance(names, dict) else dict(enumerate(names))
     root = path.parent
     if isinstance(base := found.get("path"), str) and (root / base).is_dir():
         root = root / base
-    listed = [] if images is not None else list(_splits_in_yaml(found, root, path))
-    if len({picture for picture, _ in listed}) < len(listed):
-        raise ValueError(
-            f"{shown(path)}: the same pictures in two splits of {', '.join(SPLITS)}; expected "
-            "splits that share none"
-        )
-    return Layout(root, _checked_names(numbered, path), listed or _by_folder(root, images), path)
+    listed = {} if images is not None else _splits_in_yaml(found, root, path)
+    return root, _checked_names(numbered, path), listed or _by_folder(root, images), path
 
 
-def _splits_in_yaml(
-    found: Mapping[str, Any], root: Path, source: Path
-) -> Iterator[tuple[Path, str | None]]:
+def _splits_in_yaml(found: Mapping[str, Any], root: Path, source: Path) -> Listed:
     """Pictures of train, val and test: each a folder, a text file of paths, or a list of those.
 
     Raises:
         FileNotFoundError: none of the named places is there.
-        ValueError: an entry is neither a text nor a list of texts.
+        ValueError: an entry is neither a text nor a list of texts, or two share a picture.
     """
-    named = {key: found[key] for key in found if split_of(str(key)) and found[key]}
-    looked: list[str] = []
-    anything = False
-    for key, value in named.items():
-        places = value if isinstance(value, list) else [value]
-        for place in places:
+    listed: Listed = {}
+    absent, anything = list[str](), False
+    for key in (key for key in found if split_of(str(key)) and found[key]):
+        for place in found[key] if isinstance(found[key], list) else [found[key]]:
             if not isinstance(place, str):
                 raise ValueError(f"{shown(source)}: {key} is {place!r}; expected a folder or file")
             tries = [root / place, root / place.removeprefix("../"), root.parent / place]
             hit = next((path for path in tries if path.exists()), None)
             if hit is None:
-                looked.append(place)
+                absent.append(place)
                 continue
             anything = True
             for picture in _pictures_of(hit, root):
-                yield picture, split_of(key)
-    if named and not anything:
+                if listed.setdefault(picture, split_of(key)) != split_of(key):
+                    raise ValueError(
+                        f"{shown(source)}: the same pictures in two splits, such as "
+                        f"{shown(picture)}; expected splits that share none"
+                    )
+    if absent and not anything:
         raise FileNotFoundError(
-            f"{shown(source)}: none of {', '.join(looked)} is in {shown(root)}; mend path, train, "
+            f"{shown(source)}: none of {', '.join(absent)} is in {shown(root)}; mend path, train, "
             "val and test, or give images=, the folder of the pictures"
         )
+    return listed
 
 
 def _pictures_of(place: Path, root: Path) -> list[Path]:
@@ -186,54 +156,40 @@ def _pictures_of(place: Path, root: Path) -> list[Path]:
             return list_images(place)
         except ValueError:  # an empty split is the owner's affair, as long as others are not
             return []
-    lines = place.read_text(encoding="utf-8-sig").splitlines()
-    return [
-        place.parent / line if line.startswith("./") else root / line
-        for line in map(str.strip, lines)
-        if line
-    ]
+    lines = filter(None, map(str.strip, _lines_of(place)))
+    return [(place.parent if line.startswith("./") else root) / line for line in lines]
 
 
-def _by_folder(root: Path, images: Path | None) -> list[tuple[Path, str | None]]:
+def _by_folder(root: Path, images: Path | None) -> Listed:
     """Pictures below `images`, else root/images, else root; split by a folder named so."""
     place = images or (root / "images" if (root / "images").is_dir() else root)
-    paths = list_images(place)
-    inner = [path.relative_to(place).parts[:-1] for path in paths]
-    splits = [next(filter(None, map(split_of, folders)), None) for folders in inner]
-    return list(zip(paths, splits if all(splits) else [None] * len(paths), strict=True))
+    splits: Listed = {}
+    for path in list_images(place):
+        folders = path.relative_to(place).parts[:-1]
+        splits[path] = next(filter(None, map(split_of, folders)), None)
+    return splits if all(splits.values()) else dict.fromkeys(splits)
 
 
 # ---- boxes ---------------------------------------------------------------------------------
 
 
-def _read_all(layout: Layout, headers: Headers, remarks: Remarks) -> tuple[list[Boxed], list[str]]:
-    """All boxes, and where lines are malformed and how."""
-    boxes: list[Boxed] = []
-    wrong: list[str] = []
-    labels: set[Path] = set()
-    for path, split in layout.images:
-        name = _name(path, layout.root)
-        if not path.is_file():
-            remarks.add("pictures that are missing, left out", name)
+def _add_boxes(
+    path: Path, label_file: Path, names: Mapping[int, str], reading: Reading
+) -> list[str]:
+    """Keep the boxes of one picture; what is wrong with lines, and where."""
+    wrong = []
+    for line, text in _lines(label_file):
+        try:
+            number, share = _parse(text, names)
+        except ValueError as error:
+            wrong.append(f"{_name(label_file, reading.root)}:{line}: {error}")
             continue
-        label_file = _label_file(path)
-        if label_file is None or not (lines := list(_lines(label_file))):
-            remarks.add("pictures without boxes (background), left out", name)
-            labels.update([label_file] if label_file else [])
-            continue
-        labels.add(label_file)
-        header = headers.of(path)
-        for line, text in lines:
-            try:
-                number, share = _parse(text, layout.names)
-            except _MalformedError as error:
-                wrong.append(f"{_name(label_file, layout.root)}:{line}: {error}")
-                continue
-            if header is not None:
-                box = _in_pixels(share, header.size)
-                boxes.append(Boxed(path, name, layout.names[number], box, None, split))
-    _remark_on_orphans(layout, labels, remarks)
-    return boxes, wrong
+        if header := reading.header(path):
+            # Files have six decimals: without rounding, an edge at 10 would become 10.0000004.
+            x1, y1, x2, y2 = (round(v * header.size[i % 2], 2) for i, v in enumerate(share))
+            name, split = _name(path, reading.root), reading.listed[path]
+            reading.add(path, name, names[number], (x1, y1, x2, y2), split=split)
+    return wrong
 
 
 def _name(path: Path, root: Path) -> str:
@@ -261,20 +217,19 @@ def _parse(line: str, names: Mapping[int, str]) -> tuple[int, Box]:
     """Class number, and the box as shares (x1, y1, x2, y2) of the picture.
 
     Raises:
-        _MalformedError: what is wrong with the line.
+        ValueError: what is wrong with the line.
     """
     cells = line.split()
     try:
         number, values = float(cells[0]), [float(cell) for cell in cells[1:]]
     except ValueError:
-        raise _MalformedError(f"{line[:40]!r} are not numbers") from None
+        raise ValueError(f"{line[:40]!r} are not numbers") from None
     if number not in names:  # 2.0 is 2, 2.5 is nothing
-        known = f"{min(names)} to {max(names)}"
-        raise _MalformedError(f"class {cells[0]}, where there are {known}")
+        raise ValueError(f"class {cells[0]}, where there are {min(names)} to {max(names)}")
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise _MalformedError(f"{len(cells)} values, where a box has 5 and a polygon 7, 9, ...")
+        raise ValueError(f"{len(cells)} values, where a box has 5 and a polygon 7, 9, ...")
     if not all(math.isfinite(value) and -_SLACK <= value <= 1 + _SLACK for value in values):
-        raise _MalformedError(f"{line[:40]!r} has values outside 0 to 1, such as pixels")
+        raise ValueError(f"{line[:40]!r} has values outside 0 to 1, such as pixels")
     if len(values) == 4:
         x, y, width, height = values
         return int(number), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
@@ -282,22 +237,12 @@ def _parse(line: str, names: Mapping[int, str]) -> tuple[int, Box]:
     return int(number), (min(across), min(down), max(across), max(down))
 
 
-def _in_pixels(share: Box, size: tuple[int, int]) -> Box:
-    # Files have six decimals: without rounding, an edge at 10 would become 10.0000004.
-    x1, y1, x2, y2 = (round(value * size[i % 2], 2) for i, value in enumerate(share))
-    return x1, y1, x2, y2
-
-
-def _remark_on_orphans(layout: Layout, used: Iterable[Path], remarks: Remarks) -> None:
+def _tell_of_strays(reading: Reading, used: set[Path]) -> None:
     """Note label files whose picture is not there."""
-    used = set(used)
-    folders = {path.parent for path in used} | {layout.root / "labels"}
+    folders = {path.parent for path in used} | {reading.root / "labels"}
     for path in sorted(path for folder in folders for path in folder.glob("*.txt")):
-        listed = path in used or path.name in NAME_FILES or path.name.startswith(".")
-        if not listed and _looks_like_boxes(path):
-            remarks.add("label files without a picture", _name(path, layout.root))
-
-
-def _looks_like_boxes(path: Path) -> bool:
-    cells = next((line.split() for _, line in _lines(path)), ["0"] * 5)
-    return len(cells) >= 5 and cells[0].replace(".", "", 1).isdigit()
+        if path in used or path.name in NAME_FILES or path.name.startswith("."):
+            continue
+        cells = next((line.split() for _, line in _lines(path)), ["0"] * 5)
+        if len(cells) >= 5 and cells[0].replace(".", "", 1).isdigit():  # as boxes are written
+            reading.problems[Kind.STRAY_LABELS].append(_name(path, reading.root))

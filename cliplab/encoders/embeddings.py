@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliplab.data import Photo, UnreadableImage, open_image
+from cliplab.data import Sample, UnreadableImage, open_image
 from cliplab.encoders.cache import CacheWarning, EmbeddingCache, picture_key
 from cliplab.encoders.two_towers import Encoder
 from cliplab.runtime import sha256
@@ -40,7 +40,7 @@ class Embedded:
 
 def embed_photos(
     encoder: Encoder,
-    photos: Sequence[Photo | Path],
+    photos: Sequence[Sample | Path],
     *,
     batch_size: int = 64,
     cache: EmbeddingCache | None = None,
@@ -98,7 +98,7 @@ class _Picture:
     """One photo on its way from the file to its row."""
 
     index: int
-    photo: Any  # Photo or a path
+    photo: Any  # Sample or a path
     key: bytes | None = None  # in the cache; None: not to be kept
     row: Tensor | None = None  # (D,), found in the cache
     item: Any = None  # pixels (3, R, R), or the image for an encoder that wants it

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from cliplab.data import shown
-from cliplab.data.coco import category_names, listed_pictures, load, root_of
-from cliplab.data.remarks import Remarks
-from cliplab.data.source import places_of, recognise
+from cliplab import data
+from cliplab.data import places_of, shown
 from cliplab.detection.pictures import Pictures
 from cliplab.segmentation.truth import NAMES, OURS, SUFFIX, Numbers, Outlines, Truth, is_ours
 
@@ -62,17 +59,16 @@ def read_truth(
         FileNotFoundError, ValueError: no such truth, or of none of the pictures.
     """
     if truth is None:
-        if source.is_dir() or source.suffix.lower() == ".json":
-            kind, places = recognise(source) if kind == "auto" else places_of(source, kind)
-            if kind == "coco":
-                return from_coco(places, images, pictures)
+        may_be = source.is_dir() or source.suffix.lower() == ".json"
+        if may_be and places_of(source, kind)[0] == "coco":
+            return from_coco(source, images, pictures)
         return from_pngs(pictures.root, pictures, beside=True)
     if not truth.exists():
         raise FileNotFoundError(f"--truth {shown(truth)}: no such file or folder; check the name")
     found = (
         from_pngs(truth, pictures, beside=False)
         if truth.is_dir()
-        else from_coco([truth], pictures.root, pictures)
+        else from_coco(truth, pictures.root, pictures)
     )
     if not found and not found.notes:
         raise ValueError(
@@ -86,51 +82,22 @@ def read_truth(
 # ---- COCO ----------------------------------------------------------------------------------
 
 
-def from_coco(paths: Sequence[Path], images: Path | None, pictures: Pictures) -> Truth:
+def from_coco(source: Path, images: Path | None, pictures: Pictures) -> Truth:
     """Masks of COCO files for the pictures; those without a mask are known to show none."""
-    tables = [load(path) for path in paths]
-    used = {name for t, p in zip(tables, paths, strict=True) for name in _masked(t, p)}
-    if not used:
+    told = data.read_pictures(source, kind="coco", images=images)
+    known = {one.path.resolve(): one.masks for one in told if one.masks}
+    if not known:
         return Truth()
-    if any("score" in one for table in tables for one in table["annotations"]):
+    if told.are_answers:
         note = "the masks have scores, so a model drew them: nothing is judged by them"
         return Truth(notes=[note])
-    names = tuple(sorted(used))
-    known: dict[Path, Outlines] = {}
-    for table, path in zip(tables, paths, strict=True):
-        listed = listed_pictures(table, path, root_of(table, path, images), Remarks())
-        inside = _masks(table, category_names(table, path), names)
-        for key, one in listed.items():
-            if one is not None:
-                known[one.path.resolve()] = Outlines(one.size, tuple(inside.get(key, ())))
+    names = next(iter(known.values())).names
     by_path = {
-        one.path: known[resolved]
+        one.path: Outlines(masks.size, tuple((names.index(k), m) for k, m in masks.outlines))
         for one in pictures
-        if (resolved := one.path.resolve()) in known
-    }  # fmt: skip
-    return Truth(names, by_path)
-
-
-def _masked(table: Mapping[str, Any], path: Path) -> set[str]:
-    """Names of the classes that have a mask."""
-    names = category_names(table, path)
-    return {
-        names[one["category_id"]]
-        for one in table["annotations"]
-        if one.get("segmentation") and one.get("category_id") in names
+        if (masks := known.get(one.path.resolve()))
     }
-
-
-def _masks(
-    table: Mapping[str, Any], categories: Mapping[Any, str], names: Sequence[str]
-) -> dict[Any, list[tuple[int, Any]]]:
-    """Id of a picture -> its masks; crowds have a class as well as single things."""
-    found: dict[Any, list[tuple[int, Any]]] = {}
-    for one in table["annotations"]:
-        if one.get("segmentation") and one.get("category_id") in categories:
-            k = names.index(categories[one["category_id"]])
-            found.setdefault(one.get("image_id"), []).append((k, one["segmentation"]))
-    return found
+    return Truth(names, by_path)
 
 
 # ---- label PNGs ----------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def write_report(
         "precision": _precision(judged) if judged else None,
         "notes": [*task.notes, *detector.notes],
         "remarks": list(detector.remarks),
-        "problems": list(task.problems),
+        "problems": list(map(str, task.problems)),
         "unreadable": [
             {"file": shown(error.path), "cause": error.cause, "remedy": error.remedy}
             for error in found.unreadable

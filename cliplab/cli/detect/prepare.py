@@ -16,8 +16,8 @@ from cliplab.cli.detect.words import (
     phrases_note,
     read_words,
 )
-from cliplab.cli.legacy import MISSING, as_options
-from cliplab.data import shown
+from cliplab.cli.legacy import as_options
+from cliplab.data import Problem, lacks_pictures, shown
 from cliplab.detection.detectors import MODELS, parse_model
 from cliplab.detection.phrases import Prompt, relating_words
 from cliplab.detection.pictures import Pictures, read_boxes, read_pictures
@@ -32,14 +32,14 @@ class Task:
     pictures: Pictures  # with the boxes to judge by
     classes: Classes
     given: Mapping[Path, Tensor] | None = None  # path -> (R, 4) px: boxes to name
-    problems: tuple[str, ...] = ()  # what was clipped or skipped
+    problems: tuple[Problem, ...] = ()  # what was clipped or skipped
     notes: tuple[str, ...] = ()  # what was assumed, for the user to check
     can_judge: bool = True  # False: a sentence asks for some of what the source knows
 
     @property
     def lacks_pictures(self) -> bool:
         """Whether the source names pictures that are not there."""
-        return any(problem.startswith(MISSING) for problem in self.problems)
+        return lacks_pictures(self.problems)
 
 
 def prepare(args: argparse.Namespace, phrases: Prompt | None = None) -> Task:

@@ -188,7 +188,7 @@ def report(args: argparse.Namespace, result: Result) -> dict[str, Any]:
             "pictures": [_picture(result, i) for i in range(len(found))],
             "notes": result.notes,
             "remarks": list(plan.remarks),
-            "problems": [*plan.task.problems, *plan.task.truth.problems],
+            "problems": [*map(str, plan.task.problems), *plan.task.truth.problems],
             "unreadable": [
                 {"file": shown(error.path), "cause": error.cause, "remedy": error.remedy}
                 for error in found.unreadable

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cliplab.cli.legacy import MISSING, as_options
+from cliplab.cli.legacy import as_options
+from cliplab.data import Problem, ProblemKind, lacks_pictures
 from cliplab.detection.pictures import Pictures, read_pictures
 from cliplab.segmentation.truth import Numbers, Truth, match
 from cliplab.segmentation.truth_sources import read_truth, without_outputs
@@ -20,7 +21,7 @@ from cliplab.segmentation.words import (
 )
 
 # What a reader of boxes says, which masks do not need.
-_NOT_HERE = ("boxes of crowds", "annotations without four finite numbers")
+_NOT_HERE = (ProblemKind.CROWD, ProblemKind.NO_BOX)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Task:
     background: tuple[str, ...] | None  # its words; () by threshold alone; None: there is none
     usual: bool = False  # the usual background words are wanted, which depend on the model
     truth: Truth = field(default_factory=Truth)
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()  # what was assumed, for the user to check
     left: str = ""  # which classes of the masks were not asked for, for `truth_note`
     masks: frozenset[Path] = frozenset()  # label PNGs of the truth, resolved, judged by or not
@@ -40,7 +41,7 @@ class Task:
     @property
     def lacks_pictures(self) -> bool:
         """Whether the source names pictures that are not there."""
-        return any(problem.startswith(MISSING) for problem in self.problems)
+        return lacks_pictures(self.problems)
 
 
 def prepare(args: argparse.Namespace) -> Task:
@@ -63,7 +64,7 @@ def prepare(args: argparse.Namespace) -> Task:
     labels = read_labels(args.labels, truth.names)
     background, usual = read_background(args.background, args.threshold)
     note = background_note(labels)
-    problems = [p for p in pictures.problems if not p.startswith(_NOT_HERE)]
+    problems = [p for p in pictures.problems if p.kind not in _NOT_HERE]
     notes = [*truth.notes, *([note] if note else [])]
     task = Task(
         pictures, labels, background, usual, truth, tuple(dict.fromkeys(problems)), tuple(notes)

@@ -1,0 +1,145 @@
+"""Samples of one source, the names of their classes, their splits, and what was wrong."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import overload
+
+from cliplab.data.files import shown
+from cliplab.data.samples import SPLITS, Problem, Sample, lacks_pictures
+from cliplab.data.splits import deal
+from cliplab.data.tables import write_csv
+from cliplab.runtime import unknown_name
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Samples in a fixed order, the names of their classes, and what was wrong with the source."""
+
+    samples: tuple[Sample, ...]
+    root: Path
+    class_names: tuple[str, ...] = ()  # sorted; none if nothing is labelled
+    problems: tuple[Problem, ...] = ()  # what was clipped, skipped or guessed, and why
+    are_answers: bool = False  # its boxes or masks have scores: a model drew them, no truth
+    _index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", tuple(self.samples))
+        object.__setattr__(self, "root", Path(self.root))
+        index = {name: i for i, name in enumerate(self.class_names)}
+        object.__setattr__(self, "_index", index)
+        if unknown := {p.label for p in self.samples if p.label is not None} - index.keys():
+            raise ValueError(unknown_name("label", min(unknown), self.class_names))
+
+    @classmethod
+    def of(
+        cls, samples: Iterable[Sample], root: Path, problems: Iterable[Problem] = ()
+    ) -> "SampleSet":
+        """A set whose classes are the labels that occur, of samples and of their regions."""
+        samples = tuple(samples)
+        labels = {label for one in samples for label in (one.label, *one.labels)}
+        names = sorted(label for label in labels if label is not None)
+        return cls(samples, root, tuple(names), tuple(problems))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    @overload
+    def __getitem__(self, i: int) -> Sample: ...
+    @overload
+    def __getitem__(self, i: slice) -> "SampleSet": ...
+    def __getitem__(self, i: int | slice) -> "Sample | SampleSet":
+        return replace(self, samples=self.samples[i]) if isinstance(i, slice) else self.samples[i]
+
+    @property
+    def labels(self) -> list[int | None]:
+        """For each sample the index of its class in `class_names`, None if it is not labelled."""
+        return [None if p.label is None else self._index[p.label] for p in self.samples]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether every sample has a label."""
+        return bool(self.samples) and all(sample.label is not None for sample in self.samples)
+
+    @property
+    def lacks_pictures(self) -> bool:
+        """Whether the source names pictures that are not there."""
+        return lacks_pictures(self.problems)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """How many samples each split has; {} if there are no splits."""
+        found = Counter(sample.split for sample in self.samples)
+        return {split: found[split] for split in SPLITS if found[split]}
+
+    def select(self, split: str) -> "SampleSet":
+        """The samples of one split, maybe none; the classes stay those of the whole set.
+
+        Raises:
+            ValueError: no such split, or nothing in this set has been split.
+        """
+        if split not in SPLITS:
+            raise ValueError(unknown_name("split", split, SPLITS))
+        if self.samples and not self.splits:
+            raise ValueError(
+                f"no photo of {shown(self.root)} has a split; call with_splits(), or give a split "
+                "column or train/, val/ and test/ folders"
+            )
+        return replace(self, samples=tuple(p for p in self.samples if p.split == split))
+
+    def with_splits(
+        self,
+        fractions: Mapping[str, float] | None = None,
+        *,
+        seed: int = 0,
+        near_duplicates: bool = True,
+        previous: "SampleSet | None" = None,
+    ) -> "SampleSet":
+        """The same samples, each in train, val or test; splits that are there already stay.
+
+        Samples of one group (without groups: of one file) stay together, and so do copies and
+        near-duplicates. Classes are shared out in proportion as far as groups permit: each split
+        gets a group of every class that has as many; a class with a single group is in train
+        only, which `problems` says. The same pictures, fractions and seed give the same splits on
+        every machine (only near-duplicates at the edge of the threshold hang on the decoder).
+
+        Args:
+            fractions: share of train, val and test; default 0.6, 0.2 and 0.2.
+            seed: another one gives other splits.
+            near_duplicates: look at every picture (0.06 s for a JPEG of 12 megapixels); False
+                joins only files with equal bytes.
+            previous: pictures of this set keep the split they have there, so that adding pictures
+                moves no old one. A manifest with empty cells in its split column does the same.
+
+        Raises:
+            ValueError: fractions of other splits or with another sum than 1; or so few groups
+                that a split would be empty.
+        """
+        dealt, problems = deal(
+            self.samples,
+            fractions,
+            seed=seed,
+            near_duplicates=near_duplicates,
+            previous=previous or (),
+        )
+        said = tuple(dict.fromkeys([*self.problems, *problems]))
+        return replace(self, samples=tuple(dealt), problems=said)
+
+    def without_splits(self) -> "SampleSet":
+        """The same samples, all splits forgotten."""
+        return replace(self, samples=tuple(replace(one, split=None) for one in self.samples))
+
+    def write_manifest(self, target: str | Path, force: bool = False) -> Path:
+        """Write these samples as a CSV table that `read_photos` reads back as the same set.
+
+        It fixes labels, boxes, groups and splits for good; paths are relative to the table.
+
+        Raises:
+            FileExistsError: the file is there already and `force` is not given.
+            ValueError: a path that is not text.
+        """
+        return write_csv(self.samples, Path(target), force=force)

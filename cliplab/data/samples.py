@@ -1,0 +1,202 @@
+"""A picture with what is known of it, and the problems that its source had."""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cliplab.data.files import UnreadableImage, open_image, printable, read_header, shown
+from cliplab.data.masks import Masks
+from cliplab.runtime import unknown_name
+
+SPLITS = ("train", "val", "test")
+# What people call the three splits.
+SPLIT_NAMES = {
+    **{name: "train" for name in ("train", "training", "训练", "训练集")},
+    **{name: "val" for name in ("val", "valid", "validation", "dev", "验证", "验证集")},
+    **{name: "test" for name in ("test", "testing", "测试", "测试集")},
+}
+Box = tuple[float, float, float, float]
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder or a cell names, None if it names none."""
+    return SPLIT_NAMES.get(name.strip().casefold())
+
+
+def plain(text: str) -> str:
+    """Text of a label as it is compared: composed characters (macOS stores them apart), trimmed."""
+    return unicodedata.normalize("NFC", printable(text)).strip()
+
+
+# ---- problems ------------------------------------------------------------------------------
+
+
+class ProblemKind(Enum):
+    """What a reader clipped, skipped or guessed; the value is the beginning of the sentence."""
+
+    MISSING = "pictures that are missing, left out"
+    UNREADABLE = "unreadable pictures, whose boxes are left out"
+    STRAY_PICTURES = "pictures of the folder that its table or JSON does not list, left out"
+    STRAY_LABELS = "label files without a picture"
+    EMPTY_FOLDER = "folders without pictures"
+    ENCODING = "tables that are not UTF-8"
+    REPEATED_ROW = "rows that repeat another, kept once"
+    REPEATED_ID = "annotation ids that stand for several boxes, all kept"
+    UNLISTED = "boxes of pictures that the file does not list, skipped"
+    CROWD = "boxes of crowds (iscrowd), skipped"
+    NO_BOX = "annotations without four finite numbers in 'bbox', skipped"
+    NO_AREA = "boxes without area, skipped"
+    OUTSIDE = "boxes outside their picture, skipped"
+    CLIPPED = "boxes clipped to their picture"
+    REPEATED_BOX = "boxes given twice, kept once"
+    TURNED = "boxes turned with their picture, since EXIF lays it on its side"
+    AS_SEEN = "boxes of pictures that EXIF turns, taken as of the upright picture"
+    SCALED = "boxes scaled, since the JSON was made for another size"
+    OTHER_SHAPE = "boxes of pictures of another shape than the JSON says, skipped"
+    NOT_BOXED = "pictures without boxes, left out"
+    UNUSED_CLASS = "classes without a box, no class of this set"
+    UNLABELLED = "pictures without a label"
+    ONE_CLASS = "all labelled pictures are of one class: nothing to tell apart"
+    SINGLE = "classes with a single picture, which only one split can have"
+    SAME_LETTERS = "classes that differ only in upper and lower case"
+    LACKED = "classes that a split lacks"
+    NEAR_DUPLICATE = "near-duplicates, kept in one split"
+    STRADDLING = "groups or near-duplicates that straddle the given splits"
+    NOT_JUDGED = "pictures whose truth cannot be used, not judged"
+
+
+Places = dict[ProblemKind, list[str]]  # a defaultdict(list), to which readers add
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of problem, the places where it was met, and what else is to be said of it."""
+
+    kind: ProblemKind
+    where: tuple[str, ...] = ()
+    detail: str = ""
+
+    def __str__(self) -> str:
+        places = f" ({len(self.where)}): {some(dict.fromkeys(self.where))}" if self.where else ""
+        return f"{self.kind.value}{places}{self.detail and f': {self.detail}'}"
+
+
+def problems_of(places: Mapping[ProblemKind, Sequence[str]]) -> tuple[Problem, ...]:
+    """One problem for each kind."""
+    return tuple(Problem(kind, tuple(where)) for kind, where in places.items())
+
+
+def lacks_pictures(problems: Iterable[Problem]) -> bool:
+    """Whether a source names pictures that are not there."""
+    return any(problem.kind is ProblemKind.MISSING for problem in problems)
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture, or a box of it, and what its owner knows about it.
+
+    Raises:
+        ValueError: a box without area or with values that are not finite, or an unknown split.
+    """
+
+    path: Path
+    label: str | None = None
+    box_xyxy: Box | None = None  # pixels of the upright image, half-open: x2 and y2 are outside
+    group: str | None = None  # pictures of one group (an animal, a farm) never straddle splits
+    split: str | None = None  # one of SPLITS
+    name: str = ""  # for people: path relative to the set's root, "#3" for its third box
+    regions: tuple["Sample", ...] = ()  # of a whole picture: its boxes
+    judged: bool = False  # True: its regions are all there are
+    masks: Masks | None = None  # of a whole picture: which class each pixel shows
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, Path):
+            object.__setattr__(self, "path", Path(self.path))
+        if not self.name:
+            object.__setattr__(self, "name", shown(self.path.name))
+        if self.split is not None and self.split not in SPLITS:
+            raise ValueError(unknown_name("split", self.split, SPLITS))
+        if self.box_xyxy is not None:
+            object.__setattr__(self, "box_xyxy", _checked(self.box_xyxy, self.name))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the whole upright picture, read from the file's first bytes.
+
+        Raises:
+            UnreadableImage: as `open_image`.
+        """
+        return read_header(self.path).size
+
+    @property
+    def boxes_xyxy(self) -> NDArray[np.float32]:
+        """Boxes of the regions (A, 4), pixels of the upright picture, inside it."""
+        return np.array([one.box_xyxy for one in self.regions], np.float32).reshape(-1, 4)
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Labels of the regions, A of them."""
+        return tuple(one.label for one in self.regions)
+
+    def open(self) -> Image.Image:
+        """The picture as 8-bit RGB, upright, cut to its box.
+
+        Raises:
+            UnreadableImage: as `open_image`, or the box lies outside the picture.
+        """
+        return self.crop(open_image(self.path))
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """The box cut out of the whole upright picture, which may serve many boxes.
+
+        Edges go to the nearest pixel border, and the box is clipped to the picture.
+
+        Raises:
+            UnreadableImage: the box lies outside the picture.
+        """
+        if self.box_xyxy is None:
+            return image
+        left, right = _pixels(self.box_xyxy[0], self.box_xyxy[2], image.width)
+        top, bottom = _pixels(self.box_xyxy[1], self.box_xyxy[3], image.height)
+        if left >= right or top >= bottom:
+            box = ", ".join(f"{value:g}" for value in self.box_xyxy)
+            raise UnreadableImage(
+                self.path,
+                f"box ({box}) lies outside the picture of {image.width} x {image.height} pixels",
+                "mend the box: x1, y1, x2, y2 in pixels of the upright picture",
+            )
+        return image.crop((left, top, right, bottom))
+
+
+def _checked(box: Sequence[float], name: str) -> Box:
+    if len(box) != 4 or not all(math.isfinite(value) for value in box):
+        raise ValueError(f"{name}: box_xyxy is {box}; expected four finite numbers x1, y1, x2, y2")
+    x1, y1, x2, y2 = (float(value) for value in box)
+    if not (x1 < x2 and y1 < y2):
+        raise ValueError(f"{name}: box_xyxy is {box}; expected x1 < x2 and y1 < y2 in pixels")
+    return x1, y1, x2, y2
+
+
+def _pixels(low: float, high: float, size: int) -> tuple[int, int]:
+    """Whole pixels of [low, high) within [0, size), at least one where they overlap at all."""
+    if high <= 0 or low >= size:
+        return 0, 0
+    first = min(max(math.floor(low + 0.5), 0), size - 1)
+    return first, min(max(math.floor(high + 0.5), first + 1), size)
