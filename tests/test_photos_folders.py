@@ -240,9 +240,7 @@ def test_folders_that_look_like_mistakes_are_remarked_on(tmp_path: Path) -> None
 
 def test_a_single_class_is_remarked_on(tmp_path: Path) -> None:
     found = read_photos(touch(tmp_path, "images/a.jpg", "images/b.jpg"))
-    assert said(found) == (
-        "all labelled pictures are of one class: nothing to tell apart (1): images",
-    )
+    assert found.problems == (Problem(ProblemKind.ONE_CLASS, ("images",)),)
 
 
 def test_hidden_files_are_left_out(tmp_path: Path) -> None:
