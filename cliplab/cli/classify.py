@@ -9,11 +9,21 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cliplab.cli.classify_text import image_table, verdict
 from cliplab.cli.files import describe, unreadable, write_report
-from cliplab.cli.options import Common, Flag, Machine, Outputs, Source, opt
+from cliplab.cli.options import (
+    BatchSize,
+    Common,
+    Device,
+    Flag,
+    Offline,
+    Outputs,
+    Precision,
+    Source,
+    opt,
+)
 from cliplab.cli.skeleton import Job, complain, work
 from cliplab.runtime import atomic_write, unknown_name
 
@@ -114,15 +124,14 @@ class Learning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding(Machine):
+class Encoding:
     """What reads photos and texts."""
 
     encoder: Annotated[str, opt("SPEC", ENCODERS)] = "pasture"
-    precision: Annotated[
-        Literal["float32", "bfloat16"],
-        opt(None, "bfloat16 is quicker on processors that have it, and a little coarser"),
-    ] = "float32"
-    batch_size: Annotated[int, opt("N", "images at a time")] = 64
+    precision: Precision = "float32"
+    device: Device = "auto"
+    batch_size: BatchSize = 64
+    offline: Offline = False
     no_cache: Annotated[Flag, opt(None, "neither use nor keep embeddings")] = False
 
 

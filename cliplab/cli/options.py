@@ -38,6 +38,15 @@ def opt(metavar: str | None, help: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help=help)
 
 
+Device = Annotated[str, opt("NAME", "auto, cpu, cuda or mps")]
+Offline = Annotated[Flag, opt(None, "never use the network, whatever is missing")]
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    opt(None, "bfloat16 is quicker on processors that have it, and a little coarser"),
+]
+BatchSize = Annotated[int, opt("N", "images at a time")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """What every command can be told."""
@@ -61,17 +70,10 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where it is computed."""
-
-    device: Annotated[str, opt("NAME", "auto, cpu, cuda or mps")] = "auto"
-    offline: Annotated[Flag, opt(None, "never use the network, whatever is missing")] = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outputs:
     """What is written; nothing else is."""
 
+    out: Annotated[Path | None, opt("FILE", "the main result")] = None
     html: Annotated[Path | None, opt("HTML", "a gallery to look through")] = None
     json: Annotated[Path | None, opt("JSON", "the report for other programs")] = None
     force: Annotated[Flag, opt(None, "overwrite existing output files")] = False
