@@ -1,44 +1,44 @@
-"""``python -m cliplab bench``: run the benchmarks and write down what they say."""
+"""`cliplab bench`: run the benchmarks and write down what they say."""
 
-import argparse
+from __future__ import annotations
+
 import ast
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from cliplab.report import provenance
+from cliplab.cli.options import Common, Positional, opt
 from cliplab.runtime import atomic_write, unknown_name
 
-DESCRIPTION = """\
+ABOUT = """\
 Run every benchmarks/*.py, each in a process of its own, and write what they print to
 benchmarks/RESULTS.md, with the machine and the versions. Close other programs first."""
 
-EXAMPLES = """\
+EPILOG = """\
 examples:
-  python -m cliplab bench
-  python -m cliplab bench pasture          one benchmark, printed and not written down
+  cliplab bench
+  cliplab bench pasture          one benchmark, printed and not written down
 
 exit code: 0 all ran; 1 one failed, and RESULTS.md is as it was"""
 
 
-def benchmarks_dir() -> Path:
-    """Folder of the benchmarks."""
-    return provenance.root() / "benchmarks"
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """What `bench` can be told."""
+
+    names: Annotated[
+        tuple[str, ...], Positional, opt("[NAME ...]", "of benchmarks/NAME.py; none: all")
+    ] = ()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of benchmarks/NAME.py (all)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Carry out the command; its exit code."""
-    scripts = find(args.names)
+def run(options: Options) -> int:
+    """Run the benchmarks -> exit code."""
     sections = []
-    for script in scripts:
+    for script in find(options.names):
         start = time.monotonic()
         done = subprocess.run(
             [sys.executable, str(script)], stdout=subprocess.PIPE, encoding="utf-8", check=False
@@ -48,12 +48,19 @@ def run(args: argparse.Namespace) -> int:
             return 1
         print(f"{done.stdout.rstrip()}\n\n({script.name}: {time.monotonic() - start:.0f} s)\n")
         sections.append(section(script, done.stdout))
-    if not args.names:
+    if not options.names:
         path = benchmarks_dir() / "RESULTS.md"
         with atomic_write(path, "w") as file:
             file.write("\n\n".join([heading(), *sections]) + "\n")
         print(f"written: {path}")
     return 0
+
+
+def benchmarks_dir() -> Path:
+    """Folder of the benchmarks."""
+    from cliplab.report import provenance
+
+    return provenance.root() / "benchmarks"
 
 
 def find(names: Sequence[str]) -> list[Path]:
@@ -75,6 +82,8 @@ def section(script: Path, output: str) -> str:
 
 def heading() -> str:
     """Title, machine and versions."""
+    from cliplab.report import provenance
+
     machine, versions = provenance.machine(), provenance.versions()
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB"
     names = ("python", "cliplab", "torch", "torchvision", "numpy", "pillow")

@@ -1,6 +1,7 @@
-"""``python -m cliplab doctor``: look at everything that tends to go wrong, and say what to do."""
+"""`cliplab doctor`: look at everything that tends to go wrong, and say what to do."""
 
-import argparse
+from __future__ import annotations
+
 import importlib.metadata
 import importlib.util
 import json
@@ -12,23 +13,24 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from cliplab.report.provenance import root
-from cliplab.runtime import data_dir, sha256
+from cliplab.cli.options import Common, Flag, opt
+from cliplab.runtime import cache_dir, checkpoint_dir, is_offline, verify_checkpoint
 
-DESCRIPTION = """\
-Look at Python, packages, device, fonts, checkpoints and kernels. Each line says what is there; a
-line with a fault says what to do about it, below an arrow."""
+ABOUT = """\
+Look at Python, packages, device, encoders, fonts, checkpoints and kernels. Each line says what is
+there; a line with a fault says what to do about it, below an arrow."""
 
-EXAMPLES = """\
+EPILOG = """\
 examples:
-  python -m cliplab doctor
-  python -m cliplab doctor --json          for a bug report or a script
+  cliplab doctor
+  cliplab doctor --json          for a bug report or a script
 
 exit code: 0 nothing needed is broken (there may be notes), 1 something is"""
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
-CHECKPOINTS = {  # folder -> recipe, as `python -m cliplab train` takes it
+CHECKPOINTS = {  # folder -> recipe, as `cliplab train` takes it
     "clip-openai": "clip",
     "clip-chinese": "clip",
     "vild": "vild",
@@ -36,7 +38,21 @@ CHECKPOINTS = {  # folder -> recipe, as `python -m cliplab train` takes it
     "glip-no-fusion": "glip --no-fusion",
     "groupvit": "groupvit",
 }
+FAMILIES = {  # prefix of an encoder -> module, distribution
+    "openai": ("clip", "openai-clip"),
+    "modelscope": ("modelscope", "modelscope"),
+    "hf": ("transformers", "transformers"),
+    "open_clip": ("open_clip", "open-clip-torch"),
+}
 _REINSTALL = 'make clean, then the command again; or pip install -c constraints.txt -e ".[all]"'
+_OFFICIAL = 'pip install -c constraints.txt -e ".[official]"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """What `doctor` can be told."""
+
+    json: Annotated[Flag, opt(None, "print the findings as JSON")] = False
 
 
 @dataclass(frozen=True)
@@ -49,16 +65,10 @@ class Finding:
     remedy: str = ""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Carry out the command; its exit code."""
+def run(options: Options) -> int:
+    """Print the findings -> exit code."""
     findings = examine()
-    if args.json:
+    if options.json:
         print(json.dumps([asdict(f) for f in findings], ensure_ascii=False, indent=1))
     else:
         print(as_text(findings))
@@ -96,19 +106,14 @@ def as_text(findings: list[Finding]) -> str:
 
 
 def check_python() -> Iterator[Finding]:
-    """The interpreter, and whether it is inside an environment."""
+    """The interpreter, and whether the terminal prints Chinese."""
     version = platform.python_version()
-    inside = "in an environment of its own" if sys.prefix != sys.base_prefix else ""
-    inside = (
-        f"in conda's {os.environ['CONDA_DEFAULT_ENV']}" if "CONDA_PREFIX" in os.environ else inside
-    )
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
-        yield Finding("python", OK, f"{version} {inside}".strip())
+        yield Finding("python", OK, f"{version} in {Path(sys.prefix).name}")
     else:
         remedy = "install Python 3.11, then: make PYTHON=/path/to/python3.11"
         yield Finding("python", FAULT, f"{version}; cliplab needs 3.11 to 3.13", remedy)
-    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    if encoding != "utf8":
+    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
         remedy = "set the environment variable PYTHONUTF8=1, else Chinese prints as question marks"
         yield Finding("terminal", NOTE, f"speaks {sys.stdout.encoding}, not UTF-8", remedy)
 
@@ -117,67 +122,69 @@ def check_machine() -> Iterator[Finding]:
     """System, cores, memory, and free disk space."""
     import psutil
 
-    memory = psutil.virtual_memory()
-    cores = (
-        f"{os.cpu_count()} cores, {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
-    )
-    system = f"{platform.system()} {platform.machine()}, {cores}"
+    from cliplab.report.provenance import root
+
+    memory, free = psutil.virtual_memory(), shutil.disk_usage(root()).free / 1e9
     short = memory.available < 1.5e9
+    text = (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
+    )
     remedy = "close other programs: a notebook takes up to 1.5 GB" if short else ""
-    yield Finding("machine", NOTE if short else OK, system, remedy)
-    free = shutil.disk_usage(root()).free / 1e9
-    enough = free > 1
-    remedy = "" if enough else "free some space: reports and caches are written here"
-    yield Finding("disk", OK if enough else FAULT, f"{free:.1f} GB free", remedy)
+    yield Finding("machine", NOTE if short else OK, text, remedy)
+    remedy = "" if free > 1 else "free some space: reports and caches are written here"
+    yield Finding("disk", OK if free > 1 else FAULT, f"{free:.1f} GB free", remedy)
 
 
 def check_packages() -> Iterator[Finding]:
     """Every package that cliplab asks for, against the pins."""
+    from cliplab.report.provenance import root
+
     pins = read_pins(root() / "constraints.txt")
-    missing, other, count = [], [], 0
-    for name, is_needed in requirements():
-        count += 1
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            if is_needed:
-                yield Finding(name, FAULT, "is not installed", _REINSTALL)
-            else:
-                missing.append(name)
-            continue
-        if name in pins and version.partition("+")[0] != pins[name]:
-            other.append(f"{name} {version} (pinned: {pins[name]})")
-    yield Finding("packages", OK, f"{count - len(missing)} of {count} installed")
-    if missing:
+    asked = requirements()
+    here = {name: version for name in asked if (version := _version(name))}
+    absent = [name for name in asked if name not in here]
+    for name in filter(asked.get, absent):
+        yield Finding(name, FAULT, "is not installed", _REINSTALL)
+    yield Finding("packages", OK, f"{len(here)} of {len(asked)} installed")
+    if optional := [name for name in absent if not asked[name]]:
         remedy = 'pip install -c constraints.txt -e ".[all]", if you need what they are for'
-        yield Finding("packages", NOTE, f"optional ones absent: {', '.join(missing)}", remedy)
-    if other:
+        yield Finding("packages", NOTE, f"optional ones absent: {', '.join(optional)}", remedy)
+    if other := [
+        f"{name} {version} (pinned: {' or '.join(pins[name])})"
+        for name, version in here.items()
+        if name in pins and version.partition("+")[0] not in pins[name]
+    ]:
         remedy = "numbers can differ a little; for the pinned ones: make clean, then make run"
         yield Finding("packages", NOTE, "; ".join(other), remedy)
 
 
-def requirements() -> list[tuple[str, bool]]:
-    """Packages that cliplab declares: (name, whether the package itself or a run needs it)."""
-    from packaging.requirements import Requirement
-
+def requirements() -> dict[str, bool]:
+    """Packages that cliplab declares: name -> whether the package itself or a run needs it."""
     found = {}
     for line in importlib.metadata.requires("cliplab") or []:
-        requirement = Requirement(line)
-        name = requirement.name.lower()
-        extra = re.search(r"extra == ['\"](\w+)", str(requirement.marker or ""))
-        if name != "cliplab":
-            found[name] = extra is None or extra[1] == "notebooks"
-    return sorted(found.items())
+        name = re.match(r"[\w.-]+", line)
+        extra = re.search(r"extra == ['\"](\w+)", line)
+        if name and name[0] != "cliplab":
+            found[name[0].lower()] = extra is None or extra[1] == "notebooks"
+    return dict(sorted(found.items()))
 
 
-def read_pins(path: Path) -> dict[str, str]:
-    """Exact versions in a constraints file that hold on this Python and system, by name."""
-    from packaging.requirements import Requirement
+def read_pins(path: Path) -> dict[str, list[str]]:
+    """Versions in a constraints file by name; several where they hang on Python or the system."""
+    pins: dict[str, list[str]] = {}
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE):
+        pins.setdefault(name.lower(), []).append(version)
+    return pins
 
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    parsed = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
-    here = [r for r in parsed if r.marker is None or r.marker.evaluate()]
-    return {r.name.lower(): str(r.specifier).removeprefix("==") for r in here}
+
+def _version(name: str) -> str:
+    """Of an installed distribution, "" if it is not."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def check_device() -> Iterator[Finding]:
@@ -187,52 +194,54 @@ def check_device() -> Iterator[Finding]:
     from cliplab.runtime import pick_device
 
     device = pick_device("auto").type
+    text = f"{device}; cpu {torch.backends.cpu.get_cpu_capability()}"
     if device == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
         text = f"cuda: {torch.cuda.get_device_name()}, {memory:.0f} GB"
-    else:
-        speed = "with bfloat16 instructions" if has_bfloat16() else "without bfloat16 instructions"
-        text = f"{device}; cpu {torch.backends.cpu.get_cpu_capability()} {speed}"
-        text += f", {torch.get_num_threads()} threads"
-    yield Finding("device", OK, text)
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 by itself; without, training takes float32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        return bool(re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text("utf-8")))
-    return platform.system() == "Darwin" and platform.machine() == "arm64"
-
-
-def check_official_clip() -> Iterator[Finding]:
-    """The official `clip` package imports pkg_resources, which newer setuptools no longer has."""
-    if importlib.util.find_spec("clip") is None:
-        return
-    if importlib.util.find_spec("pkg_resources") is None:
-        remedy = 'pip install "setuptools<81"'
-        yield Finding("clip", FAULT, "is installed, but cannot import pkg_resources", remedy)
-    else:
-        yield Finding("clip", OK, f"can be imported (setuptools {_version('setuptools')})")
-
-
-def _version(name: str) -> str:
-    return importlib.metadata.version(name)
+    yield Finding("device", OK, f"{text}, {torch.get_num_threads()} threads")
 
 
 def check_encoders() -> Iterator[Finding]:
-    """Which encoders can be loaded here, whether from the network, and the cache."""
-    from cliplab.cli import doctor_encoders as encoder_checks
+    """Which families of official encoders are installed; importing them would take seconds."""
+    for prefix, (module, distribution) in FAMILIES.items():
+        subject, found = f"{prefix}:", importlib.util.find_spec(module)
+        version = _version(distribution)
+        if found is None:
+            text, remedy = f"{module} is not installed", f"{_OFFICIAL}, if you need it"
+            yield Finding(subject, NOTE, text, remedy)
+        elif prefix == "openai" and not version:
+            text = "the installed `clip` is another package of that name, not OpenAI's"
+            yield Finding(subject, FAULT, text, f"pip uninstall clip; {_OFFICIAL}")
+        elif prefix == "openai" and importlib.util.find_spec("pkg_resources") is None:
+            text = "is installed, but cannot import pkg_resources, which newer setuptools lacks"
+            yield Finding(subject, FAULT, text, 'pip install "setuptools<81"')
+        else:
+            yield Finding(subject, OK, f"{module} {version}")
 
-    yield from encoder_checks.check_encoders()
+
+def check_cache() -> Iterator[Finding]:
+    """Whether downloads are allowed, and the cache of embeddings can be written."""
+    try:
+        text = "not used; cached models load" if is_offline() else "downloads are allowed"
+        yield Finding("network", OK, text)
+    except ValueError as error:  # a variable that says neither yes nor no
+        yield Finding("network", FAULT, str(error), "unset it, or give it such a value")
+    folder = cache_dir()
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    # a home folder is not named: reports of bugs should not name their author
+    shown = str(folder).replace(str(Path.home()), "~")
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        yield Finding("cache", OK, shown)
+    else:
+        remedy = "set $CLIPLAB_CACHE to a folder that can be written"
+        yield Finding("cache", FAULT, f"{shown} cannot be written", remedy)
 
 
 def check_fonts() -> Iterator[Finding]:
     """A font that has Chinese glyphs, for labels in figures."""
     from cliplab.viz.figures import cjk_font
 
-    font = cjk_font()
-    if font:
+    if font := cjk_font():
         yield Finding("fonts", OK, f"Chinese in figures is drawn in {font}")
     else:
         remedy = "git checkout data/fonts; or install Noto Sans CJK SC"
@@ -242,34 +251,23 @@ def check_fonts() -> Iterator[Finding]:
 def check_checkpoints() -> Iterator[Finding]:
     """The shipped weights, against the hashes in their model cards."""
     for name, recipe in CHECKPOINTS.items():
-        folder = data_dir() / "checkpoints" / name
-        bad = _bad_files(folder)
-        if bad:
-            remedy = f"git checkout data/checkpoints/{name}; or python -m cliplab train {recipe}"
-            yield Finding(name, FAULT, bad, remedy)
+        folder = checkpoint_dir(name)
+        try:
+            compared = verify_checkpoint(folder)
+        except (OSError, ValueError) as error:
+            fault = str(error)
+        else:
+            fault = "" if compared else f"{folder / 'model_card.json'} is missing"
+        if fault:
+            remedy = f"git checkout data/checkpoints/{name}; or cliplab train {recipe}"
+            yield Finding(name, FAULT, fault, remedy)
         else:
             size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
             yield Finding(name, OK, f"whole, {size:.1f} MB")
 
 
-def _bad_files(folder: Path) -> str:
-    """What is wrong with a checkpoint, "" if nothing."""
-    card = folder / "model_card.json"
-    if not card.is_file():
-        return f"{card} is missing"
-    for name, expected in json.loads(card.read_text(encoding="utf-8"))["files"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size < 1000 and path.read_bytes().startswith(b"version https://git-lfs"):
-            return f"{name} is a Git LFS pointer, not the file"
-        if sha256(path) != expected:
-            return f"{name} is not the file that the model card describes"
-    return ""
-
-
 def check_kernel() -> Iterator[Finding]:
-    """Which Python JupyterLab starts; `python -m cliplab run` always uses its own."""
+    """Which Python JupyterLab starts; `cliplab run` always uses its own."""
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     remedy = "python -m ipykernel install --sys-prefix"
@@ -289,8 +287,8 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_machine,
     check_packages,
     check_device,
-    check_official_clip,
     check_encoders,
+    check_cache,
     check_fonts,
     check_checkpoints,
     check_kernel,

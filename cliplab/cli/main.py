@@ -12,7 +12,7 @@ from types import ModuleType
 class Command:
     """A command; its module is imported only when it is chosen."""
 
-    module: str  # has Options, ABOUT, EPILOG and run(options) -> exit code
+    module: str  # has Options, ABOUT, EPILOG and run(options) -> exit code, or call(typed)
     help: str
 
 
@@ -97,6 +97,8 @@ def _command(name: str, typed: Sequence[str]) -> int:
 
 def _prepared(module: ModuleType, name: str, typed: Sequence[str]) -> Callable[[], int]:
     """The command with its options read."""
+    if hasattr(module, "call"):  # reads its words itself
+        return lambda: module.call(typed)
     if hasattr(module, "add_arguments"):  # of before the skeleton
         parser = argparse.ArgumentParser(
             prog=f"cliplab {name}",

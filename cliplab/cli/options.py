@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --force, without a --no-force
 Positional = tyro.conf.Positional
+Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]  # -p A -p B
 
 _CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
 _NO_DEFAULT = re.compile(r"\s*\((?:default:\s*(?:None|False|)|required)\)")
@@ -30,12 +31,12 @@ class UsageError(ValueError):
     """Options that cannot be read."""
 
 
-def opt(metavar: str | None, help: str) -> Any:
-    """What `Annotated` tells of an option: its value and its help.
+def opt(metavar: str | None, help: str, *aliases: str) -> Any:
+    """What `Annotated` tells of an option: its value, its help and other spellings of its name.
 
     A `metavar` "WORD ..." takes one value or more, "[WORD ...]" may do without any.
     """
-    return tyro.conf.arg(metavar=metavar, help=help)
+    return tyro.conf.arg(metavar=metavar, help=help, aliases=aliases or None)
 
 
 Device = Annotated[str, opt("NAME", "auto, cpu, cuda or mps")]

@@ -1,15 +1,20 @@
-"""``python -m cliplab run``: execute notebooks and leave a report."""
+"""`cliplab run`: execute notebooks and leave a report."""
 
-import argparse
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cliplab.report.execute import Failure
-from cliplab.report.folder import Job, Request
+from cliplab.cli.options import Common, Flag, Positional, Repeatable, opt
 
-DESCRIPTION = """\
+if TYPE_CHECKING:
+    from cliplab.report.execute import Failure
+    from cliplab.report.folder import Job
+
+ABOUT = """\
 Execute notebooks and leave a folder with a report to hand in: index.html (one file, no network
 needed), results.json, the executed notebooks and their figures.
 
@@ -17,7 +22,7 @@ The folder is complete when it has its name; until then it is called NAME.unfini
 interrupted run continues where it stopped with --resume. A notebook that fails does not keep the
 others from running."""
 
-EXAMPLES = """\
+EPILOG = """\
 examples:
   python -m cliplab run                              all notebooks, into runs/DATE-TIME
   python -m cliplab run 02 -p QUICK=True             one notebook, with fewer images
@@ -28,43 +33,47 @@ examples:
 exit code: 0 all ran, 1 a notebook failed, 2 the command is wrong, 130 interrupted"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.add_argument(
-        "notebooks", nargs="*", metavar="NN", help="number, name or path of a notebook (all)"
-    )
-    parser.add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
-        help="set a notebook's parameter; may be repeated; goes to every notebook that knows it",
-    )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the run (runs/DATE-TIME)")
-    parser.add_argument(
-        "--timeout", type=float, default=1800.0, metavar="S",
-        help="seconds for each notebook, then it is ended (%(default)g)",
-    )  # fmt: skip
-    parser.add_argument("--student", default="", metavar="NAME", help="name on the report")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    parser.add_argument("--list", action="store_true", help="show parameters and run nothing")
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """What `run` can be told."""
+
+    notebooks: Annotated[
+        tuple[str, ...],
+        Positional,
+        opt("[NN ...]", "number, name or path of a notebook; none: all"),
+    ] = ()
+    parameter: Annotated[
+        Repeatable,
+        opt(
+            "NAME=VALUE",
+            "set a notebook's parameter; may be repeated; goes to every notebook that knows it",
+            "-p",
+        ),
+    ] = ()
+    out: Annotated[Path | None, opt("FOLDER", "the run; default: runs/DATE-TIME")] = None
+    timeout: Annotated[float, opt("S", "seconds for each notebook, then it is ended")] = 1800.0
+    student: Annotated[str, opt("NAME", "name on the report")] = ""
+    resume: Annotated[Flag, opt(None, "continue an interrupted run")] = False
+    list: Annotated[Flag, opt(None, "show parameters and run nothing")] = False
 
 
-def run(args: argparse.Namespace) -> int:
-    """Carry out the command; its exit code."""
+def run(options: Options) -> int:
+    """Carry out the command -> exit code."""
     from cliplab.report import folder, page
 
-    if args.timeout <= 0:
-        raise ValueError(f"--timeout: got {args.timeout:g}; expected seconds above 0")
-    asked = Request(tuple(args.notebooks), tuple(args.parameter), args.timeout, args.student)
-    if args.list:
+    if options.timeout <= 0:
+        raise ValueError(f"--timeout: got {options.timeout:g}; expected seconds above 0")
+    asked = folder.Request(options.notebooks, options.parameter, options.timeout, options.student)
+    if options.list:
         print(_parameters(asked.notebooks))
         return 0
-    if args.resume:
-        final, before = folder.old_run(args.out)
-        request = before if asked == Request(timeout_s=args.timeout) else asked
-    else:
-        request, final = asked, args.out
+    request, final = asked, options.out
+    if options.resume:
+        final, before = folder.old_run(options.out)
+        bare = folder.Request(timeout_s=options.timeout)
+        request = before if asked == bare else asked
     jobs = folder.plan(request)
-    final = final if args.resume else folder.new_run(final)
+    final = final if options.resume and final else folder.new_run(final)
     watcher = Bar()
     try:
         state = folder.carry_out(jobs, request, final, watcher)

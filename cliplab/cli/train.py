@@ -1,54 +1,63 @@
-"""``python -m cliplab train STEM``: hand over to the recipe that made a shipped checkpoint."""
+"""`cliplab train STEM`: hand over to the recipe that made a shipped checkpoint."""
+
+from __future__ import annotations
 
 import argparse
 import importlib
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
+from cliplab.cli.options import parse
 from cliplab.runtime import unknown_name
 
-DESCRIPTION = """\
-Train a shipped checkpoint again. Each recipe has its own arguments and says what it takes."""
+# Name -> what it makes; the recipe is the module of that name in cliplab.training, which has
+# Options and run(options).
+RECIPES = {
+    "clip": "two CLIPs, English and Chinese",
+    "vild": "a detector that learned from CLIP",
+    "glip": "a detector that reads sentences",
+    "groupvit": "segmentation from captions alone",
+}
 
-EXAMPLES = """\
+PAGE = """\
+usage: cliplab train STEM ...
+
+Train a shipped checkpoint again. Each recipe has its own options and says what it takes.
+
+stems:
+{stems}
+
 examples:
-  python -m cliplab train clip --help      arguments of one recipe
-  python -m cliplab train clip
+  cliplab train clip --help                options of one recipe
+  cliplab train clip
 
-exit code: that of the recipe; 130 when interrupted, and the recipe says how to go on"""
-
-
-def recipes() -> list[str]:
-    """Names of the recipes: the modules of cliplab.training that can be called."""
-    folder = Path(__file__).parents[1] / "training"
-    return [
-        path.stem
-        for path in sorted(folder.glob("*.py"))
-        if "\ndef add_arguments(" in path.read_text(encoding="utf-8")
-    ]
+exit code: 0 done; 130 when interrupted, and the same command goes on"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments; the recipe's own are read when it is known."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.add_argument("stem", metavar="STEM", help=f"one of: {', '.join(recipes())}")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="the recipe's own")
+def call(typed: Sequence[str]) -> int:
+    """Train what was typed -> exit code.
 
-
-def run(args: argparse.Namespace) -> int:
-    """Carry out the command; its exit code."""
-    if args.stem not in recipes():
-        raise ValueError(unknown_name("recipe", args.stem, recipes()))
-    recipe = importlib.import_module(f"cliplab.training.{args.stem}")
-    parser = argparse.ArgumentParser(
-        prog=f"cliplab train {args.stem}",
-        description=(recipe.__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    recipe.add_arguments(parser)
-    options = parser.parse_args(args.rest)
+    Raises:
+        ValueError: no such recipe, or options that it does not have.
+    """
+    if not typed or typed[0] in ("-h", "--help"):
+        print(PAGE.format(stems="\n".join(f"  {stem:9} {what}" for stem, what in RECIPES.items())))
+        return 0 if typed else 2
+    stem, rest = typed[0], [word for word in typed[1:] if word != "--debug"]
+    if stem not in RECIPES:
+        raise ValueError(unknown_name("recipe", stem, RECIPES))
+    recipe = importlib.import_module(f"cliplab.training.{stem}")
+    about = (recipe.__doc__ or "").strip()
+    epilog = f"examples:\n  cliplab train {stem}"
+    if hasattr(recipe, "add_arguments"):  # of before the skeleton
+        parser = argparse.ArgumentParser(prog=f"cliplab train {stem}", description=about)
+        recipe.add_arguments(parser)
+        options = parser.parse_args(rest)
+    else:
+        prog = f"cliplab train {stem}"
+        options = parse(recipe.Options, rest, prog=prog, about=about, epilog=epilog)
     try:
-        return int(recipe.run(options))
+        return int(recipe.run(options) or 0)
     except KeyboardInterrupt:
         print("the same command goes on from the last state that was saved", file=sys.stderr)
         raise
