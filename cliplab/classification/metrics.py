@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,16 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cliplab.classification.bootstrap import bootstrap_interval
-
-__all__ = [
-    "Rate", "Reliability", "accuracy", "balanced_accuracy", "bootstrap_interval", "brier_score",
-    "chance_recall", "confusion", "error_by_luck", "expected_calibration_error",
-    "negative_log_likelihood", "rate", "recall_at_k", "recall_per_class", "reliability",
-    "wilson_interval",
-]  # fmt: skip
-
-_Z95 = 1.959963984540054
+_Z95 = 1.959963984540054  # standard errors
 
 
 class Rate(NamedTuple):
@@ -45,25 +36,22 @@ class Rate(NamedTuple):
         }
 
 
-def wilson_interval(k: int, n: int, z: float = _Z95) -> tuple[float, float]:
-    """Where the true rate lies when k of n trials succeeded: (low, high), 0 to 1.
-
-    Args:
-        k: successes, 0 to n.
-        n: trials, at least 1.
-        z: half-width in standard errors; 1.96 gives 95 %.
+def wilson_interval(k: int, n: int) -> tuple[float, float]:
+    """Where the true rate lies when k of n trials succeeded: (low, high), 0 to 1, 95 %.
 
     Raises:
         ValueError: k not in 0 to n, or no trials.
 
     Source: E. B. Wilson, JASA 22 (1927), 209-212, equation 5; keeps inside [0, 1] and is honest for
         small n, where the textbook mean +- z * s / sqrt(n) is not.
+
+    scipy's binomtest gives the same, but takes a second to import.
     """
     if n < 1 or not 0 <= k <= n:
         raise ValueError(f"wilson_interval: got k={k}, n={n}; expected n >= 1 and 0 <= k <= n")
-    rate, squared = k / n, z * z
+    rate, squared = k / n, _Z95 * _Z95
     centre = (rate + squared / (2 * n)) / (1 + squared / n)
-    half = z / (1 + squared / n) * math.sqrt(rate * (1 - rate) / n + squared / (4 * n * n))
+    half = _Z95 / (1 + squared / n) * math.sqrt(rate * (1 - rate) / n + squared / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -188,10 +176,10 @@ def reliability(
         raise ValueError(f"bins: got {bins}; expected 1 or more")
     shares, labels = _checked(probability, true)
     top, hits = shares.max(axis=1), shares.argmax(axis=1) == labels  # (N,)
-    return binned(top, hits, bins)
+    return _binned(top, hits, bins)
 
 
-def binned(top: NDArray[np.float64], hits: NDArray[np.bool_], bins: int) -> Reliability:
+def _binned(top: NDArray[np.float64], hits: NDArray[np.bool_], bins: int) -> Reliability:
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.searchsorted(edges[1:-1], top)  # (N,) the first bin whose upper edge is not below
     count = np.bincount(place, minlength=bins)
@@ -229,7 +217,7 @@ def error_by_luck(
     shares, _ = _checked(shares, np.zeros(shares.shape[:1], dtype=int))
     top = shares.max(axis=1)  # (N,)
     draw = np.random.default_rng(seed)
-    errors = [binned(top, draw.random(len(top)) < top, bins).error for _ in range(samples)]
+    errors = [_binned(top, draw.random(len(top)) < top, bins).error for _ in range(samples)]
     return float(np.quantile(errors, 0.95))
 
 
@@ -247,7 +235,7 @@ def brier_score(probability: ArrayLike | Tensor, true: ArrayLike | Tensor) -> fl
 def negative_log_likelihood(probability: ArrayLike | Tensor, true: ArrayLike | Tensor) -> float:
     """Mean of -log of the true class's probability, in nats; infinite if one of them is 0."""
     shares, labels = _checked(probability, true)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore"):  # scikit-learn's log_loss would clip the 0
         return float(-np.log(shares[np.arange(len(labels)), labels]).mean())
 
 
@@ -275,3 +263,69 @@ def _checked(
             f"true: got {labels[wrong][0]}; expected class indices from 0 to {shares.shape[1] - 1}"
         )
     return shares, labels.astype(int)
+
+
+# ---- an interval for any statistic -------------------------------------------------------------
+
+
+def bootstrap_interval(
+    values: ArrayLike | Tensor,
+    *,
+    statistic: Callable[[NDArray], float] = np.mean,
+    samples: int = 2000,
+    seed: int = 0,
+    groups: Sequence[object] | None = None,
+) -> tuple[float, float]:
+    """95 % bootstrap interval (percentiles) of any statistic of N rows: (low, high).
+
+    Wilson's interval is for shares of independent trials, this is for the rest. scipy's bootstrap
+    knows no groups.
+
+    Args:
+        values: (N,) or (N, ...) rows; what is paired, as the hits of two models, goes in one row.
+        statistic: rows -> number.
+        samples: resamplings.
+        seed: of their draw.
+        groups: one per row, such as the animal; whole groups are then drawn, since pictures of one
+            animal resemble each other and are worth less than as many animals. None: its own.
+
+    Raises:
+        ValueError: fewer than two rows (or groups), NaN, groups of another number.
+
+    Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    if samples < 1:
+        raise ValueError(f"samples: got {samples}; expected 1 or more, 2000 for steady ends")
+    rows = np.asarray(values)
+    units = _units(rows, groups)
+    picks = np.random.default_rng(seed).integers(len(units), size=(samples, len(units)))
+    drawn = picks if groups is None else (np.concatenate([units[u] for u in p]) for p in picks)
+    found = np.array([statistic(rows[which]) for which in drawn])
+    if missing := int(np.isnan(found).sum()):
+        raise ValueError(
+            f"statistic: gave NaN in {missing} of {len(found)} resamplings; expected numbers: it "
+            "may divide by the size of a class that was not drawn"
+        )
+    low, high = np.quantile(found, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _units(rows: NDArray, groups: Sequence[object] | None) -> list[NDArray[np.int64]]:
+    """What is drawn as one: rows, or the rows of each group; without a group a row is its own."""
+    if rows.ndim == 0 or np.isnan(rows.astype(np.float64)).any():
+        raise ValueError("values: got a single number or NaN; expected N rows of numbers")
+    units = [np.array([i]) for i in range(len(rows))]
+    if groups is not None:
+        if len(groups) != len(rows):
+            raise ValueError(f"groups: got {len(groups)}; expected one per row, {len(rows)}")
+        members: dict[object, list[int]] = {}
+        for i, group in enumerate(groups):
+            members.setdefault((i,) if group is None else group, []).append(i)
+        units = [np.array(rows_of) for rows_of in members.values()]
+    if len(units) < 2:
+        kind = "rows" if groups is None else "groups"
+        raise ValueError(
+            f"values: got {len(units)} {kind}; expected at least two, since how much one differs "
+            "from the next cannot be seen in one: for a share use wilson_interval"
+        )
+    return units
