@@ -13,8 +13,7 @@ import torch
 from tiny_checkpoints import RESNET, make_modelscope, make_openai, noise_images
 
 from cliplab.classification.imagenet import chunks as chunks_module
-from cliplab.classification.imagenet import classifier as classifier_module
-from cliplab.classification.imagenet.chunks import RunFolder, measure, parse_shard, ranks
+from cliplab.classification.imagenet.chunks import RunFolder, measure, ranks
 from cliplab.classification.imagenet.classifier import classifier_of
 from cliplab.classification.imagenet.dataset import ValidationSet, read_validation
 from cliplab.classification.imagenet.labels import flat_labels
@@ -179,72 +178,33 @@ class Killed(BaseException):
 # ---- the classifier is expensive -----------------------------------------------------------
 
 
-def test_classifier_is_kept_and_taken_up_where_it_stopped(
+def test_classifier_is_kept(
     encoder: TwoTowers, prompts: Prompts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classifier_module, "BLOCK", 5)
-    whole = classifier_of(encoder, prompts)
-    calls: list[int] = []
-    encode = encoder.encode_text
-
-    def counted(texts: list[str], **options: Any) -> torch.Tensor:
-        if len(calls) == 2:
-            raise Killed
-        calls.append(len(texts))
-        return encode(texts, **options)
-
-    monkeypatch.setattr(encoder, "encode_text", counted)
-    places = [tmp_path / "a", tmp_path / "b"]
-    with pytest.raises(Killed):
-        classifier_of(encoder, prompts, places)
-    calls.clear()
-    assert torch.equal(classifier_of(encoder, prompts, places), whole)
-    assert calls == [2 * 4]  # of 5 + 5 + 2 classes the last two
-    calls.clear()
-    assert torch.equal(classifier_of(encoder, prompts, places[1:]), whole)
-    assert calls == []
-    for file in tmp_path.glob("[ab]/*"):
-        file.write_bytes(b"damaged")
-    calls[:] = [0] * 3  # not to be interrupted
-    assert torch.equal(classifier_of(encoder, prompts, places), whole)
+    whole = classifier_of(encoder, prompts, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
     other = replace(prompts, templates=("a drawing of {}.",))
-    assert not torch.allclose(classifier_of(encoder, other, places), whole)
+    assert not torch.allclose(classifier_of(encoder, other, tmp_path), whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "encode_text", lambda *_, **__: pytest.fail("made again"))
+        assert torch.equal(classifier_of(encoder, prompts, tmp_path), whole)
+    file.write_bytes(b"damaged")
+    assert torch.equal(classifier_of(encoder, prompts, tmp_path), whole)
 
 
-# ---- chunks, shards and continuations ----------------------------------------------------------
+# ---- chunks and continuations ----------------------------------------------------------
 
 
 def evaluate(
-    path: Path,
-    encoder: TwoTowers,
-    prompts: Prompts,
-    pictures: ValidationSet,
-    shards: tuple[str, ...] = ("1/1",),
+    path: Path, encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet
 ) -> RunFolder:
     folder = RunFolder.start(path, make_plan(encoder, prompts, pictures, chunk=4))
-    for shard in shards:
-        compute(folder, encoder, prompts, pictures, shard=parse_shard(shard), batch_size=3)
+    compute(folder, encoder, prompts, pictures, batch_size=3)
     return folder
 
 
 def without_times(report: dict) -> dict:
     return {key: value for key, value in report.items() if key not in TIMES}
-
-
-def test_shards_together_equal_one_run(
-    encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet, tmp_path: Path
-) -> None:
-    whole = evaluate(tmp_path / "one", encoder, prompts, pictures)
-    assert len(whole) == 6
-    parts = evaluate(tmp_path / "three", encoder, prompts, pictures, ("3/3", "1/3"))
-    assert parts.missing() == [1, 4]
-    with pytest.raises(ValueError, match=r"2 of 6 chunks are missing \(1, 4\); run the shards"):
-        summarise(parts)
-    evaluate(tmp_path / "three", encoder, prompts, pictures, ("2/3",))
-    assert without_times(summarise(parts)) == without_times(summarise(whole))
-    for chunk in range(6):
-        columns = [json.loads(f.chunk_path(chunk).read_text("utf-8")) for f in (whole, parts)]
-        assert without_times(columns[0]) == without_times(columns[1])
 
 
 def test_the_report_adds_up(
@@ -307,6 +267,8 @@ def test_a_killed_run_goes_on(
         evaluate(tmp_path / "run", encoder, prompts, pictures)
     folder = RunFolder.open(tmp_path / "run")
     assert folder.missing() == [2, 3, 4, 5]
+    with pytest.raises(ValueError, match=r"4 of 6 chunks are missing \(2, 3, 4, 5\)"):
+        summarise(folder)
     assert not list((tmp_path / "run").rglob("*.partial"))
     judged[:] = [-1] * 3  # not to be killed again
     evaluate(tmp_path / "run", encoder, prompts, pictures)
@@ -320,7 +282,7 @@ def test_a_killed_run_goes_on(
 def test_another_evaluation_in_the_same_folder_is_refused(
     encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet, tmp_path: Path
 ) -> None:
-    evaluate(tmp_path / "run", encoder, prompts, pictures, ("1/2",))
+    evaluate(tmp_path / "run", encoder, prompts, pictures)
     fewer = replace(prompts, name="one", templates=("a photo of a {}.",))
     with pytest.raises(
         ValueError, match=r"holds another evaluation .*templates: openai80 there, one"
@@ -329,7 +291,7 @@ def test_another_evaluation_in_the_same_folder_is_refused(
     other = load_encoder("pasture", device="cpu")  # the same weights in other code
     with pytest.raises(ValueError, match=r"another evaluation \(encoder: \w+\.\.\. there"):
         evaluate(tmp_path / "run", other, prompts, pictures)
-    with pytest.raises(ValueError, match=r"pictures: .*choose another --out"):
+    with pytest.raises(ValueError, match=r"pictures: .*choose another folder"):
         evaluate(tmp_path / "run", encoder, prompts, pictures.spread(9))
 
 
@@ -345,12 +307,6 @@ def test_chunks_that_do_not_belong_are_refused(
             ValueError, match=r"00003-of-00006.json: not .*; delete it and run again"
         ):
             summarise(folder)
-
-
-@pytest.mark.parametrize("text", ["0/8", "9/8", "8", "a/b", "1/0", "-1/3"])
-def test_impossible_shards_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="--shard: got"):
-        parse_shard(text)
 
 
 # ---- pictures that cannot be read ----------------------------------------------------------------
@@ -416,9 +372,9 @@ def test_a_limit_is_spread_over_the_classes(imagenet: Path, all_prompts: Prompts
     some = found.spread(12)
     assert len(some) == 12
     assert [some.labels.count(k) for k in PER_CLASS] == [2] * 6
-    assert "--limit: 12 of 21 images, evenly spread" in some.notes
+    assert "12 of 21 images, evenly spread" in some.notes
     assert found.spread(None) == found.spread(21) == found
-    with pytest.raises(ValueError, match="--limit: got 0"):
+    with pytest.raises(ValueError, match="limit: got 0"):
         found.spread(0)
 
 
@@ -530,7 +486,7 @@ def test_the_command_among_all_thousand_classes(
     imagenet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = ["imagenet", "--data", imagenet, "--encoder", "pasture", "--device", "cpu"]
-    asked = [*base, "--templates", "one", "--chunk-size", 8]
+    asked = [*base, "--template", "one"]
     assert run(*asked, "--json", "a.json") == 0
     printed = capsys.readouterr().out
     assert "imagenet val, zero-shot: 21 images, 1,000 classes" in printed
@@ -541,22 +497,15 @@ def test_the_command_among_all_thousand_classes(
     assert report["encoder"]["spec"] == "pasture"
     assert report["software"]["torch"] == torch.__version__
     assert len(report["per_class"]) == 6
-    # the same command finds everything done; in shards elsewhere the result is the same
+    # the same command finds everything done; templates of one's own are another evaluation
     assert run(*asked, "--json", "b.json") == 0
     assert json.loads(Path("b.json").read_text("utf-8")) == report
+    own = ("--template", "a {}", "one {}.", "--out", "own")
+    assert run(*base, *own, "--json", "c.json") == 0
+    assert json.loads(Path("c.json").read_text("utf-8"))["prompts"]["templates"] == 2
     capsys.readouterr()
-    assert run(*asked, "--out", "shared", "--shard", "2/2") == 0
-    assert "2 of 3 chunks of the other shards are still missing" in capsys.readouterr().out
-    assert run("imagenet", "--merge", "--out", "shared") == 2
-    assert "2 of 3 chunks are missing (0, 2)" in said(capsys)
-    assert run(*asked, "--out", "shared", "--shard", "1/2", "--json", "c.json") == 0
-    assert run("imagenet", "--merge", "--out", "shared", "--json", "d.json") == 0
-    shared = json.loads(Path("d.json").read_text("utf-8"))
-    assert shared == json.loads(Path("c.json").read_text("utf-8"))
-    assert without_times(shared) == without_times(report)
-    capsys.readouterr()
-    assert run(*base, "--templates", "bare", "--out", "shared") == 2
-    assert "templates: one there, bare asked" in said(capsys)
+    assert run(*base, "--template", "bare", "--out", "own") == 2
+    assert "templates: own there, bare asked" in said(capsys)
 
 
 def test_chinese_words_from_a_package_that_is_there(
@@ -640,11 +589,9 @@ def test_wrong_calls_are_one_line(
     noise_images(1)[0].save("loose/val/a.JPEG")
     data = ("--data", imagenet)
     for arguments, answer in [
-        (["imagnet", *data, *encoder], "unknown benchmark 'imagnet'; did you mean 'imagenet'"),
-        (["imagenet", *encoder], "--data: missing"),
-        (["imagenet"], "--data and --encoder: missing"),
-        (["imagenet", "--merge"], "--merge: give the folder of the chunks with --out"),
-        (["imagenet", "--merge", "--out", "nothing"], "no run.json"),
+        (["imagnet", *data, *encoder], "invalid choice 'imagnet'"),
+        (["imagenet", *encoder], "missing: --data"),
+        (["imagenet", *data, "--device", "cpu"], "missing: --encoder"),
         (["imagenet", "--data", "nowhere", *encoder], "nowhere: no such folder"),
         (["imagenet", "--data", "there.json", *encoder], "there.json: a file; expected the folder"),
         (["imagenet", "--data", "nothing", *encoder], "no folder 'val' in it and no classes"),
@@ -652,15 +599,17 @@ def test_wrong_calls_are_one_line(
         (["imagenet", "--data", "loose", *encoder], "1 images, but no class folders and no list"),
         (["imagenet", "--data", "other", *encoder], "n99999999: 1 of 2 folders are no class"),
         (["imagenet", *data, *encoder, "--split", "test"], "no folder 'test' in it"),
-        (["imagenet", *data, *encoder, "--templates", "openai8"], "did you mean 'openai80'"),
-        (["imagenet", *data, *encoder, "--shard", "3/2"], "--shard: got '3/2'"),
+        (["imagenet", *data, *encoder, "--template", "openai8"], "did you mean 'openai80'"),
+        (["imagenet", *data, *encoder, "--template", "a {}", "b"], "unknown template set"),
         (["imagenet", *data, *encoder, "--limit", "0"], "--limit: got 0"),
-        (["imagenet", *data, *encoder, "--labels", "absent"], "--labels: there is no file absent"),
-        (["imagenet", *data, *encoder, "--labels", "there.json"], "sorted by class already"),
+        (
+            ["imagenet", *data, *encoder, "--label-list", "absent"],
+            "--label-list: there is no file absent",
+        ),
+        (["imagenet", *data, *encoder, "--label-list", "there.json"], "sorted by class already"),
         (["imagenet", *data, *encoder, "--class-names", "x"], "--class-names: there is no file x"),
         (["imagenet", *data, *encoder, "--class-names", "there.json"], "got 1 class names"),
         (["imagenet", *data, *encoder, "--batch-size", "0"], "--batch-size: got 0"),
-        (["imagenet", *data, *encoder, "--chunk-size", "0"], "--chunk-size: got 0"),
         (["imagenet", *data, *encoder, "--json", "there.json"], "there.json: exists already"),
         (["imagenet", *data, *encoder, "--json", "nothing"], "nothing: a folder; expected"),
         (["imagenet", *data, "--encoder", "opnai:x"], "unknown encoder 'opnai:x'"),
@@ -680,7 +629,7 @@ def test_an_interrupted_command_says_how_to_go_on(
 
     monkeypatch.setattr("cliplab.classification.imagenet.protocol.compute", interrupt)
     asked = ["imagenet", "--data", imagenet, "--encoder", "pasture", "--out", "mine"]
-    assert run(*asked, "--device", "cpu", "--templates", "one") == 130
+    assert run(*asked, "--device", "cpu", "--template", "one") == 130
     assert "finished chunks are in mine; the same command goes on" in capsys.readouterr().err
 
 
@@ -692,7 +641,7 @@ def test_unread_prompts_and_pictures_are_told_and_do_not_stop_it(
     noise_images(1)[0].save(tench / "a.JPEG")
     (tench / "b.JPEG").write_bytes(b"")
     asked = ["imagenet", "--data", "few", "--encoder", "pasture-zh", "--cache"]
-    assert run(*asked, "--device", "cpu", "--templates", "bare") == 3
+    assert run(*asked, "--device", "cpu", "--template", "bare") == 3
     captured = capsys.readouterr()
     assert "n01440764/b.JPEG: the file is empty" in captured.out
     assert "may come from the cache" in captured.out

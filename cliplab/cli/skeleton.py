@@ -9,12 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from cliplab.cli.files import check_outputs
-
-if TYPE_CHECKING:
-    from cliplab.data import UnreadableImage
 
 GOOD, SOME_UNREADABLE = 0, 3  # exit codes; 1, 2 and 130 are those of `main`
 MAX_COMPLAINTS = 20  # lines of one kind on stderr; the JSON has all
@@ -37,7 +34,11 @@ class Job(ABC, Generic[Options]):
         self.problems: Sequence[Any] = ()  # what was clipped or skipped: `Problem`s
         self.notes: Sequence[str] = ()  # what was assumed, for the user to check
         self.remarks: Sequence[str] = ()  # what is odd about the answer, with remedies
-        self.unreadable: Sequence[UnreadableImage] = ()
+        self.unreadable: Sequence[Any] = ()  # errors of pictures
+
+    def tell(self, kind: str, texts: Sequence[str]) -> None:
+        """Say something at once that is known late."""
+        complain(kind, texts)
 
     @abstractmethod
     def check(self) -> None:

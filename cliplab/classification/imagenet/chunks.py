@@ -1,9 +1,7 @@
-"""A long evaluation in chunks: each is one file, written whole, whoever computed it.
+"""A long evaluation in chunks: each is one file, written whole.
 
-Chunk c is pictures c * size to (c + 1) * size of the sorted list. Shard i of n computes the chunks
-whose number leaves i - 1 when divided by n, so that all shards meet all classes. Whatever machine
-computes a chunk, it is the same pictures in the same batches: the sum does not depend on who did
-what, and a run that was killed goes on where a file is missing.
+Chunk c is pictures c * CHUNK to (c + 1) * CHUNK of the sorted list. A run that was killed goes on
+where a file is missing.
 """
 
 import json
@@ -111,7 +109,6 @@ class RunFolder:
             cls.open(path)._refuse_other(plan)
         else:
             write_json(path / "run.json", dict(plan))
-            cls.open(path)._refuse_other(plan)  # another machine may have been quicker
         return cls(path, plan)
 
     @classmethod
@@ -127,11 +124,11 @@ class RunFolder:
             plan["identity"], plan["images"], plan["chunk"]
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{path}: no run.json, so no evaluation was begun there; check --out"
+                f"{path}: no run.json, so no evaluation was begun there"
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path / 'run.json'}: cannot be read ({error!r}); choose another --out"
+                f"{path / 'run.json'}: cannot be read ({error!r}); choose another folder"
             ) from error
         return cls(path, plan)
 
@@ -143,7 +140,7 @@ class RunFolder:
                 f"{k}: {_short(theirs.get(k))} there, {_short(ours.get(k))} asked" for k in keys
             )
             raise ValueError(
-                f"{self.path} holds another evaluation ({said}); choose another --out, or delete "
+                f"{self.path} holds another evaluation ({said}); choose another folder, or delete "
                 "that folder"
             )
 
@@ -154,10 +151,9 @@ class RunFolder:
         """Where chunk 0, 1, ... is, or will be."""
         return self.path / "chunks" / f"{chunk:05d}-of-{len(self):05d}.json"
 
-    def missing(self, shard: tuple[int, int] = (1, 1)) -> list[int]:
-        """Chunks of shard i of n that are still to be computed."""
-        first, step = shard[0] - 1, shard[1]
-        return [c for c in range(first, len(self), step) if not self.chunk_path(c).exists()]
+    def missing(self) -> list[int]:
+        """Chunks that are still to be computed."""
+        return [c for c in range(len(self)) if not self.chunk_path(c).exists()]
 
     def pictures(self, chunk: int) -> range:
         """Indices of the pictures of a chunk."""
@@ -178,7 +174,7 @@ class RunFolder:
             raise ValueError(
                 f"{self.path}: {len(absent)} of {len(self)} chunks are missing "
                 f"({', '.join(map(str, absent[:8]))}{', ...' if len(absent) > 8 else ''}); run the "
-                "shards that own them, or the same command without --shard"
+                "evaluation again, and it goes on"
             )
         for chunk in range(len(self)):
             path, columns = self.chunk_path(chunk), None
@@ -195,18 +191,3 @@ class RunFolder:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """ "2/8" -> (2, 8).
-
-    Raises:
-        ValueError: not two whole numbers with 1 <= first <= second.
-    """
-    first, slash, second = text.partition("/")
-    if not (slash and first.strip().isdigit() and second.strip().isdigit()):
-        raise ValueError(f"--shard: got {text!r}; expected I/N, such as 2/8")
-    shard = int(first), int(second)
-    if not 1 <= shard[0] <= shard[1]:
-        raise ValueError(f"--shard: got {text!r}; expected I from 1 to N, as in 1/8 ... 8/8")
-    return shard

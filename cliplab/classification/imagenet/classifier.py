@@ -1,10 +1,9 @@
-"""The (K, D) classifier of many prompts: built block by block, kept on disk, taken up again.
+"""The (K, D) classifier of many prompts: built block by block, kept on disk.
 
 80 templates times 1,000 names are 80,000 texts: minutes on a GPU, more than an hour on a laptop.
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,13 +15,13 @@ from cliplab.classification.prompts import fill_templates
 from cliplab.encoders.two_towers import Encoder
 from cliplab.runtime import atomic_write
 
-BLOCK = 16  # classes between two writes; with 80 templates 5 whole batches of texts
+BLOCK = 16  # classes between two steps of the bar; with 80 templates 5 whole batches of texts
 
 
 def classifier_of(
     encoder: Encoder,
     prompts: Prompts,
-    folders: Sequence[Path] = (),
+    folder: Path | None = None,
     *,
     truncate: bool = False,
     progress: bool = False,
@@ -35,7 +34,7 @@ def classifier_of(
     Args:
         encoder: whose text tower reads the prompts.
         prompts: K classes and T templates.
-        folders: where to look for a finished or unfinished one, first found wins; all get a copy.
+        folder: where finished ones are kept.
         truncate: cut prompts that are longer than the encoder's context.
         progress: show a bar on stderr, if that is a terminal.
 
@@ -46,24 +45,19 @@ def classifier_of(
     """
     from tqdm import tqdm
 
-    paths = [
-        folder / f"{classifier_key(encoder, prompts, truncate)}.safetensors" for folder in folders
+    key = classifier_key(encoder, prompts, truncate)
+    path = folder / f"{key}.safetensors" if folder else None
+    if path and (kept := _read(path, (len(prompts), encoder.dim))) is not None:
+        return kept
+    blocks = [
+        _block(encoder, prompts, start, min(start + BLOCK, len(prompts)), truncate=truncate)
+        for start in tqdm(
+            range(0, len(prompts), BLOCK), desc="prompts", disable=None if progress else True
+        )
     ]
-    rows = next((found for path in paths if (found := _read(path, encoder.dim)) is not None), None)
-    done = 0 if rows is None else len(rows)
-    blocks = [torch.zeros(0, encoder.dim) if rows is None else rows]
-    bar = tqdm(
-        total=len(prompts), initial=done, unit="class", desc="prompts",
-        disable=None if progress else True,
-    )  # fmt: skip
-    for start in range(done, len(prompts), BLOCK):
-        stop = min(start + BLOCK, len(prompts))
-        blocks.append(_block(encoder, prompts, start, stop, truncate=truncate))
-        bar.update(stop - start)
-        _write(paths[:1], torch.cat(blocks))
-    bar.close()
     weights = torch.cat(blocks)  # (K, D)
-    _write([path for path in paths if not path.exists()], weights)
+    if path:
+        _write(path, weights)
     return weights
 
 
@@ -81,8 +75,8 @@ def _block(encoder: Encoder, prompts: Prompts, start: int, stop: int, *, truncat
     return F.normalize(prompt_emb.unflatten(0, (stop - start, -1)).mean(dim=1), dim=-1)
 
 
-def _read(path: Path, dim: int) -> Tensor | None:
-    """The rows that are there, perhaps not all K; None if there is no such file, or another."""
+def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    """The rows that are there; None if there is no such file, or another."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -90,12 +84,11 @@ def _read(path: Path, dim: int) -> Tensor | None:
         rows = load(path.read_bytes())["classifier"]
     except (OSError, SafetensorError, KeyError):
         return None  # made again
-    return rows if rows.ndim == 2 and rows.shape[1] == dim else None
+    return rows if rows.shape == shape else None
 
 
-def _write(paths: Sequence[Path], rows: Tensor) -> None:
+def _write(path: Path, rows: Tensor) -> None:
     from safetensors.torch import save
 
-    for path in paths:
-        with atomic_write(path) as file:
-            file.write(save({"classifier": rows.contiguous()}))
+    with atomic_write(path) as file:
+        file.write(save({"classifier": rows.contiguous()}))

@@ -14,7 +14,7 @@ from cliplab.data import SUFFIXES, shown
 _WNID = re.compile(r"n\d{8}")
 _LAYOUT = (
     "DIR/{split}/n01440764/*.JPEG (one folder per WordNet id), DIR/0 ... DIR/999 (ImageNetV2), or "
-    "all files in DIR/{split} and the list of their labels beside it (--labels)"
+    "all files in DIR/{split} and the list of their labels beside it"
 )
 
 
@@ -50,14 +50,14 @@ class ValidationSet:
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
-            raise ValueError(f"--limit: got {limit}; expected 1 or more images")
+            raise ValueError(f"limit: got {limit}; expected 1 or more images")
         kept = [i * len(self) // limit for i in range(limit)]
         return replace(
             self,
             files=tuple(self.files[i] for i in kept),
             sizes=tuple(self.sizes[i] for i in kept),
             labels=tuple(self.labels[i] for i in kept),
-            notes=(*self.notes, f"--limit: {limit:,} of {len(self):,} images, evenly spread"),
+            notes=(*self.notes, f"{limit:,} of {len(self):,} images, evenly spread"),
         )
 
 
@@ -86,7 +86,7 @@ def read_validation(
     if images and not any(name in classes for name in folders):
         found = _flat(root, data, images, wnids, label_list)
     elif label_list is not None:
-        raise ValueError(f"--labels: {shown(root)} is sorted by class already; leave it out")
+        raise ValueError(f"{shown(root)}: sorted by class already; leave out the list of labels")
     else:
         found = _sorted_by_class(root, folders, classes)
     if not found.files:
@@ -97,7 +97,7 @@ def read_validation(
 
 def _root(data: Path, split: str) -> Path:
     if not data.exists():
-        raise FileNotFoundError(f"{shown(data)}: no such folder; --data needs ImageNet's folder")
+        raise FileNotFoundError(f"{shown(data)}: no such folder; expected ImageNet's")
     if not data.is_dir():
         raise NotADirectoryError(f"{shown(data)}: a file; expected the folder of the images")
     for place in (data / split, data / "ILSVRC" / "Data" / "CLS-LOC" / split):
@@ -153,7 +153,7 @@ def _flat(
     if label_list is None:
         raise ValueError(
             f"{shown(root)}: {len(images)} images, but no class folders and no list of labels; "
-            f"expected one of {', '.join(NAMES)} beside them: give it with --labels"
+            f"expected one of {', '.join(NAMES)} beside them, or the list itself"
         )
     names = [name for name, _ in images]
     labels = flat_labels(label_list, names, wnids)

@@ -73,11 +73,11 @@ class Prompts:
         return {self.class_names[i[0]]: i for i in found.values() if len(i) > 1}
 
 
-def read_prompts(name: str = "openai80", *, class_names: Path | None = None) -> Prompts:
-    """ImageNet's class names with one of the template sets of `SETS`.
+def read_prompts(*templates: str, class_names: Path | None = None) -> Prompts:
+    """ImageNet's class names with one of the template sets of `SETS`, or with other templates.
 
     Args:
-        name: of the set.
+        templates: the name of a set, default openai80; or texts with {} for the name of a class.
         class_names: file with other names, one a line in the order of the index, such as the
             label_cn.txt of Chinese-CLIP's repository, which is not the list in its package.
 
@@ -85,10 +85,12 @@ def read_prompts(name: str = "openai80", *, class_names: Path | None = None) -> 
         ValueError: unknown set, packages whose lists disagree, or another number of names.
         ImportError: the package that carries the words is not installed.
     """
-    name = ALIASES.get(name, name)
-    if name not in SETS:
-        raise ValueError(unknown_name("template set", name, [*SETS, *ALIASES]))
+    own = tuple(text for text in templates if "{}" in text)
+    name = "bare" if own else ALIASES.get(" ".join(templates), " ".join(templates) or "openai80")
+    if name not in SETS or len(own) not in (0, len(templates)):
+        raise ValueError(unknown_name("template set", " ".join(templates), [*SETS, *ALIASES]))
     prompts = SETS[name](name)
+    prompts = replace(prompts, name="own", templates=own) if own else prompts
     _check(prompts)
     return prompts if class_names is None else _renamed(prompts, class_names)
 
@@ -168,7 +170,7 @@ def _import(module: str, name: str, remedy: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise ImportError(
-            f"--templates {name}: the words come with {package}, which cannot be imported "
+            f"template set {name}: the words come with {package}, which cannot be imported "
             f"({error}); {remedy}"
         ) from error
 

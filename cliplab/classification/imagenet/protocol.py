@@ -27,8 +27,7 @@ def make_plan(
 ) -> dict[str, Any]:
     """All that `RunFolder` keeps of an evaluation before it begins.
 
-    What stands under "identity" must agree between the shards and between a run and its
-    continuation. Places do not: the same pictures may lie elsewhere on another machine.
+    What stands under "identity" must agree between a run and its continuation. Places do not.
     """
     import torch
 
@@ -112,19 +111,17 @@ def compute(
     prompts: Prompts,
     pictures: ValidationSet,
     *,
-    shard: tuple[int, int] = (1, 1),
     batch_size: int = 64,
     cache: Any = None,
     progress: bool = False,
 ) -> None:
-    """Compute the chunks of shard i of n that are missing in `folder`.
+    """Compute the chunks that are missing in `folder`.
 
     Args:
         folder: started with `make_plan` of the same encoder, prompts and pictures.
         encoder: whose accuracy it is.
         prompts: class names and templates.
         pictures: the validation set.
-        shard: (i, n), 1 <= i <= n.
         batch_size: images encoded at a time.
         cache: an `EmbeddingCache`, to have the embeddings for another template set.
         progress: show bars on stderr, if that is a terminal.
@@ -134,17 +131,14 @@ def compute(
     """
     from tqdm import tqdm
 
-    todo = folder.missing(shard)
+    todo = folder.missing()
     if not todo:
         return
-    places = [folder.path, cache_dir() / "classifiers"]
-    truncate = folder.plan["identity"]["truncate"]
-    classifier = classifier_of(encoder, prompts, places, truncate=truncate, progress=progress)
-    mine = range(shard[0] - 1, len(folder), shard[1])
-    total = sum(len(folder.pictures(c)) for c in mine)
-    done = total - sum(len(folder.pictures(c)) for c in todo)
+    kept, truncate = cache_dir() / "classifiers", folder.plan["identity"]["truncate"]
+    classifier = classifier_of(encoder, prompts, kept, truncate=truncate, progress=progress)
+    done = len(pictures) - sum(len(folder.pictures(c)) for c in todo)
     hide = None if progress else True
-    with tqdm(total=total, initial=done, unit="image", desc="images", disable=hide) as bar:
+    with tqdm(total=len(pictures), initial=done, unit="image", desc="images", disable=hide) as bar:
         for chunk in todo:
             which = folder.pictures(chunk)
             found = measure(
