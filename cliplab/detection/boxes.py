@@ -1,4 +1,4 @@
-"""Boxes: what a detector says, crops for a CLIP to look at, and how well boxes were found.
+"""Boxes: what a detector says, what of that counts, and how well boxes were found.
 
 Boxes are (R, 4) float tensors x0, y0, x1, y1 in pixels, half-open: a box covers the pixels from x0
 up to but not including x1. COCO's boxes are x, y, width, height.
@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from cliplab.classification.metrics import Rate, rate
-from cliplab.encoders.two_towers import Encoder
+from cliplab.detection.settings import MOST, OVERLAP
 
-SCALES = (1.0, 1.5)  # of the crops that ViLD's teacher looks at
+_PAIRS = 1000  # of a box and a name that are looked at, so that memory stays bounded
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,23 @@ class Detections:
                 f"indices into {len(self.phrases)} phrases"
             )
 
+    @classmethod
+    def from_scores(cls, boxes_xyxy: Tensor, scores: Tensor, phrases: Sequence[str]) -> Detections:
+        """(R, 4), (R, K) -> the 1,000 best pairs of a box and a name, best first."""
+        flat = scores.flatten()
+        best = flat.topk(min(_PAIRS, flat.numel())).indices
+        rows, labels = best // len(phrases), best % len(phrases)
+        return cls(boxes_xyxy[rows].float(), flat[best], labels, tuple(phrases))
+
+    @classmethod
+    def best_names(cls, boxes_xyxy: Tensor, scores: Tensor, phrases: Sequence[str]) -> Detections:
+        """(R, 4), (R, K) -> each box under the name of its best score, best first."""
+        if not len(boxes_xyxy):
+            return cls.from_scores(boxes_xyxy, scores, phrases)
+        best, label = scores.max(1)
+        order = best.argsort(descending=True, stable=True)
+        return cls(boxes_xyxy[order].float(), best[order], label[order], tuple(phrases))
+
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
 
@@ -65,6 +80,30 @@ class Detections:
         return self.select(self.scores >= score)
 
 
+def postprocess(
+    found: Detections, *, score: float = 1e-4, iou: float | None = OVERLAP,
+    by_name: bool = True, top: int | None = MOST,
+) -> Detections:  # fmt: skip
+    """What counts of a picture's detections, best first.
+
+    Args:
+        found: best first.
+        score: least score.
+        iou: of two boxes that overlap more the weaker one goes (non-maximum suppression); None:
+            all stay.
+        by_name: only boxes of one name suppress each other, so that a place may come back under
+            several names, as COCO's AP expects; False: a place has one name.
+        top: boxes that stay; None: all.
+    """
+    from torchvision.ops import batched_nms
+
+    found = found.above(score)
+    if iou is not None and len(found):
+        groups = found.labels if by_name else torch.zeros_like(found.labels)
+        found = found.select(batched_nms(found.boxes_xyxy, found.scores, groups, iou))
+    return found.select(torch.arange(len(found))[:top])
+
+
 # ---- boxes ---------------------------------------------------------------------------------
 
 
@@ -75,13 +114,14 @@ def check_boxes(boxes_xyxy: Tensor) -> None:
             f"boxes_xyxy: got shape {tuple(boxes_xyxy.shape)}; expected (R, 4): x0, y0, x1, y1 in "
             "pixels (for no boxes: torch.zeros(0, 4))"
         )
-    for row, box in enumerate(boxes_xyxy.tolist()):
-        x0, y0, x1, y1 = box
-        if not (x0 <= x1 and y0 <= y1 and max(map(abs, box)) < float("inf")):
-            raise ValueError(
-                f"boxes_xyxy: row {row} is {box}; expected finite pixels with x0 <= x1 and "
-                "y0 <= y1 (COCO's x, y, width, height become x, y, x + width, y + height)"
-            )
+    finite = boxes_xyxy.isfinite().all(1)
+    wrong = ~(finite & (boxes_xyxy[:, :2] <= boxes_xyxy[:, 2:]).all(1))
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"boxes_xyxy: row {row} is {boxes_xyxy[row].tolist()}; expected finite pixels with "
+            "x0 <= x1 and y0 <= y1 (COCO's x, y, width, height become x, y, x + width, y + height)"
+        )
 
 
 def clip_boxes(boxes_xyxy: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -107,56 +147,6 @@ def expand_boxes(boxes_xyxy: Tensor, scale: float) -> Tensor:
         raise ValueError(f"scale: got {scale}; expected more than 0, such as 1.5")
     margin = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * (scale - 1) / 2  # (R, 2)
     return boxes_xyxy + torch.cat([-margin, margin], dim=1)
-
-
-# ---- crops ---------------------------------------------------------------------------------
-
-
-def crop_boxes(
-    image: Image.Image, boxes_xyxy: Tensor, *, scale: float = 1.0, size: int = 64
-) -> Iterator[Image.Image]:
-    """Squares of `size` px, one a box: the expanded box, cut off at the frame and squeezed.
-
-    Squeezing keeps the whole box and loses its proportions; cutting a square out of its middle, as
-    CLIP's own preprocessing would, loses the heads of long animals.
-
-    Raises:
-        ValueError: a box with nothing of it inside the picture.
-    """
-    clipped, left = clip_boxes(expand_boxes(boxes_xyxy, scale).double(), image.size)
-    for row, box in enumerate(clipped.tolist()):
-        if not left[row]:
-            raise ValueError(
-                f"boxes_xyxy: row {row} is {boxes_xyxy[row].tolist()}, of which nothing is inside "
-                f"the picture of {image.width} x {image.height} px; drop it (see clip_boxes)"
-            )
-        yield image.resize((size, size), Image.Resampling.BICUBIC, tuple(box))
-
-
-def embed_boxes(
-    teacher: Encoder, images: Sequence[Image.Image], boxes_xyxy: Sequence[Tensor], *,
-    scales: Sequence[float] = SCALES, size: int = 64, batch_size: int = 256,
-) -> Tensor:  # fmt: skip
-    """What the teacher sees in the boxes: embeddings of the scales summed, (R, D) unit rows.
-
-    Args:
-        teacher: any encoder.
-        images: N pictures.
-        boxes_xyxy: N tensors (R_n, 4) px; R is their sum. None at all gives (0, D).
-        scales: 1 is the box itself.
-        size: pixels per side of a crop; what the teacher takes in, or more.
-        batch_size: crops encoded at a time; no more than these are in memory.
-
-    Source: ViLD, arXiv:2104.13921, section 3.2: the 1x and 1.5x crops together.
-    """
-    total: Tensor | float = 0.0
-    for scale in scales:
-        pairs = zip(images, boxes_xyxy, strict=True)
-        crops = (c for i, b in pairs for c in crop_boxes(i, b, scale=scale, size=size))
-        total = total + teacher.encode_image(crops, batch_size=batch_size)
-    if isinstance(total, float):
-        raise ValueError("scales: got none; expected at least one, such as (1.0, 1.5)")
-    return F.normalize(total, dim=-1)
 
 
 # ---- COCO ----------------------------------------------------------------------------------

@@ -1,88 +1,84 @@
-"""CLIP on crops as a detector: boxes from anywhere, a teacher that looks at each, texts as classes.
+"""CLIP on crops as a detector: a teacher looks at each box, cut out, and texts are the classes.
 
 This is the baseline that ViLD starts from, and it is what its teacher does: every box is an image.
 It needs no training and knows every word its teacher knows; it costs one pass of the teacher for
-each box and scale. Boxes come from `cliplab.detection.proposals`.
+each box and scale.
 
-Letters: N pictures, R regions, S scales, K classes, D embedding.
+Letters: N pictures, R regions, K classes, D embedding.
 
 Source: ViLD, arXiv:2104.13921, section 3.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from cliplab.classification.prompts import check_class_names
 from cliplab.classification.scores import Scores
-from cliplab.detection.boxes import SCALES, Detections, crop_boxes
-from cliplab.detection.proposals import Proposals
-from cliplab.encoders.two_towers import Encoder
-from cliplab.models.vild import suppress
+from cliplab.data import shown
+from cliplab.detection.boxes import Detections, clip_boxes, expand_boxes
+from cliplab.detection.settings import OVERLAP, REGIONS, Settings
+from cliplab.detection.vild import checkpoint_path, inside, name_boxes, propose
+from cliplab.detection.words import Query, Words, as_classes, embed_words
+from cliplab.encoders import Encoder
+from cliplab.models.vild import ViLD, load_vild
+from cliplab.runtime import pick_device, sha256
 
-# The rows of ViLD's comparison: what the teacher looks at.
-LOOKS = {"1x": (1.0,), "1.5x": (1.5,), "both": SCALES}
-BATCH = 64  # crops encoded at a time: of 224 px 39 MB, whatever the number of boxes
-
-Images = Sequence[Image.Image]
+SCALES = (1.0, 1.5)  # of the crops that ViLD's teacher looks at
 
 
-@dataclass(frozen=True, eq=False)
-class CropDetector:
-    """A teacher, K classes in its words, and the scales that it looks at.
+def crop_boxes(
+    image: Image.Image, boxes_xyxy: Tensor, *, scale: float = 1.0, size: int = 64
+) -> Iterator[Image.Image]:
+    """Squares of `size` px, one a box: the expanded box, cut off at the frame and squeezed.
+
+    Squeezing keeps the whole box and loses its proportions; cutting a square out of its middle, as
+    CLIP's own preprocessing would, loses the heads of long animals.
 
     Raises:
-        ValueError: no, one or repeated phrases (a softmax over one class is always sure), or texts
-            of another shape than the teacher's, or not finite.
+        ValueError: a box with nothing of it inside the picture.
     """
-
-    teacher: Encoder
-    phrases: tuple[str, ...]  # K
-    text_emb: Tensor  # (K, D) unit rows, from build_classifier with this teacher
-    scales: tuple[float, ...] = SCALES
-    objectness: bool = True  # weigh names by the proposals' objectness, where they have one
-    iou: float = 0.5  # of non-maximum suppression
-    top: int = 100  # detections of a picture
-    batch_size: int = BATCH
-
-    def __post_init__(self) -> None:
-        """Refuse words that cannot be told apart, and texts of another teacher."""
-        object.__setattr__(self, "phrases", tuple(check_class_names(self.phrases)))
-        _check_texts(self.teacher, self.text_emb, len(self.phrases))
-
-    def __call__(self, images: Images, proposals: Sequence[Proposals]) -> list[Detections]:
-        """What is found in each of N pictures, best first; a picture may have no boxes at all.
-
-        Boxes are cut off at the frame, and those of which nothing is inside are left out.
-        """
-        pairs = zip(images, proposals, strict=True)
-        inside = [boxes.inside(image.size) for image, boxes in pairs]
-        views = look(
-            self.teacher,
-            images,
-            [one.boxes_xyxy for one in inside],
-            scales=self.scales,
-            batch_size=self.batch_size,
-        )
-        return [self.name(*each) for each in zip(inside, views, strict=True)]
-
-    def name(self, proposals: Proposals, views: Tensor) -> Detections:
-        """Regions and what the teacher saw in them (S, R, D), from `look` -> detections."""
-        objectness = proposals.objectness if self.objectness else None
-        scores = crop_scores(self.teacher, together(views), self.text_emb, objectness)
-        kept = suppress(proposals.boxes_xyxy, scores, iou=self.iou, top=self.top)
-        return Detections(*kept, phrases=self.phrases)
+    clipped, left = clip_boxes(expand_boxes(boxes_xyxy, scale).double(), image.size)
+    for row, box in enumerate(clipped.tolist()):
+        if not left[row]:
+            raise ValueError(
+                f"boxes_xyxy: row {row} is {boxes_xyxy[row].tolist()}, of which nothing is inside "
+                f"the picture of {image.width} x {image.height} px; drop it (see clip_boxes)"
+            )
+        yield image.resize((size, size), Image.Resampling.BICUBIC, tuple(box))
 
 
-# ---- scores --------------------------------------------------------------------------------
+def embed_boxes(
+    teacher: Encoder, images: Sequence[Image.Image], boxes_xyxy: Sequence[Tensor], *,
+    scales: Sequence[float] = SCALES, size: int = 64, batch_size: int = 256,
+) -> Tensor:  # fmt: skip
+    """What the teacher sees in the boxes: embeddings of the scales summed, (R, D) unit rows.
+
+    Args:
+        teacher: any encoder.
+        images: N pictures.
+        boxes_xyxy: N tensors (R_n, 4) px; R is their sum. None at all gives (0, D).
+        scales: 1 is the box itself.
+        size: pixels per side of a crop; what the teacher takes in, or more.
+        batch_size: crops encoded at a time; no more than these are in memory.
+
+    Source: ViLD, arXiv:2104.13921, section 3.2: the 1x and 1.5x crops together.
+    """
+    total: Tensor | float = 0.0
+    for scale in scales:
+        pairs = zip(images, boxes_xyxy, strict=True)
+        crops = (c for i, b in pairs for c in crop_boxes(i, b, scale=scale, size=size))
+        total = total + teacher.encode_image(crops, batch_size=batch_size)
+    if isinstance(total, float):
+        raise ValueError("scales: got none; expected at least one, such as (1.0, 1.5)")
+    return F.normalize(total, dim=-1)
 
 
 def crop_scores(
@@ -102,118 +98,100 @@ def crop_scores(
         objectness: (R,), 0 to 1; None leaves it out, as section 3.2 of the paper does.
 
     Raises:
-        ValueError: embeddings of another teacher, or not finite.
+        ValueError: embeddings that are not finite.
 
     Source: ViLD, section 3.2: cosines, softmax, suppression within each class. The geometric mean
         is that of RegionCLIP (arXiv:2112.09106; MULTIPLY_RPN_SCORE of its code) and of
         `cliplab.models.vild.class_scores` for the head of images, which is distilled from this.
     """
-    _check_texts(teacher, text_emb, len(text_emb))
-    if image_emb.ndim != 2 or image_emb.shape[1] != teacher.dim:
-        raise ValueError(
-            f"image_emb: got shape {tuple(image_emb.shape)}; expected (R, {teacher.dim}) for "
-            f"{teacher.name}: these regions were embedded by another teacher"
-        )
     names = [str(k) for k in range(len(text_emb))]
-    cosine = image_emb @ text_emb.T  # (R, K)
     scale, bias = teacher.logit_scale, getattr(teacher, "logit_bias", None)
-    probability = Scores.from_cosine(names, cosine, scale, bias).probability
+    probability = Scores.from_cosine(names, image_emb @ text_emb.T, scale, bias).probability
     return probability if objectness is None else (probability * objectness[:, None]).sqrt()
 
 
-def _check_texts(teacher: Encoder, text_emb: Tensor, count: int) -> None:
-    if tuple(text_emb.shape) != (count, teacher.dim):
-        raise ValueError(
-            f"text_emb: got shape {tuple(text_emb.shape)}; expected ({count}, {teacher.dim}) for "
-            f"{teacher.name}: build it with build_classifier and this teacher"
-        )
-    if not text_emb.isfinite().all():
-        raise ValueError("text_emb: not finite; expected unit rows, as build_classifier gives them")
+@dataclass(eq=False)
+class CropsDetector:
+    """A teacher that looks at boxes, and somebody who finds them; see `Detector`."""
+
+    teacher: Encoder
+    settings: Settings = field(default_factory=Settings)
+    where: str = ""  # the ViLD that proposes boxes, loaded when pictures come without
+    pictures: int = 1
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Of the crops."""
+        return tuple(dict.fromkeys(self.settings.scales or SCALES))
+
+    @property
+    def name(self) -> str:
+        """For people: the teacher, and what it looks at."""
+        return f"{self.teacher.name} on crops ({' and '.join(f'{s:g}x' for s in self.scales)})"
+
+    def read(self, prompts: Words) -> Query:
+        """See `Detector.read`.
+
+        Raises:
+            ValueError: no, one or repeated names: a softmax over one class is always sure.
+        """
+        classes = as_classes(prompts)
+        check_class_names(classes.names)
+        text_emb, remarks = embed_words(self.teacher, classes, self.settings)
+        return Query(classes, text_emb, remarks=remarks)
+
+    def detect(
+        self, images: Iterable[Image.Image], prompts: Words | Query,
+        boxes: Sequence[Tensor] | None = None,
+    ) -> list[Detections]:  # fmt: skip
+        """See `Detector.detect`.
+
+        A CLIP has no background: to it every box holds one of the classes. Boxes that were found
+        are scored by the geometric mean of its probability and of the proposal's objectness, given
+        ones by the probability alone.
+        """
+        query = prompts if isinstance(prompts, Query) else self.read(prompts)
+        if boxes is None:
+            return [self._named(i, query, *propose(self.proposer, i)) for i in images]
+        return [self._named(i, query, b) for i, b in zip(images, boxes, strict=True)]
+
+    def _named(
+        self, image: Image.Image, query: Query, boxes_xyxy: Tensor, objectness: Tensor | None = None
+    ) -> Detections:
+        found = boxes_xyxy if objectness is not None else inside(boxes_xyxy, image)
+        image_emb = embed_boxes(
+            self.teacher, [image], [found], scales=self.scales, size=self._side,
+            batch_size=self.settings.batch_size or REGIONS,
+        )  # fmt: skip
+        scores = crop_scores(self.teacher, image_emb, query.text_emb, objectness)
+        overlap = OVERLAP if objectness is not None else None
+        iou = overlap if self.settings.iou is None else self.settings.iou
+        return name_boxes(found, scores, query.classes.names, iou=iou, top=self.settings.most)
+
+    @cached_property
+    def _side(self) -> int:
+        """Pixels that the teacher takes in; a crop of another size would be resized twice."""
+        return int(self.teacher.preprocess(Image.new("RGB", (64, 64))).shape[-1])
+
+    @cached_property
+    def proposer(self) -> ViLD:
+        """The ViLD whose proposal network finds boxes; its teacher does not matter."""
+        return load_vild(checkpoint_path(self.where)).to(pick_device(self.settings.device))
+
+    def describe(self, query: Query) -> dict[str, Any]:
+        """See `Detector.describe`."""
+        about: dict[str, Any] = {"model": "crops", "scales": list(self.scales)}
+        if "proposer" in vars(self):
+            path = checkpoint_path(self.where)
+            about["proposals"] = {"file": shown(path), "sha256": sha256(path)}
+        return about
 
 
-# ---- what the teacher sees -----------------------------------------------------------------
+def load_crops_detector(where: str = "", settings: Settings | None = None) -> CropsDetector:
+    """Any encoder as the judge of crops; `where` is the ViLD that proposes boxes."""
+    from cliplab.encoders import load_encoder
 
-
-def look(
-    teacher: Encoder, images: Images, boxes_xyxy: Sequence[Tensor], *,
-    scales: Sequence[float] = SCALES, batch_size: int = BATCH,
-) -> list[Tensor]:  # fmt: skip
-    """What the teacher sees in boxes at each scale: N pictures -> N tensors (S, R, D), unit rows.
-
-    Scales stay apart, so that one look serves all rows of a comparison; see `together`. Crops are
-    made as large as the teacher takes them in, and never more than `batch_size` are in memory.
-
-    Args:
-        teacher: any encoder.
-        images: N pictures.
-        boxes_xyxy: N tensors (R, 4) px; something of each box must be inside its picture.
-        scales: 1 is the box itself.
-        batch_size: crops encoded at a time, those of several pictures together.
-
-    Raises:
-        ValueError: no scales, or a box outside its picture.
-    """
-    if not scales:
-        raise ValueError("scales: got none; expected at least one, such as (1.0, 1.5)")
-    size = crop_size(teacher)
-    pairs = list(zip(images, boxes_xyxy, strict=True))
-    crops = (
-        crop
-        for image, boxes in pairs
-        for scale in scales
-        for crop in crop_boxes(image, boxes, scale=scale, size=size)
-    )
-    emb = _encode(teacher, crops, size, batch_size)
-    parts = emb.split([len(scales) * len(boxes) for _, boxes in pairs])
-    return [
-        part.view(len(scales), len(boxes), -1)
-        if len(boxes)
-        else part.new_zeros(len(scales), 0, teacher.dim)
-        for part, (_, boxes) in zip(parts, pairs, strict=True)
-    ]
-
-
-def together(views: Tensor) -> Tensor:
-    """Embeddings of S scales (S, R, D) summed, (R, D) unit rows: the teacher's view of a region."""
-    return F.normalize(views.sum(0), dim=-1)
-
-
-def crop_size(teacher: Encoder) -> int:
-    """Pixels per side that the teacher takes in; a crop of another size would be resized twice."""
-    return int(teacher.preprocess(Image.new("RGB", (64, 64))).shape[-1])
-
-
-def _encode(teacher: Encoder, crops: Iterable[Image.Image], size: int, batch_size: int) -> Tensor:
-    """Squares of `size` px -> (R, D) unit rows."""
-    if not hasattr(teacher, "encode_pixels"):  # not every encoder takes in what is preprocessed
-        return teacher.encode_image(crops, batch_size=batch_size)
-    return teacher.encode_pixels(map(_at_once(teacher, size), _batches(crops, batch_size)))
-
-
-def _batches(crops: Iterable[Image.Image], size: int) -> Iterator[list[Image.Image]]:
-    crops = iter(crops)
-    while batch := list(islice(crops, size)):
-        yield batch
-
-
-def _at_once(teacher: Encoder, size: int) -> Callable[[list[Image.Image]], Tensor]:
-    """The teacher's preprocessing for lists of squares of `size` px -> pixels (B, 3, R, R).
-
-    To a square of the right size most preprocessing does nothing but subtract a mean and divide by
-    a deviation. Where that is so, which a black, a white and a random square tell, it is done to
-    the whole batch in one go; it would be a tenth of the time of a small teacher.
-    """
-
-    def one_by_one(crops: list[Image.Image]) -> Tensor:
-        return torch.stack([teacher.preprocess(crop) for crop in crops])
-
-    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    squares = [Image.new("RGB", (size, size), grey) for grey in ("black", "white")]
-    low, high, random = one_by_one([*squares, Image.fromarray(noise)])  # (3, R, R) each
-
-    def at_once(crops: list[Image.Image]) -> Tensor:
-        values = torch.from_numpy(np.stack([np.asarray(crop) for crop in crops]))
-        return low + values.permute(0, 3, 1, 2).contiguous() * ((high - low) / 255)
-
-    same = torch.allclose(at_once([Image.fromarray(noise)])[0], random, rtol=0, atol=1e-5)
-    return at_once if same else one_by_one
+    settings = settings or Settings()
+    spec = settings.teacher or "pasture"
+    teacher = load_encoder(spec, device=settings.device, offline=settings.offline)
+    return CropsDetector(teacher, settings, where)

@@ -1,57 +1,93 @@
-"""Picture after picture through a detector: what it said, and what of that counts as found."""
+"""Pictures through a detector: one protocol, its models by name, and what came of a collection."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from cliplab.data import UnreadableImage, open_image
-from cliplab.detection.boxes import Detections
-from cliplab.detection.detectors import MOST, SCORE, Detector
+from cliplab.detection.boxes import Detections, coco_results, coco_truth, postprocess
+from cliplab.detection.crops import load_crops_detector
+from cliplab.detection.glip import load_glip_detector
 from cliplab.detection.pictures import Picture
+from cliplab.detection.settings import Cut, Settings, check_settings, parse_model
+from cliplab.detection.vild import load_vild_detector
+from cliplab.detection.words import Query, Words
+from cliplab.encoders import Encoder
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+_NONE = torch.zeros(0, 4)
+_LOADERS: dict[str, Callable[[str, Settings], Detector]] = {
+    "vild": load_vild_detector,
+    "crops": load_crops_detector,
+    "glip": load_glip_detector,
+}
 
-OVERLAP = 0.5  # IoU above which two boxes are one place
 
-OnFound = Callable[[Picture, "Image", Detections], None]
+class Detector(Protocol):
+    """Finds what words say. A new model is one entry of `MODELS` and of `_LOADERS`."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def teacher(self) -> Encoder | None:
+        """The encoder whose texts are the classes, if there is one."""
+
+    @property
+    def pictures(self) -> int:
+        """How many it is best shown at a time."""
+
+    def read(self, prompts: Words) -> Query:
+        """The words as the model understands them, once for any number of pictures.
+
+        Raises:
+            ValueError: words that cannot be meant.
+        """
+
+    def detect(
+        self, images: Iterable[Image.Image], prompts: Words | Query,
+        boxes: Sequence[Tensor] | None = None,
+    ) -> list[Detections]:  # fmt: skip
+        """All that it has an opinion on in N pictures, best first, unlikely ones too.
+
+        Args:
+            images: RGB, any size.
+            prompts: what to look for, or what `read` made of it.
+            boxes: N tensors (R, 4) px: name these instead of finding some.
+        """
+
+    def describe(self, query: Query) -> dict[str, Any]:
+        """What was used, for a report: plain values."""
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Which of a detector's answers count as found.
+def load_detector(model: str = "vild", settings: Settings | None = None) -> Detector:
+    """The detector called `model`.
+
+    Args:
+        model: "vild" (shipped), "vild:<path>" or a path, "crops", "crops:<path of a ViLD>",
+            "glip" (shipped), "glip:<path>" or a path, or a published one, "glip-t:<path>".
+        settings: of the model.
 
     Raises:
-        ValueError: a score or an overlap that is none, or no boxes at all.
+        ValueError: an unknown model, settings that mean nothing to it.
+        FileNotFoundError: no such checkpoint; it says how to make it.
     """
+    settings = settings or Settings()
+    name, where = parse_model(model)
+    check_settings(name, settings)
+    return _LOADERS[name](where, settings)
 
-    score: float = SCORE
-    overlap: float | None = OVERLAP  # IoU above which two boxes are one place; None: never
-    all_names: bool = False  # a place may have several names
-    top: int | None = MOST  # boxes of a picture; None: all
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.score <= 1:
-            raise ValueError(f"--score: got {self.score:g}; expected 0 to 1")
-        if self.overlap is not None and not 0 < self.overlap <= 1:
-            raise ValueError(f"--iou: got {self.overlap:g}; expected more than 0, at most 1")
-        if self.top is not None and self.top < 1:
-            raise ValueError(f"--top: got {self.top}; expected 1 or more")
-
-    def __call__(self, said: Detections) -> Detections:
-        """Those that count, best first."""
-        found = said.above(self.score)
-        if self.overlap is not None and not self.all_names and len(found):
-            from torchvision.ops import nms
-
-            found = found.select(nms(found.boxes_xyxy.float(), found.scores, self.overlap))
-        kept = len(found) if self.top is None else min(self.top, len(found))
-        return found.select(torch.arange(kept))
+# ---- picture after picture -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,66 +111,76 @@ class Found:
 
 
 def find(
-    detector: Detector,
-    pictures: Iterable[Picture],
-    cut: Cut | None = None,
-    *,
-    given: Mapping[Path, Tensor] | None = None,
-    on_found: OnFound | None = None,
+    detector: Detector, pictures: Iterable[Picture], prompts: Words | Query,
+    cut: Cut | None = None, *, given: Mapping[Path, Tensor] | None = None,
+    on_found: Callable[[Picture, Image.Image, Detections], None] | None = None,
     progress: bool = False,
-) -> Found:
+) -> Found:  # fmt: skip
     """Every picture once; in memory are as many as the detector takes at a time, mostly one.
 
     Args:
         detector: of `load_detector`.
-        pictures: of `read_pictures`.
+        pictures: files.
+        prompts: what to look for.
         cut: what counts as found; default `Cut()`.
         given: path -> boxes (R, 4) px to name instead of finding some; a picture that is not
             there has none.
         on_found: called for every readable one, with its pixels and what counts as found.
         progress: show a bar on stderr.
     """
-    from tqdm import tqdm
-
-    cut, unreadable = cut or Cut(), list[UnreadableImage]()
-    kept, sizes = list[Picture](), list[tuple[int, int]]()
-    said, found = list[Detections](), list[Detections]()
-    bar = tqdm(list(pictures), unit="picture", disable=not progress)
-    for picture, image, answer in _answered(detector, bar, given, unreadable):
-        counted = cut(answer)
-        if on_found is not None:
-            on_found(picture, image, counted)
-        kept.append(picture)
-        sizes.append(image.size)
-        said.append(answer)
-        found.append(counted)
-    return Found(tuple(kept), tuple(sizes), tuple(said), tuple(found), tuple(unreadable), cut)
-
-
-def _answered(
-    detector: Detector,
-    pictures: Iterable[Picture],
-    given: Mapping[Path, Tensor] | None,
-    unreadable: list[UnreadableImage],
-) -> "Iterator[tuple[Picture, Image, Detections]]":
-    """Readable pictures with their pixels and all that was said; the others go to `unreadable`."""
-    readable = _readable(pictures, unreadable)
-    while block := list(islice(readable, getattr(detector, "together", 1))):
-        if len(block) > 1 and given is None:
-            said = detector.find_all([image for _, image in block])  # type: ignore[attr-defined]
-        elif given is None:
-            said = [detector.find(image) for _, image in block]
-        else:
-            said = [detector.find(i, given.get(p.path, p.boxes_xyxy[:0])) for p, i in block]
-        for (picture, image), answer in zip(block, said, strict=True):
-            yield picture, image, answer
+    query = prompts if isinstance(prompts, Query) else detector.read(prompts)
+    cut = cut or Cut()
+    cut = replace(cut, all_names=cut.all_names or query.overlapping)
+    overlap = None if cut.all_names else cut.overlap
+    unreadable = list[UnreadableImage]()
+    rows = list[tuple[Picture, tuple[int, int], Detections, Detections]]()
+    readable = _readable(tqdm(list(pictures), unit="picture", disable=not progress), unreadable)
+    while block := list(islice(readable, detector.pictures)):
+        images = [image for _, image in block]
+        boxes = None if given is None else [given.get(p.path, _NONE) for p, _ in block]
+        for (picture, image), said in zip(
+            block, detector.detect(images, query, boxes), strict=True
+        ):
+            found = postprocess(said, score=cut.score, iou=overlap, by_name=False, top=cut.top)
+            if on_found is not None:
+                on_found(picture, image, found)
+            rows.append((picture, image.size, said, found))
+    kept, sizes, said_of, found_of = zip(*rows, strict=True) if rows else ((),) * 4
+    return Found(kept, sizes, said_of, found_of, tuple(unreadable), cut)
 
 
 def _readable(
     pictures: Iterable[Picture], unreadable: list[UnreadableImage]
-) -> "Iterator[tuple[Picture, Image]]":
+) -> Iterator[tuple[Picture, Image.Image]]:
     for picture in pictures:
         try:
             yield picture, open_image(picture.path)
         except UnreadableImage as error:
             unreadable.append(error)
+
+
+def as_coco(
+    found: Found, classes: Sequence[str], model: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What was found as a COCO data set whose annotations have scores.
+
+    It can be read back as boxes; its annotations alone are COCO results. `model`, of
+    `Detector.describe`, goes to its "info", with what counted as found.
+    """
+    nothing = [one.boxes_xyxy[:0] for one in found.found]
+    table = coco_truth(found.sizes, nothing, [b[:, 0].long() for b in nothing], classes)
+    for image, picture in zip(table["images"], found.pictures, strict=True):
+        image["file_name"] = picture.name
+    table["annotations"] = [
+        {
+            "id": i + 1,
+            **{key: one[key] for key in ("image_id", "category_id", "bbox")},
+            "area": round(one["bbox"][2] * one["bbox"][3], 3),
+            "iscrowd": 0,
+            "score": round(one["score"], 5),
+        }
+        for i, one in enumerate(coco_results(found.found))
+    ]
+    table["info"] = {"description": "boxes found by cliplab detect; scores are 0 to 1"}
+    table["info"] |= {"cut": asdict(found.cut)} | ({"model": dict(model)} if model else {})
+    return table

@@ -1,14 +1,14 @@
 """What was found against what is known to be there: average precision, hits and misses."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cliplab.classification.labels import Classes
-from cliplab.cli.detect.words import match
 from cliplab.detection.boxes import (
     Detections,
     Precision,
@@ -18,6 +18,7 @@ from cliplab.detection.boxes import (
 )
 from cliplab.detection.finding import Found
 from cliplab.detection.pictures import Picture
+from cliplab.detection.words import Query, match
 
 IOU = 0.5  # from which a box counts as hit
 
@@ -31,6 +32,10 @@ class Truth:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def select(self, keep: Tensor) -> Truth:
+        """Those that a (A,) bool mask chooses."""
+        return Truth(self.boxes_xyxy[keep], self.labels[keep])
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,105 +53,72 @@ class Judged:
     wrong: Mapping[int, Tensor]  # number of the picture -> (R,) bool: found, known, and not there
 
 
-def truth_of(pictures: Sequence[Picture], classes: Classes) -> list[Truth | None]:
-    """For each picture the boxes whose class is looked for, None where nothing is known.
-
-    Boxes of classes that nobody asked for are left out; boxes without a class are kept as -1.
-    All is None if no class of the source is a label.
-    """
-    index = _index(pictures, classes)
-    if not index:
-        return [None] * len(pictures)
-    truth: list[Truth | None] = []
-    for one in pictures:
-        if not one.judged:
-            truth.append(None)
-            continue
-        kept = [a for a, name in enumerate(one.labels) if name is None or name in index]
-        labels = [-1 if (name := one.labels[a]) is None else index[name] for a in kept]
-        truth.append(Truth(one.boxes_xyxy[kept], torch.tensor(labels, dtype=torch.long)))
-    return truth
-
-
-def _index(pictures: Sequence[Picture], classes: Classes) -> dict[str, int]:
-    """Class of the source -> the label that means it."""
-    return match(classes, sorted({n for one in pictures for n in one.labels if n is not None}))
-
-
-def judge(
-    found: Found, classes: Classes, groups: Mapping[str, Sequence[int]] | None = None
-) -> Judged | None:
+def judge(found: Found, query: Query) -> Judged | None:
     """Average precision over all that was said, hits and misses of what counts as found.
 
     Args:
         found: pictures whose sources know boxes, others too; they are left out.
-        classes: that were looked for.
-        groups: such as base and novel: indices of classes.
+        query: what was looked for.
 
     Returns:
         None if no box of a class that was looked for is known.
     """
-    truth = truth_of(found.pictures, classes)
-    known = {i: one for i, one in enumerate(truth) if one is not None}
-    true = _counts([one.labels for one in known.values()], len(classes.names))
+    names = query.classes.names
+    index = match(query.classes, sorted({n for p in found.pictures for n in p.labels if n}))
+    truth = {i: _truth(one, index) for i, one in enumerate(found.pictures) if one.judged}
+    true = _counts([one.labels for one in truth.values()], len(names))
     if not any(true):
         return None
-    asked = frozenset(_index(found.pictures, classes).values())
-    hits = {i: _hits(found.found[i], one, asked) for i, one in known.items()}
-    precision = _precision(found, known, classes.names, groups or {})
+    known = frozenset(index.values())
+    hits = {i: _hits(found.found[i], one, known) for i, one in truth.items()}
+    groups, classes = _precision(found, truth, query)
     return Judged(
-        rows=tuple(known),
-        groups={key: value for key, value in precision.items() if isinstance(key, str)},
-        classes={key: value for key, value in precision.items() if isinstance(key, int)},
-        known=asked,
-        true=true,
-        hit=_counts([one.labels[hits[i][0]] for i, one in known.items()], len(true)),
-        counted=_counts([found.found[i].labels for i in known], len(true)),
-        missed={i: _missed(one, hits[i][0]) for i, one in known.items()},
+        tuple(truth), groups, classes, known, true,
+        hit=_counts([one.labels[hits[i][0]] for i, one in truth.items()], len(names)),
+        counted=_counts([found.found[i].labels for i in truth], len(names)),
+        missed={i: one.select(~hits[i][0] & (one.labels >= 0)) for i, one in truth.items()},
         wrong={i: wrong for i, (_, wrong) in hits.items()},
-    )
+    )  # fmt: skip
 
 
-def _missed(truth: Truth, hit: Tensor) -> Truth:
-    kept = ~hit & (truth.labels >= 0)
-    return Truth(truth.boxes_xyxy[kept], truth.labels[kept])
+def _truth(picture: Picture, index: Mapping[str, int]) -> Truth:
+    """Boxes whose class is looked for, and as -1 those without a class."""
+    kept = [a for a, name in enumerate(picture.labels) if name is None or name in index]
+    labels = [-1 if (name := picture.labels[a]) is None else index[name] for a in kept]
+    return Truth(picture.boxes_xyxy[kept], torch.tensor(labels, dtype=torch.long))
 
 
 def _precision(
-    found: Found,
-    known: Mapping[int, Truth],
-    names: Sequence[str],
-    groups: Mapping[str, Sequence[int]],
-) -> dict[str | int, Precision]:
-    """Of "all", of the groups, and of each class, those without a true box left out."""
-    present = sorted({int(k) for one in known.values() for k in one.labels if k >= 0})
-    wanted: dict[str | int, list[int]] = {"all": present}
-    wanted |= {
-        name: kept for name, ks in groups.items() if (kept := [k for k in ks if k in present])
+    found: Found, truth: Mapping[int, Truth], query: Query
+) -> tuple[dict[str, Precision], dict[int, Precision]]:
+    """Of "all" and of the groups, and of each class; those without a true box are left out."""
+    present = sorted({int(k) for one in truth.values() for k in one.labels if k >= 0})
+    groups = {"all": present} | {
+        name: kept for name, ks in query.groups.items() if (kept := [k for k in ks if k in present])
     }
-    wanted |= {k: [k] for k in present}
-    data = _as_coco([found.sizes[i] for i in known], list(known.values()), names)
-    results = coco_results([found.said[i] for i in known])
-    keys = {f"{type(key).__name__} {key}": key for key in wanted}  # a class may be called "base"
-    scored = average_precision(data, results, {text: wanted[key] for text, key in keys.items()})
-    return {key: scored[text] for text, key in keys.items()}
+    wanted = {f"group {name}": ks for name, ks in groups.items()}  # a class may be called "base"
+    wanted |= {f"class {k}": [k] for k in present}
+    sizes, said = [found.sizes[i] for i in truth], [found.said[i] for i in truth]
+    data = _as_coco(sizes, list(truth.values()), query.classes.names)
+    scored = average_precision(data, coco_results(said), wanted)
+    return (
+        {name: scored[f"group {name}"] for name in groups},
+        {k: scored[f"class {k}"] for k in present},
+    )
 
 
 def _as_coco(
-    sizes: Sequence[tuple[int, int]], known: Sequence[Truth], names: Sequence[str]
+    sizes: Sequence[tuple[int, int]], truth: Sequence[Truth], names: Sequence[str]
 ) -> dict[str, Any]:
     """COCO's data set; a box without a class may be found as any class, without any effect."""
-    boxes, labels, ignored = [], [], []
-    every = torch.arange(len(names))
-    for one in known:
-        unsure = one.boxes_xyxy[one.labels < 0]  # (U, 4)
-        sure = one.labels >= 0
-        boxes.append(torch.cat([one.boxes_xyxy[sure], unsure.repeat_interleave(len(names), 0)]))
-        labels.append(torch.cat([one.labels[sure], every.repeat(len(unsure))]))
-        flags = torch.ones(len(labels[-1]), dtype=torch.bool)
-        flags[: int(sure.sum())] = False
-        ignored.append(flags)
-    return coco_truth(sizes, boxes, labels, names, ignored=ignored)
+    every, parts = torch.arange(len(names)), []
+    for one in truth:
+        sure, unsure = one.select(one.labels >= 0), one.select(one.labels < 0)
+        boxes = torch.cat([sure.boxes_xyxy, unsure.boxes_xyxy.repeat_interleave(len(names), 0)])
+        labels = torch.cat([sure.labels, every.repeat(len(unsure))])
+        parts.append((boxes, labels, torch.arange(len(labels)) >= len(sure)))
+    boxes_of, labels_of, ignored = zip(*parts, strict=True)
+    return coco_truth(sizes, boxes_of, labels_of, names, ignored=ignored)
 
 
 def _hits(found: Detections, truth: Truth, asked: frozenset[int]) -> tuple[Tensor, Tensor]:
@@ -157,15 +129,14 @@ def _hits(found: Detections, truth: Truth, asked: frozenset[int]) -> tuple[Tenso
     """
     from torchvision.ops import box_iou
 
-    hit = torch.zeros(len(truth.labels), dtype=torch.bool)
+    hit = torch.zeros(len(truth), dtype=torch.bool)
     wrong = torch.tensor([k in asked for k in found.labels.tolist()], dtype=torch.bool)
-    if not len(hit) or not len(found):
+    if not len(truth):
         return hit, wrong
     boxes, true = found.boxes_xyxy.double(), truth.boxes_xyxy.double()
     for row in found.scores.argsort(descending=True, stable=True).tolist():
         overlap = box_iou(boxes[row, None], true)[0]  # (A,): (R, A) would be 200 MB for 5,000
-        free = (truth.labels == found.labels[row]) & ~hit
-        best = torch.where(free, overlap, -1.0)
+        best = torch.where((truth.labels == found.labels[row]) & ~hit, overlap, -1.0)
         if float(best.max()) >= IOU:
             hit[int(best.argmax())] = True
             wrong[row] = False
@@ -177,3 +148,52 @@ def _hits(found: Detections, truth: Truth, asked: frozenset[int]) -> tuple[Tenso
 def _counts(labels: Sequence[Tensor], k: int) -> tuple[int, ...]:
     every = torch.cat([torch.zeros(0).long(), *labels])
     return tuple(torch.bincount(every[every >= 0], minlength=k).tolist())
+
+
+# ---- numbers for each class ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One class, as the terminal, the page and the report show it."""
+
+    name: str
+    group: str  # such as base or novel; "" if the model has none
+    boxes: int  # that count as found
+    pictures: int  # with such a box
+    score: float | None  # mean of these boxes
+    true: int | None = None  # boxes there are, None if nothing is known
+    hit: int | None = None  # of them, found
+    counted: int | None = None  # boxes found in judged pictures
+    ap50: float | None = None
+    ap: float | None = None
+
+    @property
+    def wrong(self) -> int | None:
+        """Boxes found in judged pictures that are not there."""
+        return None if self.counted is None or self.hit is None else self.counted - self.hit
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, fractions with 4 decimals."""
+        plain = asdict(self)
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in plain.items()}
+
+
+def summarise(found: Found, query: Query, judged: Judged | None) -> list[Row]:
+    """A row for each class, in the order of the labels."""
+    return list(_rows(found, query, judged))
+
+
+def _rows(found: Found, query: Query, judged: Judged | None) -> Iterator[Row]:
+    group_of = {k: group for group, ks in query.groups.items() for k in ks}
+    for k, name in enumerate(query.classes.names):
+        scores = [one.scores[one.labels == k] for one in found.found]
+        every = torch.cat(scores).double() if scores else torch.zeros(0)
+        mean = float(every.mean()) if len(every) else None
+        known: dict[str, Any] = {}
+        if judged and k in judged.known:
+            precision = judged.classes.get(k)
+            known = {"true": judged.true[k], "hit": judged.hit[k], "counted": judged.counted[k]}
+            known |= {"ap50": precision.ap50, "ap": precision.ap} if precision else {}
+        pictures = sum(bool(len(one)) for one in scores)
+        yield Row(name, group_of.get(k, ""), len(every), pictures, mean, **known)

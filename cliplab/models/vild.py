@@ -267,24 +267,6 @@ def class_scores(
     return ensemble_geometric(text_prob, image_prob, base)
 
 
-def suppress(
-    boxes_xyxy: Tensor, scores: Tensor, *, iou: float = 0.5, top: int = 100, least: float = 1e-4
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, 4), (R, K) -> boxes (M, 4), scores (M,) and classes (M,), best first, M <= `top`.
-
-    Non-maximum suppression within each class. A region may come back under several names, as COCO's
-    AP expects; only the 1,000 best pairs are looked at, so that memory stays bounded.
-    """
-    from torchvision.ops import batched_nms
-
-    flat = scores.flatten()
-    best = flat.topk(min(1000, flat.numel())).indices
-    best = best[flat[best] >= least]
-    rows, classes = best // scores.shape[1], best % scores.shape[1]
-    kept = batched_nms(boxes_xyxy[rows], flat[best], classes, iou)[:top]
-    return boxes_xyxy[rows[kept]], flat[best[kept]], classes[kept]
-
-
 # ---- files ---------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cliplab.classification.labels import fold, name_and_prompt, split_labels
-from cliplab.cli.detect.words import NOTHING
+from cliplab.detection import NOTHING
 
 if TYPE_CHECKING:
     from cliplab.classification.prompts import PromptReader

@@ -25,8 +25,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliplab.detection.phrases import Chunk, Prompt, batch_of, chunks_of
-from cliplab.models.glip import GLIPConfig, Targets, Truth, targets_of
+from cliplab.models.glip import (
+    Chunk,
+    GLIPConfig,
+    Prompt,
+    Targets,
+    Truth,
+    batch_of,
+    chunks_of,
+    targets_of,
+)
 from cliplab.models.glip.pictures import MULTIPLE
 from cliplab.models.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
 from cliplab.pasture import (

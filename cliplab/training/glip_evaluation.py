@@ -18,10 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from cliplab.classification.metrics import rate
-from cliplab.detection.boxes import average_precision, box_recall, coco_results, coco_truth
-from cliplab.detection.phrases import Chunk, batch_of, chunks_of
-from cliplab.models.glip import GLIP, Raw, detect, phrase_scores
-from cliplab.models.glip.anchors import anchor_boxes, decode, half_open
+from cliplab.detection import (
+    GLIPDetector,
+    average_precision,
+    box_recall,
+    coco_results,
+    coco_truth,
+)
+from cliplab.models.glip import GLIP
 from cliplab.pasture import COLOURS, HELD_OUT_TRIPLES, PAIR_COMBOS, POSTURES
 from cliplab.pasture.grounding import (
     Grounded,
@@ -97,7 +101,7 @@ def ap_row(
 ) -> dict[str, float | int]:
     """AP of the descriptions, asked as one class list."""
     names = [say(words, language) for words in asked]
-    found = list(detect(model, pictures(flock), names, batch_size=_BATCH))
+    found = GLIPDetector(model, batch_size=_BATCH).detect(pictures(flock), names)
     truth = truth_of(flock, asked, names)
     present = sorted({a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]})
     return average_precision(truth, coco_results(found), {"all": present})["all"].as_dict()
@@ -130,12 +134,14 @@ def unnamed_row(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
     """Species that training called animals only: asked by name, and found as animals."""
     asked = [Words(species) for species in (*NAMED, *UNNAMED)]
     names = [say(words, language) for words in asked]
-    found = list(detect(model, pictures(flock), names, batch_size=_BATCH))
+    found = GLIPDetector(model, batch_size=_BATCH).detect(pictures(flock), names)
     truth = truth_of(flock, asked, names)
     labelled = {a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]}
     groups = {s: [k] for k, (s, _, _) in enumerate(asked) if s in UNNAMED and k in labelled}
     scored = average_precision(truth, coco_results(found), groups)
-    animals = list(detect(model, pictures(flock), [say(Words(), language)], batch_size=_BATCH))
+    animals = GLIPDetector(model, batch_size=_BATCH).detect(
+        pictures(flock), [say(Words(), language)]
+    )
     true = [
         torch.tensor([t.box for t in sight.things if t.kind in UNNAMED]).view(-1, 4)
         for sight in flock.sights
@@ -267,23 +273,6 @@ def _hits(box: Tensor, one: Asked, things: Sequence[int]) -> bool:
 
 def best_boxes(model: GLIP, flock: Flock, asked: Sequence[Asked]) -> list[Tensor]:
     """For each prompt the best box of each phrase, (K, 4) px, half-open."""
-    chunks = [_chunk(model, one.said) for one in asked]
-    ids, mask, positive = batch_of(chunks)
     images = flock.images[[one.picture for one in asked]]
-    raw = model(normalised(images, model.config), ids, mask)
-    return [_best(model, raw, i, words) for i, words in enumerate(positive)]
-
-
-def _chunk(model: GLIP, said: Grounded) -> Chunk:
-    if model.tokenizer is None:
-        raise ValueError("model: has no tokenizer; load it with its vocabulary (load_glip)")
-    (chunk,) = chunks_of(to_prompt(said), model.tokenizer, model.config.max_tokens)
-    return chunk
-
-
-def _best(model: GLIP, raw: Raw, picture: int, positive: Tensor) -> Tensor:
-    config = model.config
-    scores = phrase_scores(raw.token_logits[picture], positive)  # (A, K)
-    cell = (scores * raw.centerness[picture].sigmoid()[:, None]).argmax(0)  # (K,)
-    anchors = anchor_boxes(raw.sizes, config.strides, config.anchor_sizes)
-    return half_open(decode(raw.deltas[picture][cell], anchors[cell]))
+    prompts = [to_prompt(one.said) for one in asked]
+    return GLIPDetector(model).ground(normalised(images, model.config), prompts)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cliplab.detection.boxes import SCALES, embed_boxes
+from cliplab.detection import SCALES, embed_boxes
 from cliplab.encoders.two_towers import Encoder
 from cliplab.pasture import (
     HELD_OUT_PAIRS,

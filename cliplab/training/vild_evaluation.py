@@ -10,18 +10,17 @@ from torch import Tensor
 
 from cliplab.classification.metrics import accuracy
 from cliplab.classification.zero_shot import build_classifier, templates
-from cliplab.detection.boxes import (
+from cliplab.detection import (
     Detections,
     average_precision,
     box_recall,
     coco_results,
     coco_truth,
     embed_boxes,
+    name_regions,
 )
-from cliplab.detection.crops import LOOKS, CropDetector, look
-from cliplab.detection.proposals import Proposals
 from cliplab.encoders.two_towers import Encoder
-from cliplab.models.vild import Regions, ViLD, class_scores, suppress
+from cliplab.models.vild import Regions, ViLD
 from cliplab.pasture import COMBOS, HELD_OUT_PAIRS, POSTURES, SPECIES, class_phrase
 from cliplab.training.vild_dataset import (
     CATEGORIES,
@@ -59,13 +58,8 @@ def detect(
     model: ViLD, regions: Sequence[Regions], text_emb: Tensor, *, head: str = "ensemble"
 ) -> list[Detections]:
     """Name the regions of every picture by the 20 categories (20, D) that are asked for."""
-    base = members("base")
-    found = []
-    for one in regions:
-        scores = class_scores(model, one, text_emb, base, head=head)
-        boxes, score, label = suppress(one.boxes_xyxy, scores)
-        found.append(Detections(boxes, score, label, tuple(phrases())))
-    return found
+    base, names = members("base"), phrases()
+    return [name_regions(model, one, text_emb, base, names, head=head) for one in regions]
 
 
 def truth_of(flock: Flock) -> dict[str, Any]:
@@ -136,33 +130,6 @@ def examine(
             "teacher on true boxes": teacher_on_truth(teacher, unseen),
         }
     return report
-
-
-def crop_rows(
-    teacher: Encoder, flock: Flock, proposals: Sequence[Proposals], *, objectness: bool = True
-) -> dict[str, Any]:
-    """The baselines of a flock: "crops 1x", "crops 1.5x" and "crops both", each as a head's row.
-
-    Args:
-        teacher: looks at every box twice, once for each scale, and names it.
-        flock: N pictures.
-        proposals: for each picture, from `region_proposals(find_regions(model, flock))` for the
-            boxes that a ViLD answers with, from its true boxes, or from anywhere else.
-        objectness: False leaves it out of the scores; true boxes have none.
-    """
-    width, height = flock.images.shape[2], flock.images.shape[1]
-    inside = [one.inside((width, height)) for one in proposals]
-    scales = LOOKS["both"]
-    views = look(teacher, flock.pil(), [one.boxes_xyxy for one in inside], scales=scales)
-    text_emb = build_classifier(teacher, phrases(), templates("pasture", "en"))
-    judge = CropDetector(teacher, tuple(phrases()), text_emb, objectness=objectness)
-    rows = {}
-    for name, chosen in LOOKS.items():
-        seen = [scales.index(scale) for scale in chosen]
-        pairs = zip(inside, views, strict=True)
-        found = [judge.name(boxes, view[seen]) for boxes, view in pairs]
-        rows[f"crops {name}"] = _row(flock, found)
-    return rows
 
 
 def _examined(model: ViLD, teacher: Encoder, variant: str, flock: Flock) -> dict[str, Any]:

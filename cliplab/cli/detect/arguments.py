@@ -4,14 +4,7 @@ import argparse
 from pathlib import Path
 
 from cliplab.cli.arguments import add_source
-from cliplab.detection.detectors import (
-    GLIP_SCORE,
-    MODELS,
-    MOST,
-    PUBLISHED_GLIP_SCORE,
-    REGIONS,
-    SCORE,
-)
+from cliplab.detection.settings import MODELS, MOST, REGIONS, SCORE
 
 AGGREGATES = ("mean", "max", "power")  # as in cliplab.models.glip, which takes torch to import
 PRECISIONS = ("float32", "bfloat16")
@@ -155,7 +148,7 @@ def _add_cut(group: "argparse._ArgumentGroup") -> None:
         "--score",
         type=float,
         metavar="S",
-        help=f"least score of a box, 0 to 1 (default: {_scores()}; with --boxes 0)",
+        help=f"least score of a box, 0 to 1 (default: {SCORE:g}; with --boxes 0)",
     )
     add(
         "--iou",
@@ -171,13 +164,6 @@ def _add_cut(group: "argparse._ArgumentGroup") -> None:
         metavar="N",
         help=f"boxes of a picture at most (default: {MOST}; with --boxes all)",
     )
-
-
-def _scores() -> str:
-    """The default of --score for each model."""
-    defaults = {"a GLIP": GLIP_SCORE, "a published GLIP": PUBLISHED_GLIP_SCORE}
-    others = [f"{score:g} for {name}" for name, score in defaults.items() if score != SCORE]
-    return ", ".join([f"{SCORE:g}", *others])
 
 
 def _add_outputs(group: "argparse._ArgumentGroup") -> None:

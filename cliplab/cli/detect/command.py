@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING
 from cliplab.cli.files import check_outputs
 from cliplab.cli.legacy import named_inputs
 from cliplab.cli.skeleton import SOME_UNREADABLE, complain, plain_warnings
-from cliplab.detection.detectors import (
-    MODELS,
-    MOST,
-    Options,
-    check_options,
-    least_score,
-    load_detector,
-    parse_model,
-)
+from cliplab.detection.settings import MODELS, Cut, Settings, check_settings, parse_model
 from cliplab.runtime import atomic_write, is_offline, write_json
 
 if TYPE_CHECKING:
@@ -26,11 +18,11 @@ if TYPE_CHECKING:
 
     from cliplab.cli.detect.prepare import Task
     from cliplab.detection.boxes import Detections
-    from cliplab.detection.detectors import Detector
-    from cliplab.detection.finding import Cut, Found, OnFound
+    from cliplab.detection.finding import Detector, Found
     from cliplab.detection.judging import Judged
-    from cliplab.detection.phrases import Prompt
     from cliplab.detection.pictures import Picture
+    from cliplab.detection.words import Query
+    from cliplab.models.glip import Prompt
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,23 +31,25 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError, ImportError: bad labels, source, outputs or model; with the remedy.
     """
-    cut, options = check_arguments(args)
+    cut, settings, phrases = check_arguments(args)
     from cliplab.cli.detect.prepare import prepare
-    from cliplab.detection.finding import find
+    from cliplab.detection.finding import find, load_detector
     from cliplab.detection.judging import judge
 
-    task = prepare(args, options.phrases)
+    task = prepare(args, phrases)
     complain("problem", task.problems)
     complain("note", task.notes)
     targets = _picture_targets(args, task)
     with plain_warnings():
-        detector = load_detector(args.model, task.classes, options)
-        complain("note", list(detector.notes))
-        complain("remark", list(detector.remarks))
+        detector = load_detector(args.model, settings)
+        query = detector.read(phrases or task.classes)
+        complain("note", list(query.notes))
+        complain("remark", list(query.remarks))
         thumbnails: dict[Path, str] = {}
         found = find(
             detector,
             task.pictures,
+            query,
             cut,
             given=task.given,
             on_found=_keeper(args, task, targets, thumbnails),
@@ -64,62 +58,45 @@ def run(args: argparse.Namespace) -> int:
     complain("unreadable", [str(error) for error in found.unreadable])
     if not len(found):
         raise ValueError(f"none of the {len(task.pictures)} images in {args.source} could be read")
-    judged = judge(found, task.classes, detector.groups) if task.can_judge else None
-    show(found, detector, judged)
-    write(args, task, detector, found, judged=judged, thumbnails=thumbnails)
+    judged = judge(found, query) if task.can_judge else None
+    show(found, query, judged)
+    write(args, task, detector, query, found, judged=judged, thumbnails=thumbnails)
     return SOME_UNREADABLE if found.unreadable or task.lacks_pictures else 0
 
 
-def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Options]":
+def check_arguments(args: argparse.Namespace) -> "tuple[Cut, Settings, Prompt | None]":
     """Refuse what cannot be meant, before anything is read.
 
     Raises:
         ValueError, OSError: options that exclude each other, outputs that cannot be written.
     """
-    name, where = parse_model(args.model)
+    name, _ = parse_model(args.model)
     if args.boxes is not None and not MODELS[name].takes_boxes:
         raise ValueError(f"--boxes: the model {name} finds its own; drop --boxes")
-    if args.batch_size is not None and args.batch_size < 1:
-        raise ValueError(f"--batch-size: got {args.batch_size}; expected 1 or more")
     phrases = _phrases(args, name)
-    cut = _cut(args, phrases, least_score(name, where))
-    options = Options(
+    settings = Settings(
         teacher=args.teacher,
-        templates=tuple(args.template) if args.template else None,
+        template=tuple(args.template) if args.template else None,
         truncate=args.truncate,
         base=tuple(args.base),
         novel=tuple(args.novel),
         head=args.head,
         scales=tuple(args.scales) if args.scales else None,
-        phrases=phrases,
         aggregate=args.aggregate,
         precision=args.precision,
         vocab=args.vocab,
-        score=cut.score,
+        score=args.score,
         iou=args.iou,
-        most=max(MOST, args.top or 0),
+        all_names=args.all_names,
+        top=args.top,
         batch_size=args.batch_size,
         device=args.device,
         offline=is_offline(True if args.offline else None),
     )
-    check_options(name, options)
+    check_settings(name, settings)
     outputs = {"--out": args.out, "--html": args.html, "--json": args.json}
     check_outputs(outputs, force=args.force, inputs=named_inputs(args))
-    return cut, options
-
-
-def _cut(args: argparse.Namespace, phrases: "Prompt | None", least: float) -> "Cut":
-    """What counts as found: as asked, else all of given boxes, or of others what the model says."""
-    from cliplab.cli.detect.words import overlap_note
-    from cliplab.detection.finding import OVERLAP, Cut
-
-    given = args.boxes is not None
-    return Cut(
-        score=args.score if args.score is not None else 0.0 if given else least,
-        overlap=args.iou if args.iou is not None else None if given else OVERLAP,
-        all_names=args.all_names or bool(phrases and overlap_note(phrases)),
-        top=args.top if args.top is not None else None if given else MOST,
-    )
+    return settings.cut(given=args.boxes is not None), settings, phrases
 
 
 def _phrases(args: argparse.Namespace, name: str) -> "Prompt | None":
@@ -140,7 +117,7 @@ def _phrases(args: argparse.Namespace, name: str) -> "Prompt | None":
             f"--phrases: the model {name} reads no sentences; say what to look for with --labels, "
             "or use --model glip"
         )
-    from cliplab.cli.detect.words import read_phrases
+    from cliplab.detection.words import read_phrases
 
     return read_phrases(args.phrases)
 
@@ -176,7 +153,7 @@ def _keeper(
     task: "Task",
     targets: Mapping[Path, Path],
     thumbnails: dict[Path, str],
-) -> "OnFound":
+) -> "Callable[[Picture, Image, Detections], None]":
     """What is done with a picture while it is open: its thumbnail, its annotated copy."""
     from cliplab.cli.detect.outputs import annotated, save_jpeg
     from cliplab.cli.detect.page import choose_pictures
@@ -196,16 +173,16 @@ def _keeper(
 # ---- what is shown and written -------------------------------------------------------------
 
 
-def show(found: "Found", detector: "Detector", judged: "Judged | None") -> None:
+def show(found: "Found", query: "Query", judged: "Judged | None") -> None:
     """Print the pictures, the classes and, where the truth is known, the verdict."""
-    from cliplab.cli.detect.summary import summarise
     from cliplab.cli.detect.terminal import class_table, picture_table, verdict
+    from cliplab.detection.judging import summarise
 
     with suppress(AttributeError):  # a redirected console may lack Chinese: "?" beats a crash
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     for line in picture_table(found):
         print(line)
-    for line in class_table(summarise(found, detector, judged), judged):
+    for line in class_table(summarise(found, query, judged), judged):
         print(line)
     for line in verdict(judged) if judged else []:
         print(line)
@@ -215,18 +192,20 @@ def write(
     args: argparse.Namespace,
     task: "Task",
     detector: "Detector",
+    query: "Query",
     found: "Found",
     *,
     judged: "Judged | None",
     thumbnails: Mapping[Path, str],
 ) -> None:
     """Write the files that were asked for, each whole or not at all."""
-    from cliplab.cli.detect.outputs import coco_of, write_report
+    from cliplab.cli.detect.outputs import write_report
     from cliplab.cli.detect.page import write_gallery
+    from cliplab.detection.finding import as_coco
 
     if args.out:
-        write_json(args.out, coco_of(found, task.classes.names, detector.describe()))
+        write_json(args.out, as_coco(found, task.classes.names, detector.describe(query)))
     if args.html:
-        write_gallery(args, task, detector, found, judged=judged, thumbnails=thumbnails)
+        write_gallery(args, task, detector, query, found, judged=judged, thumbnails=thumbnails)
     if args.json:
-        write_report(args, task, detector, found, judged)
+        write_report(args, task, detector, query, found, judged)

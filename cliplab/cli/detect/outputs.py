@@ -7,15 +7,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cliplab.cli.detect.prepare import Task
-from cliplab.cli.detect.summary import summarise
 from cliplab.cli.files import describe, finite
 from cliplab.cli.legacy import parameters
 from cliplab.data import shown
-from cliplab.detection.boxes import Detections, coco_results, coco_truth
-from cliplab.detection.detectors import Detector
-from cliplab.detection.finding import Found
-from cliplab.detection.judging import Judged
+from cliplab.detection.boxes import Detections
+from cliplab.detection.finding import Detector, Found
+from cliplab.detection.judging import Judged, summarise
 from cliplab.detection.pictures import Picture
+from cliplab.detection.words import Query
 from cliplab.runtime import atomic_write, write_json
 from cliplab.viz.boxes import box_colour, plot_boxes
 
@@ -24,36 +23,6 @@ if TYPE_CHECKING:
 
 _SHORTEST, _LONGEST = 800, 1600  # pixels of the longer side of an annotated picture
 _INCHES = 8.0  # of it, so that tags grow with the picture
-
-
-# ---- COCO ------------------------------------------------------------------------------------
-
-
-def coco_of(
-    found: Found, classes: Sequence[str], model: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What was found as a COCO data set whose annotations have scores.
-
-    `read_pictures` reads it back; its annotations alone are COCO results. `model`, of
-    `Detector.describe`, goes to its "info", with what counted as found.
-    """
-    nothing = [one.boxes_xyxy[:0] for one in found.found]
-    table = coco_truth(found.sizes, nothing, [b[:, 0].long() for b in nothing], classes)
-    for image, picture in zip(table["images"], found.pictures, strict=True):
-        image["file_name"] = picture.name
-    table["annotations"] = [
-        {
-            "id": i + 1,
-            **{key: one[key] for key in ("image_id", "category_id", "bbox")},
-            "area": round(one["bbox"][2] * one["bbox"][3], 3),
-            "iscrowd": 0,
-            "score": round(one["score"], 5),
-        }
-        for i, one in enumerate(coco_results(found.found))
-    ]
-    table["info"] = {"description": "boxes found by cliplab detect; scores are 0 to 1"}
-    table["info"] |= {"cut": asdict(found.cut)} | ({"model": dict(model)} if model else {})
-    return table
 
 
 # ---- annotated pictures ----------------------------------------------------------------------
@@ -119,7 +88,12 @@ def save_jpeg(image: "Image", path: Path) -> None:
 
 
 def write_report(
-    args: argparse.Namespace, task: Task, detector: Detector, found: Found, judged: Judged | None
+    args: argparse.Namespace,
+    task: Task,
+    detector: Detector,
+    query: Query,
+    found: Found,
+    judged: Judged | None,
 ) -> None:
     """Parameters, provenance, counts and numbers of each class to --json."""
     from cliplab.report.provenance import versions
@@ -129,7 +103,7 @@ def write_report(
         "command": "detect",
         "versions": versions(),
         "parameters": parameters(args),
-        "model": detector.describe(),
+        "model": detector.describe(query),
         "cut": asdict(found.cut),
         "teacher": describe(teacher) if teacher is not None else None,
         "classes": [
@@ -143,10 +117,10 @@ def write_report(
             "boxes": found.boxes,
             "judged": len(judged.rows) if judged else 0,
         },
-        "summary": [row.as_dict() for row in summarise(found, detector, judged)],
+        "summary": [row.as_dict() for row in summarise(found, query, judged)],
         "precision": _precision(judged) if judged else None,
-        "notes": [*task.notes, *detector.notes],
-        "remarks": list(detector.remarks),
+        "notes": [*task.notes, *query.notes],
+        "remarks": list(query.remarks),
         "problems": list(map(str, task.problems)),
         "unreadable": [
             {"file": shown(error.path), "cause": error.cause, "remedy": error.remedy}

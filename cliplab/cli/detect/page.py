@@ -17,11 +17,10 @@ import torch
 from cliplab.cli.detect.page_parts import PAGE, SCRIPT, STYLE, class_rules
 from cliplab.cli.detect.page_prompt import PROMPT_STYLE, prompt_html
 from cliplab.cli.detect.prepare import Task
-from cliplab.cli.detect.summary import Row, summarise
 from cliplab.data import shown
-from cliplab.detection.detectors import Detector
-from cliplab.detection.finding import Found
-from cliplab.detection.judging import Judged
+from cliplab.detection.finding import Detector, Found
+from cliplab.detection.judging import Judged, Row, summarise
+from cliplab.detection.words import Query
 from cliplab.report.classification_page import sentence
 from cliplab.report.gallery.page import STYLE as GALLERY_STYLE
 from cliplab.report.gallery.write import notes_section, unreadable_section
@@ -43,6 +42,7 @@ class Shown:
 
     task: Task
     detector: Detector
+    query: Query
     found: Found
     judged: Judged | None
     thumbnails: Mapping[Path, str]  # path -> data URI
@@ -59,6 +59,7 @@ def write_gallery(
     args: argparse.Namespace,
     task: Task,
     detector: Detector,
+    query: Query,
     found: Found,
     *,
     judged: Judged | None,
@@ -66,7 +67,7 @@ def write_gallery(
 ) -> None:
     """The page to --html."""
     page = gallery_html(
-        Shown(task, detector, found, judged, thumbnails),
+        Shown(task, detector, query, found, judged, thumbnails),
         title=f"{shown(args.source.resolve().name)}, boxes by label",
     )
     with atomic_write(args.html, "w") as file:
@@ -75,7 +76,7 @@ def write_gallery(
 
 def gallery_html(what: Shown, *, title: str) -> str:
     """The page: what was found, how well if that is known, and a card for each picture."""
-    rows = summarise(what.found, what.detector, what.judged)
+    rows = summarise(what.found, what.query, what.judged)
     colours = [box_colour(k) for k in range(len(rows))]
     cards = [
         _card(what, i, rank)
@@ -83,7 +84,7 @@ def gallery_html(what: Shown, *, title: str) -> str:
             i for i, one in enumerate(what.found.pictures) if one.path in what.thumbnails
         )
     ]
-    notes = [*what.detector.remarks, *what.task.notes, *what.detector.notes]
+    notes = [*what.query.remarks, *what.task.notes, *what.query.notes]
     if len(cards) < len(what.found):
         notes.insert(0, f"{len(cards):,} of {len(what.found):,} pictures, an even sample; "
                         "--out JSON has the boxes of all")  # fmt: skip
@@ -126,7 +127,7 @@ def _facts(what: Shown) -> str:
 
 def _prompt(what: Shown) -> str:
     """The sentence that was asked, of models that read one."""
-    prompt = getattr(what.detector, "prompt", None)
+    prompt = getattr(what.query, "prompt", None)
     return prompt_html(prompt, what.task.classes.names, _MAX_CHIPS) if prompt else ""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from cliplab.detection.phrases import Prompt
+from cliplab.models.glip import Prompt
 from cliplab.viz.boxes import box_colour
 
 PROMPT_STYLE = """

@@ -8,19 +8,19 @@ from pathlib import Path
 from torch import Tensor
 
 from cliplab.classification.labels import Classes
-from cliplab.cli.detect.words import (
+from cliplab.cli.legacy import as_options
+from cliplab.data import Problem, lacks_pictures, shown
+from cliplab.detection.phrases import relating_words
+from cliplab.detection.pictures import Pictures, read_boxes, read_pictures
+from cliplab.detection.settings import MODELS, parse_model
+from cliplab.detection.words import (
     background_note,
-    classes_of,
     match,
     overlap_note,
     phrases_note,
-    read_words,
+    read_labels,
 )
-from cliplab.cli.legacy import as_options
-from cliplab.data import Problem, lacks_pictures, shown
-from cliplab.detection.detectors import MODELS, parse_model
-from cliplab.detection.phrases import Prompt, relating_words
-from cliplab.detection.pictures import Pictures, read_boxes, read_pictures
+from cliplab.models.glip import Prompt
 
 OWN = "source"  # --boxes source: those of SOURCE itself
 
@@ -59,10 +59,10 @@ def prepare(args: argparse.Namespace, phrases: Prompt | None = None) -> Task:
     except ValueError as error:
         raise ValueError(as_options(str(error))) from error
     if phrases:
-        classes = classes_of(phrases)
+        classes = Classes(phrases.phrases, phrases.phrases)
         notes += [phrases_note(args.phrases), overlap_note(phrases)]
     else:
-        classes = read_words(args.labels, pictures.class_names)
+        classes = read_labels(args.labels, pictures.class_names)
     notes += [*pictures.notes, classes.note]
     can_judge = not (phrases and relating_words(phrases))
     truth = _on_truth(args, pictures, classes, can_judge=can_judge)

@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from cliplab.cli.detect.summary import Row
 from cliplab.cli.skeleton import aligned
 from cliplab.detection.finding import Found
-from cliplab.detection.judging import Judged
+from cliplab.detection.judging import Judged, Row
 
 MAX_LINES = 60  # of the printed pictures; --out has all
 

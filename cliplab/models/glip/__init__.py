@@ -1,16 +1,33 @@
 """GLIP: finding what a sentence speaks of, in plain PyTorch and on any machine."""
 
 from cliplab.models.glip.config import GLIP_L, GLIP_T, GLIP_T_A, VARIANTS, GLIPConfig
-from cliplab.models.glip.detect import Finder, answers, detect
 from cliplab.models.glip.head import Raw
-from cliplab.models.glip.inference import Found, Selection, phrase_scores, select
+from cliplab.models.glip.inference import (
+    Found,
+    Selection,
+    best_boxes,
+    merge,
+    phrase_scores,
+    select,
+)
 from cliplab.models.glip.model import GLIP
-from cliplab.models.glip.pictures import prepare, to_picture
+from cliplab.models.glip.pictures import prepare, same_sizes, to_picture
+from cliplab.models.glip.tokens import (
+    Chunk,
+    Piece,
+    Prompt,
+    Span,
+    batch_of,
+    chunks_of,
+    pieces_of,
+    positive_map,
+)
 from cliplab.models.glip.training import Losses, Targets, Truth, glip_loss, targets_of
 from cliplab.models.glip.weights import load_glip, save_glip
 
 __all__ = [
-    "GLIP", "GLIP_L", "GLIP_T", "GLIP_T_A", "VARIANTS", "Finder", "Found", "GLIPConfig", "Losses",
-    "Raw", "Selection", "Targets", "Truth", "answers", "detect", "glip_loss", "load_glip",
-    "phrase_scores", "prepare", "save_glip", "select", "targets_of", "to_picture",
+    "GLIP", "GLIP_L", "GLIP_T", "GLIP_T_A", "VARIANTS", "Chunk", "Found", "GLIPConfig", "Losses",
+    "Piece", "Prompt", "Raw", "Selection", "Span", "Targets", "Truth", "batch_of", "best_boxes",
+    "chunks_of", "glip_loss", "load_glip", "merge", "phrase_scores", "pieces_of", "positive_map",
+    "prepare", "same_sizes", "save_glip", "select", "targets_of", "to_picture",
 ]  # fmt: skip

@@ -131,3 +131,27 @@ def suppress(found: Found, chosen: Selection) -> Found:
     if len(order) > chosen.top:
         order = order[found.scores[order] >= found.scores[order[chosen.top - 1]]]
     return Found(*(x[order] for x in found))
+
+
+def merge(parts: Sequence[Found], chosen: Selection) -> Found:
+    """What was found with each part of a prompt, as if it had been one."""
+    if len(parts) == 1:
+        return parts[0]
+    return suppress(Found(*(torch.cat(x) for x in zip(*parts, strict=True))), chosen)
+
+
+def best_boxes(raw: Raw, positive: Sequence[Tensor], config: GLIPConfig) -> list[Tensor]:
+    """The best box of each phrase, for B pictures with a prompt each: B tensors (K, 4) px.
+
+    Args:
+        raw: of the model.
+        positive: B maps (K, L) bool, the words of each phrase.
+        config: of the model, for its anchors.
+    """
+    anchors = anchor_boxes(raw.sizes, config.strides, config.anchor_sizes, raw.deltas.device)
+    found = []
+    for image, words in enumerate(positive):
+        scores = phrase_scores(raw.token_logits[image], words.to(anchors.device))  # (A, K)
+        cell = (scores * raw.centerness[image].sigmoid()[:, None]).argmax(0)  # (K,)
+        found.append(half_open(decode(raw.deltas[image][cell], anchors[cell])))
+    return found

@@ -61,16 +61,15 @@ def to_picture(boxes: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> 
     return torch.minimum(half_open(boxes * scale).clamp(min=0), whole)
 
 
-def groups(pixels: Sequence[Tensor], most: int) -> list[list[int]]:
-    """Indices of pictures that make a batch: neighbours of one size, at most `most`.
+def same_sizes(pixels: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of pictures that make a batch: neighbours of one size.
 
     Filling up pictures of several sizes to one would let the result depend on the neighbours.
     """
     batches: list[list[int]] = []
     for index, one in enumerate(pixels):
-        last = batches[-1] if batches else []
-        if last and len(last) < most and pixels[last[0]].shape == one.shape:
-            last.append(index)
+        if batches and pixels[batches[-1][0]].shape == one.shape:
+            batches[-1].append(index)
         else:
             batches.append([index])
     return batches

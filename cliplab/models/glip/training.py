@@ -25,9 +25,7 @@ class Truth(NamedTuple):
     """What is in one picture."""
 
     boxes_xyxy: Tensor  # (G, 4) px, half-open
-    positive: (
-        Tensor  # (G, L) bool: the words of each box; see `cliplab.detection.phrases.positive_map`
-    )
+    positive: Tensor  # (G, L) bool: the words of each box; see `positive_map`
 
 
 class Losses(NamedTuple):

@@ -1,4 +1,4 @@
-"""A prompt in the model's tokens: which of them speak of each phrase, and prompts of any length.
+"""A prompt and its tokens: which of them speak of each phrase, and prompts of any length.
 
 Letters: K phrases, L tokens, B prompts.
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,8 +17,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.detection.phrases.prompt import SHOWN, Prompt, Span
 from cliplab.models.tokenizers import WordPieceTokenizer, clean_char, isolate_mark
+
+_SHOWN = 60  # characters of a prompt quoted in an error
+Span = tuple[int, int]  # characters from, up to but not including
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A caption and the phrases in it; spans may overlap, and a phrase may have several."""
+
+    caption: str
+    phrases: tuple[str, ...]  # K, in the order of the labels
+    spans: tuple[tuple[Span, ...], ...]  # of each phrase, characters of the caption
+
+    def __post_init__(self) -> None:
+        """Refuse prompts without phrases, and spans outside the caption."""
+        if not self.phrases or len(self.phrases) != len(self.spans):
+            raise ValueError(
+                f"prompt: got {len(self.phrases)} phrases and {len(self.spans)} sets of spans; "
+                "expected one set for each of at least one phrase"
+            )
+        for phrase, spans in zip(self.phrases, self.spans, strict=True):
+            inside = (0 <= start < end <= len(self.caption) for start, end in spans)
+            if not spans or not all(inside):
+                raise ValueError(
+                    f"phrase {phrase!r}: got spans {list(spans)}; expected at least one, within "
+                    f"the {len(self.caption)} characters of the caption"
+                )
 
 
 class Piece(NamedTuple):
@@ -146,7 +173,7 @@ def _cuts(prompt: Prompt, pieces: Sequence[Piece], budget: int) -> list[int]:
             start = pieces[first].start
             raise ValueError(
                 f"prompt: no place to cut in the {budget} tokens from "
-                f"{prompt.caption[start : start + SHOWN]!r} on; expected phrases of fewer tokens"
+                f"{prompt.caption[start : start + _SHOWN]!r} on; expected phrases of fewer tokens"
             )
         stops = [i for i in allowed if pieces[i - 1].text in ".;,!?" and i > first + budget // 2]
         edges.append(max(stops or allowed))

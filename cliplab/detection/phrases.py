@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from cliplab.models.glip import Prompt, Span
+
 SEPARATOR = ". "  # between classes; what the released models were trained with
-SHOWN = 60  # characters of a prompt quoted in an error
+_SHOWN = 60  # characters of a prompt quoted in an error
 
 # Full-width punctuation, letters and digits, one for one, so that no character changes its place.
 _PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
@@ -50,33 +51,6 @@ _ZH = (
 _BETWEEN = re.compile(rf"\b(?:{_EN})\b|{_ZH}", re.IGNORECASE)
 _NOT_ARTICLE = re.compile(rf"\b(?!(?:an?|the|this|that|these|those)\b)(?:{_EN})\b|{_ZH}", re.I)
 _PLACE = re.compile(r"(?<=[\u4e00-\u9fff])[上里旁边中下内外]+$")  # 草地上: 草地
-
-Span = tuple[int, int]  # characters from, up to but not including
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A caption and the phrases in it; spans may overlap, and a phrase may have several."""
-
-    caption: str
-    phrases: tuple[str, ...]  # K, in the order of the labels
-    spans: tuple[tuple[Span, ...], ...]  # of each phrase, characters of the caption
-
-    def __post_init__(self) -> None:
-        """Refuse prompts without phrases, and spans outside the caption."""
-        if not self.phrases or len(self.phrases) != len(self.spans):
-            raise ValueError(
-                f"prompt: got {len(self.phrases)} phrases and {len(self.spans)} sets of spans; "
-                "expected one set for each of at least one phrase"
-            )
-        for phrase, spans in zip(self.phrases, self.spans, strict=True):
-            inside = (0 <= start < end <= len(self.caption) for start, end in spans)
-            if not spans or not all(inside):
-                raise ValueError(
-                    f"phrase {phrase!r}: got spans {list(spans)}; expected at least one, within "
-                    f"the {len(self.caption)} characters of the caption"
-                )
-
 
 # ---- from what people type -------------------------------------------------------------------
 
@@ -165,7 +139,7 @@ def relating_words(prompt: Prompt) -> list[str]:
 
 
 def _nothing(text: str) -> str:
-    quoted = text if len(text) <= SHOWN else text[:SHOWN] + "..."
+    quoted = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return (
         f"prompt: got {quoted!r}, in which there is no phrase; expected a list such as "
         "'sheep, goat' or a sentence such as 'the [black goat] left of the [trough]'"

@@ -1,0 +1,111 @@
+from .boxes import (
+    Detections,
+    Precision,
+    average_precision,
+    box_recall,
+    check_boxes,
+    clip_boxes,
+    coco_results,
+    coco_truth,
+    expand_boxes,
+    postprocess,
+)
+from .crops import (
+    SCALES,
+    CropsDetector,
+    crop_boxes,
+    crop_scores,
+    embed_boxes,
+)
+from .finding import (
+    Detector,
+    Found,
+    as_coco,
+    find,
+    load_detector,
+)
+from .glip import (
+    GLIPDetector,
+)
+from .judging import (
+    Judged,
+    Row,
+    judge,
+    summarise,
+)
+from .phrases import (
+    class_prompt,
+    read_prompt,
+    relating_words,
+    sentence_prompt,
+)
+from .settings import (
+    MODELS,
+    Cut,
+    Settings,
+    check_settings,
+    parse_model,
+)
+from .vild import (
+    ViLDDetector,
+    name_regions,
+)
+from .words import (
+    NOTHING,
+    Query,
+    as_classes,
+    background_note,
+    match,
+    overlap_note,
+    phrases_note,
+    read_labels,
+    read_phrases,
+)
+
+__all__ = [
+    "MODELS",
+    "NOTHING",
+    "SCALES",
+    "CropsDetector",
+    "Cut",
+    "Detections",
+    "Detector",
+    "Found",
+    "GLIPDetector",
+    "Judged",
+    "Precision",
+    "Query",
+    "Row",
+    "Settings",
+    "ViLDDetector",
+    "as_classes",
+    "as_coco",
+    "average_precision",
+    "background_note",
+    "box_recall",
+    "check_boxes",
+    "check_settings",
+    "class_prompt",
+    "clip_boxes",
+    "coco_results",
+    "coco_truth",
+    "crop_boxes",
+    "crop_scores",
+    "embed_boxes",
+    "expand_boxes",
+    "find",
+    "judge",
+    "load_detector",
+    "match",
+    "name_regions",
+    "overlap_note",
+    "parse_model",
+    "phrases_note",
+    "postprocess",
+    "read_labels",
+    "read_phrases",
+    "read_prompt",
+    "relating_words",
+    "sentence_prompt",
+    "summarise",
+]

@@ -1,0 +1,290 @@
+"""GLIP as a detector: a list or a sentence is read together with the picture.
+
+Letters: B pictures, K phrases, L tokens, R boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cliplab.data import shown
+from cliplab.detection.boxes import Detections
+from cliplab.detection.settings import PUBLISHED, Settings
+from cliplab.detection.vild import checkpoint_path, read_card
+from cliplab.detection.words import (
+    Query,
+    Words,
+    as_prompt,
+    is_chinese,
+    overlap_note,
+    quoted,
+    unread_words,
+)
+from cliplab.models.glip import (
+    GLIP,
+    Chunk,
+    Found,
+    Prompt,
+    Selection,
+    batch_of,
+    best_boxes,
+    chunks_of,
+    load_glip,
+    merge,
+    prepare,
+    same_sizes,
+    select,
+    to_picture,
+)
+from cliplab.runtime import sha256
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, eq=False)
+class GLIPQuery(Query):
+    """A prompt in the model's tokens, read by its text tower; phrase k is class k."""
+
+    prompt: Prompt = field(default_factory=lambda: Prompt("?", ("?",), (((0, 1),),)))
+    chunks: Sequence[Chunk] = ()  # parts of the prompt that are read at a time
+    texts: Sequence[tuple[Tensor, Tensor, Tensor]] = ()  # of each part: hidden, embedded, mask
+
+
+class GLIPDetector:
+    """A GLIP with its tokenizer; see `Detector`.
+
+    The text tower runs once a prompt, the picture's pyramid once for all parts of a prompt. A
+    prompt of more tokens than the model reads at a time is read in parts; what they find is merged,
+    the best first, so that a hundred boxes remain in all.
+
+    Args:
+        model: with its tokenizer.
+        selection: what becomes a detection.
+        batch_size: pictures of one size that are computed together.
+        precision: "float32", or "bfloat16" for the matrix products.
+        max_tokens: read at a time; default: as many as the model can.
+        source: where the model comes from, for `describe`.
+
+    Raises:
+        ValueError: a model without tokenizer, an unknown precision.
+    """
+
+    teacher = None
+
+    def __init__(
+        self, model: GLIP, *, selection: Selection | None = None, batch_size: int = 1,
+        precision: str = "float32", max_tokens: int | None = None, source: Source | None = None,
+    ) -> None:  # fmt: skip
+        if model.tokenizer is None:
+            raise ValueError("model: has no tokenizer; load it with its vocabulary (load_glip)")
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"precision: got {precision!r}; expected one of {', '.join(PRECISIONS)}"
+            )
+        self.model, self.tokenizer = model.eval(), model.tokenizer
+        self.selection, self.precision = selection or Selection(), precision
+        self.pictures, self.max_tokens = batch_size, max_tokens or model.config.max_tokens
+        self.source = source
+
+    @property
+    def name(self) -> str:
+        """For people: which GLIP."""
+        return f"GLIP ({self.source.name})" if self.source else "GLIP"
+
+    @torch.no_grad()
+    def read(self, prompts: Words) -> GLIPQuery:
+        """See `Detector.read`.
+
+        Raises:
+            ValueError: a prompt without phrases, or with one that the model cannot read.
+        """
+        prompt, classes = as_prompt(prompts)
+        chunks = chunks_of(prompt, self.tokenizer, self.max_tokens)
+        device, texts = next(self.model.parameters()).device, []
+        for chunk in chunks:
+            ids = chunk.token_ids[None].to(device)
+            mask = torch.ones_like(ids, dtype=torch.bool)
+            with self._autocast(device):
+                texts.append((*self.model.language_backbone(ids, mask), mask))
+        remarks = [*unread_words(prompt, self.tokenizer), *self._on_language(prompt)]
+        return GLIPQuery(
+            classes, notes=self._on_length(chunks), remarks=remarks,
+            overlapping=bool(overlap_note(prompt)), prompt=prompt, chunks=chunks, texts=texts,
+        )  # fmt: skip
+
+    def detect(
+        self, images: Iterable[Image.Image], prompts: Words | Query,
+        boxes: Sequence[Tensor] | None = None,
+    ) -> list[Detections]:  # fmt: skip
+        """See `Detector.detect`.
+
+        Raises:
+            ValueError: boxes to be named; a GLIP finds its own.
+        """
+        if boxes is not None:
+            raise ValueError("boxes: got some; a GLIP finds its own, drop them")
+        query = prompts if isinstance(prompts, GLIPQuery) else self.read(prompts)  # type: ignore[arg-type]
+        source, found = iter(images), list[Detections]()
+        while block := list(islice(source, self.pictures)):
+            ready = [prepare(image, self.model.config) for image in block]
+            for batch in same_sizes([pixels for pixels, _ in ready]):
+                shapes = [ready[i][1] for i in batch]
+                pixels = torch.stack([ready[i][0] for i in batch])
+                parts = zip(batch, shapes, self._found(pixels, shapes, query), strict=True)
+                found += [_in_picture(one, shape, block[i], query) for i, shape, one in parts]
+        return found
+
+    @torch.no_grad()
+    def _found(
+        self, pixels: Tensor, shapes: Sequence[tuple[int, int]], query: GLIPQuery
+    ) -> list[Found]:
+        """(B, 3, H, W), own (H, W) of each -> `Found` of each, labels of the whole prompt."""
+        device, parts = query.texts[0][0].device, []
+        with self._autocast(device):
+            maps = self.model.backbone(pixels.to(device))
+        for chunk, text in zip(query.chunks, query.texts, strict=True):
+            with self._autocast(device):
+                given = (x.expand(len(pixels), *x.shape[1:]) for x in text)
+                raw = self.model.head(maps, *given)
+            found = select(raw, chunk.positive, shapes, self.model.config, self.selection)
+            labels = chunk.labels.to(device)
+            parts.append([one._replace(labels=labels[one.labels]) for one in found])
+        return [merge(one, self.selection) for one in zip(*parts, strict=True)]
+
+    def ground(self, pixels: Tensor, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """The best box of each phrase, for B pictures with a prompt each: B tensors (K, 4) px.
+
+        Args:
+            pixels: (B, 3, H, W), normalised as `prepare` does, of one size and not filled up.
+            prompts: B, each of no more tokens than the model reads at a time.
+        """
+        chunks = []
+        for prompt in prompts:
+            (chunk,) = chunks_of(prompt, self.tokenizer, self.max_tokens)
+            chunks.append(chunk)
+        ids, mask, positive = batch_of(chunks)
+        with torch.no_grad():
+            raw = self.model(pixels, ids, mask)
+        return best_boxes(raw, positive, self.model.config)
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        half = self.precision == "bfloat16"
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
+
+    def describe(self, query: Query) -> dict[str, Any]:
+        """See `Detector.describe`."""
+        asked = query if isinstance(query, GLIPQuery) else self.read(query.classes)
+        prompt = asked.prompt
+        named = zip(asked.classes.names, prompt.phrases, prompt.spans, strict=True)
+        return {
+            "model": "glip",
+            **(self.source.describe() if self.source else {}),
+            "fusion": self.model.config.fusion,
+            "prompt": prompt.caption,
+            "phrases": [
+                {"label": label, "phrase": phrase, "spans": [list(span) for span in spans]}
+                for label, phrase, spans in named
+            ],
+            "prompt_parts": len(asked.chunks),
+            "selection": asdict(self.selection),
+            "precision": self.precision,
+            "batch_size": self.pictures,
+        }
+
+    def _on_length(self, chunks: Sequence[Chunk]) -> list[str]:
+        if len(chunks) < 2:
+            return []
+        tokens = sum(len(chunk.token_ids) - 2 for chunk in chunks)
+        return [
+            f"the prompt has {tokens:,} tokens, and the model reads {self.max_tokens} at a time: "
+            f"it is read in {len(chunks)} parts, which do not know of each other"
+        ]
+
+    def _on_language(self, prompt: Prompt) -> list[str]:
+        chinese = [phrase for phrase in prompt.phrases if is_chinese(phrase)]
+        if not chinese or self.source is None or self.source.variant not in PUBLISHED:
+            return []
+        return [
+            f"{self.source.variant} was trained on English and reads Chinese as single characters "
+            f"that it hardly knows ({quoted(chinese)}): ask it in English, as in "
+            f'{chinese[0]}="black goat"'
+        ]
+
+
+def _in_picture(
+    found: Found, shape: tuple[int, int], image: Image.Image, query: GLIPQuery
+) -> Detections:
+    boxes = to_picture(found.boxes.float().cpu(), shape, image.size)
+    return Detections(boxes, found.scores.float().cpu(), found.labels.cpu(), query.classes.names)
+
+
+def selection_of(settings: Settings) -> Selection:
+    """What becomes a detection.
+
+    A box's score is the square root of its phrase's score times its centerness, so that none with
+    a score of S or more has a phrase's score below the square of S.
+    """
+    own = Selection()
+    return Selection(
+        least=own.least if settings.score is None else min(own.least, settings.score**2),
+        nms=own.nms if settings.iou is None else settings.iou,
+        top=settings.most,
+        aggregate=settings.aggregate or own.aggregate,
+    )
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a GLIP comes from."""
+
+    path: Path
+    variant: str  # one of PUBLISHED, or what the card beside our own weights calls it; or ""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.variant or shown(self.path.name)
+
+    def describe(self) -> dict[str, Any]:
+        """For a report; to hash a published file takes seconds."""
+        about = {"variant": self.variant or None, "file": shown(self.path)}
+        return {**about, "sha256": sha256(self.path)}
+
+
+def load_glip_detector(where: str = "", settings: Settings | None = None) -> GLIPDetector:
+    """The GLIP at `where`: "" (shipped), a path, or a published file, "glip-t:<path>".
+
+    Raises:
+        FileNotFoundError: no such file, or no vocabulary beside a published one.
+        ValueError: a file of another model or variant.
+    """
+    settings = settings or Settings()
+    name, _, path = where.partition(":")
+    if name in PUBLISHED:
+        model = load_glip(where, vocab=settings.vocab, device=settings.device)
+        source = Source(Path(path), name)
+    elif settings.vocab is not None:
+        raise ValueError(
+            "vocab: means nothing to a GLIP that has its vocabulary in its file; drop it, or use a "
+            f"published one, {PUBLISHED[0]}:PATH"
+        )
+    else:
+        own = checkpoint_path(where, "glip")
+        model = load_glip(own, device=settings.device)
+        source = Source(own, str(read_card(own).get("name") or ""))
+    return GLIPDetector(
+        model, selection=selection_of(settings), batch_size=settings.batch_size or 1,
+        precision=settings.precision or PRECISIONS[0], source=source,
+    )  # fmt: skip

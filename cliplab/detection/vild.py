@@ -1,0 +1,350 @@
+"""ViLD as a detector: pictures of any size, classes in the words of the teacher it learned from.
+
+Letters: R regions, K classes, D embedding, H W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cliplab.classification.labels import Classes, fold
+from cliplab.data import shown
+from cliplab.detection.boxes import Detections, clip_boxes, postprocess
+from cliplab.detection.settings import MOST, OVERLAP, PUBLISHED, REGIONS, WEIGHTS, Settings
+from cliplab.detection.words import Query, Words, as_classes, embed_words, is_chinese
+from cliplab.encoders import LOADERS, Encoder
+from cliplab.models.vild import HEADS, Regions, ViLD, class_scores, load_vild
+from cliplab.runtime import checkpoint_dir, pick_device, sha256, unknown_name, verify_checkpoint
+
+_LONGEST = 8  # times its height that a picture may be wide, or else it is made smaller
+_INSTEAD = {
+    "vild": "name boxes that you have: the model crops with boxes of a file",
+    "glip": f"load a published one, {PUBLISHED[0]}:PATH",
+}
+
+
+# ---- pictures and regions ------------------------------------------------------------------
+
+
+def to_pixels(image: Image.Image, height: int) -> Tensor:
+    """A picture of any size, `height` px high and its aspect kept -> (1, 3, H, W) in [0, 1].
+
+    A very wide one is made so small that it is at most 8 times as wide as `height`.
+    """
+    scale = min(height / image.height, _LONGEST * height / image.width)
+    size = [max(1, round(side * scale)) for side in image.size]
+    small = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
+    return torch.from_numpy(small.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def _ratios(pixels: Tensor, image: Image.Image) -> Tensor:
+    """What pixels of the picture are multiplied by to be those of `pixels`, (4,) for xyxy."""
+    return torch.tensor([pixels.shape[-1] / image.width, pixels.shape[-2] / image.height] * 2)
+
+
+def inside(boxes_xyxy: Tensor, image: Image.Image) -> Tensor:
+    """Boxes cut off at the frame (R, 4); those of which nothing is left are dropped."""
+    clipped, left = clip_boxes(boxes_xyxy.float(), image.size)
+    return clipped[left]
+
+
+@torch.no_grad()
+def propose(model: ViLD, image: Image.Image) -> tuple[Tensor, Tensor]:
+    """Boxes that may hold something (R, 4) px of the picture, and their objectness (R,), 0 to 1."""
+    pixels = to_pixels(image, model.config.height)
+    maps, size = model.maps(pixels.to(model.background_emb.device))
+    (boxes,), (objectness,), _ = model.propose(maps, size)
+    found = boxes.cpu() / _ratios(pixels, image)
+    solid = (found[:, 2:] > found[:, :2]).all(1)
+    return found[solid], objectness.cpu()[solid]
+
+
+@torch.no_grad()
+def regions_of(model: ViLD, pixels: Tensor, boxes_xyxy: Tensor, *, batch_size: int) -> Regions:
+    """What `model(pixels, [boxes])` says of given boxes (R, 4), at most `batch_size` at a time.
+
+    5,000 pooled regions of the shipped model are 60 MB and as much again in its heads.
+    """
+    maps, size = model.maps(pixels)
+    texts, images = [], []
+    for part in boxes_xyxy.split(batch_size):  # of no boxes one empty part
+        pooled = model.pooled(maps, [part], size)
+        texts.append(model.head(pooled)[0])
+        images.append(model.image_head(pooled)[0] if model.image_head else texts[-1])
+    ones = boxes_xyxy.new_ones(len(boxes_xyxy))
+    return Regions(boxes_xyxy, ones, torch.cat(texts), torch.cat(images))
+
+
+def name_regions(
+    model: ViLD, regions: Regions, text_emb: Tensor, base: Tensor, phrases: Sequence[str], *,
+    head: str = "ensemble", iou: float | None = OVERLAP, top: int = MOST,
+) -> Detections:  # fmt: skip
+    """The regions of a picture under the names of K classes, best first.
+
+    Args:
+        model: that found the regions.
+        regions: of one picture.
+        text_emb: (K, D) unit rows of the teacher's text tower.
+        base: (K,) bool, classes that had boxes in training.
+        phrases: K names.
+        head: of `cliplab.models.vild.HEADS`.
+        iou: of suppression within each class; None: each region stays, under its best name.
+        top: detections of a picture.
+    """
+    scores = class_scores(model, regions, text_emb, base, head=head).cpu()
+    return name_boxes(regions.boxes_xyxy.cpu(), scores, phrases, iou=iou, top=top)
+
+
+def name_boxes(
+    boxes_xyxy: Tensor, scores: Tensor, phrases: Sequence[str], *,
+    iou: float | None = OVERLAP, top: int = MOST,
+) -> Detections:  # fmt: skip
+    """(R, 4), (R, K) -> without doubles of a name; with no `iou` each box under its best name."""
+    if iou is None:
+        return Detections.best_names(boxes_xyxy, scores, phrases)
+    return postprocess(Detections.from_scores(boxes_xyxy, scores, phrases), iou=iou, top=top)
+
+
+# ---- the detector --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ViLDQuery(Query):
+    """Classes in the words of the teacher."""
+
+    base: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))  # (K,)
+    head: str = "ensemble"  # of HEADS
+
+
+@dataclass(eq=False)
+class ViLDDetector:
+    """A ViLD and its teacher; see `Detector`."""
+
+    model: ViLD
+    teacher: Encoder
+    settings: Settings = field(default_factory=Settings)
+    card: Mapping[str, Any] = field(default_factory=dict)  # what its model card says
+    source: Mapping[str, Any] = field(default_factory=dict)  # path, hash
+    pictures: int = 1
+
+    @property
+    def name(self) -> str:
+        """For people: the model, and which head answers."""
+        return f"ViLD ({self.settings.head or 'ensemble'})" if self.model.image_head else "ViLD"
+
+    def read(self, prompts: Words) -> ViLDQuery:
+        """See `Detector.read`.
+
+        Raises:
+            ValueError: an unknown head, or base and novel labels that are not looked for.
+        """
+        classes = as_classes(prompts)
+        base, said = base_flags(classes, self.card, self.settings)
+        head = self._head(single=len(classes.names) == 1)
+        text_emb, unread = embed_words(self.teacher, classes, self.settings)
+        device = self.model.background_emb.device
+        groups = {
+            group: tuple(k for k, flag in enumerate(base.tolist()) if flag is kind)
+            for group, kind in (("base", True), ("novel", False))
+        }
+        notes = [said] * (head == "ensemble")
+        if len(classes.names) == 1 and not self.settings.head and self.model.image_head:
+            notes.append(
+                "one label: the text head decides, against its learned background; the teacher's "
+                "view has nothing to compare it with, so that more labels (what else may be "
+                "there) make it surer"
+            )
+        return ViLDQuery(
+            classes,
+            text_emb.to(device),
+            {group: ks for group, ks in groups.items() if ks},
+            [*self._on_teacher(), *notes],
+            [*unread, *self._on_chinese(classes)] if unread else [],
+            base=base.to(device),
+            head=head,
+        )
+
+    def detect(
+        self, images: Iterable[Image.Image], prompts: Words | Query,
+        boxes: Sequence[Tensor] | None = None,
+    ) -> list[Detections]:  # fmt: skip
+        """See `Detector.detect`."""
+        query = prompts if isinstance(prompts, ViLDQuery) else self.read(prompts)  # type: ignore[arg-type]
+        if boxes is None:
+            return [self._found(image, query) for image in images]
+        return [self._named(i, query, b) for i, b in zip(images, boxes, strict=True)]
+
+    def _found(self, image: Image.Image, query: ViLDQuery) -> Detections:
+        pixels = to_pixels(image, self.model.config.height)
+        regions = self.model(pixels.to(query.base.device))[0]
+        boxes = regions.boxes_xyxy.cpu() / _ratios(pixels, image)
+        iou = OVERLAP if self.settings.iou is None else self.settings.iou
+        return self._name(regions._replace(boxes_xyxy=boxes), query, iou)
+
+    def _named(self, image: Image.Image, query: ViLDQuery, boxes_xyxy: Tensor) -> Detections:
+        pixels, device = to_pixels(image, self.model.config.height), query.base.device
+        boxes, most = inside(boxes_xyxy, image), self.settings.batch_size or REGIONS
+        scaled = (boxes * _ratios(pixels, image)).to(device)
+        regions = regions_of(self.model, pixels.to(device), scaled, batch_size=most)
+        return self._name(regions._replace(boxes_xyxy=boxes), query, self.settings.iou)
+
+    def _name(self, regions: Regions, query: ViLDQuery, iou: float | None) -> Detections:
+        return name_regions(
+            self.model, regions, query.text_emb, query.base, query.classes.names,
+            head=query.head, iou=iou, top=self.settings.most,
+        )  # fmt: skip
+
+    def describe(self, query: Query) -> dict[str, Any]:
+        """See `Detector.describe`."""
+        asked = query if isinstance(query, ViLDQuery) else self.read(query.classes)
+        names = zip(asked.classes.names, asked.base.tolist(), strict=True)
+        bases = [name for name, flag in names if flag]
+        return {"model": "vild", **self.source, "head": asked.head, "base": bases}
+
+    def _head(self, *, single: bool) -> str:
+        """The head that answers: as told, else both, or the one that a single head was trained as.
+
+        Raises:
+            ValueError: an unknown head.
+        """
+        told = self.settings.head
+        if told and told not in HEADS:
+            raise ValueError(f"head: {unknown_name('head', told, HEADS)}")
+        if told or self.model.image_head:
+            return told or ("text" if single else "ensemble")
+        return "image" if (self.card.get("recipe") or {}).get("variant") == "image" else "text"
+
+    def _on_teacher(self) -> list[str]:
+        if self.model.teacher or self.card.get("teacher"):
+            return []
+        return [f"the checkpoint does not say who taught it; taken to be {self.teacher.name}"]
+
+    def _on_chinese(self, classes: Classes) -> list[str]:
+        """What to do with Chinese labels, since its teacher's texts are the only ones it knows."""
+        names = zip(classes.names, classes.prompts, strict=True)
+        chinese = [name for name, prompt in names if is_chinese(prompt)]
+        if "zh" in self.teacher.languages or not chinese:
+            return []
+        return [
+            f"this detector speaks the language of its teacher, {self.teacher.name}, and a teacher "
+            "that reads Chinese cannot take its place: give Chinese names an English text, "
+            f'{chinese[0]}="sheep lying down" and so on, or let a Chinese teacher look at the '
+            "boxes: the model crops with the teacher pasture-zh"
+        ]
+
+
+def base_flags(classes: Classes, card: Mapping[str, Any], settings: Settings) -> tuple[Tensor, str]:
+    """Which of K classes had boxes in training, (K,) bool, and the sentence that says so.
+
+    Raises:
+        ValueError: base or novel labels that are not looked for, or both.
+    """
+    index = {fold(name): k for k, name in enumerate(classes.names)}
+    for setting, names in (("base", settings.base), ("novel", settings.novel)):
+        for name in names:
+            if fold(name) not in index:
+                raise ValueError(f"{setting}: {unknown_name('label', name, classes.names)}")
+    base, novel = ({index[fold(n)] for n in ns} for ns in (settings.base, settings.novel))
+    if base & novel:
+        raise ValueError(f"base and novel both name {classes.names[min(base & novel)]!r}")
+    known = {fold(name) for name in (card.get("categories") or {}).get("base", ())}
+    pairs = zip(classes.names, classes.prompts, strict=True)
+    flags = [
+        k in base or (k not in novel and bool({fold(name), fold(prompt)} & known))
+        for k, (name, prompt) in enumerate(pairs)
+    ]
+    if not (known or base or novel):
+        return torch.tensor(flags), (
+            "no card says which labels had boxes in training, so all are taken as novel; say so "
+            "of those that had"
+        )
+    return torch.tensor(flags), (
+        f"{sum(flags)} of the {len(flags)} labels had boxes in the detector's training (base), so "
+        "its text head names them; for the others (novel) its teacher's view counts more"
+    )
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+def checkpoint_path(where: str, stem: str = "vild") -> Path:
+    """The weights of a ViLD or a GLIP: shipped, in a folder, or a file.
+
+    Args:
+        where: "" for the shipped one.
+        stem: "vild" or "glip".
+
+    Raises:
+        FileNotFoundError: nothing there, and how to make it.
+        ValueError: damaged.
+    """
+    path = Path(where) if where else checkpoint_dir(stem) / WEIGHTS
+    path = path / WEIGHTS if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{shown(path)}: no such file; make it with `python -m cliplab train {stem}`, restore "
+            f"data/checkpoints/{stem}, or {_INSTEAD[stem]}"
+        )
+    verify_checkpoint(path.parent, [path.name])
+    return path
+
+
+def read_card(weights: Path) -> dict[str, Any]:
+    """The model card beside weights; {} if there is none."""
+    path = weights.with_name("model_card.json")
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def load_vild_detector(where: str = "", settings: Settings | None = None) -> ViLDDetector:
+    """The ViLD at `where` (default: the shipped one) and the teacher that it learned from.
+
+    Raises:
+        FileNotFoundError: no such checkpoint, or none yet.
+        ValueError: a damaged one, or a teacher of another space.
+    """
+    from cliplab.encoders import load_encoder
+
+    settings = settings or Settings()
+    path = checkpoint_path(where)
+    model, card = load_vild(path), read_card(path)
+    taught: Mapping[str, Any] = model.teacher or card.get("teacher") or {}
+    own = taught.get("spec") or taught.get("name") or ""
+    spec = settings.teacher or (own if own in LOADERS or ":" in own else "pasture")
+    teacher = load_encoder(spec, device=settings.device, offline=settings.offline)
+    _check_teacher(teacher, taught, model.config.embed_dim)
+    source = {"file": shown(path), "sha256": sha256(path)}
+    return ViLDDetector(model.to(pick_device(settings.device)), teacher, settings, card, source)
+
+
+def _check_teacher(teacher: Encoder, taught: Mapping[str, Any], dim: int) -> None:
+    """Refuse another encoder than the detector learned from.
+
+    It is told by its fingerprint; or by the weights' own hashes, where libraries of another version
+    differ.
+    """
+    if teacher.dim != dim:
+        raise ValueError(
+            f"teacher {teacher.name}: has {teacher.dim} dimensions; the detector's regions have "
+            f"{dim}: use the teacher it learned from, see its card"
+        )
+    own, told = (
+        {k: v for k, v in about.items() if k.startswith("sha256 ")}
+        for about in (teacher.provenance, taught)
+    )
+    same = taught.get("fingerprint") == teacher.fingerprint or (bool(own) and own == told)
+    if taught and not same:
+        raise ValueError(
+            f"teacher {teacher.name}: this detector learned from another one, "
+            f"{taught.get('name', '?')} (fingerprint {taught.get('fingerprint', '?')}), and speaks "
+            "its language only; drop it, or let it look at crops: the model crops with this teacher"
+        )

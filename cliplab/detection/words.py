@@ -1,0 +1,264 @@
+"""What a detector is asked for: labels or a sentence, and what is to be said about them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliplab.classification.labels import (
+    Classes,
+    fold,
+    name_and_prompt,
+    resolve_classes,
+    split_labels,
+)
+from cliplab.classification.prompts import (
+    UnreadPromptWarning,
+    check_templates,
+    fill_templates,
+    templates,
+    warn_of_unread,
+)
+from cliplab.classification.zero_shot import build_classifier
+from cliplab.detection.phrases import SEPARATOR, class_prompt, read_prompt
+from cliplab.detection.settings import Settings
+from cliplab.encoders import Encoder
+from cliplab.models.glip import Prompt, pieces_of
+from cliplab.models.tokenizers import WordPieceTokenizer, is_cjk
+
+# What annotators call that which is nothing; to a detector with a learned background it is a word.
+NOTHING = ("background", "backgrounds", "__background__", "nothing", "背景")
+_BRACKETS = re.compile(r"[\[\]【】［］]")  # around the phrases of a sentence
+_QUOTED = 6  # words quoted in a sentence of ours
+
+Words: TypeAlias = "str | Sequence[str] | Classes | Prompt"
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """K classes as a detector has read them, once for any number of pictures."""
+
+    classes: Classes
+    text_emb: Tensor = field(default_factory=lambda: torch.zeros(0, 0))  # (K, D) unit rows, if any
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # such as base and novel
+    notes: Sequence[str] = ()  # what was assumed, for the user to check
+    remarks: Sequence[str] = ()  # what is likely wrong, with the remedy
+    overlapping: bool = False  # whether a place may have several of the names
+
+
+def as_classes(words: Words) -> Classes:
+    """The classes of a list, or of one text with commas; a single one is fine for a detector.
+
+    Raises:
+        ValueError: none, one twice, or a sentence.
+    """
+    if isinstance(words, Classes):
+        return words
+    if isinstance(words, Prompt):
+        raise ValueError("a sentence: only a GLIP reads one; expected a list of labels")
+    texts = split_labels([words]) if isinstance(words, str) else list(words)
+    return read_labels([f"{text}={text}" for text in texts])
+
+
+def read_labels(given: Sequence[str] | None, class_names: Sequence[str] = ()) -> Classes:
+    """The classes to look for, in the order given; without `given` those of the source's boxes.
+
+    Args:
+        given: labels, "LABEL=PROMPT" too. A single one is fine here: a detector may find nothing,
+            where a classifier has to choose.
+        class_names: of the boxes of the source; empty if there are none.
+
+    Raises:
+        ValueError: no labels at all, one twice, or a class without its prompt.
+    """
+    if given is None and not class_names:
+        raise ValueError(
+            "no labels: the source has no boxes with classes; give labels, such as "
+            '"sheep lying down" "sheep standing" goat'
+        )
+    if given is None:
+        if len(class_names) > 1:
+            return resolve_classes(None, class_names)
+        return Classes(tuple(class_names), (class_names[0].replace("_", " "),))
+    texts = split_labels(given)
+    if len(texts) != 1:
+        return resolve_classes(given, ())
+    name, prompt = name_and_prompt(texts[0])
+    return Classes((name,), (prompt,))
+
+
+def match(classes: Classes, class_names: Sequence[str]) -> dict[str, int]:
+    """Class name of a source -> the label that means it, by name or else by prompt."""
+    index = {fold(prompt): k for k, prompt in enumerate(classes.prompts)}
+    index |= {fold(name): k for k, name in enumerate(classes.names)}
+    return {name: index[fold(name)] for name in class_names if fold(name) in index}
+
+
+def background_note(classes: Classes) -> str:
+    """A remark if a label is a word for nothing; "" if none is."""
+    words = {fold(word) for word in NOTHING}
+    for name, prompt in zip(classes.names, classes.prompts, strict=True):
+        if {fold(name), fold(prompt)} & words:
+            return (
+                f"{name!r} is a class like the others here, found by its text: a detector's own "
+                "background has no word, it was learned, and regions of nothing are dropped "
+                "without being asked for; leave the label out unless you want boxes called so"
+            )
+    return ""
+
+
+# ---- texts of an encoder -----------------------------------------------------------------------
+
+
+def embed_words(
+    teacher: Encoder, classes: Classes, settings: Settings
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Rows of `build_classifier` (K, D), and what the text tower could not read.
+
+    Raises:
+        ValueError: prompts that are too long (unless told to cut them), templates without {}.
+    """
+    wording = settings.template or own_templates(teacher)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if len(classes.prompts) > 1:
+            emb = build_classifier(teacher, classes.prompts, wording, truncate=settings.truncate)
+        else:
+            emb = _alone(teacher, classes.prompts, wording, truncate=settings.truncate)
+    for other in caught:
+        if not issubclass(other.category, UnreadPromptWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    unread = (str(w.message) for w in caught if issubclass(w.category, UnreadPromptWarning))
+    return emb, tuple(unread)
+
+
+def _alone(
+    teacher: Encoder, prompts: Sequence[str], templates: Sequence[str], *, truncate: bool
+) -> Tensor:
+    """One class, which `build_classifier` refuses since nothing could be compared: (1, D)."""
+    warn_of_unread(teacher, prompts, check_templates(templates))
+    prompt_emb = teacher.encode_text(fill_templates(prompts, templates), truncate=truncate)
+    return F.normalize(prompt_emb.mean(dim=0, keepdim=True), dim=-1)
+
+
+def own_templates(teacher: Encoder) -> tuple[str, ...]:
+    """Those that the pasture's models learned with; the bare label for all others."""
+    if not teacher.name.startswith("pasture"):
+        return ("{}",)
+    return templates("pasture", teacher.languages[0])
+
+
+# ---- phrases, for models that read sentences ---------------------------------------------------
+
+
+def read_phrases(texts: Sequence[str]) -> Prompt:
+    """Each text is a list or a sentence, and all together are one prompt.
+
+    Raises:
+        ValueError: a text without a phrase, or with brackets that do not match.
+    """
+    caption, known = "", dict[str, tuple[str, list[tuple[int, int]]]]()
+    for text in texts:
+        try:
+            part = read_prompt(text)
+        except ValueError as error:
+            hint = "; quote a sentence, so that its words stay together" * (len(texts) > 1)
+            raise ValueError(f"{error}{hint}") from error
+        if caption:
+            caption += " " if caption[-1] in ".,;!?" else SEPARATOR
+        start = len(caption)
+        caption += part.caption
+        for phrase, spans in zip(part.phrases, part.spans, strict=True):
+            places = known.setdefault(phrase.casefold(), (phrase, []))[1]
+            places += [(a + start, b + start) for a, b in spans]
+    names, places_of = zip(*known.values(), strict=True)
+    return Prompt(caption, names, tuple(map(tuple, places_of)))
+
+
+def as_prompt(words: Words) -> tuple[Prompt, Classes]:
+    """What is asked of a GLIP: label k is phrase k.
+
+    Raises:
+        ValueError: labels that are the same phrase or none, or that mark phrases.
+    """
+    if isinstance(words, str | Prompt):
+        prompt = read_prompt(words)
+        return prompt, Classes(prompt.phrases, prompt.phrases)
+    classes = as_classes(words)
+    if marked := [text for text in classes.prompts if _BRACKETS.search(text)]:
+        raise ValueError(
+            f"labels: got {marked[0]!r}; brackets mark the phrases of a sentence: drop them, or "
+            "ask for the sentence"
+        )
+    same: dict[str, str] = {}
+    for text in classes.prompts:
+        phrase = class_prompt([text]).phrases[0].casefold()
+        if (other := same.setdefault(phrase, text)) != text:
+            raise ValueError(
+                f"labels: {other!r} and {text!r} are the same phrase; expected each once"
+            )
+    return class_prompt(classes.prompts), classes
+
+
+def phrases_note(texts: Sequence[str]) -> str:
+    """Which phrases were taken from sentences that do not mark them; "" if all do."""
+    found: list[str] = []
+    for text in texts:
+        prompt = read_prompt(text)
+        inside = {c for spans in prompt.spans for a, b in spans for c in range(a, b)}
+        others = (char for c, char in enumerate(prompt.caption) if c not in inside)
+        if not _BRACKETS.search(text) and any(map(str.isalnum, others)):
+            found += prompt.phrases
+    if not found:
+        return ""
+    return (
+        f"phrases of the sentence: {quoted(found)}; where you mean others, mark them: "
+        "'the [black goat] left of the [trough]'"
+    )
+
+
+def overlap_note(prompt: Prompt) -> str:
+    """Two phrases that share characters, so that a place may have both names; "" if none do."""
+    for one, other in combinations(range(len(prompt.phrases)), 2):
+        pairs = ((a, b) for a in prompt.spans[one] for b in prompt.spans[other])
+        if any(a[0] < b[1] and b[0] < a[1] for a, b in pairs):
+            both = quoted([prompt.phrases[one], prompt.phrases[other]])
+            return f"phrases overlap ({both}), so that a place may have several names"
+    return ""
+
+
+def unread_words(prompt: Prompt, tokenizer: WordPieceTokenizer) -> list[str]:
+    """A remark on words that the model knows no piece of; [] if it knows all."""
+    pieces = [p for p in pieces_of(tokenizer, prompt.caption) if p.text == tokenizer.unknown_token]
+    unread = dict.fromkeys(prompt.caption[piece.start : piece.end] for piece in pieces)
+    words = [word for word in unread if not all(map(_is_punctuation, word))]
+    if not words:
+        return []
+    return [
+        f"the model does not know {quoted(words)}, and takes such words for one another; say it in "
+        "words that it was trained on"
+    ]
+
+
+def _is_punctuation(char: str) -> bool:
+    return unicodedata.category(char).startswith("P")
+
+
+def quoted(words: Sequence[str]) -> str:
+    """The first few of them, in quotation marks."""
+    more = len(words) - _QUOTED
+    return ", ".join(map(repr, words[:_QUOTED])) + (f" and {more} more" if more > 0 else "")
+
+
+def is_chinese(text: str) -> bool:
+    """Whether there is a Chinese character in it."""
+    return any(map(is_cjk, text))
