@@ -9,6 +9,7 @@ once. The contenders take turns; figures are medians, of fewer rounds the longer
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +17,27 @@ from PIL import Image
 from torch import Tensor
 
 from cliplab.classification.zero_shot import build_classifier, templates
-from cliplab.detection.boxes import SCALES, crop_boxes
-from cliplab.detection.crops import BATCH, CropDetector, _at_once, crop_size
-from cliplab.detection.proposals import Proposals, vild_proposals
-from cliplab.detection.proposals.proposed import _to_pixels
+from cliplab.detection import (
+    SCALES,
+    Detections,
+    clip_boxes,
+    crop_boxes,
+    crop_scores,
+    embed_boxes,
+    name_regions,
+    postprocess,
+    propose,
+    to_pixels,
+)
 from cliplab.encoders import load_encoder
 from cliplab.encoders.two_towers import Encoder, TwoTowers, openai_preprocess
 from cliplab.models.clip import CLIP, CLIPConfig
-from cliplab.models.vild import ViLD, ViLDConfig, class_scores, load_vild, streamlined, suppress
+from cliplab.models.vild import ViLD, ViLDConfig, class_scores, load_vild, streamlined
 from cliplab.pasture import draw, herd
 from cliplab.runtime import checkpoint_dir
 from cliplab.training.vild_dataset import HEIGHT, members, phrases
 
+BATCH = 64  # crops encoded at a time
 COUNTS = (1, 10, 100, 300, 1000)
 MEANT = 20  # times faster at 100 boxes
 SECONDS, ROUNDS = 2.0, 9  # that a contender may take in all, at most this often
@@ -76,17 +86,39 @@ def some_boxes(count: int, size: tuple[int, int]) -> Tensor:
     generator = torch.Generator().manual_seed(count)
     centre = torch.rand(count, 2, generator=generator) * torch.tensor(size)
     half = 6 + torch.rand(count, 2, generator=generator) * 29
-    return Proposals(torch.cat([centre - half, centre + half], dim=1)).inside(size).boxes_xyxy
+    boxes, left = clip_boxes(torch.cat([centre - half, centre + half], dim=1), size)
+    return boxes[left]
 
 
 @torch.inference_mode()
 def one_pass(
     model: ViLD, image: Image.Image, text_emb: Tensor, boxes_xyxy: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Detections:
     """A picture to named boxes; without `boxes_xyxy` it finds some."""
-    pixels = _to_pixels(image, model.config.height)
+    pixels = to_pixels(image, model.config.height)
     (regions,) = model(pixels, None if boxes_xyxy is None else [boxes_xyxy])
-    return suppress(regions.boxes_xyxy, class_scores(model, regions, text_emb, members("base")))
+    return name_regions(model, regions, text_emb, members("base"), phrases())
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A teacher, the classes in its words, and the pixels that it takes in."""
+
+    teacher: Encoder
+    text_emb: Tensor  # (K, D)
+    size: int
+
+    def __call__(
+        self, image: Image.Image, boxes: Tensor, objectness: Tensor | None = None
+    ) -> Detections:
+        """Boxes of a picture named by what is in them."""
+        emb = embed_boxes(self.teacher, [image], [boxes], size=self.size, batch_size=BATCH)
+        return self.name(boxes, emb, objectness)
+
+    def name(self, boxes: Tensor, emb: Tensor, objectness: Tensor | None = None) -> Detections:
+        """The boxes by what the teacher saw in them."""
+        scores = crop_scores(self.teacher, emb, self.text_emb, objectness)
+        return postprocess(Detections.from_scores(boxes, scores, phrases()))
 
 
 def shipped_or_random(dim: int) -> tuple[ViLD, str]:
@@ -102,7 +134,7 @@ def shipped_or_random(dim: int) -> tuple[ViLD, str]:
 
 
 def by_count(
-    image: Image.Image, detectors: dict[str, CropDetector], models: dict[str, ViLD]
+    image: Image.Image, detectors: dict[str, Judge], models: dict[str, ViLD]
 ) -> dict[int, dict[str, float]]:
     """count -> name of a contender -> milliseconds."""
     table = {}
@@ -110,18 +142,18 @@ def by_count(
         boxes = some_boxes(count, image.size)
         work: dict[str, Work] = {}
         for name, judge in detectors.items():
-            work[f"{name} crops"] = lambda j=judge, b=boxes: j([image], [Proposals(b)])
+            work[f"{name} crops"] = lambda j=judge, b=boxes: j(image, b)
             model, text_emb = models[name], judge.text_emb
             work[f"{name} pass"] = lambda m=model, t=text_emb, b=boxes: one_pass(m, image, t, b)
         table[count] = milliseconds(work)
     return table
 
 
-def finding_too(image: Image.Image, judge: CropDetector, model: ViLD) -> dict[str, float]:
+def finding_too(image: Image.Image, judge: Judge, model: ViLD) -> dict[str, float]:
     """Both find their boxes first: the crops with the pass's own proposal network."""
 
     def crops() -> object:
-        return judge([image], vild_proposals(model, [image], refined=False))
+        return judge(image, *propose(model, image))
 
     return milliseconds({"crops": crops, "pass": lambda: one_pass(model, image, judge.text_emb)})
 
@@ -129,7 +161,7 @@ def finding_too(image: Image.Image, judge: CropDetector, model: ViLD) -> dict[st
 @torch.inference_mode()
 def parts_of_a_pass(model: ViLD, image: Image.Image, text_emb: Tensor) -> dict[str, float]:
     """Where the time of one pass goes, with the boxes that it finds."""
-    pixels = _to_pixels(image, model.config.height)
+    pixels = to_pixels(image, model.config.height)
     maps, size = model.maps(pixels)
     boxes = model.propose(maps, size)[0]
     pooled = model.pooled(maps, boxes, size)
@@ -138,34 +170,31 @@ def parts_of_a_pass(model: ViLD, image: Image.Image, text_emb: Tensor) -> dict[s
     scores = class_scores(model, regions, text_emb, members("base"))
     return milliseconds(
         {
-            "picture to pixels": lambda: _to_pixels(image, model.config.height),
+            "picture to pixels": lambda: to_pixels(image, model.config.height),
             "backbone and pyramid": lambda: model.maps(pixels),
             "proposals": lambda: model.propose(maps, size),
             "pooling": lambda: model.pooled(maps, boxes, size),
             "heads": lambda: [head(pooled) for head in heads],
             "names": lambda: class_scores(model, regions, text_emb, members("base")),
-            "suppression": lambda: suppress(regions.boxes_xyxy, scores),
+            "suppression": lambda: postprocess(
+                Detections.from_scores(regions.boxes_xyxy, scores, phrases())
+            ),
         }
     )
 
 
-def parts_of_crops(judge: CropDetector, image: Image.Image, boxes: Tensor) -> dict[str, float]:
+def parts_of_crops(judge: Judge, image: Image.Image, boxes: Tensor) -> dict[str, float]:
     """Where the time of the crops goes."""
-    teacher, size = judge.teacher, crop_size(judge.teacher)
+    teacher, size = judge.teacher, judge.size
     crops = [c for s in SCALES for c in crop_boxes(image, boxes, scale=s, size=size)]
-    ready = _at_once(teacher, size)
-    batches = [ready(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
-    views = teacher.encode_pixels(batches).unflatten(0, (len(SCALES), -1))
+    emb = embed_boxes(teacher, [image], [boxes], size=size)
     return milliseconds(
         {
             "cutting out": lambda: [
                 list(crop_boxes(image, boxes, scale=scale, size=size)) for scale in SCALES
             ],
-            "preprocessing": lambda: [
-                ready(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)
-            ],
-            "the teacher": lambda: teacher.encode_pixels(batches),
-            "names and suppression": lambda: judge.name(Proposals(boxes), views),
+            "preprocessing and the teacher": lambda: teacher.encode_image(crops, batch_size=BATCH),
+            "names and suppression": lambda: judge.name(boxes, emb),
         }
     )
 
@@ -216,8 +245,8 @@ def main() -> None:
     words = tuple(phrases())
     texts = build_classifier(pasture, words, templates("pasture", "en"))
     detectors = {
-        "pasture": CropDetector(pasture, words, texts),
-        "ViT-B/32": CropDetector(large, words, random_texts(len(words), large.dim)),
+        "pasture": Judge(pasture, texts, 64),
+        "ViT-B/32": Judge(large, random_texts(len(words), large.dim), 224),
     }
     model, what = shipped_or_random(pasture.dim)
     quick = streamlined(model)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cliplab.detection.detectors import MODELS, Model, Options
 from detect_world import Oracle, coco, picture, read, run, world, write
 from PIL import Image
 
 from cliplab.classification.labels import Classes
 from cliplab.cli.detect import add_arguments, outputs
 from cliplab.detection import detectors
-from cliplab.detection.detectors import MODELS, Model, Options
 from cliplab.detection.pictures import Picture, read_pictures
 
 __all__ = ["world"]

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from cliplab.cli.detect.words import read_phrases, read_words
+from cliplab.detection.detectors import Options, least_score, load_detector, parse_model
+from cliplab.detection.glip_detector import GLIPDetector, selection_of
+from cliplab.models.glip.detect import PRECISIONS
 from detect_world import coco, make_vild, picture, read, run, write
 from PIL import Image
 
 from cliplab.cli.detect import arguments
 from cliplab.cli.detect.page_parts import class_rules
 from cliplab.cli.detect.page_prompt import prompt_html
-from cliplab.cli.detect.words import read_phrases, read_words
 from cliplab.data import open_image
 from cliplab.detection import detectors
-from cliplab.detection.detectors import Options, least_score, load_detector, parse_model
 from cliplab.detection.finding import Cut, find
-from cliplab.detection.glip_detector import GLIPDetector, selection_of
 from cliplab.detection.phrases import Prompt, read_prompt, sentence_prompt
 from cliplab.detection.pictures import read_pictures
 from cliplab.models.glip import GLIP, VARIANTS, GLIPConfig, Selection, detect, load_glip, save_glip
 from cliplab.models.glip.config import Variant
-from cliplab.models.glip.detect import PRECISIONS
 from cliplab.models.glip.inference import AGGREGATES
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.runtime import sha256

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from cliplab.cli.detect.words import read_words
+from cliplab.detection.crops_detector import CropsDetector
+from cliplab.detection.detectors import MODELS, Detector, Options, load_detector, parse_model
+from cliplab.detection.regions import named, regions_of, to_pixels
+from cliplab.detection.vild_detector import ViLDDetector
 from detect_world import BASE, make_vild, world
 from PIL import Image
 from tiny_checkpoints import noise_images
 
 from cliplab.classification.labels import Classes
 from cliplab.classification.zero_shot import build_classifier, templates
-from cliplab.cli.detect.words import read_words
-from cliplab.detection.crops_detector import CropsDetector
-from cliplab.detection.detectors import MODELS, Detector, Options, load_detector, parse_model
 from cliplab.detection.finding import find
-from cliplab.detection.regions import named, regions_of, to_pixels
-from cliplab.detection.vild_detector import ViLDDetector
 from cliplab.encoders import load_encoder
 from cliplab.models.vild import HEADS, ViLD, class_scores, load_vild
 
@@ -320,9 +320,9 @@ def test_suppression_is_asked_for_where_boxes_are_given() -> None:
 def test_a_new_model_is_one_entry(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from cliplab.detection.detectors import Model
     from detect_world import Oracle, picture
 
-    from cliplab.detection.detectors import Model
     from cliplab.detection.pictures import read_pictures
 
     def load(where: str, classes: Classes, options: Options) -> Detector:

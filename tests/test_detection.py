@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cliplab.detection.boxes import (
+from cliplab.detection import (
     Detections,
     average_precision,
     box_recall,

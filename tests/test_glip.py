@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cliplab.detection.phrases import batch_of, chunks_of, read_prompt
+from cliplab.detection import GLIPDetector, read_prompt
 from cliplab.models.glip import (
     GLIP,
     GLIP_L,
@@ -23,7 +23,8 @@ from cliplab.models.glip import (
     Raw,
     Selection,
     Truth,
-    detect,
+    batch_of,
+    chunks_of,
     glip_loss,
     load_glip,
     phrase_scores,
@@ -38,7 +39,7 @@ from cliplab.models.glip.config import Variant
 from cliplab.models.glip.deformable import DeformableConv, DynamicReLU, reread
 from cliplab.models.glip.fusion import Fusion
 from cliplab.models.glip.inference import suppress
-from cliplab.models.glip.pictures import groups, resized
+from cliplab.models.glip.pictures import resized, same_sizes
 from cliplab.models.glip.swin import Swin, shifted_apart, to_windows
 from cliplab.models.glip.training import giou_loss
 from cliplab.models.glip.weights import build
@@ -66,6 +67,10 @@ TINY = GLIPConfig(
     fusion_width=32,
     fusion_heads=2,
 )
+
+
+def detect(model: GLIP, images, prompt, **options):
+    return GLIPDetector(model, **options).detect(images, prompt)
 
 
 def tiny(**changes) -> GLIP:
@@ -413,7 +418,7 @@ def test_boxes_back_in_the_picture() -> None:
 
 def test_batches_of_neighbours_of_one_size() -> None:
     shapes = [(3, 32, 32), (3, 32, 32), (3, 32, 64), (3, 32, 32), (3, 32, 32), (3, 32, 32)]
-    assert groups([torch.empty(s) for s in shapes], 2) == [[0, 1], [2], [3, 4], [5]]
+    assert same_sizes([torch.empty(s) for s in shapes]) == [[0, 1], [2], [3, 4, 5]]
 
 
 # ---- the model -----------------------------------------------------------------------------------

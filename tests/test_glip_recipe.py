@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.detection.phrases import batch_of, chunks_of
+from cliplab.detection import GLIPDetector
 from cliplab.models.glip import (
     GLIP,
     GLIPConfig,
     Raw,
     Truth,
-    detect,
+    batch_of,
+    chunks_of,
     glip_loss,
     load_glip,
     prepare,
@@ -440,8 +441,8 @@ def test_the_exam_knows_a_perfect_grounder(oracle, flock, few, family: str, monk
     flock = few if family == "near" else flock
     asked = exam.ask_about(flock, "zh", family)
     assert asked
-    chunks = [exam._chunk(oracle.model, one.said) for one in asked]
-    _, _, maps = batch_of(chunks)
+    prompts, reader = [pool.to_prompt(one.said) for one in asked], oracle.model.tokenizer
+    _, _, maps = batch_of([chunks_of(one, reader)[0] for one in prompts])
     truth = [pool.truth_of(a.sight, a.said.things, m) for a, m in zip(asked, maps, strict=True)]
     monkeypatch.setattr(GLIP, "forward", lambda self, *given: oracle.raw(truth, maps[0].shape[1]))
     hits = exam.right_boxes(oracle.model, flock, asked)
@@ -713,7 +714,7 @@ def test_the_first_rows_are_the_shipped_models(cards) -> None:
 
 def test_the_shipped_model_finds_what_it_is_asked_for(shipped: GLIP) -> None:
     flock = pool.draw_flock("test", 6, start=2_300_000)
-    found = list(detect(shipped, exam.pictures(flock), "sheep, goat, cow", batch_size=6))
+    found = GLIPDetector(shipped, batch_size=6).detect(exam.pictures(flock), "sheep, goat, cow")
     best: list[Tensor] = [one.above(0.3).boxes_xyxy for one in found]
     assert sum(map(len, best)) > 0
     assert found[0].phrases == ("sheep", "goat", "cow")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cliplab.detection.phrases import read_prompt
+from cliplab.detection import read_prompt
 from cliplab.pasture import SPECIES, captions, grounding, herd, labels, relations
 from cliplab.pasture.captions import class_phrase, noun_phrase
 from cliplab.pasture.grounding import (

@@ -3,18 +3,8 @@
 import pytest
 import torch
 
-from cliplab.detection.phrases import (
-    Chunk,
-    Prompt,
-    batch_of,
-    chunks_of,
-    class_prompt,
-    pieces_of,
-    positive_map,
-    read_prompt,
-    relating_words,
-    sentence_prompt,
-)
+from cliplab.detection import class_prompt, read_prompt, relating_words, sentence_prompt
+from cliplab.models.glip import Chunk, Prompt, batch_of, chunks_of, pieces_of, positive_map
 from cliplab.models.tokenizers import WordPieceTokenizer
 
 WORDS = (

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.classification.zero_shot import build_classifier, templates
-from cliplab.detection.boxes import average_precision, coco_results
+from cliplab.detection import average_precision, coco_results
 from cliplab.encoders import load_encoder
 from cliplab.models.distillation import (
     distillation_loss,
@@ -29,7 +29,6 @@ from cliplab.models.vild import (
     class_scores,
     load_vild,
     save_vild,
-    suppress,
 )
 from cliplab.pasture import POSTURES, SPECIES
 from cliplab.runtime import checkpoint_dir, sha256, write_json
@@ -246,27 +245,6 @@ def test_a_class_called_background_is_a_class() -> None:
     assert scores.shape == (2, 2)  # the learned background has no column, whatever is asked for
     assert scores[0].sum() < 0.01
     assert scores[1].sum() > 0.99
-
-
-def test_suppression_is_within_a_class() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 0, 40, 10]])
-    scores = torch.tensor([[0.9, 0.2], [0.8, 0.6], [0.3, 0.0]])
-    kept, score, label = suppress(boxes, scores)
-    assert score.tolist() == pytest.approx([0.9, 0.6, 0.3])
-    assert label.tolist() == [0, 1, 0]
-    assert kept[:, 0].tolist() == [0, 1, 30]
-    assert len(suppress(boxes, scores, top=2)[0]) == 2
-    assert len(suppress(boxes[:0], scores[:0])[0]) == 0
-
-
-def test_5000_regions_are_named_within_bounds() -> None:
-    corner = torch.rand(5000, 2, generator=torch.Generator().manual_seed(0)) * 500
-    boxes = torch.cat([corner, corner + 20], dim=1)
-    scores = torch.rand(5000, 20, generator=torch.Generator().manual_seed(1))
-    kept, score, _ = suppress(boxes, scores)
-    assert len(kept) == 100
-    assert score[0] == scores.max()
-    assert score.tolist() == sorted(score.tolist(), reverse=True)
 
 
 # ---- files ---------------------------------------------------------------------------------

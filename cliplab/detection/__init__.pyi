@@ -49,6 +49,8 @@ from .settings import (
 from .vild import (
     ViLDDetector,
     name_regions,
+    propose,
+    to_pixels,
 )
 from .words import (
     NOTHING,
@@ -102,10 +104,12 @@ __all__ = [
     "parse_model",
     "phrases_note",
     "postprocess",
+    "propose",
     "read_labels",
     "read_phrases",
     "read_prompt",
     "relating_words",
     "sentence_prompt",
     "summarise",
+    "to_pixels",
 ]

@@ -86,9 +86,10 @@ class GLIPDetector:
     ) -> None:  # fmt: skip
         if model.tokenizer is None:
             raise ValueError("model: has no tokenizer; load it with its vocabulary (load_glip)")
-        if precision not in PRECISIONS:
+        if precision not in PRECISIONS or batch_size < 1:
             raise ValueError(
-                f"precision: got {precision!r}; expected one of {', '.join(PRECISIONS)}"
+                f"got precision {precision!r} and batch_size {batch_size}; expected "
+                f"{' or '.join(PRECISIONS)} and at least 1"
             )
         self.model, self.tokenizer = model.eval(), model.tokenizer
         self.selection, self.precision = selection or Selection(), precision

@@ -9,8 +9,16 @@ import torch.nn.functional as F
 from parity.reference import Reference, read_reference
 from torch import Tensor
 
-from cliplab.detection.phrases import Prompt, chunks_of
-from cliplab.models.glip import GLIP, VARIANTS, GLIPConfig, Selection, load_glip, select
+from cliplab.models.glip import (
+    GLIP,
+    VARIANTS,
+    GLIPConfig,
+    Prompt,
+    Selection,
+    chunks_of,
+    load_glip,
+    select,
+)
 from cliplab.models.glip.anchors import anchor_boxes, decode, encode
 from cliplab.models.glip.assign import assign, centerness_targets, token_targets
 from cliplab.models.glip.config import Variant

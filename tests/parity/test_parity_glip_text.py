@@ -6,15 +6,11 @@ import pytest
 import torch
 from parity.reference import GOLDEN, read_reference
 
-from cliplab.detection.phrases import (
-    Prompt,
-    pieces_of,
-    positive_map,
-    read_prompt,
-    tokens_of_characters,
-)
+from cliplab.detection import read_prompt
+from cliplab.models.glip import Prompt, pieces_of, positive_map
 from cliplab.models.glip.backbone import TextEncoder
 from cliplab.models.glip.config import GLIPConfig
+from cliplab.models.glip.tokens import tokens_of_characters
 from cliplab.models.tokenizers import WordPieceTokenizer
 
 MAPS = json.loads((GOLDEN / "glip" / "positive_map.json").read_text(encoding="utf-8"))
