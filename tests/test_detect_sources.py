@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from detect_world import Oracle, coco, picture, write
-
 from cliplab.cli.detect.summary import summarise
 from cliplab.cli.detect.words import background_note, match, read_words
+from detect_world import Oracle, coco, picture, write
+
 from cliplab.data import ProblemKind
 from cliplab.detection.boxes import Detections
 from cliplab.detection.finding import Cut, Found, find
