@@ -283,7 +283,7 @@ def test_interrupted_run_leaves_no_output(
     def fail(*_: object, **__: object) -> None:
         raise failure
 
-    monkeypatch.setattr(command.csv, "writer", fail)
+    monkeypatch.setattr("cliplab.classification.answer.csv.writer", fail)
     before = sorted(tmp_path.iterdir())
     code = run(photos, "--labels", "a,b", "--out", tmp_path / "s.csv")
     assert code == (130 if failure is KeyboardInterrupt else 2)

@@ -1,31 +1,26 @@
-"""Photos in, classes out: by prompts, or by a classifier fitted on examples."""
+"""What was found out about photos: their scores, how right they are, as rows and as a report."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+import csv
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import torch
-from PIL.Image import Image
-from torch import Tensor
-
-from cliplab.classification import few_shot
-from cliplab.classification.assessment import Assessment, assess
-from cliplab.classification.diagnosis import diagnose
-from cliplab.classification.examples import Division
-from cliplab.classification.few_shot import Classifier, Shots
-from cliplab.classification.labels import Classes, fold
+from cliplab.classification.assessment import Assessment, assess, gained
+from cliplab.classification.few_shot import Classifier
+from cliplab.classification.labels import Classes
 from cliplab.classification.scores import Scores
-from cliplab.classification.zero_shot import UnreadPromptWarning, build_classifier
-from cliplab.data import Sample, SampleSet, UnreadableImage, shown
-from cliplab.encoders import Encoder
-from cliplab.encoders.embeddings import Embedded, EmbeddingCache, embed_photos
-from cliplab.runtime import unknown_name
+from cliplab.data import Sample, SampleSet, UnreadableImage
+from cliplab.runtime import atomic_write
 
-MAX_ANSWERS = 50_000_000  # numbers that a diagnosis may hold at once, 200 MB
+WORST = 50  # mistakes listed in a report
+
+
+def group_of(photo: Sample) -> str | None:
+    """Its group; boxes without one belong together by file, whole photos are on their own."""
+    return photo.group or (photo.path.as_posix() if photo.box_xyxy else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,222 +58,64 @@ class Answer:
         """What the prompts alone reach, where a classifier was fitted and the truth is known."""
         return assess(self.zero_shot, self.true, self.groups) if self.zero_shot else None
 
+    @property
+    def mistakes(self) -> list[int]:
+        """Rows whose prediction is wrong, the most confident one first."""
+        share = self.scores.probability.amax(dim=1).tolist()
+        predicted = self.scores.prediction.tolist()
+        wrong = [i for i, t in enumerate(self.true) if t is not None and t != predicted[i]]
+        return sorted(wrong, key=lambda i: -share[i])
 
-def group_of(photo: Sample) -> str | None:
-    """Its group; boxes without one belong together by file, whole photos are on their own."""
-    return photo.group or (photo.path.as_posix() if photo.box_xyxy else None)
+    def as_dict(self) -> dict[str, Any]:
+        """What was predicted, learned, judged and mistaken, as plain values for JSON."""
+        said = self.scores.predicted_names
+        return {
+            "predicted": {name: said.count(name) for name in self.scores.class_names},
+            "few_shot": self._few_shot(),
+            "assessment": self.judged.as_dict() if self.judged else None,
+            "most_wrong": [self._mistake(i) for i in self.mistakes[:WORST]],
+        }
 
+    def _few_shot(self) -> dict[str, Any] | None:
+        """How the classifier came to be, and what the prompts alone had reached."""
+        if self.classifier is None:
+            return None
+        zero_shot, plain = None, str | int | float | bool | None
+        if self.judged and self.before:
+            gain, low, high = gained(self.before, self.judged)
+            zero_shot = {"accuracy": self.before.accuracy.as_dict(), "gain": [gain, low, high]}
+        choices = {
+            key: value if isinstance(value, plain) else str(value)
+            for key, value in self.classifier.choices.items()
+        }
+        return {"choices": choices, "examples": self.shots, "zero_shot": zero_shot}
 
-def true_classes(photos: SampleSet, class_names: Sequence[str]) -> tuple[int | None, ...]:
-    """Class index of each photo, None where it is not labelled.
+    def _mistake(self, i: int) -> dict[str, Any]:
+        names, k, t = self.scores.class_names, int(self.scores.prediction[i]), self.true[i]
+        return {
+            "file": self.names[i],
+            "true": None if t is None else names[t],
+            "predicted": names[k],
+            "probability": round(float(self.scores.probability[i, k]), 4),
+        }
 
-    Raises:
-        ValueError: a label that is none of the classes.
-    """
-    index = {fold(name): k for k, name in enumerate(class_names)}
-    for name in sorted({photo.label for photo in photos if photo.label is not None}):
-        if fold(name) not in index:
-            raise ValueError(
-                f"{shown(photos.root)}: {unknown_name('class', name, class_names)}; expected the "
-                "classes to choose between: rename it, or take the photos as unlabelled"
-            )
-    return tuple(None if p.label is None else index[fold(p.label)] for p in photos)
-
-
-@dataclass(frozen=True)
-class Learning:
-    """How a classifier is fitted on examples."""
-
-    method: str = "text-probe"  # one of few_shot.METHODS
-    shots: int | None = None  # examples of each class; None: all
-    seed: int = 0  # of the choice of shots and of the fit
-
-
-@dataclass(frozen=True)
-class Classifying:
-    """An encoder, and how photos go through it."""
-
-    encoder: Encoder
-    cache: EmbeddingCache | None = None
-    batch_size: int = 64
-    progress: bool = False  # a bar on stderr
-
-    def embed(
-        self, photos: SampleSet, on_image: Callable[[int, Image], None] | None = None
-    ) -> Embedded:
-        """Embeddings (M, D) of the readable photos."""
-        return embed_photos(
-            self.encoder,
-            photos.samples,
-            batch_size=self.batch_size,
-            cache=self.cache,
-            progress=self.progress,
-            on_image=on_image,
-        )
-
-    def shots(
-        self, photos: SampleSet, class_names: Sequence[str], split: str
-    ) -> tuple[Shots, list[UnreadableImage]]:
-        """Labelled photos as examples to learn from, and what could not be read of them."""
-        found = self.embed(photos)
-        true = true_classes(photos, class_names)
-        groups = tuple(group_of(photos[i]) or photos[i].name for i in found.kept)
-        labels = torch.tensor([true[i] for i in found.kept], dtype=torch.long)
-        return Shots(found.image_emb, labels, tuple(class_names), split, groups), found.unreadable
-
-    def by_prompts(
-        self,
-        photos: SampleSet,
-        classes: Classes,
-        templates: Sequence[str] = ("{}",),
-        *,
-        truncate: bool = False,
-        on_image: Callable[[int, Image], None] | None = None,
-    ) -> Answer:
-        """Classify without training, and look for trouble in prompts and answers.
-
-        Raises:
-            ValueError: nothing readable, or unfit prompts.
-        """
-        text_emb, unread = self._read_prompts(classes, templates, truncate)  # (K, D)
-        found = self._embed_some(photos, on_image)
-        true = true_classes(photos, classes.names)
-        remarks = tuple(unread)
-        if not truncate:  # a diagnosis reads every prompt whole
-            remarks = self._diagnosed(classes, templates, found, true)
-        scores = self._zero_shot(classes, found, text_emb)
-        return _answer(photos, classes, found, true, scores, remarks=remarks)
-
-    def by_classifier(
-        self,
-        photos: SampleSet,
-        classes: Classes,
-        classifier: Classifier,
-        *,
-        on_image: Callable[[int, Image], None] | None = None,
-    ) -> Answer:
-        """Classify by a classifier that was fitted before, for this encoder.
-
-        Raises:
-            ValueError: nothing readable, or a label that the classifier does not know.
-        """
-        true = true_classes(photos, classes.names)
-        found = self._embed_some(photos, on_image)
-        scores = classifier.scores(found.image_emb)
-        return _answer(photos, classes, found, true, scores, classifier=classifier)
-
-    def by_examples(
-        self,
-        division: Division,
-        classes: Classes,
-        learning: Learning | None = None,
-        templates: Sequence[str] = ("{}",),
-        *,
-        truncate: bool = False,
-        on_image: Callable[[int, Image], None] | None = None,
-    ) -> Answer:
-        """Fit on the examples, then classify what is to be judged, and by the prompts alone, too.
-
-        Raises:
-            ValueError: nothing readable, unfit prompts, examples that do not suffice.
-        """
-        learning = learning or Learning()
-        true = true_classes(division.judged, classes.names)
-        text_emb, remarks = self._read_prompts(classes, templates, truncate)  # (K, D)
-        parts, lost = self._examples(division, classes, learning)
-        classifier = few_shot.fit(  # before the long work, which is in vain if they do not suffice
-            learning.method,
-            *parts,
-            zero_shot=text_emb,
-            logit_scale=self.encoder.logit_scale,
-            encoder=self.encoder,
-            seed=learning.seed,
-        )
-        found = self._embed_some(division.judged, on_image)
-        return _answer(
-            division.judged,
-            classes,
-            found,
-            true,
-            classifier.scores(found.image_emb),
-            unreadable=(*lost, *found.unreadable),
-            zero_shot=self._zero_shot(classes, found, text_emb),
-            classifier=classifier,
-            shots={part.split: _counts(part) for part in parts if part},
-            remarks=tuple(remarks),
-        )
-
-    def _examples(
-        self, division: Division, classes: Classes, learning: Learning
-    ) -> tuple[tuple[Shots, Shots | None], list[UnreadableImage]]:
-        """Shots to fit and to tune on, and what could not be read of them."""
-        train, lost = self.shots(division.train, classes.names, "train")
-        if learning.shots:
-            train = few_shot.sample_shots(train, learning.shots, seed=learning.seed)
-        if not len(division.val):
-            return (train, None), lost
-        val, also_lost = self.shots(division.val, classes.names, "val")
-        return (train, val if len(val) else None), [*lost, *also_lost]
-
-    def _embed_some(
-        self, photos: SampleSet, on_image: Callable[[int, Image], None] | None
-    ) -> Embedded:
-        found = self.embed(photos, on_image)
-        if not found.kept:
-            where = shown(photos.root)
-            raise ValueError(f"none of the {len(photos)} images in {where} could be read")
-        return found
-
-    def _read_prompts(
-        self, classes: Classes, templates: Sequence[str], truncate: bool
-    ) -> tuple[Tensor, list[str]]:
-        """Classifier (K, D) of the prompts, and what the text tower could not read."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            text_emb = build_classifier(self.encoder, classes.prompts, templates, truncate=truncate)
-        for other in caught:
-            if not issubclass(other.category, UnreadPromptWarning):
-                warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        unread = [w for w in caught if issubclass(w.category, UnreadPromptWarning)]
-        return text_emb, [str(w.message) for w in unread]
-
-    def _zero_shot(self, classes: Classes, found: Embedded, text_emb: Tensor) -> Scores:
-        """Scores (M, K) of (M, D) by (K, D)."""
-        cosine = found.image_emb @ text_emb.T
-        encoder = self.encoder
-        return Scores.from_cosine(classes.names, cosine, encoder.logit_scale, encoder.logit_bias)
-
-    def _diagnosed(
-        self,
-        classes: Classes,
-        templates: Sequence[str],
-        found: Embedded,
-        true: Sequence[int | None],
-    ) -> tuple[str, ...]:
-        """Remarks on the prompts and their answers, with remedies; none if nothing is odd.
-
-        Each template answers for each image then, so that of very many an even sample has to do.
-        """
-        n, prompts = len(found.kept), classes.prompts
-        step = -(-n * len(prompts) * (1 + len(templates)) // MAX_ANSWERS)
-        rows = found.kept[::step]
-        known = [t for i in rows if (t := true[i]) is not None]
-        whole = known if len(known) == len(rows) else None
-        return diagnose(self.encoder, found.image_emb[::step], prompts, templates, whole).remarks
-
-
-def _answer(
-    photos: SampleSet,
-    classes: Classes,
-    found: Embedded,
-    true: Sequence[int | None],
-    scores: Scores,
-    **more: Any,
-) -> Answer:
-    more.setdefault("unreadable", tuple(found.unreadable))
-    kept = tuple(found.kept)
-    return Answer(photos, classes, kept, tuple(true[i] for i in kept), scores, **more)
-
-
-def _counts(shots: Shots) -> dict[str, int]:
-    return dict(zip(shots.class_names, shots.counts.tolist(), strict=True))
+    def write_csv(self, path: Path) -> None:
+        """One row per photo: file, true class if known, predicted, its doubt, then each class."""
+        scores, labels = self.scores, self.scores.class_names
+        blocks = {"probability": scores.probability}
+        blocks |= {} if scores.cosine is None else {"cosine": scores.cosine}
+        blocks |= {} if scores.logit_bias is None else {"independent": scores.independent}
+        known = any(t is not None for t in self.true)
+        doubt = [scores.probability.amax(1), scores.margin, scores.entropy]
+        numbers = [column[:, None] for column in doubt]
+        head = ["file", *(["true"] * known), "predicted", "probability", "margin", "entropy"]
+        with atomic_write(path, "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*head, *(f"{kind}({label})" for kind in blocks for label in labels)])
+            for i, (name, predicted) in enumerate(
+                zip(self.names, scores.predicted_names, strict=True)
+            ):
+                t = self.true[i]
+                truth = ["" if t is None else labels[t]] * known
+                values = (x for block in (*numbers, *blocks.values()) for x in block[i].tolist())
+                writer.writerow([name, *truth, predicted, *(f"{x:.6f}" for x in values)])

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
+from cliplab.cli.classify_options import ABOUT, EPILOG, METHODS, Options
 from cliplab.cli.classify_text import image_table, verdict
 from cliplab.cli.files import describe, unreadable, write_report
-from cliplab.cli.options import (
-    BatchSize,
-    Common,
-    Device,
-    Flag,
-    Offline,
-    Outputs,
-    Precision,
-    Source,
-    opt,
-)
 from cliplab.cli.skeleton import Job, complain, work
-from cliplab.runtime import atomic_write, unknown_name
+from cliplab.runtime import unknown_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,124 +22,7 @@ if TYPE_CHECKING:
     from cliplab.classification.answer import Answer
     from cliplab.data import SampleSet
 
-# The first is the default: in notebook 02 it gained most of those that take no time to fit.
-METHODS = (
-    "text-probe", "linear-probe", "tip-adapter", "tip-adapter-f", "coop", "wise-ft", "temperature",
-    "zero-shot",
-)  # fmt: skip
-WORST = 50  # mistakes listed in the JSON
-
-ABOUT = """\
-Sort photos by labels of your own, without training, and see how well it went.
-
-SOURCE is a folder of images (flat; or one sub-folder per class; or train, val and test with those),
-a CSV manifest, a COCO JSON, or a YOLO folder or data.yaml. Each box becomes a crop of its own.
-
-Where the source knows the classes, they are the labels, and the answer is judged: accuracy with
-its interval, confusion, calibration, and the worst mistakes first. The text that stands for a class
-is its name, or what you write for it: --labels lying="a sheep lying down" 躺着=躺着的羊
-
-What has been encoded is kept, so that the next run is quick: in the folder cliplab of your user
-cache, or in $CLIPLAB_CACHE; --no-cache does without."""
-
-EPILOG = """\
-examples:
-  cliplab classify photos --labels "a sheep standing" "a sheep lying down"
-  cliplab classify flock --html gallery.html                   sub-folders are the classes
-  cliplab classify flock --labels lying="a sheep lying down" standing="a sheep standing"
-  cliplab classify flock --encoder pasture-zh --template "{}的羊"       sub-folders 躺着, 站立
-  cliplab classify herd.json --images frames --box-scale 1.5 --html gallery.html
-  cliplab classify flock --examples flock --shots 16           learn from a part, judge the rest
-  cliplab classify barn --examples flock --save-classifier sheep.safetensors
-  cliplab classify barn2 --classifier sheep.safetensors --out scores.csv
-
-exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
-
-ENCODERS = (
-    "pasture, pasture-zh, openai:<name or .pt>, modelscope:<id>[@revision] or <folder>, "
-    "hf:<repo>[@revision] or <folder>, open_clip:<architecture>/<tag or file>"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pictures(Source):
-    """Where the photos are."""
-
-    boxes: Annotated[Path | None, opt("JSON", "COCO file with boxes for the folder SOURCE")] = None
-    box_scale: Annotated[
-        float, opt("X", "enlarge boxes about their centres, 1.5 takes in surroundings")
-    ] = 1.0
-    unlabelled: Annotated[
-        Flag, opt(None, "sub-folders and label columns are no truth: do not judge by them")
-    ] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Classes:
-    """What there is to choose between."""
-
-    labels: Annotated[
-        tuple[str, ...] | None,
-        opt(
-            "LABEL ...",
-            "two or more, apart by spaces or commas; quote labels that contain spaces; "
-            "CLASS=PROMPT gives a class its text; default: the classes of SOURCE",
-        ),
-    ] = None
-    template: Annotated[
-        tuple[str, ...],
-        opt("TEXT ...", 'prompts with {} for the label, averaged, such as "a photo of a {}."'),
-    ] = ("{}",)
-    truncate: Annotated[Flag, opt(None, "cut prompts that are too long for the encoder")] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learning:
-    """Learning from examples."""
-
-    examples: Annotated[
-        Path | None,
-        opt(
-            "LABELLED",
-            "fit a classifier on this labelled source; the same as SOURCE: fit on its train and "
-            "val parts, judge on test, and make these parts where there are none",
-        ),
-    ] = None
-    method: Annotated[str, opt("NAME", f"how to learn: {', '.join(METHODS)}")] = METHODS[0]
-    shots: Annotated[int | None, opt("K", "use K examples of each class; default: all")] = None
-    seed: Annotated[int, opt("N", "of splits and of the choice of shots")] = 0
-    save_classifier: Annotated[Path | None, opt("FILE", "keep what was fitted")] = None
-    classifier: Annotated[Path | None, opt("FILE", "use what was kept")] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoding:
-    """What reads photos and texts."""
-
-    encoder: Annotated[str, opt("SPEC", ENCODERS)] = "pasture"
-    precision: Precision = "float32"
-    device: Device = "auto"
-    batch_size: BatchSize = 64
-    offline: Offline = False
-    no_cache: Annotated[Flag, opt(None, "neither use nor keep embeddings")] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written(Outputs):
-    """What is written; nothing else is."""
-
-    out: Annotated[Path | None, opt("CSV", "the scores of every image")] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """What `classify` can be told."""
-
-    pictures: Pictures
-    classes: Classes = field(default_factory=Classes)
-    learning: Learning = field(default_factory=Learning)
-    encoder: Encoding = field(default_factory=Encoding)
-    outputs: Written = field(default_factory=Written)
+__all__ = ["ABOUT", "EPILOG", "Options", "run"]
 
 
 def run(options: Options) -> int:
@@ -211,8 +83,8 @@ class Classify(Job[Options]):
         """Photos, classes and examples, and what each photo shows if that is known."""
         from cliplab.classification import few_shot
         from cliplab.classification import labels as words
-        from cliplab.classification.answer import true_classes
         from cliplab.classification.examples import check_classes, divide
+        from cliplab.classification.photos import true_classes
 
         learning, split = self.options.learning, self.options.pictures.split
         self.fitted = few_shot.load_classifier(learning.classifier) if learning.classifier else None
@@ -307,20 +179,20 @@ class Classify(Job[Options]):
 
     def answer(self) -> int:
         """Classify by prompts, or by a classifier, kept or fitted on the examples."""
-        from cliplab.classification import answer
+        from cliplab.classification import photos
         from cliplab.encoders.embeddings import EmbeddingCache
 
         given, learning, words = self.options.encoder, self.options.learning, self.options.classes
         prompts: dict[str, Any] = {"templates": words.template, "truncate": words.truncate}
         keep = {"on_image": self._keeper()}
         with nullcontext() if given.no_cache else EmbeddingCache() as cache:
-            on = answer.Classifying(
+            on = photos.Classifying(
                 self.encoder, cache, given.batch_size, progress=sys.stderr.isatty()
             )
             if self.fitted:
                 found = on.by_classifier(self.photos, self.classes, self.fitted, **keep)
             elif self.division:
-                how = answer.Learning(learning.method, learning.shots, learning.seed)
+                how = photos.Learning(learning.method, learning.shots, learning.seed)
                 found = on.by_examples(self.division, self.classes, how, **prompts, **keep)
             else:
                 found = on.by_prompts(self.photos, self.classes, **prompts, **keep)
@@ -351,7 +223,7 @@ class Classify(Job[Options]):
     def show(self) -> Iterator[str]:
         """The table of images and, where the truth is known, the verdict."""
         found = self.found
-        yield from image_table(found.scores, found.names, found.true)
+        yield from image_table(found)
         if found.judged:
             yield from verdict(found.judged, found.before)
 
@@ -359,7 +231,7 @@ class Classify(Job[Options]):
         """CSV, gallery, classifier and report."""
         outputs, learning = self.options.outputs, self.options.learning
         if outputs.out:
-            write_csv(outputs.out, self.found)
+            self.found.write_csv(outputs.out)
         if outputs.html:
             self._write_gallery(outputs.html)
         if learning.save_classifier and self.found.classifier:
@@ -392,7 +264,7 @@ class Classify(Job[Options]):
 
     def _report(self) -> dict[str, Any]:
         """Provenance, counts, metrics and mistakes."""
-        found, scores = self.found, self.found.scores
+        found = self.found
         pairs = zip(self.classes.names, self.classes.prompts, strict=True)
         return {
             "encoder": describe(self.encoder),
@@ -404,67 +276,9 @@ class Classify(Job[Options]):
                 "labelled": sum(t is not None for t in found.true),
                 "problems": len(self.problems),
             },
-            "predicted": {name: scores.predicted_names.count(name) for name in scores.class_names},
-            "few_shot": self._few_shot(),
-            "assessment": found.judged.as_dict() if found.judged else None,
-            "most_wrong": _most_wrong(found),
+            **found.as_dict(),
             "notes": list(self.notes),
             "remarks": list(found.remarks),
             "problems": [str(problem) for problem in self.problems],
             "unreadable": self._unreadable(),
         }
-
-    def _few_shot(self) -> dict[str, Any] | None:
-        """How the classifier came to be, and what the prompts alone had reached."""
-        from cliplab.classification.assessment import gained
-
-        found, zero_shot = self.found, None
-        if found.classifier is None:
-            return None
-        if found.judged and (before := found.before):
-            gain, low, high = gained(before, found.judged)
-            zero_shot = {"accuracy": before.accuracy.as_dict(), "gain": [gain, low, high]}
-        choices = found.classifier.choices.items()
-        plain = str | int | float | bool | None
-        return {
-            "choices": {
-                k: value if isinstance(value, plain) else str(value) for k, value in choices
-            },
-            "examples": found.shots,
-            "zero_shot": zero_shot,
-        }
-
-
-def _most_wrong(found: Answer) -> list[dict[str, Any]]:
-    """The most confident mistakes, at most WORST."""
-    from cliplab.report.gallery import most_wrong
-
-    names, scores, rows = found.scores.class_names, found.scores, []
-    for i in most_wrong(scores, found.true)[:WORST]:
-        k, t = int(scores.prediction[i]), found.true[i]
-        true = names[t] if t is not None else None
-        share = round(float(scores.probability[i, k]), 4)
-        rows.append(
-            {"file": found.names[i], "true": true, "predicted": names[k], "probability": share}
-        )
-    return rows
-
-
-def write_csv(path: Path, found: Answer) -> None:
-    """One row per image: file, true class if known, predicted, its doubt, then each label."""
-    scores, labels = found.scores, found.scores.class_names
-    blocks = {"probability": scores.probability}
-    blocks |= {} if scores.cosine is None else {"cosine": scores.cosine}
-    blocks |= {} if scores.logit_bias is None else {"independent": scores.independent}
-    known = any(t is not None for t in found.true)
-    head = ["file", *(["true"] * known), "predicted", "probability", "margin", "entropy"]
-    numbers = [scores.probability.amax(1)[:, None], scores.margin[:, None], scores.entropy[:, None]]
-    with atomic_write(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*head, *(f"{kind}({label})" for kind in blocks for label in labels)])
-        for i, name in enumerate(found.names):
-            t = found.true[i]
-            truth = ["" if t is None else labels[t]] * known
-            values = (x for block in (*numbers, *blocks.values()) for x in block[i].tolist())
-            row = [name, *truth, scores.predicted_names[i], *(f"{x:.6f}" for x in values)]
-            writer.writerow(row)

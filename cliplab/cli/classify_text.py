@@ -8,29 +8,26 @@ from typing import TYPE_CHECKING
 from cliplab.cli.skeleton import MAX_LINES, aligned
 
 if TYPE_CHECKING:
+    from cliplab.classification.answer import Answer
     from cliplab.classification.assessment import Assessment
-    from cliplab.classification.scores import Scores
 
 FEW_GROUPS = 10  # with fewer the bootstrap is known to be too sure of itself
 MAX_MATRIX = 10  # classes in a printed confusion matrix; with more the pairs are listed
 
 
-def image_table(scores: Scores, names: Sequence[str], true: Sequence[int | None]) -> Iterator[str]:
+def image_table(found: Answer) -> Iterator[str]:
     """One line per image, the worst mistakes first, then how many fell to each label."""
-    from cliplab.report.gallery.choose import most_wrong
-
-    known = any(t is not None for t in true)
-    wrong = most_wrong(scores, true)
-    mistaken = set(wrong)
+    scores, true, wrong = found.scores, found.true, found.mistakes
+    known, mistaken = any(t is not None for t in true), set(wrong)
     order = wrong + [i for i in range(len(scores)) if i not in mistaken]
-    shares, margins = scores.probability.amax(1).tolist(), scores.margin.tolist()
-    entropy, predicted = scores.relative_entropy.tolist(), scores.predicted_names
+    columns = (scores.probability.amax(1), scores.margin, scores.relative_entropy)
+    numbers = [column.tolist() for column in columns]
+    predicted, names = scores.predicted_names, found.names
     lines = [["file", *(["true"] * known), "label", "probability", "margin", "entropy"]]
     for i in order[:MAX_LINES]:
         t = true[i]
         truth = ["" if t is None else scores.class_names[t]] * known
-        numbers = (shares[i], margins[i], entropy[i])
-        lines.append([names[i], *truth, predicted[i], *(f"{value:.1%}" for value in numbers)])
+        lines.append([names[i], *truth, predicted[i], *(f"{column[i]:.1%}" for column in numbers)])
     yield from aligned(lines, text=2 + known)
     if len(scores) > MAX_LINES:
         first = "the worst mistakes are above; " if wrong else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -56,6 +57,9 @@ def call(typed: Sequence[str]) -> int:
     else:
         prog = f"cliplab train {stem}"
         options = parse(recipe.Options, rest, prog=prog, about=about, epilog=epilog)
+    log = logging.getLogger("cliplab.training")
+    log.setLevel(logging.INFO)
+    log.handlers[:] = [logging.StreamHandler(sys.stdout)]  # plain lines
     try:
         return int(recipe.run(options) or 0)
     except KeyboardInterrupt:
