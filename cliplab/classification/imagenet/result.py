@@ -67,13 +67,11 @@ def _calibration_error(
     confidence: Sequence[float], rank: np.ndarray, seen: np.ndarray
 ) -> float | None:
     """Expected calibration error of the softmax among all classes, 15 bins, readable pictures."""
-    from cliplab.classification.metrics import (
-        binned,  # `reliability`, of which only the top column was kept
-    )
+    from cliplab.classification.metrics import _binned  # of `reliability`: the rest is not kept
 
     if not seen.any():
         return None
-    return round(binned(np.array(confidence)[seen], rank[seen] < 1, 15).error, 4)
+    return round(_binned(np.array(confidence)[seen], rank[seen] < 1, 15).error, 4)
 
 
 def _classes(
