@@ -774,7 +774,7 @@ def test_files_that_cannot_be_weights(zoo: Path, capfd: pytest.CaptureFixture) -
     assert "code of the file ran" not in capfd.readouterr().out
     for content in ({"model": [1, 2]}, {"epoch": 3}, [1]):
         torch.save(content, zoo)
-        with pytest.raises(ValueError, match='expected a "model" that maps'):
+        with pytest.raises(ValueError, match="not a state dict"):
             load_glip(f"glip-t:{zoo}")
     zoo.write_bytes(b"<html>not found</html>")
     with pytest.raises(ValueError, match="cannot be read as weights"):
@@ -794,7 +794,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         load_glip(tmp_path / "no.safetensors")
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"\0" * 64)
-    with pytest.raises(ValueError, match="not a GLIP of this package"):
+    with pytest.raises(ValueError, match="cannot be read as weights"):
         load_glip(other)
 
 

@@ -435,7 +435,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no weights; expected model\.safetensors or"):
         load_groupvit(tmp_path)
     torch.save({"model": {"a": 1}}, tmp_path / "numbers.pth")
-    with pytest.raises(ValueError, match='its entry "model" is not a table of tensors'):
+    with pytest.raises(ValueError, match="not a state dict"):
         load_groupvit(tmp_path / "numbers.pth")
     torch.save({"model": TINY}, tmp_path / "code.pth")
     with pytest.raises(ValueError, match="loading them could run code"):

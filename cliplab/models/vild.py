@@ -12,7 +12,6 @@ Source: ViLD, arXiv:2104.13921, section 3. Written from the paper.
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +23,10 @@ from torch import Tensor, nn
 
 from cliplab.models.distillation import ensemble_geometric, text_logits
 from cliplab.models.pyramid import MEAN, STRIDE, Pyramid, convolution
-from cliplab.models.weights import load_strict, read_state_dict
-from cliplab.runtime import atomic_write
+from cliplab.models.weights import load_strict, read_header, read_state_dict, save_model
 
 HEADS = ("text", "image", "ensemble")
+_FORMAT = "cliplab.vild"
 _LEVELS = ["0", "1", "2"]  # strides 4, 8 and 16
 
 
@@ -272,22 +271,7 @@ def class_scores(
 
 def save_vild(model: ViLD, path: str | Path) -> None:
     """Write weights (fp16), configuration and teacher to one .safetensors file, atomically."""
-    from safetensors.torch import save
-
-    halves = {k: _half(v) for k, v in model.state_dict().items()}
-    metadata = {
-        "config": json.dumps(asdict(model.config)),
-        "format": "cliplab.vild",
-        "teacher": json.dumps(model.teacher),
-    }
-    with atomic_write(path) as file:
-        file.write(save(halves, metadata))
-
-
-def _half(tensor: Tensor) -> Tensor:
-    # One-dimensional ones (batch norm's statistics, biases) are small, and fp16 has a narrow range.
-    wide = tensor.ndim < 2 or not tensor.is_floating_point()
-    return (tensor if wide else tensor.half()).detach().cpu().contiguous()
+    save_model(model, path, _FORMAT, config=asdict(model.config), teacher=model.teacher)
 
 
 def load_vild(path: str | Path) -> ViLD:
@@ -297,16 +281,12 @@ def load_vild(path: str | Path) -> ViLD:
         FileNotFoundError: nothing at `path`.
         ValueError: a damaged file, or one that save_vild did not write.
     """
-    from safetensors import safe_open
-
-    tensors = read_state_dict(path)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if metadata.get("format") != "cliplab.vild":
+    tensors, header = read_state_dict(path), read_header(path, _FORMAT)
+    if not header:
         raise ValueError(
             f"{path}: not a ViLD of this package (its header has no configuration); make one with "
             "`python -m cliplab train vild`"
         )
-    model = ViLD(ViLDConfig(**json.loads(metadata["config"])))
-    model.teacher = json.loads(metadata.get("teacher", "{}"))
+    model = ViLD(ViLDConfig(**header["config"]))
+    model.teacher = header.get("teacher", {})
     return load_strict(model, tensors, str(path))

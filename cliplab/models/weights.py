@@ -1,10 +1,12 @@
 """Weight files: read state dicts without running anybody's code, write the formats of others.
 
 A state dict is a flat table from dotted names to tensors. Three kinds of file hold one here: a
-TorchScript archive (what OpenAI published), a torch.save file, and safetensors.
+TorchScript archive (what OpenAI published), a torch.save file, and safetensors. Our own files are
+safetensors whose header has what else is needed to build the model.
 """
 
 import io
+import json
 import pickle
 import re
 import warnings
@@ -12,11 +14,11 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cliplab.runtime import atomic_write
@@ -38,8 +40,8 @@ def read_state_dict(path: str | Path) -> StateDict:
     """Tensors of a TorchScript archive, a torch.save file or a .safetensors file, on the CPU.
 
     Pickles that hold anything but tensors and plain containers are refused: unpickling them could
-    run code. A `state_dict` entry, as training scripts write it, is unwrapped, and the prefixes
-    `module.` (DistributedDataParallel) and `clip_model.` (ModelScope) are removed.
+    run code. A `state_dict` or `model` entry, as training scripts write it, is unwrapped, and the
+    prefixes `module.` (DistributedDataParallel) and `clip_model.` (ModelScope) are removed.
 
     Raises:
         FileNotFoundError: nothing at `path`.
@@ -81,7 +83,9 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _unwrap(loaded: object, path: Path) -> StateDict:
-    table = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
+    table = loaded
+    if isinstance(loaded, Mapping):
+        table = loaded.get("state_dict", loaded.get("model", loaded))
     if not isinstance(table, Mapping) or not table or not _only_tensors(table):
         raise ValueError(
             f"{path}: got a {type(table).__name__} that is not a state dict; expected names mapped "
@@ -146,6 +150,49 @@ def shorten(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
+def save_model(model: nn.Module, path: str | Path, kind: str, **header: Any) -> None:
+    """Write a model to one .safetensors file, atomically: matrices in fp16, vectors as they are.
+
+    Vectors (norms, biases, statistics) are small, and fp16 has a narrow range.
+
+    Args:
+        model: any.
+        path: of the file.
+        kind: of model, such as "cliplab.vild"; `read_header` compares it.
+        header: what else is needed to build the model, as plain values.
+
+    Raises:
+        ValueError: weights that are not finite, or beyond fp16's range of +-65504.
+    """
+    halves = {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu()
+        matrix = tensor.is_floating_point() and tensor.ndim > 1
+        halves[name] = (tensor.half() if matrix else tensor).contiguous()
+        _check_finite(name, halves[name])
+    plain = {key: json.dumps(value, ensure_ascii=False) for key, value in header.items()}
+    with atomic_write(path) as file:
+        file.write(save(halves, {"format": kind, **plain}))
+
+
+def read_header(path: str | Path, kind: str) -> dict[str, Any]:
+    """The header of a file of `save_model`; {} for a file of another kind.
+
+    Raises:
+        ValueError: a damaged header.
+    """
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            header = dict(file.metadata() or {})
+        if header.pop("format", "") != kind:
+            return {}
+        return {key: json.loads(value) for key, value in header.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: damaged ({error}); fetch it again") from error
+
+
 def to_published_precision(tensors: Mapping[str, Tensor]) -> StateDict:
     """CPU copies with weights in fp16, as OpenAI and ModelScope publish them.
 
@@ -159,13 +206,17 @@ def to_published_precision(tensors: Mapping[str, Tensor]) -> StateDict:
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point():
             tensor = tensor.float() if _FULL_PRECISION.search(name) else tensor.half()
-            if not tensor.isfinite().all():
-                raise ValueError(
-                    f"{name}: has values that are NaN, infinite or beyond fp16 (+-65504); "
-                    "expected finite weights: the training has diverged, resume an earlier state"
-                )
+            _check_finite(name, tensor)
         published[name] = tensor.contiguous()
     return published
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not tensor.isfinite().all():
+        raise ValueError(
+            f"{name}: has values that are NaN, infinite or beyond fp16 (+-65504); "
+            "expected finite weights: the training has diverged, resume an earlier state"
+        )
 
 
 def write_torchscript(tensors: Mapping[str, Tensor], path: str | Path) -> None:

@@ -7,7 +7,6 @@ configuration and vocabulary in the header.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,8 +18,14 @@ from torch import Tensor
 from cliplab.models.glip.config import VARIANTS, GLIPConfig
 from cliplab.models.glip.model import GLIP
 from cliplab.models.tokenizers import WordPieceTokenizer, read_vocab
-from cliplab.models.weights import READ_ERRORS, check_names, load_strict
-from cliplab.runtime import atomic_write, pick_device, unknown_name
+from cliplab.models.weights import (
+    check_names,
+    load_strict,
+    read_header,
+    read_state_dict,
+    save_model,
+)
+from cliplab.runtime import pick_device, unknown_name
 
 FORMAT = "cliplab.glip"
 _CLASSIFIER = "rpn.head.cls_logits.weight"
@@ -96,29 +101,8 @@ def read_published(path: Path) -> dict[str, Tensor]:
             f"{path}: no such file; expected a published checkpoint of GLIP ({known}; see the "
             "model zoo of https://github.com/microsoft/GLIP)"
         )
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except READ_ERRORS as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{path}: cannot be read as weights ({type(error).__name__}: {reason}). The file is "
-            "cut short or damaged, or it holds Python objects, which are refused because loading "
-            'them could run code; fetch it again, or save only its "model" with torch.save where '
-            "you trust it"
-        ) from error
-    table = loaded.get("model", loaded) if isinstance(loaded, Mapping) else loaded
-    if not isinstance(table, Mapping) or not table or not _is_state_dict(table):
-        raise ValueError(
-            f'{path}: got a {type(loaded).__name__} without weights; expected a "model" that maps '
-            "names to tensors"
-        )
-    if all(key.startswith("module.") for key in table):  # DistributedDataParallel
-        table = {key.removeprefix("module."): value for key, value in table.items()}
-    return {key: value for key, value in table.items() if not _LEFT_OUT.search(key)}
-
-
-def _is_state_dict(table: Mapping) -> bool:
-    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in table.items())
+    tensors = read_state_dict(path)
+    return {key: value for key, value in tensors.items() if not _LEFT_OUT.search(key)}
 
 
 def _hint(name: str, tensors: Mapping[str, Tensor]) -> str:
@@ -172,45 +156,26 @@ def save_glip(model: GLIP, path: str | Path) -> None:
     Raises:
         ValueError: weights that are not finite in fp16, or a model without tokenizer.
     """
-    from safetensors.torch import save
-
     if model.tokenizer is None:
         raise ValueError("model: has no tokenizer; expected one, without which nobody can ask it")
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        tensor = tensor.detach().cpu()
-        matrix = tensor.is_floating_point() and tensor.ndim > 1
-        tensors[name] = (tensor.half() if matrix else tensor).contiguous()
-        if not tensors[name].isfinite().all():
-            raise ValueError(f"{name}: has values that fp16 does not; expected finite weights")
-    settings = {"config": asdict(model.config), "vocab": model.tokenizer.vocab}
-    metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in settings.items()}
-    with atomic_write(path) as file:
-        file.write(save(tensors, {"format": FORMAT, **metadata}))
+    vocab = model.tokenizer.vocab
+    save_model(model, path, FORMAT, config=asdict(model.config), vocab=vocab)
 
 
 def _load_ours(path: Path) -> GLIP:
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
+    variants = ", ".join(f"{name}:<path>" for name in VARIANTS)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; expected one that save_glip wrote, or, for a published file, "
-            f"its variant in front: {', '.join(f'{name}:<path>' for name in VARIANTS)}"
+            f"its variant in front: {variants}"
         )
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        tensors = load_file(path)
-        if metadata.get("format") != FORMAT:
-            raise ValueError("its header has no configuration of a GLIP")
-        config = GLIPConfig(**json.loads(metadata["config"]))
-        vocab = json.loads(metadata["vocab"])
-    except (*READ_ERRORS, TypeError) as error:
+    tensors, header = read_state_dict(path), read_header(path, FORMAT)
+    if not header:
         raise ValueError(
-            f"{path}: not a GLIP of this package ({error}); for a published file write its variant "
-            f"in front: {', '.join(f'{name}:<path>' for name in VARIANTS)}"
-        ) from error
+            f"{path}: not a GLIP of this package (its header has no configuration); for a "
+            f"published file write its variant in front: {variants}"
+        )
+    config = GLIPConfig(**header["config"])
     model = load_strict(build(config), tensors, str(path))
-    model.tokenizer = WordPieceTokenizer(vocab, config.max_tokens)
+    model.tokenizer = WordPieceTokenizer(header["vocab"], config.max_tokens)
     return model

@@ -1,10 +1,7 @@
 """GroupViT in files: the official layout, that of transformers, and ours."""
 
 import json
-import math
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +12,13 @@ from torch import Tensor
 
 from cliplab.models.groupvit.config import GroupViTConfig
 from cliplab.models.groupvit.model import GroupViT
-from cliplab.models.weights import StateDict, load_strict, read_state_dict
-from cliplab.runtime import atomic_write
+from cliplab.models.weights import (
+    StateDict,
+    load_strict,
+    read_header,
+    read_state_dict,
+    save_model,
+)
 
 FORMAT = "cliplab.groupvit"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder, in the order of preference
@@ -70,10 +72,10 @@ def load_groupvit(path: str | Path, *, heads: tuple[int, ...] | None = None) -> 
     path, folder = Path(path), None
     if path.is_dir():
         folder, path = path, _weights_in(path)
-    tensors, header = _read(path)
-    if header.get("format") == FORMAT:
-        model = _build(GroupViTConfig(**json.loads(header["config"])), path)
-        model.vocab = tuple(json.loads(header.get("vocab", "[]")))
+    tensors = read_state_dict(path)
+    if header := read_header(path, FORMAT):
+        model = _build(GroupViTConfig(**header["config"]), path)
+        model.vocab = tuple(header.get("vocab", ()))
         return load_strict(model, tensors, str(path))
     settings = _settings(folder) if folder else {}
     if any(name.startswith(("vision_model.", "text_model.")) for name in tensors):
@@ -94,16 +96,7 @@ def save_groupvit(model: GroupViT, path: str | Path) -> None:
     Raises:
         ValueError: weights that are not finite, or beyond fp16's range.
     """
-    from safetensors.torch import save
-
-    halves = {name: _half(name, tensor) for name, tensor in model.state_dict().items()}
-    header = {
-        "format": FORMAT,
-        "config": json.dumps(asdict(model.config)),
-        "vocab": json.dumps(model.vocab, ensure_ascii=False),
-    }
-    with atomic_write(path) as file:
-        file.write(save(halves, header))
+    save_model(model, path, FORMAT, config=asdict(model.config), vocab=model.vocab)
 
 
 def official_names(tensors: Mapping[str, Tensor]) -> StateDict:
@@ -142,25 +135,6 @@ def _build(config: GroupViTConfig, path: Path) -> GroupViT:
             raise ValueError(f"{path}: {error}") from error
 
 
-def _read(path: Path) -> tuple[StateDict, dict[str, str]]:
-    """Tensors, and the header of a safetensors file."""
-    if path.suffix == ".safetensors":
-        tensors = read_state_dict(path)
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            return tensors, file.metadata() or {}
-    try:  # training scripts of this family keep the weights under "model", beside the optimizer's
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        table = loaded["model"]
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError,
-            pickle.UnpicklingError, zipfile.BadZipFile):  # fmt: skip
-        return read_state_dict(path), {}  # which says what is wrong, or reads it
-    if not isinstance(table, Mapping) or not all(isinstance(t, Tensor) for t in table.values()):
-        raise ValueError(f'{path}: its entry "model" is not a table of tensors; export the weights')
-    return dict(table), {}
-
-
 def _weights_in(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file():
@@ -195,15 +169,3 @@ def _json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a JSON object ({error}); copy it again") from error
-
-
-def _half(name: str, tensor: Tensor) -> Tensor:
-    """Matrices in fp16; vectors (norms, biases, statistics), which are small, as they are."""
-    wide = tensor.ndim < 2 or not tensor.is_floating_point()
-    kept = (tensor if wide else tensor.half()).detach().cpu().contiguous()
-    if kept.is_floating_point() and not math.isfinite(float(kept.float().abs().sum())):
-        raise ValueError(
-            f"{name}: has values that are NaN, infinite or beyond fp16 (+-65504); expected finite "
-            "weights: the training has diverged, resume an earlier state"
-        )
-    return kept
