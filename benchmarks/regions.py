@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.classification import build_classifier, templates
 from cliplab.detection import (
     SCALES,
     Detections,

@@ -19,7 +19,7 @@ from cliplab.runtime import unknown_name
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cliplab.classification.answer import Answer
+    from cliplab.classification import Answer
     from cliplab.data import SampleSet
 
 __all__ = ["ABOUT", "EPILOG", "Options", "run"]
@@ -81,10 +81,8 @@ class Classify(Job[Options]):
 
     def prepare(self) -> None:
         """Photos, classes and examples, and what each photo shows if that is known."""
-        from cliplab.classification import few_shot
+        from cliplab.classification import check_classes, divide, few_shot, true_classes
         from cliplab.classification import labels as words
-        from cliplab.classification.examples import check_classes, divide
-        from cliplab.classification.photos import true_classes
 
         learning, split = self.options.learning, self.options.pictures.split
         self.fitted = few_shot.load_classifier(learning.classifier) if learning.classifier else None

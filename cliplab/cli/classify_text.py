@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from cliplab.cli.skeleton import MAX_LINES, aligned
 
 if TYPE_CHECKING:
-    from cliplab.classification.answer import Answer
-    from cliplab.classification.assessment import Assessment
+    from cliplab.classification import Answer, Assessment
 
 FEW_GROUPS = 10  # with fewer the bootstrap is known to be too sure of itself
 MAX_MATRIX = 10  # classes in a printed confusion matrix; with more the pairs are listed
@@ -38,7 +37,7 @@ def image_table(found: Answer) -> Iterator[str]:
 
 def verdict(said: Assessment, before: Assessment | None = None) -> Iterator[str]:
     """Accuracy and what it is worth, confusion, calibration; `before`: of the prompts alone."""
-    from cliplab.classification.assessment import gained
+    from cliplab.classification import gained
 
     guess, share = said.majority
     rows = [["accuracy", str(said.accuracy)]]

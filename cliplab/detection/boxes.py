@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.classification.metrics import Rate, rate
+from cliplab.classification import Rate, rate
 from cliplab.detection.settings import MOST, OVERLAP
 
 _PAIRS = 1000  # of a box and a name that are looked at, so that memory stays bounded

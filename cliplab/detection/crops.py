@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cliplab.classification.prompts import check_class_names
-from cliplab.classification.scores import Scores
+from cliplab.classification import Scores, check_class_names
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections, clip_boxes, expand_boxes
 from cliplab.detection.settings import OVERLAP, REGIONS, Settings

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliplab.classification.labels import Classes, fold
+from cliplab.classification import Classes, fold
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections, clip_boxes, postprocess
 from cliplab.detection.settings import MOST, OVERLAP, PUBLISHED, REGIONS, WEIGHTS, Settings

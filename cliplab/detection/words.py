@@ -14,21 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.classification.labels import (
+from cliplab.classification import (
     Classes,
+    UnreadPromptWarning,
+    build_classifier,
+    check_templates,
+    fill_templates,
     fold,
     name_and_prompt,
     resolve_classes,
     split_labels,
-)
-from cliplab.classification.prompts import (
-    UnreadPromptWarning,
-    check_templates,
-    fill_templates,
     templates,
     warn_of_unread,
 )
-from cliplab.classification.zero_shot import build_classifier
 from cliplab.detection.phrases import SEPARATOR, class_prompt, read_prompt
 from cliplab.detection.settings import Settings
 from cliplab.encoders import Encoder

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cliplab.classification.answer import Answer
-from cliplab.classification.assessment import Assessment, gained
+from cliplab.classification import Answer, Assessment, gained
 from cliplab.data import UnreadableImage
 from cliplab.report.gallery import (
     MAX_CARDS,

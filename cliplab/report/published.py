@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliplab.classification.metrics import Rate
+from cliplab.classification import Rate
 from cliplab.runtime import data_dir, unknown_name
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cliplab.classification.labels import fold
+from cliplab.classification import fold
 from cliplab.viz.boxes import BOX_COLOURS, box_colour
 
 NOTHING = "#000000"  # of the background; in pictures it is left bare

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cliplab.classification.prompts import check_templates, fill_templates
+from cliplab.classification import check_templates, fill_templates
 from cliplab.models.groupvit import GroupViT, load_groupvit
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 from cliplab.runtime import checkpoint_dir, is_offline, pick_device

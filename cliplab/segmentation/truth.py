@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliplab.classification.labels import fold
+from cliplab.classification import fold
 from cliplab.data import UnreadableImage, shown
 from cliplab.data.files import read_header
 from cliplab.segmentation.words import is_nothing

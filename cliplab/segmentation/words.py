@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cliplab.classification.labels import fold, name_and_prompt, split_labels
+from cliplab.classification import fold, name_and_prompt, split_labels
 from cliplab.detection import NOTHING
 
 if TYPE_CHECKING:
-    from cliplab.classification.prompts import PromptReader
+    from cliplab.classification import PromptReader
     from cliplab.segmentation import Segmenter, Vocabulary
 
 MAX_LABELS = 255  # with the background: a label is a byte, and 255 means "not judged"
@@ -221,7 +221,7 @@ def own_templates(
 
 def reader_of(segmenter: Segmenter) -> PromptReader:
     """The tokenizer with the tokens that training never met, whose rows are zeros."""
-    from cliplab.classification.prompts import PromptReader
+    from cliplab.classification import PromptReader
 
     rows = segmenter.model.text_encoder.token_embedding.weight  # (V, width)
     untrained = (rows == 0).all(dim=1).nonzero()[:, 0].tolist()
@@ -229,7 +229,7 @@ def reader_of(segmenter: Segmenter) -> PromptReader:
 
 
 def _is_read(reader: PromptReader, text: str) -> bool:
-    from cliplab.classification.prompts import READABLE
+    from cliplab.classification import READABLE
 
     return reader.coverage(text) >= READABLE
 

@@ -11,8 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cliplab.classification.metrics import Rate, accuracy, confusion, recall_at_k
-from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.classification import (
+    Rate,
+    accuracy,
+    build_classifier,
+    confusion,
+    recall_at_k,
+    templates,
+)
 from cliplab.encoders import Encoder
 from cliplab.pasture import (
     COMBOS,

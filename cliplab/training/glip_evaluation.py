@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliplab.classification.metrics import rate
+from cliplab.classification import rate
 from cliplab.detection import (
     GLIPDetector,
     average_precision,

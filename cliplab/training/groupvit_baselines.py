@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.classification import build_classifier, templates
 from cliplab.encoders import load_encoder
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
 from cliplab.models.layers import ModifiedResNet

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.classification import build_classifier, templates
 from cliplab.encoders.two_towers import Encoder
 from cliplab.models.distillation import NOVEL, distillation_loss, text_logits, text_loss
 from cliplab.models.vild import ViLD, ViLDConfig, save_vild

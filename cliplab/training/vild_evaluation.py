@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.classification.metrics import accuracy
-from cliplab.classification.zero_shot import build_classifier, templates
+from cliplab.classification import accuracy, build_classifier, templates
 from cliplab.detection import (
     Detections,
     average_precision,

@@ -8,7 +8,7 @@ tensors (any device) or lists.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -19,8 +19,6 @@ from cliplab.viz.fonts import cjk_font, cjk_fonts
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
-
-    from cliplab.classification.metrics import Reliability
 
 __all__ = [
     "BLACK", "BLUE", "GREEN", "HAIRLINE", "INK", "MUTED", "ORANGE", "PALETTE", "PURPLE", "SKY",
@@ -303,8 +301,23 @@ def plot_probabilities(
     return ax
 
 
+class Bins(Protocol):
+    """Answers in bins of confidence, as `metrics.reliability` gives them."""
+
+    @property
+    def confidence(self) -> np.ndarray: ...  # (bins,) mean; NaN where a bin is empty
+    @property
+    def accuracy(self) -> np.ndarray: ...  # (bins,) share right; NaN where a bin is empty
+    @property
+    def count(self) -> np.ndarray: ...  # (bins,)
+    @property
+    def intervals(self) -> np.ndarray: ...  # (bins, 2) of the accuracies
+    @property
+    def error(self) -> float: ...  # expected calibration error
+
+
 def plot_reliability(
-    ax: Axes, bins: Reliability, *, label: str | None = None, colour: str | None = None
+    ax: Axes, bins: Bins, *, label: str | None = None, colour: str | None = None
 ) -> Axes:
     """Accuracy against confidence, one dot per bin, as large as the share of images in it.
 

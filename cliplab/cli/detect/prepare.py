@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cliplab.classification.labels import Classes
+from cliplab.classification import Classes
 from cliplab.cli.legacy import as_options
 from cliplab.data import Problem, lacks_pictures, shown
 from cliplab.detection.phrases import relating_words

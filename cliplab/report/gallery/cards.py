@@ -6,7 +6,7 @@ from html import escape
 
 from PIL import Image
 
-from cliplab.classification.scores import Scores
+from cliplab.classification import Scores
 
 THUMBNAIL = 320  # pixels, longer side
 CLOSE_CALL = 0.1  # margin below which a card is marked

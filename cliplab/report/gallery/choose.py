@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from cliplab.classification.scores import Scores
+from cliplab.classification import Scores
 
 MAX_CARDS = 2000  # a page with more opens slowly: about 10 KB for each
 

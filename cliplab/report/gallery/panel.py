@@ -5,7 +5,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cliplab.classification.assessment import Assessment
+    from cliplab.classification import Assessment
 
 MAX_MATRIX = 12  # classes in the table; with more the most frequent confusions are listed
 DEEP = 0.8  # share from which a cell is dark and its number light

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from cliplab.classification.scores import Scores
+from cliplab.classification import Scores
 from cliplab.report.gallery.cards import card, colour
 from cliplab.report.gallery.page import PAGE, SCRIPT, STYLE
 
