@@ -10,7 +10,7 @@ from PIL import Image
 
 from cliplab.data import Sample, SampleSet, read_photos
 from cliplab.data.files import open_image
-from cliplab.pasture import dataset, herd
+from cliplab.pasture import dataset, herd, labels
 
 
 def said(found: SampleSet) -> tuple[str, ...]:
@@ -321,8 +321,8 @@ def test_the_pastures_own_export_is_read(tmp_path: Path) -> None:
     found = read_photos(tmp_path)
     expected = [
         (animal.species, tuple(float(v) for v in box))
-        for scene, _, boxes in dataset.import_coco(tmp_path / "annotations.json")
-        for animal, box in zip(scene.animals, boxes, strict=True)
+        for scene in scenes
+        for animal, box in zip(scene.animals, labels(scene, 96).boxes_xyxy, strict=True)
         if box.any()
     ]
     assert [(photo.label, photo.box_xyxy) for photo in found] == expected

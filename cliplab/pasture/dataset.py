@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -178,7 +177,7 @@ def to_coco(scenes: Iterable[Scene], size: int = 256) -> dict[str, Any]:
     """Describe herds as a COCO data set: boxes, masks, attributes, captions, and the scenes.
 
     Categories are the five species; the masks are run-length encoded by pycocotools. Each image
-    carries its scene, so that `from_coco` gives back exactly what went in.
+    carries its scene, which `Scene.from_dict` gives back exactly.
     """
     from pycocotools import mask as coco_mask
 
@@ -213,35 +212,6 @@ def to_coco(scenes: Iterable[Scene], size: int = 256) -> dict[str, Any]:
             "annotations": annotations, "captions": captions, "categories": categories}  # fmt: skip
 
 
-def from_coco(coco: dict[str, Any]) -> list[tuple[Scene, NDArray[np.uint8], NDArray[np.int64]]]:
-    """Read back what `to_coco` wrote: a (scene, instance map, boxes_xyxy) for each image.
-
-    Raises:
-        ValueError: an image has no scene, so the file is not one of ours.
-    """
-    from pycocotools import mask as coco_mask
-
-    result = []
-    for image in coco["images"]:
-        if "scene" not in image:
-            raise ValueError(
-                f"image {image.get('file_name')!r} carries no pasture scene: this COCO file was "
-                "not written by to_coco"
-            )
-        scene = Scene.from_dict(image["scene"])
-        instance = np.zeros((image["height"], image["width"]), np.uint8)
-        boxes = np.zeros((len(scene.animals), 4), np.int64)
-        for a in coco["annotations"]:
-            if a["image_id"] == image["id"]:
-                code = {**a["segmentation"], "counts": a["segmentation"]["counts"].encode()}
-                index = a["attributes"]["animal"]
-                instance[coco_mask.decode(code).astype(bool)] = index + 1
-                x, y, w, h = a["bbox"]
-                boxes[index] = x, y, x + w, y + h
-        result.append((scene, instance, boxes))
-    return result
-
-
 def export_coco(scenes: Sequence[Scene], folder: Path | str, size: int = 256) -> Path:
     """Write pictures and `annotations.json` into a new folder; -> the JSON's path.
 
@@ -260,21 +230,7 @@ def export_coco(scenes: Sequence[Scene], folder: Path | str, size: int = 256) ->
     return target
 
 
-def import_coco(path: Path | str) -> list[tuple[Scene, NDArray[np.uint8], NDArray[np.int64]]]:
-    """Read an `annotations.json` written by `export_coco`; see `from_coco`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not JSON, or not ours.
-    """
-    path = Path(path)
-    try:
-        return from_coco(json.loads(path.read_text("utf-8")))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-
-
 __all__ = [
     "SEMANTIC_CLASSES", "Example", "Labels", "Pictures", "Portraits", "crops", "export_coco",
-    "from_coco", "import_coco", "in_parallel", "portraits", "to_coco",
+    "in_parallel", "portraits", "to_coco",
 ]  # fmt: skip
