@@ -18,9 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cliplab.data import open_image
-from cliplab.encoders import load_encoder, read_openai
-from cliplab.encoders.embeddings import embed_photos
-from cliplab.encoders.two_towers import TwoTowers
+from cliplab.encoders import TwoTowers, embed_photos, load_encoder, read_openai
 from cliplab.models.clip import CLIP, CLIPConfig
 from cliplab.models.weights import to_published_precision
 from cliplab.pasture import caption, draw, herd, portrait

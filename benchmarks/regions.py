@@ -29,8 +29,7 @@ from cliplab.detection import (
     propose,
     to_pixels,
 )
-from cliplab.encoders import load_encoder
-from cliplab.encoders.two_towers import Encoder, TwoTowers, openai_preprocess
+from cliplab.encoders import Encoder, TwoTowers, load_encoder, openai_preprocess
 from cliplab.models.clip import CLIP, CLIPConfig
 from cliplab.models.vild import ViLD, ViLDConfig, class_scores, load_vild, streamlined
 from cliplab.pasture import draw, herd

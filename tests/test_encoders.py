@@ -477,6 +477,13 @@ def test_registry_is_open_and_loaders_are_told_device_and_offline(
     ]
 
 
+def test_the_default_encoder_needs_no_official_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("clip", "pkg_resources", "transformers", "huggingface_hub", "open_clip"):
+        monkeypatch.setitem(sys.modules, name, None)  # makes its import fail
+    encoder = load_encoder("pasture", device="cpu")
+    assert encoder.encode_text(["a sheep"]).shape == (1, 32)
+
+
 def test_unknown_device_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown device 'gpu'"):
         load_encoder("pasture", device="gpu")

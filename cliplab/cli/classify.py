@@ -178,12 +178,12 @@ class Classify(Job[Options]):
     def answer(self) -> int:
         """Classify by prompts, or by a classifier, kept or fitted on the examples."""
         from cliplab.classification import photos
-        from cliplab.encoders.embeddings import EmbeddingCache
+        from cliplab.encoders import EmbeddingCache
 
         given, learning, words = self.options.encoder, self.options.learning, self.options.classes
         prompts: dict[str, Any] = {"templates": words.template, "truncate": words.truncate}
         keep = {"on_image": self._keeper()}
-        with nullcontext() if given.no_cache else EmbeddingCache() as cache:
+        with nullcontext(None if given.no_cache else EmbeddingCache()) as cache:
             on = photos.Classifying(
                 self.encoder, cache, given.batch_size, progress=sys.stderr.isatty()
             )

@@ -173,11 +173,11 @@ class Evaluate(Job[Options]):
         """Compute the chunks that are missing, and put all of them together."""
         from cliplab.classification.imagenet import protocol
         from cliplab.classification.imagenet.result import summarise
-        from cliplab.encoders.embeddings import EmbeddingCache
+        from cliplab.encoders import EmbeddingCache
 
         given = self.options.encoder
         try:
-            with EmbeddingCache() if given.cache else nullcontext() as cache:
+            with nullcontext(EmbeddingCache() if given.cache else None) as cache:
                 protocol.compute(
                     self.folder,
                     self.encoder,

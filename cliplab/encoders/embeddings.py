@@ -1,32 +1,96 @@
-"""Photos to embeddings: files are read by threads, while a GPU works or in turns with the CPU."""
+"""Photos to embeddings: threads read files ahead of the encoder, and a cache saves the work."""
 
+import hashlib
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL
 import torch
 from PIL import Image
 from torch import Tensor
 
+import cliplab
 from cliplab.data import Sample, UnreadableImage, open_image
-from cliplab.encoders.cache import CacheWarning, EmbeddingCache, picture_key
 from cliplab.encoders.two_towers import Encoder
-from cliplab.runtime import sha256
+from cliplab.runtime import atomic_write, cache_dir, sha256
 
-__all__ = ["CacheWarning", "Embedded", "EmbeddingCache", "embed_photos", "picture_key"]
-
+FORMAT = 2  # raise it when rows or keys change their meaning
 _MOST_THREADS = 8  # that read files: decoding a photo is a few milliseconds
-_BATCHES_AHEAD = 2  # one being encoded, one ready: the encoder never waits for the reading
-_FIRST_BATCH = 16  # at most, so that the encoder starts early
 _BOXES_AT_ONCE = 64  # of one file, cut in one go
 
 OnImage = Callable[[int, Image.Image], None]
+
+
+# ---- the cache -----------------------------------------------------------------------------
+
+
+class CacheWarning(RuntimeWarning):
+    """The cache cannot be written; embeddings are computed again next time, with equal results."""
+
+
+def picture_key(fingerprint: str, content: str, box: Sequence[float] | None) -> str:
+    """Hex digits for one encoder, one file's content and one box; equal keys, equal embeddings.
+
+    Args:
+        fingerprint: of the encoder.
+        content: hex SHA-256 of the file.
+        box: x1, y1, x2, y2 in pixels of the upright picture, as it is cut out; None for all of it.
+    """
+    # Decoding may change with either version, and then the pixels and their embedding do.
+    versions = (FORMAT, cliplab.__version__, PIL.__version__)
+    cut = None if box is None else tuple(float(value) for value in box)
+    return hashlib.sha256(repr((versions, fingerprint, content, cut)).encode()).hexdigest()
+
+
+class EmbeddingCache:
+    """Keys of `picture_key` -> embeddings, a .npy file each, which processes may share.
+
+    Args:
+        folder: default `embeddings` in `cliplab.runtime.cache_dir()`.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = cache_dir() / "embeddings" if folder is None else Path(folder)
+        self._can_write = True
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.npy"
+
+    def get(self, key: str) -> Tensor | None:
+        """The embedding (D,), float32; None if it is not there, or damaged."""
+        try:
+            row = np.load(self._path(key), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return torch.from_numpy(row) if row.ndim == 1 and row.dtype == np.float32 else None
+
+    def put(self, key: str, row: Tensor) -> None:
+        """Keep `row` (D,), float32; trouble is told once, and then nothing is kept any more."""
+        if not self._can_write:
+            return
+        try:
+            with atomic_write(self._path(key)) as file:
+                np.save(file, row.numpy())
+        except OSError as error:
+            self._can_write = False
+            warnings.warn(
+                f"embedding cache {self.folder.as_posix()}: {error}; going on without it, results "
+                "are the same. To have it back: free some space, or set $CLIPLAB_CACHE to a folder "
+                "that can be written",
+                CacheWarning,
+                stacklevel=3,
+            )
+
+
+# ---- the work ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -49,7 +113,7 @@ def embed_photos(
 ) -> Embedded:
     """N photos -> embeddings (M, D) of the M that can be read, in order.
 
-    At most a few batches of preprocessed pictures are in memory, whatever N is. A file of which
+    At most a batch and a few preprocessed pictures are in memory, whatever N is. A file of which
     several boxes follow each other is opened once for them.
 
     Args:
@@ -71,26 +135,20 @@ def embed_photos(
     from tqdm import tqdm
 
     reader = _Reader(encoder, cache, keep_images=on_image is not None)
+    rows = _Rows(encoder, len(photos), cache)
     unreadable = []
-    with (
-        tqdm(total=len(photos), unit="image", disable=not progress) as bar,
-        _Writer(encoder, len(photos), batch_size, cache=cache, on_done=bar.update) as writer,
-        _reading(reader, photos) as pictures,
-    ):
-        for picture in pictures:
+    with tqdm(total=len(photos), unit="image", disable=not progress) as bar:
+        for picture in _read_ahead(reader, photos):
             if picture.error is not None:
                 unreadable.append(picture.error)
-                bar.update(1)
-                continue
-            if on_image is not None and picture.image is not None:
-                on_image(picture.index, picture.image)
-                picture.image = None
-            writer.take(picture)
-        writer.finish()
-    return Embedded(writer.image_emb, writer.kept, unreadable)
-
-
-# ---- reading: in threads ---------------------------------------------------------------------
+            else:
+                if on_image is not None and picture.image is not None:
+                    on_image(picture.index, picture.image)
+                    picture.image = None
+                rows.take(picture, batch_size)
+            bar.update(1)
+        rows.encode()
+    return Embedded(rows.found[rows.kept], rows.kept, unreadable)
 
 
 @dataclass
@@ -99,7 +157,7 @@ class _Picture:
 
     index: int
     photo: Any  # Sample or a path
-    key: bytes | None = None  # in the cache; None: not to be kept
+    key: str = ""  # in the cache; "": not to be kept
     row: Tensor | None = None  # (D,), found in the cache
     item: Any = None  # pixels (3, R, R), or the image for an encoder that wants it
     image: Image.Image | None = None  # for `on_image`
@@ -129,25 +187,23 @@ class _Reader:
                 self._decode(pictures)
                 if before != _stamp(pictures[0].path):  # written to while it was being read
                     for picture in pictures:
-                        picture.key = None
+                        picture.key = ""
         except UnreadableImage as error:
             for picture in pictures:
                 picture.error = error
         return pictures
 
-    def _look_up(self, pictures: list[_Picture]) -> tuple[int, ...] | None:
-        path = pictures[0].path
-        before = _stamp(path)
-        if self.cache is None or before is None:
+    def _look_up(self, pictures: list[_Picture]) -> tuple[int, ...]:
+        before = _stamp(pictures[0].path)
+        if self.cache is None or not before:
             return before
         try:
-            content = sha256(path)
+            content = sha256(pictures[0].path)
         except OSError:
             return before  # opening it will tell why
-        keys = [picture_key(self.encoder.fingerprint, content, p.box) for p in pictures]
-        found = self.cache.get(keys)
-        for picture, key in zip(pictures, keys, strict=True):
-            picture.key, picture.row = key, found.get(key)
+        for one in pictures:
+            one.key = picture_key(self.encoder.fingerprint, content, one.box)
+            one.row = self.cache.get(one.key)
         return before
 
     def _decode(self, pictures: list[_Picture]) -> None:
@@ -165,13 +221,29 @@ class _Reader:
                 picture.item = self.encoder.preprocess(image) if takes_pixels else image
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is written to."""
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written to; () if it is not there."""
     try:
         status = path.stat()
     except OSError:
-        return None
+        return ()
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read_ahead(reader: _Reader, photos: Sequence[Any]) -> Iterator[_Picture]:
+    """The pictures in order, a few files ahead of whoever asks for them."""
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="cliplab-read")
+    waiting: deque[Future[list[_Picture]]] = deque()
+    try:
+        for job in _jobs(photos):
+            waiting.append(pool.submit(reader, job))
+            if len(waiting) > 2 * threads:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _jobs(photos: Sequence[Any]) -> Iterator[list[_Picture]]:
@@ -188,124 +260,40 @@ def _jobs(photos: Sequence[Any]) -> Iterator[list[_Picture]]:
             yield job
 
 
-@contextmanager
-def _reading(reader: _Reader, photos: Sequence[Any]) -> Iterator[Iterator[_Picture]]:
-    """The pictures in order, a few files ahead of whoever asks for them."""
-    threads = min(_MOST_THREADS, _processors())
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="cliplab-read")
+@dataclass
+class _Rows:
+    """Collects pictures, encodes them batch by batch and puts each row in its place."""
 
-    def pictures() -> Iterator[_Picture]:
-        waiting: deque[Future[list[_Picture]]] = deque()
-        for job in _jobs(photos):
-            waiting.append(pool.submit(reader, job))
-            if len(waiting) > 2 * threads:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    encoder: Encoder
+    total: int
+    cache: EmbeddingCache | None
+    kept: list[int] = field(default_factory=list)
+    _batch: list[_Picture] = field(default_factory=list)
 
-    try:
-        yield pictures()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def __post_init__(self) -> None:
+        self.found = torch.zeros(self.total, self.encoder.dim)  # (N, D)
 
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-# ---- encoding: in a thread of its own --------------------------------------------------------
-
-
-class _Writer:
-    """Collects pictures, has them encoded batch by batch and puts each row in its place.
-
-    The encoder works in a thread, so that whoever reads goes on meanwhile, and one batch is ready
-    when the other is done.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        total: int,
-        batch_size: int,
-        *,
-        cache: EmbeddingCache | None,
-        on_done: Callable[[int], object],
-    ) -> None:
-        self.encoder, self.batch_size = encoder, batch_size
-        self.cache, self.on_done = cache, on_done
-        # An encoder on the CPU uses all of it. Threads that read beside it make it wait at every
-        # layer, which costs more than taking turns: 12 % against 9 % of the pictures per second.
-        self._take_turns = _on_cpu(encoder)
-        self._next_size = min(_FIRST_BATCH, batch_size)
-        self.kept: list[int] = []
-        self._rows = torch.zeros(total, encoder.dim)  # (N, D)
-        self._batch: list[_Picture] = []
-        self._pending: deque[tuple[list[_Picture], Future[Tensor]]] = deque()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="cliplab-encode")
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    @property
-    def image_emb(self) -> Tensor:
-        """(M, D), the rows of the pictures that were taken."""
-        return self._rows if len(self.kept) == len(self._rows) else self._rows[self.kept]
-
-    def take(self, picture: _Picture) -> None:
-        """Queue a picture, or place its row at once if the cache had it."""
+    def take(self, picture: _Picture, batch_size: int) -> None:
+        """Place the row of a picture at once if the cache had it, else when a batch is full."""
         self.kept.append(picture.index)
         if picture.row is not None:
-            self._rows[picture.index] = picture.row
-            self.on_done(1)
+            self.found[picture.index] = picture.row
             return
         self._batch.append(picture)
-        if len(self._batch) == self._next_size:
-            self._send()
-            self._next_size = self.batch_size
+        if len(self._batch) == batch_size:
+            self.encode()
 
-    def finish(self) -> None:
-        """Encode what is left and wait for all of it."""
-        if self._batch:
-            self._send()
-        while self._pending:
-            self._collect()
-
-    def _send(self) -> None:
-        while len(self._pending) >= _BATCHES_AHEAD:
-            self._collect()
+    def encode(self) -> None:
+        """Encode the pictures that wait."""
+        if not self._batch:
+            return
         items = [picture.item for picture in self._batch]
-        for picture in self._batch:
-            picture.item = None  # so that pixels are freed as soon as they are encoded
-        self._pending.append((self._batch, self._pool.submit(_encode, self.encoder, items)))
+        if hasattr(self.encoder, "encode_pixels"):
+            rows = self.encoder.encode_pixels([torch.stack(items)])  # (B, D)
+        else:
+            rows = self.encoder.encode_image(items, batch_size=len(items))
+        for picture, row in zip(self._batch, rows, strict=True):
+            self.found[picture.index] = row
+            if self.cache is not None and picture.key:
+                self.cache.put(picture.key, row)
         self._batch = []
-        if self._take_turns:
-            self._collect()
-
-    def _collect(self) -> None:
-        pictures, future = self._pending.popleft()
-        rows = future.result()  # (B, D)
-        self._rows[[picture.index for picture in pictures]] = rows
-        if self.cache is not None:
-            pairs = [(p.key, i) for i, p in enumerate(pictures) if p.key is not None]
-            self.cache.put([key for key, _ in pairs], rows[[i for _, i in pairs]])
-        self.on_done(len(pictures))
-
-
-def _on_cpu(encoder: Encoder) -> bool:
-    return getattr(getattr(encoder, "device", None), "type", "") == "cpu"
-
-
-def _encode(encoder: Encoder, items: list[Any]) -> Tensor:
-    """Pixels or images -> (B, D)."""
-    if not hasattr(encoder, "encode_pixels"):
-        return encoder.encode_image(items, batch_size=len(items))
-    pixels = torch.stack(items)  # (B, 3, R, R)
-    items.clear()
-    return encoder.encode_pixels([pixels])

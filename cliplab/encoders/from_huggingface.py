@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cliplab.encoders.adapt import HuggingFaceTokenizer
 from cliplab.encoders.from_modelscope import CHINESE_CONTEXT
 from cliplab.encoders.huggingface_files import find_folder, read_kind, weight_files
 from cliplab.encoders.official import check_weights, official, provenance, quiet, reading
+from cliplab.encoders.tokenizers import HuggingFaceTokenizer
 from cliplab.encoders.two_towers import TwoTowers
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

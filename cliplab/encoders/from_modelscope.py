@@ -5,9 +5,15 @@ from pathlib import Path
 
 import torch
 
-from cliplab.encoders.adapt import OfficialWordPieces
-from cliplab.encoders.hub import Wanted, download, modelscope_cache, modelscope_snapshot
+from cliplab.encoders.hub import (
+    Wanted,
+    check_answer,
+    downloading,
+    modelscope_cache,
+    modelscope_snapshot,
+)
 from cliplab.encoders.official import check_weights, hushed, official, provenance, reading
+from cliplab.encoders.tokenizers import OfficialWordPieces
 from cliplab.encoders.two_towers import TwoTowers, modelscope_preprocess
 from cliplab.runtime import verify_checkpoint
 
@@ -82,17 +88,9 @@ def _fetch(model: str, revision: str, *, offline: bool) -> Path:
     missing = tuple(file for file in FILES if not (present / file).is_file())
     command = f"modelscope download --model {model} --revision {revision} --local_dir {name}"
     wanted = Wanted(f"modelscope:{model}@{revision}", missing, present, command)
-    fetched = []
+    with downloading(wanted, offline=offline), official("modelscope"), hushed("modelscope"):
+        from modelscope.hub.snapshot_download import snapshot_download
 
-    def fetch() -> None:
-        with official("modelscope"), hushed("modelscope"):
-            from modelscope.hub.snapshot_download import snapshot_download
-
-            files = list(FILES)
-            where = snapshot_download(model, revision=revision, allow_patterns=files)
-        fetched.append(Path(where))
-
-    endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "").rstrip("/") or "https://modelscope.cn"
-    url = endpoint if "://" in endpoint else f"https://{endpoint}"
-    download(wanted, url, fetch, offline=offline)
-    return fetched[0]
+        endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "").rstrip("/") or "modelscope.cn"
+        check_answer(endpoint if "://" in endpoint else f"https://{endpoint}")  # else it retries
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(FILES)))

@@ -5,18 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cliplab.encoders.adapt import HuggingFaceTokenizer, OpenClipBytePairs
-from cliplab.encoders.official import (
-    check_weights,
-    hushed,
-    is_torchscript,
-    official,
-    provenance,
-    reading,
-)
+from cliplab.encoders.official import check_weights, hushed, official, provenance, reading
 from cliplab.encoders.open_clip_files import Source, find_source
+from cliplab.encoders.tokenizers import HuggingFaceTokenizer, OpenClipBytePairs
 from cliplab.encoders.two_towers import TwoTowers
 from cliplab.models.tokenizers import Tokenizer
+from cliplab.models.weights import is_torchscript
 
 _MANY_LANGUAGES = 200_000  # tokens; vocabularies of XLM-R, mT5 and Gemma are larger
 

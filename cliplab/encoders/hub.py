@@ -1,26 +1,21 @@
 """Local first: where the hubs keep their snapshots, and downloads that end in a clear error.
 
-Nothing here opens a socket unless a file is absent and the network is allowed. Before one of the
-official downloaders starts, the server is asked for a sign of life: they try again and again, and
-one of them waits for ever.
+Nothing here opens a socket unless a file is absent and the network is allowed.
 """
 
 import errno
 import os
 import socket
-import tempfile
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from cliplab.runtime import sha256
 
 DEFAULT_TIMEOUT = 10.0  # seconds without a sign of life from a server
-_GATEWAY = (407, 502, 503, 504)  # said by a proxy that does not reach the server
-_COMMIT_LENGTH = 40  # hex digits of a git commit
 
 
 @dataclass(frozen=True)
@@ -59,83 +54,78 @@ def timeout_s() -> float:
     return seconds
 
 
-def download(wanted: Wanted, url: str, fetch: Callable[[], object], *, offline: bool) -> None:
-    """Have `fetch` get what is wanted from the server of `url`.
+@contextmanager
+def downloading(wanted: Wanted, *, offline: bool) -> Iterator[None]:
+    """Turn whatever a downloader raises into one error with the way out.
 
     Raises:
-        FileNotFoundError: offline, no answer in time, or the download failed; with the way out.
+        FileNotFoundError: offline, no answer in time, or the download failed.
         OSError: the disk is full.
     """
     if offline:
         raise wanted.error("offline")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(timeout_s())  # a server that falls silent must not hang the program
     try:
-        _sign_of_life(url)
-        with _socket_timeout(timeout_s()):
-            fetch()
+        yield
     except Exception as error:  # each hub raises kinds of its own
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "no space is left there; free some, and load again"
             raise OSError(error.errno, f"{wanted.spec}: {wanted.folder}: {remedy}") from error
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise wanted.error(f"{type(error).__name__}: {reason}") from error
-
-
-def whole_file(path: Path, fetch: Callable[[str], str]) -> None:
-    """Put what `fetch` writes into a folder to `path`, in one step and only when it is done.
-
-    `clip` and `open_clip` write to the final name as they receive: an interruption would leave
-    half a file there, and a second process would read it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        os.replace(fetch(folder), path)
-
-
-def _sign_of_life(url: str) -> None:
-    """Raise OSError unless the server of `url` answers anything at all within the time-out."""
-    seconds = timeout_s()
-    failures: list[Exception] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            # an opener of its own: the shared one remembers the proxies of its first use
-            urllib.request.build_opener().open(request, timeout=seconds).close()
-        except urllib.error.HTTPError as error:  # an answer: the downloader will say it better
-            if error.code in _GATEWAY:
-                failures.append(error)
-        except Exception as error:
-            failures.append(error)
-
-    # A thread, because neither looking up a name nor a slow header heeds a socket's time-out.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    server = url.split("/")[2]
-    if thread.is_alive():
-        raise TimeoutError(f"{server} gave no answer in {seconds:g} s; set $CLIPLAB_TIMEOUT")
-    if failures:
-        raise ConnectionError(f"{server}: {failures[0]}{_proxy(url)}")
-
-
-def _proxy(url: str) -> str:
-    """Which proxy was asked, for the error: a wrong one is the usual cause."""
-    proxy = urllib.request.getproxies().get(url.partition(":")[0])
-    return f" (through the proxy {proxy.rpartition('@')[2]})" if proxy else ""
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """For downloaders that set none: a server that falls silent must not hang the program."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
         socket.setdefaulttimeout(before)
 
 
-# ---- Hugging Face's cache ------------------------------------------------------------------
+def check_answer(url: str) -> None:
+    """Raise OSError unless a server answers anything at all within the time-out."""
+    request = urllib.request.Request(url, method="HEAD")
+    with suppress(urllib.error.HTTPError):  # an answer: the downloader will say it better
+        # An opener of its own: the shared one remembers the proxies of its first use.
+        urllib.request.build_opener().open(request, timeout=timeout_s()).close()
+
+
+# ---- single files --------------------------------------------------------------------------
+
+
+def openai_cache() -> Path:
+    """Where `clip` and `open_clip` keep files, ~/.cache/clip; they have no variable for it."""
+    return Path.home() / ".cache" / "clip"
+
+
+def find_file(spec: str, url: str, digest: str, *, named: str, offline: bool) -> Path:
+    """The cached file of an address, else downloaded, whole or not at all.
+
+    Args:
+        spec: of the encoder, for errors.
+        url: of the file.
+        digest: the first hex digits of its SHA-256; "" where nobody published them.
+        named: how a spec names such a file, for errors.
+
+    Raises:
+        ValueError: the cached file is damaged, and offline it cannot be replaced.
+        FileNotFoundError: not cached and not to be had.
+    """
+    from torch.hub import download_url_to_file
+
+    path = openai_cache() / url.rpartition("/")[2]
+    if path.is_file() and (not digest or sha256(path).startswith(digest)):
+        return path
+    if path.is_file() and offline:
+        raise ValueError(
+            f"{path}: its sha256 is not {digest[:12]}..., the published one; the download was "
+            "cut short: delete it and load again with the network allowed"
+        )
+    otherwise = f"name the file: {named}{path.name}"
+    wanted = Wanted(spec, (path.name,), path.parent, f"curl -LO {url}", otherwise)
+    with downloading(wanted, offline=offline):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        download_url_to_file(url, str(path), hash_prefix=digest or None, progress=True)
+    return path
+
+
+# ---- Hugging Face's hub --------------------------------------------------------------------
 
 
 def huggingface_cache() -> Path:
@@ -149,9 +139,63 @@ def huggingface_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "huggingface" / "hub"
 
 
+def find_snapshot(
+    spec: str,
+    repo: str,
+    revision: str,
+    *,
+    missing: Callable[[Path], Sequence[str]],
+    choose: Callable[[list[str]], list[str]],
+    offline: bool,
+) -> tuple[Path, str]:
+    """The complete cached snapshot of a repository, else a downloaded one -> folder, commit.
+
+    Args:
+        spec: of the encoder, for errors.
+        repo: "organisation/name".
+        revision: branch, tag or commit; "" is main.
+        missing: folder -> what it lacks.
+        choose: names in the repository -> those to download.
+
+    Raises:
+        FileNotFoundError: offline, unreachable, or the hub refused; with the way out.
+    """
+    revision = revision or "main"
+    snapshot = huggingface_snapshot(repo, revision)
+    lacking = tuple(missing(snapshot or Path("nowhere")))
+    if snapshot and not lacking:
+        return snapshot, snapshot.name
+    folder = _repository(repo) / "snapshots" / f"<commit of {revision}>"
+    command = f"hf download {repo} --revision {revision} --local-dir {repo.rpartition('/')[2]}"
+    with downloading(Wanted(spec, lacking, folder, command), offline=offline):
+        from huggingface_hub import HfApi, snapshot_download
+
+        endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+        info = HfApi(endpoint).model_info(repo, revision=revision, timeout=timeout_s())
+        snapshot = Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=choose([sibling.rfilename for sibling in info.siblings or []]),
+                cache_dir=huggingface_cache(),
+                endpoint=endpoint,
+                etag_timeout=timeout_s(),
+            )
+        )
+    return snapshot, snapshot.name
+
+
+def _repository(repo: str) -> Path:
+    return huggingface_cache() / f"models--{repo.replace('/', '--')}"
+
+
 def huggingface_snapshot(repo: str, revision: str = "main") -> Path | None:
-    """Cached snapshot of a branch, tag or commit (or its first digits) of `repo`; None if none."""
-    folder = huggingface_cache() / f"models--{repo.replace('/', '--')}"
+    """Cached snapshot of a branch, tag or commit (or its first digits) of `repo`; None if none.
+
+    Looked up here because the hub's `local_files_only` refuses a snapshot without the files that
+    were not asked for.
+    """
+    folder = _repository(repo)
     reference = folder / "refs" / revision
     commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
     snapshots = sorted(path for path in folder.glob("snapshots/*") if path.is_dir())
@@ -160,49 +204,7 @@ def huggingface_snapshot(repo: str, revision: str = "main") -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def huggingface_fetch(
-    spec: str,
-    repo: str,
-    revision: str,
-    *,
-    choose: Callable[[list[str]], list[str]],
-    missing: Sequence[str],
-    offline: bool,
-) -> Path:
-    """Download from the Hugging Face hub -> the snapshot's folder.
-
-    Args:
-        spec: of the encoder, for errors.
-        repo: "organisation/name".
-        revision: branch, tag or commit.
-        choose: names in the repository -> those to download.
-        missing: what is known to be missing, for errors.
-
-    Raises:
-        FileNotFoundError: offline, unreachable, or the hub refused; with the way out.
-    """
-    cache = huggingface_cache()
-    folder = cache / f"models--{repo.replace('/', '--')}" / "snapshots" / f"<commit of {revision}>"
-    command = f"hf download {repo} --revision {revision} --local-dir {repo.rpartition('/')[2]}"
-    wanted = Wanted(spec, tuple(missing), folder, command)
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    fetched = []
-
-    def fetch() -> None:
-        from huggingface_hub import HfApi, snapshot_download
-
-        info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=timeout_s())
-        names = choose([sibling.rfilename for sibling in info.siblings or []])
-        options: dict[str, Any] = {"revision": revision, "cache_dir": cache}
-        options["etag_timeout"] = timeout_s()
-        where = snapshot_download(repo, allow_patterns=names, endpoint=endpoint, **options)
-        fetched.append(Path(where))
-
-    download(wanted, endpoint, fetch, offline=offline)
-    return fetched[0]
-
-
-# ---- ModelScope's cache --------------------------------------------------------------------
+# ---- ModelScope's hub ----------------------------------------------------------------------
 
 
 def modelscope_cache() -> Path:

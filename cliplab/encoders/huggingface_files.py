@@ -1,10 +1,9 @@
 """Which files make a model of transformers: in a folder, in a snapshot, or still on the hub."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-from cliplab.encoders.hub import huggingface_fetch, huggingface_snapshot
+from cliplab.encoders.hub import find_snapshot
 from cliplab.runtime import unknown_name
 
 KINDS = ("clip", "chinese_clip", "siglip", "siglip2")
@@ -32,26 +31,6 @@ def find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
     return find_snapshot(
         f"hf:{where}", repo, revision, missing=missing_files, choose=wanted_files, offline=offline
     )
-
-
-def find_snapshot(
-    spec: str,
-    repo: str,
-    revision: str,
-    *,
-    missing: Callable[[Path], list[str]],
-    choose: Callable[[list[str]], list[str]],
-    offline: bool,
-) -> tuple[Path, str]:
-    """The complete cached snapshot of a repository, else a downloaded one -> folder, commit."""
-    revision = revision or "main"
-    snapshot = huggingface_snapshot(repo, revision)
-    lacking = missing(snapshot) if snapshot else missing(Path("nowhere"))
-    if snapshot is None or lacking:
-        snapshot = huggingface_fetch(
-            spec, repo, revision, choose=choose, missing=lacking, offline=offline
-        )
-    return snapshot, snapshot.name
 
 
 def missing_files(folder: Path) -> list[str]:

@@ -3,11 +3,11 @@
 import logging
 import pickle
 import warnings
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cliplab.models.weights import is_torchscript
 from cliplab.runtime import sha256
 
 PACKAGES = {  # prefix of a spec -> what pip installs for it
@@ -138,14 +138,6 @@ def _check_pickle(path: Path) -> None:
 
 def _again(path: Path) -> str:
     return f"delete {path.name} and download or copy it again"
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether `path` is a TorchScript archive, as OpenAI published its models."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def provenance(spec: str, revision: str, weights: Iterable[Path]) -> dict[str, str]:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cliplab.encoders.from_openai import openai_cache
-from cliplab.encoders.hub import Wanted, download, whole_file
-from cliplab.encoders.huggingface_files import TOKEN_FILES, TOKENS, find_snapshot
-from cliplab.runtime import nearest, sha256, unknown_name
+from cliplab.encoders.hub import find_file, find_snapshot
+from cliplab.encoders.huggingface_files import TOKEN_FILES, TOKENS
+from cliplab.runtime import nearest, unknown_name
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # preferred first
@@ -142,28 +141,9 @@ def _find_weights(where: str, known: dict[str, Any], *, offline: bool) -> tuple[
         if weights is None:
             raise FileNotFoundError(f"{spec}: {repo} has none of {', '.join(names)}")
         return weights, revision
-    return _find_at_address(spec, known["url"], offline=offline), "published"
-
-
-def _find_at_address(spec: str, url: str, *, offline: bool) -> Path:
-    """The cached file of an address, in the folder that open_clip shares with `clip`."""
-    from open_clip.pretrained import download_pretrained_from_url
-
-    folder = openai_cache()
-    path = folder / url.rpartition("/")[2]
-    expected = _hash_in(url)
-    if path.is_file() and (not expected or sha256(path).startswith(expected)):
-        return path
-    if path.is_file() and offline:
-        raise ValueError(f"{path}: its sha256 is not {expected}..., the published one; delete it")
-
-    def fetch() -> None:
-        whole_file(path, lambda empty: download_pretrained_from_url(url, cache_dir=empty))
-
-    otherwise = f"name the file: open_clip:<architecture>/<folder>/{path.name}"
-    wanted = Wanted(spec, (path.name,), folder, f"curl -LO {url}", otherwise)
-    download(wanted, url, fetch, offline=offline)
-    return path
+    named, digest = "open_clip:<architecture>/<folder>/", _hash_in(known["url"])
+    path = find_file(spec, known["url"], digest, named=named, offline=offline)
+    return path, "published"
 
 
 def _hash_in(url: str) -> str:

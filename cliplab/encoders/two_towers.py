@@ -42,7 +42,10 @@ class Encoder(Protocol):
     preprocess: Callable[[Image.Image], Tensor]  # PIL image -> normalised pixels (3, R, R)
     precision: str  # that the towers compute in: float32 or bfloat16
     provenance: Mapping[str, str]  # where the weights come from: spec, revision, sha256, ...
-    fingerprint: str  # hex SHA-256 of all that decides the image embedding of a picture
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of all that decides the image embedding of a picture."""
 
     def encode_image(
         self, images: Iterable[Image.Image], *, batch_size: int = 64, progress: bool = False
@@ -99,7 +102,8 @@ class TwoTowers:
         self.logit_scale = (
             float(model.logit_scale.detach().exp()) if logit_scale is None else float(logit_scale)
         )
-        self.logit_bias, self.provenance = logit_bias, dict(provenance or {})
+        self.logit_bias: float | None = logit_bias
+        self.provenance: Mapping[str, str] = dict(provenance or {})
         if precision == "bfloat16":
             _cast_products(self.model)
         self.model.to(device)

@@ -4,19 +4,19 @@ Both have the same shape: `tokenizer(texts)` gives ids, `tokenizer.pieces(text)`
 model is given, which is where a model meant for another language betrays itself.
 """
 
+import gzip
+import html
+import math
 import re
 import unicodedata
-import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from clip.simple_tokenizer import SimpleTokenizer
 
 PAD_ID = 0  # of both: CLIP's weights and ModelScope's preprocessor leave no choice
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")  # what a WordPiece vocabulary must have
@@ -96,45 +96,92 @@ class BytePairTokenizer(Tokenizer):
     Nothing is unknown to it: a text it has no words for falls apart into bytes, about three per
     Chinese character, which the model has seen too rarely to mean anything.
 
-    Source: `clip.tokenize` and `SimpleTokenizer` of https://github.com/openai/CLIP (MIT).
+    Source: `clip.tokenize` and `SimpleTokenizer` of https://github.com/openai/CLIP (MIT), from
+    which the vocabulary beside this module comes.
     """
 
     def __init__(self, context_length: int = 77) -> None:
         super().__init__(context_length)
-        self._bpe = _simple_tokenizer()
-        self.start_id: int = self._bpe.encoder["<|startoftext|>"]
-        self.end_id: int = self._bpe.encoder["<|endoftext|>"]
-        self.vocab_size: int = len(self._bpe.encoder)
+        self._ids = _byte_pairs()[0]
+        self._tokens = list(self._ids)
+        self.start_id = self._ids["<|startoftext|>"]
+        self.end_id = self._ids["<|endoftext|>"]
+        self.vocab_size = len(self._ids)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of one text, without start, end and padding."""
-        return self._bpe.encode(text)
+        import ftfy
+        import regex
+
+        text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+        text = regex.sub(r"\s+", " ", text).strip().lower()
+        words = regex.findall(_WORD, text, regex.IGNORECASE)
+        return [self._ids[piece] for word in words for piece in _merged(word)]
 
     def pieces(self, text: str) -> list[str]:
         """One readable fragment per token; bytes that are no character alone as <0xE7>."""
-        return [self._readable(self._bpe.decoder[token]) for token in self.encode(text)]
-
-    def _readable(self, token: str) -> str:
-        raw = bytes(self._bpe.byte_decoder[symbol] for symbol in token.removesuffix("</w>"))
-        # surrogateescape parks each byte that is not UTF-8 at U+DC00 + byte.
-        symbols = raw.decode("utf-8", errors="surrogateescape")
-        return "".join(
-            f"<0x{ord(s) - 0xDC00:02X}>" if "\udc80" <= s <= "\udcff" else s for s in symbols
-        )
+        tokens = [self._tokens[index].removesuffix("</w>") for index in self.encode(text)]
+        return [readable_bytes(BYTE_OF_SYMBOL[symbol] for symbol in token) for token in tokens]
 
 
-def _simple_tokenizer() -> "SimpleTokenizer":
-    try:
-        with warnings.catch_warnings():  # `clip` asks pkg_resources for versions, which complains
-            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-            from clip.simple_tokenizer import SimpleTokenizer
-    except ImportError as error:
-        raise ImportError(
-            f"the byte-pair tokenizer needs OpenAI's `clip` package, which cannot be imported "
-            f'({error}); run: pip install "openai-clip==1.0.1" "setuptools<81" (newer setuptools '
-            "lack the pkg_resources that it imports; the PyPI package named `clip` is another one)"
-        ) from error
-    return SimpleTokenizer()
+# Printable Latin-1 characters stand for themselves, the other bytes for U+0100 onwards in order.
+# Source: GPT-2's vocabulary, which CLIP's follows.
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+BYTE_OF_SYMBOL = {chr(b): b for b in _PRINTABLE} | {chr(256 + i): b for i, b in enumerate(_OTHERS)}
+_SYMBOL_OF_BYTE = {byte: symbol for symbol, byte in BYTE_OF_SYMBOL.items()}
+_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+_WORD = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+_MERGES = 49_408 - 2 * 256 - 2  # that CLIP uses of the file, beside single bytes and _SPECIAL
+
+
+@lru_cache
+def _byte_pairs() -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    """Token -> id, and pair -> rank."""
+    path = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
+    lines = gzip.decompress(path.read_bytes()).decode().split("\n")[1 : 1 + _MERGES]
+    pairs = [(first, second) for first, second in map(str.split, lines)]
+    tokens = [*BYTE_OF_SYMBOL, *(symbol + "</w>" for symbol in BYTE_OF_SYMBOL)]
+    tokens += [*map("".join, pairs), *_SPECIAL]
+    return {token: i for i, token in enumerate(tokens)}, {pair: i for i, pair in enumerate(pairs)}
+
+
+@lru_cache(maxsize=2**14)
+def _merged(word: str) -> list[str]:
+    """The symbols of a word, neighbours joined in the order in which they were learned."""
+    if word in _SPECIAL:
+        return [word]
+    ranks = _byte_pairs()[1]
+    symbols = [_SYMBOL_OF_BYTE[byte] for byte in word.encode()]
+    symbols[-1] += "</w>"
+    while len(symbols) > 1:
+        pair = min(pairwise(symbols), key=lambda pair: ranks.get(pair, math.inf))
+        if pair not in ranks:
+            break
+        symbols = _joined(symbols, pair)
+    return symbols
+
+
+def _joined(symbols: list[str], pair: tuple[str, str]) -> list[str]:
+    """The symbols with each neighbouring `pair` as one."""
+    found, rest = list[str](), deque(symbols)
+    while rest:
+        symbol = rest.popleft()
+        if rest and (symbol, rest[0]) == pair:
+            symbol += rest.popleft()
+        found.append(symbol)
+    return found
+
+
+def readable_bytes(raw: Iterable[int]) -> str:
+    """UTF-8 as text, each byte that is no part of a whole character as <0xE7>."""
+    # surrogateescape parks each byte that is not UTF-8 at U+DC00 + byte.
+    symbols = bytes(raw).decode("utf-8", errors="surrogateescape")
+    return "".join(
+        f"<0x{ord(s) - 0xDC00:02X}>" if "\udc80" <= s <= "\udcff" else s for s in symbols
+    )
 
 
 class WordPieceTokenizer(Tokenizer):

@@ -68,14 +68,15 @@ def read_state_dict(path: str | Path) -> StateDict:
 def _load(path: Path) -> object:
     if path.suffix == ".safetensors":
         return load_file(path)
-    if _is_torchscript(path):
+    if is_torchscript(path):
         with _quiet_torchscript():
             archive = torch.jit.load(path, map_location="cpu")
         return {name: tensor.detach() for name, tensor in archive.state_dict().items()}
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
+    """Whether `path` is a TorchScript archive, as OpenAI published its models."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -1,12 +1,19 @@
 """Official tokenizers with the house's errors and readable pieces."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, as_list, too_long
+from cliplab.models.tokenizers import (
+    BYTE_OF_SYMBOL,
+    BytePairTokenizer,
+    Tokenizer,
+    as_list,
+    readable_bytes,
+    too_long,
+)
 
 UNKNOWN = "[UNK]"  # what an unknown piece reads, whatever a tokenizer calls it
 SPACE = "\u2581"  # sentencepiece's
@@ -71,7 +78,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self._added = len(tokenizer("").input_ids)  # start and end, or end alone
         self.vocab_size = len(tokenizer)
         splitter = repr(getattr(tokenizer, "backend_tokenizer", tokenizer).pre_tokenizer)
-        self._byte_of = _byte_of_symbol() if "ByteLevel" in splitter else {}
+        self._byte_of = BYTE_OF_SYMBOL if "ByteLevel" in splitter else {}
 
     def __call__(self, texts: str | Sequence[str], *, truncate: bool = False) -> Tensor:
         """K texts -> int64 ids (K, context_length), framed and padded as the official one does.
@@ -144,23 +151,3 @@ class OpenClipBytePairs(Tokenizer):
         byte_of = self._tokenizer.byte_decoder
         tokens = [self._tokenizer.decoder[index] for index in self.encode(text)]
         return [readable_bytes(byte_of[c] for c in t.removesuffix("</w>")) for t in tokens]
-
-
-def readable_bytes(raw: Iterable[int]) -> str:
-    """UTF-8 as text, each byte that is no part of a whole character as <0xE7>."""
-    # surrogateescape parks each byte that is not UTF-8 at U+DC00 + byte.
-    symbols = bytes(raw).decode("utf-8", errors="surrogateescape")
-    return "".join(
-        f"<0x{ord(s) - 0xDC00:02X}>" if "\udc80" <= s <= "\udcff" else s for s in symbols
-    )
-
-
-def _byte_of_symbol() -> dict[str, int]:
-    """Which byte a character of a byte-level vocabulary stands for.
-
-    Printable Latin-1 characters stand for themselves, the other bytes for U+0100 onwards in order.
-    Source: GPT-2's vocabulary, which CLIP's follows.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
