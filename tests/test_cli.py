@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from cliplab.cli import train as train_command
 from cliplab.cli.doctor import CHECKPOINTS
 from cliplab.cli.main import COMMANDS, main
 from cliplab.cli.options import Common, opt
+from cliplab.cli.train import read_options
+from cliplab.training import RECIPES
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,9 +149,11 @@ def recipe(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
 
 
 def test_a_recipe_gets_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe(monkeypatch, lambda options: options.steps)
-    assert train_command.call(["clip", "--steps", "3"]) == 3
-    assert train_command.call(["clip"]) == 7
+    got: list[Recipe] = []
+    recipe(monkeypatch, got.append)
+    for words in ([], ["--steps", "3"]):
+        assert train_command.call(["clip", *words]) == 0
+    assert got == [Recipe(7), Recipe(3)]
 
 
 def test_an_interrupted_recipe_says_how_to_go_on(
@@ -165,10 +168,17 @@ def test_an_interrupted_recipe_says_how_to_go_on(
     assert "the same command goes on" in capsys.readouterr().err
 
 
-def test_every_recipe_is_there() -> None:
-    for stem in train_command.RECIPES:
-        assert importlib.util.find_spec(f"cliplab.training.{stem}")
-    assert {recipe.split()[0] for recipe in CHECKPOINTS.values()} == set(train_command.RECIPES)
+@pytest.mark.parametrize("stem", RECIPES)
+def test_every_recipe_has_its_help(stem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", stem, "--help"]) == 0
+    assert f"usage: cliplab train {stem}" in capsys.readouterr().out
+
+
+def test_every_checkpoint_has_a_recipe() -> None:
+    for command in CHECKPOINTS.values():
+        stem, *words = command.split()
+        made = read_options(stem, *words).recipe
+        assert getattr(made, "fusion", True) == ("--no-fusion" not in words)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """How the shipped GLIP was made: pool, batches, training, exam, table, and the weights' card."""
 
-import argparse
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliplab.cli.train import read_options
 from cliplab.detection import GLIPDetector
 from cliplab.models.glip import (
     GLIP,
@@ -31,35 +32,39 @@ from cliplab.pasture.grounding import PROPS, Sight, Words, say
 from cliplab.pasture.scene import Dice
 from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.training import glip as recipe
-from cliplab.training import glip_dataset as pool
-from cliplab.training import glip_evaluation as exam
-from cliplab.training import glip_table, tables
+from cliplab.training import glip_dataset as dataset
+from cliplab.training import glip_evaluation as evaluation
+from cliplab.training.cards import load_rows, values
 
 CPU = torch.device("cpu")
-TALK = pool.Talk((0.4, 0.3, 0.3))
-PAIRS = replace(TALK, pairs=1)
-LESSON = pool.Talk((1, 0, 0), levels=((("colour",), 1.0),), classes=14, untrue=0.5)
-TINY = recipe.Recipe(
-    pictures=6,
-    rounds=tuple(
-        recipe.Round(2, 1e-3, 1, talk, batch=3) for talk in (TALK, TALK, LESSON, TALK, PAIRS, PAIRS)
-    ),
+MIX = dataset.PromptMix((0.4, 0.3, 0.3))
+PAIRS = replace(MIX, pairs=1)
+COLOUR_LESSON = dataset.PromptMix((1, 0, 0), levels=((("colour",), 1.0),), classes=14, untrue=0.5)
+ROUNDS = tuple(
+    recipe.Round(1e-3, 1, mix, batch=3) for mix in (MIX, MIX, COLOUR_LESSON, MIX, PAIRS, PAIRS)
 )
+TINY = recipe.Recipe(pictures=6, steps=(2,) * 6)
+
+
+@pytest.fixture(autouse=True)
+def short_rounds(monkeypatch, request) -> None:
+    if "default_rounds" not in request.keywords:
+        monkeypatch.setattr(recipe, "ROUNDS", ROUNDS)
 
 
 @pytest.fixture(scope="module")
-def flock() -> pool.Flock:
-    return pool.draw_flock("train", 6)
+def flock() -> dataset.GLIPDataset:
+    return dataset.draw_herds("train", 6)
 
 
 @pytest.fixture(scope="module")
-def paired() -> pool.Flock:
-    return pool.draw_few_kinds("train", 40, paired=True)
+def paired() -> dataset.GLIPDataset:
+    return dataset.draw_few_kinds("train", 40, paired=True)
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> WordPieceTokenizer:
-    return WordPieceTokenizer(pool.vocabulary(), 64)
+    return WordPieceTokenizer(dataset.vocabulary(), 64)
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +76,14 @@ def config() -> GLIPConfig:
 
 
 def test_the_vocabulary_knows_every_prompt(flock, paired, tokenizer) -> None:
-    batches = pool.Batches(flock, tokenizer, GLIPConfig(), seed=0, batch=2, talk=TALK)
+    batches = dataset.GLIPBatches(flock, tokenizer, GLIPConfig(), seed=0, batch=2, prompts=MIX)
     captions = [
         batches.say(sight, Dice("words", i, j)).caption
         for i, sight in enumerate(flock.sights)
         for j in range(20)
     ]
     for i, sight in enumerate(paired.sights):
-        captions += [one.caption for one in batches._say_twice(sight, Dice("twice", i))]
+        captions += [one.caption for one in batches.say_twice(sight, Dice("twice", i))]
     # The mark between the members of a Chinese series is no word of the vocabulary.
     spoken = " ".join(captions).replace("、", " ")
     assert tokenizer.unknown_token not in tokenizer.pieces(spoken)
@@ -88,9 +93,9 @@ def test_the_vocabulary_knows_every_prompt(flock, paired, tokenizer) -> None:
 
 
 def test_names_that_training_never_says_are_words_all_the_same(tokenizer) -> None:
-    assert set(pool.NAMED) | set(pool.UNNAMED) == set(SPECIES)
-    for language in pool.LANGUAGES:
-        for species in pool.UNNAMED:
+    assert set(dataset.NAMED) | set(dataset.UNNAMED) == set(SPECIES)
+    for language in dataset.LANGUAGES:
+        for species in dataset.UNNAMED:
             assert tokenizer.coverage(say(Words(species), language)) == 1
 
 
@@ -98,10 +103,10 @@ def test_names_that_training_never_says_are_words_all_the_same(tokenizer) -> Non
 
 
 def test_herds_come_back_from_their_files(tmp_path) -> None:
-    drawn = pool.load_flock(tmp_path, 3)
+    drawn = dataset.load_herds(tmp_path, 3)
     (path,) = tmp_path.iterdir()
     stamp = path.stat().st_mtime_ns
-    again, fresh = pool.load_flock(tmp_path, 3), pool.draw_flock("train", 3)
+    again, fresh = dataset.load_herds(tmp_path, 3), dataset.draw_herds("train", 3)
     assert path.stat().st_mtime_ns == stamp  # read, not drawn
     assert (again.images == fresh.images).all()
     assert again.sights == drawn.sights == fresh.sights
@@ -109,16 +114,18 @@ def test_herds_come_back_from_their_files(tmp_path) -> None:
 
 
 def test_paired_herds_are_those_that_allow_a_pair(paired, tmp_path) -> None:
-    every = pool.draw_few_kinds("train", 40)
-    kept = [s for i, s in enumerate(every.sights) if pool.pair_of(s, "en", Dice("paired", i), 171)]
+    every = dataset.draw_few_kinds("train", 40)
+    kept = [
+        s for i, s in enumerate(every.sights) if dataset.pair_of(s, "en", Dice("paired", i), 171)
+    ]
     assert 0 < len(kept) < 40
     assert kept == paired.sights
     assert every.width == 171
-    first, again = (pool.load_paired(tmp_path, 40) for _ in range(2))
+    first, again = (dataset.load_paired(tmp_path, 40) for _ in range(2))
     assert first.sights == again.sights == kept
     assert (again.images == paired.images).all()
     with pytest.raises(ValueError, match="none of 1 herds allows a pair; draw more"):
-        pool.draw_few_kinds("train", 1, paired=True)
+        dataset.draw_few_kinds("train", 1, paired=True)
 
 
 def test_pictures_are_prepared_as_the_detector_does(flock, config) -> None:
@@ -126,15 +133,15 @@ def test_pictures_are_prepared_as_the_detector_does(flock, config) -> None:
 
     pixels, shape = prepare(Image.fromarray(flock.images[0]), config)
     assert shape == flock.images.shape[1:3]
-    torch.testing.assert_close(pool.normalised(flock.images[:1], config)[0], pixels)
+    torch.testing.assert_close(dataset.normalised(flock.images[:1], config)[0], pixels)
 
 
 # ---- batches -------------------------------------------------------------------------------
 
 
-def batches_of(flock, tokenizer, config, **changes) -> pool.Batches:
-    given = {"seed": 0, "batch": 3, "talk": TALK} | changes
-    return pool.Batches(flock, tokenizer, config, **given)
+def batches_of(flock, tokenizer, config, **changes) -> dataset.GLIPBatches:
+    given = {"seed": 0, "batch": 3, "prompts": MIX} | changes
+    return dataset.GLIPBatches(flock, tokenizer, config, **given)
 
 
 def test_a_batch_depends_on_its_step_alone(flock, tokenizer, config) -> None:
@@ -158,7 +165,7 @@ def test_a_batch_comes_with_what_its_truth_asks_of_the_anchors(flock, tokenizer,
 
 def test_boxes_are_where_their_animals_are(flock, tokenizer, config) -> None:
     """A mirrored picture has mirrored boxes: its pixels under a box are the drawn ones, turned."""
-    make = batches_of(flock, tokenizer, config, talk=pool.Talk((1, 0, 0)))
+    make = batches_of(flock, tokenizer, config, prompts=dataset.PromptMix((1, 0, 0)))
     turned = 0
     for step in range(8):
         batch, generator = make(step), np.random.default_rng([0, step])
@@ -177,8 +184,8 @@ def test_the_words_of_a_box_are_those_that_mean_it(flock, tokenizer, config) -> 
     make = batches_of(flock, tokenizer, config)
     sight = flock.sights[0]
     said = make.say(sight, Dice("words of a box"))
-    (chunk,) = chunks_of(pool.to_prompt(said), tokenizer)
-    truth = pool.truth_of(sight, pool.things_of(said, chunk), chunk.positive)
+    (chunk,) = chunks_of(dataset.to_prompt(said), tokenizer)
+    truth = dataset.truth_of(sight, dataset.things_of(said, chunk), chunk.positive)
     meant = sorted({i for things in said.things for i in things})
     assert truth.boxes_xyxy.tolist() == [list(sight.things[i].box) for i in meant]
     for row, i in zip(truth.positive, meant, strict=True):
@@ -191,15 +198,15 @@ def test_a_picture_of_which_nothing_is_said_has_no_boxes(flock, tokenizer) -> No
     from cliplab.pasture.grounding import Grounded
 
     said = Grounded("horse", ((0, 5),), (Words("horse"),), ((),), "list")
-    (chunk,) = chunks_of(pool.to_prompt(said), tokenizer)
-    truth = pool.truth_of(flock.sights[0], pool.things_of(said, chunk), chunk.positive)
+    (chunk,) = chunks_of(dataset.to_prompt(said), tokenizer)
+    truth = dataset.truth_of(flock.sights[0], dataset.things_of(said, chunk), chunk.positive)
     assert truth.boxes_xyxy.shape == (0, 4)
     assert truth.positive.shape == (0, 3)
 
 
 def test_a_list_that_is_too_long_is_asked_in_part(flock, tokenizer, config) -> None:
     """As the detector asks it; the boxes are those that this part speaks of."""
-    make = batches_of(flock, tokenizer, config, talk=pool.Talk((1, 0, 0), classes=40))
+    make = batches_of(flock, tokenizer, config, prompts=dataset.PromptMix((1, 0, 0), classes=40))
     seen = set()
     for step in range(6):
         batch = make(step)
@@ -210,7 +217,7 @@ def test_a_list_that_is_too_long_is_asked_in_part(flock, tokenizer, config) -> N
             sight = flock.sights[picture]
             sight = sight.mirrored(flock.width) if mirror else sight
             said = make.say(sight, Dice("glip", 0, step, i))
-            parts = chunks_of(pool.to_prompt(said), tokenizer, config.max_tokens)
+            parts = chunks_of(dataset.to_prompt(said), tokenizer, config.max_tokens)
             ids = batch.token_ids[i, : batch.text_mask[i].sum()]
             (part,) = [p for p in parts if torch.equal(p.token_ids, ids)]
             seen.add((len(parts) > 1, parts.index(part) > 0))
@@ -220,7 +227,7 @@ def test_a_list_that_is_too_long_is_asked_in_part(flock, tokenizer, config) -> N
 
 
 def test_a_lesson_speaks_of_what_it_is_about(flock, tokenizer, config) -> None:
-    make = batches_of(flock, tokenizer, config, talk=LESSON)
+    make = batches_of(flock, tokenizer, config, prompts=COLOUR_LESSON)
     said = [make.say(flock.sights[i % 6], Dice("lesson", i)) for i in range(60)]
     animals = [words for one in said for words in one.words if words.kind not in PROPS]
     assert all(words.colour and not words.kind and not words.posture for words in animals)
@@ -231,7 +238,9 @@ def test_a_lesson_speaks_of_what_it_is_about(flock, tokenizer, config) -> None:
 def test_a_picture_is_asked_twice_about_two_that_look_alike(
     flock, paired, tokenizer, config
 ) -> None:
-    make = batches_of(flock, tokenizer, config, batch=5, talk=replace(TALK, pairs=2), paired=paired)
+    make = batches_of(
+        flock, tokenizer, config, batch=5, prompts=replace(MIX, pairs=2), paired=paired
+    )
     known = {box for s in paired.sights for m in (s, s.mirrored(171)) for box in boxes_of(m)}
     told = 0
     for step in range(8):
@@ -254,15 +263,15 @@ def boxes_of(sight: Sight) -> list[tuple]:
 
 
 def test_a_picture_without_a_pair_is_asked_twice_all_the_same(flock, tokenizer, config) -> None:
-    make = batches_of(flock, tokenizer, config, talk=PAIRS, paired=flock)
+    make = batches_of(flock, tokenizer, config, prompts=PAIRS, paired=flock)
     lonely = Sight(flock.sights[0].things[:1], ())
-    one, other = make._say_twice(lonely, Dice("lonely"))
+    one, other = make.say_twice(lonely, Dice("lonely"))
     assert {one.family, other.family} <= {"list", "attributes"}
 
 
 def test_pairs_need_herds_that_allow_them(flock, tokenizer, config) -> None:
     with pytest.raises(ValueError, match="paired: got none for 1 pairs a batch; see load_paired"):
-        batches_of(flock, tokenizer, config, talk=PAIRS)
+        batches_of(flock, tokenizer, config, prompts=PAIRS)
 
 
 # ---- training ------------------------------------------------------------------------------
@@ -273,19 +282,18 @@ def test_an_interrupted_training_ends_like_another(
     flock, paired, tmp_path, monkeypatch, broken_round: int
 ) -> None:
     whole = recipe.train(TINY, flock, tmp_path / "whole", CPU, paired=paired)
-    make = pool.Batches.__call__
+    make = dataset.GLIPBatches.__call__
 
-    def stop(self: pool.Batches, step: int) -> pool.Batch:
+    def stop(self: dataset.GLIPBatches, step: int) -> dataset.GLIPBatch:
         if step == 1 and self.seed == 1000 * broken_round:
             raise KeyboardInterrupt
         return make(self, step)
 
-    fit = recipe.fit
-    monkeypatch.setattr(recipe, "fit", lambda *a, **k: fit(*a, **(k | {"save_every": 1})))
-    monkeypatch.setattr(pool.Batches, "__call__", stop)
+    monkeypatch.setattr(recipe, "SAVE_EVERY", 1)
+    monkeypatch.setattr(dataset.GLIPBatches, "__call__", stop)
     with pytest.raises(KeyboardInterrupt):
         recipe.train(TINY, flock, tmp_path / "broken", CPU, paired=paired)
-    monkeypatch.setattr(pool.Batches, "__call__", make)
+    monkeypatch.setattr(dataset.GLIPBatches, "__call__", make)
     again = recipe.train(TINY, flock, tmp_path / "broken", CPU, paired=paired)
     for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -320,14 +328,14 @@ def test_the_first_layers_stay_as_they_were(flock, paired, tmp_path) -> None:
 
 def test_the_twin_has_no_fusion_and_the_same_batches(flock, paired, tmp_path, monkeypatch) -> None:
     asked: dict[bool, list] = {True: [], False: []}
-    make = pool.Batches.__call__
+    make = dataset.GLIPBatches.__call__
 
-    def noted(self: pool.Batches, step: int) -> pool.Batch:
+    def noted(self: dataset.GLIPBatches, step: int) -> dataset.GLIPBatch:
         batch = make(self, step)
         asked[self.config.fusion].append((self.seed, step, batch.token_ids.tolist()))
         return batch
 
-    monkeypatch.setattr(pool.Batches, "__call__", noted)
+    monkeypatch.setattr(dataset.GLIPBatches, "__call__", noted)
     twins = [
         recipe.train(
             replace(TINY, fusion=fusion), flock, tmp_path / str(fusion), CPU, paired=paired
@@ -343,7 +351,7 @@ def test_the_twin_has_no_fusion_and_the_same_batches(flock, paired, tmp_path, mo
 def test_a_round_that_is_left_out_leaves_the_others_as_they_were(flock, paired, tmp_path) -> None:
     """So the table's rows of halfway are of the same trainings as the others."""
     half = recipe.train(
-        TINY.with_steps([2, 2, 0, 0, 0, 0]), flock, tmp_path / "half", CPU, paired=paired
+        replace(TINY, steps=(2, 2, 0, 0, 0, 0)), flock, tmp_path / "half", CPU, paired=paired
     )
     assert {p.parent.name for p in tmp_path.rglob("state.pt")} == {"round-1", "round-2"}
     recipe.train(TINY, flock, tmp_path / "whole", CPU, paired=paired)
@@ -351,44 +359,40 @@ def test_a_round_that_is_left_out_leaves_the_others_as_they_were(flock, paired, 
     for name, tensor in half.state_dict().items():
         assert torch.equal(tensor, state[name]), name
     again = recipe.train(
-        TINY.with_steps([2, 2, 0, 0, 0, 0]), flock, tmp_path / "whole", CPU, paired=paired
+        replace(TINY, steps=(2, 2, 0, 0, 0, 0)), flock, tmp_path / "whole", CPU, paired=paired
     )
     assert torch.equal(again.head.log_scale, half.head.log_scale)
 
 
 def test_a_training_with_other_rounds_is_not_resumed(flock, paired, tmp_path) -> None:
-    recipe.train(TINY.with_steps([2, 0, 0, 0, 0, 0]), flock, tmp_path, CPU, paired=paired)
+    recipe.train(replace(TINY, steps=(2, 0, 0, 0, 0, 0)), flock, tmp_path, CPU, paired=paired)
     with pytest.raises(ValueError, match="from a training with other rounds"):
-        recipe.train(TINY.with_steps([3, 0, 0, 0, 0, 0]), flock, tmp_path, CPU, paired=paired)
+        recipe.train(replace(TINY, steps=(3, 0, 0, 0, 0, 0)), flock, tmp_path, CPU, paired=paired)
     with pytest.raises(ValueError, match="steps: got none in any round"):
-        TINY.with_steps([0, 0, 0, 0, 0, 0])
+        replace(TINY, steps=(0,) * 6)
 
 
-def options(folder: Path, *changes: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    recipe.add_arguments(parser)
+def options(folder: Path, *changes: str) -> recipe.Options:
     steps = ["--steps", "0", "0", "1", "0", "0", "1"]  # the rounds of small batches
     always = ["--pictures", "64", "--test-pictures", "3", "--device", "cpu"]
-    return parser.parse_args([*steps, *always, "--work", str(folder), *changes])
+    return read_options("glip", *steps, *always, "--work", str(folder), *changes)
 
 
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(exam, "examine", lambda model, count: {"pictures": count})
+    monkeypatch.setattr(evaluation, "evaluate", lambda model, count: {"pictures": count})
     folder = tmp_path / "glip" / "seed0" / "round-6" / "checkpoint"
     write_json(folder / "rows.json", {})  # the table of all trainings, which is no part of one
-    assert recipe.run(options(tmp_path)) == 0
+    recipe.run(options(tmp_path))
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
-    assert load_glip(folder / "model.safetensors").tokenizer.vocab == pool.vocabulary()
-    assert (
-        card["command"] == "python -m cliplab train glip --seed 0 --steps 0 0 1 0 0 1 --pictures 64"
-    )
+    assert load_glip(folder / "model.safetensors").tokenizer.vocab == dataset.vocabulary()
+    assert read_options(*shlex.split(card["command"])[4:]).recipe == options(tmp_path).recipe
     weights = checkpoint_dir("vild") / "model.safetensors"
     assert card["started from"] == {"vild": sha256(weights)}
     assert card["metrics"] == {"pictures": 3}
     assert card["trained on"] == [f"cpu, {torch.get_num_threads()} threads"]
     assert set(card["files"]) == {"model.safetensors"}
     changes = ["--no-fusion", "--start", "", "--steps", "0", "0", "1", "0", "0", "0"]
-    assert recipe.run(options(tmp_path, *changes)) == 0
+    recipe.run(options(tmp_path, *changes))
     beside = tmp_path / "glip-no-fusion/seed0/round-3/checkpoint/model_card.json"
     assert json.loads(beside.read_text("utf-8"))["command"].endswith("--start '' --no-fusion")
 
@@ -396,12 +400,14 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
 def test_only_the_defaults_are_shipped() -> None:
     """A trial of a few steps must not write over the weights of the repository."""
     default, work = recipe.Recipe(), Path("work")
-    assert recipe._target(default, work) == checkpoint_dir("glip")
-    assert recipe._target(replace(default, fusion=False), work) == checkpoint_dir("glip-no-fusion")
+    assert recipe.target_of(default, work) == checkpoint_dir("glip")
+    assert recipe.target_of(replace(default, fusion=False), work) == checkpoint_dir(
+        "glip-no-fusion"
+    )
     for changes in ({"seed": 1}, {"pictures": 5}):
-        assert recipe._target(replace(default, **changes), work) == work / "round-6/checkpoint"
-    half = default.with_steps([2500, 800, 0, 0, 0, 0])
-    assert recipe._target(half, work) == work / "round-2/checkpoint"
+        assert recipe.target_of(replace(default, **changes), work) == work / "round-6/checkpoint"
+    half = replace(default, steps=(2500, 800, 0, 0, 0, 0))
+    assert recipe.target_of(half, work) == work / "round-2/checkpoint"
 
 
 # ---- the exam ------------------------------------------------------------------------------
@@ -410,7 +416,7 @@ def test_only_the_defaults_are_shipped() -> None:
 class Oracle:
     """Answers every prompt about a flock from the truth, by way of the head's own output."""
 
-    def __init__(self, flock: pool.Flock, model: GLIP) -> None:
+    def __init__(self, flock: dataset.GLIPDataset, model: GLIP) -> None:
         self.flock, self.model = flock, model
         self.config, self.tokenizer = model.config, model.tokenizer
 
@@ -431,21 +437,21 @@ def oracle(flock, tokenizer, config) -> Oracle:
 
 
 @pytest.fixture(scope="module")
-def few() -> pool.Flock:
+def few() -> dataset.GLIPDataset:
     """Some with pairs that look alike."""
-    return pool.draw_few_kinds("train", 40)
+    return dataset.draw_few_kinds("train", 40)
 
 
 @pytest.mark.parametrize("family", ["attributes", "relation", "near"])
 def test_the_exam_knows_a_perfect_grounder(oracle, flock, few, family: str, monkeypatch) -> None:
     flock = few if family == "near" else flock
-    asked = exam.ask_about(flock, "zh", family)
+    asked = evaluation.ask_about(flock, "zh", family)
     assert asked
-    prompts, reader = [pool.to_prompt(one.said) for one in asked], oracle.model.tokenizer
+    prompts, reader = [dataset.to_prompt(one.said) for one in asked], oracle.model.tokenizer
     _, _, maps = batch_of([chunks_of(one, reader)[0] for one in prompts])
-    truth = [pool.truth_of(a.sight, a.said.things, m) for a, m in zip(asked, maps, strict=True)]
+    truth = [dataset.truth_of(a.sight, a.said.things, m) for a, m in zip(asked, maps, strict=True)]
     monkeypatch.setattr(GLIP, "forward", lambda self, *given: oracle.raw(truth, maps[0].shape[1]))
-    hits = exam.right_boxes(oracle.model, flock, asked)
+    hits = evaluation.right_boxes(oracle.model, flock, asked)
     assert [len(hit) for hit in hits] == [len(one.said.phrases) for one in asked]
     for one, hit in zip(asked, hits, strict=True):  # a flat fence may have no cell of its own
         props = [words.kind in PROPS for words in one.said.words]
@@ -453,15 +459,15 @@ def test_the_exam_knows_a_perfect_grounder(oracle, flock, few, family: str, monk
 
 
 def test_the_exam_counts_a_wrong_box_as_wrong(oracle, flock, monkeypatch) -> None:
-    asked = exam.ask_about(flock, "en", "relation")
+    asked = evaluation.ask_about(flock, "en", "relation")
     corner = [torch.tensor([[0.0, 0.0, 3.0, 3.0]]).expand(2, 4) for _ in asked]
-    monkeypatch.setattr(exam, "best_boxes", lambda *given: corner)
-    assert exam.right_boxes(oracle.model, flock, asked) == [[False, False]] * len(asked)
+    monkeypatch.setattr(evaluation, "best_boxes", lambda *given: corner)
+    assert evaluation.right_boxes(oracle.model, flock, asked) == [[False, False]] * len(asked)
 
 
 def test_truth_holds_each_animal_under_each_name_that_fits(flock) -> None:
     asked = (Words("sheep"), Words(), Words("", "", "white"))
-    truth = exam.truth_of(flock, asked, ["sheep", "animal", "white animal"])
+    truth = evaluation.truth_of(flock, asked, ["sheep", "animal", "white animal"])
     clear = [a for a in truth["annotations"] if not a["iscrowd"]]
     things = [t for sight in flock.sights for t in sight.things if t.is_animal]
     count = {k + 1: sum(t.fits(w) for t in things) for k, w in enumerate(asked)}
@@ -471,11 +477,11 @@ def test_truth_holds_each_animal_under_each_name_that_fits(flock) -> None:
 
 
 def test_a_relation_unsaid_keeps_its_phrase(flock) -> None:
-    for one in exam.ask_about(flock, "en", "relation"):
-        alone = exam._unsaid(one).said
+    for one in evaluation.ask_about(flock, "en", "relation"):
+        alone = evaluation._unsaid(one).said
         assert alone.caption == one.said.phrases[0] == alone.phrases[0]
         assert alone.things == one.said.things[:1]
-        assert exam._alike(one) >= 2
+        assert evaluation._alike(one) >= 2
 
 
 class Blind:
@@ -484,30 +490,30 @@ class Blind:
     def __init__(self, answer: int) -> None:
         self.answer = answer  # which of the two it gives
 
-    def __call__(self, model, flock, asked: list[exam.Asked]) -> list[list[bool]]:
+    def __call__(self, model, flock, asked: list[evaluation.Asked]) -> list[list[bool]]:
         pairs = zip(asked[::2], asked[1::2], strict=True)
         chosen = [pair[self.answer].said.things[0] for pair in pairs for _ in pair]
         return [[one.said.things[0] == t, True] for one, t in zip(asked, chosen, strict=True)]
 
 
-@pytest.mark.parametrize("language", pool.LANGUAGES)
+@pytest.mark.parametrize("language", dataset.LANGUAGES)
 def test_who_does_not_read_the_landmark_is_right_in_one_of_two(
     few, oracle, language: str, monkeypatch
 ) -> None:
     for answer in (0, 1):
-        monkeypatch.setattr(exam, "right_boxes", Blind(answer))
-        row = exam.near_rows(oracle.model, few, language)
+        monkeypatch.setattr(evaluation, "right_boxes", Blind(answer))
+        row = evaluation.near_rows(oracle.model, few, language)
         assert row["each"]["value"] == 0.5
         assert row["both"]["value"] == 0
         assert row["each"]["n"] == 2 * row["both"]["n"] > 0
-    monkeypatch.setattr(exam, "right_boxes", lambda m, f, asked: [[True, True]] * len(asked))
-    row = exam.near_rows(oracle.model, few, language)
+    monkeypatch.setattr(evaluation, "right_boxes", lambda m, f, asked: [[True, True]] * len(asked))
+    row = evaluation.near_rows(oracle.model, few, language)
     assert row["each"]["value"] == row["both"]["value"] == 1
     assert 0 < row["chance"] <= 0.5
 
 
 def test_the_two_of_a_pair_look_alike(few) -> None:
-    asked = exam.ask_about(few, "en", "near")
+    asked = evaluation.ask_about(few, "en", "near")
     for one, other in zip(asked[::2], asked[1::2], strict=True):
         (a,), (b,) = one.said.things[0], other.said.things[0]
         assert a != b
@@ -521,81 +527,26 @@ def test_herds_of_few_kinds_have_few(few) -> None:
 
 
 def test_held_out_kinds_are_the_named_ones() -> None:
-    assert len(exam.HELD_OUT) == 11
-    assert {c.species for c in exam.HELD_OUT} == set(pool.NAMED)
-    assert len(exam.LEVELS["species, posture, colour"]) == 48
+    assert len(evaluation.HELD_OUT) == 11
+    assert {c.species for c in evaluation.HELD_OUT} == set(dataset.NAMED)
+    assert len(evaluation.LEVELS["species, posture, colour"]) == 48
 
 
-def test_an_untrained_model_is_examined_whole(flock, tokenizer, config) -> None:
+def test_an_untrained_model_is_evaluated_whole(flock, tokenizer, config) -> None:
     torch.manual_seed(0)
     model = GLIP(config, tokenizer).eval()
     model.head.bias0.data.fill_(-9.0)  # finds nothing, so that this is quick
-    report = exam.examine(model, count=2)
+    report = evaluation.evaluate(model, count=2)
     assert set(report["detection"]) == set(report["grounding"]) == {"seen", "held-out"}
-    for language in pool.LANGUAGES:
-        assert set(report["detection"]["seen"][language]) == set(exam.LEVELS)
+    for language in dataset.LANGUAGES:
+        assert set(report["detection"]["seen"][language]) == set(evaluation.LEVELS)
         assert report["detection"]["seen"][language]["species"]["ap50"] == 0
         by_name = report["species without a name"][language]["AP50 by name"]
-        assert set(by_name) <= set(pool.UNNAMED)
+        assert set(by_name) <= set(dataset.UNNAMED)
         assert set(by_name.values()) <= {0}
 
 
 # ---- the table -----------------------------------------------------------------------------
-
-
-def card_of(
-    seed: int, fusion: bool = True, steps: tuple[int, ...] = (5, 4, 3, 2), **changes
-) -> dict:
-    """A model card in which all that can be counted was right half of the time."""
-    right = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10 + seed}
-    found = {"species": {"ap50": 0.9}, "colour": {"ap50": 0.8}}
-    metrics = {"pictures": 4, "detection": {"seen": {"en": found}}}
-    metrics |= {"grounding": {"seen": {"en": {"relation": right}}}}
-    made = {"seed": seed, "fusion": fusion, "pictures": 6}
-    made["rounds"] = [{"steps": n} for n in steps]
-    return {"recipe": made, "command": f"train {fusion} {seed}", "metrics": metrics} | changes
-
-
-def test_rows_hold_what_each_seed_reached(tmp_path, monkeypatch) -> None:
-    cards = [card_of(1), card_of(0), card_of(0, fusion=False), card_of(2, steps=(5, 4, 0, 0))]
-    cards.append(card_of(0, steps=(5, 4, 3, 0)))  # a trial of other rounds, which is no row
-    for i, card in enumerate(cards):
-        write_json(tmp_path / str(i) / "model_card.json", card)
-    monkeypatch.setattr(tables, "checkpoint_dir", lambda name: tmp_path / "shipped")
-    table = tables.gather_command("glip", glip_table.gather, [str(tmp_path)])
-    assert json.loads((tmp_path / "shipped" / "rows.json").read_text("utf-8")) == table
-    assert glip_table.load_rows() == table
-    rows = table["rows"]
-    assert rows["fusion"]["seeds"] == [0, 1]
-    assert rows["no fusion"]["seeds"] == [0]
-    assert rows["fusion, halfway"]["seeds"] == [2]
-    assert len(table["trainings"]) == 4
-    path = ("grounding", "seen", "en", "relation")
-    assert glip_table.values(rows["fusion"], *path) == [0.5, 0.5]
-    detected = ("detection", "seen", "en", "species", "ap50")
-    assert glip_table.values(rows["fusion"], *detected) == [0.9, 0.9]
-
-
-@pytest.mark.parametrize(
-    ("cards", "message"),
-    [
-        ([], "no model card found; train first"),
-        ([card_of(0), card_of(0)], "row 'fusion': two cards of seed 0; expected one"),
-        (
-            [card_of(0), card_of(1, metrics={"pictures": 9})],
-            "pictures in the exam: the cards have 4, 9; expected one value",
-        ),
-    ],
-)
-def test_cards_that_cannot_be_compared_make_no_table(cards: list[dict], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        glip_table.gather(cards)
-
-
-def test_a_missing_table_names_the_command(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(tables, "checkpoint_dir", lambda name: tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"python -m cliplab\.recipes\.glip_table"):
-        glip_table.load_rows()
 
 
 # ---- the shipped detector ------------------------------------------------------------------
@@ -616,17 +567,7 @@ def shipped() -> GLIP:
     return load_glip(checkpoint_dir("glip") / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_the_weights_are_those_of_the_card(cards, name: str) -> None:
-    folder, card = checkpoint_dir(name), cards[name]
-    beside = {"model_card.json"} | ({"rows.json"} if name == "glip" else set())
-    assert {p.name for p in folder.iterdir()} == {*card["files"], *beside}
-    assert all(sha256(folder / f) == digest for f, digest in card["files"].items())
-    assert card["command"].startswith("python -m cliplab train glip --seed 0")
-    assert card["recipe"]["fusion"] is (name == "glip")
-
-
-@pytest.mark.parametrize("language", pool.LANGUAGES)
+@pytest.mark.parametrize("language", dataset.LANGUAGES)
 def test_the_cards_reach_the_floors(cards, language: str) -> None:
     fused, twin = (cards[name]["metrics"] for name in SHIPPED)
     assert fused["detection"]["seen"][language]["species"]["ap50"] >= 0.90
@@ -636,9 +577,9 @@ def test_the_cards_reach_the_floors(cards, language: str) -> None:
     assert related["low"] > apart["high"] + 0.05  # fusion is what relates
 
 
-@pytest.mark.parametrize("language", pool.LANGUAGES)
+@pytest.mark.parametrize("language", dataset.LANGUAGES)
 def test_every_training_reaches_the_targets(language: str) -> None:
-    rows = glip_table.load_rows()["rows"]
+    rows = load_rows("glip")["rows"]
     for metrics, twin in zip(rows["fusion"]["metrics"], rows["no fusion"]["metrics"], strict=True):
         grounding = metrics["grounding"]["seen"][language]
         assert metrics["detection"]["seen"][language]["species"]["ap50"] >= 0.90
@@ -651,24 +592,22 @@ def test_every_training_reaches_the_targets(language: str) -> None:
 
 
 def test_every_fused_training_grounds_attributes() -> None:
-    row = glip_table.load_rows()["rows"]["fusion"]
-    reached = [glip_table.values(row, "grounding", "seen", x, "attributes") for x in pool.LANGUAGES]
+    row = load_rows("glip")["rows"]["fusion"]
+    reached = [values(row, "grounding", "seen", x, "attributes") for x in dataset.LANGUAGES]
     assert min(map(min, reached)) >= 0.90
 
 
 def colours_of(name: str) -> list[float]:
     """AP50 of class lists of colours, every training and language of a row."""
-    row = glip_table.load_rows()["rows"][name]
-    each = [
-        glip_table.values(row, "detection", "seen", x, "colour", "ap50") for x in pool.LANGUAGES
-    ]
+    row = load_rows("glip")["rows"][name]
+    each = [values(row, "detection", "seen", x, "colour", "ap50") for x in dataset.LANGUAGES]
     return [value for language in each for value in language]
 
 
 def test_the_shipped_models_know_colours_and_halfway_none_did(cards) -> None:
     for name in SHIPPED:
         seen = cards[name]["metrics"]["detection"]["seen"]
-        assert min(seen[language]["colour"]["ap50"] for language in pool.LANGUAGES) >= 0.90
+        assert min(seen[language]["colour"]["ap50"] for language in dataset.LANGUAGES) >= 0.90
     assert max(colours_of("fusion, halfway")) < 0.5
     assert min(colours_of("no fusion, halfway")) >= 0.90
 
@@ -679,7 +618,7 @@ def test_every_training_knows_colours() -> None:
 
 def near(row: str, language: str, what: str) -> list[dict[str, float]]:
     """The rate of each training, with its interval."""
-    trained = glip_table.load_rows()["rows"][row]["metrics"]
+    trained = load_rows("glip")["rows"][row]["metrics"]
     return [metrics["near"][language][what] for metrics in trained]
 
 
@@ -696,7 +635,7 @@ def test_without_fusion_nobody_reads_the_landmark(language: str) -> None:
     assert max(rate["value"] for rate in near("no fusion", language, "both")) < 0.05
 
 
-@pytest.mark.parametrize("language", pool.LANGUAGES)
+@pytest.mark.parametrize("language", dataset.LANGUAGES)
 def test_fusion_reads_the_landmark(language: str) -> None:
     """Right in more than the half that the best rule without it has, and with both of a pair."""
     assert min(rate["low"] for rate in near("fusion", language, "each")) > 0.5
@@ -705,16 +644,17 @@ def test_fusion_reads_the_landmark(language: str) -> None:
 
 
 def test_the_first_rows_are_the_shipped_models(cards) -> None:
-    rows = glip_table.load_rows()["rows"]
-    assert set(rows) == set(glip_table.ROWS)
+    rows = load_rows("glip")["rows"]
+    assert set(rows) == set(recipe.TABLE.order)
     assert all(row["seeds"] == [0, 1, 2] for row in rows.values())
     assert rows["fusion"]["metrics"][0] == cards["glip"]["metrics"]
     assert rows["no fusion"]["metrics"][0] == cards["glip-no-fusion"]["metrics"]
 
 
 def test_the_shipped_model_finds_what_it_is_asked_for(shipped: GLIP) -> None:
-    flock = pool.draw_flock("test", 6, start=2_300_000)
-    found = GLIPDetector(shipped, batch_size=6).detect(exam.pictures(flock), "sheep, goat, cow")
+    flock = dataset.draw_herds("test", 6, start=2_300_000)
+    asked = "sheep, goat, cow"
+    found = GLIPDetector(shipped, batch_size=6).detect(evaluation.pictures(flock), asked)
     best: list[Tensor] = [one.above(0.3).boxes_xyxy for one in found]
     assert sum(map(len, best)) > 0
     assert found[0].phrases == ("sheep", "goat", "cow")

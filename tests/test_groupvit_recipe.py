@@ -1,10 +1,10 @@
 """How the shipped GroupViT was made: captions, losses, training, exam, baselines, table, card."""
 
-import argparse
 import json
 import math
+import shlex
 import sys
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliplab.cli.train import read_options
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
 from cliplab.models.groupvit import Assignment, Groups
 from cliplab.models.losses import clip_loss
@@ -20,32 +21,34 @@ from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.pasture import SEMANTIC_CLASSES, caption, herd, portrait
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.pasture.stuff import NOUNS, nouns_in, stuff_caption, stuff_lexicon
-from cliplab.runtime import checkpoint_dir, sha256, write_json
+from cliplab.runtime import checkpoint_dir
 from cliplab.segmentation import IGNORE, Segmenter, load_segmenter, refine
 from cliplab.training import groupvit as recipe
 from cliplab.training import groupvit_baselines as baselines
-from cliplab.training import groupvit_dataset as pool_of
-from cliplab.training import groupvit_evaluation as exam
-from cliplab.training import groupvit_losses as losses
+from cliplab.training import groupvit_criterion as losses
+from cliplab.training import groupvit_dataset as dataset
+from cliplab.training import groupvit_evaluation as evaluation
 from cliplab.training import groupvit_pseudo_labels as second
-from cliplab.training import groupvit_snapshots as frames
-from cliplab.training import groupvit_table
-from cliplab.training.groupvit_criterion import Lesson
-from cliplab.training.groupvit_model import new_model, start_from_clip
+from cliplab.training.cards import load_rows, values
+from cliplab.training.groupvit_criterion import Criterion
+from cliplab.training.groupvit_model import Recipe, new_model, start_from_clip
+from cliplab.training.pictures import to_pixels
 
 CPU = torch.device("cpu")
 NOUN_LOSSES = ("presence", "explanation", "agreement")
-TINY = recipe.Recipe(steps=4, more=0, pictures=8, batch=4, groups=4, width=32, frame_every=4)
+TINY = Recipe(
+    steps=4, second_round_steps=0, pictures=8, batch=4, groups=4, width=32, snapshot_every=4
+)
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory) -> pool_of.Pool:
-    return pool_of.load_pool(tmp_path_factory.mktemp("scenes"), 8)
+def pool(tmp_path_factory) -> dataset.GroupViTDataset:
+    return dataset.load_dataset(tmp_path_factory.mktemp("scenes"), 8)
 
 
 @pytest.fixture(scope="module")
-def small_exam() -> exam.Exam:
-    return exam.draw_exam("val", 4, start=0)
+def small_exam() -> evaluation.Exam:
+    return evaluation.draw_exam("val", 4, start=0)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +97,11 @@ def test_landscapes_are_told_truly_and_completely() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_vocabulary_knows_all_captions(pool, language: str) -> None:
-    tokenizer = WordPieceTokenizer(pool_of.vocabulary_of(), 77)
+    tokenizer = WordPieceTokenizer(dataset.vocabulary_of(), 77)
     assert tokenizer.end_id == tokenizer.vocab_size - 1
-    prompts = [p.format(n) for p in pool_of.PROMPTS[language] for n in NOUNS[language]]
+    prompts = [p.format(n) for p in dataset.PROMPTS[language] for n in NOUNS[language]]
     texts = [t for i in range(len(pool)) for t in pool.captions(i, language)]
-    texts += prompts + [w for words in exam.WORDS[language].values() for w in words]
+    texts += prompts + [w for words in evaluation.WORDS[language].values() for w in words]
     texts += stuff_lexicon(language)
     for text in texts:
         plain = text.replace("、", " ").replace("，", " ")
@@ -110,24 +113,16 @@ def test_the_vocabulary_knows_all_captions(pool, language: str) -> None:
 
 
 def test_a_pool_has_pictures_and_texts_only(pool) -> None:
-    assert {field.name for field in fields(pool_of.Pool)} == {"images", "texts"}
+    assert {field.name for field in fields(dataset.GroupViTDataset)} == {"images", "texts"}
     assert pool.images.shape == (8, 96, 96, 3)
-    scene = pool_of.scene_of(2)
+    scene = dataset.scene_of(2)
     assert pool.captions(2, "en")[0] == caption(scene, "en", 0)
     assert pool.captions(2, "zh")[1] == stuff_caption(scene, "zh", 0)
-    assert pool_of.scene_of(3).kind == "portrait"
-
-
-def test_pictures_are_drawn_once(tmp_path, monkeypatch) -> None:
-    first = pool_of.load_pool(tmp_path, 3)
-    monkeypatch.setattr(pool_of, "picture_of", lambda scene: pytest.fail("drawn again"))
-    again = pool_of.load_pool(tmp_path, 3)
-    assert again.texts == first.texts
-    assert (again.images == first.images).all()
+    assert dataset.scene_of(3).kind == "portrait"
 
 
 def test_a_batch_depends_on_its_step_alone(pool) -> None:
-    make = pool_of.Batches(pool, seed=0, batch=4)
+    make = dataset.GroupViTBatches(pool, seed=0, batch=4)
     a, b, other = make(4), make(4), make(5)
     assert (a.images == b.images).all()
     assert a.captions == b.captions
@@ -139,25 +134,15 @@ def test_a_batch_depends_on_its_step_alone(pool) -> None:
 
 
 def test_six_captions_say_more_than_one(pool) -> None:
-    six, one = (pool_of.Batches(pool, seed=0, batch=8, captions=n)(0) for n in (6, 1))
+    six, one = (dataset.GroupViTBatches(pool, seed=0, batch=8, captions=n)(0) for n in (6, 1))
     for language in LANGUAGES:
         assert six.nouns[language].sum() > 1.5 * one.nouns[language].sum()
         assert (six.nouns[language] | ~one.nouns[language]).all()  # one of the six
     for k in range(4):
-        said = [pool_of.noun_names("en")[i] for i in one.nouns["en"][k].nonzero()[:, 0]]
+        said = [dataset.noun_names("en")[i] for i in one.nouns["en"][k].nonzero()[:, 0]]
         assert said == one.own_nouns[k]
     with pytest.raises(ValueError, match="captions: got 3; expected 1 or 6"):
-        pool_of.Batches(pool, seed=0, batch=8, captions=3)
-
-
-def test_extra_channels_move_with_the_picture_and_keep_their_values() -> None:
-    images = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
-    both = np.concatenate([images, images[..., :1] // 64], axis=3)
-    moved = pool_of.augment(both, np.random.default_rng(1), gained=0)
-    assert (moved[..., 3] == moved[..., 0] // 64).all()
-    brightened = pool_of.augment(both, np.random.default_rng(1), gained=3)
-    assert (brightened[..., 3] == moved[..., 3]).all()
-    assert not (brightened[..., :3] == moved[..., :3]).all()
+        dataset.GroupViTBatches(pool, seed=0, batch=8, captions=3)
 
 
 def weights_after(pool, folder: Path, **changes) -> dict[str, Tensor]:
@@ -167,17 +152,17 @@ def weights_after(pool, folder: Path, **changes) -> dict[str, Tensor]:
 
 def test_training_cannot_reach_masks(tmp_path, monkeypatch) -> None:
     """Neither drawing nor training asks for labels; without any, the weights are the same."""
-    two_rounds = {"steps": 2, "more": 2}
-    honest = weights_after(pool_of.load_pool(tmp_path / "a", 8), tmp_path / "1", **two_rounds)
+    two_rounds = {"steps": 2, "second_round_steps": 2}
+    honest = weights_after(dataset.load_dataset(tmp_path / "a", 8), tmp_path / "1", **two_rounds)
 
     def forbidden(*args, **kwargs):
         raise AssertionError("training asked for the masks")
 
     # What every label comes from, whoever imported `labels` from where.
     monkeypatch.setattr(sys.modules["cliplab.pasture.draw"], "_LabelBrush", forbidden)
-    for module in (pool_of, recipe, losses, frames, second):
+    for module in (dataset, recipe, losses, second):
         assert not hasattr(module, "labels")
-    blind = weights_after(pool_of.load_pool(tmp_path / "b", 8), tmp_path / "2", **two_rounds)
+    blind = weights_after(dataset.load_dataset(tmp_path / "b", 8), tmp_path / "2", **two_rounds)
     assert all(torch.equal(honest[name], blind[name]) for name in honest)
     with pytest.raises(AssertionError, match="asked for the masks"):
         baselines.train_supervised(TINY, tmp_path)  # which does ask
@@ -281,11 +266,13 @@ def test_patches_say_what_was_answered_before() -> None:
             weight = pixels[noun] ** -0.5
             total -= weight * math.log(maps[b, 3 * row + column, noun])
             weights += weight
-    found = losses.answers_loss(maps, answers.byte(), (2, 3))
+    found = losses.pseudo_label_loss(maps, answers.byte(), (2, 3))
     assert found.item() == pytest.approx(total / weights, rel=1e-5)
     fine = answers.repeat_interleave(2, 1).repeat_interleave(2, 2).byte()
     sure = F.one_hot(answers.where(answers < 3, 0), 3).flatten(1, 2).float()
-    assert losses.answers_loss(sure, fine, (2, 3)) < losses.answers_loss(maps, fine, (2, 3))
+    assert losses.pseudo_label_loss(sure, fine, (2, 3)) < losses.pseudo_label_loss(
+        maps, fine, (2, 3)
+    )
 
 
 # ---- answers -------------------------------------------------------------------------------
@@ -295,10 +282,10 @@ def test_patches_say_what_was_answered_before() -> None:
 def test_answers_are_among_the_nouns_that_are_said(pool, stages) -> None:
     torch.manual_seed(0)
     model = Segmenter(new_model(replace(TINY, stages=stages)), device="cpu")
-    nouns = {x: model.embed(pool_of.noun_names(x)) for x in LANGUAGES}
+    nouns = {x: model.embed(dataset.noun_names(x)) for x in LANGUAGES}
     said = {x: torch.zeros(3, len(emb), dtype=torch.bool) for x, emb in nouns.items()}
     said["en"][0, [2, 5]], said["en"][1, 7], said["zh"][0, :] = True, True, True
-    found = second.answers(model.model, pool.images[:3], nouns, said)
+    found = second.pseudo_labels(model.model, pool.images[:3], nouns, said)
     assert found.shape == (3, 96, 96, 2)
     assert set(np.unique(found[0, ..., 0])) == {2, 5}
     assert set(np.unique(found[1, ..., 0])) == {7}
@@ -323,25 +310,27 @@ def test_whatever_is_said_is_somewhere() -> None:
 def test_answers_are_given_once(pool, segmenter, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(second, "_CHUNK", 5)
     monkeypatch.setattr(second, "_BATCH", 2)
-    found = second.load_answers(segmenter.model, pool, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"000000-5.npz", "000005-3.npz"}
+    found = second.load_pseudo_labels(segmenter.model, pool, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"00000000-5.npz", "00000005-3.npz"}
     for language, table in zip(LANGUAGES, np.moveaxis(found, -1, 0), strict=True):
-        said = pool_of.noun_table(pool, language).any(axis=1)
+        said = dataset.noun_table(pool, language).any(axis=1)
         assert all(said[i, np.unique(table[i])].all() for i in range(8))
-    (tmp_path / "000005-3.npz").unlink()  # as if it had been interrupted
-    assert (second.load_answers(segmenter.model, pool, tmp_path) == found).all()
-    monkeypatch.setattr(second, "answers", None)
-    assert (second.load_answers(segmenter.model, pool, tmp_path) == found).all()
+    (tmp_path / "00000005-3.npz").unlink()  # as if it had been interrupted
+    assert (second.load_pseudo_labels(segmenter.model, pool, tmp_path) == found).all()
+    monkeypatch.setattr(second, "pseudo_labels", None)
+    assert (second.load_pseudo_labels(segmenter.model, pool, tmp_path) == found).all()
 
 
 def test_answers_move_with_their_pictures() -> None:
     dark = np.random.default_rng(0).integers(0, 2, (4, 16, 16, 1), dtype=np.uint8)
-    some = pool_of.Pool(np.repeat(200 * dark, 3, axis=3), (("",) * 2 * pool_of.CAPTIONS,) * 4)
+    some = dataset.GroupViTDataset(
+        np.repeat(200 * dark, 3, axis=3), (("",) * 2 * dataset.CAPTIONS,) * 4
+    )
     answers = np.concatenate([dark, 1 - dark], axis=3)
-    batch = pool_of.Batches(some, seed=0, batch=4, answers=answers)(3)
-    assert (batch.answers[..., 0] == (batch.images[..., 0] > 100)).all()
-    assert (batch.answers[..., 1] == (batch.images[..., 0] < 100)).all()
-    assert pool_of.Batches(some, seed=0, batch=4)(3).answers is None
+    batch = dataset.GroupViTBatches(some, seed=0, batch=4, pseudo_labels=answers)(3)
+    assert (batch.pseudo_labels[..., 0] == (batch.images[..., 0] > 100)).all()
+    assert (batch.pseudo_labels[..., 1] == (batch.images[..., 0] < 100)).all()
+    assert dataset.GroupViTBatches(some, seed=0, batch=4)(3).pseudo_labels is None
 
 
 def test_a_noun_that_is_not_said_is_pushed_away_everywhere() -> None:
@@ -401,8 +390,8 @@ def test_each_variant_learns_from_its_own(pool, changes: dict, expected: set | N
     assert model.config.stages == chosen.stages
     assert model.config.hard == (chosen.assignment == "hard")
     assert model.config.gumbel == (chosen.recipe == "paper")
-    batch = pool_of.Batches(pool, seed=0, batch=4, captions=chosen.captions)(0)
-    parts = Lesson(model, chosen, CPU).losses(batch, 0)
+    batch = dataset.GroupViTBatches(pool, seed=0, batch=4, captions=chosen.captions)(0)
+    parts = Criterion(model, chosen, CPU).losses(batch, 0)
     assert expected is None or set(parts) == expected
     torch.stack(list(parts.values())).sum().backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
@@ -417,9 +406,9 @@ def test_a_second_round_learns_answers_in_place_of_explanations(pool) -> None:
     torch.manual_seed(0)
     model = new_model(TINY).train()
     answers = np.zeros((8, 96, 96, 2), np.uint8)
-    batch = pool_of.Batches(pool, seed=0, batch=4, answers=answers)(0)
-    parts = Lesson(model, TINY, CPU).losses(batch, 0)
-    kinds = ("presence", "answers", "agreement")
+    batch = dataset.GroupViTBatches(pool, seed=0, batch=4, pseudo_labels=answers)(0)
+    parts = Criterion(model, TINY, CPU).losses(batch, 0)
+    kinds = ("presence", "pseudo-labels", "agreement")
     assert set(parts) == {"caption", *(f"{w} {x}" for w in kinds for x in LANGUAGES)}
 
 
@@ -437,7 +426,7 @@ def test_the_stem_starts_as_clips() -> None:
 
 def test_groups_differ_from_the_first_step(pool) -> None:
     """As GroupViT starts, each of 4 groups has a quarter of every patch; here they do not."""
-    pixels = pool_of.to_pixels(pool.images[:2], IMAGE_MEAN, IMAGE_STD)
+    pixels = to_pixels(pool.images[:2], IMAGE_MEAN, IMAGE_STD)
     shares = {}
     for spread in (0.0, 2.0):
         torch.manual_seed(0)
@@ -451,7 +440,7 @@ def test_groups_differ_from_the_first_step(pool) -> None:
 def test_groups_start_as_the_means_of_their_patches(pool) -> None:
     """So that what names a patch names its group; in GroupViT's own start they have no more to do
     with each other than two random projections."""
-    pixels = pool_of.to_pixels(pool.images[:2], IMAGE_MEAN, IMAGE_STD)
+    pixels = to_pixels(pool.images[:2], IMAGE_MEAN, IMAGE_STD)
     likeness = {}
     for kind in ("paper", "small-world"):
         torch.manual_seed(0)
@@ -472,14 +461,14 @@ def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) 
     whole = weights_after(pool, tmp_path / "whole")
     steps = []
 
-    class Stopping(pool_of.Batches):
+    class Stopping(dataset.GroupViTBatches):
         def __call__(self, step: int):
             steps.append(step)
             if len(steps) == 3:
                 raise KeyboardInterrupt
             return super().__call__(step)
 
-    monkeypatch.setattr(recipe, "Batches", Stopping)
+    monkeypatch.setattr(recipe, "GroupViTBatches", Stopping)
     monkeypatch.setattr(recipe, "SAVE_EVERY", 2)
     with pytest.raises(KeyboardInterrupt):
         weights_after(pool, tmp_path / "parts")
@@ -491,31 +480,31 @@ def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) 
 
 
 def test_a_second_round_goes_on_where_it_stopped(pool, tmp_path, monkeypatch) -> None:
-    whole = weights_after(pool, tmp_path / "whole", more=3, answered=6)
+    whole = weights_after(pool, tmp_path / "whole", second_round_steps=3, second_round_pictures=6)
     first = weights_after(pool, tmp_path / "first")
     assert any(not torch.equal(whole[name], first[name]) for name in first)
     rounds = []
 
-    class Stopping(pool_of.Batches):
+    class Stopping(dataset.GroupViTBatches):
         def __call__(self, step: int):
             batch = super().__call__(step)
-            rounds.append((len(self.pool), step, batch.answers is not None))
+            rounds.append((len(self.dataset), step, batch.pseudo_labels is not None))
             if rounds[-1] == (6, 2, True) and (6, 2, True) not in rounds[:-1]:
                 raise KeyboardInterrupt
             return batch
 
-    class Watched(Lesson):
-        def losses(self, batch: pool_of.Batch, step: int) -> dict[str, Tensor]:
+    class Watched(Criterion):
+        def losses(self, batch: dataset.GroupViTBatch, step: int) -> dict[str, Tensor]:
             modes.append(self.model.training)
             return super().losses(batch, step)
 
     modes: list[bool] = []
-    monkeypatch.setattr(recipe, "Batches", Stopping)
-    monkeypatch.setattr(recipe, "Lesson", Watched)
+    monkeypatch.setattr(recipe, "GroupViTBatches", Stopping)
+    monkeypatch.setattr(recipe, "Criterion", Watched)
     monkeypatch.setattr(recipe, "SAVE_EVERY", 1)
     with pytest.raises(KeyboardInterrupt):
-        weights_after(pool, tmp_path / "parts", more=3, answered=6)
-    resumed = weights_after(pool, tmp_path / "parts", more=3, answered=6)
+        weights_after(pool, tmp_path / "parts", second_round_steps=3, second_round_pictures=6)
+    resumed = weights_after(pool, tmp_path / "parts", second_round_steps=3, second_round_pictures=6)
     assert [step for size, step, has in rounds if (size, has) == (8, False)] == [0, 1, 2, 3]
     assert [step for size, step, has in rounds if (size, has) == (6, True)] == [0, 1, 2, 2]
     assert all(modes)  # answers are given in eval mode, and nothing is learned in it
@@ -523,41 +512,43 @@ def test_a_second_round_goes_on_where_it_stopped(pool, tmp_path, monkeypatch) ->
 
 
 def test_a_look_at_the_groups_changes_nothing(pool, tmp_path) -> None:
-    rare = weights_after(pool, tmp_path / "rare", frame_every=4)
-    often = weights_after(pool, tmp_path / "often", frame_every=1)
+    rare = weights_after(pool, tmp_path / "rare", snapshot_every=4)
+    often = weights_after(pool, tmp_path / "often", snapshot_every=1)
     assert all(torch.equal(rare[name], often[name]) for name in rare)
-    found = frames.gather_frames(tmp_path / "often" / "frames", last=4, most=3)
+    found = recipe.gather_snapshots(tmp_path / "often" / "frames", last=4, most=3)
     assert found["steps"].tolist() == [1, 3, 4]  # the first, one between, the last
-    earlier = frames.gather_frames(tmp_path / "often" / "frames", last=3)
+    earlier = recipe.gather_snapshots(tmp_path / "often" / "frames", last=3)
     assert earlier["steps"].tolist() == [1, 2, 3]
     assert found["maps"].shape == (3, 3, 4, 24, 24)
     assert found["images"].shape == (3, 96, 96, 3)
     assert abs(found["maps"].astype(int).sum(2) - 255).max() <= 4  # 255 in all, but for rounding
 
 
-def test_unfit_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="groups: got 3; expected 4 to 32"):
-        recipe.checked(replace(TINY, groups=3))
-    with pytest.raises(ValueError, match="got 0 steps, 8 pictures; expected >= 1"):
-        recipe.checked(replace(TINY, steps=0))
-    with pytest.raises(ValueError, match="more: got -1 steps; expected 0 or more"):
-        recipe.checked(replace(TINY, more=-1))
-    for changes in ({"recipe": "paper"}, {"multi_label": False}, {"patches": False}):
-        assert recipe.checked(replace(TINY, **changes))
-        with pytest.raises(ValueError, match=r"got 2 steps of a second round.*expected --more 0"):
-            recipe.checked(replace(TINY, more=2, **changes))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": 3}, "groups: got 3; expected 4 to 32"),
+        ({"steps": 0}, "got 0 steps, 8 pictures"),
+        ({"second_round_steps": -1}, "-1 second-round steps"),
+        ({"second_round_steps": 2, "recipe": "paper"}, "second_round_steps: got 2 .*expected 0"),
+        ({"second_round_steps": 2, "multi_label": False}, "second_round_steps: got 2 .*expected 0"),
+        ({"second_round_steps": 2, "patches": False}, "second_round_steps: got 2 .*expected 0"),
+    ],
+)
+def test_unfit_numbers_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **changes)
 
 
-def options(work: Path, *changes: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    recipe.add_arguments(parser)
+def options(work: Path, *changes: str) -> recipe.Options:
     always = ["--steps", "1", "--more", "0", "--pictures", "32", "--test-pictures", "4"]
-    return parser.parse_args([*always, "--device", "cpu", "--work", str(work), *changes])
+    return read_options("groupvit", *always, "--device", "cpu", "--work", str(work), *changes)
 
 
 def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     out = tmp_path / "out"
-    assert recipe.run(options(tmp_path, "--groups", "5", "--more", "1", "--out", str(out))) == 0
+    given = options(tmp_path, "--groups", "5", "--more", "1", "--out", str(out))
+    recipe.run(given)
     card = json.loads((out / "model_card.json").read_text("utf-8"))
     assert set(card["files"]) == {"model.safetensors", "frames.npz"}
     assert load_segmenter(str(out), device="cpu").model.config.output_groups == (5,)
@@ -565,13 +556,9 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     assert "--multi-label" in card["command"]
     assert card["metrics"]["pictures"] == 4
     assert set(card["metrics"]["zh"]) >= {"plain", "cured", "reading", "animals"}
-    # The command of the card is one that the recipe takes, and it makes the same.
-    parser = argparse.ArgumentParser()
-    recipe.add_arguments(parser)
-    words = card["command"].removeprefix("python -m cliplab train groupvit ").split()
-    said = vars(parser.parse_args(words))
-    assert all(said[name] == card["recipe"][name] for name in recipe._OPTIONS)
-    assert recipe.run(options(tmp_path, "--stages", "0", "--no-multi-label")) == 0
+    assert read_options(*shlex.split(card["command"])[4:]).recipe == given.recipe
+    assert Recipe.of_card(card["recipe"]) == given.recipe
+    recipe.run(options(tmp_path, "--stages", "0", "--no-multi-label"))
     beside = tmp_path / "no-groups-no-nouns" / "seed0-1" / "checkpoint"
     assert {p.name for p in beside.iterdir()} == {"model.safetensors", "model_card.json"}
 
@@ -581,9 +568,9 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
 
 @pytest.mark.parametrize("steps", [0, 3])
 def test_the_exam_reads_as_the_segmenter_does(small_exam, segmenter, steps, monkeypatch) -> None:
-    monkeypatch.setattr(exam, "_BATCH", 3)  # so that there are two, the second not full
-    reading = replace(exam.plain(), synonyms=True, top_words=7, refine=steps)
-    seen = exam.Seen(segmenter, small_exam.images)
+    monkeypatch.setattr(evaluation, "_BATCH", 3)  # so that there are two, the second not full
+    reading = replace(evaluation.plain(), synonyms=True, top_words=7, refine=steps)
+    seen = evaluation.Seen(segmenter, small_exam.images)
     for image, (scores, owner) in zip(small_exam.pil(), seen.read(reading), strict=True):
         found = segmenter.segment(image, reading.words(), reading.settings())
         torch.testing.assert_close(found.scores, scores, rtol=1e-4, atol=1e-6)
@@ -592,9 +579,9 @@ def test_the_exam_reads_as_the_segmenter_does(small_exam, segmenter, steps, monk
 
 def test_the_exam_averages_the_views_that_the_segmenter_does(small_exam, segmenter) -> None:
     """But for the resizing, which is PIL's there, of whole numbers."""
-    one = replace(exam.plain(), top_words=None)
+    one = replace(evaluation.plain(), top_words=None)
     many = replace(one, scales=(1.0, 1.33), flip=True)
-    seen = exam.Seen(segmenter, small_exam.images)
+    seen = evaluation.Seen(segmenter, small_exam.images)
     pairs = zip(small_exam.pil(), seen.read(many), seen.read(one), strict=True)
     for image, (scores, owner), (single, first) in pairs:
         found = segmenter.segment(image, many.words(), many.settings())
@@ -605,15 +592,15 @@ def test_the_exam_averages_the_views_that_the_segmenter_does(small_exam, segment
 
 def test_without_groups_every_patch_names_itself(small_exam, segmenter) -> None:
     """As a model without stages would, that has the same stem and the same projections."""
-    reading = replace(exam.plain(), top_words=None)
+    reading = replace(evaluation.plain(), top_words=None)
     model = segmenter.model
-    pixels = pool_of.to_pixels(small_exam.images, IMAGE_MEAN, IMAGE_STD)
+    pixels = to_pixels(small_exam.images, IMAGE_MEAN, IMAGE_STD)
     with torch.no_grad():
         patches = model.group(pixels).patch_tok
         emb = F.normalize(model.img_projector(model.img_encoder.norm(patches)), dim=-1)
         word_emb = segmenter.embed(reading.words().words, reading.templates)
         best = (emb @ word_emb.T).argmax(dim=-1).view(-1, 24, 24)
-    alone = exam.Seen(segmenter, small_exam.images, grouped=False)
+    alone = evaluation.Seen(segmenter, small_exam.images, grouped=False)
     for (scores, owner), expected in zip(alone.read(reading), best, strict=True):
         assert owner.unique().numel() == 24 * 24
         agreed = (scores.argmax(dim=0)[1::4, 1::4] == expected).float().mean()
@@ -621,9 +608,9 @@ def test_without_groups_every_patch_names_itself(small_exam, segmenter) -> None:
 
 
 def test_the_words_name_the_15_classes_in_order(small_exam) -> None:
-    for language in exam.WORDS:
-        assert tuple(exam.WORDS[language]) == SEMANTIC_CLASSES
-        words = replace(exam.plain(language), synonyms=True).words()
+    for language in evaluation.WORDS:
+        assert tuple(evaluation.WORDS[language]) == SEMANTIC_CLASSES
+        words = replace(evaluation.plain(language), synonyms=True).words()
         assert len(words.names) == 15
     assert small_exam.truth.shape == (4, 96, 96)
     animals = small_exam.animals()
@@ -632,16 +619,16 @@ def test_the_words_name_the_15_classes_in_order(small_exam) -> None:
 
 
 def test_a_card_keeps_the_reading_and_an_old_one_is_read_still() -> None:
-    reading = replace(exam.plain("zh"), hard=False, scales=(1.0, 1.33), flip=True, refine=20)
-    row = json.loads(json.dumps(exam._plain_dict(reading)))
-    assert set(row) == {field.name for field in fields(exam.Reading)}
-    assert exam.reading_of(row) == reading
+    reading = replace(evaluation.plain("zh"), hard=False, scales=(1.0, 1.33), flip=True, refine=20)
+    row = json.loads(json.dumps(evaluation._plain_dict(reading)))
+    assert set(row) == {field.name for field in fields(evaluation.Reading)}
+    assert evaluation.reading_of(row) == reading
     assert reading.settings().refine == 20
     del row["refine"]
-    assert exam.reading_of(row) == replace(reading, refine=0)
+    assert evaluation.reading_of(row) == replace(reading, refine=0)
 
 
-class Perfect(exam.Seen):
+class Perfect(evaluation.Seen):
     """A reader that knows the truth, of a share of the classes that depends on the reading."""
 
     def __init__(self, truth: Tensor) -> None:
@@ -656,28 +643,34 @@ class Perfect(exam.Seen):
 
 def test_the_cure_is_what_is_best_on_val(small_exam) -> None:
     seen = Perfect(small_exam.truth)
-    reading, tried = exam.choose(seen, small_exam)
+    reading, tried = evaluation.choose(seen, small_exam)
     assert reading.top_words is None
     assert tried[0]["to"] == "plain"
     assert [(t["changed"], t["to"]) for t in tried[-3:]] == [("refine", n) for n in (10, 20, 40)]
     assert max(t["miou"] for t in tried) == 1
-    quality = exam.judge(seen, small_exam, exam.plain())
+    quality = evaluation.judge(seen, small_exam, evaluation.plain())
     assert quality.oracle_miou == 1
-    plain, cured = quality.as_dict(), exam.judge(seen, small_exam, reading).as_dict()
-    assert exam.gap_closed(plain, cured) == 1
-    assert exam.gap_closed(plain, plain) == 0
-    assert plain["miou"] == pytest.approx(exam.text_miou(seen, small_exam, exam.plain()), abs=1e-4)
+    plain, cured = quality.as_dict(), evaluation.judge(seen, small_exam, reading).as_dict()
+    assert evaluation.gap_closed(plain, cured) == 1
+    assert evaluation.gap_closed(plain, plain) == 0
+    assert plain["miou"] == pytest.approx(
+        evaluation.text_miou(seen, small_exam, evaluation.plain()), abs=1e-4
+    )
 
 
 def test_five_words_need_a_background(small_exam, segmenter) -> None:
-    bare, told = (exam.animal_words(background=b) for b in (False, True))
+    bare, told = (evaluation.animal_words(background=b) for b in (False, True))
     assert bare.names == told.names == ("background", "sheep", "goat", "cow", "dog", "horse")
     assert len(bare.words) == 5
     assert "hill" in told.words
-    seen = exam.Seen(segmenter, small_exam.images)
-    best, swept = exam.choose_threshold(seen, small_exam, exam.plain(), background=False)
+    seen = evaluation.Seen(segmenter, small_exam.images)
+    best, swept = evaluation.choose_threshold(
+        seen, small_exam, evaluation.plain(), background=False
+    )
     assert swept[best] == max(swept.values())
-    told = exam.animal_miou(seen, small_exam, exam.plain(), background=True, thresholds=[None])
+    told = evaluation.animal_miou(
+        seen, small_exam, evaluation.plain(), background=True, thresholds=[None]
+    )
     assert 0 <= told[0] <= 1
 
 
@@ -751,65 +744,17 @@ def test_the_upper_bound_learns_masks(tmp_path, small_exam) -> None:
 # ---- table ---------------------------------------------------------------------------------
 
 
-def card_of(seed: int, pictures: int = 9, **changes) -> dict:
-    one = replace(recipe.Recipe(), **{"seed": seed, "steps": 5} | changes)
-    row = {"plain": {"miou": 0.3, "oracle_miou": 0.6}, "cured": {"miou": 0.5 + seed / 100}}
-    return {
-        "recipe": asdict(one),
-        "command": f"train {recipe.name_of(one)} {seed}",
-        "metrics": {"pictures": pictures, "val pictures": 4, "en": row},
-    }
-
-
-def test_rows_hold_a_number_per_seed(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(groupvit_table, "BASELINES", tmp_path / "baselines.json")
-    write_json(tmp_path / "baselines.json", {"pictures": 9, "rows": {"majority": {"miou": 0.04}}})
-    shipped = card_of(0) | {"recipe": asdict(recipe.Recipe())}
-    again = shipped | {"recipe": asdict(recipe.Recipe(seed=1))}
-    cards = [card_of(1), card_of(0), card_of(0, stages=0), card_of(0, assignment="hard")]
-    cards += [again, shipped]
-    for i, card in enumerate(cards):
-        write_json(tmp_path / str(i) / "model_card.json", card)
-    assert groupvit_table.main([str(tmp_path), "--out", str(tmp_path / "rows.json")]) == 0
-    table = json.loads((tmp_path / "rows.json").read_text("utf-8"))
-    assert set(table["rows"]) == {"1-stage-soft", "1-stage-hard", "no-groups", "shipped"}
-    row = table["rows"]["1-stage-soft"]
-    assert row["seeds"] == table["rows"]["shipped"]["seeds"] == [0, 1]
-    assert groupvit_table.values(row, "en", "cured", "miou") == [0.5, 0.51]
-    assert table["baselines"]["majority"]["miou"] == 0.04
-    assert table["steps"] == 5
-
-
-@pytest.mark.parametrize(
-    ("cards", "message"),
-    [
-        ([], "no model card found; train first"),
-        ([card_of(0), card_of(0)], "row '1-stage-soft': two cards of seed 0; expected one"),
-        ([card_of(0), card_of(1, steps=6)], "steps: the cards have 5, 6; expected one value"),
-        ([card_of(0), card_of(1, pictures=8)], "pictures in the exam: the cards have 8, 9"),
-    ],
-)
-def test_cards_that_cannot_be_compared_make_no_table(cards: list[dict], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        groupvit_table.gather(cards)
-
-
-def test_baselines_of_another_exam_make_no_table() -> None:
-    with pytest.raises(ValueError, match="baselines: got 7 pictures, the cards have 9"):
-        groupvit_table.gather([card_of(0)], {"pictures": 7, "rows": {}})
-
-
 def test_names_tell_variants_apart() -> None:
     variants = [
-        replace(recipe.Recipe(), **{name: value})
+        replace(TINY, **({"groups": 16} | {name: value}))
         for name, values in {
-            "recipe": recipe.RECIPES, "stages": (0, 2), "groups": (4, 32),
+            "recipe": ("small-world", "paper"), "stages": (0, 2), "groups": (4, 32),
             "assignment": ("hard",), "multi_label": (False,), "captions": (1,),
             "patches": (False,),
         }.items()
         for value in values
     ]  # fmt: skip
-    names = {recipe.name_of(v) for v in variants}
+    names = {v.name for v in variants}
     assert len(names) == len(variants)
 
 
@@ -821,45 +766,32 @@ def shipped_card() -> dict:
     return json.loads((checkpoint_dir("groupvit") / "model_card.json").read_text("utf-8"))
 
 
-def test_the_weights_are_those_of_the_card(shipped_card: dict) -> None:
-    folder = checkpoint_dir("groupvit")
-    beside = {"model_card.json", "rows.json"}
-    assert {p.name for p in folder.iterdir()} == {*shipped_card["files"], *beside}
-    assert set(shipped_card["files"]) == {"model.safetensors", "frames.npz"}
-    for name, digest in shipped_card["files"].items():
-        assert sha256(folder / name) == digest
-    assert recipe.is_shipped(recipe.Recipe(**shipped_card["recipe"]))
-    assert shipped_card["command"].startswith("python -m cliplab train groupvit --recipe small")
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_card_reaches_the_targets(shipped_card: dict, language: str) -> None:
     rows = shipped_card["metrics"][language]
     assert rows["cured"]["miou"] >= 0.50
     assert rows["share of the gap closed"] >= 1 / 3
-    baselines_of = groupvit_table.load_rows()["baselines"]
+    baselines_of = load_rows("groupvit")["baselines"]
     dense, bound = (baselines_of[name]["miou"] for name in ("dense CLIP", "supervised, seed 0"))
     assert 5 * dense < rows["cured"]["miou"] < bound
 
 
 def test_the_first_row_is_the_shipped_model(shipped_card: dict) -> None:
-    rows = groupvit_table.load_rows()["rows"]
+    rows = load_rows("groupvit")["rows"]
     assert rows["shipped"]["metrics"][0] == shipped_card["metrics"]
     assert all(row["seeds"] == [0, 1, 2] for row in rows.values())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_training_reaches_the_target(language: str) -> None:
-    row = groupvit_table.load_rows()["rows"]["shipped"]
-    assert min(groupvit_table.values(row, language, "cured", "miou")) >= 0.50
+    row = load_rows("groupvit")["rows"]["shipped"]
+    assert min(values(row, language, "cured", "miou")) >= 0.50
 
 
 def test_grouping_does_not_help_here() -> None:
     """What README and notebook 05 say of the table: seed by seed, as the rows overlap."""
-    rows = groupvit_table.load_rows()["rows"]
-    reached = {
-        name: groupvit_table.values(row, "en", "cured", "miou") for name, row in rows.items()
-    }
+    rows = load_rows("groupvit")["rows"]
+    reached = {name: values(row, "en", "cured", "miou") for name, row in rows.items()}
     compared = {name: numbers for name, numbers in reached.items() if name != "shipped"}
     assert len(compared) == 7
     alone = compared.pop("no-groups")
@@ -870,10 +802,10 @@ def test_grouping_does_not_help_here() -> None:
 def test_the_shipped_model_segments_as_its_card_says(shipped_card: dict) -> None:
     """40 pictures of the exam's 200: the mean IoU moves with the pictures, by 0.05 or less."""
     segmenter = load_segmenter(str(checkpoint_dir("groupvit")), device="cpu")
-    some = exam.draw_exam("test", 40)
+    some = evaluation.draw_exam("test", 40)
     rows = shipped_card["metrics"]["en"]
-    reading = exam.reading_of(rows["reading"])
-    miou = exam.text_miou(exam.Seen(segmenter, some.images), some, reading)
+    reading = evaluation.reading_of(rows["reading"])
+    miou = evaluation.text_miou(evaluation.Seen(segmenter, some.images), some, reading)
     assert miou == pytest.approx(rows["cured"]["miou"], abs=0.05)
 
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from cliplab.cli.options import parse
 from cliplab.runtime import unknown_name
-
-# Name -> what it makes; the recipe is the module of that name in cliplab.training, which has
-# Options and run(options).
-RECIPES = {
-    "clip": "two CLIPs, English and Chinese",
-    "vild": "a detector that learned from CLIP",
-    "glip": "a detector that reads sentences",
-    "groupvit": "segmentation from captions alone",
-}
+from cliplab.training import RECIPES
 
 PAGE = """\
 usage: cliplab train STEM ...
@@ -31,8 +23,11 @@ stems:
 examples:
   cliplab train clip --help                options of one recipe
   cliplab train clip
+  cliplab train table --stem vild          cards of all trainings side by side
 
 exit code: 0 done; 130 when interrupted, and the same command goes on"""
+
+_FORMER = {"--more": "--second-round-steps"}  # in the commands of shipped cards and tables
 
 
 def call(typed: Sequence[str]) -> int:
@@ -42,26 +37,30 @@ def call(typed: Sequence[str]) -> int:
         ValueError: no such recipe, or options that it does not have.
     """
     if not typed or typed[0] in ("-h", "--help"):
-        print(PAGE.format(stems="\n".join(f"  {stem:9} {what}" for stem, what in RECIPES.items())))
+        stems = [f"  {stem:9} {recipe.makes}" for stem, recipe in RECIPES.items()]
+        print(PAGE.format(stems="\n".join(stems)))
         return 0 if typed else 2
-    stem, rest = typed[0], [word for word in typed[1:] if word != "--debug"]
-    if stem not in RECIPES:
-        raise ValueError(unknown_name("recipe", stem, RECIPES))
-    recipe = importlib.import_module(f"cliplab.training.{stem}")
-    about = (recipe.__doc__ or "").strip()
-    epilog = f"examples:\n  cliplab train {stem}"
-    if hasattr(recipe, "add_arguments"):  # of before the skeleton
-        parser = argparse.ArgumentParser(prog=f"cliplab train {stem}", description=about)
-        recipe.add_arguments(parser)
-        options = parser.parse_args(rest)
-    else:
-        prog = f"cliplab train {stem}"
-        options = parse(recipe.Options, rest, prog=prog, about=about, epilog=epilog)
+    stem, options = typed[0], read_options(*typed)
     log = logging.getLogger("cliplab.training")
     log.setLevel(logging.INFO)
     log.handlers[:] = [logging.StreamHandler(sys.stdout)]  # plain lines
     try:
-        return int(recipe.run(options) or 0)
+        importlib.import_module(RECIPES[stem].module).run(options)
     except KeyboardInterrupt:
         print("the same command goes on from the last state that was saved", file=sys.stderr)
         raise
+    return 0
+
+
+def read_options(stem: str, *typed: str) -> Any:
+    """The options of a recipe.
+
+    Raises:
+        ValueError: no such recipe, or options that it does not have.
+    """
+    if stem not in RECIPES:
+        raise ValueError(unknown_name("recipe", stem, RECIPES))
+    recipe = importlib.import_module(RECIPES[stem].module)
+    words = [_FORMER.get(word, word) for word in typed if word != "--debug"]
+    about, epilog = (recipe.__doc__ or "").strip(), f"examples:\n  cliplab train {stem}"
+    return parse(recipe.Options, words, prog=f"cliplab train {stem}", about=about, epilog=epilog)

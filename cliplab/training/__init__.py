@@ -1,1 +1,25 @@
-"""How the shipped weights were made: `python -m cliplab train <stem>`."""
+"""How the shipped weights were made: for every stem a recipe, a dataset and an evaluation.
+
+`<stem>.py` goes from the dataset through model, criterion and loop to the weights and their card;
+`<stem>_dataset.py` is what is learned from; `<stem>_evaluation.py` is where the card's numbers come
+from. `loop.py` trains, `pictures.py` draws and augments, `cards.py` writes cards and tables.
+"""
+
+from typing import NamedTuple
+
+
+class Recipe(NamedTuple):
+    """What can be trained; its module is imported only when it is chosen."""
+
+    module: str  # has Options, a dataclass, and run(options)
+    makes: str
+
+
+RECIPES = {
+    "clip": Recipe("cliplab.training.clip", "two CLIPs, English and Chinese"),
+    "vild": Recipe("cliplab.training.vild", "a detector that learned from CLIP"),
+    "glip": Recipe("cliplab.training.glip", "a detector that reads sentences"),
+    "groupvit": Recipe("cliplab.training.groupvit", "segmentation from captions alone"),
+    "baselines": Recipe("cliplab.training.groupvit_baselines", "what groupvit is measured against"),
+    "table": Recipe("cliplab.training.cards", "one table from the cards of many trainings"),
+}

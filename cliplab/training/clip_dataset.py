@@ -1,10 +1,10 @@
-"""Training pictures: drawn once, kept in files, held in memory."""
+"""What the CLIPs of the pasture learn from: pictures of single animals, captions, their words."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD
+from cliplab.models.tokenizers import BytePairTokenizer
 from cliplab.pasture import animal_caption, caption, herd, portrait
-from cliplab.pasture.captions import mentioned_facts
-from cliplab.pasture.dataset import crops, in_parallel, portraits
-from cliplab.runtime import atomic_write
-
-log = logging.getLogger(__name__)
+from cliplab.pasture.captions import lexicon, mentioned_facts
+from cliplab.pasture.dataset import crops, portraits
+from cliplab.training import pictures
+from cliplab.training.pictures import Arrays, joined, load_chunks
 
 SIZE = 64  # pixels per side
 _CHUNK = 2000  # pictures per file
+_FULL_VOCAB = 49408
+_MAKERS = {"portraits": portraits, "crops": crops}
+
+
+# ---- pictures ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Pool:
+class CLIPDataset:
     """All training pictures in memory, and the scene of each."""
 
     images: NDArray[np.uint8]  # (N, S, S, 3)
@@ -33,11 +38,10 @@ class Pool:
     seeds: NDArray[np.int64]  # (N,) of the scene
     animals: NDArray[np.int64]  # (N,) index in the scene
 
-    def caption(self, i: int, language: str, variant: int) -> str:
-        """One of the captions of picture i."""
-        return self.caption_and_facts(i, language, variant)[0]
+    def __len__(self) -> int:
+        return len(self.images)
 
-    def caption_and_facts(self, i: int, language: str, variant: int) -> tuple[str, tuple[str, ...]]:
+    def caption(self, i: int, language: str, variant: int) -> tuple[str, tuple[str, ...]]:
         """A caption of picture i, and the facts that it mentions besides the species."""
         seed = int(self.seeds[i])
         if self.is_crop[i]:
@@ -48,54 +52,29 @@ class Pool:
         return caption(scene, language, variant), mentioned_facts(scene, language, variant)
 
 
-def load_pool(folder: Path, *, portrait_count: int, crop_count: int) -> Pool:
-    """Read the training pictures, drawing those that are not in `folder` yet."""
-    parts = []
-    kinds = (("portraits", portraits, portrait_count), ("crops", crops, crop_count))
-    for kind, make, count in kinds:
-        for path in _drawn(folder, kind, make, count):
-            with np.load(path) as file:
-                parts.append((file["images"], file["seeds"], file["animals"], kind == "crops"))
-    images, seeds, animals, is_crop = zip(*parts, strict=True)
-    flags = np.repeat(np.array(is_crop), [len(s) for s in seeds])
-    return Pool(np.concatenate(images), flags, np.concatenate(seeds), np.concatenate(animals))
+def load_dataset(folder: Path, *, portrait_count: int, crop_count: int) -> CLIPDataset:
+    """The training pictures, drawing those that are not in `folder` yet."""
+    counts = {"portraits": portrait_count, "crops": crop_count}
+    files = {
+        kind: load_chunks(folder, f"{kind}-{SIZE}-", count, partial(_draw, kind), size=_CHUNK)
+        for kind, count in counts.items()
+    }
+    parts = [part for some in files.values() for part in some]
+    is_crop = np.repeat(np.array([False, True]), list(counts.values()))
+    images, seeds, animals = (joined(parts, name) for name in ("images", "seeds", "animals"))
+    return CLIPDataset(images, is_crop, seeds, animals)
 
 
-def _drawn(folder: Path, kind: str, make: Callable, count: int) -> list[Path]:
-    """Files of `count` pictures; those that exist are kept, so drawing can be interrupted."""
-    starts = range(0, count, _CHUNK)
-    paths = [folder / f"{kind}-{SIZE}-{s:08d}-{min(_CHUNK, count - s)}.npz" for s in starts]
-    missing = [i for i, path in enumerate(paths) if not path.exists()]
-    if missing:
-        begin = missing[0]  # drawn in order, so everything after the first gap is missing
-        log.info("drawing %d %s into %s", count - starts[begin], kind, folder)
-        rest = count - starts[begin]
-        chunks = in_parallel(make, "train", rest, start=starts[begin], chunk=_CHUNK, size=SIZE)
-        for path, pictures in zip(paths[begin:], chunks, strict=True):
-            seeds = [e.scene.seed for e in pictures.examples]
-            animals = [e.index for e in pictures.examples]
-            with atomic_write(path) as file:
-                np.savez(file, images=pictures.images, seeds=seeds, animals=animals)
-    return paths
+def _draw(kind: str, start: int, count: int) -> Arrays:
+    drawn = _MAKERS[kind]("train", count, start=start, size=SIZE)
+    seeds = np.array([example.scene.seed for example in drawn.examples])
+    animals = np.array([example.index for example in drawn.examples])
+    return {"images": drawn.images, "seeds": seeds, "animals": animals}
 
 
-def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """uint8 (B, S, S, 3) -> normalised float32 (B, 3, S, S), channels last in memory."""
-    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
-    mean = torch.tensor(IMAGE_MEAN, device=device).view(3, 1, 1)
-    return (x - mean) / torch.tensor(IMAGE_STD, device=device).view(3, 1, 1)
-
-
-def augment(images: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Mirror half of the pictures, brighten or darken each, and move all by up to 3 pixels."""
-    out = images.copy()
-    mirrored = generator.random(len(out)) < 0.5
-    out[mirrored] = out[mirrored, :, ::-1]
-    gain = generator.uniform(0.88, 1.12, (len(out), 1, 1, 1)).astype(np.float32)
-    out = np.clip(out * gain, 0, 255).astype(np.uint8)
-    dy, dx = generator.integers(0, 7, 2)
-    padded = np.pad(out, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="edge")
-    return np.ascontiguousarray(padded[:, dy : dy + SIZE, dx : dx + SIZE])
+def normalised(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 (B, S, S, 3) -> (B, 3, S, S), as CLIP takes them."""
+    return pictures.to_pixels(images, IMAGE_MEAN, IMAGE_STD)
 
 
 def recolour(images: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -115,6 +94,81 @@ def recolour(images: NDArray[np.uint8], generator: np.random.Generator) -> NDArr
     return (out * 255).astype(np.uint8)
 
 
+# ---- batches -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CLIPBatches:
+    """The batch of each step, which depends on nothing but the step and the seed."""
+
+    dataset: CLIPDataset
+    language: str
+    seed: int
+    batch: int
+    recolour: float  # share of the pictures with a caption of shape alone
+
+    def draw(self, step: int) -> tuple[NDArray[np.int64], list, np.random.Generator]:
+        """Indices (B,), a (caption, facts) each, and the generator to go on with."""
+        generator = np.random.default_rng([self.seed, step])
+        chosen = generator.choice(len(self.dataset), self.batch, replace=False)
+        variants = generator.integers(0, 2**31, len(chosen))
+        pairs = zip(chosen, variants, strict=True)
+        captions = [self.dataset.caption(i, self.language, int(v)) for i, v in pairs]
+        return chosen, captions, generator
+
+    def __call__(self, step: int) -> tuple[Tensor, list[str]]:
+        """Pixels (B, 3, S, S), augmented, and their captions."""
+        chosen, captions, generator = self.draw(step)
+        images = pictures.augment(self.dataset.images[chosen], generator, shift=3)
+        shapes = [i for i, (_, facts) in enumerate(captions) if set(facts) <= {"posture"}]
+        shapes = [i for i in shapes if generator.random() < self.recolour]
+        images[shapes] = recolour(images[shapes], generator)
+        return normalised(images), [text for text, _ in captions]
+
+
 def slices(images: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
     """Consecutive parts of at most `size` pictures."""
     return (images[i : i + size] for i in range(0, len(images), size))
+
+
+# ---- words ---------------------------------------------------------------------------------
+
+
+class CompactVocabulary:
+    """The few byte pairs that captions use, numbered in the order of their official ids.
+
+    The order keeps the end token the highest, which is how the text tower finds it.
+    """
+
+    def __init__(self, tokenizer: BytePairTokenizer) -> None:
+        self.tokenizer = tokenizer
+        used = {i for word in lexicon("en") for i in tokenizer.encode(word)}
+        self.official = sorted(used | {0, tokenizer.start_id, tokenizer.end_id})
+        self._compact = np.full(_FULL_VOCAB, -1, np.int64)
+        self._compact[self.official] = np.arange(len(self.official))
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """K texts -> (K, L) compact ids, L the longest of them."""
+        ids = self._compact[self.tokenizer(texts).numpy()]
+        if (ids < 0).any():
+            bad = texts[int(np.flatnonzero((ids < 0).any(1))[0])]
+            raise ValueError(f"{bad!r} has a word that captions.lexicon does not know")
+        longest = int((ids != self._compact[0]).sum(1).max())
+        return torch.from_numpy(ids[:, :longest])
+
+    def scatter(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights with all 49,408 rows of the token embedding: trained ones in place, others zero.
+
+        Zero rows cost next to nothing in a compressed file, and they are honest: with random ones
+        the model would answer a language it cannot read with the prejudices of those rows.
+        """
+        trained = weights["token_embedding.weight"]
+        rows = torch.zeros(_FULL_VOCAB, trained.shape[1])
+        rows[self.official] = trained.float().cpu()
+        return {**weights, "token_embedding.weight": rows}
+
+
+def chinese_vocabulary() -> list[str]:
+    """Every character of the Chinese captions, with BERT's special tokens first."""
+    characters = sorted({c for word in lexicon("zh") for c in word})
+    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters]

@@ -38,7 +38,7 @@ _STARTS = {"seen": 0, "triples": 100_000, "sheep lying": 200_000, "horse eating"
 
 
 @lru_cache(maxsize=8)
-def exam_pictures(name: str, count: int, skip: int = 0) -> Pictures:
+def held_out_pictures(name: str, count: int, skip: int = 0) -> Pictures:
     """One of the five test sets: "seen", "triples", "sheep lying", "horse eating" or "crops"."""
     start = _STARTS[name] + skip
     if name == "crops":
@@ -53,7 +53,7 @@ def exam_pictures(name: str, count: int, skip: int = 0) -> Pictures:
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnimalRates:
     """Predictions for one set of pictures: three questions of growing difficulty."""
 
     species: Rate  # which of 5 species
@@ -67,9 +67,9 @@ class Answers:
         return {**rates, "posture_confusion": self.posture_confusion}
 
 
-def answer(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, language: str,
-           wording: Sequence[str]) -> Answers:  # fmt: skip
-    """Ask the three questions about pictures whose embeddings (N, D) are given."""
+def classify(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, language: str,
+           wording: Sequence[str]) -> AnimalRates:  # fmt: skip
+    """Three questions about pictures whose embeddings (N, D) are given."""
     combos = [e.combo for e in pictures.examples]
     species = np.array([SPECIES.index(c.species) for c in combos])
     posture = np.array([POSTURES.index(c.posture) for c in combos])
@@ -84,7 +84,7 @@ def answer(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, language:
     by_pair = (image_emb @ pairs.T).unflatten(1, (len(SPECIES), len(POSTURES)))  # (N, 5, 4)
     by_posture = by_pair[torch.arange(len(combos)), torch.from_numpy(species)].argmax(1)  # (N,)
     by_combo = image_emb @ classifier([c._asdict() for c in COMBOS]).T  # (N, 80)
-    return Answers(
+    return AnimalRates(
         species=accuracy(by_species.argmax(1), species),
         posture=accuracy(by_posture, posture),
         joint=accuracy(by_combo.argmax(1), joint),
@@ -114,7 +114,7 @@ def _distinct(language: str, count: int) -> tuple[list, list[str]]:
     return [kept[t] for t in texts], texts
 
 
-def examine(encoder: Encoder, language: str, *, count: int = 2000) -> dict[str, Any]:
+def evaluate(encoder: Encoder, language: str, *, count: int = 2000) -> dict[str, Any]:
     """All metrics of a model card.
 
     Args:
@@ -127,10 +127,12 @@ def examine(encoder: Encoder, language: str, *, count: int = 2000) -> dict[str, 
              "horse eating": count // 2, "crops": count // 2}  # fmt: skip
     wordings = {"bare": ("{}",), "ensemble": templates("pasture", language)}
     for name, size in sizes.items():
-        pictures = exam_pictures(name, size)
+        pictures = held_out_pictures(name, size)
         image_emb = encoder.encode_image(pictures.pil())
         report[name] = {
-            label: answer(encoder, image_emb, pictures, language=language, wording=chosen).as_dict()
+            label: classify(
+                encoder, image_emb, pictures, language=language, wording=chosen
+            ).as_dict()
             for label, chosen in wordings.items()
         }
     report["retrieval"] = retrieval(encoder, language)

@@ -1,11 +1,11 @@
 """How the shipped GLIP was made: `python -m cliplab train glip`.
 
-Words and boxes together: class lists and captions mixed, English and Chinese (see `glip_pool`).
+Words and boxes together: class lists and captions mixed, English and Chinese (see `glip_dataset`).
 The published models start from a Swin that knows ImageNet and a BERT that knows English. This one
 starts from the body of the shipped ViLD, down to stride 16. Everything behind it, and all that is
 read, is new. `--no-fusion` makes the twin, as GLIP-T (A) is to (B): the same start, pictures,
 prompts, order and steps, but words and image meet in the last dot product only. Both twins of
-seed 0 are shipped, and several seeds of each are compared (`glip_table`).
+seed 0 are shipped, and several seeds of each are compared.
 
 Six rounds. Halfway, after the second, no training of three with fusion knew a colour, though all
 knew species, postures and relations: "white" and "black" were one word to it, and the pyramid had
@@ -33,104 +33,121 @@ Source: GLIP, arXiv:2112.03857, sections 3.1 to 3.3.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cliplab.models.glip import GLIP, GLIPConfig, Losses, load_glip, save_glip
+from cliplab.models.glip import GLIP, GLIPConfig, load_glip, save_glip
 from cliplab.models.glip.backbone import ConvBody
 from cliplab.models.glip.training import losses
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import ViLDConfig, load_vild
 from cliplab.pasture.grounding import LEVELS
-from cliplab.runtime import checkpoint_dir, pick_device, seed_all, sha256
+from cliplab.runtime import checkpoint_dir, seed_all, sha256
+from cliplab.training.cards import Card, Entry, Table, command_of, write_model_card
 from cliplab.training.glip_dataset import (
     UNNAMED,
-    Batch,
-    Batches,
-    Flock,
-    Talk,
-    load_flock,
+    GLIPBatches,
+    GLIPDataset,
+    PromptMix,
+    load_herds,
     load_paired,
     vocabulary,
 )
 from cliplab.training.loop import (
-    Ahead,
+    Prefetcher,
     Run,
+    RunOptions,
     Schedule,
-    add_run_arguments,
-    devices_of,
-    fit,
+    fit_losses,
+    machines_of,
     mixed_precision,
-    write_model_card,
 )
+
+SAVE_EVERY = 200  # steps between two states
 
 
 @dataclass(frozen=True)
 class Round:
     """One schedule, from a warm-up to a rate of zero, and what is said meanwhile."""
 
-    steps: int
     lr: float
     warmup: int  # steps; at most half of all
-    talk: Talk
+    prompts: PromptMix
     batch: int = 64
 
 
 _COLOURS = ((("colour",), 3.0), (("kind",), 2.0))
 _MORE_COLOURS = tuple({**LEVELS, ("kind",): 10, ("colour",): 6, ("kind", "colour"): 5}.items())
+_LATE = PromptMix((0.5, 0.25, 0.25), _MORE_COLOURS, 14, 0.2)
+ROUNDS = (
+    Round(1e-3, 200, PromptMix((0.35, 0.2, 0.45))),
+    Round(5e-4, 200, PromptMix((0.3, 0.4, 0.3))),
+    Round(1e-3, 30, PromptMix((0.8, 0.05, 0.15), _COLOURS, 14, 0.2), batch=32),
+    Round(4e-4, 60, _LATE, batch=32),
+    Round(1e-3, 50, replace(_LATE, pairs=10), batch=32),
+    Round(4e-4, 30, replace(_LATE, pairs=5), batch=32),
+)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights, besides the code."""
+    """Everything that decides the weights, besides the code and `ROUNDS`."""
 
-    seed: int = 0
-    fusion: bool = True
+    seed: int = 0  # of weights and batches
+    fusion: bool = True  # of words and image, deeply; without: the twin
     pictures: int = 20_000  # distinct herds; of as many others, those that allow a pair
-    rounds: tuple[Round, ...] = (
-        Round(2500, 1e-3, 200, Talk((0.35, 0.2, 0.45))),
-        Round(800, 5e-4, 200, Talk((0.3, 0.4, 0.3))),
-        Round(150, 1e-3, 30, Talk((0.8, 0.05, 0.15), _COLOURS, 14, 0.2), batch=32),
-        Round(500, 4e-4, 60, Talk((0.5, 0.25, 0.25), _MORE_COLOURS, 14, 0.2), batch=32),
-        Round(1000, 1e-3, 50, Talk((0.5, 0.25, 0.25), _MORE_COLOURS, 14, 0.2, pairs=10), batch=32),
-        Round(300, 4e-4, 30, Talk((0.5, 0.25, 0.25), _MORE_COLOURS, 14, 0.2, pairs=5), batch=32),
-    )
+    # Of each round; 0 leaves it out
+    steps: tuple[int, int, int, int, int, int] = (2500, 800, 150, 500, 1000, 300)
     max_tokens: int = 64  # of a prompt; longer ones are asked in parts
-    start: str = "vild"  # checkpoint whose body is taken over; "" for none
+    start: Literal["vild", ""] = "vild"  # checkpoint whose body is taken over; '' for none
 
     def __post_init__(self) -> None:
         """Refuse what trains nothing."""
         if not any(self.steps):
             raise ValueError("steps: got none in any round; expected at least one step")
 
-    def with_steps(self, steps: Sequence[int]) -> Recipe:
-        """The same with rounds of other lengths; one of no steps is left out."""
-        rounds = zip(self.rounds, steps, strict=True)
-        return replace(self, rounds=tuple(replace(one, steps=n) for one, n in rounds))
+    @property
+    def name(self) -> str:
+        """Of the twin."""
+        return "glip" if self.fusion else "glip-no-fusion"
 
     @property
-    def steps(self) -> list[int]:
-        """Of each round."""
-        return [one.steps for one in self.rounds]
+    def rounds(self) -> list[int]:
+        """Numbers of the rounds that are trained; 0 is the first."""
+        return [number for number, steps in enumerate(self.steps) if steps]
+
+    def as_dict(self, last: int | None = None) -> dict[str, Any]:
+        """For cards and logs: the recipe up to the round `last`, and what its rounds are."""
+        rounds = [
+            {"steps": steps, **asdict(one)} for steps, one in zip(self.steps, ROUNDS, strict=True)
+        ]
+        rows = {k: v for k, v in asdict(self).items() if k != "steps"}
+        return {**rows, "rounds": rounds if last is None else rounds[: last + 1]}
+
+
+# ---- training ------------------------------------------------------------------------------
 
 
 def train(
-    recipe: Recipe, flock: Flock, work: Path, device: torch.device, *, paired: Flock | None = None,
+    recipe: Recipe,
+    herds: GLIPDataset,
+    work: Path,
+    device: torch.device,
+    *,
+    paired: GLIPDataset | None = None,
     workers: int = 0,
-) -> GLIP:  # fmt: skip
+) -> GLIP:
     """One training; everything below `work` is resumed.
 
     Args:
         recipe: what to train.
-        flock: herds to draw batches from.
+        herds: to draw batches from.
         work: folder of the rounds' logs and states.
         device: to train on.
         paired: herds that allow a pair of sentences, for the rounds that ask some.
@@ -142,15 +159,12 @@ def train(
         body = cast(ConvBody, model.backbone.body)
         for part in (body.stem, body.layers[0]):
             part.eval().requires_grad_(False)
-    for number, one in enumerate(recipe.rounds):
-        if not one.steps:
-            continue
-        so_far = replace(recipe, rounds=recipe.rounds[: number + 1])
-        log = Run(round_folder(work, number), asdict(so_far))
-        batches = Batches(flock, tokenizer, model.config, seed=recipe.seed + 1000 * number,
-                          batch=one.batch, talk=one.talk, paired=paired)  # fmt: skip
-        schedule = Schedule(steps=one.steps, lr=one.lr, warmup=min(one.warmup, one.steps // 2))
-        fit_round(model, Ahead(batches, workers), schedule, log)
+    for number in recipe.rounds:
+        one, steps, seed = ROUNDS[number], recipe.steps[number], recipe.seed + 1000 * number
+        batches = GLIPBatches(herds, tokenizer, model.config, seed, one.batch, one.prompts, paired)
+        schedule = Schedule(steps=steps, lr=one.lr, warmup=min(one.warmup, steps // 2))
+        log = Run(round_folder(work, number), recipe.as_dict(number))
+        fit_round(model, Prefetcher(batches, workers), schedule, log)
     return model.eval()
 
 
@@ -159,20 +173,18 @@ def round_folder(work: Path, number: int) -> Path:
     return work / f"round-{number + 1}"
 
 
-def fit_round(model: GLIP, batches: Callable[[int], Batch], schedule: Schedule, log: Run) -> None:
+def fit_round(model: GLIP, batches: Prefetcher, schedule: Schedule, log: Run) -> None:
     """Minimise GLIP's losses over the batches of a schedule."""
     device = next(model.parameters()).device
-    latest: list[Losses] = []
 
-    def loss_of(step: int) -> Tensor:
+    def losses_of(step: int) -> dict[str, Tensor]:
         batch = batches(step).to(device)
         # On a CPU the backward pass of the fused kernel takes ten times as long in bfloat16.
         with mixed_precision(device), sdpa_kernel(SDPBackend.MATH):
             raw = model(batch.pixels, batch.token_ids, batch.text_mask)
-        latest[:] = [losses(raw, batch.targets, batch.text_mask)]
-        return latest[0].total
+        return losses(raw, batch.targets, batch.text_mask)._asdict()
 
-    fit(model, loss_of, schedule, log, after_step=_reporting(latest), save_every=200)
+    fit_losses(model, losses_of, schedule, log, save_every=SAVE_EVERY)
 
 
 def new_model(recipe: Recipe) -> tuple[GLIP, WordPieceTokenizer]:
@@ -196,106 +208,90 @@ def new_model(recipe: Recipe) -> tuple[GLIP, WordPieceTokenizer]:
     return model, tokenizer
 
 
-def _reporting(latest: list[Losses]) -> Callable[[int], dict]:
-    def after_step(step: int) -> dict:
-        if (step + 1) % 100:
-            return {}
-        return {k: round(float(v.detach()), 4) for k, v in latest[0]._asdict().items()}
-
-    return after_step
+# ---- the command ---------------------------------------------------------------------------
 
 
-# ---- command line --------------------------------------------------------------------------
-
-_OPTIONS = ("seed", "fusion", "pictures", "start")  # of Recipe
-_LICENCE = "Apache-2.0; trained on generated pictures and captions only"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options(RunOptions):
     """Options of `python -m cliplab train glip`."""
-    parser.add_argument("--fusion", action=argparse.BooleanOptionalAction, default=Recipe.fusion,
-                        help="fuse words and image deeply; without: the twin")  # fmt: skip
-    parser.add_argument("--start", choices=["vild", ""], default=Recipe.start,
-                        help="checkpoint whose body is taken over; '' for none")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
-    steps = Recipe().steps
-    parser.add_argument("--steps", type=int, nargs=len(steps), default=steps, metavar="N",
-                        help="of each round; 0 leaves it out")  # fmt: skip
-    parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct herds")
-    add_run_arguments(parser, "glip", things="herds", test_things=200, shipped="the defaults")
+
+    recipe: Recipe = field(default_factory=Recipe)
+    test_pictures: int = 200  # herds of the model card
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> None:
     """Train, write weights and card; the card's numbers are of the written file."""
-    from cliplab.training.glip_evaluation import examine
+    from cliplab.training.glip_evaluation import evaluate
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    recipe = Recipe(**{name: getattr(args, name) for name in _OPTIONS}).with_steps(args.steps)
-    flock = load_flock(args.work / "herds", recipe.pictures)
-    asks_pairs = any(one.steps and one.talk.pairs for one in recipe.rounds)
-    paired = load_paired(args.work / "herds", recipe.pictures) if asks_pairs else None
-    work = args.work / _name(recipe) / f"seed{recipe.seed}"
-    device = pick_device(args.device)
-    model = train(recipe, flock, work, device, paired=paired, workers=args.workers)
-    target = args.out or _target(recipe, work)
+    recipe, device, work = options.recipe, options.start(), options.folder("glip")
+    herds = load_herds(work / "herds", recipe.pictures)
+    asks_pairs = any(ROUNDS[number].prompts.pairs for number in recipe.rounds)
+    paired = load_paired(work / "herds", recipe.pictures) if asks_pairs else None
+    seeded = work / recipe.name / f"seed{recipe.seed}"
+    model = train(recipe, herds, seeded, device, paired=paired, workers=options.workers)
+    target = options.out or target_of(recipe, seeded)
     save_glip(model, target / "model.safetensors")
-    metrics = examine(load_glip(target / "model.safetensors"), count=args.test_pictures)
-    rounds = [round_folder(work, number) for number, steps in enumerate(recipe.steps) if steps]
-    write_model_card(target, **card(recipe, metrics, devices_of(rounds)))
-    return 0
+    metrics = evaluate(load_glip(target / "model.safetensors"), count=options.test_pictures)
+    machines = machines_of(round_folder(seeded, number) for number in recipe.rounds)
+    write_model_card(target, **card(recipe, metrics, machines))
 
 
-def card(recipe: Recipe, metrics: dict[str, Any], devices: Sequence[str]) -> dict[str, Any]:
+def target_of(recipe: Recipe, work: Path) -> Path:
+    """Where weights belong: those of the defaults are shipped, others stay beside their log."""
+    if replace(recipe, fusion=Recipe.fusion) == Recipe():  # either twin
+        return checkpoint_dir(recipe.name)
+    return round_folder(work, recipe.rounds[-1]) / "checkpoint"
+
+
+def card(recipe: Recipe, metrics: dict[str, Any], machines: Sequence[str]) -> dict[str, Any]:
     """Model card: what it is, how it was made, and what it can and cannot do.
 
     Args:
         recipe: of the training.
         metrics: of the written file.
-        devices: that it was trained on.
+        machines: that it was trained on.
     """
-    steps = " ".join(map(str, recipe.steps))
-    options = f"--seed {recipe.seed} --steps {steps} --pictures {recipe.pictures}"
-    options += "" if recipe.start == Recipe.start else f" --start {recipe.start or repr('')}"
-    options += "" if recipe.fusion else " --no-fusion"
+    told = {k: getattr(recipe, k) for k in ("seed", "steps", "pictures", "start", "fusion")}
+    start = checkpoint_dir(recipe.start) / "model.safetensors" if recipe.start else None
     return {
-        "name": _name(recipe),
+        "name": recipe.name,
         "format": "safetensors, configuration and vocabulary in the header",
-        "licence": _LICENCE,
-        "command": f"python -m cliplab train glip {options}",
-        "recipe": asdict(recipe),
-        "started from": {recipe.start: _start_hash(recipe)},
+        "command": command_of("glip", told),
+        "recipe": recipe.as_dict(),
+        "started from": {recipe.start: sha256(start) if start else ""},
         "species without a name in training": list(UNNAMED),
-        "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
-        "trained on": list(devices),
+        "trained on": list(machines),
         "metrics": metrics,
     }
 
 
-def _start_hash(recipe: Recipe) -> str:
-    """SHA-256 of the weights that the training started from; "" for none."""
-    path = checkpoint_dir(recipe.start) / "model.safetensors"
-    return sha256(path) if recipe.start else ""
+# ---- the table -----------------------------------------------------------------------------
+
+_HALF = 2  # rounds
 
 
-def _target(recipe: Recipe, work: Path) -> Path:
-    """Where weights belong: those of the defaults are shipped, others stay beside their log."""
-    if replace(recipe, fusion=Recipe.fusion) == Recipe():  # either twin
-        return checkpoint_dir(_name(recipe))
-    last = max(number for number, steps in enumerate(recipe.steps) if steps)
-    return round_folder(work, last) / "checkpoint"
+def _steps(card: Card) -> list[int]:
+    return [one["steps"] for one in card["recipe"]["rounds"]]
 
 
-def _name(recipe: Recipe) -> str:
-    return "glip" if recipe.fusion else "glip-no-fusion"
+def _entries(card: Card) -> dict[str, Entry]:
+    """Whole trainings, and those of the first two rounds of six."""
+    name = "fusion" if card["recipe"]["fusion"] else "no fusion"
+    early, late = _steps(card)[:_HALF], _steps(card)[_HALF:]
+    if all(early) and not any(late):
+        name += ", halfway"
+    elif not all(early + late):
+        return {}
+    return {name: {("metrics",): card["metrics"]}}
 
 
-def main() -> int:
-    """For `python -m cliplab.training.glip`, without the front door."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+TABLE = Table(
+    entries=_entries,
+    alike={
+        "pictures in the evaluation": lambda card: card["metrics"]["pictures"],
+        "steps of the first two rounds": lambda card: _steps(card)[:_HALF],
+        "distinct herds": lambda card: card["recipe"]["pictures"],
+    },
+    order=("fusion", "no fusion", "fusion, halfway", "no fusion, halfway"),
+    also=("glip-no-fusion",),
+)

@@ -12,8 +12,7 @@ the pictures, with boxes, and are called animals. Their names are in the vocabul
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,9 +51,7 @@ from cliplab.pasture import (
 )
 from cliplab.pasture.grounding import PROPS, Grounded, Sight, Thing, sight_of
 from cliplab.pasture.scene import Dice, Scene
-from cliplab.runtime import atomic_write
-
-log = logging.getLogger(__name__)
+from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_chunks
 
 HEIGHT = 128  # pixels of a picture; 171 wide
 LANGUAGES = ("en", "zh")
@@ -89,7 +86,7 @@ def to_prompt(grounded: Grounded) -> Prompt:
 
 
 @dataclass(frozen=True)
-class Flock:
+class GLIPDataset:
     """Herds in memory: N pictures of one size, and what can be spoken of in each."""
 
     images: NDArray[np.uint8]  # (N, H, W, 3)
@@ -103,20 +100,20 @@ class Flock:
         """Of the pictures, px."""
         return self.images.shape[2]
 
-    def first(self, count: int) -> Flock:
+    def first(self, count: int) -> GLIPDataset:
         """The first `count` pictures."""
-        return Flock(self.images[:count], self.sights[:count])
+        return GLIPDataset(self.images[:count], self.sights[:count])
 
 
-def draw_flock(
+def draw_herds(
     split: str, count: int, *, start: int = 0, combos: Sequence[Combo] = SEEN_COMBOS
-) -> Flock:
+) -> GLIPDataset:
     """Draw `count` herds from consecutive seeds of a split."""
     seeds = range(start, start + count)
     return _drawn([herd(seed, split=split, combos=combos) for seed in seeds])
 
 
-def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = False) -> Flock:
+def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = False) -> GLIPDataset:
     """Herds of four kinds each, so that more animals are told apart by their place alone.
 
     Args:
@@ -132,7 +129,7 @@ def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = Fal
     return _drawn(scenes, paired=paired)
 
 
-def _drawn(scenes: Sequence[Scene], *, paired: bool = False) -> Flock:
+def _drawn(scenes: Sequence[Scene], *, paired: bool = False) -> GLIPDataset:
     images, sights = [], []
     for scene in scenes:
         found = labels(scene, HEIGHT)
@@ -143,7 +140,7 @@ def _drawn(scenes: Sequence[Scene], *, paired: bool = False) -> Flock:
         sights.append(sight)
     if not images:
         raise ValueError(f"none of {len(scenes)} herds allows a pair; draw more")
-    return Flock(np.stack(images), sights)
+    return GLIPDataset(np.stack(images), sights)
 
 
 def pair_of(
@@ -154,62 +151,53 @@ def pair_of(
     return relations.near_pair(sight, language, dice, **given)
 
 
-def load_flock(folder: Path, count: int) -> Flock:
+def load_herds(folder: Path, count: int) -> GLIPDataset:
     """The first `count` herds of the training split, drawing those not in `folder` yet."""
-    return _loaded(folder, "herds", count, draw_flock)
+    return _loaded(folder, "herds", count)
 
 
-def load_paired(folder: Path, count: int) -> Flock:
-    """As `load_flock`, of other herds: those of the first `count` that allow a pair."""
-    return _loaded(folder, "pairs", count, partial(draw_few_kinds, paired=True))
+def load_paired(folder: Path, count: int) -> GLIPDataset:
+    """As `load_herds`, of other herds: those of the first `count` that allow a pair."""
+    return _loaded(folder, "pairs", count)
 
 
-def _loaded(folder: Path, name: str, count: int, drawing: Callable[..., Flock]) -> Flock:
-    parts = []
-    for start in range(0, count, _CHUNK):
-        some = min(_CHUNK, count - start)
-        path = folder / f"{name}-{HEIGHT}-{start:08d}-{some}.npz"
-        parts.append(_stored(path, partial(drawing, "train", some, start=start)))
-    images = np.concatenate([part.images for part in parts])
-    return Flock(images, [sight for part in parts for sight in part.sights])
+def _loaded(folder: Path, name: str, count: int) -> GLIPDataset:
+    make = partial(_to_arrays, name)
+    parts = load_chunks(folder, f"{name}-{HEIGHT}-", count, make, size=_CHUNK)
+    return GLIPDataset(joined(parts, "images"), _sights(parts))
 
 
-def _stored(path: Path, drawn: Callable[[], Flock]) -> Flock:
-    if not path.exists():
-        log.info("drawing %s", path)
-        flock = drawn()
-        counts, names, boxes = _to_arrays(flock.sights)
-        with atomic_write(path) as file:
-            np.savez(file, images=flock.images, counts=counts, names=names, boxes=boxes)
-    with np.load(path) as file:
-        return Flock(file["images"], _from_arrays(file["counts"], file["names"], file["boxes"]))
-
-
-def _to_arrays(sights: Sequence[Sight]) -> tuple[NDArray, NDArray, NDArray]:
-    """Counts (N, 2) of things and hidden ones; their names (T, 3), indices; their boxes (T, 4)."""
-    things = [thing for sight in sights for part in sight for thing in part]
+def _to_arrays(name: str, start: int, count: int) -> Arrays:
+    """Images; counts (N, 2) of things and hidden ones; their names (T, 3), their boxes (T, 4)."""
+    if name == "pairs":
+        herds = draw_few_kinds("train", count, start=start, paired=True)
+    else:
+        herds = draw_herds("train", count, start=start)
+    things = [thing for sight in herds.sights for part in sight for thing in part]
     names = [
         (_KINDS.index(t.kind), _POSTURES.index(t.posture), _COLOURS.index(t.colour)) for t in things
     ]
-    counts = [[len(part) for part in sight] for sight in sights]
-    boxes = [thing.box for thing in things]
-    return np.array(counts), np.array(names, np.uint8), np.array(boxes, np.float32)
+    return {
+        "images": herds.images,
+        "counts": np.array([[len(part) for part in sight] for sight in herds.sights]),
+        "names": np.array(names, np.uint8),
+        "boxes": np.array([thing.box for thing in things], np.float32),
+    }
 
 
-def _from_arrays(counts: NDArray, names: NDArray, boxes: NDArray) -> list[Sight]:
+def _sights(parts: Sequence[Arrays]) -> list[Sight]:
+    rows = zip(joined(parts, "names").tolist(), joined(parts, "boxes").tolist(), strict=True)
     things = iter(
-        [
-            Thing(_KINDS[k], _POSTURES[p], _COLOURS[c], (x0, y0, x1, y1))
-            for (k, p, c), (x0, y0, x1, y1) in zip(names.tolist(), boxes.tolist(), strict=True)
-        ]
+        [Thing(_KINDS[k], _POSTURES[p], _COLOURS[c], tuple(box)) for (k, p, c), box in rows]
     )
-    return [Sight(*(tuple(next(things) for _ in range(n)) for n in row)) for row in counts.tolist()]
+    counts = joined(parts, "counts").tolist()
+    return [Sight(*(tuple(next(things) for _ in range(n)) for n in row)) for row in counts]
 
 
 # ---- batches -------------------------------------------------------------------------------
 
 
-class Batch(NamedTuple):
+class GLIPBatch(NamedTuple):
     """One step's pictures, each with its prompt."""
 
     pixels: Tensor  # (B, 3, H, W) normalised
@@ -218,14 +206,14 @@ class Batch(NamedTuple):
     truth: list[Truth]  # B
     targets: Targets  # of the truth
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> GLIPBatch:
         """What is learned from on another device; the truth stays where it is."""
         pixels, ids, mask = (x.to(device) for x in self[:3])
-        return Batch(pixels, ids, mask, self.truth, self.targets.to(device))
+        return GLIPBatch(pixels, ids, mask, self.truth, self.targets.to(device))
 
 
 @dataclass(frozen=True)
-class Talk:
+class PromptMix:
     """What a round's prompts are like."""
 
     shares: tuple[float, float, float]  # class lists, captions, sides
@@ -235,33 +223,42 @@ class Talk:
     pairs: int = 0  # pictures of a batch that are asked twice: who is near this, who is near that
 
 
-class Batches:
+@dataclass(frozen=True)
+class GLIPBatches:
     """The batch of each step, which depends on nothing but the step and the seed."""
 
-    def __init__(
-        self, flock: Flock, tokenizer: WordPieceTokenizer, config: GLIPConfig, *, seed: int,
-        batch: int, talk: Talk, paired: Flock | None = None,
-    ) -> None:  # fmt: skip
-        if talk.pairs and paired is None:
-            raise ValueError(f"paired: got none for {talk.pairs} pairs a batch; see load_paired")
-        self.flock, self.tokenizer, self.config = flock, tokenizer, config
-        self.seed, self.batch, self.talk, self.paired = seed, batch, talk, paired
-        self.shares = dict(zip(grounding.FAMILIES[:3], talk.shares, strict=True))
+    herds: GLIPDataset
+    tokenizer: WordPieceTokenizer
+    config: GLIPConfig
+    seed: int
+    batch: int
+    prompts: PromptMix
+    paired: GLIPDataset | None = None  # herds for the pairs
 
-    def __call__(self, step: int) -> Batch:
+    def __post_init__(self) -> None:
+        """Refuse pairs without herds that allow them."""
+        if self.prompts.pairs and self.paired is None:
+            raise ValueError(
+                f"paired: got none for {self.prompts.pairs} pairs a batch; see load_paired"
+            )
+
+    def __call__(self, step: int) -> GLIPBatch:
         """Pictures, half of them mirrored, each brightened or darkened, with a prompt each.
 
         Those that are asked twice come last, side by side.
         """
-        generator, pairs = np.random.default_rng([self.seed, step]), self.talk.pairs
+        generator, pairs = np.random.default_rng([self.seed, step]), self.prompts.pairs
         rows: list[tuple[_View, Grounded, Dice]] = []
-        for i, view in enumerate(_views(self.flock, self.batch - 2 * pairs, generator)):
+        for i, view in enumerate(_views(self.herds, self.batch - 2 * pairs, generator)):
             dice = Dice("glip", self.seed, step, i)
             rows.append((view, self.say(view.sight, dice), dice))
         if self.paired is not None:
             for i, view in enumerate(_views(self.paired, pairs, generator)):
                 dice = Dice("glip, asked twice", self.seed, step, i)
-                rows += [(view, one, dice) for one in self._say_twice(view.sight, dice)]
+                rows += [(view, one, dice) for one in self.say_twice(view.sight, dice)]
+        return self._batch(rows)
+
+    def _batch(self, rows: Sequence[tuple[_View, Grounded, Dice]]) -> GLIPBatch:
         chunks = [self._chunk(said, dice) for _, said, dice in rows]
         ids, mask, maps = batch_of(chunks)
         truth = [
@@ -269,28 +266,27 @@ class Batches:
             for (view, said, _), chunk, positive in zip(rows, chunks, maps, strict=True)
         ]
         images = np.stack([view.image for view, _, _ in rows])
-        gain = torch.tensor([view.gain for view, _, _ in rows])
-        pixels = normalised(images, self.config, gain)
+        gains = np.array([view.gain for view, _, _ in rows])
+        pixels = normalised(images, self.config, gains)
         sizes = self.config.cells(*pixels.shape[2:])
-        return Batch(pixels, ids, mask, truth, targets_of(truth, sizes, self.config))
+        return GLIPBatch(pixels, ids, mask, truth, targets_of(truth, sizes, self.config))
 
     def say(self, sight: Sight, dice: Dice) -> Grounded:
         """A prompt for a picture: its family is drawn; a class list where no other can be made."""
-        language, family = dice.choice(LANGUAGES), dice.weighted(self.shares)
-        said: dict[str, Any] = {"unnamed": UNNAMED, "levels": dict(self.talk.levels)}
+        mix, language = self.prompts, dice.choice(LANGUAGES)
+        family = dice.weighted(dict(zip(grounding.FAMILIES[:3], mix.shares, strict=True)))
+        said: dict[str, Any] = {"unnamed": UNNAMED, "levels": dict(mix.levels)}
         found = None
         if family == "relation":
-            found = relations.relation(sight, language, dice, width=self.flock.width, **said)
+            found = relations.relation(sight, language, dice, width=self.herds.width, **said)
         elif family == "attributes":
             found = grounding.sentence(sight, language, dice, **said)
-        most, untrue = self.talk.classes, self.talk.untrue
-        return found or grounding.class_list(
-            sight, language, dice, most=most, untrue=untrue, **said
-        )
+        more = {"most": mix.classes, "untrue": mix.untrue}
+        return found or grounding.class_list(sight, language, dice, **more, **said)
 
-    def _say_twice(self, sight: Sight, dice: Dice) -> Sequence[Grounded]:
+    def say_twice(self, sight: Sight, dice: Dice) -> Sequence[Grounded]:
         """Two sentences that differ in their landmark alone; any two where the draws find none."""
-        levels, width = dict(self.talk.levels), self.flock.width
+        levels, width = dict(self.prompts.levels), self.herds.width
         pair = pair_of(sight, dice.choice(LANGUAGES), dice, width, levels=levels)
         return pair or (self.say(sight, dice), self.say(sight, dice))
 
@@ -301,38 +297,35 @@ class Batches:
 
 
 class _View(NamedTuple):
-    """A picture of a flock as a batch shows it."""
+    """A picture as a batch shows it."""
 
     image: NDArray[np.uint8]  # (H, W, 3)
     sight: Sight
     gain: float
 
 
-def _views(flock: Flock, count: int, generator: np.random.Generator) -> list[_View]:
-    """Different pictures of a flock."""
-    chosen = generator.choice(len(flock), count, replace=False)
-    mirrored = generator.random(count) < 0.5
-    gains = generator.uniform(0.85, 1.15, count)
+def _views(herds: GLIPDataset, count: int, generator: np.random.Generator) -> list[_View]:
+    """Different pictures of a dataset."""
     views = []
-    for index, turned, gain in zip(chosen, mirrored, gains, strict=True):
-        image, sight = flock.images[index], flock.sights[index]
-        if turned:
-            image, sight = image[:, ::-1], sight.mirrored(flock.width)
+    for index, mirrored, gain in zip(*choose(len(herds), count, generator), strict=True):
+        image, sight = herds.images[index], herds.sights[index]
+        if mirrored:
+            image, sight = image[:, ::-1], sight.mirrored(herds.width)
         views.append(_View(image, sight, float(gain)))
     return views
 
 
-def normalised(images: NDArray[np.uint8], config: GLIPConfig, gain: Tensor | None = None) -> Tensor:
+def normalised(
+    images: NDArray[np.uint8], config: GLIPConfig, gains: NDArray[np.float64] | None = None
+) -> Tensor:
     """Pictures (B, H, W, 3) of the model's size -> (B, 3, H', W'), filled up like `prepare` does.
 
     Args:
         images: RGB.
         config: of the model.
-        gain: (B,) brightness, 1 leaves it; None: all 1.
+        gains: (B,) brightness, 1 leaves it; None: all 1.
     """
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    if gain is not None:
-        pixels = (pixels * gain.view(-1, 1, 1, 1)).clamp(0, 1)
+    pixels = as_floats(images, gains)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (config.mean, config.std))
     height, width = pixels.shape[-2:]
     return F.pad((pixels - mean) / std, (0, -width % MULTIPLE, 0, -height % MULTIPLE))

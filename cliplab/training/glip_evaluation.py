@@ -41,15 +41,15 @@ from cliplab.training.glip_dataset import (
     LANGUAGES,
     NAMED,
     UNNAMED,
-    Flock,
+    GLIPDataset,
     draw_few_kinds,
-    draw_flock,
+    draw_herds,
     normalised,
     pair_of,
     to_prompt,
 )
 
-# Consecutive seeds of a split, far from those of the other exams.
+# Consecutive seeds of a split, far from those of other evaluations.
 STARTS = {"seen": 2_000_000, "held-out": 2_100_000, "few kinds": 2_200_000}
 HELD_OUT = tuple(c for c in (*HELD_OUT_TRIPLES, *PAIR_COMBOS) if c.species in NAMED)
 LEVELS: dict[str, tuple[Words, ...]] = {
@@ -63,7 +63,7 @@ LEVELS: dict[str, tuple[Words, ...]] = {
 _BATCH = 25  # pictures at a time
 
 
-def examine(model: GLIP, *, count: int = 200, split: str = "test") -> dict[str, Any]:
+def evaluate(model: GLIP, *, count: int = 200, split: str = "test") -> dict[str, Any]:
     """All metrics of a model card.
 
     Args:
@@ -72,16 +72,16 @@ def examine(model: GLIP, *, count: int = 200, split: str = "test") -> dict[str, 
             times as many of seen kinds, since only half of them allow a relation.
         split: "test" for the card; "val" while something is still being chosen, of seen kinds only.
     """
-    flocks = {"seen": draw_flock(split, 3 * count, start=STARTS["seen"])}
+    sets = {"seen": draw_herds(split, 3 * count, start=STARTS["seen"])}
     if split == "test":
         start = STARTS["held-out"]
-        flocks["held-out"] = draw_flock(split, count, start=start, combos=HELD_OUT)
+        sets["held-out"] = draw_herds(split, count, start=start, combos=HELD_OUT)
     report: dict[str, Any] = {"pictures": count, "split": split, "detection": {}, "grounding": {}}
-    for name, flock in flocks.items():
-        some = flock.first(count)
+    for name, herds in sets.items():
+        some = herds.first(count)
         report["detection"][name] = {x: detection_rows(model, some, x) for x in LANGUAGES}
-        report["grounding"][name] = {x: grounding_rows(model, flock, x) for x in LANGUAGES}
-    seen = flocks["seen"].first(count)
+        report["grounding"][name] = {x: grounding_rows(model, herds, x) for x in LANGUAGES}
+    seen = sets["seen"].first(count)
     report["species without a name"] = {x: unnamed_row(model, seen, x) for x in LANGUAGES}
     few = draw_few_kinds(split, 5 * count, start=STARTS["few kinds"])
     report["near"] = {x: near_rows(model, few, x) for x in LANGUAGES}
@@ -91,31 +91,31 @@ def examine(model: GLIP, *, count: int = 200, split: str = "test") -> dict[str, 
 # ---- detection -----------------------------------------------------------------------------
 
 
-def detection_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+def detection_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
     """COCO's AP of each level; only kinds that occur are averaged, all kinds are asked for."""
-    return {name: ap_row(model, flock, words, language) for name, words in LEVELS.items()}
+    return {name: ap_row(model, herds, words, language) for name, words in LEVELS.items()}
 
 
 def ap_row(
-    model: GLIP, flock: Flock, asked: Sequence[Words], language: str
+    model: GLIP, herds: GLIPDataset, asked: Sequence[Words], language: str
 ) -> dict[str, float | int]:
     """AP of the descriptions, asked as one class list."""
     names = [say(words, language) for words in asked]
-    found = GLIPDetector(model, batch_size=_BATCH).detect(pictures(flock), names)
-    truth = truth_of(flock, asked, names)
+    found = GLIPDetector(model, batch_size=_BATCH).detect(pictures(herds), names)
+    truth = truth_of(herds, asked, names)
     present = sorted({a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]})
     return average_precision(truth, coco_results(found), {"all": present})["all"].as_dict()
 
 
-def pictures(flock: Flock) -> Iterator[Image.Image]:
-    """The flock as PIL images."""
-    return (Image.fromarray(image) for image in flock.images)
+def pictures(herds: GLIPDataset) -> Iterator[Image.Image]:
+    """The herds as PIL images."""
+    return (Image.fromarray(image) for image in herds.images)
 
 
-def truth_of(flock: Flock, asked: Sequence[Words], names: Sequence[str]) -> dict[str, Any]:
-    """The flock as a COCO data set; animals that hardly show may be found or not."""
+def truth_of(herds: GLIPDataset, asked: Sequence[Words], names: Sequence[str]) -> dict[str, Any]:
+    """The herds as a COCO data set; animals that hardly show may be found or not."""
     boxes, labels, ignored = [], [], []
-    for sight in flock.sights:
+    for sight in herds.sights:
         rows = [
             (thing.box, k, hidden)
             for hidden, part in enumerate(sight)
@@ -126,25 +126,25 @@ def truth_of(flock: Flock, asked: Sequence[Words], names: Sequence[str]) -> dict
         boxes.append(torch.tensor([box for box, _, _ in rows]).view(-1, 4))
         labels.append(torch.tensor([k for _, k, _ in rows], dtype=torch.long))
         ignored.append(torch.tensor([bool(hidden) for _, _, hidden in rows]))
-    height, width = flock.images.shape[1:3]
-    return coco_truth([(width, height)] * len(flock), boxes, labels, names, ignored=ignored)
+    height, width = herds.images.shape[1:3]
+    return coco_truth([(width, height)] * len(herds), boxes, labels, names, ignored=ignored)
 
 
-def unnamed_row(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+def unnamed_row(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
     """Species that training called animals only: asked by name, and found as animals."""
     asked = [Words(species) for species in (*NAMED, *UNNAMED)]
     names = [say(words, language) for words in asked]
-    found = GLIPDetector(model, batch_size=_BATCH).detect(pictures(flock), names)
-    truth = truth_of(flock, asked, names)
+    found = GLIPDetector(model, batch_size=_BATCH).detect(pictures(herds), names)
+    truth = truth_of(herds, asked, names)
     labelled = {a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]}
     groups = {s: [k] for k, (s, _, _) in enumerate(asked) if s in UNNAMED and k in labelled}
     scored = average_precision(truth, coco_results(found), groups)
     animals = GLIPDetector(model, batch_size=_BATCH).detect(
-        pictures(flock), [say(Words(), language)]
+        pictures(herds), [say(Words(), language)]
     )
     true = [
         torch.tensor([t.box for t in sight.things if t.kind in UNNAMED]).view(-1, 4)
-        for sight in flock.sights
+        for sight in herds.sights
     ]
     boxes = [one.above(0.3).boxes_xyxy for one in animals]
     return {
@@ -157,22 +157,22 @@ def unnamed_row(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
 
 
 class Asked(NamedTuple):
-    """A prompt about one picture of a flock."""
+    """A prompt about one picture of a dataset."""
 
     picture: int
     sight: Sight
     said: Grounded
 
 
-def grounding_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+def grounding_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
     """Share of phrases whose best box is right (R@1, IoU 0.5): attributes, and relations.
 
     "by prop" and "by animal" split the relations by what their landmark is. "relation unsaid" asks
     for the same phrase alone: what the words without the relation are worth. "chance" is one over
     the number of things that these words are true of, in the mean.
     """
-    attributes = ask_about(flock, language, "attributes")
-    hits = right_boxes(model, flock, attributes)
+    attributes = ask_about(herds, language, "attributes")
+    hits = right_boxes(model, herds, attributes)
     judged = [
         (hit, is_held_out(words))
         for one, found in zip(attributes, hits, strict=True)
@@ -183,16 +183,16 @@ def grounding_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
         some = [hit for hit, is_new in judged if is_new is new]
         if some:
             row[name] = rate(some).as_dict()
-    return row | relation_rows(model, flock, language)
+    return row | relation_rows(model, herds, language)
 
 
-def relation_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+def relation_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
     """R@1 of the thing that a relation tells from others alike."""
-    asked = ask_about(flock, language, "relation")
+    asked = ask_about(herds, language, "relation")
     if not asked:
         return {}
-    hits = [hit[0] for hit in right_boxes(model, flock, asked)]
-    alone = [hit[0] for hit in right_boxes(model, flock, [_unsaid(one) for one in asked])]
+    hits = [hit[0] for hit in right_boxes(model, herds, asked)]
+    alone = [hit[0] for hit in right_boxes(model, herds, [_unsaid(one) for one in asked])]
     by_prop = [not one.sight.things[one.said.things[1][0]].is_animal for one in asked]
     some = {
         "by prop": [h for h, p in zip(hits, by_prop, strict=True) if p],
@@ -206,17 +206,17 @@ def relation_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
     }
 
 
-def near_rows(model: GLIP, flock: Flock, language: str) -> dict[str, Any]:
+def near_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
     """R@1 of the one that is near a landmark, each asked with either of two landmarks.
 
     The two that are meant look alike, so that a rule which does not look where the landmark is
     gives one answer twice: it is right in one of the two at best, and never in "both". "chance" as
-    in `grounding_rows`. Ask about `draw_few_kinds`; other flocks have hardly a pair.
+    in `grounding_rows`. Ask about `draw_few_kinds`; others have hardly a pair.
     """
-    asked = ask_about(flock, language, "near")
+    asked = ask_about(herds, language, "near")
     if not asked:
         return {}
-    hits = [hit[0] for hit in right_boxes(model, flock, asked)]
+    hits = [hit[0] for hit in right_boxes(model, herds, asked)]
     both = [one and other for one, other in zip(hits[::2], hits[1::2], strict=True)]
     return {
         "each": rate(hits).as_dict(),
@@ -237,16 +237,16 @@ def _unsaid(one: Asked) -> Asked:
     return one._replace(said=alone)
 
 
-def ask_about(flock: Flock, language: str, family: str) -> list[Asked]:
+def ask_about(herds: GLIPDataset, language: str, family: str) -> list[Asked]:
     """A prompt of a family about every picture that allows one; of "near" two in a row."""
     asked = []
-    for index, sight in enumerate(flock.sights):
+    for index, sight in enumerate(herds.sights):
         dice = Dice("glip exam", family, language, index)
         said: tuple[Grounded | None, ...]
         if family == "near":
-            said = pair_of(sight, language, dice, flock.width) or ()
+            said = pair_of(sight, language, dice, herds.width) or ()
         elif family == "relation":
-            said = (relation(sight, language, dice, width=flock.width, unnamed=UNNAMED),)
+            said = (relation(sight, language, dice, width=herds.width, unnamed=UNNAMED),)
         else:
             said = (sentence(sight, language, dice, unnamed=UNNAMED),)
         asked += [Asked(index, sight, one) for one in said if one is not None]
@@ -254,12 +254,12 @@ def ask_about(flock: Flock, language: str, family: str) -> list[Asked]:
 
 
 @torch.no_grad()
-def right_boxes(model: GLIP, flock: Flock, asked: Sequence[Asked]) -> list[list[bool]]:
+def right_boxes(model: GLIP, herds: GLIPDataset, asked: Sequence[Asked]) -> list[list[bool]]:
     """Whether the best box of each phrase overlaps a thing that it means by half."""
     hits = []
     for begin in range(0, len(asked), _BATCH):
         some = asked[begin : begin + _BATCH]
-        for one, boxes in zip(some, best_boxes(model, flock, some), strict=True):
+        for one, boxes in zip(some, best_boxes(model, herds, some), strict=True):
             hits.append([_hits(b, one, t) for b, t in zip(boxes, one.said.things, strict=True)])
     return hits
 
@@ -271,8 +271,8 @@ def _hits(box: Tensor, one: Asked, things: Sequence[int]) -> bool:
     return bool((box_iou(box[None], true) >= 0.5).any())
 
 
-def best_boxes(model: GLIP, flock: Flock, asked: Sequence[Asked]) -> list[Tensor]:
+def best_boxes(model: GLIP, herds: GLIPDataset, asked: Sequence[Asked]) -> list[Tensor]:
     """For each prompt the best box of each phrase, (K, 4) px, half-open."""
-    images = flock.images[[one.picture for one in asked]]
+    images = herds.images[[one.picture for one in asked]]
     prompts = [to_prompt(one.said) for one in asked]
     return GLIPDetector(model).ground(normalised(images, model.config), prompts)

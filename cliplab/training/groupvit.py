@@ -1,288 +1,305 @@
 """How the shipped GroupViT was made: `python -m cliplab train groupvit`.
 
 Segments from captions alone: pictures of the pasture, captions in English and Chinese, and neither
-masks nor boxes (see `groupvit_pool`). The image tower starts with the first layers of the shipped
-CLIP, which are trained on.
+masks nor boxes (see `groupvit_dataset`). The image tower starts with the first layers of the
+shipped CLIP, which are trained on.
 
 Two recipes. "paper": InfoNCE of pictures and captions, and of pictures and prompted nouns, through
-the mean of the groups; hard assignment with Gumbel noise; one caption a picture. "small-world",
+the mean of the groups; argmax assignment with Gumbel noise; one caption a picture. "small-world",
 which is shipped: every patch is asked which noun it is, the nouns are those of six captions, and
 groups learn from their patches what to gather and what to call it. That is more supervision than
 the paper's, in what is known (nearly all that a picture shows) as in what is asked (every patch).
 Flags change one thing at a time: stages, groups, assignment, nouns, who is taught. A second round
-(`--more`) learns the answers of the first, see `groupvit_answers`: it takes animals from what they
-stand on, and lets the training go on without animals that flood the meadow.
+learns pseudo-labels, which the first one makes (`groupvit_pseudo_labels`): it takes animals from
+what they stand on, and lets the training go on without animals that flood the meadow.
 
 Source: GroupViT, arXiv:2202.11094; what differs from it is said where it differs.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cliplab.models.groupvit import GroupViT, save_groupvit
-from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
-from cliplab.training.groupvit_criterion import Lesson
-from cliplab.training.groupvit_dataset import CAPTIONS, Batch, Batches, Pool, load_pool
-from cliplab.training.groupvit_model import new_model
-from cliplab.training.groupvit_pseudo_labels import load_answers
-from cliplab.training.groupvit_snapshots import Watch, gather_frames
-from cliplab.training.loop import (
-    Ahead,
-    Run,
-    Schedule,
-    add_run_arguments,
-    fit,
-    mixed_precision,
-    trained_on,
-    write_model_card,
+from cliplab.runtime import atomic_write, checkpoint_dir, seed_all
+from cliplab.training.cards import Card, Entry, Table, command_of, load_rows, write_model_card
+from cliplab.training.groupvit_criterion import Criterion
+from cliplab.training.groupvit_dataset import (
+    GroupViTBatches,
+    GroupViTDataset,
+    load_dataset,
+    picture_of,
+    scene_of,
 )
+from cliplab.training.groupvit_model import Recipe, new_model
+from cliplab.training.groupvit_pseudo_labels import load_pseudo_labels
+from cliplab.training.loop import (
+    Prefetcher,
+    Run,
+    RunOptions,
+    Schedule,
+    fit_losses,
+    machine,
+    mixed_precision,
+)
+from cliplab.training.pictures import to_pixels
 
-RECIPES = ("small-world", "paper")
-ASSIGNMENTS = ("soft", "hard")
-STAGES = (0, 1, 2)
-FEWEST, MOST = 4, 32  # groups that the command line takes
 SAVE_EVERY = 100  # steps between two states
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights, besides the code and the CLIP that is started from."""
-
-    seed: int = 0
-    recipe: str = "small-world"  # of RECIPES
-    stages: int = 1  # of grouping; 0: patches name themselves
-    groups: int = 16  # that come out of the last stage; one before it has twice as many
-    assignment: str = "soft"  # of patches to groups, in training
-    multi_label: bool = True  # learn from nouns, not from whole captions alone
-    captions: int = CAPTIONS  # whose nouns count as said: 1 or 6
-    pictures: int = 12_000  # distinct ones
-    batch: int = 32
-    steps: int = 800  # of the shipped one; those that are compared with one another have fewer
-    more: int = 1000  # steps of a second round, which learns the answers of the first
-    answered: int = 4000  # pictures of the second round
-    lr: float = 1e-3  # of both
-    width: int = 128
-    stem_layers: int = 3  # of CLIP's tower; each doubles what a patch can see
-    share: float = 0.02  # of the patches that presence_loss counts
-    patches: bool = True  # captions teach patches, and these their groups; or groups directly
-    spread: float = 1.5  # of the assignment's logits at the start; 0: as GroupViT starts, near 0
-    caption_weight: float = 0.1  # of the captions' InfoNCE, where nouns are learned from
-    frame_every: int = 100  # steps between two looks at FRAMES
+SNAPSHOT_SEEDS = (0, 5, 3)  # of val: two herds and a portrait
+_SNAPSHOTS = 12  # that are kept of a whole training
 
 
 # ---- training ------------------------------------------------------------------------------
 
 
 def train(
-    recipe: Recipe, pool: Pool, folder: Path, device: torch.device, *, workers: int = 0
+    recipe: Recipe,
+    dataset: GroupViTDataset,
+    folder: Path,
+    device: torch.device,
+    *,
+    workers: int = 0,
 ) -> GroupViT:
     """Train one model; what is in `folder` is resumed.
 
     Args:
         recipe: what to train.
-        pool: pictures and captions.
-        folder: of logs, states, frames and answers.
+        dataset: pictures and captions.
+        folder: of logs, states, snapshots and pseudo-labels.
         device: to train on.
         workers: processes that draw batches ahead.
     """
     seed_all(recipe.seed)
     model = new_model(recipe).to(device).to(memory_format=torch.channels_last).train()
-    total = recipe.steps + recipe.more
-    watch = Watch(model, folder / "frames", every=recipe.frame_every, steps=total)
-    first = {k: v for k, v in asdict(recipe).items() if k not in ("more", "answered")}
-    make = partial(Batches, batch=recipe.batch, captions=recipe.captions)
-    lesson = Lesson(model, recipe, device)
-    batches = Ahead(make(pool, seed=recipe.seed), workers)
-    fit_round(lesson, batches, Run(folder, first), watch, steps=recipe.steps)
-    if recipe.more:
-        some = pool.first(recipe.answered)
-        answers = load_answers(model.eval(), some, folder / "answers")
-        batches = Ahead(make(some, seed=recipe.seed + 1000, answers=answers), workers)
+    total = recipe.steps + recipe.second_round_steps
+    snapshots = Snapshots(model, folder / "frames", every=recipe.snapshot_every, steps=total)
+    second = ("second_round_steps", "second_round_pictures")
+    first = {k: v for k, v in asdict(recipe).items() if k not in second}
+    make = partial(GroupViTBatches, batch=recipe.batch, captions=recipe.captions)
+    criterion = Criterion(model, recipe, device)
+    batches = Prefetcher(make(dataset, seed=recipe.seed), workers)
+    fit_round(criterion, batches, Run(folder, first), snapshots, steps=recipe.steps)
+    if recipe.second_round_steps:
+        some = dataset.first(recipe.second_round_pictures)
+        labels = load_pseudo_labels(model.eval(), some, folder / "answers")
+        batches = Prefetcher(make(some, seed=recipe.seed + 1000, pseudo_labels=labels), workers)
         log = Run(folder / "more", asdict(recipe))
         model.train()
-        fit_round(lesson, batches, log, watch, steps=recipe.more, done=recipe.steps)
+        steps = recipe.second_round_steps
+        fit_round(criterion, batches, log, snapshots, steps=steps, done=recipe.steps)
     return model.eval()
 
 
 def fit_round(
-    lesson: Lesson,
-    batches: Callable[[int], Batch],
+    criterion: Criterion,
+    batches: Prefetcher,
     log: Run,
-    watch: Watch,
+    snapshots: Snapshots,
     *,
     steps: int,
     done: int = 0,
 ) -> None:
-    """Minimise a lesson's losses over some batches.
+    """Minimise a criterion over some batches.
 
     Args:
-        lesson: with the model.
+        criterion: with the model.
         batches: of each step.
         log: what is in its folder is resumed.
-        watch: called after each step.
+        snapshots: taken after each step, where it is time to.
         steps: of this round.
         done: steps of the rounds before.
     """
-    recipe, latest = lesson.recipe, dict[str, Tensor]()
 
-    def loss_of(step: int) -> Tensor:
+    def losses_of(step: int) -> dict[str, Tensor]:
         # On a CPU the backward pass of the fused attention takes ten times as long in bfloat16.
-        with mixed_precision(lesson.device), sdpa_kernel(SDPBackend.MATH):
-            latest.update(lesson.losses(batches(step), done + step))
-        return torch.stack(list(latest.values())).sum()
+        with mixed_precision(criterion.device), sdpa_kernel(SDPBackend.MATH):
+            return criterion.losses(batches(step), done + step)
 
-    def after_step(step: int) -> dict[str, Any]:
-        watch(done + step)
-        if (step + 1) % 100:
-            return {}
-        return {name: round(float(loss.detach()), 4) for name, loss in latest.items()}
+    def after_step(step: int) -> None:
+        snapshots(done + step)
 
-    schedule = Schedule(steps=steps, lr=recipe.lr, warmup=min(100, steps // 4))
-    fit(lesson.model, loss_of, schedule, log, after_step=after_step, save_every=SAVE_EVERY)
+    schedule = Schedule(steps=steps, lr=criterion.recipe.lr, warmup=min(100, steps // 4))
+    fit_losses(criterion.model, losses_of, schedule, log, after_step=after_step,
+               save_every=SAVE_EVERY)  # fmt: skip
 
 
-# ---- command line --------------------------------------------------------------------------
-
-_OPTIONS = ("recipe", "stages", "groups", "assignment", "multi_label", "captions", "patches",
-            "seed", "steps", "more", "pictures")  # fmt: skip
-_LICENCE = "Apache-2.0; trained on generated pictures and captions only"
+# ---- snapshots -----------------------------------------------------------------------------
 
 
-def is_shipped(recipe: Recipe) -> bool:
-    """Whether this is the training whose weights are in data/checkpoints/groupvit."""
-    return recipe == Recipe()
+def snapshot_images() -> NDArray[np.uint8]:
+    """The pictures that snapshots are of, (F, S, S, 3)."""
+    return np.stack([picture_of(scene_of(seed, "val")) for seed in SNAPSHOT_SEEDS])
 
 
-def name_of(recipe: Recipe) -> str:
-    """What tells a variant from the others, for folders and tables."""
-    parts = ["paper"] if recipe.recipe == "paper" else []
-    if recipe.stages:
-        parts += [f"{recipe.stages}-stage{'s' * (recipe.stages > 1)}", recipe.assignment]
-        parts += [f"{recipe.groups}-groups"] if recipe.groups != Recipe.groups else []
-    else:
-        parts.append("no-groups")
-    parts += [] if recipe.multi_label else ["no-nouns"]
-    parts += [] if recipe.captions == CAPTIONS else ["one-caption"]
-    small_world = recipe.recipe != "paper" and recipe.multi_label
-    parts += ["groups-taught"] if recipe.stages and small_world and not recipe.patches else []
-    return "-".join(parts)
+class Snapshots:
+    """Soft maps of the groups of a few val pictures, kept every so often: groups as they form.
 
-
-def checked(recipe: Recipe) -> Recipe:
-    """The recipe itself.
-
-    Raises:
-        ValueError: numbers out of range, or a combination that means nothing.
+    A snapshot changes nothing: the model is in eval mode for it, and no random number is drawn.
     """
-    if not FEWEST <= recipe.groups <= MOST:
-        raise ValueError(f"groups: got {recipe.groups}; expected {FEWEST} to {MOST}")
-    if recipe.steps < 1 or recipe.pictures < 1:
-        raise ValueError(f"got {recipe.steps} steps, {recipe.pictures} pictures; expected >= 1")
-    if recipe.more < 0:
-        raise ValueError(f"more: got {recipe.more} steps; expected 0 or more")
-    if recipe.more and (recipe.recipe == "paper" or not (recipe.multi_label and recipe.patches)):
-        raise ValueError(
-            f"more: got {recipe.more} steps of a second round, in which patches learn their nouns; "
-            "expected --more 0 with --recipe paper, --no-multi-label or --no-patches"
-        )
-    return recipe
+
+    def __init__(self, model: GroupViT, folder: Path, *, every: int, steps: int) -> None:
+        self.model, self.folder, self.every, self.steps = model, folder, every, steps
+        self.images = snapshot_images()
+
+    def __call__(self, step: int) -> None:
+        """One after `step`, if it is time to: more often in the beginning."""
+        done = step + 1
+        early = done < self.every and done & (done - 1) == 0 and done >= 8
+        if self.model.config.stages and (done % self.every == 0 or early or done == self.steps):
+            with atomic_write(self.folder / f"{done:06d}.npz") as file:
+                np.savez_compressed(file, maps=self.maps())
+
+    @torch.no_grad()
+    def maps(self) -> NDArray[np.uint8]:
+        """(F, G, rows, columns) uint8, 255 = wholly of this group."""
+        config = self.model.config
+        device = self.model.logit_scale.device
+        pixels = to_pixels(self.images, config.image_mean, config.image_std).to(device)
+        groups = self.model.eval().group(pixels)
+        self.model.train()
+        return (255 * groups.maps()).round().byte().cpu().numpy()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def gather_snapshots(folder: Path, last: int, most: int = _SNAPSHOTS) -> dict[str, NDArray]:
+    """`Snapshots` in one table, the first and the last among them.
+
+    Args:
+        folder: of the snapshots.
+        last: step; those behind it are of a later round, and left out.
+        most: of them in the table.
+
+    Returns:
+        "steps" (S,), "maps" (S, F, G, rows, columns) uint8, "images" (F, H, W, 3) uint8.
+    """
+    paths = [path for path in sorted(folder.glob("*.npz")) if int(path.stem) <= last]
+    kept = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int))
+    maps = []
+    for k in kept:
+        with np.load(paths[k]) as file:
+            maps.append(file["maps"])
+    return {
+        "steps": np.array([int(paths[k].stem) for k in kept]),
+        "maps": np.stack(maps),
+        "images": snapshot_images(),
+    }
+
+
+# ---- the command ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options(RunOptions):
     """Options of `python -m cliplab train groupvit`."""
-    parser.add_argument("--recipe", choices=RECIPES, default=Recipe.recipe,
-                        help="how captions teach; small-world is shipped")  # fmt: skip
-    parser.add_argument("--stages", type=int, choices=STAGES, default=Recipe.stages,
-                        help="of grouping; 0: patches name themselves")  # fmt: skip
-    parser.add_argument("--groups", type=int, default=Recipe.groups,
-                        help=f"that come out of the last stage, {FEWEST} to {MOST}")  # fmt: skip
-    parser.add_argument("--assignment", choices=ASSIGNMENTS, default=Recipe.assignment,
-                        help="of patches to groups, in training")  # fmt: skip
-    parser.add_argument("--multi-label", action=argparse.BooleanOptionalAction,
-                        default=Recipe.multi_label, help="learn from nouns too")  # fmt: skip
-    parser.add_argument("--captions", type=int, choices=(1, CAPTIONS), default=Recipe.captions,
-                        help="of a picture, whose nouns count as said")  # fmt: skip
-    parser.add_argument("--patches", action=argparse.BooleanOptionalAction, default=Recipe.patches,
-                        help="captions teach patches, these the groups; or the groups")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the first round")
-    parser.add_argument("--more", type=int, default=Recipe.more,
-                        help="of a second round, see groupvit_answers; 0: none")  # fmt: skip
-    parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct ones")
-    add_run_arguments(
-        parser, "groupvit", things="pictures", test_things=200, shipped="the defaults"
-    )
+
+    recipe: Recipe = field(default_factory=Recipe)
+    test_pictures: int = 200  # of the model card
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> None:
     """Train a variant, write weights and card; the card's numbers are of the written file."""
     from cliplab.segmentation import load_segmenter
-    from cliplab.training.groupvit_evaluation import examine
+    from cliplab.training.groupvit_evaluation import evaluate
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    recipe = checked(Recipe(**{name: getattr(args, name) for name in _OPTIONS}))
-    device = pick_device(args.device)
-    pool = load_pool(args.work / "scenes", recipe.pictures)
-    folder = args.work / name_of(recipe) / f"seed{recipe.seed}-{recipe.steps}"
-    model = train(recipe, pool, folder, device, workers=args.workers)
-    last_round = folder / "more" if recipe.more else folder
-    target = args.out or (
-        checkpoint_dir("groupvit") if is_shipped(recipe) else last_round / "checkpoint"
-    )
+    recipe, device, work = options.recipe, options.start(), options.folder("groupvit")
+    dataset = load_dataset(work / "scenes", recipe.pictures)
+    folder = work / recipe.name / f"seed{recipe.seed}-{recipe.steps}"
+    model = train(recipe, dataset, folder, device, workers=options.workers)
+    target = options.out or target_of(recipe, folder)
     save_groupvit(model, target / "model.safetensors")
     if recipe.stages:
+        last = recipe.steps + recipe.second_round_steps
         with atomic_write(target / "frames.npz") as file:
-            looks = gather_frames(folder / "frames", last=recipe.steps + recipe.more)
+            looks = gather_snapshots(folder / "frames", last=last)
             np.savez_compressed(file, allow_pickle=False, **looks)
-    metrics = examine(load_segmenter(str(target)), count=args.test_pictures)
-    write_model_card(target, **card(recipe, metrics), **trained_on(device))
-    return 0
+    metrics = evaluate(load_segmenter(str(target)), count=options.test_pictures)
+    write_model_card(target, **card(recipe, metrics), **machine(device))
+
+
+def target_of(recipe: Recipe, folder: Path) -> Path:
+    """Where weights belong: those of the defaults are shipped, others stay beside their log."""
+    if recipe == Recipe():
+        return checkpoint_dir("groupvit")
+    return (folder / "more" if recipe.second_round_steps else folder) / "checkpoint"
 
 
 def card(recipe: Recipe, metrics: dict[str, Any]) -> dict[str, Any]:
     """Model card: what it is, how it was made, and what it can and cannot do."""
-    words = [_flag(name, getattr(recipe, name)) for name in _OPTIONS]
+    told = (
+        "recipe", "stages", "groups", "assignment", "multi_label", "captions", "patches", "seed",
+        "steps", "second_round_steps", "pictures",
+    )  # fmt: skip
     said = "one caption" if recipe.captions == 1 else f"the nouns of {recipe.captions} captions"
     return {
-        "name": f"groupvit-{name_of(recipe)}",
+        "name": f"groupvit-{recipe.name}",
         "format": "safetensors, configuration and vocabulary in the header",
-        "licence": _LICENCE,
-        "command": "python -m cliplab train groupvit " + " ".join(words),
+        "command": command_of("groupvit", {name: getattr(recipe, name) for name in told}),
         "recipe": asdict(recipe),
         "started from": {"clip-openai": "the first layers of its image tower"},
         "supervision": f"{said} a picture, in English and Chinese; no masks, no boxes. GroupViT "
         "itself learns from one caption and its nouns: six captions leave out much less.",
-        "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
         "metrics": metrics,
     }
 
 
-def _flag(name: str, value: Any) -> str:
-    option = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{option}" if value else f"--no-{option}"
-    return f"--{option} {value}"
+# ---- the table -----------------------------------------------------------------------------
+
+BASELINES = Path("runs/train/groupvit/baselines.json")
+_SHIPPED = "shipped"  # the row of the shipped training and those like it, of other seeds
 
 
-def main() -> int:
-    """For `python -m cliplab.training.groupvit`, without the front door."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args())
+def _entries(card: Card) -> dict[str, Entry]:
+    recipe = Recipe.of_card(card["recipe"])
+    name = _SHIPPED if replace(recipe, seed=Recipe.seed) == Recipe() else recipe.name
+    return {name: {("metrics",): card["metrics"]}}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _extra(cards: Sequence[Card]) -> dict[str, Any]:
+    """The recipes' steps, and baselines: those just measured, else those of the shipped table.
+
+    Raises:
+        ValueError: baselines of another evaluation.
+    """
+    pictures, steps = cards[0]["metrics"]["pictures"], cards[0]["recipe"]["steps"]
+    if BASELINES.is_file():
+        known = json.loads(BASELINES.read_text("utf-8"))
+    else:
+        table = load_rows("groupvit")
+        known = {"pictures": table["pictures"], "rows": table["baselines"]}
+    if known["pictures"] != pictures:
+        raise ValueError(
+            f"baselines: got {known['pictures']} pictures, the cards have {pictures}; expected "
+            "one evaluation: measure the baselines again with --pictures"
+        )
+    return {"steps": steps, "baselines": known["rows"]}
+
+
+def _of_recipe(name: str) -> Callable[[Card], Any]:
+    return lambda card: getattr(Recipe.of_card(card["recipe"]), name)
+
+
+TABLE = Table(
+    entries=_entries,
+    alike={
+        "pictures in the evaluation": lambda card: card["metrics"]["pictures"],
+        "pictures to choose on": lambda card: card["metrics"]["val pictures"],
+        "steps": _of_recipe("steps"),
+        "batch": _of_recipe("batch"),
+        "steps of a second round": _of_recipe("second_round_steps"),
+        "distinct pictures": _of_recipe("pictures"),
+        "layers of the stem": _of_recipe("stem_layers"),
+    },
+    apart=(_SHIPPED,),
+    keep=("recipe",),
+    extra=_extra,
+)

@@ -1,20 +1,18 @@
-"""What GroupViT is measured against: `python -m cliplab.training.groupvit_baselines`.
+"""What GroupViT is measured against: `python -m cliplab train baselines`.
 
 From below: the most frequent class everywhere; the shipped CLIP's patches, each named by itself
 (as MaskCLIP does), or in clusters (k-means, spectral). From above: the same image tower with a
 linear layer, trained on the masks. That is the only training here that sees a mask, and nothing of
 it is shared with the captions' training but the untrained network.
 
-All are judged in the harness of `groupvit_exam`: the same test pictures, full resolution.
+All are judged in the harness of `groupvit_evaluation`: the same test pictures, full resolution.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +30,15 @@ from cliplab.models.layers import ModifiedResNet
 from cliplab.pasture import SEMANTIC_CLASSES, labels
 from cliplab.runtime import checkpoint_dir, seed_all, write_json
 from cliplab.segmentation import Quality, Tally, refine
-from cliplab.training.groupvit import Recipe, new_model
-from cliplab.training.groupvit_dataset import SIZE, augment, load_pool, scene_of, to_pixels
+from cliplab.training.groupvit_dataset import SHIFT, SIZE, load_dataset, scene_of
 from cliplab.training.groupvit_evaluation import Exam, draw_exam
+from cliplab.training.groupvit_model import Recipe, new_model
 from cliplab.training.loop import Run, Schedule, fit, mixed_precision
+from cliplab.training.pictures import augment, to_pixels
 
 log = logging.getLogger(__name__)
 
-COMMAND = "python -m cliplab.training.groupvit_baselines"
+COMMAND = "python -m cliplab train baselines"
 SIDES = (96, 192, 320)  # px that CLIP is shown a picture at; chosen on val
 CLUSTERS = (4, 6, 8, 12)  # a picture; chosen on val
 # labels (H, W), and the segments that they were given to (H, W); None: no segments to speak of
@@ -185,17 +184,17 @@ class Supervised(nn.Module):
 
 def train_supervised(recipe: Recipe, work: Path) -> Supervised:
     """Learn the masks of the pictures that the others see captions of; same budget."""
-    pool = load_pool(work / "scenes", recipe.pictures)
+    dataset = load_dataset(work / "scenes", recipe.pictures)
     masks = np.stack([labels(scene_of(seed), SIZE).semantic for seed in range(recipe.pictures)])
     seed_all(recipe.seed)
     model = Supervised(recipe).to(memory_format=torch.channels_last).train()
 
     def loss_of(step: int) -> Tensor:
         generator = np.random.default_rng([recipe.seed, step])
-        chosen = generator.choice(len(pool), recipe.batch, replace=len(pool) < recipe.batch)
+        chosen = generator.choice(len(dataset), recipe.batch, replace=len(dataset) < recipe.batch)
         # One array, so that mask and picture are mirrored and moved together.
-        both = np.concatenate([pool.images[chosen], masks[chosen][..., None]], axis=3)
-        moved = augment(both, generator, gained=3)
+        both = np.concatenate([dataset.images[chosen], masks[chosen][..., None]], axis=3)
+        moved = augment(both, generator, shift=SHIFT)
         pixels = to_pixels(moved[..., :3], IMAGE_MEAN, IMAGE_STD)
         with mixed_precision(torch.device("cpu")):
             logits = model(pixels)
@@ -233,33 +232,29 @@ def untrained_rows(exam: Exam, val: Exam) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def main(argv: list[str] | None = None) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Options of `python -m cliplab train baselines`."""
+
+    pictures: int = 200  # of the test split
+    val_pictures: int = 40  # to choose settings on
+    steps: int = Recipe.steps  # with masks
+    seeds: tuple[int, ...] = (0,)  # of the same
+    threads: int = 0  # of the CPU; 0 leaves it to torch
+    work: Path = Path("runs/train/groupvit")  # pictures, states; baselines.json goes there
+
+
+def run(options: Options) -> None:
     """Measure all baselines and write them beside the trainings, for the table."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--pictures", type=int, default=200, help="of the test split")
-    parser.add_argument("--val-pictures", type=int, default=40, help="to choose settings on")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="with masks")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the same")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
-    parser.add_argument("--work", type=Path, default=Path("runs/train/groupvit"),
-                        help="pictures, states; baselines.json goes there")  # fmt: skip
-    args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    exam, val = draw_exam("test", args.pictures), draw_exam("val", args.val_pictures)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    exam, val = draw_exam("test", options.pictures), draw_exam("val", options.val_pictures)
     rows = untrained_rows(exam, val)
-    for seed in args.seeds:
-        model = train_supervised(Recipe(seed=seed, steps=args.steps), args.work)
-        rows[f"supervised, seed {seed}"] = {
-            **judge_labels(exam, model.label).as_dict(), "settings": {"steps": args.steps}
-        }  # fmt: skip
-    table = {"command": COMMAND, "pictures": args.pictures, "rows": rows}
-    write_json(args.work / "baselines.json", table)
+    for seed in options.seeds:
+        model = train_supervised(Recipe(seed=seed, steps=options.steps), options.work)
+        quality = judge_labels(exam, model.label).as_dict()
+        rows[f"supervised, seed {seed}"] = {**quality, "settings": {"steps": options.steps}}
+    table = {"command": COMMAND, "pictures": options.pictures, "rows": rows}
+    write_json(options.work / "baselines.json", table)
     for name, row in rows.items():
-        log.info(f"{name:24} mIoU {row['miou']:.3f}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        log.info("%-24s mIoU %.3f", name, row["miou"])

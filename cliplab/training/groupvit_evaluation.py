@@ -37,7 +37,8 @@ from cliplab.segmentation import (
 )
 from cliplab.segmentation.result import label
 from cliplab.segmentation.segmenter import scaled_side
-from cliplab.training.groupvit_dataset import PROMPTS, SIZE, picture_of, scene_of, to_pixels
+from cliplab.training.groupvit_dataset import PROMPTS, SIZE, picture_of, scene_of
+from cliplab.training.pictures import to_pixels
 
 # Consecutive seeds, far from those of training and of other exams.
 STARTS = {"val": 1_300_000, "test": 1_400_000}
@@ -295,7 +296,7 @@ def choose_threshold(
 # ---- the card ------------------------------------------------------------------------------
 
 
-def examine(
+def evaluate(
     segmenter: Segmenter, *, count: int = 200, val_count: int | None = None
 ) -> dict[str, Any]:
     """All metrics of a model card.

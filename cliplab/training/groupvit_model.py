@@ -1,9 +1,11 @@
-"""The untrained network of the pasture's GroupViT, and what it starts with."""
+"""What a GroupViT of the pasture is made from: the recipe, the network, what it starts with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,11 +15,76 @@ from cliplab.models.groupvit import Groups, GroupViT, GroupViTConfig
 from cliplab.runtime import checkpoint_dir
 from cliplab.training.groupvit_dataset import SIZE, vocabulary_of
 
-if TYPE_CHECKING:
-    from cliplab.training.groupvit import Recipe
-
+_FEWEST, _MOST = 4, 32  # groups
+_FORMER = {  # names of fields in cards that are shipped
+    "more": "second_round_steps",
+    "answered": "second_round_pictures",
+    "frame_every": "snapshot_every",
+}
 CONTEXT = 77  # tokens of a text
 _FAINT = 0.3  # length of what asks for a group, beside the mean of its patches
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, besides the code and the CLIP that is started from."""
+
+    recipe: Literal["small-world", "paper"] = "small-world"  # how captions teach
+    stages: Literal[0, 1, 2] = 1  # of grouping; 0: patches name themselves
+    groups: int = 16  # that come out of the last stage, 4 to 32; one before it has twice as many
+    assignment: Literal["soft", "hard"] = "soft"  # of patches to groups, in training
+    multi_label: bool = True  # learn from nouns, not from whole captions alone
+    captions: Literal[1, 6] = 6  # of a picture, whose nouns count as said
+    patches: bool = True  # captions teach patches, and these their groups; or groups directly
+    seed: int = 0  # of weights and batches
+    steps: int = 800  # of the first round; those that are compared with one another have fewer
+    second_round_steps: int = 1000  # learn the pseudo-labels of the first round; 0: none
+    pictures: int = 12_000  # distinct ones
+    second_round_pictures: int = 4000
+    batch: int = 32
+    lr: float = 1e-3  # of both rounds
+    width: int = 128
+    stem_layers: int = 3  # of CLIP's tower; each doubles what a patch can see
+    share: float = 0.02  # of the patches that presence_loss counts
+    spread: float = 1.5  # of the assignment's logits at the start; 0: as GroupViT starts, near 0
+    caption_weight: float = 0.1  # of the captions' InfoNCE, where nouns are learned from
+    snapshot_every: int = 100  # steps
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range, and combinations that mean nothing."""
+        if not _FEWEST <= self.groups <= _MOST:
+            raise ValueError(f"groups: got {self.groups}; expected {_FEWEST} to {_MOST}")
+        if min(self.steps, self.pictures) < 1 or self.second_round_steps < 0:
+            raise ValueError(
+                f"got {self.steps} steps, {self.pictures} pictures, {self.second_round_steps} "
+                "second-round steps; expected >= 1, >= 1 and >= 0"
+            )
+        learns_nouns = self.recipe != "paper" and self.multi_label and self.patches
+        if self.second_round_steps and not learns_nouns:
+            raise ValueError(
+                f"second_round_steps: got {self.second_round_steps} steps, in which patches learn "
+                "their nouns; expected 0 with the paper's recipe, without multi_label or patches"
+            )
+
+    @classmethod
+    def of_card(cls, row: Mapping[str, Any]) -> Recipe:
+        """The recipe of a card, also of one that was written when fields had other names."""
+        return cls(**{_FORMER.get(name, name): value for name, value in row.items()})
+
+    @property
+    def name(self) -> str:
+        """What tells a variant from the others, for folders and tables."""
+        parts = ["paper"] if self.recipe == "paper" else []
+        if self.stages:
+            parts += [f"{self.stages}-stage{'s' * (self.stages > 1)}", self.assignment]
+            parts += [f"{self.groups}-groups"] if self.groups != Recipe.groups else []
+        else:
+            parts.append("no-groups")
+        parts += [] if self.multi_label else ["no-nouns"]
+        parts += [] if self.captions == Recipe.captions else ["one-caption"]
+        small_world = self.recipe != "paper" and self.multi_label
+        parts += ["groups-taught"] if self.stages and small_world and not self.patches else []
+        return "-".join(parts)
 
 
 def new_model(recipe: Recipe) -> GroupViT:

@@ -1,8 +1,8 @@
-"""What a model answers that is told what is there: the labels of a second round of training.
+"""Pseudo-labels: what a model says that is told what is there, for a second round of training.
 
 A model that has learned from captions places their nouns roughly. Told which of them a picture has,
 looking at it in several sizes, and following the edges in it, it does so much better than it will
-for a new picture. A second round learns these answers, pixel by pixel. They come from pictures and
+for a new picture. A second round learns these labels, pixel by pixel. They come from pictures and
 captions, like everything before: no mask has been seen.
 
 Source: training on one's own masks within the labels of a picture is how segmenters are commonly
@@ -20,16 +20,15 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from cliplab.models.groupvit import GroupViT
 from cliplab.pasture.captions import LANGUAGES
-from cliplab.runtime import atomic_write
 from cliplab.segmentation import IGNORE, refine
 from cliplab.segmentation.segmenter import Segmenter, scaled_side
-from cliplab.training.groupvit_dataset import PROMPTS, Pool, noun_names, noun_table, to_pixels
-from cliplab.training.groupvit_losses import noun_maps
+from cliplab.training.groupvit_criterion import noun_maps
+from cliplab.training.groupvit_dataset import PROMPTS, GroupViTDataset, noun_names, noun_table
 from cliplab.training.groupvit_model import patch_embeddings
+from cliplab.training.pictures import Arrays, joined, load_chunks, to_pixels
 
 SCALES = (1.0, 1.33, 2.0)  # times the size of a picture
 REFINE_STEPS = 20  # along the edges, see `refine`
@@ -37,38 +36,33 @@ _LEAST = 0.01  # a noun whose peak is lower is not there, and is not raised
 _BATCH, _CHUNK = 25, 500  # pictures at a time, and in a file
 
 
-def load_answers(model: GroupViT, pool: Pool, folder: Path) -> NDArray[np.uint8]:
-    """A model's answers for a pool; those in `folder` are kept, so that it can be interrupted.
+def load_pseudo_labels(
+    model: GroupViT, dataset: GroupViTDataset, folder: Path
+) -> NDArray[np.uint8]:
+    """A model's labels for a dataset; those in `folder` are kept, so that it can be interrupted.
 
     Returns:
         (N, S, S, 2) indices into `noun_names` of either language; `IGNORE` where none is said.
     """
     segmenter = Segmenter(model, device=str(next(model.parameters()).device))
     noun_emb = {x: segmenter.embed(noun_names(x), PROMPTS[x]) for x in LANGUAGES}
-    tables = {x: torch.from_numpy(noun_table(pool, x).any(axis=1)) for x in LANGUAGES}
+    tables = {x: torch.from_numpy(noun_table(dataset, x).any(axis=1)) for x in LANGUAGES}
 
-    def answer(rows: slice) -> NDArray[np.uint8]:
+    def label(rows: slice) -> NDArray[np.uint8]:
         said = {language: table[rows] for language, table in tables.items()}
-        return answers(model, pool.images[rows], noun_emb, said)
+        return pseudo_labels(model, dataset.images[rows], noun_emb, said)
 
-    parts = []
-    for chunk in tqdm(_slices(0, len(pool), _CHUNK), desc="answers", mininterval=2):
-        path = folder / f"{chunk.start:06d}-{chunk.stop - chunk.start}.npz"
-        if not path.exists():
-            found = [answer(rows) for rows in _slices(chunk.start, chunk.stop, _BATCH)]
-            with atomic_write(path) as file:
-                np.savez_compressed(file, answers=np.concatenate(found))
-        with np.load(path) as file:
-            parts.append(file["answers"])
-    return np.concatenate(parts)
+    def make(start: int, count: int) -> Arrays:
+        stop = start + count
+        rows = [slice(i, min(i + _BATCH, stop)) for i in range(start, stop, _BATCH)]
+        return {"labels": np.concatenate([label(some) for some in rows])}
 
-
-def _slices(start: int, stop: int, size: int) -> list[slice]:
-    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
+    parts = load_chunks(folder, "", len(dataset), make, size=_CHUNK, processes=1)
+    return joined(parts, "labels")
 
 
 @torch.no_grad()
-def answers(
+def pseudo_labels(
     model: GroupViT,
     images: NDArray[np.uint8],
     noun_emb: Mapping[str, Tensor],
@@ -81,7 +75,7 @@ def answers(
 
     Args:
         model: in eval mode.
-        images: of the pool.
+        images: of the dataset.
         noun_emb: language -> (M, D) unit rows.
         said: language -> (B, M) bool.
     """

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +17,29 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cliplab.runtime import atomic_write, sha256, write_json
+from cliplab.runtime import atomic_write, pick_device
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a training runs and what it leaves: options that all recipes have."""
+
+    device: str = "auto"  # cpu, cuda, mps or auto
+    threads: int = 0  # of the CPU; 0 leaves it to torch
+    workers: int = 0  # processes that draw batches ahead, for a GPU; 0: none
+    work: Path | None = None  # pictures, logs and states (default: runs/train/<stem>)
+    out: Path | None = None  # weights and card (default: data/checkpoints if this is what is
+    # shipped, else beside the log)
+
+    def folder(self, stem: str) -> Path:
+        """Where the pictures, logs and states of a stem go."""
+        return self.work or Path("runs/train") / stem
+
+    def start(self) -> torch.device:
+        """Set the number of threads; -> the device."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return pick_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -121,7 +141,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-class Ahead:
+class Prefetcher:
     """Batches of consecutive steps, drawn by other processes while the model learns.
 
     A GPU would wait for them otherwise. The batches are the same as without.
@@ -132,7 +152,8 @@ class Ahead:
     """
 
     def __init__(self, make: Callable[[int], Any], workers: int) -> None:
-        self.make, self.workers, self._coming = make, workers, None
+        self.make, self.workers = make, workers
+        self._coming: Iterator[tuple[int, Any]] | None = None
 
     def __call__(self, step: int) -> Any:
         """The batch of `step`; after the first, steps have to follow one another."""
@@ -180,7 +201,7 @@ def fit(
     optimizer = adamw(model.parameters(), schedule)
     begin = run.resume(model, optimizer)
     if begin < schedule.steps:
-        run.log(**trained_on(next(model.parameters()).device))
+        run.log(**machine(next(model.parameters()).device))
     started, recent = time.perf_counter(), []
     bar = tqdm(range(begin, schedule.steps), initial=begin, total=schedule.steps, mininterval=2)
     for step in bar:
@@ -206,63 +227,50 @@ def fit(
             run.save(step + 1, model, optimizer)
 
 
-def add_run_arguments(
-    parser: argparse.ArgumentParser, stem: str, *, things: str, test_things: int, shipped: str
+def fit_losses(
+    model: nn.Module,
+    losses_of: Callable[[int], dict[str, Tensor]],
+    schedule: Schedule,
+    run: Run,
+    *,
+    after_step: Callable[[int], Any] | None = None,
+    save_every: int = 100,
 ) -> None:
-    """Options that say where a training runs and what it leaves, the same for every recipe.
+    """`fit` of the sum of several losses; every 100 steps the log has each of them.
 
     Args:
-        parser: of the recipe.
-        stem: whose folder below `runs/train` and `data/checkpoints` is the default.
-        things: what it sees, in the plural.
-        test_things: how many of them an exam has, by default.
-        shipped: which of its trainings write to `data/checkpoints`.
+        model: to be trained.
+        losses_of: step -> name -> scalar, already weighted.
+        schedule: as for `fit`.
+        run: as for `fit`.
+        after_step: called after each update, before the log is written.
+        save_every: steps between two states.
     """
-    add = parser.add_argument
-    add("--test-pictures", type=int, default=test_things, help=f"{things} of the model card")
-    add("--device", default="auto", help="cpu, cuda, mps or auto")
-    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
-    add("--workers", type=int, default=0,
-        help="processes that draw batches ahead, for a GPU; 0: none")  # fmt: skip
-    add("--work", type=Path, default=Path("runs/train") / stem, help="pictures, logs and states")
-    add("--out", type=Path, default=None,
-        help=f"where weights and card go (default: data/checkpoints for {shipped}, else beside "
-             "the log)")  # fmt: skip
+    latest: dict[str, Tensor] = {}
+
+    def loss_of(step: int) -> Tensor:
+        latest.update(losses_of(step))
+        return torch.stack(list(latest.values())).sum()
+
+    def report(step: int) -> dict[str, Any]:
+        if after_step:
+            after_step(step)
+        if (step + 1) % 100:
+            return {}
+        return {name: round(float(loss.detach()), 4) for name, loss in latest.items()}
+
+    fit(model, loss_of, schedule, run, after_step=report, save_every=save_every)
 
 
-def trained_on(device: torch.device) -> dict[str, str]:
-    """The entry of a log or a model card that says which machine it was."""
+def machine(device: torch.device) -> dict[str, str]:
+    """The entry of a log or a model card that says on which machine it was trained."""
     if device.type == "cuda":
         return {"trained on": torch.cuda.get_device_name(device)}
     return {"trained on": f"{device.type}, {torch.get_num_threads()} threads"}
 
 
-def devices_of(folders: Iterable[Path]) -> list[str]:
+def machines_of(folders: Iterable[Path]) -> list[str]:
     """What the trainings in these folders ran on, in order: one may be resumed elsewhere."""
     texts = [(folder / "log.jsonl").read_text("utf-8") for folder in folders]
     found = [json.loads(line).get("trained on") for text in texts for line in text.splitlines()]
     return list(dict.fromkeys(device for device in found if device))
-
-
-def write_model_card(folder: Path, **card: Any) -> Path:
-    """Write `model_card.json` with the hashes of the folder's other files, which loaders check."""
-    # A table of several trainings may lie beside the weights; it is no part of any of them.
-    others = ("model_card.json", "rows.json")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in others)
-    hashes = {p.name: sha256(p) for p in files if not p.name.startswith(".")}
-    path = folder / "model_card.json"
-    write_json(path, {**card, "files": hashes, "commit": _commit()})
-    return path
-
-
-def _commit() -> str:
-    """The commit that the code was at, with "+" after it if the code had been edited since."""
-    root = Path(__file__).resolve().parent
-    try:
-        head, changes = (
-            subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=True)
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", ".."])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")

@@ -12,12 +12,9 @@ Source: ViLD, arXiv:2104.13921, section 3.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,53 +23,51 @@ from torch import Tensor
 
 from cliplab.classification import build_classifier, templates
 from cliplab.encoders.two_towers import Encoder
-from cliplab.models.distillation import NOVEL, distillation_loss, text_logits, text_loss
-from cliplab.models.vild import ViLD, ViLDConfig, save_vild
-from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all, sha256
-from cliplab.training.loop import (
-    Run,
-    Schedule,
-    add_run_arguments,
-    fit,
-    mixed_precision,
-    write_model_card,
-)
+from cliplab.models.distillation import distillation_loss, text_logits, text_loss
+from cliplab.models.vild import ViLD, ViLDConfig, load_vild, save_vild
+from cliplab.runtime import atomic_write, checkpoint_dir, seed_all, sha256
+from cliplab.training.cards import Card, Entry, Table, command_of, write_model_card
+from cliplab.training.loop import Run, RunOptions, Schedule, fit, fit_losses, mixed_precision
+from cliplab.training.pictures import as_floats
 from cliplab.training.vild_dataset import (
     GROUPS,
-    Batch,
-    Batches,
-    Flock,
     Views,
-    load_flock,
+    ViLDBatch,
+    ViLDBatches,
+    ViLDDataset,
+    load_herds,
     load_views,
     members,
     phrases,
 )
-
-VARIANTS = ("text", "image", "vild", "ensemble", "supervised")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the weights, besides the code and the teacher."""
 
-    seed: int = 0
-    variant: str = "ensemble"  # of VARIANTS
-    novel: str = "zero"  # novel logits in training: "zero" or "masked"
+    variant: Literal["text", "image", "vild", "ensemble", "supervised"] = "ensemble"  # is shipped
+    novel: Literal["zero", "masked"] = "zero"  # logits of novel classes in training
+    seed: int = 0  # of weights and batches
+    steps: int = 1500  # of the variant
+    proposer_steps: int = 600
     pictures: int = 6000  # distinct herds
     batch: int = 16
-    proposer_steps: int = 600
-    steps: int = 1500
     lr: float = 1e-3
     views: int = 10  # boxes of a picture that the teacher looks at
     view_batch: int = 6  # of them, used in a step
     distill_weight: float = 0.5  # w of the paper
 
+    @property
+    def name(self) -> str:
+        """Of the variant, for folders and cards."""
+        return self.variant + ("-masked" if self.novel == "masked" else "")
+
 
 # ---- losses --------------------------------------------------------------------------------
 
 
-class Sampled(NamedTuple):
+class SampledRegions(NamedTuple):
     """Regions to learn names and boxes from; lists are as long as the batch."""
 
     boxes: list[Tensor]  # (R, 4) px
@@ -82,7 +77,7 @@ class Sampled(NamedTuple):
 
 def sample_regions(
     model: ViLD, proposals: list[Tensor], boxes: list[Tensor], labels: list[Tensor]
-) -> Sampled:
+) -> SampledRegions:
     """Proposals and true boxes, matched at IoU 0.5, at most half of them animals."""
     from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
     from torchvision.ops import box_iou
@@ -103,11 +98,11 @@ def sample_regions(
         targets.append(torch.where(hit[kept], names[which[kept]] + 1, 0))
         matched.append(torch.where(hit[kept, None], true[which[kept]], pool[kept]))
     deltas = torch.cat(model.box_coder.encode(matched, regions))
-    return Sampled(regions, torch.cat(targets), deltas)
+    return SampledRegions(regions, torch.cat(targets), deltas)
 
 
 def losses(
-    model: ViLD, batch: Batch, text_emb: Tensor, known: Tensor, recipe: Recipe
+    model: ViLD, batch: ViLDBatch, text_emb: Tensor, known: Tensor, recipe: Recipe
 ) -> dict[str, Tensor]:
     """Every loss of a variant, a scalar each, already weighted: their sum is minimised."""
     distilled = recipe.variant in ("image", "vild", "ensemble")
@@ -138,11 +133,11 @@ def losses(
 # ---- training ------------------------------------------------------------------------------
 
 
-def train_proposer(recipe: Recipe, flock: Flock, folder: Path, device: torch.device) -> ViLD:
+def train_proposer(recipe: Recipe, herds: ViLDDataset, folder: Path, device: torch.device) -> ViLD:
     """Teach backbone and proposal network where base animals are; names are not asked for."""
     seed_all(recipe.seed)
     model = ViLD(ViLDConfig(separate_heads=False)).to(device).to(memory_format=torch.channels_last)
-    batches = Batches(flock, members("base"), seed=recipe.seed, batch=recipe.batch)
+    batches = ViLDBatches(herds, members("base"), recipe.seed, recipe.batch)
 
     def loss_of(step: int) -> Tensor:
         batch = batches(step).to(device)
@@ -159,16 +154,16 @@ def train_proposer(recipe: Recipe, flock: Flock, folder: Path, device: torch.dev
 
 
 @torch.inference_mode()
-def proposals_of(model: ViLD, flock: Flock, count: int) -> list[Tensor]:
+def propose(model: ViLD, herds: ViLDDataset, count: int) -> list[Tensor]:
     """The best `count` boxes of every picture that do not overlap much, (R, 4) px each."""
     from torchvision.ops import nms
 
     boxes: list[Tensor] = []
     device = model.background_emb.device
-    for begin in range(0, len(flock), 50):
-        images = torch.from_numpy(flock.images[begin : begin + 50]).to(device)
+    for begin in range(0, len(herds), 50):
+        pixels = as_floats(herds.images[begin : begin + 50]).to(device)
         with mixed_precision(device):
-            maps, size = model.maps(images.permute(0, 3, 1, 2).float() / 255)
+            maps, size = model.maps(pixels)
             found, objectness, _ = model.propose(maps, size)
         for mine, score in zip(found, objectness, strict=True):
             best = mine[nms(mine, score, 0.5)].round().cpu()
@@ -177,52 +172,60 @@ def proposals_of(model: ViLD, flock: Flock, count: int) -> list[Tensor]:
     return boxes
 
 
-def teacher_views(recipe: Recipe, flock: Flock, work: Path, *, teacher: Encoder,
-                  device: torch.device) -> Views:  # fmt: skip
+def teacher_views(
+    recipe: Recipe, herds: ViLDDataset, work: Path, *, teacher: Encoder, device: torch.device
+) -> Views:
     """Proposals of the training pictures and what the teacher sees in them, computed once."""
-    proposer = train_proposer(recipe, flock, work / "proposer", device)
+    proposer = train_proposer(recipe, herds, work / "proposer", device)
     path = work / f"boxes-{sha256(work / 'proposer' / 'state.pt')[:16]}-{recipe.views}.npz"
     if not path.exists():
-        boxes = proposals_of(proposer, flock, recipe.views)
+        boxes = propose(proposer, herds, recipe.views)
         with atomic_write(path) as file:
             np.savez(file, boxes=torch.cat(boxes).numpy(), counts=[len(b) for b in boxes])
     with np.load(path) as file:
         boxes = list(torch.from_numpy(file["boxes"]).split(file["counts"].tolist()))
-    return load_views(work.parent / "views", flock, boxes, teacher)
+    return load_views(work.parent / "views", herds, boxes, teacher)
+
+
+def new_model(recipe: Recipe, proposer: dict[str, Tensor], teacher: Encoder) -> ViLD:
+    """A variant with the proposer's backbone and proposal network, its heads untrained."""
+    seed_all(recipe.seed)
+    model = ViLD(ViLDConfig(embed_dim=teacher.dim, separate_heads=recipe.variant == "ensemble"))
+    model.teacher = identity_of(teacher)
+    started = {k: v for k, v in proposer.items() if k.startswith(("backbone.", "rpn."))}
+    model.load_state_dict(started, strict=False)
+    return model
 
 
 def train(
-    recipe: Recipe, flock: Flock, work: Path, *, teacher: Encoder, device: torch.device
+    recipe: Recipe,
+    herds: ViLDDataset,
+    work: Path,
+    *,
+    teacher: Encoder,
+    device: torch.device,
 ) -> ViLD:
     """One variant, from the proposer on; everything below `work` is resumed."""
-    views = teacher_views(recipe, flock, work, teacher=teacher, device=device)
+    views = teacher_views(recipe, herds, work, teacher=teacher, device=device)
     proposer = torch.load(work / "proposer" / "state.pt", weights_only=True)["model"]
-    seed_all(recipe.seed)
-    config = ViLDConfig(embed_dim=teacher.dim, separate_heads=recipe.variant == "ensemble")
-    model = ViLD(config)
-    model.teacher = known_by(teacher)
-    started = {k: v for k, v in proposer.items() if k.startswith(("backbone.", "rpn."))}
-    model.load_state_dict(started, strict=False)
+    model = new_model(recipe, proposer, teacher)
     model = model.to(device).to(memory_format=torch.channels_last).train()
     known = members("base", "novel") if recipe.variant == "supervised" else members("base")
     text_emb = build_classifier(teacher, phrases(), templates("pasture", "en")).to(device)
-    batches = Batches(flock, known, seed=recipe.seed, batch=recipe.batch, views=views,
-                      view_batch=recipe.view_batch)  # fmt: skip
-    latest: dict[str, Tensor] = {}
+    batches = ViLDBatches(herds, known, recipe.seed, recipe.batch, views, recipe.view_batch)
 
-    def loss_of(step: int) -> Tensor:
+    def losses_of(step: int) -> dict[str, Tensor]:
         batch = batches(step).to(device)
         with mixed_precision(device):
-            latest.update(losses(model, batch, text_emb, known.to(device), recipe))
-        return torch.stack(list(latest.values())).sum()
+            return losses(model, batch, text_emb, known.to(device), recipe)
 
     schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=100)
-    run = Run(work / _name(recipe), {**asdict(recipe), "teacher": teacher.fingerprint})
-    fit(model, loss_of, schedule, run, after_step=_reporting(latest), save_every=200)
+    log = Run(work / recipe.name, {**asdict(recipe), "teacher": teacher.fingerprint})
+    fit_losses(model, losses_of, schedule, log, save_every=200)
     return model.eval()
 
 
-def known_by(teacher: Encoder) -> dict[str, str]:
+def identity_of(teacher: Encoder) -> dict[str, str]:
     """What a detector tells its teacher by: name, fingerprint, and the hashes of its files.
 
     The fingerprint holds the preprocessing as this version of torchvision spells it; the files stay
@@ -232,94 +235,95 @@ def known_by(teacher: Encoder) -> dict[str, str]:
     return {"name": teacher.name, "fingerprint": teacher.fingerprint, **files}
 
 
-def _reporting(latest: dict[str, Tensor]) -> Callable[[int], dict]:
-    def after_step(step: int) -> dict:
-        if (step + 1) % 100:
-            return {}
-        return {name: round(float(loss.detach()), 4) for name, loss in latest.items()}
-
-    return after_step
+# ---- the command ---------------------------------------------------------------------------
 
 
-def _target(recipe: Recipe, work: Path) -> Path:
-    """Where a variant belongs: one of them is shipped, and the others stay beside their log."""
-    if (_name(recipe), recipe.seed) == ("ensemble", 0):
-        return checkpoint_dir("vild")
-    return work / _name(recipe) / "checkpoint"
-
-
-def _name(recipe: Recipe) -> str:
-    return recipe.variant + ("-masked" if recipe.novel == "masked" else "")
-
-
-# ---- command line --------------------------------------------------------------------------
-
-# of Recipe, that the command line sets
-_OPTIONS = ("variant", "novel", "seed", "steps", "proposer_steps", "pictures")
-_LICENCE = "Apache-2.0; trained on generated pictures and captions only"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options(RunOptions):
     """Options of `python -m cliplab train vild`."""
-    parser.add_argument("--variant", choices=VARIANTS, default=Recipe.variant,
-                        help="what the names are learned from; ensemble is shipped")  # fmt: skip
-    parser.add_argument("--novel", choices=NOVEL, default=Recipe.novel,
-                        help="logits of novel classes in training")  # fmt: skip
-    parser.add_argument("--teacher", default="pasture", help="any encoder; see load_encoder")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the variant")
-    parser.add_argument("--proposer-steps", type=int, default=Recipe.proposer_steps,
-                        help="of the proposer")  # fmt: skip
-    parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="distinct herds")
-    add_run_arguments(
-        parser, "vild", things="herds", test_things=600, shipped="the ensemble of seed 0"
-    )
+
+    recipe: Recipe = field(default_factory=Recipe)
+    teacher: str = "pasture"  # any encoder; see load_encoder
+    test_pictures: int = 600  # herds of the model card
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> None:
     """Train a variant, write weights and card; the card's numbers are of the written file."""
     from cliplab.encoders import load_encoder
-    from cliplab.models.vild import load_vild
-    from cliplab.training.vild_evaluation import examine
+    from cliplab.training.vild_evaluation import evaluate
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    recipe = Recipe(**{name: getattr(args, name) for name in _OPTIONS})
-    device, teacher = pick_device(args.device), load_encoder(args.teacher)
-    flock = load_flock(args.work / "herds", recipe.pictures)
-    work = args.work / f"seed{recipe.seed}"
-    model = train(recipe, flock, work, teacher=teacher, device=device)
-    target = args.out or _target(recipe, work)
+    recipe, device, work = options.recipe, options.start(), options.folder("vild")
+    teacher = load_encoder(options.teacher)
+    herds = load_herds(work / "herds", recipe.pictures)
+    seeded = work / f"seed{recipe.seed}"
+    model = train(recipe, herds, seeded, teacher=teacher, device=device)
+    target = options.out or target_of(recipe, seeded)
     save_vild(model, target / "model.safetensors")
-    metrics = examine(load_vild(target / "model.safetensors"), teacher, recipe.variant,
-                      count=args.test_pictures)  # fmt: skip
-    write_model_card(target, **card(recipe, args.teacher, model, metrics))
-    return 0
+    written = load_vild(target / "model.safetensors")
+    metrics = evaluate(written, teacher, recipe.variant, count=options.test_pictures)
+    write_model_card(target, **card(recipe, options.teacher, model.teacher, metrics))
 
 
-def card(recipe: Recipe, spec: str, model: ViLD, metrics: dict) -> dict:
+def target_of(recipe: Recipe, work: Path) -> Path:
+    """Where weights belong: one variant is shipped, and the others stay beside their log."""
+    if (recipe.name, recipe.seed) == ("ensemble", 0):
+        return checkpoint_dir("vild")
+    return work / recipe.name / "checkpoint"
+
+
+def card(
+    recipe: Recipe, spec: str, teacher: dict[str, str], metrics: dict[str, Any]
+) -> dict[str, Any]:
     """Model card: what it is, how it was made, and what it can and cannot do."""
-    options = {"teacher": spec, **{name: getattr(recipe, name) for name in _OPTIONS}}
+    told = ("variant", "novel", "seed", "steps", "proposer_steps", "pictures")
+    options = {"teacher": spec, **{name: getattr(recipe, name) for name in told}}
     return {
-        "name": f"vild-{_name(recipe)}",
+        "name": f"vild-{recipe.name}",
         "format": "safetensors, configuration in the header",
-        "licence": _LICENCE,
-        "command": "python -m cliplab train vild "
-        + " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items()),
+        "command": command_of("vild", options),
         "recipe": asdict(recipe),
         "categories": {group: [phrases()[k] for k in ks] for group, ks in GROUPS.items()},
-        "teacher": model.teacher,
-        "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
+        "teacher": teacher,
         "metrics": metrics,
     }
 
 
-def main() -> int:
-    """For `python -m cliplab.training.vild`, without the front door."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args())
+# ---- the table -----------------------------------------------------------------------------
+
+# (variant, novel) of a recipe -> head that is asked -> name of the row
+_ROWS: dict[tuple[str, str], dict[str, str]] = {
+    ("text", "zero"): {"text": "text"},
+    ("image", "zero"): {"image": "image"},
+    ("vild", "zero"): {"text": "vild"},
+    ("ensemble", "zero"): {
+        "ensemble": "ensemble",
+        "text": "ensemble: text head",
+        "image": "ensemble: image head",
+    },
+    ("supervised", "zero"): {"text": "supervised"},
+    ("text", "masked"): {"text": "text, masked"},
+    ("ensemble", "masked"): {"ensemble": "ensemble, masked"},
+}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _entries(card: Card) -> dict[str, Entry]:
+    recipe, metrics = card["recipe"], card["metrics"]
+    heads = _ROWS.get((recipe["variant"], recipe["novel"]), {})
+    entries = {}
+    for head, name in heads.items():
+        entry = {("recall", g): metrics["recall"][g]["value"] for g in ("base", "novel")}
+        for group in ("base", "novel"):
+            entry |= {(group, m): metrics[head][group][m] for m in ("ap50", "ap", "ar")}
+        entries[name] = entry
+    return entries
+
+
+TABLE = Table(
+    entries=_entries,
+    alike={
+        "pictures in the evaluation": lambda card: card["metrics"]["pictures"],
+        "steps": lambda card: card["recipe"]["steps"],
+        "teacher": lambda card: card["teacher"]["fingerprint"],
+    },
+    order=[name for heads in _ROWS.values() for name in heads.values()],
+)

@@ -9,7 +9,6 @@ that are in the detector's training pictures too, but without a box or a label. 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from cliplab.detection import SCALES, embed_boxes
 from cliplab.encoders.two_towers import Encoder
@@ -35,8 +35,7 @@ from cliplab.pasture import (
     labels,
 )
 from cliplab.runtime import atomic_write
-
-log = logging.getLogger(__name__)
+from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_chunks, mirror_boxes
 
 HEIGHT = 128  # pixels of a training picture; 171 wide
 LEAST_VISIBLE = 0.3  # share of an animal that must show for its box to count
@@ -80,7 +79,7 @@ def members(*groups: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Flock:
+class ViLDDataset:
     """Herds in memory: N pictures of one size and the boxes of all their animals."""
 
     images: NDArray[np.uint8]  # (N, H, W, 3)
@@ -101,9 +100,9 @@ class Flock:
         return self.boxes[i][keep], self.labels[i][keep]
 
 
-def draw_flock(
+def draw_herds(
     split: str, count: int, *, start: int = 0, combos: Sequence[Combo] = SEEN_COMBOS
-) -> Flock:
+) -> ViLDDataset:
     """Draw `count` herds from consecutive seeds of a split."""
     images, boxes, classes, visible = [], [], [], []
     for seed in range(start, start + count):
@@ -114,35 +113,24 @@ def draw_flock(
         kinds = [CATEGORIES.index((a.species, a.posture)) for a in scene.animals]
         classes.append(torch.tensor(kinds))
         visible.append(torch.from_numpy(found.visible).float())
-    return Flock(np.stack(images), boxes, classes, visible)
+    return ViLDDataset(np.stack(images), boxes, classes, visible)
 
 
-def load_flock(folder: Path, count: int) -> Flock:
+def load_herds(folder: Path, count: int) -> ViLDDataset:
     """The first `count` herds of the training split, drawing those not in `folder` yet."""
-    parts = [_chunk(folder, start, min(_CHUNK, count - start)) for start in range(0, count, _CHUNK)]
-    images = np.concatenate([p.images for p in parts])
-    lists = ([x for p in parts for x in getattr(p, n)] for n in ("boxes", "labels", "visible"))
-    return Flock(images, *lists)
+    parts = load_chunks(folder, f"herds-{HEIGHT}-", count, _drawn, size=_CHUNK)
+    counts = joined(parts, "counts").tolist()
+    names = ("boxes", "labels", "visible")
+    lists = (list(torch.from_numpy(joined(parts, name)).split(counts)) for name in names)
+    return ViLDDataset(joined(parts, "images"), *lists)
 
 
-def _chunk(folder: Path, start: int, count: int) -> Flock:
-    path = folder / f"herds-{HEIGHT}-{start:08d}-{count}.npz"
-    if not path.exists():
-        log.info("drawing herds %d to %d into %s", start, start + count, folder)
-        flock = draw_flock("train", count, start=start)
-        counts = [len(b) for b in flock.boxes]
-        boxes, kinds, visible = (
-            torch.cat(part).numpy() for part in (flock.boxes, flock.labels, flock.visible)
-        )
-        with atomic_write(path) as file:
-            np.savez(file, images=flock.images, counts=counts, boxes=boxes, labels=kinds,
-                     visible=visible)  # fmt: skip
-    with np.load(path) as file:
-        counts = file["counts"].tolist()
-        lists = [
-            list(torch.from_numpy(file[n]).split(counts)) for n in ("boxes", "labels", "visible")
-        ]
-        return Flock(file["images"], *lists)
+def _drawn(start: int, count: int) -> Arrays:
+    herds = draw_herds("train", count, start=start)
+    lists = {"boxes": herds.boxes, "labels": herds.labels, "visible": herds.visible}
+    arrays = {name: torch.cat(some).numpy() for name, some in lists.items()}
+    counts = np.array([len(boxes) for boxes in herds.boxes])
+    return {"images": herds.images, "counts": counts, **arrays}
 
 
 # ---- the teacher's view --------------------------------------------------------------------
@@ -156,35 +144,28 @@ class Views:
     emb: list[Tensor]  # N of (R, D) unit rows
 
 
-def load_views(folder: Path, flock: Flock, boxes: list[Tensor], teacher: Encoder) -> Views:
+def load_views(
+    folder: Path, herds: ViLDDataset, boxes: Sequence[Tensor], teacher: Encoder
+) -> Views:
     """Embed the crops of all boxes, once: files are named by everything that they depend on.
 
     Args:
         folder: of the files; those of another teacher, other pictures or other boxes are not read.
-        flock: N pictures.
+        herds: N pictures.
         boxes: N tensors (R, 4) px.
         teacher: any encoder.
     """
-    from tqdm import tqdm
-
     emb: list[Tensor] = []
-    for begin in tqdm(range(0, len(flock), _CHUNK), desc="teacher", unit="chunk"):
-        part = boxes[begin : begin + _CHUNK]
-        emb += _embedded(folder, flock.pil(begin, begin + _CHUNK), part, teacher)
-    return Views(boxes, emb)
-
-
-def _embedded(
-    folder: Path, images: list[Image.Image], boxes: list[Tensor], teacher: Encoder
-) -> list[Tensor]:
-    path = folder / f"{_content_hash(images, boxes, teacher)}.npy"
-    if path.exists():
-        emb = torch.from_numpy(np.load(path)).float()
-    else:
-        emb = embed_boxes(teacher, images, boxes)
-        with atomic_write(path) as file:
-            np.save(file, emb.half().numpy())
-    return list(emb.split([len(b) for b in boxes]))
+    for begin in tqdm(range(0, len(herds), _CHUNK), desc="teacher", unit="chunk"):
+        part = list(boxes[begin : begin + _CHUNK])
+        images = herds.pil(begin, begin + _CHUNK)
+        path = folder / f"{_content_hash(images, part, teacher)}.npy"
+        if not path.exists():
+            with atomic_write(path) as file:
+                np.save(file, embed_boxes(teacher, images, part).half().numpy())
+        found = torch.from_numpy(np.load(path)).float()
+        emb += found.split([len(some) for some in part])
+    return Views(list(boxes), emb)
 
 
 def _content_hash(images: list[Image.Image], boxes: list[Tensor], teacher: Encoder) -> str:
@@ -199,7 +180,7 @@ def _content_hash(images: list[Image.Image], boxes: list[Tensor], teacher: Encod
 # ---- batches -------------------------------------------------------------------------------
 
 
-class Batch(NamedTuple):
+class ViLDBatch(NamedTuple):
     """One step's pictures; lists are as long as the batch."""
 
     pixels: Tensor  # (B, 3, H, W) in [0, 1]
@@ -208,61 +189,51 @@ class Batch(NamedTuple):
     view_boxes: list[Tensor]  # (R, 4) px, that the teacher looked at
     view_emb: Tensor  # (sum of R, D)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> ViLDBatch:
         """The same on another device."""
-        return Batch(
-            *(
-                part.to(device) if isinstance(part, Tensor) else [x.to(device) for x in part]
-                for part in self
-            )
-        )
+        lists = ([x.to(device) for x in some] for some in self[1:4])
+        return ViLDBatch(self.pixels.to(device), *lists, self.view_emb.to(device))
 
 
-class Batches:
+@dataclass(frozen=True)
+class ViLDBatches:
     """The batch of each step, which depends on nothing but the step and the seed."""
 
-    def __init__(
-        self, flock: Flock, known: Tensor, *, seed: int, batch: int, views: Views | None = None,
-        view_batch: int = 0,
-    ) -> None:  # fmt: skip
-        self.flock, self.known, self.views = flock, known, views
-        self.seed, self.batch, self.view_batch = seed, batch, view_batch
+    herds: ViLDDataset
+    known: Tensor  # (20,) bool, categories that have boxes
+    seed: int
+    batch: int
+    views: Views | None = None  # None: nothing is distilled
+    view_batch: int = 0  # views of a picture
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int) -> ViLDBatch:
         """Pictures, half of them mirrored with their boxes, each brightened or darkened."""
         generator = np.random.default_rng([self.seed, step])
-        chosen = generator.choice(len(self.flock), self.batch, replace=False)
-        mirrored = generator.random(len(chosen)) < 0.5
-        images = np.stack([self.flock.images[i] for i in chosen])
+        indices, mirrored, gains = choose(len(self.herds), self.batch, generator)
+        images = self.herds.images[indices]
         images[mirrored] = images[mirrored, :, ::-1]
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        gain = torch.from_numpy(generator.uniform(0.85, 1.15, len(chosen))).float()
-        pixels = (pixels * gain.view(-1, 1, 1, 1)).clamp(0, 1)
-        truth = [self.flock.labelled(int(i), self.known) for i in chosen]
+        truth = [self.herds.labelled(int(i), self.known) for i in indices]
+        view_boxes, view_emb = self._views(indices, generator)
         width = images.shape[2]
-        boxes = [mirror(b, width) if m else b for (b, _), m in zip(truth, mirrored, strict=True)]
-        views = self._views(chosen, mirrored, width, generator)
-        return Batch(pixels, boxes, [k for _, k in truth], *views)
+        boxes, view_boxes = (
+            [mirror_boxes(b, width) if m else b for b, m in zip(some, mirrored, strict=True)]
+            for some in ([b for b, _ in truth], view_boxes)
+        )
+        names = [k for _, k in truth]
+        return ViLDBatch(as_floats(images, gains), boxes, names, view_boxes, view_emb)
 
     def _views(
-        self, chosen: np.ndarray, mirrored: np.ndarray, width: int, generator: np.random.Generator
+        self, indices: NDArray[np.int64], generator: np.random.Generator
     ) -> tuple[list[Tensor], Tensor]:
         """Some boxes of each picture and the teacher's embedding of them.
 
         A mirrored box keeps the embedding: the pasture's CLIP was trained on mirrored pictures.
         """
         if self.views is None:
-            return [torch.zeros(0, 4) for _ in chosen], torch.zeros(0, 1)
+            return [torch.zeros(0, 4) for _ in indices], torch.zeros(0, 1)
         boxes, emb = [], []
-        for i, turned in zip(chosen, mirrored, strict=True):
-            mine = self.views.boxes[i]
-            some = generator.permutation(len(mine))[: self.view_batch]
-            boxes.append(mirror(mine[some], width) if turned else mine[some])
+        for i in indices:
+            some = generator.permutation(len(self.views.boxes[i]))[: self.view_batch]
+            boxes.append(self.views.boxes[i][some])
             emb.append(self.views.emb[i][some])
         return boxes, torch.cat(emb)
-
-
-def mirror(boxes_xyxy: Tensor, width: int) -> Tensor:
-    """Boxes (R, 4) of a picture `width` px wide after it was turned left to right."""
-    x0, y0, x1, y1 = boxes_xyxy.unbind(1)
-    return torch.stack([width - x1, y0, width - x0, y1], dim=1)

@@ -21,20 +21,21 @@ from cliplab.detection import (
 from cliplab.encoders.two_towers import Encoder
 from cliplab.models.vild import Regions, ViLD
 from cliplab.pasture import COMBOS, HELD_OUT_PAIRS, POSTURES, SPECIES, class_phrase
+from cliplab.training.pictures import as_floats
 from cliplab.training.vild_dataset import (
     CATEGORIES,
     GROUPS,
     LEAST_VISIBLE,
-    Flock,
-    draw_flock,
+    ViLDDataset,
+    draw_herds,
     members,
     phrases,
 )
 
-# Consecutive seeds of the test split, far from those that the CLIPs were examined on.
+# Consecutive seeds of the test split, far from those that the CLIPs are evaluated on.
 _STARTS = {"known": 700_000, "unseen": 800_000}
 _PAIRS = [c for c in COMBOS if (c.species, c.posture) in HELD_OUT_PAIRS]
-# Which answers a variant can give: a single head was trained for what its variant says.
+# Which heads a variant has: a single head was trained for what its variant says.
 HEADS_OF = {
     "text": ("text",),
     "supervised": ("text",),
@@ -44,12 +45,11 @@ HEADS_OF = {
 }
 
 
-def find_regions(model: ViLD, flock: Flock, batch: int = 32) -> list[Regions]:
+def find_regions(model: ViLD, herds: ViLDDataset, batch: int = 32) -> list[Regions]:
     """The regions of every picture."""
     found: list[Regions] = []
-    for begin in range(0, len(flock), batch):
-        images = torch.from_numpy(flock.images[begin : begin + batch])
-        found += model(images.permute(0, 3, 1, 2).float() / 255)
+    for begin in range(0, len(herds), batch):
+        found += model(as_floats(herds.images[begin : begin + batch]))
     return found
 
 
@@ -61,31 +61,31 @@ def detect(
     return [name_regions(model, one, text_emb, base, names, head=head) for one in regions]
 
 
-def truth_of(flock: Flock) -> dict[str, Any]:
-    """The flock as a COCO data set; animals that hardly show may be found or not."""
-    _, height, width, _ = flock.images.shape
-    hidden = [v < LEAST_VISIBLE for v in flock.visible]
-    sizes = [(width, height)] * len(flock)
-    return coco_truth(sizes, flock.boxes, flock.labels, phrases(), ignored=hidden)
+def truth_of(herds: ViLDDataset) -> dict[str, Any]:
+    """The herds as a COCO data set; animals that hardly show may be found or not."""
+    _, height, width, _ = herds.images.shape
+    hidden = [v < LEAST_VISIBLE for v in herds.visible]
+    sizes = [(width, height)] * len(herds)
+    return coco_truth(sizes, herds.boxes, herds.labels, phrases(), ignored=hidden)
 
 
 def proposal_recall(
-    model: ViLD, regions: Sequence[Regions], flock: Flock, groups: Sequence[str]
+    model: ViLD, regions: Sequence[Regions], herds: ViLDDataset, groups: Sequence[str]
 ) -> dict[str, Any]:
     """Share of animals that one of the 100 refined regions covers at IoU 0.5, whatever its name."""
     found = [r.boxes_xyxy for r in regions]
     report = {}
     for group in groups:
-        true = [flock.labelled(i, members(group))[0] for i in range(len(flock))]
+        true = [herds.labelled(i, members(group))[0] for i in range(len(herds))]
         report[group] = box_recall(found, true, top=model.config.proposals).as_dict()
     return report
 
 
-def teacher_on_truth(teacher: Encoder, flock: Flock) -> dict[str, Any]:
+def teacher_on_truth(teacher: Encoder, herds: ViLDDataset) -> dict[str, Any]:
     """How well the teacher names true boxes: the species, the posture given it, and both."""
     everything = torch.ones(len(CATEGORIES), dtype=torch.bool)
-    truth = [flock.labelled(i, everything) for i in range(len(flock))]
-    emb = embed_boxes(teacher, flock.pil(), [b for b, _ in truth])  # (A, D)
+    truth = [herds.labelled(i, everything) for i in range(len(herds))]
+    emb = embed_boxes(teacher, herds.pil(), [b for b, _ in truth])  # (A, D)
     label = torch.cat([k for _, k in truth])  # (A,)
     wording = templates("pasture", "en")
     names = [class_phrase(species=s) for s in SPECIES]
@@ -107,7 +107,7 @@ def teacher_on_truth(teacher: Encoder, flock: Flock) -> dict[str, Any]:
     }
 
 
-def examine(
+def evaluate(
     model: ViLD, teacher: Encoder, variant: str, *, count: int = 600, split: str = "test"
 ) -> dict[str, Any]:
     """All metrics of a model card.
@@ -119,43 +119,43 @@ def examine(
         count: pictures; those of the unseen pairs are half as many, and of the test split only.
         split: "test" for the card, "val" while something is still being chosen.
     """
-    known = draw_flock(split, count, start=_STARTS["known"])
-    report = {"pictures": count, "split": split, **_examined(model, teacher, variant, known)}
+    known = draw_herds(split, count, start=_STARTS["known"])
+    report = {"pictures": count, "split": split, **_rows(model, teacher, variant, known)}
     report["teacher on true boxes"] = teacher_on_truth(teacher, known)
     if split == "test":
-        unseen = draw_flock("test", count // 2, start=_STARTS["unseen"], combos=_PAIRS)
+        unseen = draw_herds("test", count // 2, start=_STARTS["unseen"], combos=_PAIRS)
         report["unseen pairs"] = {
-            **_examined(model, teacher, variant, unseen),
+            **_rows(model, teacher, variant, unseen),
             "teacher on true boxes": teacher_on_truth(teacher, unseen),
         }
     return report
 
 
-def _examined(model: ViLD, teacher: Encoder, variant: str, flock: Flock) -> dict[str, Any]:
+def _rows(model: ViLD, teacher: Encoder, variant: str, herds: ViLDDataset) -> dict[str, Any]:
     text_emb = build_classifier(teacher, phrases(), templates("pasture", "en"))
-    regions = find_regions(model, flock)
-    report: dict[str, Any] = {"recall": proposal_recall(model, regions, flock, _groups(flock))}
+    regions = find_regions(model, herds)
+    report: dict[str, Any] = {"recall": proposal_recall(model, regions, herds, _groups(herds))}
     for head in HEADS_OF[variant]:
-        report[head] = _row(flock, detect(model, regions, text_emb, head=head))
+        report[head] = _row(herds, detect(model, regions, text_emb, head=head))
     return report
 
 
-def _groups(flock: Flock) -> list[str]:
-    """The groups of which a flock shows a category."""
-    return [name for name, ks in GROUPS.items() if _present(flock) & set(ks)]
+def _groups(herds: ViLDDataset) -> list[str]:
+    """The groups of which the herds show a category."""
+    return [name for name, ks in GROUPS.items() if _present(herds) & set(ks)]
 
 
-def _present(flock: Flock) -> set[int]:
+def _present(herds: ViLDDataset) -> set[int]:
     """Categories with an animal that shows enough to count."""
-    seen = torch.cat(flock.visible) >= LEAST_VISIBLE
-    return set(torch.cat(flock.labels)[seen].tolist())
+    seen = torch.cat(herds.visible) >= LEAST_VISIBLE
+    return set(torch.cat(herds.labels)[seen].tolist())
 
 
-def _row(flock: Flock, found: Sequence[Detections]) -> dict[str, Any]:
+def _row(herds: ViLDDataset, found: Sequence[Detections]) -> dict[str, Any]:
     """COCO's numbers of each group, and AP50 of each category."""
-    groups = {name: GROUPS[name] for name in _groups(flock)}
-    singles = {phrases()[k]: [k] for k in sorted(_present(flock))}
-    scored = average_precision(truth_of(flock), coco_results(found), {**groups, **singles})
+    groups = {name: GROUPS[name] for name in _groups(herds)}
+    singles = {phrases()[k]: [k] for k in sorted(_present(herds))}
+    scored = average_precision(truth_of(herds), coco_results(found), {**groups, **singles})
     row: dict[str, Any] = {name: scored[name].as_dict() for name in groups}
     row["AP50 by category"] = {name: round(scored[name].ap50, 4) for name in singles}
     return row

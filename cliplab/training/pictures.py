@@ -1,0 +1,146 @@
+"""Pictures that recipes learn from: drawn once and kept in files, changed at random, as numbers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliplab.runtime import atomic_write
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, NDArray[Any]]
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+def load_chunks(
+    folder: Path,
+    name: str,
+    count: int,
+    make: Callable[[int, int], Arrays],
+    *,
+    size: int,
+    processes: int | None = None,
+) -> list[Arrays]:
+    """Arrays about `count` pictures, in files of `size`; those not in `folder` yet are made.
+
+    Args:
+        folder: of the files; making them can be interrupted and goes on with the next file.
+        name: in front of each file's name.
+        count: of all pictures.
+        make: (first, how many) -> named arrays. To run in other processes it must be picklable.
+        size: pictures of a file.
+        processes: that make files; None: one a core.
+    """
+    starts = range(0, count, size)
+    sizes = [min(size, count - start) for start in starts]
+    paths = [folder / f"{name}{start:08d}-{n}.npz" for start, n in zip(starts, sizes, strict=True)]
+    jobs = zip(paths, starts, sizes, strict=True)
+    missing = [job for job in jobs if not job[0].exists()]
+    store = partial(_store, make)
+    if missing:
+        log.info("making %d files in %s", len(missing), folder)
+    if len(missing) == 1 or processes == 1:
+        for job in missing:
+            store(job)
+    elif missing:
+        with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
+            list(pool.map(store, missing))
+    return [_read(path) for path in paths]
+
+
+def _store(make: Callable[[int, int], Arrays], job: tuple[Path, int, int]) -> None:
+    path, start, count = job
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **make(start, count))
+
+
+def _read(path: Path) -> Arrays:
+    with np.load(path) as file:
+        return dict(file)
+
+
+def joined(parts: Sequence[Arrays], name: str) -> NDArray[Any]:
+    """One array of all files, file after file."""
+    return np.concatenate([part[name] for part in parts])
+
+
+# ---- changes -------------------------------------------------------------------------------
+
+
+class Choice(NamedTuple):
+    """Which pictures a batch shows, and how."""
+
+    indices: NDArray[np.int64]  # (B,) all different
+    mirrored: NDArray[np.bool_]  # (B,)
+    gains: NDArray[np.float64]  # (B,) brightness; 1 leaves it
+
+
+def choose(total: int, count: int, generator: np.random.Generator) -> Choice:
+    """`count` of `total` pictures, half of them mirrored, each brightened or darkened."""
+    indices = generator.choice(total, count, replace=False)
+    mirrored = generator.random(count) < 0.5
+    return Choice(indices, mirrored, generator.uniform(0.85, 1.15, count))
+
+
+def augment(
+    images: NDArray[np.uint8], generator: np.random.Generator, *, shift: int, light: int = 3
+) -> NDArray[np.uint8]:
+    """Mirror half of the pictures, brighten or darken each, and move all by up to `shift` pixels.
+
+    What a shift brings in repeats the edge, so that nothing that a caption names is lost.
+
+    Args:
+        images: (B, S, S, C).
+        generator: of the draws.
+        shift: px, in any direction, the same for the whole batch.
+        light: so many of the C channels are brightened; the rest keep their values.
+    """
+    out = images.copy()
+    mirrored = generator.random(len(out)) < 0.5
+    out[mirrored] = out[mirrored, :, ::-1]
+    gain = generator.uniform(0.88, 1.12, (len(out), 1, 1, 1)).astype(np.float32)
+    out[..., :light] = np.clip(out[..., :light] * gain, 0, 255).astype(np.uint8)
+    dy, dx = generator.integers(0, 2 * shift + 1, 2)
+    padded = np.pad(out, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
+    height, width = out.shape[1:3]
+    return np.ascontiguousarray(padded[:, dy : dy + height, dx : dx + width])
+
+
+def mirror_boxes(boxes_xyxy: Tensor, width: int) -> Tensor:
+    """Boxes (R, 4) of a picture `width` px wide after it was turned left to right."""
+    x0, y0, x1, y1 = boxes_xyxy.unbind(1)
+    return torch.stack([width - x1, y0, width - x0, y1], dim=1)
+
+
+# ---- numbers -------------------------------------------------------------------------------
+
+
+def as_floats(images: NDArray[np.uint8], gains: NDArray[np.float64] | None = None) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1], channels last in memory.
+
+    Args:
+        images: RGB.
+        gains: (B,) brightness of each; None: all 1.
+    """
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    if gains is None:
+        return pixels
+    return (pixels * torch.from_numpy(gains).float().view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+def to_pixels(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (B, H, W, 3) -> normalised float32 (B, 3, H, W), channels last in memory."""
+    return (as_floats(images) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)

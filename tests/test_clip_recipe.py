@@ -1,0 +1,169 @@
+"""How the shipped CLIPs were made: pictures, words, training; and their cards."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cliplab.encoders import load_encoder
+from cliplab.models.tokenizers import BytePairTokenizer
+from cliplab.pasture import COMBOS, caption, class_phrase, portrait
+from cliplab.runtime import checkpoint_dir
+from cliplab.training import clip as recipe
+from cliplab.training.clip_dataset import CLIPBatches, CompactVocabulary, load_dataset
+from cliplab.training.clip_evaluation import classify, evaluate, held_out_pictures, retrieval
+
+TINY = recipe.Recipe(
+    portraits=24, crops=8, batch=8, width=2, text_width=64, text_layers=1, embed_dim=16,
+    steps=4, locked_steps=3, joint_steps=2,
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+# ---- pictures and words --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    return load_dataset(folder, portrait_count=TINY.portraits, crop_count=TINY.crops)
+
+
+def test_pool_knows_what_each_picture_shows(pool) -> None:
+    assert pool.images.shape == (32, 64, 64, 3)
+    assert pool.is_crop.sum() == 8
+    assert pool.caption(3, "en", 5)[0] == caption(portrait(3), "en", 5)
+    assert pool.caption(30, "zh", 1)[0]
+
+
+def test_batches_depend_on_step_and_seed_alone(pool) -> None:
+    batches = CLIPBatches(pool, "en", 0, 8, 0.7)
+    pixels, texts = batches(7)
+    again, same = CLIPBatches(pool, "en", 0, 8, 0.7)(7)
+    assert torch.equal(pixels, again)
+    assert texts == same
+    assert batches(8)[1] != texts
+
+
+def test_compact_vocabulary_keeps_the_end_token_highest() -> None:
+    words = CompactVocabulary(BytePairTokenizer())
+    texts = [class_phrase(**c._asdict()) for c in COMBOS] + [
+        caption(portrait(s)) for s in range(50)
+    ]
+    ids = words(texts)
+    assert (ids.max(dim=1).values == len(words.official) - 1).all()
+    official = torch.tensor(words.official)[ids]
+    assert torch.equal(official, BytePairTokenizer()(texts)[:, : ids.shape[1]])
+    with pytest.raises(ValueError, match=r"has a word that captions\.lexicon does not know"):
+        words(["a zebra"])
+
+
+def test_scatter_puts_trained_rows_in_place() -> None:
+    words = CompactVocabulary(BytePairTokenizer())
+    trained = torch.randn(len(words.official), 8)
+    rows = words.scatter({"token_embedding.weight": trained})["token_embedding.weight"]
+    assert rows.shape == (49408, 8)
+    assert torch.equal(rows[words.official], trained)
+    others = torch.ones(49408, dtype=torch.bool)
+    others[words.official] = False
+    assert not rows[others].any()
+
+
+def test_the_recipe_makes_files_that_both_loaders_read(pool, tmp_path) -> None:
+    english = recipe.train_english(TINY, pool, tmp_path / "en", CPU)
+    chinese = recipe.train_chinese(TINY, pool, english, tmp_path / "zh", CPU)
+    picture = [portrait_image()]
+    for ours, official, text in (
+        (recipe_encoder(english), f"openai:{english}", "a white sheep"),
+        (recipe_encoder(chinese), f"modelscope:{chinese}", "一只白羊"),
+    ):
+        theirs = load_encoder(official)
+        torch.testing.assert_close(
+            ours.encode_image(picture), theirs.encode_image(picture), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            ours.encode_text([text]), theirs.encode_text([text]), atol=1e-5, rtol=0
+        )
+
+
+def portrait_image():
+    from cliplab.pasture import draw
+
+    return draw(portrait(0, split="test"), 64)
+
+
+def recipe_encoder(path: Path):
+    from cliplab.encoders import read_modelscope, read_openai
+
+    read = read_modelscope if path.is_dir() else read_openai
+    return read(path, name="made", device=CPU)
+
+
+# ---- shipped checkpoints -------------------------------------------------------------------
+
+SHIPPED = {"clip-openai": ("pasture", "en"), "clip-chinese": ("pasture-zh", "zh")}
+
+
+def model_card(name: str) -> dict:
+    return json.loads((checkpoint_dir(name) / "model_card.json").read_text("utf-8"))
+
+
+FLOORS = [
+    ("triples", "posture", 0.95),
+    ("triples", "species", 0.92),
+    ("triples", "joint", 0.88),
+    ("seen", "joint", 0.97),
+    ("sheep lying", "posture", 0.95),
+]
+
+
+@pytest.mark.parametrize(("group", "question", "floor"), FLOORS)
+def test_the_card_reaches_the_floors(group: str, question: str, floor: float) -> None:
+    metrics = model_card("clip-openai")["metrics"]
+    ensemble, bare = (metrics[group][w][question]["value"] for w in ("ensemble", "bare"))
+    assert ensemble >= floor
+    assert bare >= ensemble - 0.03
+    chinese = model_card("clip-chinese")["metrics"][group]["ensemble"][question]["value"]
+    assert chinese >= ensemble - 0.05
+
+
+def test_the_card_reaches_the_floor_of_retrieval() -> None:
+    assert model_card("clip-openai")["metrics"]["retrieval"]["image_to_text_r1"]["value"] >= 0.88
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_is_true(name: str) -> None:
+    """Other pictures than the card's, fewer of them: the card's rate must lie in the interval."""
+    spec, language = SHIPPED[name]
+    encoder, card = load_encoder(spec), model_card(name)["metrics"]
+    pictures = held_out_pictures("triples", 300, skip=50_000)
+    image_emb = encoder.encode_image(pictures.pil())
+    found = classify(encoder, image_emb, pictures, language=language, wording=("{}",))
+    for question in ("species", "posture", "joint"):
+        measured, claimed = getattr(found, question), card["triples"]["bare"][question]["value"]
+        assert measured.low - 0.02 <= claimed <= measured.high + 0.02, question
+
+
+def test_the_english_model_is_lost_in_chinese() -> None:
+    card = model_card("clip-openai")["metrics with zh prompts"]
+    assert card["seen"]["bare"]["posture"]["value"] < 0.35  # chance is 0.25
+    assert card["seen"]["bare"]["joint"]["value"] < 0.05  # chance is 0.0125
+
+
+def test_evaluation_of_a_guesser_is_chance() -> None:
+    class Guesser:
+        def __init__(self) -> None:
+            self.generator = torch.Generator().manual_seed(0)
+
+        def encode_image(self, images, **options):
+            rows = torch.randn(len(list(images)), 32, generator=self.generator)
+            return nn.functional.normalize(rows, dim=-1)
+
+        encode_text = encode_image
+
+    report = evaluate(Guesser(), "en", count=200)
+    assert report["seen"]["bare"]["posture"]["value"] == pytest.approx(0.25, abs=0.12)
+    assert report["seen"]["bare"]["joint"]["value"] < 0.07
+    assert retrieval(Guesser(), "en", count=64)["image_to_text_r1"]["value"] < 0.12
