@@ -1,6 +1,9 @@
-"""Run notebooks as experiments and make one page of what they found.
+"""Run notebooks as experiments and make a page of what they found; pages with pictures.
 
-``notebook`` finds notebooks and their parameters, ``execute`` runs one in a process of its own,
-``folder`` keeps a run on disk so that it can be interrupted, ``page`` makes its index.html,
-``compare`` sets two runs side by side, ``in_place`` is what contributors save notebooks with.
+`run` keeps a run on disk so that it can be interrupted; the pages are the templates of
+`templates`, filled in.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,30 +1,76 @@
-"""The gallery that `classify` leaves for people."""
+"""The gallery of `classify`: photos with a bar for each label, the worst mistakes first."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from cliplab.classification import Answer, Assessment, gained
+import torch
+
+from cliplab.classification import Answer, Assessment, Scores, gained
 from cliplab.data import UnreadableImage
-from cliplab.report.gallery import (
-    MAX_CARDS,
-    THUMBNAIL,
-    Heading,
-    choose_cards,
-    gallery_html,
-    panel_html,
-    thumbnail,
-)
+from cliplab.report.galleries import Heading, percent, render, sentence, thumbnail
 from cliplab.runtime import atomic_write
 
-__all__ = ["MAX_CARDS", "sentence", "thumbnail", "thumbnail_size", "write_gallery"]
-
-FEW, SMALL = 500, 208  # with more cards than FEW the thumbnails are SMALL pixels long
+MAX_CARDS = 2000  # a page with more opens slowly: about 10 KB for each
+MAX_BARS = 6  # classes shown at once on a card; the others fold away
+_FEW, _LARGE, _SMALL = 500, 320, 208  # up to _FEW cards have thumbnails _LARGE pixels long
+_MAX_CHIPS = 12  # classes that get a button each
+_CLOSE_CALL = 0.1  # margin below which a card is marked
+_SURE = 10  # images in a bin from which its bar has its full colour
+# Okabe and Ito's colours, told apart by colour-blind readers; no yellow and black, which vanish
+# on a white and on a dark page.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#8A8A8A")
 
 
 def thumbnail_size(cards: int) -> int:
     """Pixels of the longer side, fewer on a page with many cards."""
-    return THUMBNAIL if cards <= FEW else SMALL
+    return _LARGE if cards <= _FEW else _SMALL
+
+
+# ---- which cards ---------------------------------------------------------------------------
+
+
+def most_wrong(scores: Scores, true: Sequence[int | None]) -> list[int]:
+    """Rows whose prediction is wrong, the most confident mistake first."""
+    share = scores.probability.amax(dim=1).tolist()
+    predicted = scores.prediction.tolist()
+    wrong = [i for i, t in enumerate(true) if t is not None and t != predicted[i]]
+    return sorted(wrong, key=lambda i: -share[i])
+
+
+def choose_cards(
+    scores: Scores, true: Sequence[int | None] | None = None, *, limit: int = MAX_CARDS
+) -> list[int]:
+    """Rows to show, at most `limit`, in the order to show them.
+
+    With truth the mistakes come first, the most confident ones on top. When there are more images
+    than cards, half of the cards are for mistakes, then half of what is left for the closest
+    calls, and the rest is an even sample of all others, so that the ordinary is seen too.
+    """
+    n = len(scores)
+    wrong = most_wrong(scores, true or [None] * n)
+    if n <= limit:
+        return wrong + _without(range(n), wrong)
+    first = wrong[: limit // 2]
+    close = _without(torch.argsort(scores.margin, stable=True).tolist(), first)
+    close = close[: (limit - len(first)) // 2]
+    rest = _without(range(n), [*first, *close])
+    room = limit - len(first) - len(close)
+    chosen = {*close, *(rest[i * len(rest) // room] for i in range(room))}
+    also_wrong = [i for i in wrong[len(first) :] if i in chosen]
+    return [*first, *also_wrong, *sorted(chosen - set(also_wrong))]
+
+
+def _without(rows: Iterable[int], taken: Sequence[int]) -> list[int]:
+    gone = set(taken)
+    return [row for row in rows if row not in gone]
+
+
+# ---- the page ------------------------------------------------------------------------------
 
 
 def write_gallery(
@@ -50,38 +96,107 @@ def write_gallery(
         thumbnails: row of the photos -> data URI, of those that were made on the way.
         unreadable: file, cause and remedy of each.
     """
-    scores, n = found.scores, len(found.scores)
-    rows = choose_cards(scores, found.true, limit=MAX_CARDS)
-    note = ""
+    n, note = len(found.scores), ""
+    rows = choose_cards(found.scores, found.true, limit=MAX_CARDS)
     if len(rows) < n:
         worst = "the worst mistakes, " if found.judged else ""
         note = (
             f"the gallery shows {len(rows):,} of {n:,} images: {worst}the closest calls and an "
-            "even sample of the rest; --out CSV has all"
+            "even sample of the rest; the CSV of scores has all"
         )
-    said = (note, *notes, *found.remarks)
-    page = gallery_html(
-        scores,
-        found.names,
-        _thumbnails(found, rows, thumbnails),
-        heading=Heading(
-            title=f"{title}, by label",
-            facts=_facts(encoder, found, templates),
-            notes=[sentence(text, encoder) for text in said if text],
-            unreadable={f["file"]: f"{f['cause']}; {f['remedy']}" for f in unreadable},
-        ),
-        true=found.true,
-        panel=panel_html(found.judged, _summary(found, found.judged)) if found.judged else "",
+    heading = Heading(
+        f"{title}, by label",
+        _facts(encoder, found, templates),
+        [sentence(text, encoder) for text in (note, *notes, *found.remarks) if text],
+        {f["file"]: f"{f['cause']}; {f['remedy']}" for f in unreadable},
     )
+    judged = found.judged
+    page = gallery_html(
+        found.scores, found.names, _thumbnails(found, rows, thumbnails), heading=heading,
+        true=found.true, judged=judged, summary=_summary(found, judged) if judged else (),
+    )  # fmt: skip
     with atomic_write(path, "w") as file:
         file.write(page)
     return note
 
 
-def sentence(text: str, name: str) -> str:
-    """`text` with a full stop, and a capital unless it begins with the encoder's `name`."""
-    first = text[:1] if text.startswith(name) else text[:1].upper()
-    return first + text[1:].rstrip(".") + "."
+def gallery_html(
+    scores: Scores,
+    names: Sequence[str],
+    thumbnails: Mapping[int, str],
+    *,
+    heading: Heading,
+    true: Sequence[int | None],
+    judged: Assessment | None = None,
+    summary: Sequence[tuple[str, Sequence[str]]] = (),
+) -> str:
+    """The page for those of N scored images that have a thumbnail, in the order of these.
+
+    Args:
+        scores: of the N images.
+        names: N file names.
+        thumbnails: row -> data URI.
+        heading: title and what else there is to say.
+        true: N class indices, None where unknown.
+        judged: the answers against the truth, if that is known.
+        summary: rows for the table below the accuracy.
+    """
+    cards = [_card(scores, i, names[i], true[i]) | {"picture": thumbnails[i]} for i in thumbnails]
+    predicted = Counter(card["best"] for card in cards)
+    most = sorted(range(len(scores.class_names)), key=lambda k: -predicted[k])[:_MAX_CHIPS]
+    known = Counter(card["true"] for card in cards if card["true"] is not None)
+    return render(
+        "classify.html.j2",
+        heading=heading,
+        names=scores.class_names,
+        colours=[COLOURS[k % len(COLOURS)] for k in range(len(scores.class_names))],
+        cards=cards,
+        predicted=[(k, predicted[k]) for k in sorted(most)],
+        truth=sorted(known.items()),
+        judged=judged,
+        summary=summary,
+        bins=_bins(judged) if judged else [],
+    )
+
+
+def _card(scores: Scores, i: int, name: str, true: int | None) -> dict[str, Any]:
+    """Row i; its bars in the order of the labels, or the best first where some fold away."""
+    shares, best = scores.probability[i].tolist(), int(scores.prediction[i])
+    order = list(range(len(shares)))
+    if len(order) > MAX_BARS:
+        order.sort(key=lambda k: -shares[k])
+        if true is not None and true not in order[:MAX_BARS]:  # the truth is never folded away
+            order.remove(true)
+            order.insert(MAX_BARS - 1, true)
+    margin, entropy = float(scores.margin[i]), float(scores.relative_entropy[i])
+    return {
+        "row": i, "name": name, "shares": shares, "best": best, "true": true,
+        "right": None if true is None else true == best, "order": order[:MAX_BARS],
+        "folded": order[MAX_BARS:], "margin": margin, "entropy": entropy,
+        "close": margin < _CLOSE_CALL,
+    }  # fmt: skip
+
+
+def _bins(judged: Assessment) -> list[dict[str, Any]]:
+    """Bars of the reliability diagram, in units of its SVG: 220 wide and high from (52, 8)."""
+    said, bars = judged.reliability, []
+    for b, count in enumerate(said.count.tolist()):
+        if count:
+            left, right = (52 + 220 * float(edge) for edge in said.edges[b : b + 2])
+            confidence, accuracy = float(said.confidence[b]), float(said.accuracy[b])
+            bar = {
+                "x": left + 0.7, "width": right - left - 1.4, "middle": 52 + 220 * confidence,
+                "top": 228 - 220 * accuracy, "height": max(0.8, 220 * accuracy),
+                "ideal": 228 - 220 * confidence, "tall": 30 * count / float(said.count.max()),
+                "opacity": 0.3 + 0.7 * min(1, count / _SURE),
+            }  # fmt: skip
+            text = {key: f"{value:.2f}" for key, value in bar.items() if key != "tall"}
+            text |= {"tall": bar["tall"], "count": count}
+            bars.append(text | {"confidence": confidence, "accuracy": accuracy})
+    return bars
+
+
+# ---- what is said --------------------------------------------------------------------------
 
 
 def _thumbnails(found: Answer, rows: list[int], made: Mapping[int, str]) -> dict[int, str]:
@@ -99,8 +214,7 @@ def _facts(encoder: str, found: Answer, templates: Sequence[str]) -> dict[str, s
     if found.classifier is not None:
         examples = sum(sum(part.values()) for part in found.shots.values())
         facts["classifier"] = str(found.classifier.choices.get("method", "as it was kept"))
-        facts |= {"fitted on": f"{examples} examples"} if examples else {}
-        return facts
+        return facts | ({"fitted on": f"{examples} examples"} if examples else {})
     pairs = zip(found.classes.names, found.classes.prompts, strict=True)
     own = [f"{name} = {prompt}" for name, prompt in pairs if name != prompt]
     bare = "its text alone" if own else "the bare label"
@@ -108,24 +222,24 @@ def _facts(encoder: str, found: Answer, templates: Sequence[str]) -> dict[str, s
     return facts | {"prompts": ", ".join(bare if t == "{}" else t for t in templates)}
 
 
-def _summary(found: Answer, judged: Assessment) -> list[tuple[str, str]]:
+def _summary(found: Answer, judged: Assessment) -> list[tuple[str, list[str]]]:
     """Rows below the accuracy."""
     name, share = judged.majority
-    rows = []
-    if judged.by_group and judged.groups:
-        low, high = judged.by_group
-        rows.append((f"interval, {len(set(judged.groups))} groups", f"{low:.1%} to {high:.1%}"))
-    rows.append(("balanced accuracy", f"{judged.balanced_accuracy:.1%}"))
-    rows.append((f"always saying {name}", f"{share:.1%}"))
-    rows.append(("shuffled truth", f"p = {judged.control.p_value:.2g}"))
     luck = judged.error_by_luck
     by_luck = "" if luck is None else f" (luck: {luck:.3f})"
-    rows.append(("sure on average", f"{judged.confidence:.1%}"))
-    rows.append(("calibration error", f"{judged.calibration_error:.3f}{by_luck}"))
+    rows = {}
+    if judged.by_group and judged.groups:
+        low, high = map(percent, judged.by_group)
+        rows[f"interval, {len(set(judged.groups))} groups"] = f"{low} to {high}"
+    rows |= {
+        "balanced accuracy": percent(judged.balanced_accuracy),
+        f"always saying {name}": percent(share),
+        "shuffled truth": f"p = {judged.control.p_value:.2g}",
+        "sure on average": percent(judged.confidence),
+        "calibration error": f"{judged.calibration_error:.3f}{by_luck}",
+    }
     if before := found.before:
-        gain, low, high = gained(before, judged)
-        rows.append(("prompts alone", f"{before.accuracy.value:.1%}"))
-        rows.append(
-            ("gained, in points", f"{100 * gain:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
-        )
-    return rows
+        gain, least, most = (f"{100 * x:+.1f}" for x in gained(before, judged))
+        rows["prompts alone"] = percent(before.accuracy.value)
+        rows["gained, in points"] = f"{gain} ({least} to {most})"
+    return [(what, [value]) for what, value in rows.items()]

@@ -1,0 +1,145 @@
+"""The gallery of `detect`: pictures under their boxes, a table on top.
+
+Classes are chosen by CSS alone; JavaScript adds a threshold, a search and an order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cliplab.data import shown
+from cliplab.report.galleries import Heading, even_sample, reasons, sentence, write_html
+from cliplab.viz import box_colour, ink_on, place_tags, tag_size
+
+if TYPE_CHECKING:
+    from cliplab.detection import Detections, Detector, Found, Judged, Query, Row
+    from cliplab.models.glip import Prompt
+
+MAX_CARDS = 1000  # 20 to 40 KB each
+MAX_BOXES = 200  # drawn on a card, the best ones; more could not be told apart
+_FEW, _LARGE, _SMALL = 300, 560, 320  # up to _FEW cards have thumbnails _LARGE pixels long
+_CARD = 380  # pixels that a card's picture is wide on a usual screen, and 3/4 of it high
+_FONT = 12.0  # pixels of a tag's text there
+
+
+def choose_pictures(paths: Sequence[Path]) -> tuple[set[Path], int]:
+    """Which pictures get a card, an even sample if there are many, and how long it is in pixels."""
+    chosen = set(even_sample(paths, MAX_CARDS))
+    return chosen, _LARGE if len(chosen) <= _FEW else _SMALL
+
+
+def write_gallery(
+    path: Path,
+    detector: Detector,
+    query: Query,
+    found: Found,
+    rows: Sequence[Row],
+    *,
+    judged: Judged | None,
+    thumbnails: Mapping[Path, str],
+    notes: Sequence[str],
+    title: str,
+) -> None:
+    """Write the page: what was found, how well if that is known, and a card for each picture.
+
+    Args:
+        path: of the HTML.
+        detector: that answered.
+        query: K labels as it read them.
+        found: what was found in N pictures.
+        rows: K rows of the table.
+        judged: the verdict, if the truth is known.
+        thumbnails: path of a picture -> data URI; pictures without one have no card.
+        notes: what was assumed.
+        title: of the page.
+    """
+    order = [i for i, one in enumerate(found.pictures) if one.path in thumbnails]
+    cards = [
+        _card(found, judged, i) | {"picture": thumbnails[found.pictures[i].path]} for i in order
+    ]
+    said = [*query.remarks, *notes, *query.notes]
+    if len(cards) < len(found):
+        more = f"{len(cards):,} of {len(found):,} pictures, an even sample; the JSON has all boxes"
+        said.insert(0, more)
+    prompt = getattr(query, "prompt", None)  # of models that read a sentence
+    heading = Heading(
+        shown(title),
+        _facts(detector, found),
+        [sentence(note, detector.name) for note in said],
+        reasons(found.unreadable),
+    )
+    write_html(
+        path,
+        "detect.html.j2",
+        heading=heading,
+        rows=rows,
+        colours=[box_colour(k) for k in range(len(rows))],
+        counted="boxes",
+        total=sum(row.boxes for row in rows),
+        judged=judged,
+        asked=_asked(prompt, [row.name for row in rows]) if prompt else [],
+        # rounded down, so that the slider at its lowest hides nothing; 0.29 * 100 is less than 29
+        least=f"{math.floor(round(found.cut.score * 100, 6)) / 100:.2f}",
+        cards=cards,
+    )
+
+
+def _facts(detector: Detector, found: Found) -> dict[str, str]:
+    facts = {"pictures": f"{len(found):,}", "boxes": f"{found.boxes:,}", "model": detector.name}
+    teacher = getattr(detector, "teacher", None)
+    facts |= {} if teacher is None else {"teacher": teacher.name}
+    return facts | ({"score at least": f"{found.cut.score:g}"} if found.cut.score else {})
+
+
+def _card(found: Found, judged: Judged | None, i: int) -> dict[str, Any]:
+    """Picture i: its boxes and tags, those that were missed, and how many of what."""
+    one, known = found.found[i], judged is not None and i in judged.missed
+    missed, wrong = [], 0
+    if judged is not None and known:
+        gone = judged.missed[i]
+        missed = list(zip(gone.boxes_xyxy.tolist(), gone.labels.tolist(), strict=True))
+        wrong = int(judged.wrong[i].sum())
+    tally = Counter(one.labels.tolist())
+    return {
+        "name": found.pictures[i].name, "size": found.sizes[i], "count": len(one),
+        "held": sorted({*tally, *(k for _, k in missed)}), "tally": tally.most_common(),
+        "least": float(one.scores.min()) if len(one) else 2.0,
+        "judged": known, "missed": missed, "wrong": wrong, "tags": _tags(one, found.sizes[i]),
+    }  # fmt: skip
+
+
+def _tags(one: Detections, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """The best boxes and where their tags go, in pixels of the picture, best first."""
+    unit = max(size[0] / _CARD, size[1] / (0.75 * _CARD))  # pixels of the picture per CSS pixel
+    boxes, labels = one.boxes_xyxy[:MAX_BOXES].tolist(), one.labels[:MAX_BOXES].tolist()
+    scores = one.scores[:MAX_BOXES].tolist()
+    texts = [f"{one.phrases[k]} {score:.2f}" for k, score in zip(labels, scores, strict=True)]
+    extents = [tag_size(text, _FONT * unit) for text in texts]
+    corners = place_tags(boxes, extents, size)
+    return [
+        {"box": box, "k": k, "score": score, "text": text, "ink": ink_on(box_colour(k)),
+         "x": x, "y": y, "width": width, "height": height}
+        for box, k, score, text, (x, y), (width, height)
+        in zip(boxes, labels, scores, texts, corners, extents, strict=True)
+    ]  # fmt: skip
+
+
+def _asked(prompt: Prompt, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The sentence in parts: the phrases over each, the shortest first, and those that end there.
+
+    Phrases may overlap; one that is called otherwise than it is written ends with its name.
+    """
+    spans = [(a, b, k) for k, own in enumerate(prompt.spans) for a, b in own]
+    edges = sorted({0, len(prompt.caption), *(edge for a, b, _ in spans for edge in (a, b))})
+    parts = []
+    for start, end in pairwise(edges):
+        over = sorted((b - a, k) for a, b, k in spans if a <= start and end <= b)
+        held = list(dict.fromkeys(k for _, k in over))
+        ends = [k for k in held if names[k] != prompt.phrases[k] and end == prompt.spans[k][0][1]]
+        parts.append({"text": prompt.caption[start:end], "held": held, "ends": ends})
+    return parts

@@ -1,0 +1,117 @@
+"""What the pages with pictures share: small pictures as text, a heading, a template made a file.
+
+Such a page is one file. It loads nothing, works without JavaScript, in light and dark, by mouse and
+by keyboard; whatever a file or a label is called is shown, never interpreted.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from cliplab.data import UnreadableImage, shown
+from cliplab.runtime import atomic_write
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What a gallery says besides its pictures."""
+
+    title: str
+    facts: Mapping[str, str]  # such as {"encoder": "pasture"}
+    notes: Sequence[str] = ()  # sentences; the first ones are shown, the others fold away
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # file -> why, and what to do
+
+
+def thumbnail(image: Image.Image, *, size: int = 320) -> str:
+    """The image at most `size` pixels long, as a JPEG inside a data URI, without metadata."""
+    small = image.convert("RGB")
+    small.thumbnail((size, size))
+    return data_uri(small, "jpeg", quality=80, optimize=True)
+
+
+def data_uri(image: Image.Image, kind: str, **options: Any) -> str:
+    """An image as the text that a page holds in place of a file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def even_sample(things: Sequence[_T], most: int) -> list[_T]:
+    """At most `most` of them, evenly over all."""
+    n = len(things)
+    return list(things) if n <= most else [things[i * n // most] for i in range(most)]
+
+
+def sentence(text: str, name: str) -> str:
+    """`text` with a full stop, and a capital unless it begins with `name`, that of a model."""
+    first = text[:1] if text.startswith(name) else text[:1].upper()
+    return first + text[1:].rstrip(".") + "."
+
+
+def reasons(errors: Iterable[UnreadableImage]) -> dict[str, str]:
+    """File -> why it was not read, and what to do."""
+    return {shown(error.path): f"{error.cause}; {error.remedy}" for error in errors}
+
+
+def write_html(path: Path, template: str, **values: Any) -> None:
+    """Write a page, whole or not at all."""
+    page = render(template, **values)
+    with atomic_write(path, "w") as file:
+        file.write(page)
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that a file of `templates` makes of values; all of them are escaped.
+
+    Raises:
+        jinja2.UndefinedError: a value that the template needs is not there.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals["file"] = _embedded
+    environment.filters |= _FILTERS
+    return environment.get_template(template).render(values)
+
+
+def _embedded(name: str) -> str:
+    """A style or a script as it stands: what is ours needs no escaping."""
+    import markupsafe
+
+    return markupsafe.Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def percent(value: float | None, decimals: int = 1) -> str:
+    """A share for people; a dash where there is none."""
+    return "–" if value is None else f"{value:.{decimals}%}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{math.floor(seconds / 60)} min {seconds % 60:.0f} s"
+
+
+_FILTERS: dict[str, Callable[..., str]] = {
+    "percent": percent,
+    "duration": duration,
+    "number": lambda value: "–" if value is None else f"{value:,}",
+}
