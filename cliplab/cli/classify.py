@@ -242,9 +242,9 @@ class Classify(Job[Options]):
             write_report(outputs.json, "classify", self.options, **self._report())
 
     def _write_gallery(self, path: Path) -> None:
-        from cliplab.report.classification_page import write_gallery
+        from cliplab.report import classification_page
 
-        note = write_gallery(
+        note = classification_page.write_gallery(
             path,
             self.found,
             self.encoder.name,
