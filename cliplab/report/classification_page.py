@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 
-from cliplab.classification.answer import Answer
-from cliplab.classification.assessment import Assessment, gained
-from cliplab.classification.metrics import Reliability
+from cliplab.classification import Answer, Assessment, Reliability, gained
 from cliplab.data import UnreadableImage
 from cliplab.report.galleries import (
     Heading,
