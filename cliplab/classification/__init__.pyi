@@ -6,9 +6,6 @@ from . import labels as labels
 from . import metrics as metrics
 from . import zero_shot as zero_shot
 from .answer import Answer as Answer
-from .answer import Classifying as Classifying
-from .answer import Learning as Learning
-from .answer import true_classes as true_classes
 from .assessment import Assessment as Assessment
 from .assessment import assess as assess
 from .assessment import gained as gained
@@ -29,6 +26,9 @@ from .metrics import rate as rate
 from .metrics import recall_at_k as recall_at_k
 from .metrics import reliability as reliability
 from .metrics import wilson_interval as wilson_interval
+from .photos import Classifying as Classifying
+from .photos import Learning as Learning
+from .photos import true_classes as true_classes
 from .prompts import READABLE as READABLE
 from .prompts import PromptReader as PromptReader
 from .prompts import UnreadPromptWarning as UnreadPromptWarning

@@ -1,4 +1,3 @@
 from . import classification_page as classification_page
 from . import detection_page as detection_page
 from . import folder as folder
-from . import segmentation_page as segmentation_page
