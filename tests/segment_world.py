@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cliplab import segmentation
 from cliplab.cli.main import main
-from cliplab.cli.segment import plan
 from cliplab.models.groupvit import GroupViT, GroupViTConfig, save_groupvit
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.segmentation import Segmentation, Settings, Vocabulary
@@ -51,11 +51,27 @@ class Knowing:
         self.model = GroupViT(GroupViTConfig(**TINY))
         self.model.vocab = WORDS
         self.swaps, self.score = swaps or {}, score
+        self.path, self.groups = None, 4
 
     def embed(self, words: Any, templates: Any) -> None:
         self.asked = tuple(words), tuple(templates)
 
-    def segment(self, image: Image.Image, words: Vocabulary, settings: Settings) -> Segmentation:
+    def side(self, settings: Settings) -> int:
+        if settings.side and settings.side % 4:
+            raise ValueError(f"side: got {settings.side} px; expected a multiple of the patch, 4")
+        return 16
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "groupvit", "name": self.name}
+
+    def segment(
+        self, images: list[Image.Image], words: Vocabulary, settings: Settings
+    ) -> list[Segmentation]:
+        return [self.segment_one(image, words, settings) for image in images]
+
+    def segment_one(
+        self, image: Image.Image, words: Vocabulary, settings: Settings
+    ) -> Segmentation:
         pixels = torch.from_numpy(np.asarray(image).astype(np.float32))  # (H, W, 3)
         table = torch.tensor(list(COLOURS.values())).float()  # (4, 3)
         owner = (pixels[:, :, None] - table).square().sum(-1).argmin(-1)  # (H, W)
@@ -74,8 +90,7 @@ class Knowing:
 def knowing(monkeypatch: pytest.MonkeyPatch) -> Knowing:
     """The model of every command is one that goes by colour."""
     model = Knowing()
-    about = {"model": "groupvit", "name": "knowing", "file": "none", "groups": 4, "patch": 4}
-    monkeypatch.setattr(plan, "load", lambda spec, **_: (model, dict(about)))
+    monkeypatch.setattr(segmentation, "load_segmenter", lambda spec, **_: model)
     return model
 
 

@@ -22,7 +22,7 @@ from cliplab.pasture import SEMANTIC_CLASSES, caption, herd, portrait
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.pasture.stuff import NOUNS, nouns_in, stuff_caption, stuff_lexicon
 from cliplab.runtime import checkpoint_dir
-from cliplab.segmentation import IGNORE, Segmenter, load_segmenter, refine
+from cliplab.segmentation import IGNORE, GroupViTSegmenter, Segmenter, load_segmenter, refine
 from cliplab.training import groupvit as recipe
 from cliplab.training import groupvit_baselines as baselines
 from cliplab.training import groupvit_criterion as losses
@@ -54,7 +54,7 @@ def small_exam() -> evaluation.Exam:
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(new_model(TINY), device="cpu")
+    return GroupViTSegmenter(new_model(TINY), device="cpu")
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -281,7 +281,7 @@ def test_patches_say_what_was_answered_before() -> None:
 @pytest.mark.parametrize("stages", [0, 1])
 def test_answers_are_among_the_nouns_that_are_said(pool, stages) -> None:
     torch.manual_seed(0)
-    model = Segmenter(new_model(replace(TINY, stages=stages)), device="cpu")
+    model = GroupViTSegmenter(new_model(replace(TINY, stages=stages)), device="cpu")
     nouns = {x: model.embed(dataset.noun_names(x)) for x in LANGUAGES}
     said = {x: torch.zeros(3, len(emb), dtype=torch.bool) for x, emb in nouns.items()}
     said["en"][0, [2, 5]], said["en"][1, 7], said["zh"][0, :] = True, True, True
@@ -572,7 +572,7 @@ def test_the_exam_reads_as_the_segmenter_does(small_exam, segmenter, steps, monk
     reading = replace(evaluation.plain(), synonyms=True, top_words=7, refine=steps)
     seen = evaluation.Seen(segmenter, small_exam.images)
     for image, (scores, owner) in zip(small_exam.pil(), seen.read(reading), strict=True):
-        found = segmenter.segment(image, reading.words(), reading.settings())
+        (found,) = segmenter.segment([image], reading.words(), reading.settings())
         torch.testing.assert_close(found.scores, scores, rtol=1e-4, atol=1e-6)
         assert (found.owner == owner).float().mean() > 0.999
 
@@ -584,7 +584,7 @@ def test_the_exam_averages_the_views_that_the_segmenter_does(small_exam, segment
     seen = evaluation.Seen(segmenter, small_exam.images)
     pairs = zip(small_exam.pil(), seen.read(many), seen.read(one), strict=True)
     for image, (scores, owner), (single, first) in pairs:
-        found = segmenter.segment(image, many.words(), many.settings())
+        (found,) = segmenter.segment([image], many.words(), many.settings())
         difference = (found.scores - scores).abs().mean()
         assert difference < 0.1 * (single - scores).abs().mean()
         assert torch.equal(owner, first)

@@ -1,25 +1,20 @@
-"""The gallery of `segment`, its colours and its overlays: all shown, nothing interpreted."""
+"""The gallery of `segment`, all shown, nothing interpreted."""
 
 import base64
 import io
 import json
 import re
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from segment_world import COLOURS, Knowing, flat, knowing, numbers, run
-from skimage.color import deltaE_ciede2000, rgb2lab
+from segment_world import Knowing, flat, knowing, numbers, run
 from test_detect_page import Page
 
-from cliplab.cli.segment import page
-from cliplab.cli.segment.page_parts import label_rules
-from cliplab.cli.segment.summary import percent
-from cliplab.pasture import SEMANTIC_CLASSES
-from cliplab.segmentation import overlay
-from cliplab.segmentation.colours import NOTHING, label_colours, palette, rgb
+from cliplab.report import segmentation_page as page
+from cliplab.report.segmentation_parts import label_rules
+from cliplab.viz.segmentation import class_colours, rgb
 
 __all__ = ["knowing"]
 
@@ -70,9 +65,9 @@ def test_every_label_is_a_layer_of_its_own_in_its_colour(html: str) -> None:
     read = Page(html)
     layers = [(a["class"], pixels_of(a["src"])) for a in read.all("img", "b")]
     assert [kind for kind, _ in layers] == ["b k0", "b k1", "b k2", "b k1", "b k2"]  # b.png first
-    colours = label_colours(
-        ("background", TRAP, "dog"), (("grass",), ("sheep",), ("dog",)), has_background=True
-    )
+    words = (("grass",), ("sheep",), ("dog",))
+    names = ("background", TRAP, "dog")
+    colours = tuple(class_colours(names, words, has_background=True).values())
     sheep, dog = layers[1][1], layers[2][1]
     assert sheep.shape == dog.shape == (10, 20, 4)
     assert sheep[5, 5].tolist() == [*rgb(colours[1]), 255]
@@ -148,98 +143,3 @@ def test_thumbnails_are_small_and_their_layers_fit() -> None:
     assert top[:45, :, 3].min() == 255
     assert top[45:, :, 3].max() == 0
     assert list(card.true) == [0]  # 255 is not judged, and not shown
-
-
-# ---- colours -----------------------------------------------------------------------------------
-
-
-def test_the_pasture_has_colours_that_can_be_told_apart() -> None:
-    names = SEMANTIC_CLASSES
-    colours = label_colours(names, [(name,) for name in names], has_background=False)
-    lab = {
-        name: rgb2lab(np.array(rgb(colour)) / 255)
-        for name, colour in zip(names, colours, strict=True)
-    }
-    apart = {(a, b): deltaE_ciede2000(lab[a], lab[b]) for a, b in combinations(names, 2)}
-    assert min(apart.values()) > 14, min(apart, key=apart.__getitem__)
-    chinese = ("草地", "雪", "天空", "山丘", "水面", "树", "谷仓", "栅栏", "水槽", "干草",
-               "羊", "山羊", "牛", "狗", "马")  # fmt: skip
-    assert label_colours(chinese, [()] * 15, has_background=False) == colours
-
-
-def test_other_labels_have_okabe_and_itos_colours_and_never_the_same_twice() -> None:
-    names = tuple(f"x{i}" for i in range(254))
-    colours = label_colours(("background", *names), [()] * 255, has_background=True)
-    assert colours[:3] == (NOTHING, "#0072B2", "#D55E00")
-    assert len(set(colours)) == 255
-    numbers_of = palette(colours)
-    assert len(numbers_of) == 768
-    assert numbers_of[-3:] == [255, 255, 255]
-    assert numbers_of[3:6] == [0, 114, 178]
-    both = label_colours(("sheep", "x", "羊", "cow"), [()] * 4, has_background=False)
-    assert both[0] == "#D55E00"
-    assert len(set(both)) == 4
-    words = label_colours(("动物", "x"), [("sheep",), ()], has_background=False)
-    assert words == ("#D55E00", "#0072B2")
-    black = label_colours(("background", "grass"), [(), ()], has_background=False)
-    assert NOTHING not in black  # a label that is only called so
-
-
-# ---- overlays ----------------------------------------------------------------------------------
-
-
-def test_pixels_take_the_colour_of_their_label_and_the_background_none() -> None:
-    picture = np.full((4, 6, 3), (200, 100, 0), np.uint8)
-    labels = np.array([[0, 0, 0, 1, 1, 1]] * 4, np.uint8)
-    found = overlay.paint(picture, labels, [NOTHING, "#0000FF"]).astype(int)
-    assert len(set(found[0, 0].tolist())) == 1  # grey
-    assert found[0, 5, 2] > 150 > found[0, 5, 0]
-    assert (found[:, 2].sum(1) < found[:, 1].sum(1)).all()  # the border is dark
-    assert np.array_equal(found[:, 3], found[:, 5])
-    assert overlay.borders(labels).sum() == 4
-
-
-@pytest.mark.filterwarnings("error")
-def test_an_overlay_is_the_same_in_any_style(ax) -> None:
-    """Where the house style is on, as in a notebook, its layout asks for axes placed by itself."""
-    image, labels = Image.new("RGB", (40, 20)), np.zeros((20, 40), np.uint8)
-    assert overlay.figure(image, labels, ["sky"], ["#0000FF"]).width > 80
-
-
-def test_an_overlay_shows_the_picture_its_colours_and_a_legend() -> None:
-    size, names = (30, 20), ["background", "羊", "dog", "absent"]
-    image = Image.new("RGB", size, COLOURS["sky"])
-    labels = np.zeros(size[::-1], np.uint8)
-    labels[:10], labels[19, 29] = 1, 2
-    colours = [NOTHING, "#D55E00", "#E69F00", "#CC79A7"]
-    sheet = np.asarray(overlay.figure(image, labels, names, colours)).astype(int)
-    assert sheet.shape[1] == 2 * 480 + 3 * 12
-    assert sheet[100, 100].tolist() == [0, 0, 255]
-    assert np.abs(sheet[60, 480 + 40] - sheet[100, 900]).max() == 0
-    legend = sheet[320 + 24 :].reshape(-1, 3)
-    shown = [(np.abs(legend - rgb(colour)).sum(1) < 6).any() for colour in colours[1:]]
-    assert shown == [True, True, False]
-    entries, rows = overlay._legend(labels, names, 984)
-    assert [text for *_, text in entries] == ["羊  50%", "background  50%", "dog  <1%"]
-    assert rows == 1
-
-
-def test_a_long_legend_has_rows_inside_the_sheet() -> None:
-    labels = np.arange(40, dtype=np.uint8)[None].repeat(3, 0)
-    entries, rows = overlay._legend(labels, [f"label number {i}" for i in range(40)], 500)
-    assert rows == len({y for _, y, *_ in entries}) > 10
-    assert max(x for x, *_ in entries) < 400
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (4000, 900)])
-def test_overlays_of_odd_pictures_fit_a_slide(size: tuple[int, int]) -> None:
-    labels = np.zeros(size[::-1], np.uint8)
-    sheet = overlay.figure(Image.new("RGB", size), labels, ["a"], ["#D55E00"])
-    assert max(sheet.size) <= 1500
-    assert min(sheet.size) >= 70
-    stacked = size[0] > 2 * size[1]  # a wide picture stands above its colours
-    assert (sheet.width == 720 + 2 * 12) is stacked
-
-
-def test_shares_are_never_rounded_to_nothing() -> None:
-    assert [percent(x) for x in (0.0, 0.001, 0.005, 0.5, 1.0)] == ["0%", "<1%", "0%", "50%", "100%"]

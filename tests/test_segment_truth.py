@@ -6,27 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from pycocotools import mask as coco_mask
 from segment_world import Knowing, coco, flat, knowing, numbers, read, run, write
 
-from cliplab.detection.pictures import Pictures, read_pictures
-from cliplab.segmentation import Vocabulary, judging
-from cliplab.segmentation.judging import Judge, Judged, judged_size
-from cliplab.segmentation.truth import (
-    Numbers,
-    Outlines,
-    Truth,
-    area,
-    fitted,
-    match,
-    nearest,
-    pixels,
-    run_lengths,
+from cliplab.data import Masks, Sample, SampleSet, read_pictures
+from cliplab.segmentation import (
+    Judge,
+    Quality,
+    Settings,
+    Vocabulary,
+    read_labels,
+    truth,
+    vocabulary,
 )
-from cliplab.segmentation.truth_sources import read_truth, without_outputs
-from cliplab.segmentation.words import make_vocabulary, read_labels
+from cliplab.segmentation.truth import judged_size, match_classes, read_truth, without_results
 
 __all__ = ["knowing"]
 
@@ -36,56 +29,20 @@ FLOCK = ("--labels", "sheep", "dog", "--background", "grass", "sky")
 
 
 def words(*labels: str, background: tuple[str, ...] | None = ("grass",)) -> Vocabulary:
-    return make_vocabulary(read_labels(labels, ()), background)
+    return vocabulary(read_labels(labels), background=background)
 
 
-def half(width: int = 20, height: int = 20) -> np.ndarray:
-    mask = np.zeros((height, width), np.uint8)
-    mask[:, : width // 2] = 1
-    return mask
+def known(source: Path, where: Path | None = None) -> SampleSet:
+    """The pictures of a source with what is known of their pixels."""
+    return read_truth(without_results(read_pictures(source)), where)[0]
 
 
-def coded(mask: np.ndarray, *, packed: bool) -> dict[str, Any]:
-    code = coco_mask.encode(np.asfortranarray(mask))
-    if packed:
-        return {"size": list(code["size"]), "counts": code["counts"].decode()}
-    flat_mask = mask.ravel(order="F")
-    edges = np.flatnonzero(np.diff(flat_mask)) + 1
-    counts = np.diff([0, *edges, len(flat_mask)]).tolist()
-    return {"size": list(mask.shape), "counts": ([0] if flat_mask[0] else []) + counts}
-
-
-def truth_of(source: Path, **options: Any) -> tuple[Truth, Pictures]:
-    pictures = without_outputs(read_pictures(source, images=options.get("images")))
-    defaults = {"kind": "auto", "images": None, "truth": None}
-    return read_truth(source, pictures, **{**defaults, **options}), pictures
+def labels_of(sample: Sample, vocabulary: Vocabulary) -> np.ndarray:
+    assert sample.masks is not None
+    return truth.true_labels(sample.masks, sample.path, vocabulary, sample.size)
 
 
 # ---- masks -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mask", [[LEFT], coded(half(), packed=True), coded(half(), packed=False)])
-def test_polygons_and_both_run_lengths_are_pixels(mask: Any) -> None:
-    code = run_lengths(mask, 20, 20)
-    assert np.array_equal(pixels(code), half().astype(bool))
-    assert area(code) == 200
-
-
-@pytest.mark.parametrize(
-    "mask", [[], [[1, 2, 3]], [LEFT, [1, 2]], "x", {"size": [20, 20]}, {"counts": [400]}, [7], 3]
-)
-def test_what_is_no_mask_is_refused(mask: Any) -> None:
-    with pytest.raises(ValueError, match=r"neither polygons nor run lengths|a mask of"):
-        run_lengths(mask, 20, 20)
-    with pytest.raises(ValueError, match=r"a mask of \(9, 20\) .*; expected \(20, 20\)"):
-        run_lengths(coded(half(20, 9), packed=True), 20, 20)
-
-
-def test_the_smaller_of_two_masks_is_on_top() -> None:
-    for order in ((0, 1), (1, 0)):
-        masks = [(0, [LEFT]), (1, [CORNER])]
-        found = Outlines((20, 20), tuple(masks[i] for i in order)).draw((20, 20))
-        assert (found[0, 0], found[9, 0], found[0, 19]) == (1, 0, -1)
 
 
 def test_pixels_are_what_was_asked_for_background_or_not_judged(tmp_path: Path) -> None:
@@ -93,29 +50,27 @@ def test_pixels_are_what_was_asked_for_background_or_not_judged(tmp_path: Path) 
     flat(tmp_path / "b.png", "gg")
     masks = [("Sheep", [CORNER]), ("goat", [[10, 0, 20, 0, 20, 10, 10, 10]])]
     write(tmp_path / "herd.json", coco({"a.png": masks, "b.png": []}, (20, 10)))
-    truth, pictures = truth_of(tmp_path)
-    assert truth.names == ("Sheep", "goat")
-    path = pictures[0].path
+    one, other = known(tmp_path)
+    assert one.masks
+    assert one.masks.names == ("Sheep", "goat")
     with_background, without = words("羊=sheep", "dog"), words("羊=sheep", "dog", background=None)
-    found = truth.labels_of(path, (20, 10), with_background)
-    assert found is not None
+    found = labels_of(one, with_background)
     assert (found[0, 0], found[9, 0], found[0, 19]) == (1, 0, 0)  # goat: none of the labels
-    assert truth.known(with_background) == {0, 1}
-    bare = truth.labels_of(path, (20, 10), without)
-    assert bare is not None
+    assert Judge(one.masks.names, with_background).known == {0, 1}
+    bare = labels_of(one, without)
     assert (bare[0, 0], bare[9, 0], bare[0, 19]) == (0, 255, 255)
-    assert truth.known(without) == {0}
-    empty = truth.labels_of(pictures[1].path, (20, 10), with_background)
-    assert empty is not None
-    assert empty.max() == 0  # a picture of the JSON without a mask shows none
-    assert truth.labels_of(tmp_path / "other.png", (20, 10), with_background) is None
+    assert Judge(one.masks.names, without).known == {0}
+    assert labels_of(other, with_background).max() == 0  # listed without a mask: shows none
 
 
 def test_classes_are_matched_by_name_then_by_words() -> None:
-    both = words("sheep=ewe", "ewe=lamb", "person=man|woman")
-    assert match(both, ["Ewe", "woman", "lamb", "cow"]) == {"Ewe": 2, "woman": 3, "lamb": 2}
-    assert match(both, ["background", "grass"]) == {"background": 0}
-    assert match(words("a", "b", background=None), ["background", "b"]) == {"b": 1}
+    both = words("sheep=ewe", "lamb=x", "person=man|woman")
+    assert match_classes(both, ["Sheep", "woman", "lamb", "cow"]) == {
+        "Sheep": 1, "woman": 3, "lamb": 2,
+    }  # fmt: skip
+    assert match_classes(words("a=b", "b=c"), ["b", "c"]) == {"b": 2, "c": 2}
+    assert match_classes(both, ["background", "grass"]) == {"background": 0}
+    assert match_classes(words("a", "b", background=None), ["background", "b"]) == {"b": 1}
 
 
 def test_masks_with_scores_are_answers(
@@ -153,9 +108,9 @@ def test_truth_that_does_not_fit_is_told_and_left_out(
     assert run(tmp_path, *FLOCK, "--json", tmp_path / "r.json", "--html", html) == 0
     printed, complaints = capsys.readouterr()
     for name, why in (
-        ("a", r"has colours, no numbers \(RGB\)"),
+        ("a", r"has colours or more than 8 bits \(RGB\)"),
         ("b", "number 9 is no class; expected less than 3"),
-        ("c", "10 x 20 px for a picture of 20 x 10"), ("e", r"has grey of more than 8 bits"),
+        ("c", "10 x 20 px for a picture of 20 x 10"), ("e", r"has colours or more than 8 bits"),
     ):  # fmt: skip
         assert re.search(rf"problem: not judged: \S*/{name}\.png: its truth: .*{why}", complaints)
     assert "judged in 1 picture," in printed
@@ -180,17 +135,14 @@ def test_label_pngs_lie_beside_pictures_or_in_a_folder(tmp_path: Path) -> None:
     numbers(tmp_path / "t" / "a.png", "00")
     for folder in ("p", "t"):
         (tmp_path / folder / "classes.txt").write_text("cow\ngoat\nsheep\n", encoding="utf-8")
-    truth, pictures = truth_of(tmp_path / "p")
-    assert [one.name for one in pictures] == ["a.jpg", "sub/b.png"]
-    assert list(truth.by_path) == [tmp_path / "p" / "a.jpg"]
-    found = truth.labels_of(tmp_path / "p" / "a.jpg", (20, 10), words("sheep", "goat"))
-    assert found is not None
-    assert found[0, ::10].tolist() == [2, 255]
-    truth, _ = truth_of(tmp_path / "p", truth=tmp_path / "t")
-    assert [one.path.parent.name for one in truth.by_path.values()] == ["t", "sub"]  # type: ignore[union-attr]
-    found = truth.labels_of(tmp_path / "p" / "sub" / "b.png", (20, 10), words("sheep", "goat"))
-    assert found is not None
-    assert found[0, ::10].tolist() == [1, 0]
+    one, other = known(tmp_path / "p")
+    assert (one.name, other.name, other.masks) == ("a.jpg", "sub/b.png", None)
+    asked = words("sheep", "goat")
+    assert labels_of(one, asked)[0, ::10].tolist() == [2, 255]
+    one, other = known(tmp_path / "p", tmp_path / "t")
+    assert one.masks
+    assert one.masks.png == tmp_path / "t" / "a.png"
+    assert labels_of(other, asked)[0, ::10].tolist() == [1, 0]
 
 
 def test_without_labels_the_classes_of_the_masks_are_asked_for(
@@ -218,14 +170,14 @@ def test_names_that_cannot_be_meant_are_refused(tmp_path: Path, names: Any, mess
     path.write_bytes(names.encode() if isinstance(names, str) else names)
     numbers(tmp_path / "a_labels.png", "12")
     with pytest.raises(ValueError, match=message):
-        truth_of(tmp_path)
+        known(tmp_path)
 
 
 def test_a_truth_about_other_pictures_is_refused(tmp_path: Path) -> None:
     flat(tmp_path / "p" / "a.png", "sd")
     numbers(tmp_path / "t" / "b.png", "12")
     with pytest.raises(ValueError, match="nothing about any of the 1 pictures"):
-        truth_of(tmp_path / "p", truth=tmp_path / "t")
+        known(tmp_path / "p", tmp_path / "t")
 
 
 @pytest.mark.usefixtures("knowing")
@@ -237,7 +189,7 @@ def test_what_is_read_is_never_replaced(
     numbers(tmp_path / "t" / "a.png", "12")
     (tmp_path / "t" / "classes.txt").write_text("grass\nsheep\ndog", encoding="utf-8")
     table = write(tmp_path / "p" / "herd.json", coco({"a.png": [("sheep", [CORNER])]}, (20, 10)))
-    for source, truth, kept, what in (
+    for source, told, kept, what in (
         (table, (), table, "SOURCE"),
         (tmp_path / "p", (), table, "part of SOURCE"),
         (tmp_path / "p" / "a.png", ("--truth", table), table, "--truth"),
@@ -245,7 +197,7 @@ def test_what_is_read_is_never_replaced(
         (tmp_path / "p", ("--truth", tmp_path / "t"), tmp_path / "t" / "a.png", "--truth"),
     ):
         before = kept.read_bytes()
-        assert run(source, *truth, *FLOCK, option, kept, "--force") == 2
+        assert run(source, *told, *FLOCK, option, kept, "--force") == 2
         assert f"error: {option} {kept}: would overwrite " in (said := capsys.readouterr().err)
         assert f"{what}, with --force too; choose another name" in said
         assert kept.read_bytes() == before
@@ -274,58 +226,38 @@ def test_known_masks_are_never_replaced_by_answers(
 def test_a_truth_may_be_a_json_elsewhere(tmp_path: Path) -> None:
     flat(tmp_path / "p" / "a.png", "sd")
     table = write(tmp_path / "herd.json", coco({"a.png": [("sheep", [CORNER])]}, (20, 10)))
-    truth, _ = truth_of(tmp_path / "p", truth=table)
-    assert list(truth.by_path) == [tmp_path / "p" / "a.png"]
+    (one,) = known(tmp_path / "p", table)
+    assert labels_of(one, words("sheep"))[0, ::10].tolist() == [1, 0]
 
 
 # ---- sizes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("orientation", [1, 5, 6, 7, 8])
-def test_masks_turn_with_their_picture(tmp_path: Path, orientation: int) -> None:
-    """What Pillow does to the pixels, we do to the numbers."""
-    from PIL import ImageOps
-
-    stored = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
-    image, exif = Image.fromarray(stored), Image.Exif()
-    exif[0x0112] = orientation
-    path = tmp_path / "a.png"
-    image.save(path, exif=exif)
-    with Image.open(path) as opened:
-        upright = ImageOps.exif_transpose(opened)
-        assert np.array_equal(
-            fitted(stored.astype(np.int16), upright.size, path), np.asarray(upright)
-        )
-
-
-def test_numbers_become_larger_and_smaller_without_being_mixed() -> None:
-    small = np.array([[1, 7], [3, 9]])
-    assert np.array_equal(nearest(small, (4, 6)), small.repeat(3, 0).repeat(2, 1))
-    assert nearest(np.arange(100).reshape(10, 10), (1, 1)).tolist() == [[55]]
-    assert np.array_equal(nearest(small, (2, 2)), small)
+def test_large_pictures_are_judged_at_a_bounded_size() -> None:
     assert judged_size((20, 10)) == (20, 10)
     width, height = judged_size((8000, 6000))
-    assert 0.99 < width * height / judging.MOST_PIXELS <= 1
+    assert 0.99 < width * height / truth.MOST_PIXELS <= 1
     assert width / height == pytest.approx(4 / 3, abs=0.01)
-    assert judged_size((8 * 10**7, 1)) == (judging.MOST_PIXELS, 1)
-    assert judged_size((1, 8 * 10**7)) == (1, judging.MOST_PIXELS)
+    assert judged_size((8 * 10**7, 1)) == (truth.MOST_PIXELS, 1)
+    assert judged_size((1, 8 * 10**7)) == (1, truth.MOST_PIXELS)
 
 
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def judge(tmp_path: Path, model: Knowing, vocabulary: Vocabulary) -> Judged:
-    """What the model of `knowing` makes of a.png, against a_labels.png."""
-    from cliplab.segmentation import Settings
-    from cliplab.segmentation.finding import segment_all
+def judge(tmp_path: Path, model: Knowing, vocabulary: Vocabulary) -> Judge:
+    """What the model of `knowing` makes of the pictures, against their label PNGs."""
+    pictures = known(tmp_path)
+    judge = Judge(next(one.masks.names for one in pictures if one.masks), vocabulary)
+    for sample in pictures:
+        (found,) = model.segment([sample.open()], vocabulary, Settings(templates=("{}",)))
+        judge.add(sample, found, found.labels_at().numpy())
+    return judge
 
-    truth, pictures = truth_of(tmp_path)
-    judge = Judge(truth, vocabulary)
-    settings = Settings(templates=("{}",))
-    segment_all(model, pictures, vocabulary, settings, on_seen=judge.add)  # type: ignore[arg-type]
-    judged = judge.result()
-    assert judged is not None
-    return judged
+
+def quality_of(judge: Judge) -> Quality:
+    assert judge.quality
+    return judge.quality
 
 
 def labelled(tmp_path: Path) -> Path:
@@ -338,21 +270,21 @@ def labelled(tmp_path: Path) -> Path:
 
 def test_right_answers_are_all_right(tmp_path: Path) -> None:
     judged = judge(labelled(tmp_path), Knowing(), words("sheep", "dog"))
-    assert set(judged.means().values()) == {1.0}
-    assert judged.of(tmp_path / "a.png") == 1.0
-    assert judged.of(tmp_path / "b.png") is None
-    assert judged.quality.confusions() == []
+    assert set(quality_of(judged).means().values()) == {1.0}
+    assert judged.pictures == {tmp_path / "a.png": 1.0}
+    assert quality_of(judged).confusions() == []
 
 
 def test_right_masks_with_wrong_names_have_a_perfect_oracle(tmp_path: Path) -> None:
     swapped = Knowing({"sheep": "dog", "dog": "sheep"})
     judged = judge(labelled(tmp_path), swapped, words("sheep", "dog"))
-    assert judged.means() == {
+    assert quality_of(judged).means() == {
         "miou": pytest.approx(1 / 3), "oracle_miou": 1.0, "boundary_miou": pytest.approx(1 / 3),
         "pixel_accuracy": 0.5,
     }  # fmt: skip
-    assert set(judged.quality.confusions()) == {("sheep", "dog", 1.0), ("dog", "sheep", 1.0)}
+    assert set(quality_of(judged).confusions()) == {("sheep", "dog", 1.0), ("dog", "sheep", 1.0)}
     said = judged.as_dict()
+    assert said
     assert said["confusion"]["names"] == ["background", "sheep", "dog"]
     assert said["confusion"]["pixels"] == [[200, 0, 0], [0, 0, 100], [0, 100, 0]]
 
@@ -365,9 +297,9 @@ def test_labels_that_the_truth_does_not_know_count_for_nothing(tmp_path: Path) -
     asked = words("grass", "sheep", "dog", "sky", background=None)
     judged = judge(tmp_path, Knowing(), asked)
     assert judged.known == {0, 1, 2}
-    assert judged.means()["miou"] == pytest.approx((0.5 + 1 + 1) / 3)
-    assert judged.value(judged.quality.iou, 3) is None
-    assert judged.value(judged.quality.iou, 0) == 0.5
+    assert quality_of(judged).miou == pytest.approx((0.5 + 1 + 1) / 3)
+    assert quality_of(judged).of(3)["iou"] is None
+    assert quality_of(judged).of(0)["iou"] == 0.5
 
 
 def test_pixels_are_added_up_over_pictures(tmp_path: Path) -> None:
@@ -375,16 +307,16 @@ def test_pixels_are_added_up_over_pictures(tmp_path: Path) -> None:
     flat(tmp_path / "b.png", "ss")
     numbers(tmp_path / "b_labels.png", "12")  # half of it wrong: sheep where a dog is
     judged = judge(tmp_path, Knowing(), words("sheep", "dog"))
-    assert judged.of(tmp_path / "b.png") == pytest.approx((0.5 + 0) / 2)
-    assert judged.quality.iou.tolist() == pytest.approx([1, 200 / 300, 100 / 200])
+    assert judged.pictures[tmp_path / "b.png"] == pytest.approx((0.5 + 0) / 2)
+    assert quality_of(judged).iou.tolist() == pytest.approx([1, 200 / 300, 100 / 200])
     assert len(judged.pictures) == 2
 
 
 def test_large_pictures_are_judged_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "MOST_PIXELS", 100)
+    monkeypatch.setattr(truth, "MOST_PIXELS", 100)
     judged = judge(labelled(tmp_path), Knowing(), words("sheep", "dog"))
-    assert judged.quality.confusion.sum() == 100
-    assert judged.means()["miou"] == 1.0
+    assert quality_of(judged).confusion.sum() == 100
+    assert quality_of(judged).miou == 1.0
 
 
 def test_pictures_of_which_nothing_is_known_are_not_judged(tmp_path: Path) -> None:
@@ -393,8 +325,8 @@ def test_pictures_of_which_nothing_is_known_are_not_judged(tmp_path: Path) -> No
     numbers(tmp_path / "b_labels.png", "xx")
     judged = judge(tmp_path, Knowing(), words("sheep", "dog"))
     assert list(judged.pictures) == [tmp_path / "a.png"]
-    empty = Judge(Truth(), words("sheep", "dog"))
-    assert empty.result() is None
+    empty = Judge((), words("sheep", "dog"))
+    assert (empty.quality, empty.as_dict()) == (None, None)
 
 
 def test_the_verdict_is_printed_and_written(
@@ -441,17 +373,20 @@ def test_a_pasture_is_judged_by_its_own_masks(
     assert "judged in 3 pictures" in printed
 
 
-def test_a_truth_without_names_has_the_numbers_of_the_labels() -> None:
-    truth = Truth((), {Path("a"): Numbers(Path("b"))})
-    assert truth.known(words("a", "b")) == {0, 1, 2}
-    assert truth.known(words("a", "b", background=None)) == {0, 1}
-    assert torch.tensor(truth._table(words("a", "b")).tolist()).tolist() == [0, 1, 2, 255, 0]
+def test_numbers_without_names_are_those_of_the_labels(tmp_path: Path) -> None:
+    path = flat(tmp_path / "a.png", "sdg")
+    masks = Masks((), png=numbers(tmp_path / "t.png", "12x"))
+    for asked, expected in (
+        (words("a", "b"), {0, 1, 2}),
+        (words("a", "b", background=None), {0, 1}),
+    ):
+        assert Judge((), asked).known == expected
+    assert labels_of(Sample(path, masks=masks), words("a", "b"))[0, ::10].tolist() == [1, 2, 255]
 
 
 def test_outlines_of_an_unknown_size_are_of_the_picture(tmp_path: Path) -> None:
     """A large picture is judged smaller, its polygons are in its own pixels all the same."""
     path = flat(tmp_path / "a.png", "sd", "gg")
-    truth = Truth(("sheep",), {path: Outlines(None, ((0, [LEFT]),))})
-    found = truth.labels_of(path, (20, 20), words("sheep"), at=(4, 4))
-    assert found is not None
+    masks = Masks(("sheep",), outlines=(("sheep", [LEFT]),))
+    found = truth.true_labels(masks, path, words("sheep"), (4, 4))
     assert found.tolist() == [[1, 1, 0, 0]] * 4

@@ -17,8 +17,8 @@ from cliplab.segmentation import (
     BACKGROUND,
     BACKGROUND_WORDS,
     IGNORE,
+    GroupViTSegmenter,
     Segmentation,
-    Segmenter,
     Settings,
     Tally,
     boundary_counts,
@@ -55,8 +55,8 @@ def make(**changes) -> GroupViT:
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return Segmenter(make(), device="cpu")
+def segmenter() -> GroupViTSegmenter:
+    return GroupViTSegmenter(make(), device="cpu")
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -68,7 +68,7 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 def test_a_label_is_as_good_as_its_best_word() -> None:
-    words = vocabulary({"sheep": ["lamb", "ewe"], "dog": []}, background=["grass"])
+    words = vocabulary({"sheep": ["sheep", "lamb", "ewe"], "dog": []}, background=["grass"])
     assert words.names == (BACKGROUND, "sheep", "dog")
     assert words.words == ("grass", "sheep", "lamb", "ewe", "dog")
     assert words.label_of == (0, 1, 1, 1, 2)
@@ -86,26 +86,24 @@ def test_a_background_without_words_has_no_score_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "background", "message"),
+    ("labels", "background", "message"),
     [
-        (["sheep", " Sheep "], None, "classes: 'sheep' repeated"),
-        (["sheep", ""], None, "classes: got '' among 2; expected text, not empty"),
-        (["sheep", "  "], None, "not empty"),
-        ([], None, "classes: got none"),
-        (["sheep"], None, "got only 'sheep', which would be everywhere"),
-        (["sheep"], (), "got only 'sheep'"),
-        ("sheep", None, "classes: got the text 'sheep'; expected a list"),
+        (["sheep", " Sheep "], None, "'sheep', ' Sheep ' repeated among the names"),
+        (["sheep", "  "], None, "got '  ' among 2 names; expected text, not empty"),
+        ([], None, "labels: got none"),
+        (["sheep"], (), "got only 'sheep', which would be everywhere"),
+        ("sheep", None, "labels: got the text 'sheep'; expected a list"),
         (["sheep"], "sky", "background: got the text 'sky'; expected a list"),
-        (["sheep", "sky"], ["sky"], "words: 'sky' repeated"),
-        (["sheep", "background"], ["sky"], "classes: 'background' repeated"),
-        ({"sheep": "lamb", "dog": []}, None, "synonyms of 'sheep': got the text 'lamb'"),
-        ({"sheep": ["dog"], "dog": []}, None, "words: 'dog' repeated"),
-        (["sheep", 3], None, "classes: got 3 among 2"),
+        (["sheep", "sky"], ["sky"], "'sky' repeated among the words"),
+        (["sheep", "background"], ["sky"], "'background' repeated among the names"),
+        ({"sheep": "lamb", "dog": []}, None, "words of 'sheep': got the text 'lamb'"),
+        ({"sheep": ["dog"], "dog": []}, None, "'dog' repeated among the words"),
+        (["sheep", 3], None, "got 3 among 2"),
     ],
 )
-def test_words_that_cannot_be_told_apart_are_refused(classes, background, message: str) -> None:
+def test_words_that_cannot_be_told_apart_are_refused(labels, background, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        vocabulary(classes, background=background)
+        vocabulary(labels, background=background)
 
 
 def test_one_class_is_fine_beside_a_background_in_words() -> None:
@@ -185,9 +183,11 @@ def test_labels_at_the_size_that_was_looked_at_are_the_labels() -> None:
 @pytest.mark.parametrize(
     "size", [(1, 1), (2, 3), (16, 16), (40, 30), (300, 1), (1, 300), (8000, 1), (33, 16)]
 )
-def test_pictures_of_every_shape_get_labels(size: tuple[int, int], segmenter: Segmenter) -> None:
+def test_pictures_of_every_shape_get_labels(
+    size: tuple[int, int], segmenter: GroupViTSegmenter
+) -> None:
     words = vocabulary(["sheep", "dog"], background=["grass"])
-    found = segmenter.segment(picture(*size), words, replace(PLAIN, threshold=0.2))
+    found = segmenter.segment([picture(*size)], words, replace(PLAIN, threshold=0.2))[0]
     width, height = working_size(size, 16)
     assert found.scores.shape == (3, height, width)
     assert found.size == size
@@ -212,7 +212,7 @@ def test_the_working_size_is_bounded(size: tuple[int, int], seen: tuple[int, int
 
 
 def test_a_large_photo_is_seen_through_windows(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    segmenter: GroupViTSegmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes = []
     group = segmenter.model.group
@@ -220,16 +220,18 @@ def test_a_large_photo_is_seen_through_windows(
         segmenter.model, "group", lambda pixels: shapes.append(tuple(pixels.shape)) or group(pixels)
     )
     photo = Image.new("RGB", (8000, 1000), (90, 120, 60))
-    found = segmenter.segment(photo, vocabulary(["sheep", "dog"]), PLAIN)
+    found = segmenter.segment([photo], vocabulary(["sheep", "dog"]), PLAIN)[0]
     assert found.scores.shape == (2, 8, 64)
     assert shapes == [(1, 3, 16, 16)] * 7  # half a window apart
     assert found.labels_at().shape == (1000, 8000)
 
 
-def test_windows_are_averaged_and_their_groups_kept_apart(segmenter: Segmenter) -> None:
+def test_windows_are_averaged_and_their_groups_kept_apart(segmenter: GroupViTSegmenter) -> None:
     image, words = picture(24, 16), vocabulary(["sheep", "dog"])
-    found = segmenter.segment(image, words, PLAIN)
-    left, right = (segmenter.segment(image.crop((x, 0, x + 16, 16)), words, PLAIN) for x in (0, 8))
+    found = segmenter.segment([image], words, PLAIN)[0]
+    left, right = (
+        segmenter.segment([image.crop((x, 0, x + 16, 16))], words, PLAIN)[0] for x in (0, 8)
+    )
     torch.testing.assert_close(found.scores[..., :8], left.scores[..., :8])
     torch.testing.assert_close(found.scores[..., 16:], right.scores[..., 8:])
     middle = (left.scores[..., 8:] + right.scores[..., :8]) / 2
@@ -240,36 +242,36 @@ def test_windows_are_averaged_and_their_groups_kept_apart(segmenter: Segmenter) 
     assert found.owner[8, -1] >= left.owner.max() + 1
 
 
-def test_a_picture_in_one_piece(segmenter: Segmenter) -> None:
+def test_a_picture_in_one_piece(segmenter: GroupViTSegmenter) -> None:
     image, words = picture(24, 16), vocabulary(["sheep", "dog"])
-    found = segmenter.segment(image, words, replace(PLAIN, slide=False))
+    found = segmenter.segment([image], words, replace(PLAIN, slide=False))[0]
     emb = segmenter.embed(words.words, PLAIN.templates)
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (TINY.image_mean, TINY.image_std))
     seen = read_scenes(segmenter.model, (pixels - mean) / std, emb, top_words=None)
     torch.testing.assert_close(found.scores, seen.scores[0])
     assert torch.equal(found.owner, seen.owner[0])
-    odd = segmenter.segment(picture(23, 17), words, replace(PLAIN, slide=False))
+    odd = segmenter.segment([picture(23, 17)], words, replace(PLAIN, slide=False))[0]
     assert odd.scores.shape == (2, 16, 22)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
-def test_grey_and_other_pictures_are_read_as_rgb(mode: str, segmenter: Segmenter) -> None:
+def test_grey_and_other_pictures_are_read_as_rgb(mode: str, segmenter: GroupViTSegmenter) -> None:
     words, image = vocabulary(["sheep", "dog"]), picture(20, 16, mode)
-    expected = segmenter.segment(image.convert("RGB"), words, PLAIN)
-    assert torch.equal(segmenter.segment(image, words, PLAIN).scores, expected.scores)
+    expected = segmenter.segment([image.convert("RGB")], words, PLAIN)[0]
+    assert torch.equal(segmenter.segment([image], words, PLAIN)[0].scores, expected.scores)
 
 
-def test_what_is_no_picture_is_refused(segmenter: Segmenter) -> None:
+def test_what_is_no_picture_is_refused(segmenter: GroupViTSegmenter) -> None:
     words = vocabulary(["sheep", "dog"])
     with pytest.raises(ValueError, match="image: got a str; expected a PIL image: open files with"):
-        segmenter.segment("sheep.jpg", words, PLAIN)
+        segmenter.segment(["sheep.jpg"], words, PLAIN)[0]
     with pytest.raises(ValueError, match=r"image: got 0 x 3 px; expected at least one pixel"):
-        segmenter.segment(Image.new("RGB", (0, 3)), words, PLAIN)
+        segmenter.segment([Image.new("RGB", (0, 3))], words, PLAIN)[0]
     with pytest.raises(ValueError, match="side: got 18 px; expected a multiple of the patch, 4"):
-        segmenter.segment(picture(3, 3), words, replace(PLAIN, side=18))
+        segmenter.segment([picture(3, 3)], words, replace(PLAIN, side=18))[0]
     with pytest.raises(ValueError, match=r"threshold: got 0\.5, but there is no background"):
-        segmenter.segment(picture(3, 3), words, replace(PLAIN, threshold=0.5))
+        segmenter.segment([picture(3, 3)], words, replace(PLAIN, threshold=0.5))[0]
 
 
 @pytest.mark.parametrize(
@@ -290,28 +292,30 @@ def test_settings_out_of_range_are_refused(fault: dict, message: str) -> None:
         Settings(**fault)
 
 
-def test_a_side_of_its_own_and_the_default_one(segmenter: Segmenter) -> None:
+def test_a_side_of_its_own_and_the_default_one(segmenter: GroupViTSegmenter) -> None:
     words = vocabulary(["sheep", "dog"])
-    found = segmenter.segment(picture(40, 40), words, replace(PLAIN, side=24))
+    found = segmenter.segment([picture(40, 40)], words, replace(PLAIN, side=24))[0]
     assert found.labels.shape == (24, 24)
-    unsaid = Segmenter(make(test_resolution=None), device="cpu")
-    assert unsaid.segment(picture(9, 9), words, PLAIN).labels.shape == (32, 32)  # twice 16
+    unsaid = GroupViTSegmenter(make(test_resolution=None), device="cpu")
+    assert unsaid.segment([picture(9, 9)], words, PLAIN)[0].labels.shape == (32, 32)  # twice 16
 
 
 # ---- scores --------------------------------------------------------------------------------
 
 
-def test_views_of_a_picture_are_averaged(segmenter: Segmenter) -> None:
+def test_views_of_a_picture_are_averaged(segmenter: GroupViTSegmenter) -> None:
     image, words = picture(23, 17), vocabulary(["sheep", "dog"])
 
     def scores(of: Image.Image, **changes) -> Tensor:
-        return segmenter.segment(of, words, replace(PLAIN, slide=False, **changes)).scores
+        return segmenter.segment([of], words, replace(PLAIN, slide=False, **changes))[0].scores
 
     small, large = scores(image, side=16), scores(image, side=24)
     enlarged = F.interpolate(large[None], small.shape[1:], mode="bilinear")[0]
-    found = segmenter.segment(image, words, replace(PLAIN, slide=False, side=16, scales=(1, 1.5)))
+    found = segmenter.segment(
+        [image], words, replace(PLAIN, slide=False, side=16, scales=(1, 1.5))
+    )[0]
     torch.testing.assert_close(found.scores, (small + enlarged) / 2)
-    owner = segmenter.segment(image, words, replace(PLAIN, slide=False, side=16)).owner
+    owner = segmenter.segment([image], words, replace(PLAIN, slide=False, side=16))[0].owner
     assert torch.equal(found.owner, owner)  # of the first view
     # Whichever way round it is shown, a picture has the same scores; 24 x 16 needs no filling up.
     image = picture(24, 16)
@@ -324,12 +328,12 @@ def test_views_of_a_picture_are_averaged(segmenter: Segmenter) -> None:
 
 @pytest.mark.parametrize("size", [(23, 17), (40, 30), (3, 3), (300, 1), (1, 300), (8000, 1)])
 def test_averaged_scores_are_refined_with_the_picture_at_their_size(
-    size: tuple[int, int], segmenter: Segmenter
+    size: tuple[int, int], segmenter: GroupViTSegmenter
 ) -> None:
     image, words = picture(*size), vocabulary(["sheep", "dog"], background=())
     views = replace(PLAIN, scales=(1.5, 1), flip=True, threshold=0.3)
-    before = segmenter.segment(image, words, views)
-    found = segmenter.segment(image, words, replace(views, refine=3))
+    before = segmenter.segment([image], words, views)[0]
+    found = segmenter.segment([image], words, replace(views, refine=3))[0]
     shown = image.resize(working_size(size, 24), Image.Resampling.BICUBIC, reducing_gap=3.0)
     pixels = torch.from_numpy(np.asarray(shown).copy()).permute(2, 0, 1) / 255
     expected = refine(before.scores[None], pixels[None], 3)[0]
@@ -350,9 +354,9 @@ def test_words_that_do_not_fit_the_picture_are_left_out() -> None:
 
 
 def test_more_classes_than_groups_show_at_most_as_many_as_there_are_groups() -> None:
-    one = Segmenter(make(group_tokens=(6, 1), output_groups=(6, 1)), device="cpu")
+    one = GroupViTSegmenter(make(group_tokens=(6, 1), output_groups=(6, 1)), device="cpu")
     names = [word for word in WORDS if "[" not in word]
-    found = one.segment(picture(16, 16), vocabulary(names), PLAIN)
+    found = one.segment([picture(16, 16)], vocabulary(names), PLAIN)[0]
     assert found.scores.shape[0] == 7
     assert len(found.labels.unique()) == 1
 
@@ -389,7 +393,7 @@ def test_without_groups_patches_speak_for_themselves() -> None:
 # ---- words and files -----------------------------------------------------------------------
 
 
-def test_templates_are_averaged_before_rows_are_made_unit(segmenter: Segmenter) -> None:
+def test_templates_are_averaged_before_rows_are_made_unit(segmenter: GroupViTSegmenter) -> None:
     templates = ("{}", "sky {}")
     emb = segmenter.embed(["sheep", "羊"], templates)
     ids = segmenter.tokenizer(["sheep", "sky sheep"])
@@ -405,25 +409,25 @@ def test_a_tokenizer_must_fit_the_model() -> None:
     model = make()
     model.vocab = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "sheep")
     with pytest.raises(ValueError, match=r"number 3 ends a text; .*put \[SEP\] at the end"):
-        Segmenter(model, device="cpu")
+        GroupViTSegmenter(model, device="cpu")
     model.vocab = (*WORDS[:-1], "cow", "[SEP]")
     with pytest.raises(ValueError, match=r"got 12 tokens .*expected at most 11"):
-        Segmenter(model, device="cpu")
+        GroupViTSegmenter(model, device="cpu")
 
 
-def test_a_file_becomes_a_segmenter(tmp_path: Path, segmenter: Segmenter) -> None:
+def test_a_file_becomes_a_segmenter(tmp_path: Path, segmenter: GroupViTSegmenter) -> None:
     save_groupvit(segmenter.model, tmp_path / "model.safetensors")
     words, image = vocabulary(["羊", "狗"], background=["草"]), picture(16, 16)
-    expected = segmenter.segment(image, words, PLAIN).scores
+    expected = segmenter.segment([image], words, PLAIN)[0].scores
     for where in (str(tmp_path), f"hf:{tmp_path}", str(tmp_path / "model.safetensors")):
         again = load_segmenter(where, device="cpu")
         assert where in repr(again)
-        found = again.segment(image, words, PLAIN)
+        found = again.segment([image], words, PLAIN)[0]
         torch.testing.assert_close(found.scores, expected, atol=0.02, rtol=0)  # fp16 in the file
 
 
 def test_the_hub_is_asked_after_this_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmenter: GroupViTSegmenter
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"hf download nvidia/groupvit-gcc-yfcc") as caught:
@@ -441,7 +445,7 @@ def test_the_hub_is_asked_after_this_machine(
     assert found.model.config == segmenter.model.config
     with pytest.raises(FileNotFoundError, match="hf:nowhere: no such folder"):
         load_segmenter("hf:nowhere", offline=True)
-    with pytest.raises(FileNotFoundError, match="no such weight file"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
         load_segmenter(str(tmp_path / "nothing"), offline=True)
 
 

@@ -1,5 +1,7 @@
 """Segments in pictures: what is drawn is what was given, each thing in its place and colour."""
 
+from itertools import combinations
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -8,9 +10,12 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
 
+from cliplab.pasture import SEMANTIC_CLASSES
 from cliplab.viz import figures
 from cliplab.viz.segmentation import (
+    NOTHING,
     blend_groups,
     class_colours,
     group_colours,
@@ -22,6 +27,7 @@ from cliplab.viz.segmentation import (
     plot_spans,
     plot_trainings,
     plot_tries,
+    rgb,
 )
 
 
@@ -32,13 +38,26 @@ def ticks(axis) -> list[str]:
 # ---- pictures ------------------------------------------------------------------------------
 
 
-def test_classes_have_the_colours_of_the_command() -> None:
-    colours = class_colours(["grass", "羊", "sheep", "unicorn"])
-    assert list(colours) == ["grass", "羊", "sheep", "unicorn"]
-    assert colours["grass"] == "#009E73"
-    assert colours["羊"] == "#D55E00"
-    assert len(set(colours.values())) == 4
-    assert class_colours(["background", "sheep"], has_background=True)["background"] == "#000000"
+def test_the_pasture_has_colours_that_can_be_told_apart() -> None:
+    colours = class_colours(SEMANTIC_CLASSES)
+    lab = {name: rgb2lab(np.array(rgb(colour)) / 255) for name, colour in colours.items()}
+    apart = {(a, b): deltaE_ciede2000(lab[a], lab[b]) for a, b in combinations(lab, 2)}
+    assert min(apart.values()) > 14, min(apart, key=apart.__getitem__)
+    chinese = ("草地", "雪", "天空", "山丘", "水面", "树", "谷仓", "栅栏", "水槽", "干草",
+               "羊", "山羊", "牛", "狗", "马")  # fmt: skip
+    assert list(class_colours(chinese).values()) == list(colours.values())
+
+
+def test_other_classes_have_okabe_and_itos_colours_and_never_the_same_twice() -> None:
+    names = ("background", *(f"x{i}" for i in range(254)))
+    colours = list(class_colours(names, has_background=True).values())
+    assert colours[:3] == [NOTHING, "#0072B2", "#D55E00"]
+    assert len(set(colours)) == 255
+    both = class_colours(("sheep", "x", "羊", "cow"))
+    assert both["sheep"] == "#D55E00"
+    assert len(set(both.values())) == 4
+    assert class_colours(("动物", "x"), [("sheep",), ()]) == {"动物": "#D55E00", "x": "#0072B2"}
+    assert NOTHING not in class_colours(("background", "grass")).values()  # only called so
 
 
 def test_groups_are_told_apart() -> None:
@@ -72,8 +91,6 @@ def test_owners_are_outlined(ax: Axes) -> None:
     expected = [own[0], 0.35 * own[0], own[1], own[1]]
     np.testing.assert_allclose(shown.get_array()[0], expected)
     assert ax.get_xticks().tolist() == []
-    plot_groups(ax, maps, outlined=False)
-    np.testing.assert_allclose(ax.images[1].get_array()[0], own[[0, 0, 1, 1]])
 
 
 def test_labels_tint_the_picture(ax: Axes) -> None:

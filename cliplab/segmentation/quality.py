@@ -7,7 +7,7 @@ nobody is judged on.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,26 +28,49 @@ class Quality:
     iou: Tensor  # (K,) intersection over union of the pixels of all pictures
     boundary_iou: Tensor  # (K,) the same, near the borders of the masks only
     oracle_iou: Tensor  # (K,) after every group was given its best true class; NaN without groups
+    known: tuple[int, ...]  # classes that the truth knows; means are over these
 
     @property
     def miou(self) -> float:
-        """Mean IoU over the classes that occur, in truth or in prediction."""
-        return float(self.iou.nanmean())
+        """Mean IoU over the known classes that occur, in truth or in prediction."""
+        return self._mean(self.iou)
 
     @property
     def boundary_miou(self) -> float:
         """Mean boundary IoU."""
-        return float(self.boundary_iou.nanmean())
+        return self._mean(self.boundary_iou)
 
     @property
     def oracle_miou(self) -> float:
         """Mean IoU if every group had the right name: what the masks alone are worth."""
-        return float(self.oracle_iou.nanmean())
+        return self._mean(self.oracle_iou)
 
     @property
     def pixel_accuracy(self) -> float:
         """Share of pixels that are labelled right."""
         return float(self.confusion.diagonal().sum() / self.confusion.sum())
+
+    def _mean(self, values: Tensor) -> float:
+        return float(values[list(self.known)].nanmean())
+
+    def means(self) -> dict[str, float | None]:
+        """The numbers for people: mIoU, the oracle's, at borders, pixels; None: not there."""
+        names = ("miou", "oracle_miou", "boundary_miou", "pixel_accuracy")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+    def of(self, k: int) -> dict[str, float | None]:
+        """Share of the true pixels and IoUs of class k; None where nothing can be said."""
+        share = self.confusion.sum(dim=1) / self.confusion.sum()
+        numbers = {
+            "true_share": share[k], "iou": self.iou[k], "oracle_iou": self.oracle_iou[k],
+            "boundary_iou": self.boundary_iou[k],
+        }  # fmt: skip
+        said = {name: float(value) for name, value in numbers.items()}
+        is_known = k in self.known
+        return {
+            n: value if is_known and math.isfinite(value) else None for n, value in said.items()
+        }
 
     def confusions(self, count: int = 5) -> list[tuple[str, str, float]]:
         """The worst mistakes: true class, what it was called, share of the true class's pixels."""
@@ -60,13 +83,7 @@ class Quality:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON, rounded to 4 decimals; without what does not exist."""
-        numbers = {
-            "miou": self.miou,
-            "boundary_miou": self.boundary_miou,
-            "oracle_miou": self.oracle_miou,
-            "pixel_accuracy": self.pixel_accuracy,
-        }
-        kept: dict[str, Any] = {k: round(v, 4) for k, v in numbers.items() if math.isfinite(v)}
+        kept: dict[str, Any] = {k: round(v, 4) for k, v in self.means().items() if v is not None}
         pairs = zip(self.names, self.iou.tolist(), strict=True)
         return {**kept, "iou": {k: round(v, 4) for k, v in pairs if math.isfinite(v)}}
 
@@ -78,9 +95,14 @@ class Tally:
     by its pixels, and a class by all of its pixels together.
     """
 
-    def __init__(self, names: Sequence[str], *, boundary: float = BOUNDARY) -> None:
+    def __init__(
+        self, names: Sequence[str], *, known: Collection[int] | None = None,
+        boundary: float = BOUNDARY,
+    ) -> None:  # fmt: skip
+        """Nothing counted yet; `known`: classes that the truth knows, None for all."""
+        count = len(names)
         self.names, self.boundary = tuple(names), boundary
-        count = len(self.names)
+        self.known = tuple(range(count) if known is None else sorted(known))
         self.named = torch.zeros(count, count, dtype=torch.long)
         self.judged = torch.zeros(count, count, dtype=torch.long)
         self.edges = torch.zeros(2, count, dtype=torch.long)  # intersection, union
@@ -102,6 +124,13 @@ class Tally:
         else:
             self.judged += confusion(oracle_labels(owner, true, count), true, count)
 
+    def include(self, other: Tally) -> None:
+        """Add the counts of another one of the same names."""
+        self.named += other.named
+        self.judged += other.judged
+        self.edges += other.edges
+        self.without_groups |= other.without_groups
+
     def result(self) -> Quality:
         """The numbers so far.
 
@@ -115,7 +144,8 @@ class Tally:
             oracle = iou_per_class(self.judged)
         intersection, union = self.edges
         edges = torch.where(union > 0, intersection / union, math.nan)
-        return Quality(self.names, self.named, iou_per_class(self.named), edges, oracle)
+        iou = iou_per_class(self.named)
+        return Quality(self.names, self.named, iou, edges, oracle, self.known)
 
 
 def confusion(predicted: Tensor, true: Tensor, classes: int) -> Tensor:

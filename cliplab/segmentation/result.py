@@ -1,16 +1,45 @@
-"""What a segmenter says of one picture."""
+"""What a segmenter is, and what it says of one picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+
+from cliplab.models.groupvit import GroupViT
+from cliplab.models.tokenizers import Tokenizer
+from cliplab.segmentation.settings import Settings, Vocabulary
 
 _STRIP_VALUES = 2**24  # numbers held at a time when labels are enlarged
 _ROUNDING = 1e-6  # interpolating between equal scores may end a hair below them
+
+
+class Segmenter(Protocol):
+    """Pictures and words in, a label for every pixel out."""
+
+    name: str
+    device: torch.device
+    model: GroupViT
+    tokenizer: Tokenizer
+
+    def embed(self, words: Sequence[str], templates: Sequence[str] = ...) -> Tensor:
+        """W words in T templates -> (W, D) unit rows."""
+
+    def side(self, settings: Settings) -> int:
+        """Px of the shorter side of a picture as it is looked at, and of a window."""
+
+    def segment(
+        self,
+        images: Sequence[Image.Image],
+        vocabulary: Vocabulary,
+        settings: Settings | None = ...,
+    ) -> list[Segmentation]:
+        """Pictures of any size and mode -> what is said of each."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +68,7 @@ class Segmentation:
     @property
     def labels(self) -> Tensor:
         """(H, W) long, indices into names."""
-        return label(self.scores, self._lowest())
+        return best_labels(self.scores, self._lowest())
 
     @property
     def groups(self) -> Tensor:
@@ -67,7 +96,7 @@ class Segmentation:
         if lowest is not None:
             lowest -= _ROUNDING
         for start, strip in _strips(self.scores, width, height):
-            found[start : start + strip.shape[1]] = label(strip, lowest).to(kind)
+            found[start : start + strip.shape[1]] = best_labels(strip, lowest).to(kind)
         return found
 
     def shares(self) -> dict[str, float]:
@@ -86,7 +115,7 @@ class Segmentation:
         return min(self.threshold, float(self.scores[1:].max()))
 
 
-def label(scores: Tensor, lowest: float | None) -> Tensor:
+def best_labels(scores: Tensor, lowest: float | None) -> Tensor:
     """The best label of every pixel, (K, H, W) -> (H, W) long; classes below `lowest` become 0."""
     best = scores.argmax(dim=0)
     return best if lowest is None else torch.where(scores[1:].amax(dim=0) < lowest, 0, best)

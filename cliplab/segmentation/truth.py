@@ -1,136 +1,165 @@
-"""What is known of the pixels: masks of a COCO JSON, or label PNGs with the names of their numbers.
+"""Answers against what is known of the pixels: masks of users, as labels of a vocabulary.
 
-A source has classes of its own, S of them; `Truth.labels_of` gives a picture's pixels as labels of
-the command. A pixel of a class that nobody asked for, or of none, is background where there is a
-background, and is not judged where there is none.
+A source has classes of its own. A pixel of a class that nobody asked for, or of none, is background
+where there is a background, and is not judged where there is none.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from cliplab.classification import fold
-from cliplab.data import UnreadableImage, shown
-from cliplab.data.files import read_header
-from cliplab.segmentation.words import is_nothing
+from cliplab.data import Masks, Sample, SampleSet, read_pictures, resized, shown, some
+from cliplab.segmentation.quality import IGNORE, Quality, Tally
+from cliplab.segmentation.result import Segmentation
+from cliplab.segmentation.settings import Vocabulary, is_nothing
 
-if TYPE_CHECKING:
-    from cliplab.segmentation import Vocabulary
-
-UNSAID, SKIPPED = -1, -2  # of a source's pixels: in no mask; marked as not to be judged
-IGNORED = 255  # of a label PNG, and of `cliplab.segmentation`
 NAMES = "classes.txt"  # of label PNGs: one name a line, the first is number 0
-SUFFIX = "_labels.png"
-OURS = "cliplab segment"  # what our own PNGs say that they are
-# EXIF orientation -> (whether rows and columns are swapped first, quarter turns to the left).
-_TURNS = {5: (True, 0), 6: (False, -1), 7: (True, 2), 8: (False, 1)}
-
-Known = NDArray[np.int16]  # (H, W) numbers of the source's classes, UNSAID or SKIPPED
+LABELS, OVERLAY = "_labels.png", "_overlay.png"  # what the files of a picture end with
+MOST_PIXELS = 2**20  # of a picture that is judged; larger ones are judged smaller, with their truth
 
 
-@dataclass(frozen=True)
-class Outlines:
-    """Masks of one picture in a COCO file."""
-
-    size: tuple[int, int] | None  # (width, height) that they refer to, if the file says so
-    masks: tuple[tuple[int, Any], ...]  # number of the class, COCO's `segmentation`
-
-    def draw(self, size: tuple[int, int]) -> Known:
-        """The smaller of two masks is on top. Raises ValueError for one that is no mask."""
-        width, height = self.size or size
-        found = np.full((height, width), UNSAID, np.int16)
-        codes = [(k, run_lengths(mask, height, width)) for k, mask in self.masks]
-        for k, code in sorted(codes, key=lambda one: -area(one[1])):
-            found[pixels(code)] = k  # one at a time: hundreds of large masks would not fit
-        return found
+# ---- where masks come from -----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """A PNG whose values are numbers of classes; 255 is not judged."""
+def without_results(pictures: SampleSet) -> SampleSet:
+    """Without label PNGs and overlays: those beside their picture, and those of earlier runs.
 
-    path: Path
+    Raises:
+        ValueError: nothing else is there.
+    """
+    stems = {one.path.with_suffix("") for one in pictures}
 
-    def draw(self, size: tuple[int, int]) -> Known:
-        """Raises UnreadableImage, or ValueError for a picture that is no label picture."""
-        found = read_numbers(self.path)
-        return np.where(found == IGNORED, np.int16(SKIPPED), found.astype(np.int16))
+    def is_result(path: Path) -> bool:
+        ends = [end for end in (LABELS, OVERLAY) if path.name.endswith(end)]
+        beside = any(path.with_name(path.name.removesuffix(end)) in stems for end in ends)
+        return beside or is_answer(path)
 
-
-@dataclass(eq=False)
-class Truth:
-    """What is known of some pictures."""
-
-    names: tuple[str, ...] = ()  # S classes; none: numbers of label PNGs are those of the labels
-    by_path: Mapping[Path, Outlines | Numbers] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.by_path)
-
-    def known(self, vocabulary: Vocabulary) -> frozenset[int]:
-        """Labels that the source knows, so that they can be judged."""
-        table = self._table(vocabulary)[:-2]
-        background = {0} if vocabulary.has_background else set()
-        return frozenset({int(k) for k in table if k != IGNORED} | background)
-
-    def labels_of(
-        self,
-        path: Path,
-        size: tuple[int, int],
-        vocabulary: Vocabulary,
-        *,
-        at: tuple[int, int] | None = None,
-    ) -> NDArray[np.uint8] | None:
-        """Labels (height, width) of the upright picture, IGNORED where nothing can be said.
-
-        None if nothing is known of the picture; what is wrong with its truth becomes a problem.
-
-        Args:
-            path: of the picture.
-            size: width and height of the upright picture.
-            vocabulary: whose labels are meant.
-            at: another width and height at which to tell; default `size`.
-        """
-        source = self.by_path.get(path)
-        if source is None:
-            return None
-        table = self._table(vocabulary)
-        try:
-            found = fitted(source.draw(size), at or size, path)
-            if int(found.max()) >= len(table) - 2:
-                raise ValueError(
-                    f"number {int(found.max())} is no class; expected less than {len(table) - 2}, "
-                    f"as many as {NAMES} has lines, or {IGNORED} for what is not judged"
-                )
-        except ValueError as error:  # of which UnreadableImage is one
-            self.problems.append(f"not judged: {shown(path)}: its truth: {error}")
-            return None
-        return table[found]
-
-    def _table(self, vocabulary: Vocabulary) -> NDArray[np.uint8]:
-        """Number of a class -> label, (S + 2,); the last two are SKIPPED and UNSAID."""
-        other = 0 if vocabulary.has_background else IGNORED
-        if not self.names:
-            return np.array([*range(len(vocabulary.names)), IGNORED, other], np.uint8)
-        asked = match(vocabulary, self.names)
-        classes = [asked.get(name, other) for name in self.names]
-        return np.array([*classes, IGNORED, other], np.uint8)
+    kept = tuple(one for one in pictures if not is_result(one.path))
+    if not kept:
+        raise ValueError(
+            f"{shown(pictures.root)}: got only labels and overlays of an earlier run; expected the "
+            "pictures that they are about"
+        )
+    return replace(pictures, samples=kept)
 
 
-def match(vocabulary: Vocabulary, names: Sequence[str]) -> dict[str, int]:
+def is_answer(path: Path) -> bool:
+    """Whether a PNG is one of the pair, labels and overlay, that a run leaves of a picture."""
+    pairs = ((LABELS, OVERLAY), (OVERLAY, LABELS))
+    return any(
+        path.with_name(path.name.removesuffix(end) + other).is_file()
+        for end, other in pairs
+        if path.name.endswith(end)
+    )
+
+
+def read_truth(
+    pictures: SampleSet, truth: Path | None = None
+) -> tuple[SampleSet, list[str]]:  # fmt: skip
+    """The same pictures with the masks that are known of them, and what was assumed.
+
+    Args:
+        pictures: of `read_pictures`.
+        truth: a COCO JSON, or a folder of label PNGs and `classes.txt`; None: the masks of the
+            source itself, or label PNGs beside the pictures.
+
+    Raises:
+        FileNotFoundError, ValueError: no such truth, or of none of the pictures.
+    """
+    notes: list[str] = []
+    if truth is not None and not truth.exists():
+        raise FileNotFoundError(f"{shown(truth)}: no such file or folder; check the name")
+    told = pictures
+    if truth is not None and truth.is_file():
+        told = read_pictures(truth, kind="coco", images=pictures.root)
+    masks = {one.path.resolve(): one.masks for one in told if one.masks}
+    if masks and told.are_answers:
+        notes.append("the masks have scores, so a model drew them: nothing is judged by them")
+        masks = {}
+    elif not masks and told is pictures:
+        masks, notes = _label_pngs(pictures, truth)
+    if truth is not None and not masks and not notes:
+        raise ValueError(
+            f"{shown(truth)}: nothing about any of the {len(pictures)} pictures of "
+            f"{shown(pictures.root)}; expected NAME.png or NAME{LABELS} of the same name, or a "
+            "COCO JSON with masks"
+        )
+    known = tuple(replace(one, masks=masks.get(one.path.resolve())) for one in pictures)
+    return replace(pictures, samples=known), notes
+
+
+def _label_pngs(pictures: SampleSet, truth: Path | None) -> tuple[dict[Path, Masks], list[str]]:
+    """Label PNGs of the same names, beside the pictures or in a folder of their own."""
+    folder = truth or pictures.root
+    names, found, answers = _read_names(folder), dict[Path, Masks](), 0
+    for one in pictures:
+        places = (
+            _places(folder, one.name) if truth else [one.path.with_name(one.path.stem + LABELS)]
+        )
+        path = next((p for p in places if p.is_file() and p != one.path), None)
+        if path is not None and is_answer(path):
+            answers += 1
+        elif path is not None:
+            found[one.path.resolve()] = Masks(names, png=path)
+    notes = []
+    if answers:
+        notes.append(
+            f"{answers} label PNGs have an overlay beside them, as an earlier run leaves it: "
+            "answers, no truth; nothing is judged by them"
+        )
+    if found and not names:
+        notes.append(
+            f"{shown(folder)} has no {NAMES}, which tells what the numbers of label PNGs mean: "
+            "they are taken as the labels in their order, the background first if there is one"
+        )
+    return found, notes
+
+
+def _places(folder: Path, name: str) -> list[Path]:
+    """Candidates for the picture `name`, in the same sub-folder or in none."""
+    whole = PurePosixPath(name).with_suffix("")
+    stems = [folder / whole, folder / whole.name]
+    return [stem.with_name(stem.name + end) for stem in stems for end in (LABELS, ".png")]
+
+
+def _read_names(folder: Path) -> tuple[str, ...]:
+    """Lines of classes.txt; () if there is none.
+
+    Raises:
+        ValueError: not UTF-8, an empty line between others, or a name twice.
+    """
+    path = folder / NAMES
+    if not path.is_file():
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown(path)}: not UTF-8 ({error}); save it as UTF-8") from error
+    names = tuple(line.strip() for line in lines)
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(
+            f"{shown(path)}: got an empty line or a name twice; expected one name a line, the "
+            "first of which is number 0"
+        )
+    return names
+
+
+# ---- what they mean for the labels ---------------------------------------------------------
+
+
+def match_classes(vocabulary: Vocabulary, names: Sequence[str]) -> dict[str, int]:
     """Class of a source -> the label that means it, by name or else by one of its words."""
-    pairs = zip(vocabulary.words, vocabulary.label_of, strict=True)
     first = int(vocabulary.has_background)
+    pairs = zip(vocabulary.words, vocabulary.label_of, strict=True)
     index = {fold(word): k for word, k in pairs if k >= first}
     index |= {fold(name): k for k, name in enumerate(vocabulary.names) if k >= first}
     if vocabulary.has_background:
@@ -138,117 +167,128 @@ def match(vocabulary: Vocabulary, names: Sequence[str]) -> dict[str, int]:
     return {name: index[fold(name)] for name in names if fold(name) in index}
 
 
-# ---- one picture ---------------------------------------------------------------------------
-
-
-def run_lengths(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """COCO's polygons, or run lengths of either kind, as pycocotools' run lengths.
-
-    Raises:
-        ValueError: neither, or run lengths of another size.
-    """
-    from pycocotools import mask as coco
-
-    said = tuple(mask.get("size", ())) if isinstance(mask, dict) else (height, width)
-    if said != (height, width):
-        raise ValueError(f"a mask of {said} (height, width); expected {(height, width)}")
-    try:
-        if isinstance(mask, dict) and isinstance(mask.get("counts"), str):
-            code = {"size": [height, width], "counts": mask["counts"].encode("ascii")}
-        elif isinstance(mask, dict) or _are_polygons(mask):
-            code = coco.frPyObjects(mask, height, width)
-            code = coco.merge(code) if isinstance(code, list) else code
-        else:
-            raise TypeError(f"{type(mask).__name__}")
-        coco.area(code)
-        return dict(code)
-    except Exception as error:  # pycocotools raises plain ones
-        raise ValueError(
-            f"a segmentation that is neither polygons nor run lengths ({error}); export it again"
-        ) from error
-
-
-def area(code: dict[str, Any]) -> int:
-    """How many pixels run lengths mark."""
-    from pycocotools import mask as coco
-
-    return int(coco.area(code))
-
-
-def pixels(code: dict[str, Any]) -> NDArray[np.bool_]:
-    """Run lengths as pixels (height, width)."""
-    from pycocotools import mask as coco
-
-    return coco.decode(code).astype(bool)
-
-
-def _are_polygons(mask: Any) -> bool:
-    return (
-        isinstance(mask, list)
-        and bool(mask)
-        and all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in mask)
+def compare_classes(vocabulary: Vocabulary, names: Sequence[str]) -> tuple[bool, str]:
+    """Whether masks of classes `names` can judge the labels, and what is to be said about it."""
+    if not names:
+        return True, ""
+    asked = match_classes(vocabulary, names)
+    if not any(k >= vocabulary.has_background for k in asked.values()):
+        return False, (
+            f"not judged: none of the labels is a class of the masks ({some(names, 6)}); name "
+            f"them as they are called, as in {names[0]}=WORD"
+        )
+    left = [name for name in names if name not in asked]
+    if not left:
+        return True, ""
+    if vocabulary.has_background:
+        return True, f"; pixels of {some(left, 6)} were not asked for and count as background"
+    return True, (
+        f"; pixels of {some(left, 6)} were not asked for and are left out, and so are pixels "
+        "without a mask"
     )
 
 
-def read_numbers(path: Path) -> NDArray[np.uint8]:
-    """The numbers of a label PNG (H, W), palette or grey.
+def true_labels(
+    masks: Masks, path: Path, vocabulary: Vocabulary, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Masks of the picture at `path` -> labels (height, width), IGNORE where nothing can be said.
+
+    Without names of their own, the numbers of a label PNG are those of the labels.
+
+    Args:
+        masks: of one picture.
+        path: of the picture.
+        vocabulary: whose labels are meant.
+        size: width and height at which to tell.
 
     Raises:
-        UnreadableImage: no image.
-        ValueError: an image of colours, or of more than 8 bits.
+        UnreadableImage, ValueError: as `Masks.draw`; or a number that is no class.
     """
-    read_header(path)  # refuses what is no picture, and bombs
-    with Image.open(path) as image:
-        if image.mode not in ("P", "L", "1"):
-            deep = image.mode.startswith(("I", "F"))
-            what = "grey of more than 8 bits" if deep else "colours, no numbers"
-            raise ValueError(
-                f"{shown(path)} has {what} ({image.mode}); expected a palette or 8-bit grey whose "
-                "values are numbers of classes"
-            )
-        return np.asarray(image).astype(np.uint8)
-
-
-def is_ours(path: Path) -> bool:
-    """Whether a PNG is an answer of this command: neither truth nor a picture to be read."""
-    if path.suffix.lower() != ".png":
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its size; who reads its pixels will say so
-        try:
-            with Image.open(path) as image:
-                return image.info.get("Software") == OURS
-        except (OSError, ValueError, Image.DecompressionBombError):
-            return False
-
-
-def fitted(found: Known, size: tuple[int, int], path: Path) -> Known:
-    """Numbers (H, W) at `size`, turned as EXIF turns the picture, made larger or smaller.
-
-    Raises:
-        ValueError: of another shape.
-    """
-    if found.shape == size[::-1]:
-        return found
-    try:
-        header = read_header(path)
-    except UnreadableImage as error:
-        raise ValueError(str(error)) from error
-    if found.shape == header.stored[::-1] and header.orientation in _TURNS:
-        swapped, turns = _TURNS[header.orientation]
-        found = np.rot90(found.T if swapped else found, turns)
-    (height, width), (true_width, true_height) = found.shape, size
-    if abs(width * true_height - height * true_width) > max(*found.shape, *size):
+    table = _table(masks.names, vocabulary)
+    found = masks.draw(path, size)
+    if int(found.max()) >= len(table) - 2:
         raise ValueError(
-            f"{width} x {height} px for a picture of {true_width} x {true_height}; expected the "
-            "same shape"
+            f"number {int(found.max())} is no class; expected less than {len(table) - 2}, or "
+            f"{IGNORE} for what is not judged"
         )
-    return nearest(found, size)
+    return table[found]
 
 
-def nearest(numbers: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Numbers (H, W) at another size (width, height): the one at the middle of each new pixel."""
-    height, width = numbers.shape
-    rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int)
-    columns = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int)
-    return numbers[rows[:, None], columns]
+def _table(names: Sequence[str], vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    """Number of a class -> label; the last two are for -2, not judged, and -1, in no mask."""
+    other = 0 if vocabulary.has_background else IGNORE
+    classes = [*range(len(vocabulary.names))]
+    if names:
+        asked = match_classes(vocabulary, names)
+        classes = [asked.get(name, other) for name in names]
+    return np.array([*classes, IGNORE, other], np.uint8)
+
+
+# ---- judging -------------------------------------------------------------------------------
+
+
+class Judge:
+    """Judges one picture after the other; `quality` is that of all."""
+
+    def __init__(self, names: Sequence[str], vocabulary: Vocabulary) -> None:
+        """`names`: classes of the masks, () if nobody says."""
+        known = {int(k) for k in _table(names, vocabulary)[:-2]} - {IGNORE}
+        known |= {0} if vocabulary.has_background else set()
+        self.vocabulary, self.known = vocabulary, known
+        self.pictures: dict[Path, float] = {}  # mean IoU of each that was judged
+        self.refused: list[str] = []  # pictures whose truth does not fit, and why
+        self._total = Tally(vocabulary.names, known=known)
+
+    def add(
+        self, sample: Sample, found: Segmentation, labels: NDArray[np.uint8]
+    ) -> NDArray[np.uint8] | None:
+        """Judge a picture -> its truth, at most MOST_PIXELS large; None if that does not fit.
+
+        Args:
+            sample: the picture, with its masks if they are known.
+            found: what the segmenter said.
+            labels: (height, width) of the picture.
+        """
+        path, masks = sample.path, sample.masks
+        if masks is None:
+            return None
+        size = judged_size(found.size)
+        try:
+            true = true_labels(masks, path, self.vocabulary, size)
+        except ValueError as error:  # of which UnreadableImage is one
+            self.refused.append(f"not judged: {shown(path)}: its truth: {error}")
+            return None
+        predicted = torch.from_numpy(labels) if size == found.size else found.labels_at(size)
+        owner = torch.from_numpy(resized(found.owner.numpy(), size))
+        one = Tally(self.vocabulary.names, known=self.known)
+        one.add(predicted, torch.from_numpy(true), owner)
+        if one.named.any():
+            self.pictures[path] = one.result().miou
+            self._total.include(one)
+        return true
+
+    @property
+    def quality(self) -> Quality | None:
+        """The numbers of all pictures; None if nothing was known of any."""
+        return self._total.result() if self.pictures else None
+
+    def as_dict(self) -> dict[str, Any] | None:
+        """Plain values for JSON; None if nothing was judged."""
+        if (quality := self.quality) is None:
+            return None
+        return {
+            "pictures": len(self.pictures),
+            **{k: None if v is None else round(v, 4) for k, v in quality.means().items()},
+            "confused": [
+                {"true": true, "called": called, "share": round(share, 4)}
+                for true, called, share in quality.confusions(10)
+            ],
+            "confusion": {"names": list(quality.names), "pixels": quality.confusion.tolist()},
+        }
+
+
+def judged_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height at which a picture is judged: its own, unless that is very large."""
+    scale = min(1.0, math.sqrt(MOST_PIXELS / (size[0] * size[1])))
+    width, height = (min(MOST_PIXELS, max(1, int(side * scale))) for side in size)
+    return min(width, MOST_PIXELS // height), min(height, MOST_PIXELS // width)

@@ -29,14 +29,14 @@ from cliplab.segmentation import (
     Settings,
     Tally,
     Vocabulary,
+    best_labels,
     confusion,
     iou_per_class,
     name_groups,
     refine,
+    scaled_side,
     vocabulary,
 )
-from cliplab.segmentation.result import label
-from cliplab.segmentation.segmenter import scaled_side
 from cliplab.training.groupvit_dataset import PROMPTS, SIZE, picture_of, scene_of
 from cliplab.training.pictures import to_pixels
 
@@ -100,7 +100,7 @@ class Reading:
     def words(self) -> Vocabulary:
         """The 15 classes as this reading says them; `names` are words of its language."""
         chosen = WORDS[self.language].values()
-        return vocabulary({some[0]: some[1:] if self.synonyms else () for some in chosen})
+        return vocabulary({some[0]: some if self.synonyms else () for some in chosen})
 
     def settings(self, **changes: Any) -> Settings:
         """The same for `Segmenter.segment`."""
@@ -249,7 +249,7 @@ def animal_words(language: str = "en", *, background: bool) -> Vocabulary:
     This is where GroupViT fails on photos: whoever knows five words must call a tree one of them.
     """
     table = WORDS[language]
-    species = {table[name][0]: table[name][1:] for name in SPECIES}
+    species = {table[name][0]: table[name] for name in SPECIES}
     others = [word for name in SEMANTIC_CLASSES if name not in SPECIES for word in table[name]]
     return vocabulary(species, background=others if background else ())
 
@@ -275,7 +275,7 @@ def animal_miou(
     count = len(words.names)
     totals = [torch.zeros(count, count, dtype=torch.long) for _ in thresholds]
     for (scores, _), true in zip(seen.read(reading, words), exam.animals(), strict=True):
-        best, sure = label(scores, None), scores[1:].amax(dim=0)  # (H, W)
+        best, sure = best_labels(scores, None), scores[1:].amax(dim=0)  # (H, W)
         for total, threshold in zip(totals, thresholds, strict=True):
             lowest = min(0.0 if threshold is None else threshold, float(sure.max()))
             total += confusion(torch.where(sure < lowest, 0, best), true, count)

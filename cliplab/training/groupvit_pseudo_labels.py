@@ -23,8 +23,7 @@ from torch import Tensor
 
 from cliplab.models.groupvit import GroupViT
 from cliplab.pasture.captions import LANGUAGES
-from cliplab.segmentation import IGNORE, refine
-from cliplab.segmentation.segmenter import Segmenter, scaled_side
+from cliplab.segmentation import IGNORE, GroupViTSegmenter, refine, scaled_side
 from cliplab.training.groupvit_criterion import noun_maps
 from cliplab.training.groupvit_dataset import PROMPTS, GroupViTDataset, noun_names, noun_table
 from cliplab.training.groupvit_model import patch_embeddings
@@ -44,7 +43,7 @@ def load_pseudo_labels(
     Returns:
         (N, S, S, 2) indices into `noun_names` of either language; `IGNORE` where none is said.
     """
-    segmenter = Segmenter(model, device=str(next(model.parameters()).device))
+    segmenter = GroupViTSegmenter(model, device=str(next(model.parameters()).device))
     noun_emb = {x: segmenter.embed(noun_names(x), PROMPTS[x]) for x in LANGUAGES}
     tables = {x: torch.from_numpy(noun_table(dataset, x).any(axis=1)) for x in LANGUAGES}
 

@@ -1,7 +1,8 @@
 """Segments in pictures: groups that have no names yet, labels, and how good both are.
 
-Helpers draw into the `ax` they are given and return it. A class has the colour that
-`python -m cliplab segment` gives it; a group, which has no name, that of its number.
+Helpers draw into the `ax` they are given and return it. The colour of a class depends on the
+classes alone, so that the files, the pages and the figures of one run agree; a group, which has no
+name, has the colour of its number.
 
 Letters: K classes, G groups, H W pixels, h w patches.
 """
@@ -9,36 +10,118 @@ Letters: K classes, G groups, H W pixels, h w patches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cliplab.segmentation.colours import label_colours, rgb
-from cliplab.segmentation.overlay import borders, paint
-from cliplab.viz.boxes import box_colour
+from cliplab.viz.boxes import BOX_COLOURS, box_colour
 from cliplab.viz.figures import BLUE, HAIRLINE, INK, MUTED, PALETTE, as_array, as_pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NOTHING = "#000000"  # the colour of the background; in pictures it is left bare
+# The ground, the sky and what stands there as one expects them, the animals in the colours that
+# stand out on them. Okabe and Ito's, or shades of them, kept apart in lightness, too.
+_THINGS = {
+    "#009E73": ("grass", "meadow", "field", "pasture", "草", "草地", "田野", "牧场"),
+    "#56B4E9": ("sky", "天空", "天"),
+    "#0072B2": ("water", "pond", "river", "sea", "lake", "水", "水面", "池塘"),
+    "#E3EDF5": ("snow", "雪", "雪地"),
+    "#004D38": ("tree", "trees", "forest", "树", "大树"),
+    "#A3B86C": ("hill", "hills", "mountain", "山", "山丘", "小山"),
+    "#8C2D04": ("barn", "house", "building", "谷仓", "房子"),
+    "#7A6A5A": ("fence", "栅栏"),
+    "#8899AA": ("trough", "水槽"),
+    "#EBCFA0": ("hay", "hay bale", "干草", "干草垛"),
+    "#D55E00": ("sheep", "羊", "绵羊"),
+    "#F0E442": ("goat", "山羊"),
+    "#CC79A7": ("cow", "牛", "奶牛"),
+    "#E69F00": ("dog", "狗"),
+    "#5B2A86": ("horse", "马"),
+}
+_COLOUR_OF = {word: colour for colour, words in _THINGS.items() for word in words}
+_TINT = 0.62  # how much of a pixel is the colour of its label
 _PAPER = "#FFFFFF"
 _MARKS = "osD^v"  # of measures, in their order: told apart without colours, too
 _DARK = 0.35  # of its light a pixel keeps where a border is drawn
 
 
-def class_colours(names: Sequence[str], *, has_background: bool = False) -> dict[str, str]:
-    """Class -> "#rrggbb", in the order given; names[0] is black if it is the background."""
-    none: list[tuple[str, ...]] = [()] * len(names)  # besides the names themselves
-    return dict(zip(names, label_colours(names, none, has_background=has_background), strict=True))
+# ---- colours -------------------------------------------------------------------------------
 
 
-def group_colours(count: int) -> NDArray[np.float64]:
+def class_colours(
+    names: Sequence[str],
+    words: Sequence[Sequence[str]] | None = None,
+    *,
+    has_background: bool = False,
+) -> dict[str, str]:
+    """Class -> "#RRGGBB", in the order given, never one twice; names[0] is black if background.
+
+    Args:
+        names: K different ones.
+        words: K lists of what stands for each, besides the names.
+        has_background: whether names[0] is the background.
+    """
+    found = {names[0]: NOTHING} if has_background else {}
+    for name, own in zip(names, words or [()] * len(names), strict=True):
+        said = (_COLOUR_OF.get(text.strip().casefold(), NOTHING) for text in (name, *own))
+        colour = next((c for c in said if c != NOTHING), NOTHING)
+        if name not in found and colour not in (NOTHING, *found.values()):
+            found[name] = colour  # a second word for grass takes another
+    shades = map(_shade, count())
+    for name in (name for name in names if name not in found):
+        found[name] = next(c for c in shades if c not in (NOTHING, *found.values()))
+    return {name: found[name] for name in names}
+
+
+def _shade(place: int) -> str:
+    """Okabe and Ito's colours and their shades; from where they repeat, the next blue of each."""
+    red, green, blue = rgb(box_colour(place))
+    again = place // (3 * len(BOX_COLOURS))
+    return f"#{red:02X}{green:02X}{(blue + again) % 256:02X}"
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """ "#rrggbb" -> red, green and blue, 0 to 255."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
+
+
+def group_colours(number: int) -> NDArray[np.float64]:
     """Colours of groups, (G, 3) RGB in [0, 1]; neighbours in number differ most."""
-    return np.array([rgb(box_colour(k)) for k in range(count)]) / 255
+    return np.array([rgb(box_colour(k)) for k in range(number)]) / 255
 
 
 # ---- pictures ------------------------------------------------------------------------------
+
+
+def paint(
+    pixels: NDArray[np.uint8], labels: NDArray[Any], colours: Sequence[str]
+) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) under the colours of its labels (H, W) -> (H, W, 3).
+
+    The background, black in `colours`, is left bare and loses its own colours instead. Borders
+    between labels are dark lines.
+    """
+    table = np.array([rgb(colour) for colour in colours], np.float32)  # (K, 3)
+    own = pixels.astype(np.float32)
+    grey = own @ np.array([0.299, 0.587, 0.114], np.float32)  # (H, W)
+    tinted = (1 - _TINT) * (0.5 * own + 0.5 * grey[..., None]) + _TINT * table[labels]
+    bare = np.array([colour == NOTHING for colour in colours])[labels]
+    mixed = np.where(bare[..., None], 0.85 * grey[..., None] + 30, tinted)
+    mixed[_borders(labels)] *= _DARK
+    return mixed.clip(0, 255).astype(np.uint8)
+
+
+def _borders(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels (H, W) whose right or lower neighbour has another label."""
+    found = np.zeros(labels.shape, bool)
+    found[:, :-1] |= labels[:, 1:] != labels[:, :-1]
+    found[:-1] |= labels[1:] != labels[:-1]
+    return found
 
 
 def blend_groups(maps: Any) -> NDArray[np.float64]:
@@ -59,20 +142,14 @@ def blend_groups(maps: Any) -> NDArray[np.float64]:
     return np.einsum("gyx,gc->yxc", shares, group_colours(len(shares))).clip(0, 1)
 
 
-def plot_groups(ax: Axes, maps: Any, *, outlined: bool = True) -> Axes:
-    """Which group owns what: the mix of the groups' colours, dark lines between owners.
-
-    Args:
-        ax: emptied of its ticks.
-        maps: (G, h, w) shares that add up to 1 over the groups.
-        outlined: whether there are lines.
+def plot_groups(ax: Axes, maps: Any) -> Axes:
+    """Which group owns what, (G, h, w): the mix of their colours, dark lines between owners.
 
     Raises:
         ValueError: as `blend_groups`.
     """
     mixed = blend_groups(maps)
-    if outlined:
-        mixed[borders(as_array(maps).argmax(axis=0))] *= _DARK
+    mixed[_borders(as_array(maps).argmax(axis=0))] *= _DARK
     ax.imshow(mixed, interpolation="nearest")
     return _bare(ax)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from cliplab.cli.segment.summary import Row
-from cliplab.cli.segment.terminal import ORACLE
-from cliplab.segmentation.colours import NOTHING
-from cliplab.segmentation.judging import Judged
+from cliplab.segmentation import Judge, LabelRow
+from cliplab.viz.segmentation import NOTHING
+
+ORACLE = "every group with its best true label: what the masks are worth, whatever they are called"
 
 _MEANS = {
     "oracle_miou": "oracle mean IoU",
@@ -17,11 +17,12 @@ _MEANS = {
 }
 
 
-def panel(rows: Sequence[Row], judged: Judged | None) -> str:
+def panel(rows: Sequence[LabelRow], judge: Judge) -> str:
     """What stands above the cards."""
-    sections = [f"<section><h2>By label</h2>{_table(rows, judged=judged is not None)}</section>"]
+    judged = judge.quality is not None
+    sections = [f"<section><h2>By label</h2>{_table(rows, judged=judged)}</section>"]
     if judged:
-        sections.insert(0, _verdict(judged))
+        sections.insert(0, _verdict(judge))
     return f'<div class="panel boxes{" judged" if judged else ""}">{"".join(sections)}</div>'
 
 
@@ -31,18 +32,21 @@ def dot(colour: str) -> str:
     return f'<span class="dot{bare}" style="--c:{colour}"></span>'
 
 
-def _verdict(judged: Judged) -> str:
+def _verdict(judge: Judge) -> str:
     """Mean IoU in large, then what it is made of, then what is confused with what."""
-    means = judged.means()
+    quality = judge.quality
+    if quality is None:
+        return ""
+    means = quality.means()
     body = "".join(
         f'<tr><th scope="row">{text}</th><td>{_percent(means[key])}</td></tr>'
         for key, text in _MEANS.items()
     )
     items = "".join(
         f"<li><b>{share:.0%}</b> of {escape(true)} is called {escape(called)}</li>"
-        for true, called, share in judged.quality.confusions(5)
+        for true, called, share in quality.confusions(5)
     )
-    pictures = len(judged.pictures)
+    pictures = len(judge.pictures)
     return (
         f'<section><h2>Mean IoU</h2><p class="big">{_percent(means["miou"])}</p>'
         f'<p class="small">{pictures:,} picture{"s" * (pictures != 1)} with known masks</p>'
@@ -51,7 +55,7 @@ def _verdict(judged: Judged) -> str:
     )
 
 
-def _table(rows: Sequence[Row], *, judged: bool) -> str:
+def _table(rows: Sequence[LabelRow], *, judged: bool) -> str:
     most = max(row.share for row in rows) or 1.0
     head = ["label", "pixels", "", "pictures"]
     head += ["truly", "IoU", "oracle", "boundary"] if judged else []

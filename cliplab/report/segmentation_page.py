@@ -7,7 +7,6 @@ a file or a label is called is shown, never interpreted.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
@@ -21,24 +20,39 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliplab.cli.detect.page_parts import STYLE as BOX_STYLE
-from cliplab.cli.segment.outputs import Result
-from cliplab.cli.segment.page_parts import FOOTER, JUDGED, PAGE, SCRIPT, STYLE, label_rules
-from cliplab.cli.segment.page_tables import dot, panel
-from cliplab.cli.segment.summary import percent
-from cliplab.cli.skeleton import MAX_COMPLAINTS
-from cliplab.data import shown
+from cliplab.data import UnreadableImage, resized, shown
 from cliplab.report.classification_page import sentence
 from cliplab.report.gallery import thumbnail
 from cliplab.report.gallery.page import STYLE as GALLERY_STYLE
 from cliplab.report.gallery.write import notes_section, unreadable_section
+from cliplab.report.segmentation_parts import FOOTER, JUDGED, PAGE, SCRIPT, STYLE, label_rules
+from cliplab.report.segmentation_tables import dot, panel
 from cliplab.runtime import atomic_write
-from cliplab.segmentation.colours import NOTHING, rgb
-from cliplab.segmentation.truth import IGNORED, nearest
+from cliplab.segmentation import IGNORE, Judge, LabelRow, PictureRow, Settings, percent
+from cliplab.viz.segmentation import NOTHING, rgb
+
+MAX_REFUSED = 20  # masks that were refused, named on the page
 
 MAX_CARDS = 600  # 20 to 60 KB each
 _FEW, _LARGE, _SMALL = 200, 480, 280  # up to _FEW cards have thumbnails _LARGE pixels long
 _STICKY = 12  # labels up to which the chips stay in view
 _MAX_CHIPS = 40  # labels that can be chosen; more would fill the screen
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run found, as the page shows it."""
+
+    title: str
+    model: str
+    groups: int | None  # of the model
+    settings: Settings
+    pictures: Sequence[PictureRow]
+    rows: Sequence[LabelRow]
+    judge: Judge
+    notes: Sequence[str]
+    remarks: Sequence[str]
+    unreadable: Sequence[UnreadableImage]
 
 
 @dataclass(frozen=True)
@@ -69,8 +83,8 @@ def make_card(
     scale = min(1.0, side / max(image.size))
     width, height = (max(1, round(length * scale)) for length in image.size)
     small = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    found = layers(nearest(labels, small.size), colours)
-    known = {} if true is None else layers(nearest(true, small.size), colours)
+    found = layers(resized(labels, small.size), colours)
+    known = {} if true is None else layers(resized(true, small.size), colours)
     return Card(thumbnail(small, size=side), found, known)
 
 
@@ -80,7 +94,7 @@ def layers(labels: NDArray[np.uint8], colours: Sequence[str]) -> dict[int, str]:
     The background has a layer of its own, too: a dark veil.
     """
     found = {}
-    for k in (k for k in np.unique(labels).tolist() if k != IGNORED):
+    for k in (k for k in np.unique(labels).tolist() if k != IGNORE):
         image = Image.fromarray((labels == k).astype(np.uint8)).convert("P")
         image.putpalette([0, 0, 0, *rgb(colours[k])])
         file = io.BytesIO()
@@ -92,57 +106,54 @@ def layers(labels: NDArray[np.uint8], colours: Sequence[str]) -> dict[int, str]:
 # ---- the page ------------------------------------------------------------------------------
 
 
-def write_gallery(
-    args: argparse.Namespace, result: Result, cards: Mapping[Path, Card]
-) -> None:  # fmt: skip
-    """The page to --html."""
-    title = f"{shown(args.source.resolve().name)}, pixels by label"
-    with atomic_write(args.html, "w") as file:
-        file.write(gallery_html(result, cards, title=title))
+def write_gallery(path: Path, answer: Answer, cards: Mapping[Path, Card]) -> None:
+    """Write the page."""
+    with atomic_write(path, "w") as file:
+        file.write(gallery_html(answer, cards))
 
 
-def gallery_html(result: Result, cards: Mapping[Path, Card], *, title: str) -> str:
+def gallery_html(result: Answer, cards: Mapping[Path, Card]) -> str:
     """The page: what was found, how well if that is known, and a card for each picture."""
-    found, rows, judged = result.found, result.rows, result.judged
-    order = [i for i, one in enumerate(found.pictures) if one.path in cards]
-    refused = result.plan.task.truth.problems
-    notes = [*result.plan.remarks, *result.notes, *refused[:MAX_COMPLAINTS]]
-    if (more := len(refused) - MAX_COMPLAINTS) > 0:
+    found, rows, judged = result.pictures, result.rows, result.judge.quality
+    order = [i for i, one in enumerate(found) if one.path in cards]
+    refused = result.judge.refused
+    notes = [*result.remarks, *result.notes, *refused[:MAX_REFUSED]]
+    if (more := len(refused) - MAX_REFUSED) > 0:
         notes.append(f"... and {more} more masks that were refused; --json lists all")
     if len(order) < len(found):
         notes.insert(0, f"{len(order):,} of {len(found):,} pictures, an even sample; "
                         "--out FOLDER has all")  # fmt: skip
-    unreadable = {shown(e.path): f"{e.cause}; {e.remedy}" for e in found.unreadable}
+    unreadable = {shown(e.path): f"{e.cause}; {e.remedy}" for e in result.unreadable}
     bad = '<option value="bad">lowest IoU first</option><option value="good">highest IoU first'
     return PAGE.format(
-        title=escape(title),
+        title=escape(result.title),
         style=GALLERY_STYLE + BOX_STYLE + STYLE + label_rules(min(len(rows), _MAX_CHIPS)),
         script=SCRIPT,
         facts=_facts(result),
-        notes=notes_section([sentence(note, str(result.plan.model["name"])) for note in notes]),
+        notes=notes_section([sentence(note, result.model) for note in notes]),
         radios=_radios(len(rows)),
-        panel=panel(rows, judged),
+        panel=panel(rows, result.judge),
         chips=_chips(result),
         many=" many" if len(rows) > _STICKY else "",
         orders=f"{bad}</option>" if judged else "",
         judged=" judged" if judged else "",
         cards="\n".join(
-            _card(result, i, rank, cards[found.pictures[i].path]) for rank, i in enumerate(order)
+            _card(result, i, rank, cards[found[i].path]) for rank, i in enumerate(order)
         ),
         unreadable=unreadable_section(unreadable),
         footer=FOOTER + (JUDGED if judged else ""),
     )
 
 
-def _facts(result: Result) -> str:
-    facts = {"pictures": f"{len(result.found):,}", "model": str(result.plan.model["name"])}
-    if groups := result.plan.model.get("groups"):
-        facts["groups"] = str(groups)
-    if (threshold := result.plan.settings.threshold) is not None:
+def _facts(result: Answer) -> str:
+    facts = {"pictures": f"{len(result.pictures):,}", "model": result.model}
+    if result.groups:
+        facts["groups"] = str(result.groups)
+    if (threshold := result.settings.threshold) is not None:
         facts["background below"] = f"{threshold:g}"
-    if steps := result.plan.settings.refine:
+    if steps := result.settings.refine:
         facts["refined in"] = f"{steps} steps"
-    facts["prompts"] = ", ".join(result.plan.settings.templates)
+    facts["prompts"] = ", ".join(result.settings.templates)
     said = [f"{escape(key)} <b>{escape(value)}</b>" for key, value in facts.items()]
     return " &middot; ".join(said)
 
@@ -157,9 +168,9 @@ def _radios(k: int) -> str:
     )
 
 
-def _chips(result: Result) -> str:
+def _chips(result: Answer) -> str:
     """What can be chosen, with the number of pictures that have it."""
-    count = f'<span class="count">{len(result.found)}</span>'
+    count = f'<span class="count">{len(result.pictures)}</span>'
     chips = [f'<label class="chip" for="c-all">all{count}</label>']
     for row in result.rows[:_MAX_CHIPS]:
         count = f'<span class="count">{row.pictures}</span>'
@@ -173,13 +184,13 @@ def _chips(result: Result) -> str:
 # ---- cards ---------------------------------------------------------------------------------
 
 
-def _card(result: Result, i: int, rank: int, card: Card) -> str:
+def _card(result: Answer, i: int, rank: int, card: Card) -> str:
     """Picture i: the thumbnail, the same under its labels, and how much there is of what."""
-    found, picture = result.found, result.found.pictures[i]
-    shares = found.shares[i]
+    picture = result.pictures[i]
+    shares = picture.shares
     order = [k for k in sorted(range(len(shares)), key=lambda k: -shares[k]) if shares[k] > 0]
     held = "".join(f" h{k}" for k in sorted({*order, *card.true}))
-    value = result.judged.of(picture.path) if result.judged else None
+    value = result.judge.pictures.get(picture.path)
     name, iou = escape(picture.name), "" if value is None else f"{value:.4f}"
     numbers = escape(json.dumps({k: round(shares[k], 4) for k in order}))
     judged = "" if value is None else f" &middot; mean IoU <b>{value:.1%}</b>"
@@ -187,12 +198,12 @@ def _card(result: Result, i: int, rank: int, card: Card) -> str:
     tiles += _tile(card.found, "found", f"labels of {picture.name}")
     tiles += _tile(card.true, "truth", f"true labels of {picture.name}") if card.true else ""
     return f"""<li class="card{held}" data-rank="{rank}" data-iou="{iou}"
- data-groups="{found.groups[i]}" data-shares="{numbers}" data-name="{escape(picture.name.lower())}"
+ data-groups="{picture.groups}" data-shares="{numbers}" data-name="{escape(picture.name.lower())}"
  style="--p:url({card.picture})">
 <div class="tiles">{tiles}</div>
 <div class="body"><h2 class="name">{name}</h2>
 {_stack(result, order, shares)}
-<p class="meta">{found.groups[i]} groups{judged}</p></div>
+<p class="meta">{picture.groups} groups{judged}</p></div>
 </li>"""
 
 
@@ -209,7 +220,7 @@ def _bar_colour(colour: str) -> str:
     return "var(--line)" if colour == NOTHING else colour
 
 
-def _stack(result: Result, order: Sequence[int], shares: Sequence[float]) -> str:
+def _stack(result: Answer, order: Sequence[int], shares: Sequence[float]) -> str:
     """One bar made of the shares, and the same as a list."""
     bar = "".join(
         f'<span style="flex:{shares[k]:.5f};--c:{_bar_colour(result.rows[k].colour)}"></span>'

@@ -1,0 +1,382 @@
+"""`cliplab segment SOURCE --labels ...`: a label for every pixel, judged where masks are known."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cliplab.cli.files import (
+    check_folder,
+    refuse_inputs,
+    refuse_some,
+    report_of,
+    targets_in,
+    unreadable,
+)
+from cliplab.cli.segment_options import ABOUT, EPILOG, Options
+from cliplab.cli.segment_text import label_table, picture_table, verdict
+from cliplab.cli.skeleton import Job, complain, named, work
+from cliplab.runtime import write_json
+
+if TYPE_CHECKING:
+    from cliplab.data import Sample
+    from cliplab.segmentation import PictureRow
+
+__all__ = ["ABOUT", "EPILOG", "Options", "run"]
+
+SUMMARY = "summary.json"
+_FILES = ("labels", "overlay")  # how the summary calls those of a picture
+
+
+def run(options: Options) -> int:
+    """Label the pixels of the source, print the tables, write what was asked for -> exit code.
+
+    Raises:
+        ValueError, OSError, ImportError: bad labels, source, outputs or model; with the remedy.
+    """
+    return work(Segment(options))
+
+
+class Segment(Job[Options]):
+    """Pictures and words in, a label for every pixel out."""
+
+    def check(self) -> None:
+        """Refuse numbers out of range."""
+        from cliplab.segmentation import Settings
+
+        Settings(**self.options.model.given())
+        limit = self.options.pictures.limit
+        if limit is not None and limit < 1:
+            raise ValueError(f"--limit: got {limit}; expected 1 or more")
+
+    def inputs(self) -> dict[str, Path]:
+        """SOURCE and the truth."""
+        truth = self.options.pictures.truth
+        return super().inputs() | ({"--truth": truth} if truth else {})
+
+    def outputs(self) -> dict[str, Path | None]:
+        """Files; the folders are looked at when the pictures are known."""
+        outputs = self.options.outputs
+        return {"--panoptic": outputs.panoptic, "--html": outputs.html, "--json": outputs.json}
+
+    # ---- the work --------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Pictures, what is known of their pixels, and words; refuse folders that hold results."""
+        from cliplab import segmentation
+        from cliplab.data import ProblemKind, is_image_name, read_pictures
+
+        given = self.options.pictures
+        found = read_pictures(given.source, kind=given.kind, images=given.images)
+        if not is_image_name(given.source):  # one that is chosen is read, whatever it is
+            found = segmentation.without_results(found)
+        if given.split:
+            with named("--split"):
+                found = found.select(given.split)
+        self.pictures, notes = segmentation.read_truth(found[: given.limit], given.truth)
+        of_boxes = {ProblemKind.CROWD, ProblemKind.NO_BOX}
+        self.problems = [one for one in found.problems if one.kind not in of_boxes]
+        self._read_words()
+        self._compare_classes(notes)
+        self.notes = notes
+        self._find_targets()
+
+    def _read_words(self) -> None:
+        """Labels and background; refused before a model is loaded."""
+        from cliplab import segmentation
+
+        given, known = self.options.words, self._known_classes()
+        if given.labels is not None:
+            self.labels = segmentation.read_labels(given.labels)
+        else:
+            names = [name for name in known if not segmentation.is_nothing(name)]
+            self.labels = {name: (name.replace("_", " "),) for name in names}
+            if not names:
+                raise ValueError(
+                    "no labels: the source has no masks with classes; give --labels, such as "
+                    "--labels sheep dog --background grass sky tree"
+                )
+        threshold = self.options.model.threshold
+        background: tuple[str, ...] | None = None if threshold is None else ()
+        if given.background is not None:  # without words the usual ones, which depend on the model
+            background = segmentation.read_background(given.background) or ("?",)
+        self.vocabulary = segmentation.vocabulary(self.labels, background=background)
+        if len(self.vocabulary.names) > segmentation.MAX_LABELS:
+            raise ValueError(
+                f"--labels: got {len(self.labels)}; expected at most {segmentation.MAX_LABELS} "
+                "with the background, since a label is one byte of a PNG: name synonyms of one "
+                "label as LABEL=WORD|WORD"
+            )
+
+    def _known_classes(self) -> tuple[str, ...]:
+        return next((one.masks.names for one in self.pictures if one.masks), ())
+
+    def _compare_classes(self, notes: list[str]) -> None:
+        """Drop masks that say nothing about the labels, and say so."""
+        from cliplab import segmentation
+
+        self.left = ""  # which classes of the masks were not asked for
+        if odd := segmentation.nothing_note(self.labels):
+            notes.append(odd)
+        if any(one.masks for one in self.pictures):
+            known = self._known_classes()
+            judged, said = segmentation.compare_classes(self.vocabulary, known)
+            if judged:
+                self.left = said
+                return
+            notes.append(said)
+            bare = tuple(replace(one, masks=None) for one in self.pictures)
+            self.pictures = replace(self.pictures, samples=bare)
+        elif any(one.regions for one in self.pictures):
+            notes.append("not judged: the source has boxes, but no masks")
+
+    def _find_targets(self) -> None:
+        """The files of each picture; refuse those in the place of others."""
+        from cliplab import segmentation
+
+        outputs = self.options.outputs
+        masks = {one.masks.png.resolve() for one in self.pictures if one.masks and one.masks.png}
+        self.targets: dict[str, dict[Path, tuple[Path, ...]]] = {"--out": {}, "--panoptic": {}}
+        if folder := outputs.out:
+            refuse_inputs("--out", folder / SUMMARY, self.inputs())
+            ends = (segmentation.LABELS, segmentation.OVERLAY)
+            self._aim("--out", folder, ends, masks, summary=folder / SUMMARY)
+        if outputs.panoptic:
+            folder = segmentation.panoptic_folder(outputs.panoptic)
+            source, root = self.options.pictures.source.resolve(), self.pictures.root.resolve()
+            inside = source.is_dir() and folder.resolve().is_relative_to(source)
+            if inside or folder.resolve() == root:  # where they would be read the next time
+                raise ValueError(
+                    f"--panoptic {outputs.panoptic}: its PNGs would go to {folder}, among the "
+                    "pictures of SOURCE; choose another name"
+                )
+            self._aim("--panoptic", folder, (".png",), masks)
+
+    def _aim(
+        self,
+        option: str,
+        folder: Path,
+        endings: tuple[str, ...],
+        masks: set[Path],
+        summary: Path | None = None,
+    ) -> None:
+        """Find the files of an option, and whether they may be written."""
+        targets = targets_in(folder, self.pictures, endings, option=option)
+        files = [path for some in targets.values() for path in some]
+        refuse_some(option, files, masks, "a mask of the truth")
+        written = [summary, *files] if summary else files
+        check_folder(option, folder, written, force=self.options.outputs.force)
+        self.targets[option] = targets
+
+    def load(self) -> None:
+        """The model, what its card says was best on val, and the words that it reads."""
+        from cliplab import segmentation
+        from cliplab.viz.segmentation import class_colours
+
+        given, notes = self.options.model, list[str]()
+        self.segmenter = segmentation.load_segmenter(
+            given.model, device=given.device, offline=True if given.offline else None
+        )
+        if self.options.words.background == ():
+            words = segmentation.usual_background(self.segmenter, self.labels)
+            notes.append(f"words for the background: {', '.join(words) or 'none that it reads'}")
+            self.vocabulary = segmentation.vocabulary(self.labels, background=words)
+        language = segmentation.language_of([w for own in self.labels.values() for w in own])
+        tuned = segmentation.tuned_settings(self.segmenter.path, language)
+        templates = segmentation.own_templates(
+            self.segmenter, self.vocabulary.words, best=tuned.pop("templates", None)
+        )
+        said = {name: value for name, value in tuned.items() if name not in given.given()}
+        self.settings = segmentation.Settings(**{"templates": templates} | tuned | given.given())
+        if options := " ".join(filter(None, map(_as_option, said.items()))):
+            notes.append(f"{options}: what the model's card says was best on val")
+        self.segmenter.embed(self.vocabulary.words, self.settings.templates)
+        self.segmenter.side(self.settings)
+        notes += self._on_groups()
+        complain("note", notes)
+        self.notes_on_model = notes
+        self.remarks = [*segmentation.unread_remarks(self.segmenter, self.vocabulary)]
+        names, background = self.vocabulary.names, self.vocabulary.has_background
+        words_of = [self.vocabulary.words_of(k) for k in range(len(names))]
+        self.colours = tuple(class_colours(names, words_of, has_background=background).values())
+
+    def _on_groups(self) -> list[str]:
+        groups, labels = self.segmenter.groups, len(self.vocabulary.names)
+        if groups is None or labels <= groups:
+            return []
+        return [
+            f"{labels} labels for a model with {groups} groups: a window shows {groups} of them at "
+            "most"
+        ]
+
+    def answer(self) -> int:
+        """Picture after picture; one is in memory at a time, whatever their number."""
+        from tqdm import tqdm
+
+        from cliplab import segmentation
+        from cliplab.data import UnreadableImage
+        from cliplab.report import segmentation_page as page
+
+        outputs = self.options.outputs
+        if outputs.out and outputs.force:
+            self._remove_former(outputs.out)
+        self.judge = segmentation.Judge(self._known_classes(), self.vocabulary)
+        self.panoptic = None
+        if outputs.panoptic:
+            names = self.vocabulary.names
+            self.panoptic = segmentation.Panoptic(outputs.panoptic, names, self.colours)
+        paths = [one.path for one in self.pictures] if outputs.html else []
+        self.shown, self.side = page.choose_pictures(paths)
+        self.cards: dict[Path, page.Card] = {}
+        self.found: list[PictureRow] = []
+        self.unreadable = []
+        for sample in tqdm(self.pictures, unit="picture", disable=not sys.stderr.isatty()):
+            try:
+                self._answer(sample)
+            except UnreadableImage as error:
+                self.unreadable.append(error)
+        truth = list(filter(None, [self._truth_note()]))
+        complain("note", truth)
+        self.notes = [*self.notes, *truth, *self.notes_on_model]
+        complain("problem", self.judge.refused)
+        return len(self.found)
+
+    def _answer(self, sample: Sample) -> None:
+        """Judge, write and shrink one picture."""
+        from cliplab import segmentation
+        from cliplab.data import open_image
+        from cliplab.report import segmentation_page as page
+
+        image, path, names = open_image(sample.path), sample.path, self.vocabulary.names
+        (found,) = self.segmenter.segment([image], self.vocabulary, self.settings)
+        labels = found.labels_at().numpy()
+        true = self.judge.add(sample, found, labels)
+        self.found.append(segmentation.PictureRow.of(sample, found, labels))
+        if files := self.targets["--out"].get(path):
+            segmentation.save_png(files[0], segmentation.label_image(labels, self.colours))
+            sheet = segmentation.overlay_sheet(image, labels, names, self.colours)
+            segmentation.save_png(files[1], sheet)
+        if self.panoptic:
+            self.panoptic.add(sample.name, labels, self.targets["--panoptic"][path][0])
+        if path in self.shown:
+            self.cards[path] = page.make_card(
+                image, labels, self.colours, side=self.side, true=true
+            )
+
+    def _remove_former(self, folder: Path) -> None:
+        """Remove what the summary of a former run names, and the summary.
+
+        Left there, masks of pictures that are asked for no longer would pass for this run's, whose
+        numbers mean other labels.
+        """
+        kept = {one.path.resolve() for one in self.pictures}
+        with suppress(OSError, ValueError, KeyError, TypeError):  # none, or of something else
+            said = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+            names = [one[kind] for one in said["pictures"] for kind in _FILES if kind in one]
+            for path in [(folder / name).resolve() for name in names if name.endswith(".png")]:
+                if path.is_relative_to(folder.resolve()) and path not in kept:
+                    path.unlink(missing_ok=True)
+            (folder / SUMMARY).unlink()
+
+    def _truth_note(self) -> str:
+        """Of how many pictures the masks are known, and how many judged; "" if of none.
+
+        Said when all is done: a mask that does not fit is found only when it is drawn.
+        """
+        known, judged = (
+            sum(one.masks is not None for one in self.pictures),
+            len(self.judge.pictures),
+        )
+        if not known:
+            return ""
+        said = f"masks of {known} of the {len(self.pictures)} pictures are known"
+        if judged == known:
+            return f"{said}, by which the answer is judged{self.left}"
+        return f"{said}; the answer is judged by {judged or 'none'} of them{self.left}"
+
+    # ---- what is shown and written -----------------------------------------------------------
+
+    def show(self) -> Iterator[str]:
+        """The pictures, the labels and, where the truth is known, the verdict."""
+        from cliplab import segmentation
+
+        quality = self.judge.quality
+        self.rows = segmentation.label_rows(self.vocabulary, self.colours, self.found, quality)
+        yield from picture_table(self.found, self.vocabulary.names, self.judge)
+        yield from label_table(self.rows, judged=quality is not None)
+        if quality:
+            yield from verdict(quality, self.judge.pictures)
+
+    def write(self) -> None:
+        """The files about all pictures, each whole or not at all; the summary comes last."""
+        outputs = self.options.outputs
+        if self.panoptic:
+            self.panoptic.write()
+        if outputs.html:
+            from cliplab.report import segmentation_page as page
+
+            answer = page.Answer(
+                title=f"{self.options.pictures.source.resolve().name}, pixels by label",
+                model=self.segmenter.name,
+                groups=self.segmenter.groups,
+                settings=self.settings,
+                pictures=self.found,
+                rows=self.rows,
+                judge=self.judge,
+                notes=self.notes,
+                remarks=self.remarks,
+                unreadable=self.unreadable,
+            )
+            page.write_gallery(outputs.html, answer, self.cards)
+        for path in (outputs.json, outputs.out and outputs.out / SUMMARY):
+            if path:
+                write_json(path, self._report())
+
+    def _report(self) -> dict[str, Any]:
+        """Labels and their numbers and colours, provenance, shares of every picture, quality."""
+        vocabulary, judge = self.vocabulary, self.judge
+        return report_of(
+            "segment",
+            self.options,
+            model=self.segmenter.describe(),
+            settings=asdict(self.settings),
+            background=vocabulary.words_of(0) if vocabulary.has_background else None,
+            labels=[row.as_dict() for row in self.rows],
+            counts={
+                "pictures": len(self.pictures),
+                "read": len(self.found),
+                "unreadable": len(self.unreadable),
+                "judged": len(judge.pictures),
+            },
+            quality=judge.as_dict(),
+            pictures=[self._picture(one) for one in self.found],
+            notes=list(self.notes),
+            remarks=list(self.remarks),
+            problems=[*map(str, self.problems), *judge.refused],
+            unreadable=unreadable(self.unreadable),
+        )
+
+    def _picture(self, one: PictureRow) -> dict[str, Any]:
+        """One picture: its size, files, groups, shares and, where it was judged, its mean IoU."""
+        said = one.as_dict(self.vocabulary.names)
+        for kind, path in zip(_FILES, self.targets["--out"].get(one.path, ()), strict=False):
+            said[kind] = path.relative_to(self.options.outputs.out).as_posix()
+        if (value := self.judge.pictures.get(one.path)) is not None:
+            said["miou"] = round(value, 4)
+        return said
+
+
+def _as_option(setting: tuple[str, Any]) -> str:
+    """A setting as one would type it; "" for one that has no option."""
+    name, value = setting
+    if name == "flip":
+        return "--flip" if value else "--no-flip"
+    if name == "scales":
+        return f"--scales {' '.join(f'{x:g}' for x in value)}"
+    said = {"top_words": f"--top-words {value or 'all'}", "refine": f"--refine {value}"}
+    return said.get(name, "")

@@ -1,0 +1,286 @@
+"""What a run leaves: rows of numbers, label PNGs, overlays, COCO's panoptic segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cliplab.data import Sample, resized, shown
+from cliplab.runtime import atomic_write, write_json
+from cliplab.segmentation.quality import Quality
+from cliplab.segmentation.result import Segmentation
+from cliplab.segmentation.settings import Vocabulary
+from cliplab.viz.boxes import tag_size
+from cliplab.viz.fonts import cjk_fonts
+from cliplab.viz.segmentation import NOTHING, paint, rgb
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_LABELS = 255  # with the background: a label is a byte of a PNG, and 255 means "not judged"
+_PART = 2**22  # pixels counted at a time
+
+# The sheet of an overlay, in pixels.
+_LONGEST, _SHORTEST = 720, 480  # the longer side of a panel
+_LEAST = 24  # that a panel is high and wide at least, so that a panorama can be seen
+_GAP = 12  # between and around the panels
+_FONT = 15.0
+_LINE = 26  # from one row of the legend to the next
+_INK = "#1B2733"
+
+
+# ---- numbers -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PictureRow:
+    """One picture that was labelled."""
+
+    path: Path
+    name: str  # for people and files
+    size: tuple[int, int]  # width and height
+    groups: int  # that own a pixel, in all windows together
+    shares: tuple[float, ...]  # K, of its pixels
+
+    @classmethod
+    def of(cls, sample: Sample, found: Segmentation, labels: NDArray[np.uint8]) -> PictureRow:
+        """What was found in a picture, of which `labels` (height, width) are."""
+        shares, groups = label_shares(labels, len(found.names)), len(found.owner.unique())
+        return cls(sample.path, sample.name, found.size, groups, tuple(shares.tolist()))
+
+    def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """Plain values for JSON; shares of the labels that occur."""
+        shares = {name: round(x, 5) for name, x in zip(names, self.shares, strict=True) if x > 0}
+        width, height = self.size
+        head = {"file": self.name, "width": width, "height": height, "groups": self.groups}
+        return head | {"shares": shares}
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One label in all pictures."""
+
+    index: int  # in label PNGs
+    name: str
+    words: tuple[str, ...]
+    colour: str  # "#RRGGBB"
+    share: float  # of the pixels of all pictures
+    pictures: int  # with a pixel of it
+    true_share: float | None = None  # of the judged pixels, None if nothing is known
+    iou: float | None = None
+    oracle_iou: float | None = None
+    boundary_iou: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, fractions with 4 decimals."""
+        plain = asdict(self)
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in plain.items()}
+
+
+def label_rows(
+    vocabulary: Vocabulary,
+    colours: Sequence[str],
+    pictures: Sequence[PictureRow],
+    quality: Quality | None,
+) -> list[LabelRow]:
+    """A row for each of K labels.
+
+    Args:
+        vocabulary: K labels.
+        colours: K of "#RRGGBB".
+        pictures: at least one.
+        quality: how good the answer is, if that is known.
+    """
+    shares = np.array([one.shares for one in pictures])  # (N, K)
+    pixels = [one.size[0] * one.size[1] for one in pictures]
+    whole = np.average(shares, axis=0, weights=pixels)  # (K,)
+    return [
+        LabelRow(
+            k, name, vocabulary.words_of(k), colours[k], float(whole[k]),
+            int((shares[:, k] > 0).sum()), **(quality.of(k) if quality else {}),
+        )
+        for k, name in enumerate(vocabulary.names)
+    ]  # fmt: skip
+
+
+def label_shares(labels: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
+    """Shares of the pixels of each of K labels, (H, W) -> (K,)."""
+    flat = labels.reshape(-1)
+    parts = (flat[i : i + _PART] for i in range(0, len(flat), _PART))  # 8 bytes are made of each
+    counts = sum(np.bincount(part, minlength=count) for part in parts)
+    return np.asarray(counts) / labels.size
+
+
+def percent(share: float) -> str:
+    """A share of a picture for people: "12%", and "<1%" for what is there but rounds to nothing."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
+# ---- label PNGs and panoptic segments ------------------------------------------------------
+
+
+def label_image(labels: NDArray[np.uint8], colours: Sequence[str]) -> Image.Image:
+    """Label numbers (H, W) as a picture with a palette: the labels' colours, then white."""
+    image = Image.fromarray(labels)
+    flat = [value for colour in colours for value in rgb(colour)]
+    image.putpalette(flat + [255] * (768 - len(flat)))
+    return image
+
+
+def save_png(path: Path, image: Image.Image) -> None:
+    """Write one picture, whole or not at all."""
+    with atomic_write(path) as file:
+        image.save(file, "PNG")
+
+
+def segment_id(colour: str) -> int:
+    """The panoptic id that a colour "#rrggbb" stands for; 0, black, belongs to no segment."""
+    red, green, blue = rgb(colour)
+    return red + 256 * green + 256**2 * blue
+
+
+def panoptic_folder(path: Path) -> Path:
+    """Where the PNGs of a panoptic JSON are: masks/ for masks.json, as COCO has them."""
+    return path.with_suffix("") if path.suffix else path.with_name(f"{path.name}_pngs")
+
+
+class Panoptic:
+    """COCO's panoptic format: one segment for each label of a picture, its id written as a colour.
+
+    Writes the PNG of each picture at once and the JSON at the end. The labels are "stuff": all
+    pixels of a label in a picture are one segment. The background is no segment.
+
+    Source: https://cocodataset.org/#format-data, 4. Panoptic Segmentation.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], colours: Sequence[str]) -> None:
+        self.path, self.names, self.colours = path, tuple(names), tuple(colours)
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    def add(self, name: str, labels: NDArray[np.uint8], target: Path) -> None:
+        """Write the segments of the picture `name`, labels (H, W), to a PNG in the folder."""
+        save_png(target, label_image(labels, self.colours).convert("RGB"))
+        key, (height, width) = len(self.images) + 1, labels.shape
+        self.images.append({"id": key, "file_name": name, "width": width, "height": height})
+        segments = [self._segment(labels, k) for k in np.unique(labels).tolist()]
+        self.annotations.append(
+            {
+                "image_id": key,
+                "file_name": shown(target.relative_to(panoptic_folder(self.path))),
+                "segments_info": [one for one in segments if one["id"]],
+            }
+        )
+
+    def _segment(self, labels: NDArray[np.uint8], k: int) -> dict[str, Any]:
+        mask = labels == k
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        x, y = int(columns[0]), int(rows[0])
+        return {
+            "id": segment_id(self.colours[k]),
+            "category_id": k,
+            "area": int(mask.sum()),
+            "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+            "iscrowd": 0,
+        }
+
+    def write(self) -> None:
+        """The JSON, when all pictures are done."""
+        categories = [
+            {"id": k, "name": name, "supercategory": "label", "isthing": 0, "color": list(rgb(c))}
+            for k, (name, c) in enumerate(zip(self.names, self.colours, strict=True))
+            if c != NOTHING
+        ]
+        info = {"description": "labels found by cliplab segment; black is background"}
+        found = {"info": info, "images": self.images, "annotations": self.annotations}
+        write_json(self.path, found | {"categories": categories})
+
+
+# ---- overlays ------------------------------------------------------------------------------
+
+
+def overlay_sheet(
+    image: Image.Image, labels: NDArray[np.uint8], names: Sequence[str], colours: Sequence[str]
+) -> Image.Image:
+    """The picture beside itself in colours, above a legend with the shares of its pixels.
+
+    A wide picture stands above its colours. Small ones are enlarged, large ones made smaller, so
+    that it fits a slide.
+
+    Args:
+        image: upright RGB.
+        labels: (height, width) of the picture, indices into names.
+        names: K labels.
+        colours: K of "#rrggbb".
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width, height = _panel(image.size)
+    stacked = width > 1.9 * height
+    small = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS).convert("RGB"))
+    coloured = paint(small, resized(labels, (width, height)), colours)
+    across, down = (1, 2) if stacked else (2, 1)
+    total = across * width + (across + 1) * _GAP
+    entries, rows = _legend(labels, names, total)
+    high = down * (height + _GAP) + _GAP + rows * _LINE + _GAP // 2
+    dpi = 100
+    drawn = Figure(figsize=(total / dpi, high / dpi), dpi=dpi, facecolor="white")
+    drawn.set_layout_engine("none")  # axes are placed by hand, whatever the settings ask for
+    canvas = FigureCanvasAgg(drawn)
+    ax = drawn.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, total), ylim=(high, 0))
+    ax.axis("off")
+    for x, y, k, text in entries:
+        _entry(ax, (x, high - rows * _LINE - _GAP // 2 + y), colours[k], text)
+    canvas.draw()
+    sheet = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    for i, panel in enumerate((small, coloured)):
+        column, row = (0, i) if stacked else (i, 0)
+        at = (_GAP + column * (width + _GAP), _GAP + row * (height + _GAP))
+        sheet.paste(Image.fromarray(panel), at)
+    return sheet
+
+
+def _panel(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height at which a picture is shown."""
+    longer = max(size)
+    scale = min(max(longer, _SHORTEST), _LONGEST) / longer
+    width, height = (max(_LEAST, round(side * scale)) for side in size)
+    return width, height
+
+
+def _legend(
+    labels: NDArray[np.uint8], names: Sequence[str], width: int
+) -> tuple[list[tuple[float, float, int, str]], int]:
+    """Places (x, y), label and text of the labels that occur, largest first; how many rows."""
+    shares = label_shares(labels, len(names))
+    order = [k for k in np.argsort(-shares, kind="stable").tolist() if shares[k]]
+    entries, x, row = [], float(_GAP), 0
+    for k in order:
+        text = f"{names[k]}  {percent(shares[k])}"
+        extent = _LINE + tag_size(text, _FONT)[0] + _GAP
+        if x > _GAP and x + extent > width:
+            x, row = float(_GAP), row + 1
+        entries.append((x, row * float(_LINE), k, text))
+        x += extent
+    return entries, row + 1
+
+
+def _entry(ax: Axes, at: tuple[float, float], colour: str, text: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    x, y = at
+    bare = colour == NOTHING  # shown as it is: grey
+    face = "#B8BEC4" if bare else colour
+    ax.add_patch(Rectangle((x, y + 4), 18, 18, facecolor=face, edgecolor=_INK, linewidth=0.8))
+    ax.text(
+        x + _LINE, y + 13, text, color=_INK, fontsize=_FONT * 0.72, va="center_baseline",
+        family=["DejaVu Sans", *cjk_fonts()],
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""What is asked of a picture: labels, the words that stand for them, and how it is read.
+
+Nothing here loads torch: the command line is made from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cliplab.classification import fold, name_and_prompt, split_labels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_SCALE = 4  # times the side; larger scales would take much memory
+BACKGROUND = "background"
+# Things that are rarely what a picture is about. The list that most papers on open-vocabulary
+# segmentation use for the background of PASCAL VOC, such as SCLIP (arXiv:2312.01597).
+BACKGROUND_WORDS = (
+    "sky", "wall", "tree", "wood", "grass", "road", "sea", "river", "mountain", "sand", "desk",
+    "bed", "building", "cloud", "lamp", "door", "window", "wardrobe", "ceiling", "shelf",
+    "curtain", "stair", "floor", "hill", "rail", "fence",
+)  # fmt: skip
+# What annotators call that which is nothing.
+_NOTHING = ("background", "backgrounds", "__background__", "nothing", "背景")
+_OR = re.compile("[|｜]")  # a Chinese keyboard has the full-width one
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a picture is read; choose on val, report on test."""
+
+    threshold: float | None = None  # classes that score less are background; 0 to 1
+    top_words: int | None = 5  # words that a window may show; None: all
+    templates: tuple[str, ...] = ("a photo of a {}.",)  # their features are averaged
+    hard: bool = True  # a pixel has its group's scores; False: the mean over its groups
+    side: int | None = None  # px of the shorter side, and of a window; None: the model's choice
+    slide: bool = True  # windows; False: the picture in one piece, positions interpolated
+    scales: tuple[float, ...] = (1.0,)  # times the side; scores of several sizes are averaged
+    flip: bool = False  # with the scores of the mirrored picture, at every scale
+    refine: int = 0  # steps of `refine`, of the averaged scores
+
+    def __post_init__(self) -> None:
+        """Accept lists, as JSON gives them; refuse numbers out of range."""
+        from cliplab.classification import check_templates
+
+        object.__setattr__(self, "templates", tuple(check_templates(self.templates)))
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if not self.scales or not all(0 < scale <= MAX_SCALE for scale in self.scales):
+            raise ValueError(
+                f"scales: got {self.scales}; expected one or more, over 0 to {MAX_SCALE}"
+            )
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold: got {self.threshold}; expected a score, 0 to 1")
+        for name in ("top_words", "side"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}: got {value}; expected 1 or more, or None")
+        if self.refine < 0:
+            raise ValueError(f"refine: got {self.refine} steps; expected 0 or more")
+
+    def views(self) -> list[tuple[float, bool]]:
+        """Scale of each view of a picture, and whether it is mirrored; the first is not."""
+        return [(scale, flip) for scale in self.scales for flip in (False, True)[: 1 + self.flip]]
+
+
+# ---- labels and their words ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Labels, and the words that stand for them; make one with `vocabulary`."""
+
+    names: tuple[str, ...]  # K labels, the background first if there is one
+    words: tuple[str, ...]  # W words, each of one label
+    label_of: tuple[int, ...]  # W, indices into names
+    has_background: bool
+
+    def words_of(self, k: int) -> tuple[str, ...]:
+        """The words of label k."""
+        pairs = zip(self.words, self.label_of, strict=True)
+        return tuple(word for word, label in pairs if label == k)
+
+    def by_label(self, word_scores: Tensor) -> Tensor:
+        """Scores of words (W, ...) -> of labels (K, ...): a label's best word.
+
+        A label without words, which is the background by threshold alone, has 0.
+        """
+        scores = word_scores.new_zeros(len(self.names), *word_scores.shape[1:])
+        for k in set(self.label_of):
+            own = [w for w, label in enumerate(self.label_of) if label == k]
+            scores[k] = word_scores[own].amax(dim=0)
+        return scores
+
+
+def vocabulary(
+    labels: Sequence[str] | Mapping[str, Sequence[str]],
+    *,
+    background: Sequence[str] | None = None,
+) -> Vocabulary:
+    """Labels to choose between.
+
+    Args:
+        labels: names, or names with the words that stand for them: {"person": ["man", "woman"]}; a
+            name without words is its own word. A pixel gets the label whose best word fits best.
+            There may be more labels than a model has groups; a picture then shows at most as many
+            as there are groups.
+        background: None: every pixel has some label. Words, such as BACKGROUND_WORDS: a pixel
+            that one of them fits best is background. (): background by threshold alone.
+
+    Raises:
+        ValueError: an empty or repeated name or word; one word in all, which nothing competes with.
+    """
+    given = labels if isinstance(labels, Mapping) else dict.fromkeys(_list(labels, "labels"), ())
+    if not given:
+        raise ValueError("labels: got none; expected at least one name")
+    names = [*labels]
+    pairs = [(name, _list(given[name], f"words of {name!r}") or [name]) for name in names]
+    if background is not None:
+        pairs.insert(0, (BACKGROUND, _list(background, "background")))
+    _check([name for name, _ in pairs], "names")
+    words = [word for _, some in pairs for word in some]
+    _check(words, "words")
+    if len(words) == 1:
+        raise ValueError(
+            f"labels: got only {words[0]!r}, which would be everywhere with probability 1; "
+            "expected a second label, or words for the background such as grass and sky"
+        )
+    return Vocabulary(
+        names=tuple(name.strip() for name, _ in pairs),
+        words=tuple(word.strip() for word in words),
+        label_of=tuple(k for k, (_, some) in enumerate(pairs) for _ in some),
+        has_background=background is not None,
+    )
+
+
+def _list(words: Iterable[str], what: str) -> list[str]:
+    if isinstance(words, str):
+        raise ValueError(f"{what}: got the text {words!r}; expected a list, such as [{words!r}]")
+    return list(words)
+
+
+def _check(words: Sequence[str], what: str) -> None:
+    """Raise ValueError for what is empty, no text, or there twice whatever its case."""
+    if odd := [word for word in words if not isinstance(word, str) or not word.strip()]:
+        raise ValueError(
+            f"labels: got {odd[0]!r} among {len(words)} {what}; expected text, not empty"
+        )
+    folded = [fold(word) for word in words]
+    repeated = [w for w, key in zip(words, folded, strict=True) if folded.count(key) > 1]
+    if repeated:
+        raise ValueError(
+            f"labels: {', '.join(map(repr, dict.fromkeys(repeated)))} repeated among the {what}; "
+            "expected every label, word and background word once, since duplicates would share "
+            "their probability"
+        )
+
+
+# ---- words of users ------------------------------------------------------------------------
+
+
+def read_labels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Label -> its words, of texts such as `sheep`, `羊=sheep` and `person=man|woman`.
+
+    Raises:
+        ValueError: an empty text, none at all, a name without words, or a name twice.
+    """
+    if not all(text.strip() for text in texts):
+        raise ValueError(f"labels: got an empty text among {len(texts)}; expected names")
+    pairs = [name_and_prompt(text) for text in split_labels(texts)]
+    words = [tuple(word.strip() for word in _OR.split(prompt)) for _, prompt in pairs]
+    names = [own[0] if n == prompt else n for (n, prompt), own in zip(pairs, words, strict=True)]
+    _check(names, "names")
+    return dict(zip(names, words, strict=True))
+
+
+def read_background(texts: Sequence[str]) -> tuple[str, ...]:
+    """Words for the background, given one by one or with commas.
+
+    Raises:
+        ValueError: an empty text.
+    """
+    words = tuple(word for text in texts for word in split_labels([text]))
+    if texts and not words:
+        raise ValueError("background: got an empty text; expected words")
+    return words
+
+
+def nothing_note(labels: Mapping[str, Sequence[str]]) -> str:
+    """A remark if a label is a word for nothing; "" if none is."""
+    odd = [name for name, words in labels.items() if any(map(is_nothing, words))]
+    if not odd:
+        return ""
+    return (
+        f"{odd[0]!r} is a word like the others here, and no caption ever said it: a model that "
+        "learned from captions does not know what it means; leave it out, and give words for what "
+        "else may be there, or a threshold"
+    )
+
+
+def is_nothing(name: str) -> bool:
+    """Whether a name is one that annotators give to what is nothing, such as background."""
+    return fold(name) in {fold(word) for word in _NOTHING}
+
+
+def language_of(words: Sequence[str]) -> str:
+    """ "zh" if every word has a Chinese character, else "en"."""
+    return "zh" if all(map(is_chinese, words)) else "en"
+
+
+def is_chinese(word: str) -> bool:
+    """Whether a word has a Chinese character."""
+    from cliplab.models.tokenizers import is_cjk
+
+    return any(map(is_cjk, word))
