@@ -34,14 +34,12 @@ from cliplab.models.glip import (
     to_picture,
 )
 from cliplab.models.glip.anchors import anchor_boxes, decode, encode, half_open, inclusive, iou
-from cliplab.models.glip.assign import assign, centerness_targets, token_targets
 from cliplab.models.glip.config import Variant
-from cliplab.models.glip.deformable import DeformableConv, DynamicReLU, reread
+from cliplab.models.glip.dyhead import DeformableConv, DynamicReLU, reread
 from cliplab.models.glip.fusion import Fusion
-from cliplab.models.glip.inference import suppress
-from cliplab.models.glip.pictures import resized, same_sizes
+from cliplab.models.glip.inference import resized, same_sizes, suppress
 from cliplab.models.glip.swin import Swin, shifted_apart, to_windows
-from cliplab.models.glip.training import giou_loss
+from cliplab.models.glip.training import assign, centerness_targets, giou_loss, token_targets
 from cliplab.models.glip.weights import build
 from cliplab.models.tokenizers import WordPieceTokenizer
 

@@ -43,7 +43,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cliplab.models.glip import GLIP, GLIPConfig, load_glip, save_glip
-from cliplab.models.glip.backbone import ConvBody
+from cliplab.models.glip.model import ConvBody
 from cliplab.models.glip.training import losses
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import ViLDConfig, load_vild

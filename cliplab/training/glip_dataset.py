@@ -34,7 +34,7 @@ from cliplab.models.glip import (
     chunks_of,
     targets_of,
 )
-from cliplab.models.glip.pictures import MULTIPLE
+from cliplab.models.glip.inference import MULTIPLE
 from cliplab.models.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
 from cliplab.pasture import (
     COLOURS,

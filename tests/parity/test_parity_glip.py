@@ -20,13 +20,19 @@ from cliplab.models.glip import (
     select,
 )
 from cliplab.models.glip.anchors import anchor_boxes, decode, encode
-from cliplab.models.glip.assign import assign, centerness_targets, token_targets
 from cliplab.models.glip.config import Variant
-from cliplab.models.glip.deformable import gathered_conv, reread
+from cliplab.models.glip.dyhead import gathered_conv, reread
 from cliplab.models.glip.fusion import CrossAttention, Fusion, FusionBlock
 from cliplab.models.glip.head import Head, Raw
 from cliplab.models.glip.inference import Found
-from cliplab.models.glip.training import Losses, losses, make_targets
+from cliplab.models.glip.training import (
+    Losses,
+    assign,
+    centerness_targets,
+    losses,
+    make_targets,
+    token_targets,
+)
 from cliplab.models.losses import token_focal_loss
 from cliplab.models.weights import load_strict
 

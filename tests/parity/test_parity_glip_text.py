@@ -8,8 +8,8 @@ from parity.reference import GOLDEN, read_reference
 
 from cliplab.detection import read_prompt
 from cliplab.models.glip import Prompt, pieces_of, positive_map
-from cliplab.models.glip.backbone import TextEncoder
 from cliplab.models.glip.config import GLIPConfig
+from cliplab.models.glip.model import TextEncoder
 from cliplab.models.glip.tokens import tokens_of_characters
 from cliplab.models.tokenizers import WordPieceTokenizer
 

@@ -8,10 +8,12 @@ from cliplab.models.glip.inference import (
     best_boxes,
     merge,
     phrase_scores,
+    prepare,
+    same_sizes,
     select,
+    to_picture,
 )
 from cliplab.models.glip.model import GLIP
-from cliplab.models.glip.pictures import prepare, same_sizes, to_picture
 from cliplab.models.glip.tokens import (
     Chunk,
     Piece,

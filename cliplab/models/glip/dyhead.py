@@ -1,8 +1,12 @@
 """The tower of GLIP's head: fusion, a BERT layer for the words, a DyHead block for the maps.
 
-Source: Dynamic Head, arXiv:2106.08322, section 3; GLIP, arXiv:2112.03857, section 3.2.
+A DyHead block is made of convolutions that choose where to look.
 
-Letters: B images, C channels, H W cells, L text tokens, D text channels.
+Source: Dynamic Head, arXiv:2106.08322, section 3; GLIP, arXiv:2112.03857, section 3.2; Deformable
+ConvNets v2, arXiv:1811.11168, section 3.
+
+Letters: B images, C channels, H W cells, h w cells of an output, N = 9 B h w samples, L text
+tokens, D text channels.
 """
 
 from __future__ import annotations
@@ -15,8 +19,155 @@ from torch import Tensor, nn
 
 from cliplab.models.bert import BertLayer
 from cliplab.models.glip.config import GLIPConfig
-from cliplab.models.glip.deformable import TAPS, DynamicReLU, NormedConv, draw, reread
 from cliplab.models.glip.fusion import Fusion
+
+TAPS = 9  # of a 3 x 3 kernel; each has an offset (y, x) and a weight
+
+
+class DeformableConv(nn.Module):
+    """3 x 3 convolution whose taps are moved by offsets and weighted by a mask.
+
+    Parameters are those of the released weights (`weight`, `bias`).
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(channels, channels_in, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        """(B, C, H, W), (B, 18, h, w), (B, 9, h, w) -> (B, C', h, w).
+
+        On a GPU torchvision's kernel; elsewhere `gathered_conv`, since torchvision's kernel for the
+        CPU takes nine times as long in training (16 maps of 64 x 16 x 16, there and back: 286 ms
+        against 32) and 1.8 times as long in inference. Samples are float32 whatever autocast says.
+        """
+        full = torch.promote_types(x.dtype, torch.float32)
+        x, offset, mask = x.to(full), offset.to(full), mask.to(full)
+        if x.device.type != "cuda":
+            return gathered_conv(x, offset, mask, self.weight, self.bias, self.stride)
+        from torchvision.ops import deform_conv2d
+
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.weight.to(full), self.bias.to(full)
+            return deform_conv2d(x, offset, weight, bias, self.stride, padding=1, mask=mask)
+
+
+def gathered_conv(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int
+) -> Tensor:
+    """`torchvision.ops.deform_conv2d` of a 3 x 3 kernel with padding 1, made of ordinary parts.
+
+    A sample between four cells is a weighted sum of four rows of the map, which is what
+    `embedding_bag` computes; the rest is one matrix product.
+
+    Args:
+        x: (B, C, H, W).
+        offset: (B, 18, h, w) cells, (y, x) of each tap.
+        mask: (B, 9, h, w) weight of each tap.
+        weight: (C', C, 3, 3).
+        bias: (C',).
+        stride: of the convolution.
+    """
+    (height, width), (images, _, h, w) = x.shape[-2:], mask.shape
+    tap = torch.arange(3, device=x.device) - 1
+    rows = torch.arange(h, device=x.device) * stride
+    columns = torch.arange(w, device=x.device) * stride
+    # Output cell by output cell, as they are read below: (B, h, w, 9, 2) and (B, h, w, 9)
+    moved, mask = offset.permute(0, 2, 3, 1).unflatten(-1, (TAPS, 2)), mask.permute(0, 2, 3, 1)
+    above, below = _neighbours(
+        moved[..., 0] + (rows[:, None, None] + tap.repeat_interleave(3)), height
+    )
+    left, right = _neighbours(moved[..., 1] + (columns[:, None] + tap.repeat(3)), width)
+    first = torch.arange(images, device=x.device, dtype=torch.int32) * (height * width)
+    lines = [
+        (row * width + first[:, None, None, None], part * mask) for row, part in (above, below)
+    ]
+    corners = [(line, column) for line in lines for column in (left, right)]
+    index = torch.stack([line[0] + column[0] for line, column in corners], -1).view(-1, 4)  # (N, 4)
+    share = torch.stack([line[1] * column[1] for line, column in corners], -1).view(-1, 4)
+    table = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, C)
+    sampled = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # (N, C)
+    kernel = weight.permute(2, 3, 1, 0).flatten(0, 2)  # (9 C, C')
+    found = torch.addmm(bias, sampled.reshape(-1, kernel.shape[0]), kernel)  # (B h w, C')
+    return found.view(images, h, w, -1).permute(0, 3, 1, 2)
+
+
+def _neighbours(place: Tensor, length: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The two cells around a place on one axis, int32, and the share of each; none outside."""
+    low = place.detach().floor()
+    further = place - low  # 0 to 1; the gradient with respect to the place
+    low = low.clamp(-2, length).int()  # far away is as good as just outside
+    return _inside(low, 1 - further, length), _inside(low + 1, further, length)
+
+
+def _inside(cell: Tensor, share: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    kept = cell.clamp(0, length - 1)
+    return kept, share * (kept == cell)
+
+
+def reread(values: Tensor, size: tuple[int, int], *, flat: bool = True) -> Tensor:
+    """Offsets or mask of one level, (B, C, h, w), for an output of `size` -> (B, C, H, W).
+
+    A DyHead block convolves the next coarser level with the offsets of the current one, which are
+    of twice its size. The released CUDA kernel does not notice: it reads the first C * H * W
+    numbers of the flat buffer as if they were a map of H x W, so that the places it looks at come
+    from other cells and other taps. The published weights were trained that way.
+
+    Args:
+        values: (B, C, h, w).
+        size: (H, W), no more cells than h * w.
+        flat: as the kernel reads; False: resized, which is what was meant.
+    """
+    if values.shape[-2:] == size:
+        return values
+    if not flat:
+        return F.interpolate(values, size=size, mode="bilinear", align_corners=False)
+    count = values.shape[1] * size[0] * size[1]
+    return values.flatten(1)[:, :count].unflatten(1, (values.shape[1], *size))
+
+
+def draw(layer: nn.Conv2d, std: float) -> None:
+    """New weights of this spread (0: none at all), no bias."""
+    nn.init.normal_(layer.weight, std=std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class NormedConv(nn.Module):
+    """Deformable convolution and group norm; names of the released weights (`conv`, `bn`)."""
+
+    def __init__(self, channels: int, stride: int, groups: int) -> None:
+        super().__init__()
+        self.conv = DeformableConv(channels, channels, stride)
+        self.bn = nn.GroupNorm(groups, channels)
+
+    def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        """As the convolution."""
+        return self.bn(self.conv(x, offset, mask))
+
+
+class DynamicReLU(nn.Module):
+    """max(a1 x + b1, a2 x + b2), with slopes and intercepts that the picture decides, per channel.
+
+    (B, C, H, W) -> (B, C, H, W). Source: Dynamic ReLU, arXiv:2003.10027, section 3, DY-ReLU-B.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeeze = channels // 4
+        self.fc = nn.Sequential(
+            nn.Linear(channels, squeeze), nn.ReLU(), nn.Linear(squeeze, 4 * channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        theta = F.hardsigmoid(self.fc(x.mean((2, 3))))[..., None, None]  # (B, 4C, 1, 1)
+        a1, b1, a2, b2 = theta.chunk(4, dim=1)
+        first = x * (2 * (a1 - 0.5) + 1) + (b1 - 0.5)  # starts as the identity
+        return torch.maximum(first, x * (2 * (a2 - 0.5)) + (b2 - 0.5))
 
 
 class DyConv(nn.Module):

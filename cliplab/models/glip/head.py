@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliplab.models.glip.config import GLIPConfig
-from cliplab.models.glip.deformable import draw
-from cliplab.models.glip.dyhead import Tower
+from cliplab.models.glip.dyhead import Tower, draw
 from cliplab.models.glip.fusion import LIMIT
 from cliplab.models.losses import at_least_float32
 
