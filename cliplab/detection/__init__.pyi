@@ -20,8 +20,10 @@ from .crops import (
 from .finding import (
     Detector,
     Found,
+    annotated,
     as_coco,
     find,
+    given_boxes,
     load_detector,
 )
 from .glip import (
@@ -31,6 +33,7 @@ from .judging import (
     Judged,
     Row,
     judge,
+    labels_of,
     summarise,
 )
 from .phrases import (
@@ -56,6 +59,7 @@ from .words import (
     NOTHING,
     Query,
     as_classes,
+    as_prompt,
     background_note,
     match,
     overlap_note,
@@ -80,8 +84,10 @@ __all__ = [
     "Row",
     "Settings",
     "ViLDDetector",
+    "annotated",
     "as_classes",
     "as_coco",
+    "as_prompt",
     "average_precision",
     "background_note",
     "box_recall",
@@ -96,7 +102,9 @@ __all__ = [
     "embed_boxes",
     "expand_boxes",
     "find",
+    "given_boxes",
     "judge",
+    "labels_of",
     "load_detector",
     "match",
     "name_regions",

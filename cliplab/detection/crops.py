@@ -192,5 +192,5 @@ def load_crops_detector(where: str = "", settings: Settings | None = None) -> Cr
 
     settings = settings or Settings()
     spec = settings.teacher or "pasture"
-    teacher = load_encoder(spec, device=settings.device, offline=settings.offline)
+    teacher = load_encoder(spec, device=settings.device, offline=settings.offline or None)
     return CropsDetector(teacher, settings, where)

@@ -1,4 +1,4 @@
-"""Pictures through a detector: one protocol, its models by name, and what came of a collection."""
+"""Samples through a detector: one protocol, its models by name, and what came of a collection."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from cliplab.data import UnreadableImage, open_image
+from cliplab.data import Sample, SampleSet, UnreadableImage, open_image, shown
 from cliplab.detection.boxes import Detections, coco_results, coco_truth, postprocess
 from cliplab.detection.crops import load_crops_detector
 from cliplab.detection.glip import load_glip_detector
-from cliplab.detection.pictures import Picture
 from cliplab.detection.settings import Cut, Settings, check_settings, parse_model
 from cliplab.detection.vild import load_vild_detector
 from cliplab.detection.words import Query, Words
 from cliplab.encoders import Encoder
+from cliplab.viz.boxes import box_colour, plot_boxes
 
+_SHORTEST, _LONGEST = 800, 1600  # pixels of the longer side of an annotated picture
+_INCHES = 8.0  # of it, so that tags grow with the picture
 _NONE = torch.zeros(0, 4)
 _LOADERS: dict[str, Callable[[str, Settings], Detector]] = {
     "vild": load_vild_detector,
@@ -94,7 +97,7 @@ def load_detector(model: str = "vild", settings: Settings | None = None) -> Dete
 class Found:
     """What came of N readable pictures."""
 
-    pictures: tuple[Picture, ...]  # N
+    pictures: tuple[Sample, ...]  # N
     sizes: tuple[tuple[int, int], ...]  # N of (width, height)
     said: tuple[Detections, ...]  # N: everything, for average precision
     found: tuple[Detections, ...]  # N: what counts
@@ -111,9 +114,9 @@ class Found:
 
 
 def find(
-    detector: Detector, pictures: Iterable[Picture], prompts: Words | Query,
+    detector: Detector, pictures: Iterable[Sample], prompts: Words | Query,
     cut: Cut | None = None, *, given: Mapping[Path, Tensor] | None = None,
-    on_found: Callable[[Picture, Image.Image, Detections], None] | None = None,
+    on_found: Callable[[Sample, Image.Image, Detections], None] | None = None,
     progress: bool = False,
 ) -> Found:  # fmt: skip
     """Every picture once; in memory are as many as the detector takes at a time, mostly one.
@@ -133,7 +136,7 @@ def find(
     cut = replace(cut, all_names=cut.all_names or query.overlapping)
     overlap = None if cut.all_names else cut.overlap
     unreadable = list[UnreadableImage]()
-    rows = list[tuple[Picture, tuple[int, int], Detections, Detections]]()
+    rows = list[tuple[Sample, tuple[int, int], Detections, Detections]]()
     readable = _readable(tqdm(list(pictures), unit="picture", disable=not progress), unreadable)
     while block := list(islice(readable, detector.pictures)):
         images = [image for _, image in block]
@@ -150,13 +153,34 @@ def find(
 
 
 def _readable(
-    pictures: Iterable[Picture], unreadable: list[UnreadableImage]
-) -> Iterator[tuple[Picture, Image.Image]]:
+    pictures: Iterable[Sample], unreadable: list[UnreadableImage]
+) -> Iterator[tuple[Sample, Image.Image]]:
     for picture in pictures:
         try:
             yield picture, open_image(picture.path)
         except UnreadableImage as error:
             unreadable.append(error)
+
+
+def given_boxes(told: SampleSet, pictures: SampleSet) -> dict[Path, Tensor]:
+    """What a source says of pictures that are there: path -> boxes (R, 4) px, to be named.
+
+    Raises:
+        ValueError: no box at all.
+    """
+    by_path = {one.path.resolve(): torch.from_numpy(one.boxes_xyxy) for one in told}
+    found = {
+        one.path: by_path[one.path.resolve()] for one in pictures if one.path.resolve() in by_path
+    }
+    if not any(map(len, found.values())):
+        raise ValueError(
+            f"{shown(told.root)}: no box for any of the {len(pictures)} pictures of "
+            f"{shown(pictures.root)}; expected boxes in pixels for file names relative to it"
+        )
+    return found
+
+
+# ---- what came of it -----------------------------------------------------------------------
 
 
 def as_coco(
@@ -184,3 +208,24 @@ def as_coco(
     table["info"] = {"description": "boxes found by cliplab detect; scores are 0 to 1"}
     table["info"] |= {"cut": asdict(found.cut)} | ({"model": dict(model)} if model else {})
     return table
+
+
+def annotated(image: Image.Image, found: Detections) -> Image.Image:
+    """The picture with its boxes and tags, 800 to 1,600 pixels long."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    longer = max(image.size)
+    scale = min(max(longer, _SHORTEST), _LONGEST) / longer
+    size = [max(1, round(side * scale)) for side in image.size]
+    large = image.resize(size, Image.Resampling.LANCZOS)
+    dpi = max(size) / _INCHES
+    # axes are placed by hand, whatever layout the settings ask for
+    figure = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi, layout="none")  # type: ignore[arg-type]
+    canvas = FigureCanvasAgg(figure)
+    ax = figure.add_axes((0, 0, 1, 1))
+    colours = {name: box_colour(k) for k, name in enumerate(found.phrases)}
+    boxes = (found.boxes_xyxy * scale).tolist()
+    plot_boxes(ax, large, boxes, found.names, found.scores.tolist(), colours=colours)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

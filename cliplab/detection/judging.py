@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cliplab.data import Sample
 from cliplab.detection.boxes import (
     Detections,
     Precision,
@@ -17,7 +18,6 @@ from cliplab.detection.boxes import (
     coco_truth,
 )
 from cliplab.detection.finding import Found
-from cliplab.detection.pictures import Picture
 from cliplab.detection.words import Query, match
 
 IOU = 0.5  # from which a box counts as hit
@@ -64,7 +64,7 @@ def judge(found: Found, query: Query) -> Judged | None:
         None if no box of a class that was looked for is known.
     """
     names = query.classes.names
-    index = match(query.classes, sorted({n for p in found.pictures for n in p.labels if n}))
+    index = match(query.classes, labels_of(found.pictures))
     truth = {i: _truth(one, index) for i, one in enumerate(found.pictures) if one.judged}
     true = _counts([one.labels for one in truth.values()], len(names))
     if not any(true):
@@ -81,11 +81,16 @@ def judge(found: Found, query: Query) -> Judged | None:
     )  # fmt: skip
 
 
-def _truth(picture: Picture, index: Mapping[str, int]) -> Truth:
+def labels_of(pictures: Iterable[Sample]) -> list[str]:
+    """Classes of the boxes that are known, sorted."""
+    return sorted({name for one in pictures for name in one.labels if name is not None})
+
+
+def _truth(picture: Sample, index: Mapping[str, int]) -> Truth:
     """Boxes whose class is looked for, and as -1 those without a class."""
     kept = [a for a, name in enumerate(picture.labels) if name is None or name in index]
     labels = [-1 if (name := picture.labels[a]) is None else index[name] for a in kept]
-    return Truth(picture.boxes_xyxy[kept], torch.tensor(labels, dtype=torch.long))
+    return Truth(torch.from_numpy(picture.boxes_xyxy[kept]), torch.tensor(labels, dtype=torch.long))
 
 
 def _precision(

@@ -71,19 +71,16 @@ class Cut:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a detector is told; `MODELS` says which model reads what, the rest is for all."""
+    """How the model works, and what counts as found. `MODELS` says which model reads what."""
 
     teacher: str | None = None
-    """encoder whose texts name the boxes: for vild the one that it learned from (default), for
-    crops any: pasture (default), pasture-zh, openai:..., modelscope:..., hf:..., open_clip:..."""
+    """encoder whose texts name the boxes (default: what a ViLD learned from; of crops pasture)"""
     template: tuple[str, ...] | None = None
-    """prompts with {} for the label, averaged (default: those that the pasture's models learned
-    with, such as "a photo of a {}"; for other teachers "{}")"""
+    """prompts with {} for the label, averaged (default: the pasture's own; of others "{}")"""
     truncate: bool = False
     """cut prompts that are too long for the teacher"""
     base: tuple[str, ...] = ()
-    """labels that had boxes in training, where the text head is trusted more (default: as the
-    checkpoint says)"""
+    """labels that had boxes in training: the text head names them (default: see the card)"""
     novel: tuple[str, ...] = ()
     """labels that had none"""
     head: str | None = None
@@ -91,17 +88,15 @@ class Settings:
     scales: tuple[float, ...] | None = None
     """sizes of the crops in boxes, added up (default: 1 1.5)"""
     aggregate: Literal["mean", "max", "power"] | None = None
-    """of a GLIP: how the words of a phrase vote (default: mean; power is their geometric mean)"""
+    """of a GLIP: how the words of a phrase vote (default: mean; power: geometric mean)"""
     precision: Literal["float32", "bfloat16"] | None = None
     """of a GLIP's matrix products (default: float32)"""
     vocab: Path | None = None
-    """of a published GLIP: vocab.txt of bert-base-uncased (default: beside its file, else in
-    Hugging Face's cache)"""
+    """of a published GLIP: BERT's vocab.txt (default: beside its file, or Hugging Face's cache)"""
     score: float | None = None
     """least score of a box, 0 to 1 (default: 0.5; of given boxes 0)"""
     iou: float | None = None
-    """boxes that overlap more are one place, and the best name stays (default: 0.5; given boxes
-    all stay, each under its best name; within a phrase of a GLIP 0.6)"""
+    """boxes that overlap more are one place (default: 0.5; given boxes all stay; in a GLIP 0.6)"""
     all_names: bool = False
     """keep every name of a place, not the best alone"""
     top: int | None = None
@@ -110,7 +105,7 @@ class Settings:
     """regions at a time (default: 256); for a GLIP pictures of one size (default: 1)"""
     device: str = "auto"
     """auto, cpu, cuda or mps"""
-    offline: bool | None = None
+    offline: bool = False
     """never use the network, whatever is missing"""
 
     @property

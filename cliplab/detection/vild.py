@@ -320,7 +320,7 @@ def load_vild_detector(where: str = "", settings: Settings | None = None) -> ViL
     taught: Mapping[str, Any] = model.teacher or card.get("teacher") or {}
     own = taught.get("spec") or taught.get("name") or ""
     spec = settings.teacher or (own if own in LOADERS or ":" in own else "pasture")
-    teacher = load_encoder(spec, device=settings.device, offline=settings.offline)
+    teacher = load_encoder(spec, device=settings.device, offline=settings.offline or None)
     _check_teacher(teacher, taught, model.config.embed_dim)
     source = {"file": shown(path), "sha256": sha256(path)}
     return ViLDDetector(model.to(pick_device(settings.device)), teacher, settings, card, source)

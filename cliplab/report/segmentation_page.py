@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliplab.cli.detect.page_parts import STYLE as BOX_STYLE
+from cliplab.cli.detect_page_parts import STYLE as BOX_STYLE
 from cliplab.data import UnreadableImage, resized, shown
 from cliplab.report.classification_page import sentence
 from cliplab.report.gallery import thumbnail

@@ -1,0 +1,426 @@
+"""`cliplab detect SOURCE`: boxes with names, in pictures that nobody labelled for it."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from cliplab.cli.files import check_folder, describe, targets_in, unreadable, write_report
+from cliplab.cli.options import Common, Outputs, Source, opt
+from cliplab.cli.skeleton import MAX_LINES, Job, aligned, complain, named, work
+from cliplab.detection.settings import MODELS, Settings, check_settings, parse_model
+from cliplab.runtime import atomic_write, write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cliplab.data import Sample, SampleSet
+    from cliplab.detection import Detections, Judged, Row
+    from cliplab.models.glip import Prompt
+
+OWN = Path("source")  # --boxes source: those of SOURCE itself
+
+ABOUT = """\
+Find what you have words for: boxes with names and scores, in pictures that nobody labelled for it.
+
+SOURCE is a folder of images, one image, a COCO JSON, a CSV manifest or a YOLO folder. Labels are
+words of your own, not only those that the detector learned boxes for. The text that stands for a
+label is its name, or what you write for it: --labels 躺着的羊="sheep lying down"
+A GLIP may be asked with a list or a sentence instead, in the languages that it was trained on:
+--phrases "the [black goat] left of the [trough]". Without brackets it looks for the things between
+the relations.
+
+Where SOURCE (or --boxes) knows boxes of these labels, the answer is judged: average precision,
+hits and misses for each label. The models:
+""" + "\n".join(
+    textwrap.fill(
+        f"  {name:8} {model.help}", 96, subsequent_indent=" " * 11, break_on_hyphens=False
+    )
+    for name, model in MODELS.items()
+)
+
+EPILOG = """\
+examples:
+  cliplab detect flock --labels "sheep lying down" "sheep standing" goat --html gallery.html
+  cliplab detect flock --labels 躺着的羊="sheep lying down" 山羊=goat --pictures drawn
+  cliplab detect herd.json --images frames --out found.json    boxes of herd.json judge it
+  cliplab detect frames --labels sheep goat --boxes herd.json  name these boxes, find none
+  cliplab detect flock --labels 躺着的羊 站着的羊 --model crops --teacher pasture-zh
+  cliplab detect flock --labels sheep goat --model runs/my-vild --score 0.5
+  cliplab detect flock --model glip --phrases "the [black goat] left of the [trough]"
+  cliplab detect flock --model glip --phrases "羊、黑山羊" --html gallery.html
+  cliplab detect photos --model glip-t:glip_tiny_model_o365_goldg_cc_sbu.pth --phrases "a sheep"
+
+exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures(Source):
+    """Where the pictures are."""
+
+    boxes: Annotated[
+        Path | None,
+        opt(
+            "FILE",
+            "name these boxes instead of finding some: COCO JSON, CSV or YOLO with paths relative "
+            "to SOURCE; the word source: those of SOURCE itself",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What to look for."""
+
+    labels: Annotated[
+        tuple[str, ...] | None,
+        opt(
+            "LABEL ...",
+            "apart by spaces or commas; quote labels that contain spaces; LABEL=PROMPT gives a "
+            "label its text; default: the classes of SOURCE's boxes",
+        ),
+    ] = None
+    phrases: Annotated[
+        tuple[str, ...] | None,
+        opt(
+            "TEXT ...",
+            "of a GLIP, instead of --labels: a list or a sentence, quoted; [brackets] mark the "
+            "phrases of a sentence, else those between its relations are found",
+        ),
+    ] = None
+    model: Annotated[str, opt("NAME", "see above")] = "vild"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written(Outputs):
+    """What is written; nothing else is."""
+
+    out: Annotated[Path | None, opt("JSON", "boxes and scores as COCO")] = None
+    pictures: Annotated[Path | None, opt("FOLDER", "the pictures with boxes drawn in")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """What `detect` can be told."""
+
+    pictures: Pictures
+    words: Words = field(default_factory=Words)
+    settings: Annotated[Settings, tyro.conf.FlagCreatePairsOff] = field(default_factory=Settings)
+    outputs: Written = field(default_factory=Written)
+
+
+def run(options: Options) -> int:
+    """Find the labels in the source, print the tables and write what was asked for -> exit code.
+
+    Raises:
+        ValueError, OSError, ImportError: bad labels, source, outputs or model; with the remedy.
+    """
+    return work(Detect(options))
+
+
+class Detect(Job[Options]):
+    """Pictures and words in, boxes out."""
+
+    # ---- before the work -------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Refuse options that exclude each other or mean nothing to the model."""
+        words, settings = self.options.words, self.options.settings
+        name, _ = parse_model(words.model)
+        if self.options.pictures.boxes is not None and not MODELS[name].takes_boxes:
+            raise ValueError(f"--boxes: the model {name} finds its own; drop --boxes")
+        if words.phrases is not None and words.labels is not None:
+            raise ValueError(
+                "--labels and --phrases: both say what to look for; expected one of them: --labels "
+                "for a list with names of your own, --phrases for a list or a sentence"
+            )
+        if words.phrases is not None and "phrases" not in MODELS[name].reads:
+            raise ValueError(
+                f"--phrases: the model {name} reads no sentences; say what to look for with "
+                "--labels, or use --model glip"
+            )
+        check_settings(name, settings)
+        self.cut = settings.cut(given=self.options.pictures.boxes is not None)
+        self.prompt = self._prompt(words.phrases)
+
+    def _prompt(self, texts: Sequence[str] | None) -> Prompt | None:
+        if texts is None:
+            return None
+        from cliplab.detection import read_phrases
+
+        with named("--phrases"):
+            return read_phrases(texts)
+
+    def inputs(self) -> dict[str, Path]:
+        """SOURCE, and the file of boxes."""
+        boxes = self.options.pictures.boxes
+        return super().inputs() | ({"--boxes": boxes} if boxes and boxes != OWN else {})
+
+    # ---- the work --------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Pictures, words, boxes to name, and whether the answer can be judged."""
+        from cliplab import detection
+
+        given, words = self.options.pictures, self.options.words
+        self._read_pictures()
+        known = detection.labels_of(self.pictures)
+        notes = [self._on_boxes(given.boxes)]
+        if self.prompt:
+            _, self.classes = detection.as_prompt(self.prompt)
+            notes += [
+                detection.phrases_note(words.phrases or ()), detection.overlap_note(self.prompt)
+            ]  # fmt: skip
+        else:
+            self.classes = detection.read_labels(words.labels, known)
+        if self.answers:
+            notes.append(
+                "the boxes have scores, so a detector drew them: their classes are its answers, "
+                "not the truth, and nothing is judged by them"
+            )
+        self.can_judge = not (self.prompt and detection.relating_words(self.prompt))
+        notes += [self.classes.note, detection.background_note(self.classes), self._on_truth(known)]
+        self.notes = list(dict.fromkeys(filter(None, notes)))
+        self._choose_targets()
+
+    def _read_pictures(self) -> None:
+        """The pictures with what is known of them, and the boxes that are to be named."""
+        from cliplab.data import read_pictures
+        from cliplab.detection import given_boxes
+
+        given = self.options.pictures
+        self.pictures = self._part(
+            read_pictures(given.source, kind=given.kind, images=given.images)
+        )
+        self.problems, self.answers = self.pictures.problems, self.pictures.are_answers
+        self.given = None
+        if given.boxes == OWN:
+            self.given = given_boxes(self.pictures, self.pictures)
+        elif given.boxes is not None:
+            told = read_pictures(given.boxes, images=self.pictures.root)
+            self.given = given_boxes(told, self.pictures)
+            self.problems = tuple(dict.fromkeys((*self.problems, *told.problems)))
+            if not any(one.regions for one in self.pictures):  # then the file is all that is known
+                self.answers |= told.are_answers
+                self.pictures = replace(self.pictures, samples=_told(self.pictures, told))
+
+    def _part(self, pictures: SampleSet) -> SampleSet:
+        split = self.options.pictures.split
+        if split is None:
+            return pictures
+        kept = pictures.select(split) if pictures.splits else pictures[:0]
+        if not len(kept):
+            raise ValueError(
+                f"--split: no picture of {self.options.pictures.source} is in {split}; expected a "
+                "source whose folders, JSON names or split column tell: leave out --split"
+            )
+        return kept
+
+    def _choose_targets(self) -> None:
+        """Where the copies with boxes go."""
+        folder = self.options.outputs.pictures
+        self.targets: dict[Path, tuple[Path, ...]] = {}
+        if folder:
+            self.targets = targets_in(folder, self.pictures, [".jpg"], option="--pictures")
+            files = [file for (file,) in self.targets.values()]
+            check_folder("--pictures", folder, files, force=self.options.outputs.force)
+
+    def load(self) -> None:
+        """The model, and the words as it understands them."""
+        from cliplab.detection import load_detector
+
+        words = self.options.words
+        self.detector = load_detector(words.model, self.options.settings)
+        with named("--phrases" if self.prompt else "--labels"):
+            self.query = self.detector.read(self.prompt or self.classes)
+        complain("note", self.query.notes)
+        complain("remark", self.query.remarks)
+
+    def answer(self) -> int:
+        """Find, and judge by what is known."""
+        from cliplab import detection
+
+        self.found = detection.find(
+            self.detector, self.pictures, self.query, self.cut, given=self.given,
+            on_found=self._keeper(), progress=sys.stderr.isatty(),
+        )  # fmt: skip
+        self.unreadable = self.found.unreadable
+        self.judged = detection.judge(self.found, self.query) if self.can_judge else None
+        self.rows = detection.summarise(self.found, self.query, self.judged)
+        return len(self.found)
+
+    def _keeper(self) -> Any:
+        """What is done with a picture while it is open: its thumbnail, its copy with boxes."""
+        from cliplab.detection import annotated
+        from cliplab.report import detection_page as page
+        from cliplab.report import thumbnail
+
+        self.thumbnails: dict[Path, str] = {}
+        paths = [one.path for one in self.pictures if self.options.outputs.html]
+        wanted, side = page.choose_pictures(paths)
+
+        def keep(picture: Sample, image: Image, found: Detections) -> None:
+            if picture.path in wanted:
+                self.thumbnails[picture.path] = thumbnail(image, size=side)
+            for path in self.targets.get(picture.path, ()):
+                with atomic_write(path) as file:
+                    annotated(image, found).save(file, "JPEG", quality=90, optimize=True)
+
+        return keep
+
+    # ---- what is said of it ----------------------------------------------------------------
+
+    def _on_boxes(self, boxes: Path | None) -> str:
+        given = self.given or {}
+        if boxes is None or boxes == OWN:
+            return ""
+        bare = sum(not len(given.get(one.path, ())) for one in self.pictures)
+        note = f"{bare} pictures have no box in {boxes}, so that nothing is named there"
+        return note if bare else ""
+
+    def _on_truth(self, known: Sequence[str]) -> str:
+        """Whether boxes of the source will judge, and why not; "" if it has none."""
+        from cliplab.detection import match
+
+        asked = match(self.classes, known)
+        if not known:
+            return ""
+        if not asked:
+            return (
+                f"not judged: none of the labels is a class of the boxes ({_some(known)}); name "
+                f'them as they are called, as in --labels {known[0]}="what it looks like"'
+            )
+        if not self.can_judge:
+            return (
+                f"not judged: the sentence asks for some {_some(list(asked))}, the source knows "
+                "all; a list is judged, with a comma between its phrases"
+            )
+        left = [name for name in known if name not in asked]
+        others = f"; boxes of {_some(left)} were not asked for and count as nothing" if left else ""
+        takes = MODELS[parse_model(self.options.words.model)[0]].takes_boxes
+        own = takes and not self.options.pictures.boxes
+        found = " (--boxes source names them, instead of finding some)" if own else ""
+        return (
+            f"the source knows boxes of {len(set(asked.values()))} of the "
+            f"{len(self.classes.names)} labels, by which the answer is judged{found}{others}"
+        )
+
+    # ---- what is shown and written ---------------------------------------------------------
+
+    def show(self) -> Iterator[str]:
+        """The pictures, the classes and, where the truth is known, the verdict."""
+        lines = [["file", "boxes", "what"]]
+        found = self.found
+        for picture, one in zip(found.pictures[:MAX_LINES], found.found, strict=False):
+            counts = Counter(one.names).most_common()
+            what = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
+            lines.append([picture.name, str(len(one)), what])
+        for line, (_, _, what) in zip(
+            aligned([row[:2] for row in lines], text=1), lines, strict=True
+        ):
+            yield f"{line}  {what}"
+        if len(found) > MAX_LINES:
+            yield f"... and {len(found) - MAX_LINES} more; --out JSON writes all"
+        yield from _class_table(self.rows, self.judged)
+        yield from _verdict(self.judged) if self.judged else ()
+
+    def write(self) -> None:
+        """COCO, gallery and report."""
+        from cliplab.detection import as_coco
+
+        outputs, about = self.options.outputs, self.detector.describe(self.query)
+        if outputs.out:
+            write_json(outputs.out, as_coco(self.found, self.classes.names, about))
+        if outputs.html:
+            self._write_gallery(outputs.html)
+        if outputs.json:
+            write_report(outputs.json, "detect", self.options, **self._report(about))
+
+    def _write_gallery(self, path: Path) -> None:
+        from cliplab.report.detection_page import write_gallery
+
+        write_gallery(
+            path, self.detector, self.query, self.found, self.rows, judged=self.judged,
+            thumbnails=self.thumbnails, notes=self.notes,
+            title=f"{self.options.pictures.source.resolve().name}, boxes by label",
+        )  # fmt: skip
+
+    def _report(self, about: dict[str, Any]) -> dict[str, Any]:
+        """Provenance, counts and numbers of each class."""
+        teacher, judged = self.detector.teacher, self.judged
+        pairs = zip(self.classes.names, self.classes.prompts, strict=True)
+        return {
+            "model": about,
+            "cut": asdict(self.found.cut),
+            "teacher": describe(teacher) if teacher is not None else None,
+            "classes": [{"name": name, "prompt": prompt} for name, prompt in pairs],
+            "counts": {
+                "pictures": len(self.pictures),
+                "read": len(self.found),
+                "unreadable": len(self.found.unreadable),
+                "boxes": self.found.boxes,
+                "judged": len(judged.rows) if judged else 0,
+            },
+            "summary": [row.as_dict() for row in self.rows],
+            "precision": judged and {name: one.as_dict() for name, one in judged.groups.items()},
+            "notes": [*self.notes, *self.query.notes],
+            "remarks": list(self.query.remarks),
+            "problems": [str(problem) for problem in self.problems],
+            "unreadable": unreadable(self.found.unreadable),
+        }
+
+
+def _told(pictures: SampleSet, told: SampleSet) -> tuple[Sample, ...]:
+    """The pictures with boxes of another source, where that speaks of them."""
+    by_path = {one.path.resolve(): one for one in told}
+    pairs = ((one, by_path.get(one.path.resolve())) for one in pictures)
+    return tuple(
+        replace(one, regions=other.regions, judged=other.judged) if other else one
+        for one, other in pairs
+    )
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _class_table(rows: Sequence[Row], judged: Judged | None) -> Iterator[str]:
+    """One line per class: what was found and, where the truth is known, how well."""
+    grouped = any(row.group for row in rows)
+    head = ["label", *(["group"] * grouped), "boxes", "pictures", "mean score"]
+    lines = [head + (["true", "hit", "wrong", "AP50", "AP"] if judged else [])]
+    for row in rows:
+        cells = [row.name, *([row.group] * grouped), str(row.boxes), str(row.pictures)]
+        cells.append(_share(row.score))
+        if judged:
+            cells += ["-" if n is None else str(n) for n in (row.true, row.hit, row.wrong)]
+            cells += [_share(row.ap50), _share(row.ap)]
+        lines.append(cells)
+    yield ""
+    yield from aligned(lines, text=1 + grouped)
+
+
+def _verdict(judged: Judged) -> Iterator[str]:
+    """Average precision of all and of the groups."""
+    lines = [["", "classes", "AP50", "AP", "AR"]]
+    for name, one in judged.groups.items():
+        lines.append([name, str(one.categories), *map(_share, (one.ap50, one.ap, one.ar))])
+    yield ""
+    yield from aligned(lines, text=1)
+    pictures = len(judged.rows)
+    yield (
+        f"judged in {pictures} picture{'s' * (pictures != 1)}: AP over all answers, 100 a picture; "
+        "hit and wrong at IoU 0.5 by the boxes that count"
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
