@@ -22,7 +22,7 @@ from cliplab.detection.settings import Cut, Settings, check_settings, parse_mode
 from cliplab.detection.vild import load_vild_detector
 from cliplab.detection.words import Query, Words
 from cliplab.encoders import Encoder
-from cliplab.viz.boxes import box_colour, plot_boxes
+from cliplab.viz import box_colour, plot_boxes
 
 _SHORTEST, _LONGEST = 800, 1600  # pixels of the longer side of an annotated picture
 _INCHES = 8.0  # of it, so that tags grow with the picture
