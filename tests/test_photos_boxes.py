@@ -181,8 +181,8 @@ def test_pictures_elsewhere_and_in_sub_folders(tmp_path: Path) -> None:
         ),
         ({"images": [{"file_name": "a.jpg"}]}, r"images\[0\] has id None and file_name 'a\.jpg'"),
         ({"images": [{"id": 3}]}, "no picture has a 'file_name'"),
-        ({"images": "none"}, "an object with 'images', .*; expected COCO"),
-        ({"annotations": [{"category_id": 1}, 3]}, "an object with 'images', .*; expected COCO"),
+        ({"images": "none"}, "got 'images', .*; expected COCO"),
+        ({"annotations": [{"category_id": 1}, 3]}, "got 'images', .*; expected COCO"),
     ],
 )
 def test_faulty_files_are_refused(root: Path, change: dict[str, Any], message: str) -> None:
@@ -195,9 +195,9 @@ def test_faulty_files_are_refused(root: Path, change: dict[str, Any], message: s
     [
         ("<html>", r"boxes\.json: not JSON \(Expecting value.*; export it again as COCO"),
         ("[" * 99_999, "not JSON"),
-        ('{"shapes": [], "version": "5"}', "an object with 'shapes', 'version'; expected COCO's"),
-        ('[{"image_id": 1, "bbox": []}]', "no object; .*: these are detections, not the file"),
-        ("3", "no object; expected COCO's object with the lists images, annotations, categories"),
+        ('{"shapes": [], "version": "5"}', "got 'shapes', 'version'; expected COCO's"),
+        ('[{"image_id": 1, "bbox": []}]', "got list; .*: these are detections, not the file"),
+        ("3", "got int; expected COCO's object with the lists images, annotations, categories"),
     ],
 )
 def test_json_of_another_kind(root: Path, text: str, message: str) -> None:
@@ -212,9 +212,6 @@ def test_repeated_ids_of_annotations_lose_no_box(root: Path) -> None:
     found["images"] *= 2
     photos = read_photos(write(root, found))
     assert len(photos) == 2
-    assert "annotation ids that stand for several boxes, all kept (1): 0" in list(
-        map(str, photos.problems)
-    )
 
 
 def test_pictures_without_boxes_and_unused_categories_are_counted(root: Path) -> None:

@@ -135,7 +135,7 @@ def test_set_counts_labels_and_selects() -> None:
     found = some_photos()
     assert found.class_names == ("goat", "sheep")
     assert found.labels == [1, 0, None]
-    assert (len(found), found.splits, found.is_labelled) == (3, {"train": 2, "test": 1}, False)
+    assert (len(found), found.splits) == (3, {"train": 2, "test": 1})
     assert [photo.path.stem for photo in found] == ["a", "b", "c"]
     train = found.select("train")
     assert train.labels == [1, None]
@@ -143,14 +143,13 @@ def test_set_counts_labels_and_selects() -> None:
     assert len(found.select("val")) == 0
     assert found[1].label == "goat"
     assert found[1:].labels == [0, None]
-    assert found[:1].is_labelled
 
 
 def test_select_refuses() -> None:
     with pytest.raises(ValueError, match="unknown split 'tests'; did you mean 'test'"):
         some_photos().select("tests")
     with pytest.raises(ValueError, match=r"no photo of /x has a split; call with_splits\(\)"):
-        some_photos().without_splits().select("train")
+        SampleSet.of([Sample(Path("/x/a.png"))], Path("/x")).select("train")
 
 
 def test_set_refuses_labels_that_are_no_class() -> None:

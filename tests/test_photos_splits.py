@@ -175,7 +175,6 @@ def test_given_splits_stay_and_the_rest_makes_up_for_them() -> None:
     assert [photo.split for photo in found][:2] == ["test", "test"]
     assert found.splits == {"train": 6, "val": 2, "test": 2}
     assert found.with_splits(seed=9) == found
-    assert set(found.without_splits().with_splits(seed=9).splits) == set(SPLITS)
 
 
 def test_new_pictures_move_no_old_one() -> None:

@@ -63,7 +63,7 @@ def test_encodings(root: Path, encoding: str, remark: str | None) -> None:
 
 
 def test_text_in_no_known_encoding(root: Path) -> None:
-    match = r"manifest\.csv: not a text in UTF-8 or GB18030; save the table as CSV UTF-8"
+    match = r"manifest\.csv: not a text in UTF-8 or GB18030; save it as CSV UTF-8"
     for data in (b"image,label\n\xff\xff\xff,\x80\n", b"image\0,label\n"):
         with pytest.raises(ValueError, match=match):
             read_photos(table(root, data))

@@ -29,7 +29,11 @@ def read_folder(root: Path) -> Reading:
         label = plain(folders[0]) if folders else None
         reading.samples.append(Sample(root / name, label, split=split, name=printable(name)))
     _refuse_mixture(reading)
-    _tell_of_empty(reading, names, splits)
+    used = {"/".join(name.split("/")[:n]) for name in names for n in range(1, name.count("/") + 1)}
+    for base in (root, *(root / name for name in splits)):
+        for path in sorted(path for path in base.iterdir() if path.is_dir()):
+            if path.relative_to(root).as_posix() not in used and not is_hidden(path.name):
+                reading.problems[Kind.EMPTY_FOLDER].append(shown(path.relative_to(root)))
     return reading
 
 
@@ -42,14 +46,12 @@ def _split_folders(names: Iterable[str], root: Path) -> dict[str, str]:
     tops = dict.fromkeys(name.partition("/")[0] for name in names if "/" in name)
     found = {top: split for top in tops if (split := split_of(top))}
     others = [top for top in tops if top not in found]
-    if found and not others:
-        return found
-    if len(set(found.values())) > 1:
+    if others and len(set(found.values())) > 1:
         raise ValueError(
             f"{shown(root)}: got the splits {some(found)} beside other folders ({some(others)}); "
             "expected either splits with class folders in them, or class folders: move or rename"
         )
-    return {}  # one class may well be called "train"
+    return {} if others else found  # one class may well be called "train"
 
 
 def _refuse_mixture(reading: Reading) -> None:
@@ -63,16 +65,6 @@ def _refuse_mixture(reading: Reading) -> None:
                 f"beside the class folders {some(classes)}; expected all pictures in class "
                 "folders, or none: move them, or use read_unlabelled() to ignore the folders"
             )
-
-
-def _tell_of_empty(reading: Reading, names: Sequence[str], splits: Iterable[str]) -> None:
-    """Note classes whose folder holds no picture."""
-    used = {tuple(name.split("/")[:-1]) for name in names}
-    tops = {folders[:depth] for folders in used for depth in range(1, len(folders) + 1)}
-    for base in [(), *((top,) for top in splits)]:
-        for path in sorted(reading.root.joinpath(*base).iterdir()):
-            if path.is_dir() and not is_hidden(path.name) and (*base, path.name) not in tops:
-                reading.problems[Kind.EMPTY_FOLDER].append(shown(path.relative_to(reading.root)))
 
 
 def tell_of_classes(samples: Sequence[Sample], problems: Places) -> None:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from cliplab.data.files import Header, UnreadableImage, printable, read_header, shown
@@ -32,8 +32,7 @@ class Reading:
         self._headers: dict[Path, Header | None] = {}
         self._numbers: Counter[Path] = Counter()
         self._seen: set[tuple[Path, Box, str | None]] = set()
-        self._beyond_one = False  # whether any box is larger than shares of a picture are
-        self._first: tuple[str, Box] | None = None
+        self._largest, self._first = -math.inf, ("", (0.0, 0.0, 0.0, 0.0))
 
     def header(self, path: Path) -> Header | None:
         """Size and orientation, read once; None if the picture cannot be read."""
@@ -62,22 +61,20 @@ class Reading:
         outside, or given twice are skipped and counted.
         """
         name = printable(name)
-        if box is None:
-            self.samples.append(Sample(path, label, None, group, split, name))
-            return
-        self._first = self._first or (name, box)
-        self._beyond_one |= not all(-0.01 <= value <= 1.01 for value in box)
-        header = self.header(path)
-        inside = header and self._inside(name, box, header.size)
-        if not inside:
-            return
-        if (path, inside, label) in self._seen:
-            self.problems[Kind.REPEATED_BOX].append(name)
-            return
-        self._seen.add((path, inside, label))
-        self._numbers[path] += 1
-        name = f"{name}#{self._numbers[path]}"
-        self.samples.append(Sample(path, label, inside, group, split, name))
+        if box is not None:
+            self._first = self._first if self._first[0] else (name, box)
+            self._largest = max(self._largest, *map(abs, box))
+            header = self.header(path)
+            box = self._inside(name, box, header.size) if header else None
+            if box is None:
+                return
+            if (path, box, label) in self._seen:
+                self.problems[Kind.REPEATED_BOX].append(name)
+                return
+            self._seen.add((path, box, label))
+            self._numbers[path] += 1
+            name = f"{name}#{self._numbers[path]}"
+        self.samples.append(Sample(path, label, box, group, split, name))
 
     def refuse_shares(self) -> None:
         """Boxes whose every edge is at most 1 are shares of the picture, as YOLO writes them.
@@ -85,11 +82,10 @@ class Reading:
         Raises:
             ValueError: all boxes are.
         """
-        if self._first and not self._beyond_one:
-            name, box = self._first
+        if self._first[0] and self._largest <= 1.01:
             raise ValueError(
-                f"{name}: all boxes lie between 0 and 1, the first is {box}; expected pixels: "
-                "multiply by the picture's width and height"
+                f"{self._first[0]}: all boxes lie between 0 and 1, the first is {self._first[1]}; "
+                "expected pixels: multiply by the picture's width and height"
             )
 
     def _inside(self, name: str, box: Box, size: tuple[int, int]) -> Box | None:
@@ -114,16 +110,6 @@ def _grown(low: float, high: float, scale: float, size: int) -> tuple[float, flo
         centre, half = (low + high) / 2, scale * (high - low) / 2
         low, high = centre - half, centre + half
     return float(max(low, 0)), float(min(high, size))
-
-
-def check_scale(box_scale: float) -> None:
-    """Refuse a factor that is not a positive number.
-
-    Raises:
-        ValueError: with the usual values.
-    """
-    if not (math.isfinite(box_scale) and box_scale > 0):
-        raise ValueError(f"box_scale: got {box_scale}; expected a number above 0, such as 1 or 1.5")
 
 
 def to_upright(box: Box, header: Header) -> Box:
@@ -153,20 +139,21 @@ def find_file(root: Path, name: str) -> Path | None:
     return None
 
 
-def names_of(paths: Mapping[Path, object], root: Path) -> dict[Path, str]:
+def names_of(paths: Iterable[Path], root: Path) -> dict[Path, str]:
     """Paths relative to the root; outside it the file's name, with parents where others share it.
 
     Two cameras may both have a 1.png, and what is found must not be said of the other's.
     """
-    base, names, outside = root.absolute(), dict[Path, str](), dict[Path, list[str]]()
+    base, tails = root.absolute(), dict[Path, list[str]]()
     for path in paths:
         own = path.absolute()
         if own.is_relative_to(base):
-            names[path] = own.relative_to(base).as_posix()
+            tails[path] = [own.relative_to(base).as_posix()]
         else:
             parts = own.relative_to(own.anchor).parts
-            outside[path] = ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
-    count = Counter([*names.values(), *(tail for tails in outside.values() for tail in tails)])
-    for path, tails in outside.items():
-        names[path] = next((tail for tail in tails if count[tail] == 1), path.as_posix())
-    return {path: shown(name) for path, name in names.items()}
+            tails[path] = ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+    count = Counter(tail for some in tails.values() for tail in some)
+    return {
+        path: shown(next((tail for tail in some if count[tail] == 1), path.as_posix()))
+        for path, some in tails.items()
+    }

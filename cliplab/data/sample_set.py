@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import overload
 
 from cliplab.data.files import shown
-from cliplab.data.samples import SPLITS, Problem, Sample, lacks_pictures
+from cliplab.data.samples import SPLITS, Problem, Sample
 from cliplab.data.splits import deal
 from cliplab.data.tables import write_csv
 from cliplab.runtime import unknown_name
@@ -59,16 +59,6 @@ class SampleSet:
     def labels(self) -> list[int | None]:
         """For each sample the index of its class in `class_names`, None if it is not labelled."""
         return [None if p.label is None else self._index[p.label] for p in self.samples]
-
-    @property
-    def is_labelled(self) -> bool:
-        """Whether every sample has a label."""
-        return bool(self.samples) and all(sample.label is not None for sample in self.samples)
-
-    @property
-    def lacks_pictures(self) -> bool:
-        """Whether the source names pictures that are not there."""
-        return lacks_pictures(self.problems)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -128,10 +118,6 @@ class SampleSet:
         )
         said = tuple(dict.fromkeys([*self.problems, *problems]))
         return replace(self, samples=tuple(dealt), problems=said)
-
-    def without_splits(self) -> "SampleSet":
-        """The same samples, all splits forgotten."""
-        return replace(self, samples=tuple(replace(one, split=None) for one in self.samples))
 
     def write_manifest(self, target: str | Path, force: bool = False) -> Path:
         """Write these samples as a CSV table that `read_photos` reads back as the same set.

@@ -48,7 +48,6 @@ class ProblemKind(Enum):
     EMPTY_FOLDER = "folders without pictures"
     ENCODING = "tables that are not UTF-8"
     REPEATED_ROW = "rows that repeat another, kept once"
-    REPEATED_ID = "annotation ids that stand for several boxes, all kept"
     UNLISTED = "boxes of pictures that the file does not list, skipped"
     CROWD = "boxes of crowds (iscrowd), skipped"
     NO_BOX = "annotations without four finite numbers in 'bbox', skipped"

@@ -1,13 +1,13 @@
 """One door for every way in which people keep labelled pictures."""
 
-import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
-from cliplab.data.coco import is_coco, read_coco, split_in
+from cliplab.data.coco import load, read_coco, split_in
 from cliplab.data.files import SUFFIXES, image_names, is_image_name, list_images, printable, shown
 from cliplab.data.folders import read_folder, tell_of_classes
-from cliplab.data.reading import Reading, check_scale, names_of
+from cliplab.data.reading import Reading, names_of
 from cliplab.data.sample_set import SampleSet
 from cliplab.data.samples import ProblemKind as Kind
 from cliplab.data.samples import Sample, problems_of, some
@@ -55,7 +55,8 @@ def read_photos(
             given where there is no box.
     """
     source = _existing(Path(source), kind)
-    check_scale(box_scale)
+    if not (math.isfinite(box_scale) and box_scale > 0):
+        raise ValueError(f"box_scale: got {box_scale}; expected a number above 0, such as 1 or 1.5")
     if boxes is not None:
         if not source.is_dir() or images is not None:
             raise ValueError(
@@ -69,8 +70,7 @@ def read_photos(
         raise ValueError(f"box_scale: got {box_scale}, but {shown(source)} has no boxes; drop it")
     if kind in ("coco", "yolo"):
         boxed = {one.path for one in reading.samples}
-        bare = {path: None for path in reading.listed if path not in boxed}
-        if bare:
+        if bare := [path for path in reading.listed if path not in boxed]:
             reading.problems[Kind.NOT_BOXED].extend(names_of(bare, reading.root).values())
     if not reading.samples:
         said = "; ".join(map(str, problems_of(reading.problems))) or "it holds none"
@@ -273,9 +273,6 @@ def _coco_files(folder: Path) -> list[Path]:
 
 def _holds_boxes(path: Path) -> bool:
     try:
-        found = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        return any("bbox" in annotation for annotation in load(path)["annotations"])
+    except (OSError, ValueError):
         return False
-    if not is_coco(found):
-        return False
-    return any("bbox" in annotation for annotation in found["annotations"])

@@ -91,39 +91,20 @@ def _with_split(sample: Sample, split: str | None) -> Sample:
 # ---- groups --------------------------------------------------------------------------------
 
 
-class _Union:
-    """Disjoint sets of 0..n-1; the smallest member stands for its set."""
-
-    def __init__(self, n: int) -> None:
-        self._parent = list(range(n))
-
-    def find(self, i: int) -> int:
-        while self._parent[i] != i:
-            self._parent[i] = i = self._parent[self._parent[i]]
-        return i
-
-    def join(self, i: int, j: int) -> bool:
-        """Make one set of two; False if they are one already."""
-        a, b = self.find(i), self.find(j)
-        self._parent[max(a, b)] = min(a, b)
-        return a != b
-
-
 def _groups(
     samples: Sequence[Sample], seed: int, near_duplicates: bool, problems: Places
 ) -> list[_Group]:
     """Photos that belong together, in the order in which they are dealt."""
-    union = _Union(len(samples))
+    from scipy.cluster.hierarchy import DisjointSet
+
+    together = DisjointSet(range(len(samples)))
     first: dict[str, int] = {}
     for i, sample in enumerate(samples):
-        union.join(first.setdefault(_key(sample), i), i)
+        together.merge(first.setdefault(_key(sample), i), i)
     for i, j in [*_copies(samples), *(near_pairs(samples) if near_duplicates else ())]:
-        if union.join(i, j):
+        if together.merge(i, j):
             problems[Kind.NEAR_DUPLICATE].append(f"{samples[i].name} = {samples[j].name}")
-    members: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(samples)):
-        members[union.find(i)].append(i)
-    groups = [_group(indices, samples, seed) for indices in members.values()]
+    groups = [_group(sorted(indices), samples, seed) for indices in together.subsets()]
     return sorted(groups, key=lambda group: (-len(group.members), group.order))
 
 

@@ -8,7 +8,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from cliplab.data.files import printable, shown
@@ -19,15 +19,13 @@ from cliplab.runtime import atomic_write
 
 COLUMNS = ("image", "label", "group", "split", "x1", "y1", "x2", "y2")
 _EDGES = COLUMNS[4:]
-# What else a column may be called.
-_ALIASES = {
+_ALIASES = {  # what else a column may be called
     **dict.fromkeys(("path", "file", "filename", "file_name", "filepath"), "image"),
     **dict.fromkeys(("图片", "文件", "文件名"), "image"),
     **dict.fromkeys(("class", "category", "标签", "类别"), "label"),
     **dict.fromkeys(("animal", "组", "动物"), "group"),
     "划分": "split",
 }
-Row = tuple[int, dict[str, str]]  # line, column -> cell
 
 
 def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
@@ -45,15 +43,15 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
     seen: dict[tuple[str, Box | None], tuple[int, tuple[str | None, ...]]] = {}
     paths: dict[str, Path | None] = {}
     for line, row in _rows(source, reading):
-        image, box, said = _cells(row, f"{shown(source)}:{line}")
+        image, box, said = _parsed(row, f"{shown(source)}:{line}")
         name = _named(image, reading.root)
-        before = seen.setdefault((name, box), (line, said))
-        if before[0] != line:
-            if before[1] != said:
-                raise ValueError(
-                    f"{shown(source)}: {name} has label, group, split {before[1]} in line "
-                    f"{before[0]} and {said} in line {line}; keep one"
-                )
+        before, told = seen.setdefault((name, box), (line, said))
+        if told != said:
+            raise ValueError(
+                f"{shown(source)}: {name} has label, group, split {told} in line {before} and "
+                f"{said} in line {line}; keep one"
+            )
+        if before != line:
             reading.problems[Kind.REPEATED_ROW].append(f"line {line}")
             continue
         if image not in paths:
@@ -61,30 +59,25 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
             if not paths[image]:
                 reading.problems[Kind.MISSING].append(f"{shown(image)} (line {line})")
         if path := paths[image]:
-            label, group, split = said
-            reading.listed[path] = split
-            reading.add(path, name, label, box, group=group, split=split)
-    _check_any(source, reading, paths)
-    reading.refuse_shares()
-    return reading
-
-
-def _check_any(source: Path, reading: Reading, paths: Mapping[str, Path | None]) -> None:
+            reading.listed[path] = said[2]
+            reading.add(path, name, said[0], box, group=said[1], split=said[2])
     if not paths:
         raise ValueError(f"{shown(source)}: no rows below the header; expected a picture on each")
-    if not any(paths.values()):
+    if not reading.listed:
         raise FileNotFoundError(
             f"{shown(source)}: none of its {len(paths)} pictures is in {shown(reading.root)}, such "
             f"as {some(reading.problems[Kind.MISSING])}; paths are relative to the table, or to "
             "images="
         )
+    reading.refuse_shares()
+    return reading
 
 
 # ---- the table -----------------------------------------------------------------------------
 
 
-def _rows(source: Path, reading: Reading) -> Iterator[Row]:
-    """Rows with something in them."""
+def _rows(source: Path, reading: Reading) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line and cells by column of the rows with something in them."""
     lines = list(io.StringIO(_text(source, reading), newline=""))  # as csv wants them
     start = 1 if lines and lines[0].lower().startswith("sep=") else 0  # Excel's own first line
     while start < len(lines) and not lines[start].strip():
@@ -96,12 +89,11 @@ def _rows(source: Path, reading: Reading) -> Iterator[Row]:
     try:
         for cells in reader:
             line = start + 1 + reader.line_num
-            extra = cells.pop(None, [])  # spreadsheets pad rows
+            extra = cells.pop(None, [])  # spreadsheets pad rows with empty cells
             if any(map(str.strip, extra)) or None in cells.values():
                 raise ValueError(
                     f"{shown(source)}:{line}: more or fewer cells than the {len(columns)} of the "
-                    f"header, which are apart by {separator!r}; quote cells that contain it, and "
-                    "leave none out"
+                    f"header, which are apart by {separator!r}; quote cells that contain it"
                 )
             if any(map(str.strip, cells.values())):
                 yield line, {name: cell.strip() for name, cell in cells.items()}
@@ -131,9 +123,7 @@ def _text(source: Path, reading: Reading) -> str:
             said = f"{shown(source.name)} is read as {encoding.upper()}"
             reading.problems[Kind.ENCODING].append(said)
         return text
-    raise ValueError(
-        f"{shown(source)}: not a text in UTF-8 or GB18030; save the table as CSV UTF-8"
-    )
+    raise ValueError(f"{shown(source)}: not a text in UTF-8 or GB18030; save it as CSV UTF-8")
 
 
 def _header(line: str, source: Path) -> tuple[str, list[str]]:
@@ -142,28 +132,29 @@ def _header(line: str, source: Path) -> tuple[str, list[str]]:
     Raises:
         ValueError: no column for pictures, a column twice, or boxes with an edge missing.
     """
-    tried = [(s, next(csv.reader([line], delimiter=s))) for s in (",", ";", "\t")]
-    folded = [(s, [cell.strip().casefold() for cell in cells]) for s, cells in tried]
-    named = [(s, [_ALIASES.get(cell, cell) for cell in cells]) for s, cells in folded]
-    with_image = [one for one in named if "image" in one[1]]
-    separator, columns = max(with_image or named, key=lambda one: len(one[1]))
-    if not with_image:
+    tried = []
+    for separator in (",", ";", "\t"):
+        cells = [cell.strip().casefold() for cell in next(csv.reader([line], delimiter=separator))]
+        columns = [_ALIASES.get(cell, cell) for cell in cells]
+        tried.append(("image" in columns, len(columns), separator, columns))
+    has_image, _, separator, columns = max(tried, key=lambda one: one[:2])
+    if not has_image:
         raise ValueError(
             f"{shown(source)}: no column for pictures among {', '.join(map(repr, columns))}; "
             "expected image, path or file, and columns apart by comma, semicolon or tab"
         )
-    known = [column for column in columns if column in COLUMNS]
-    if twice := sorted({column for column in known if known.count(column) > 1}):
-        raise ValueError(f"{shown(source)}: column {twice[0]!r} is there twice; rename one")
+    for name in COLUMNS:
+        if columns.count(name) > 1:
+            raise ValueError(f"{shown(source)}: column {name!r} is there twice; rename one")
     edges = [edge for edge in _EDGES if edge in columns]
     if edges and len(edges) < 4:
         raise ValueError(
             f"{shown(source)}: columns {', '.join(edges)} only; expected {', '.join(_EDGES)}"
         )
-    return separator, [name if name in COLUMNS else f"{i}" for i, name in enumerate(columns)]
+    return separator, [name if name in COLUMNS else str(i) for i, name in enumerate(columns)]
 
 
-def _cells(row: Mapping[str, str], where: str) -> tuple[str, Box | None, tuple[str | None, ...]]:
+def _parsed(row: Mapping[str, str], where: str) -> tuple[str, Box | None, tuple[str | None, ...]]:
     """What one row says: picture, box, and (label, group, split)."""
     if not row["image"]:
         raise ValueError(f"{where}: no picture in this row; expected its path")
@@ -171,13 +162,11 @@ def _cells(row: Mapping[str, str], where: str) -> tuple[str, Box | None, tuple[s
     if cell and not split_of(cell):
         raise ValueError(f"{where}: split {cell!r}; expected {', '.join(SPLITS)}")
     texts = [plain(row.get(column, "")) or None for column in ("label", "group")]
-    box = _box([row[edge] for edge in _EDGES], where) if "x1" in row else None
-    return row["image"], box, (*texts, split_of(cell))
+    edges = [row.get(edge, "") for edge in _EDGES]
+    return row["image"], _box(edges, where) if any(edges) else None, (*texts, split_of(cell))
 
 
-def _box(cells: Sequence[str], where: str) -> Box | None:
-    if not any(cells):
-        return None
+def _box(cells: list[str], where: str) -> Box:
     try:
         x1, y1, x2, y2 = (float(cell) for cell in cells)
     except ValueError:
@@ -203,15 +192,7 @@ def _named(image: str, root: Path) -> str:
 
 
 def write_csv(samples: Iterable[Sample], target: Path, *, force: bool) -> Path:
-    """Write samples as a table that `read_csv` reads back as the same.
-
-    Paths are relative to the table, so that folder and table can move together; pictures on
-    another drive keep their absolute path. Boxes are written as they are, already enlarged.
-
-    Raises:
-        FileExistsError: the file is there already and `force` is not given.
-        ValueError: a path that is not text.
-    """
+    """See `SampleSet.write_manifest`."""
     samples = list(samples)
     if target.exists() and not force:
         raise FileExistsError(f"{shown(target)}: exists already; choose another or give force=True")
@@ -228,14 +209,10 @@ def write_csv(samples: Iterable[Sample], target: Path, *, force: bool) -> Path:
 
 def _path_from(sample: Sample, folder: Path) -> str:
     """Path of a picture from `folder`, with /."""
-    text, start = str(sample.path), os.path.join(folder, "")
-    if text.startswith(start):  # nearly always, and os.path.relpath is slow
-        path = text[len(start) :].replace(os.sep, "/")
-    else:
-        try:
-            path = Path(os.path.relpath(sample.path, folder)).as_posix()
-        except ValueError:  # Windows: on another drive
-            path = sample.path.absolute().as_posix()
+    try:
+        path = Path(os.path.relpath(sample.path, folder)).as_posix()
+    except ValueError:  # Windows: on another drive
+        path = sample.path.absolute().as_posix()
     if printable(path) != path:
         raise ValueError(f"{sample.name}: its path is not text in UTF-8; rename the file")
     return path

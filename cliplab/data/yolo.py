@@ -5,7 +5,6 @@ number and centre, width and height as shares of the upright picture, or a polyg
 The names are in `data.yaml` (`dataset.yaml`), which may name the splits too, or in `classes.txt`.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from cliplab.data.samples import ProblemKind as Kind
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 NAME_FILES = ("classes.txt", "obj.names")
 _SLACK = 0.01  # of the picture that a rounded share may leave it by
-Listed = dict[Path, str | None]  # picture -> split
+_Names = Mapping[int, str]
+_Listed = dict[Path, str | None]  # picture -> split
 
 
 def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
@@ -34,8 +34,7 @@ def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
         ValueError: malformed lines or unknown classes, each with file and line.
     """
     root, names, listed, names_file = _layout(source, images)
-    reading, wrong = Reading(root, box_scale), list[str]()
-    used: set[Path] = set()
+    reading, wrong, used = Reading(root, box_scale), list[str](), set[Path]()
     for path, split in listed.items():
         if not path.is_file():
             reading.problems[Kind.MISSING].append(_name(path, root))
@@ -50,20 +49,23 @@ def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
             f"{shown(names_file)}, then centre, width and height, or a polygon, as shares of "
             "the picture"
         )
-    _tell_of_strays(reading, used)
+    strays = sorted(set((root / "labels").glob("*.txt")) - used - {names_file})
     boxed = {sample.label for sample in reading.samples}
-    if unused := sorted({name for name in names.values() if name not in boxed}):
-        reading.problems[Kind.UNUSED_CLASS].extend(unused)
+    unused = sorted({name for name in names.values() if name not in boxed})
+    for kind, found in (
+        (Kind.STRAY_LABELS, [_name(path, root) for path in strays]),
+        (Kind.UNUSED_CLASS, unused),
+    ):
+        if found:
+            reading.problems[kind].extend(found)
     return reading
 
 
 # ---- where things are ----------------------------------------------------------------------
 
 
-def _layout(source: Path, images: Path | None) -> tuple[Path, dict[int, str], Listed, Path]:
+def _layout(source: Path, images: Path | None) -> tuple[Path, _Names, _Listed, Path]:
     """Root, class names, pictures, and the file with the names."""
-    if not source.exists():
-        raise FileNotFoundError(f"{shown(source)}: no such file or folder; check the name")
     if source.is_file():
         return _from_yaml(source, images)
     for name in YAML_NAMES:
@@ -87,7 +89,7 @@ def _lines_of(path: Path) -> list[str]:
         raise ValueError(f"{shown(path)}: not a text in UTF-8; save it as UTF-8") from error
 
 
-def _checked_names(names: Mapping[Any, Any], path: Path) -> dict[int, str]:
+def _checked_names(names: Mapping[Any, Any], path: Path) -> _Names:
     for key, name in names.items():
         if not str(key).isdigit() or not plain(str(name)):
             raise ValueError(f"{shown(path)}: class {key!r} is {name!r}; expected number and name")
@@ -96,7 +98,7 @@ def _checked_names(names: Mapping[Any, Any], path: Path) -> dict[int, str]:
     return {int(key): plain(str(name)) for key, name in names.items()}
 
 
-def _from_yaml(path: Path, images: Path | None) -> tuple[Path, dict[int, str], Listed, Path]:
+def _from_yaml(path: Path, images: Path | None) -> tuple[Path, _Names, _Listed, Path]:
     """Layout of an Ultralytics data set file: path, train, val, test, names."""
     import yaml
 
@@ -116,14 +118,14 @@ def _from_yaml(path: Path, images: Path | None) -> tuple[Path, dict[int, str], L
     return root, _checked_names(numbered, path), listed or _by_folder(root, images), path
 
 
-def _splits_in_yaml(found: Mapping[str, Any], root: Path, source: Path) -> Listed:
+def _splits_in_yaml(found: Mapping[str, Any], root: Path, source: Path) -> _Listed:
     """Pictures of train, val and test: each a folder, a text file of paths, or a list of those.
 
     Raises:
         FileNotFoundError: none of the named places is there.
         ValueError: an entry is neither a text nor a list of texts, or two share a picture.
     """
-    listed: Listed = {}
+    listed: _Listed = {}
     absent, anything = list[str](), False
     for key in (key for key in found if split_of(str(key)) and found[key]):
         for place in found[key] if isinstance(found[key], list) else [found[key]]:
@@ -131,11 +133,9 @@ def _splits_in_yaml(found: Mapping[str, Any], root: Path, source: Path) -> Liste
                 raise ValueError(f"{shown(source)}: {key} is {place!r}; expected a folder or file")
             tries = [root / place, root / place.removeprefix("../"), root.parent / place]
             hit = next((path for path in tries if path.exists()), None)
-            if hit is None:
-                absent.append(place)
-                continue
-            anything = True
-            for picture in _pictures_of(hit, root):
+            anything |= hit is not None
+            absent += [place] if hit is None else []
+            for picture in _pictures_of(hit, root) if hit else []:
                 if listed.setdefault(picture, split_of(key)) != split_of(key):
                     raise ValueError(
                         f"{shown(source)}: the same pictures in two splits, such as "
@@ -160,10 +160,10 @@ def _pictures_of(place: Path, root: Path) -> list[Path]:
     return [(place.parent if line.startswith("./") else root) / line for line in lines]
 
 
-def _by_folder(root: Path, images: Path | None) -> Listed:
+def _by_folder(root: Path, images: Path | None) -> _Listed:
     """Pictures below `images`, else root/images, else root; split by a folder named so."""
     place = images or (root / "images" if (root / "images").is_dir() else root)
-    splits: Listed = {}
+    splits: _Listed = {}
     for path in list_images(place):
         folders = path.relative_to(place).parts[:-1]
         splits[path] = next(filter(None, map(split_of, folders)), None)
@@ -173,12 +173,10 @@ def _by_folder(root: Path, images: Path | None) -> Listed:
 # ---- boxes ---------------------------------------------------------------------------------
 
 
-def _add_boxes(
-    path: Path, label_file: Path, names: Mapping[int, str], reading: Reading
-) -> list[str]:
+def _add_boxes(path: Path, label_file: Path, names: _Names, reading: Reading) -> list[str]:
     """Keep the boxes of one picture; what is wrong with lines, and where."""
     wrong = []
-    for line, text in _lines(label_file):
+    for line, text in _numbered(label_file):
         try:
             number, share = _parse(text, names)
         except ValueError as error:
@@ -198,22 +196,20 @@ def _name(path: Path, root: Path) -> str:
 
 def _label_file(picture: Path) -> Path | None:
     """labels/…/x.txt for images/…/x.jpg (the last such folder), else x.txt beside it, else None."""
-    parts = list(picture.parent.parts)
-    tries = [picture.with_suffix(".txt")]
+    parts, tries = list(picture.with_suffix(".txt").parts), [picture.with_suffix(".txt")]
     if "images" in parts:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        folder = Path(*parts[:last], "labels", *parts[last + 1 :])
-        tries.insert(0, folder / f"{picture.stem}.txt")
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+        tries.insert(0, Path(*parts))
     return next((path for path in tries if path.is_file()), None)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _numbered(path: Path) -> Iterator[tuple[int, str]]:
     """Lines with something on them, numbered from 1."""
     text = path.read_bytes().decode("utf-8-sig", "replace")
     return ((i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip())
 
 
-def _parse(line: str, names: Mapping[int, str]) -> tuple[int, Box]:
+def _parse(line: str, names: _Names) -> tuple[int, Box]:
     """Class number, and the box as shares (x1, y1, x2, y2) of the picture.
 
     Raises:
@@ -221,28 +217,17 @@ def _parse(line: str, names: Mapping[int, str]) -> tuple[int, Box]:
     """
     cells = line.split()
     try:
-        number, values = float(cells[0]), [float(cell) for cell in cells[1:]]
+        number, *values = map(float, cells)
     except ValueError:
         raise ValueError(f"{line[:40]!r} are not numbers") from None
     if number not in names:  # 2.0 is 2, 2.5 is nothing
         raise ValueError(f"class {cells[0]}, where there are {min(names)} to {max(names)}")
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(f"{len(cells)} values, where a box has 5 and a polygon 7, 9, ...")
-    if not all(math.isfinite(value) and -_SLACK <= value <= 1 + _SLACK for value in values):
+    if not all(-_SLACK <= value <= 1 + _SLACK for value in values):  # which NaN is not
         raise ValueError(f"{line[:40]!r} has values outside 0 to 1, such as pixels")
     if len(values) == 4:
         x, y, width, height = values
         return int(number), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     across, down = values[::2], values[1::2]
     return int(number), (min(across), min(down), max(across), max(down))
-
-
-def _tell_of_strays(reading: Reading, used: set[Path]) -> None:
-    """Note label files whose picture is not there."""
-    folders = {path.parent for path in used} | {reading.root / "labels"}
-    for path in sorted(path for folder in folders for path in folder.glob("*.txt")):
-        if path in used or path.name in NAME_FILES or path.name.startswith("."):
-            continue
-        cells = next((line.split() for _, line in _lines(path)), ["0"] * 5)
-        if len(cells) >= 5 and cells[0].replace(".", "", 1).isdigit():  # as boxes are written
-            reading.problems[Kind.STRAY_LABELS].append(_name(path, reading.root))
