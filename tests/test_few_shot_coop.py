@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from cliplab.classification import few_shot
 from cliplab.classification.few_shot import CoOp, Shots
 from cliplab.classification.zero_shot import build_classifier
-from cliplab.encoders import load_encoder
-from cliplab.encoders.two_towers import Encoder
+from cliplab.encoders import Encoder, load_encoder
 from cliplab.pasture import SPECIES, class_phrase
 
 WORDS = {"pasture": "a photo of a", "pasture-zh": "图中有"}
@@ -103,7 +102,7 @@ def test_same_seed_same_classifier() -> None:
 def test_many_classes_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     train = swapped("pasture")
     whole = CoOp(encoder("pasture"), steps=2).fit(train)
-    monkeypatch.setattr("cliplab.classification.few_shot.coop.TEXT_BATCH", 2)
+    monkeypatch.setattr("cliplab.classification.few_shot.coop.PROMPTS", 2)
     parts = CoOp(encoder("pasture"), steps=2).fit(train)
     torch.testing.assert_close(parts.weight, whole.weight, atol=1e-5, rtol=0)
 
@@ -116,13 +115,6 @@ def test_the_short_way_stamps_the_encoder() -> None:
         few_shot.fit("coop", train, **given)
     probe = few_shot.fit("text-probe", train, **given, encoder=encoder("pasture-zh"))
     assert probe.encoder == ("pasture-zh", encoder("pasture-zh").fingerprint)
-
-
-def test_the_test_split_is_refused() -> None:
-    test = Shots(*vars(swapped("pasture")).values())
-    object.__setattr__(test, "split", "test")
-    with pytest.raises(ValueError, match="test split"):
-        CoOp(encoder("pasture")).fit(test)
 
 
 # ---- other towers --------------------------------------------------------------------------

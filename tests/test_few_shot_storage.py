@@ -103,7 +103,7 @@ def test_without_a_stamp_the_dimension_is_compared(tmp_path: Path) -> None:
         load_classifier(path, encoder=wide)
     with pytest.raises(ValueError, match="512 dimensions; expected 8"):
         save_classifier(fitted(), path, encoder=wide)
-    with pytest.raises(ValueError, match="got 512 dimensions; expected 8"):
+    with pytest.raises(ValueError, match=r"got \(1, 512\); expected"):
         load_classifier(path).scores(F.normalize(torch.ones(1, 512), dim=1))
 
 
@@ -136,7 +136,7 @@ def rewrite(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "has format 2; expected 1"),
+        ({"format": 2}, "another version of cliplab"),
         ({"kind": "tree"}, "unknown kind 'tree'"),
         ({"kind": "linear"}, "do not make a classifier"),
         ({"alpha": DROP}, "do not make a classifier"),

@@ -1,9 +1,9 @@
-from . import answer as answer
 from . import diagnosis as diagnosis
 from . import few_shot as few_shot
 from . import imagenet as imagenet
 from . import labels as labels
 from . import metrics as metrics
+from . import photos as photos
 from . import zero_shot as zero_shot
 from .answer import Answer as Answer
 from .assessment import Assessment as Assessment

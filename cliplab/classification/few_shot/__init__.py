@@ -12,48 +12,30 @@ from torch import Tensor
 from cliplab.classification.few_shot.classifier import (
     CacheClassifier,
     Classifier,
-    EncoderStamp,
     LinearClassifier,
+    load_classifier,
+    save_classifier,
 )
 from cliplab.classification.few_shot.coop import CoOp
-from cliplab.classification.few_shot.method import Method
-from cliplab.classification.few_shot.probes import LinearProbe, TextProbe
-from cliplab.classification.few_shot.shots import Shots, sample_shots
-from cliplab.classification.few_shot.storage import load_classifier, save_classifier
-from cliplab.classification.few_shot.tip import TipAdapter, TipAdapterF
-from cliplab.classification.few_shot.wise import WiseFT
-from cliplab.classification.few_shot.zero import (
+from cliplab.classification.few_shot.methods import (
+    Method,
     TemperatureScaling,
     ZeroShot,
     fit_temperature,
     rescaled,
 )
-from cliplab.encoders.two_towers import Encoder
+from cliplab.classification.few_shot.probes import LinearProbe, TextProbe, WiseFT
+from cliplab.classification.few_shot.shots import Shots, sample_shots
+from cliplab.classification.few_shot.tip import TipAdapter, TipAdapterF
+from cliplab.encoders import Encoder
 from cliplab.runtime import unknown_name
 
 __all__ = [
-    "METHODS",
-    "CacheClassifier",
-    "Classifier",
-    "CoOp",
-    "EncoderStamp",
-    "LinearClassifier",
-    "LinearProbe",
-    "Method",
-    "Shots",
-    "TemperatureScaling",
-    "TextProbe",
-    "TipAdapter",
-    "TipAdapterF",
-    "WiseFT",
-    "ZeroShot",
-    "fit",
-    "fit_temperature",
-    "load_classifier",
-    "rescaled",
-    "sample_shots",
+    "METHODS", "CacheClassifier", "Classifier", "CoOp", "LinearClassifier", "LinearProbe",
+    "Method", "Shots", "TemperatureScaling", "TextProbe", "TipAdapter", "TipAdapterF", "WiseFT",
+    "ZeroShot", "fit", "fit_temperature", "load_classifier", "rescaled", "sample_shots",
     "save_classifier",
-]
+]  # fmt: skip
 
 METHODS: dict[str, type[Method]] = {
     "zero-shot": ZeroShot,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Self
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +17,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cliplab.classification.few_shot.classifier import LinearClassifier
-from cliplab.classification.few_shot.method import Method, quality
+from cliplab.classification.few_shot.methods import Method, best
 from cliplab.classification.few_shot.shots import Shots
-from cliplab.encoders.two_towers import TEXT_BATCH, Encoder
+from cliplab.encoders import Encoder
 
 EMBEDDING_NAMES = ("token_embedding", "word_embeddings")  # CLIP's and BERT's, in all libraries
 VAL_EVERY = 10  # steps between two looks at val
-BATCH = 32
+BATCH = 32  # shots of a step
+PROMPTS = 256  # whose activations are kept at a time
 
 
+@dataclass(eq=False)
 class CoOp(Method):
     """M learned vectors, then the class name, through the frozen text tower.
 
@@ -38,31 +42,20 @@ class CoOp(Method):
         paper's learning rate of 0.002 for SGD is made for a logit scale of 100.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        *,
-        context: str | int = 4,
-        steps: int = 100,
-        learning_rate: float = 0.002,
-        seed: int = 0,
-    ) -> None:
-        """`context`: M, drawn from N(0, 0.02), or words to start from; `seed`: of the draws."""
-        if encoder is None:
-            raise ValueError("encoder: got None; CoOp needs the encoder, whose text tower it uses")
-        if isinstance(context, int) and context < 1:
-            raise ValueError(f"context: got {context}; expected 1 or more vectors, or words")
-        if steps < 0:
-            raise ValueError(f"steps: got {steps}; expected 0 or more")
-        self.encoder, self.context, self.steps = encoder, context, steps
-        self.learning_rate, self.seed = learning_rate, seed
+    encoder: Encoder
+    _: KW_ONLY
+    context: str | int = 4  # M, drawn from N(0, 0.02), or words to start from
+    steps: int = 100
+    learning_rate: float = 0.002
+    seed: int = 0  # of the draws
 
-    @classmethod
-    def build(
-        cls, *, zero_shot: Tensor, logit_scale: float, encoder: Encoder | None, seed: int
-    ) -> Self:
-        """The method with its default settings; it needs the encoder, not the classifier."""
-        return cls(encoder, seed=seed)  # type: ignore[arg-type] - None is refused there
+    def __post_init__(self) -> None:
+        if self.encoder is None:
+            raise ValueError("encoder: got None; CoOp needs the encoder, whose text tower it uses")
+        if isinstance(self.context, int) and self.context < 1:
+            raise ValueError(f"context: got {self.context}; expected 1 or more vectors, or words")
+        if self.steps < 0:
+            raise ValueError(f"steps: got {self.steps}; expected 0 or more")
 
     def _check(self, train: Shots) -> None:
         if train.dim != self.encoder.dim:
@@ -73,43 +66,25 @@ class CoOp(Method):
 
     def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
         tower = _PromptTower(self.encoder, train.class_names, self.context)
-        generator = torch.Generator().manual_seed(self.seed)
-        step, weight = self._best(tower, train, val, generator)
-        choices: dict[str, Any] = {
-            "method": "coop",
-            "context": self.context,
-            "steps": step,
-            "chosen on": "given" if val is None else "val",
-        }
+        scale, judged = self.encoder.logit_scale, val or train
+        tried: list[tuple[tuple[int, Tensor], Tensor]] = []  # (step, class rows), logits
+        for step, context in self._steps(tower, train):
+            if step == self.steps or (val and step % VAL_EVERY == 0):
+                with torch.no_grad():
+                    weight = tower(context).cpu()
+                tried.append(((step, weight), scale * (judged.image_emb @ weight.T)))
+        step, weight = best(tried, judged.labels)
+        choices = {"method": "coop", "context": self.context, "steps": step}
         return LinearClassifier(
             class_names=train.class_names,
-            logit_scale=self.encoder.logit_scale,
+            logit_scale=scale,
             weight=weight,
-            choices=choices,
+            choices=choices | {"chosen on": "val" if val else "given"},
         )
 
-    def _best(
-        self, tower: _PromptTower, train: Shots, val: Shots | None, generator: torch.Generator
-    ) -> tuple[int, Tensor]:
-        """(step, class rows) of the last step, or of the best on val."""
-        best: tuple[tuple[float, float], int, Tensor] | None = None
-        for step, context in self._steps(tower, train, generator):
-            if step < self.steps and (val is None or step % VAL_EVERY):
-                continue
-            with torch.no_grad():
-                weight = tower(context).detach().cpu()
-            if val is None:
-                return step, weight
-            logits = self.encoder.logit_scale * (val.image_emb @ weight.T)
-            if best is None or quality(logits, val.labels) > best[0]:
-                best = quality(logits, val.labels), step, weight
-        assert best is not None
-        return best[1:]
-
-    def _steps(
-        self, tower: _PromptTower, train: Shots, generator: torch.Generator
-    ) -> Iterator[tuple[int, Tensor]]:
+    def _steps(self, tower: _PromptTower, train: Shots) -> Iterator[tuple[int, Tensor]]:
         """(number of steps done, context (M, C)), from 0 on."""
+        generator = torch.Generator().manual_seed(self.seed)
         context = nn.Parameter(tower.start(generator))
         optimizer = torch.optim.AdamW([context], lr=self.learning_rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.steps))
@@ -132,7 +107,7 @@ class _PromptTower:
 
     def __init__(self, encoder: Encoder, names: Sequence[str], context: str | int) -> None:
         self.encoder, self.context = encoder, context
-        self.model = getattr(encoder, "model", None)
+        self.model: Any = getattr(encoder, "model", None)
         self.device = getattr(encoder, "device", torch.device("cpu"))
         self.embedding = _embedding_layer(encoder.name, self.model)
         tokenizer = encoder.tokenizer
@@ -186,14 +161,12 @@ class _PromptTower:
         With many classes only one batch of activations is kept; the others are computed again in
         the backward pass.
         """
-        batches = self.ids.split(TEXT_BATCH)
+        batches = self.ids.split(PROMPTS)
+        read = self.model.encode_text
+        if len(batches) > 1:
+            read = partial(checkpoint, read, use_reentrant=False)
         with self._mixed():
-            if len(batches) == 1 or not torch.is_grad_enabled():
-                parts = [self.model.encode_text(ids) for ids in batches]
-            else:
-                parts = [
-                    checkpoint(self.model.encode_text, ids, use_reentrant=False) for ids in batches
-                ]
+            parts = [read(ids) for ids in batches]
         return F.normalize(torch.cat(parts).float(), dim=-1)
 
     def _mixed(self) -> AbstractContextManager:

@@ -1,25 +1,27 @@
-"""Linear probes: one from nothing (logistic regression), one from the text (CLAP)."""
+"""Linear heads: from nothing (logistic regression), from the text (CLAP), and between (WiSE-FT)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cliplab.classification.few_shot.classifier import LinearClassifier
-from cliplab.classification.few_shot.method import FromZeroShot, Method, best
+from cliplab.classification.few_shot.methods import FromZeroShot, Method, best
 from cliplab.classification.few_shot.shots import Shots
-from cliplab.encoders.two_towers import Encoder
 
 STRENGTHS = tuple(float(c) for c in np.logspace(-1, 4, 11))  # C: inverse of the regularisation
 DEFAULT_STRENGTH = 10.0  # C where nothing can be held out
 FOLDS = 5
+WISE_ALPHAS = tuple(n / 10 for n in range(11))
+DEFAULT_ALPHA = 0.5  # of WiSE-FT: what the paper recommends where nothing can tell
 
 
+@dataclass(eq=False)
 class LinearProbe(Method):
     """Logistic regression on unit embeddings: what the images say without the text.
 
@@ -30,21 +32,12 @@ class LinearProbe(Method):
     Source: CLIP, arXiv:2103.00020, section 3.2 and appendix A.3 (L-BFGS, C swept on validation).
     """
 
-    def __init__(self, c: float | None = None, *, logit_scale: float = 1.0) -> None:
-        """`c`: inverse strength of the regularisation, above 0; None = chosen."""
-        if c is not None and c <= 0:
-            raise ValueError(f"c: got {c}; expected a number above 0, or None to choose it")
-        self.c, self.logit_scale = c, logit_scale
+    c: float | None = None  # inverse strength of the regularisation, above 0; None = chosen
+    logit_scale: float = field(default=1.0, kw_only=True)
 
-    @classmethod
-    def build(
-        cls, *, zero_shot: Tensor, logit_scale: float, encoder: Encoder | None, seed: int
-    ) -> Self:
-        """The probe; the zero-shot classifier means nothing to it."""
-        return cls(logit_scale=logit_scale)
-
-    def _check(self, train: Shots) -> None:
-        """Nothing was given that could disagree with the shots."""
+    def __post_init__(self) -> None:
+        if self.c is not None and self.c <= 0:
+            raise ValueError(f"c: got {self.c}; expected a number above 0, or None to choose it")
 
     def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
         c, chosen_on = self._choose(train, val)
@@ -110,6 +103,7 @@ def _folds(train: Shots) -> Iterator[tuple[Tensor, Tensor]]:
             yield torch.from_numpy(kept), torch.from_numpy(rest)
 
 
+@dataclass(eq=False)
 class TextProbe(FromZeroShot):
     """CLAP: a linear probe that starts at the text and is held there, class by class.
 
@@ -126,28 +120,21 @@ class TextProbe(FromZeroShot):
         random.
     """
 
-    def __init__(self, zero_shot: Tensor, logit_scale: float, *, strength: float = 1.0) -> None:
-        """`strength`: of the hold, 0 or more; 0 leaves the classes free, 1 is the paper's."""
-        super().__init__(zero_shot, logit_scale)
-        if strength < 0:
-            raise ValueError(f"strength: got {strength}; expected 0 or more")
-        self.strength = strength
+    strength: float = field(default=1.0, kw_only=True)  # of the hold; 0: free, 1: the paper's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strength < 0:
+            raise ValueError(f"strength: got {self.strength}; expected 0 or more")
 
     def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
         hold = class_multipliers(self.logit_scale * train.image_emb @ self.zero_shot.T, train)
         weight = _held_probe(
             train, self.zero_shot, logit_scale=self.logit_scale, hold=self.strength * hold
         )
-        choices: dict[str, Any] = {
-            "method": "text-probe",
-            "strength": self.strength,
-            "hold": dict(zip(train.class_names, hold.tolist(), strict=True)),
-        }
-        return LinearClassifier(
-            class_names=train.class_names,
-            logit_scale=self.logit_scale,
-            weight=weight,
-            choices=choices,
+        by_class = dict(zip(train.class_names, hold.tolist(), strict=True))
+        return self._linear(
+            train, weight, method="text-probe", strength=self.strength, hold=by_class
         )
 
 
@@ -178,3 +165,62 @@ def _held_probe(shots: Shots, start: Tensor, *, logit_scale: float, hold: Tensor
 
     optimizer.step(loss)
     return weight.detach().float()
+
+
+@dataclass(eq=False)
+class WiseFT(FromZeroShot):
+    """theta = (1 - alpha) theta_zero-shot + alpha theta_fine-tuned, for the linear head.
+
+    Fine-tuning fits the shots and forgets some of what the text knew about pictures unlike them;
+    half-way back keeps most of both. Alpha 0 is the zero-shot classifier and 1 the fine-tuned one,
+    bit by bit. Alpha is chosen on val, or is DEFAULT_ALPHA. A val split from the same place as
+    train cannot know what a shift will cost, and leans to 1.
+
+    Source: WiSE-FT, arXiv:2109.01903, section 3 and its linear-classifier variant.
+    Deviates: the image tower stays frozen, as everywhere in this package.
+    """
+
+    alpha: float | None = field(default=None, kw_only=True)  # 0 to 1; None = chosen
+    steps: int = field(default=200, kw_only=True)  # of AdamW on all shots at once, 0 or more
+    learning_rate: float = field(default=0.01, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha: got {self.alpha}; expected 0 to 1, or None to choose it")
+        if self.steps < 0:
+            raise ValueError(f"steps: got {self.steps}; expected 0 or more")
+
+    def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
+        end = self.fine_tune(train)
+        if self.alpha is not None:
+            return self._between(end, self.alpha, "given")
+        if val is None:
+            return self._between(end, DEFAULT_ALPHA, "default: no val")
+        tried = [(a, self._between(end, a, "").logits(val.image_emb)) for a in WISE_ALPHAS]
+        return self._between(end, best(tried, val.labels), "val")
+
+    def _between(self, end: LinearClassifier, alpha: float, chosen_on: str) -> LinearClassifier:
+        assert end.bias is not None
+        return replace(
+            end,
+            weight=(1 - alpha) * self.zero_shot + alpha * end.weight,
+            bias=(1 - alpha) * torch.zeros(len(end.bias)) + alpha * end.bias,
+            choices={"method": "wise-ft", "alpha": alpha, "chosen on": chosen_on},
+        )
+
+    def fine_tune(self, train: Shots) -> LinearClassifier:
+        """The other end: the head trained from the zero-shot weights on all shots."""
+        weight = nn.Parameter(self.zero_shot.clone())
+        bias = nn.Parameter(torch.zeros(len(weight)))
+        optimizer = torch.optim.AdamW([weight, bias], lr=self.learning_rate, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.steps))
+        for _ in range(self.steps):
+            optimizer.zero_grad()
+            logits = self.logit_scale * (train.image_emb @ weight.T) + bias
+            F.cross_entropy(logits, train.labels).backward()
+            optimizer.step()
+            schedule.step()
+        return self._linear(
+            train, weight.detach(), bias.detach(), method="fine-tuned head", steps=self.steps
+        )

@@ -6,17 +6,16 @@ Source: Tip-Adapter, arXiv:2111.03930, section 3; written from its formulas.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliplab.classification.few_shot.classifier import CacheClassifier
-from cliplab.classification.few_shot.method import FromZeroShot, best
+from cliplab.classification.few_shot.methods import FromZeroShot, best
 from cliplab.classification.few_shot.shots import Shots
-from cliplab.encoders.two_towers import Encoder
 
 ALPHA, BETA = 1.17, 1.0  # the paper's code starts its search from them
 # As shares of the logit scale: a vote weighs the same whatever the temperature of the encoder.
@@ -24,6 +23,7 @@ ALPHAS = (0.0, *(0.01 * 2**n for n in range(10)))  # alpha / logit_scale, 0 to 5
 BETAS = tuple(0.5 * 2 ** (n / 2) for n in range(12))  # 0.5 to 23
 
 
+@dataclass(eq=False)
 class TipAdapter(FromZeroShot):
     """logits = logit_scale * f W^T + alpha * exp(-beta (1 - f F^T)) L, without training.
 
@@ -40,31 +40,26 @@ class TipAdapter(FromZeroShot):
     test split cannot be passed.
     """
 
-    name = "tip-adapter"
+    name: ClassVar[str] = "tip-adapter"
 
-    def __init__(
-        self,
-        zero_shot: Tensor,
-        logit_scale: float,
-        *,
-        alpha: float | None = None,
-        beta: float | None = None,
-    ) -> None:
-        """`alpha`: weight of the cache; `beta`: sharpness. None of them or both; None = chosen."""
-        super().__init__(zero_shot, logit_scale)
-        if (alpha is None) != (beta is None):
+    alpha: float | None = field(default=None, kw_only=True)  # weight of the cache, and
+    beta: float | None = field(default=None, kw_only=True)  # sharpness: both, or None = chosen
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.alpha is None) != (self.beta is None):
             raise ValueError(
-                f"alpha {alpha}, beta {beta}: expected both, or neither to choose them"
+                f"alpha {self.alpha}, beta {self.beta}: expected both, or neither to choose them"
             )
-        self.alpha, self.beta = alpha, beta
 
     def _fit(self, train: Shots, val: Shots | None) -> CacheClassifier:
         alpha, beta, chosen_on = self._choose(train, val)
-        return self._classifier(train, train.image_emb, alpha, beta, chosen_on)
+        return self._cache(train, train.image_emb, alpha, beta, chosen_on=chosen_on)
 
-    def _classifier(
-        self, train: Shots, keys: Tensor, alpha: float, beta: float, chosen_on: str
+    def _cache(
+        self, train: Shots, keys: Tensor, alpha: float, beta: float, **choices: Any
     ) -> CacheClassifier:
+        chosen = {"method": self.name, "alpha": alpha, "beta": beta}
         return CacheClassifier(
             class_names=train.class_names,
             logit_scale=self.logit_scale,
@@ -73,33 +68,28 @@ class TipAdapter(FromZeroShot):
             labels=train.labels,
             alpha=alpha,
             beta=beta,
-            choices={"method": self.name, "alpha": alpha, "beta": beta, "chosen on": chosen_on},
+            choices=chosen | {name.replace("_", " "): value for name, value in choices.items()},
         )
 
     def _choose(self, train: Shots, val: Shots | None) -> tuple[float, float, str]:
+        """Alpha, beta, and what they were chosen on."""
         if self.alpha is not None and self.beta is not None:
             return self.alpha, self.beta, "given"
         if val is not None:
             return *self._search(train, train.image_emb, val), "val"
         if (own := _held_out_weights(train)) is None:
             return ALPHA, BETA, "default: nothing can be held out"
-        gram = train.image_emb @ train.image_emb.T  # (N, N)
-        zero_shot = self.logit_scale * (train.image_emb @ self.zero_shot.T)
-        votes = {beta: (torch.exp(-beta * (1 - gram)) * own) @ _one_hot(train) for beta in BETAS}
-        return *self._best(zero_shot, votes, train.labels), "leave-one-out"
+        return *self._search(train, train.image_emb, train, own), "leave-one-out"
 
-    def _search(self, train: Shots, keys: Tensor, val: Shots) -> tuple[float, float]:
-        """The best (alpha, beta) for a cache of `keys` on val."""
-        zero_shot = self.logit_scale * (val.image_emb @ self.zero_shot.T)
-        gram = val.image_emb @ keys.T  # (V, N)
-        votes = {beta: torch.exp(-beta * (1 - gram)) @ _one_hot(train) for beta in BETAS}
-        return self._best(zero_shot, votes, val.labels)
-
-    def _best(
-        self, zero_shot: Tensor, votes: dict[float, Tensor], labels: Tensor
+    def _search(
+        self, train: Shots, keys: Tensor, judged: Shots, weights: Tensor | float = 1.0
     ) -> tuple[float, float]:
-        grid = [(self.logit_scale * share, beta) for share in ALPHAS for beta in votes]
-        return best([((a, b), zero_shot + a * votes[b]) for a, b in grid], labels)
+        """The best (alpha, beta) for a cache of `keys` on `judged`, its votes times `weights`."""
+        zero_shot = self.logit_scale * (judged.image_emb @ self.zero_shot.T)
+        gram = judged.image_emb @ keys.T  # (V, N)
+        votes = {b: (torch.exp(-b * (1 - gram)) * weights) @ _one_hot(train) for b in BETAS}
+        grid = [(self.logit_scale * share, b) for share in ALPHAS for b in BETAS]
+        return best([((a, b), zero_shot + a * votes[b]) for a, b in grid], judged.labels)
 
 
 def _one_hot(shots: Shots) -> Tensor:
@@ -112,7 +102,7 @@ def _held_out_weights(train: Shots) -> Tensor | None:
     0 for i itself and its group. The rest of a class that lost shots counts for more, so that the
     votes of each class sum over as many shots as in the whole cache.
     """
-    names = train.groups or tuple(range(len(train)))
+    names = train.groups or tuple(map(str, range(len(train))))
     index = {name: i for i, name in enumerate(dict.fromkeys(names))}
     group = torch.tensor([index[name] for name in names])
     kept = (group[:, None] != group[None]).float()  # (N, N)
@@ -122,6 +112,7 @@ def _held_out_weights(train: Shots) -> Tensor | None:
     return kept * (train.counts / left)[:, train.labels]
 
 
+@dataclass(eq=False)
 class TipAdapterF(TipAdapter):
     """Tip-Adapter with keys F that are fine-tuned (AdamW, cosine learning rate) from the shots.
 
@@ -130,43 +121,27 @@ class TipAdapterF(TipAdapter):
     Source: Tip-Adapter, section 3; learning rate 0.001, eps 1e-4, 20 epochs, batches of 256.
     """
 
-    name = "tip-adapter-f"
+    name: ClassVar[str] = "tip-adapter-f"
 
-    def __init__(
-        self,
-        zero_shot: Tensor,
-        logit_scale: float,
-        *,
-        alpha: float | None = None,
-        beta: float | None = None,
-        epochs: int = 20,
-        seed: int = 0,
-    ) -> None:
-        """`epochs`: 0 or more (0 is Tip-Adapter); `seed`: of the batches' order; else as there."""
-        super().__init__(zero_shot, logit_scale, alpha=alpha, beta=beta)
-        if epochs < 0:
-            raise ValueError(f"epochs: got {epochs}; expected 0 or more")
-        self.epochs, self.seed = epochs, seed
+    epochs: int = field(default=20, kw_only=True)  # 0 or more; 0 is Tip-Adapter
+    seed: int = field(default=0, kw_only=True)  # of the batches' order
 
-    @classmethod
-    def build(
-        cls, *, zero_shot: Tensor, logit_scale: float, encoder: Encoder | None, seed: int
-    ) -> Self:
-        """The method with its default settings."""
-        return cls(zero_shot, logit_scale, seed=seed)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs < 0:
+            raise ValueError(f"epochs: got {self.epochs}; expected 0 or more")
 
     def _fit(self, train: Shots, val: Shots | None) -> CacheClassifier:
         alpha, beta, chosen_on = self._choose(train, val)
         tried = [train.image_emb, *self._epochs(train, alpha, beta)]  # keys after each epoch
         epoch = self.epochs
         if val is not None:
-            fitted = [self._classifier(train, keys, alpha, beta, "") for keys in tried]
+            fitted = [self._cache(train, keys, alpha, beta) for keys in tried]
             logits = [(n, one.logits(val.image_emb)) for n, one in enumerate(fitted)]
             epoch = best(logits, val.labels)
             if self.alpha is None:
                 alpha, beta = self._search(train, tried[epoch], val)
-        classifier = self._classifier(train, tried[epoch], alpha, beta, chosen_on)
-        return replace(classifier, choices={**classifier.choices, "epochs": epoch})
+        return self._cache(train, tried[epoch], alpha, beta, chosen_on=chosen_on, epochs=epoch)
 
     def _epochs(self, train: Shots, alpha: float, beta: float) -> Iterator[Tensor]:
         """The keys (N, D) after each epoch."""
