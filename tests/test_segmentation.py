@@ -17,6 +17,7 @@ from cliplab.segmentation import (
     BACKGROUND,
     BACKGROUND_WORDS,
     IGNORE,
+    Features,
     GroupViTSegmenter,
     Segmentation,
     Settings,
@@ -42,6 +43,7 @@ TINY = GroupViTConfig(
     vocab_size=len(WORDS), text_width=16, text_heads=2, text_layers=1, test_resolution=16,
 )  # fmt: skip
 PLAIN = Settings(templates=("{}",), top_words=None)
+ASKED = vocabulary(["sheep", "dog"])
 
 
 def make(**changes) -> GroupViT:
@@ -64,6 +66,10 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
     return Image.fromarray(noise).convert(mode)
 
 
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
 # ---- vocabulary ----------------------------------------------------------------------------
 
 
@@ -72,6 +78,7 @@ def test_a_label_is_as_good_as_its_best_word() -> None:
     assert words.names == (BACKGROUND, "sheep", "dog")
     assert words.words == ("grass", "sheep", "lamb", "ewe", "dog")
     assert words.label_of == (0, 1, 1, 1, 2)
+    assert words.words_of(1) == ("sheep", "lamb", "ewe")
     scores = torch.tensor([[0.1, 0.2], [0.3, 0.0], [0.2, 0.9], [0.1, 0.1], [0.4, 0.4]])
     expected = torch.tensor([[0.1, 0.2], [0.3, 0.9], [0.4, 0.4]])
     assert torch.equal(words.by_label(scores), expected)
@@ -82,7 +89,7 @@ def test_a_background_without_words_has_no_score_of_its_own() -> None:
     assert words.names == (BACKGROUND, "羊", "狗")
     scores = words.by_label(torch.tensor([[0.3], [0.4]]))
     assert scores.flatten().tolist() == pytest.approx([0.0, 0.3, 0.4])
-    assert vocabulary(["羊", "狗"]).names == ("羊", "狗")
+    assert len(vocabulary(["sheep"], background=BACKGROUND_WORDS).words) == 27  # one label is fine
 
 
 @pytest.mark.parametrize(
@@ -106,11 +113,6 @@ def test_words_that_cannot_be_told_apart_are_refused(labels, background, message
         vocabulary(labels, background=background)
 
 
-def test_one_class_is_fine_beside_a_background_in_words() -> None:
-    assert vocabulary(["sheep"], background=["grass"]).names == (BACKGROUND, "sheep")
-    assert len(vocabulary(["sheep"], background=BACKGROUND_WORDS).words) == 27
-
-
 # ---- labels --------------------------------------------------------------------------------
 
 SCORES = torch.tensor([[[0.0, 0.5]], [[0.3, 0.2]], [[0.1, 0.4]]])  # (3, 1, 2), background first
@@ -131,17 +133,10 @@ def test_background_by_vocabulary_by_threshold_and_by_both() -> None:
     assert segmentation(without, threshold=0.35).labels.tolist() == [[0, 2]]
     both = segmentation(threshold=0.35)
     assert both.labels.tolist() == [[0, 0]]
-    assert both.with_threshold(0.2).labels.tolist() == [[1, 0]]
     assert both.shares() == {BACKGROUND: 1.0, "1": 0.0, "2": 0.0}
-
-
-def test_where_all_pixels_are_below_the_threshold_the_best_stay() -> None:
-    without = SCORES.clone()
-    without[0] = 0
-    found = segmentation(without, threshold=0.99)
-    assert found.labels.tolist() == [[0, 2]]
-    assert found.labels_at((4, 2)).tolist() == [[0, 0, 0, 2]] * 2
-    assert segmentation(torch.zeros(3, 2, 2), threshold=1.0).labels.tolist() == [[0, 0], [0, 0]]
+    none = segmentation(without, threshold=0.99)  # the best of a picture are always kept
+    assert none.labels.tolist() == [[0, 2]]
+    assert none.labels_at((4, 2)).tolist() == [[0, 0, 0, 2]] * 2
 
 
 @pytest.mark.parametrize(
@@ -163,75 +158,55 @@ def test_labels_are_enlarged_strip_by_strip(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(result, "_STRIP_VALUES", 60)
-    scores = torch.rand(4, 5, 7, generator=torch.Generator().manual_seed(0))
+    scores = draw(4, 5, 7)
     found = segmentation(scores, threshold=0.55).labels_at(size)
     enlarged = F.interpolate(scores[None], size[::-1], mode="bilinear")[0]
     expected = torch.where(enlarged[1:].amax(0) < 0.55, 0, enlarged.argmax(0))
     assert found.dtype == torch.uint8
     assert torch.equal(found.long(), expected)
-
-
-def test_labels_at_the_size_that_was_looked_at_are_the_labels() -> None:
-    scores = torch.rand(4, 5, 7, generator=torch.Generator().manual_seed(0))
-    found = segmentation(scores)
-    assert torch.equal(found.labels_at().long(), found.labels)
+    assert torch.equal(segmentation(scores).labels_at().long(), segmentation(scores).labels)
 
 
 # ---- pictures ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "size", [(1, 1), (2, 3), (16, 16), (40, 30), (300, 1), (1, 300), (8000, 1), (33, 16)]
-)
-def test_pictures_of_every_shape_get_labels(
-    size: tuple[int, int], segmenter: GroupViTSegmenter
-) -> None:
-    words = vocabulary(["sheep", "dog"], background=["grass"])
-    found = segmenter.segment([picture(*size)], words, replace(PLAIN, threshold=0.2))[0]
-    width, height = working_size(size, 16)
-    assert found.scores.shape == (3, height, width)
-    assert found.size == size
-    assert found.scores.isfinite().all()
-    assert found.labels_at().shape == size[::-1]
-    assert torch.equal(found.groups.sum(dim=0), torch.ones(height, width))  # each in one group
-
-
-@pytest.mark.parametrize(
     ("size", "seen"),
     [
-        ((16, 16), (16, 16)),
-        ((3, 3), (16, 16)),
-        ((640, 480), (21, 16)),
-        ((8000, 6000), (21, 16)),
-        ((8000, 1), (64, 1)),
-        ((100, 1000), (6, 64)),
+        ((1, 1), (16, 16)), ((2, 3), (16, 24)), ((16, 16), (16, 16)), ((640, 480), (21, 16)),
+        ((300, 1), (64, 1)), ((1, 300), (1, 64)), ((8000, 1), (64, 1)), ((100, 1000), (6, 64)),
+        ((33, 16), (33, 16)),
     ],
-)
-def test_the_working_size_is_bounded(size: tuple[int, int], seen: tuple[int, int]) -> None:
+)  # fmt: skip
+def test_pictures_of_every_shape_get_labels_at_a_bounded_size(
+    size: tuple[int, int], seen: tuple[int, int], segmenter: GroupViTSegmenter
+) -> None:
+    words = vocabulary(["sheep", "dog"], background=["grass"])
+    (found,) = segmenter.segment([picture(*size)], words, replace(PLAIN, threshold=0.2))
     assert working_size(size, 16) == seen
+    assert found.scores.shape == (3, *seen[::-1])
+    assert found.scores.isfinite().all()
+    assert found.labels_at().shape == size[::-1]
+    assert torch.equal(found.groups.sum(dim=0), torch.ones(seen[::-1]))  # each pixel in one group
 
 
 def test_a_large_photo_is_seen_through_windows(
     segmenter: GroupViTSegmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes = []
-    group = segmenter.model.group
+    shapes, group = [], segmenter.model.group
     monkeypatch.setattr(
         segmenter.model, "group", lambda pixels: shapes.append(tuple(pixels.shape)) or group(pixels)
     )
-    photo = Image.new("RGB", (8000, 1000), (90, 120, 60))
-    found = segmenter.segment([photo], vocabulary(["sheep", "dog"]), PLAIN)[0]
+    (found,) = segmenter.segment([Image.new("RGB", (8000, 1000), (90, 120, 60))], ASKED, PLAIN)
     assert found.scores.shape == (2, 8, 64)
     assert shapes == [(1, 3, 16, 16)] * 7  # half a window apart
     assert found.labels_at().shape == (1000, 8000)
 
 
 def test_windows_are_averaged_and_their_groups_kept_apart(segmenter: GroupViTSegmenter) -> None:
-    image, words = picture(24, 16), vocabulary(["sheep", "dog"])
-    found = segmenter.segment([image], words, PLAIN)[0]
-    left, right = (
-        segmenter.segment([image.crop((x, 0, x + 16, 16))], words, PLAIN)[0] for x in (0, 8)
-    )
+    image = picture(24, 16)
+    halves = [image.crop((x, 0, x + 16, 16)) for x in (0, 8)]
+    found, left, right = segmenter.segment([image, *halves], ASKED, PLAIN)
     torch.testing.assert_close(found.scores[..., :8], left.scores[..., :8])
     torch.testing.assert_close(found.scores[..., 16:], right.scores[..., 8:])
     middle = (left.scores[..., 8:] + right.scores[..., :8]) / 2
@@ -243,35 +218,59 @@ def test_windows_are_averaged_and_their_groups_kept_apart(segmenter: GroupViTSeg
 
 
 def test_a_picture_in_one_piece(segmenter: GroupViTSegmenter) -> None:
-    image, words = picture(24, 16), vocabulary(["sheep", "dog"])
-    found = segmenter.segment([image], words, replace(PLAIN, slide=False))[0]
-    emb = segmenter.embed(words.words, PLAIN.templates)
+    image, whole = picture(24, 16), replace(PLAIN, slide=False)
+    found, odd = segmenter.segment([image, picture(23, 17)], ASKED, whole)
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (TINY.image_mean, TINY.image_std))
+    emb = segmenter.embed(ASKED.words, PLAIN.templates)
     seen = read_scenes(segmenter.model, (pixels - mean) / std, emb, top_words=None)
     torch.testing.assert_close(found.scores, seen.scores[0])
     assert torch.equal(found.owner, seen.owner[0])
-    odd = segmenter.segment([picture(23, 17)], words, replace(PLAIN, slide=False))[0]
     assert odd.scores.shape == (2, 16, 22)
+
+
+def test_features_are_kept_and_pictures_of_one_size_are_looked_at_together(
+    segmenter: GroupViTSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [picture(24, 16), picture(24, 16).rotate(180), picture(9, 9), picture(24, 16)]
+    how = replace(PLAIN, scales=(1, 1.5), flip=True, refine=2)
+    alone = segmenter.segment(images, ASKED, how)
+    looked, group = [], segmenter.model.group
+    monkeypatch.setattr(
+        segmenter.model, "group", lambda pixels: looked.append(len(pixels)) or group(pixels)
+    )
+    features = Features(segmenter, images)
+    for found, one in zip(features.read(ASKED, how), alone, strict=True):
+        torch.testing.assert_close(found.scores, one.scores, atol=1e-4, rtol=0)
+        assert (found.owner == one.owner).float().mean() > 0.99
+        assert found.size == one.size
+    assert set(looked) == {1, 2}
+    count = len(looked)
+    again = list(features.read(vocabulary(["sky", "grass"]), replace(how, hard=False, refine=0)))
+    assert (len(again), len(looked)) == (4, count)  # another question, no other look
+    bare = next(Features(segmenter, images[2:], grouped=False).read(ASKED, PLAIN))
+    assert len(bare.owner.unique()) == 16  # every patch is a segment
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
 def test_grey_and_other_pictures_are_read_as_rgb(mode: str, segmenter: GroupViTSegmenter) -> None:
-    words, image = vocabulary(["sheep", "dog"]), picture(20, 16, mode)
-    expected = segmenter.segment([image.convert("RGB")], words, PLAIN)[0]
-    assert torch.equal(segmenter.segment([image], words, PLAIN)[0].scores, expected.scores)
+    image = picture(20, 16, mode)
+    found, expected = segmenter.segment([image, image.convert("RGB")], ASKED, PLAIN)
+    assert torch.equal(found.scores, expected.scores)
 
 
-def test_what_is_no_picture_is_refused(segmenter: GroupViTSegmenter) -> None:
-    words = vocabulary(["sheep", "dog"])
-    with pytest.raises(ValueError, match="image: got a str; expected a PIL image: open files with"):
-        segmenter.segment(["sheep.jpg"], words, PLAIN)[0]
-    with pytest.raises(ValueError, match=r"image: got 0 x 3 px; expected at least one pixel"):
-        segmenter.segment([Image.new("RGB", (0, 3))], words, PLAIN)[0]
-    with pytest.raises(ValueError, match="side: got 18 px; expected a multiple of the patch, 4"):
-        segmenter.segment([picture(3, 3)], words, replace(PLAIN, side=18))[0]
-    with pytest.raises(ValueError, match=r"threshold: got 0\.5, but there is no background"):
-        segmenter.segment([picture(3, 3)], words, replace(PLAIN, threshold=0.5))[0]
+@pytest.mark.parametrize(
+    ("image", "changes", "message"),
+    [
+        ("sheep.jpg", {}, "image: got a str; expected a PIL image: open files with"),
+        (Image.new("RGB", (0, 3)), {}, r"image: got 0 x 3 px; expected at least one pixel"),
+        (picture(3, 3), {"side": 18}, "side: got 18 px; expected a multiple of the patch, 4"),
+        (picture(3, 3), {"threshold": 0.5}, r"threshold: got 0\.5, but there is no background"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(image, changes, message, segmenter) -> None:
+    with pytest.raises(ValueError, match=message):
+        segmenter.segment([image], ASKED, replace(PLAIN, **changes))
 
 
 @pytest.mark.parametrize(
@@ -292,31 +291,23 @@ def test_settings_out_of_range_are_refused(fault: dict, message: str) -> None:
         Settings(**fault)
 
 
+# ---- views ---------------------------------------------------------------------------------
+
+
 def test_a_side_of_its_own_and_the_default_one(segmenter: GroupViTSegmenter) -> None:
-    words = vocabulary(["sheep", "dog"])
-    found = segmenter.segment([picture(40, 40)], words, replace(PLAIN, side=24))[0]
+    (found,) = segmenter.segment([picture(40, 40)], ASKED, replace(PLAIN, side=24))
     assert found.labels.shape == (24, 24)
-    unsaid = GroupViTSegmenter(make(test_resolution=None), device="cpu")
-    assert unsaid.segment([picture(9, 9)], words, PLAIN)[0].labels.shape == (32, 32)  # twice 16
-
-
-# ---- scores --------------------------------------------------------------------------------
+    assert GroupViTSegmenter(make(test_resolution=None), device="cpu").side(PLAIN) == 32  # 2 x 16
 
 
 def test_views_of_a_picture_are_averaged(segmenter: GroupViTSegmenter) -> None:
-    image, words = picture(23, 17), vocabulary(["sheep", "dog"])
-
     def scores(of: Image.Image, **changes) -> Tensor:
-        return segmenter.segment([of], words, replace(PLAIN, slide=False, **changes))[0].scores
+        return segmenter.segment([of], ASKED, replace(PLAIN, slide=False, **changes))[0].scores
 
+    image = picture(23, 17)
     small, large = scores(image, side=16), scores(image, side=24)
     enlarged = F.interpolate(large[None], small.shape[1:], mode="bilinear")[0]
-    found = segmenter.segment(
-        [image], words, replace(PLAIN, slide=False, side=16, scales=(1, 1.5))
-    )[0]
-    torch.testing.assert_close(found.scores, (small + enlarged) / 2)
-    owner = segmenter.segment([image], words, replace(PLAIN, slide=False, side=16))[0].owner
-    assert torch.equal(found.owner, owner)  # of the first view
+    torch.testing.assert_close(scores(image, side=16, scales=(1, 1.5)), (small + enlarged) / 2)
     # Whichever way round it is shown, a picture has the same scores; 24 x 16 needs no filling up.
     image = picture(24, 16)
     turned = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -326,21 +317,24 @@ def test_views_of_a_picture_are_averaged(segmenter: GroupViTSegmenter) -> None:
     assert not torch.allclose(one, other.flip(2), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(23, 17), (40, 30), (3, 3), (300, 1), (1, 300), (8000, 1)])
+@pytest.mark.parametrize("size", [(23, 17), (40, 30), (3, 3), (300, 1), (1, 300)])
 def test_averaged_scores_are_refined_with_the_picture_at_their_size(
     size: tuple[int, int], segmenter: GroupViTSegmenter
 ) -> None:
     image, words = picture(*size), vocabulary(["sheep", "dog"], background=())
     views = replace(PLAIN, scales=(1.5, 1), flip=True, threshold=0.3)
-    before = segmenter.segment([image], words, views)[0]
-    found = segmenter.segment([image], words, replace(views, refine=3))[0]
+    (before,) = segmenter.segment([image], words, views)
+    (found,) = segmenter.segment([image], words, replace(views, refine=3))
     shown = image.resize(working_size(size, 24), Image.Resampling.BICUBIC, reducing_gap=3.0)
     pixels = torch.from_numpy(np.asarray(shown).copy()).permute(2, 0, 1) / 255
-    expected = refine(before.scores[None], pixels[None], 3)[0]
-    torch.testing.assert_close(found.scores, expected)
+    torch.testing.assert_close(found.scores, refine(before.scores[None], pixels[None], 3)[0])
     assert not torch.allclose(found.scores, before.scores, atol=1e-4)
-    assert torch.equal(found.owner, before.owner)
+    (first,) = segmenter.segment([image], words, replace(PLAIN, side=24))
+    assert torch.equal(found.owner, first.owner)  # of the first view
     assert found.threshold == 0.3
+
+
+# ---- scores --------------------------------------------------------------------------------
 
 
 def test_words_that_do_not_fit_the_picture_are_left_out() -> None:
@@ -353,26 +347,24 @@ def test_words_that_do_not_fit_the_picture_are_left_out() -> None:
     assert torch.equal(score_groups(image, group, word, scale=2.0, top_words=9), free)
 
 
-def test_more_classes_than_groups_show_at_most_as_many_as_there_are_groups() -> None:
+def test_more_labels_than_groups_show_at_most_as_many_as_there_are_groups() -> None:
     one = GroupViTSegmenter(make(group_tokens=(6, 1), output_groups=(6, 1)), device="cpu")
     names = [word for word in WORDS if "[" not in word]
-    found = one.segment([picture(16, 16)], vocabulary(names), PLAIN)[0]
+    (found,) = one.segment([picture(16, 16)], vocabulary(names), PLAIN)
     assert found.scores.shape[0] == 7
     assert len(found.labels.unique()) == 1
 
 
 def test_hard_scores_are_those_of_the_owner_and_soft_ones_a_mean() -> None:
-    model, emb = make(), F.normalize(torch.randn(4, 8), dim=-1)
+    model, emb = make().eval(), F.normalize(torch.randn(4, 8), dim=-1)
     pixels = torch.randn(2, 3, 16, 16)
-    hard, soft = (read_scenes(model.eval(), pixels, emb, hard=h) for h in (True, False))
+    hard, soft = (read_scenes(model, pixels, emb, hard=h) for h in (True, False))
     with torch.no_grad():
         unowned = name_groups(model, model.group(pixels), (16, 16), emb, hard=False, owned=False)
     assert torch.equal(unowned.scores, soft.scores)
-    assert unowned.owner.shape == soft.owner.shape
     assert unowned.owner.unique().tolist() == [-1]
     for b, y, x in ((0, 3, 5), (1, 15, 0)):
-        expected = hard.group_scores[b, hard.owner[b, y, x]]
-        assert torch.equal(hard.scores[b, :, y, x], expected)
+        assert torch.equal(hard.scores[b, :, y, x], hard.group_scores[b, hard.owner[b, y, x]])
     low, high = hard.group_scores.amin(1), hard.group_scores.amax(1)  # (B, W)
     assert (soft.scores >= low[..., None, None] - 1e-6).all()
     assert (soft.scores <= high[..., None, None] + 1e-6).all()
@@ -390,14 +382,69 @@ def test_without_groups_patches_speak_for_themselves() -> None:
     torch.testing.assert_close(seen.scores, F.interpolate(coarse, (16, 16), mode="bilinear"))
 
 
+# ---- refining ------------------------------------------------------------------------------
+
+
+def slowly(scores: Tensor, image: Tensor, steps: int) -> Tensor:
+    """The formula in words, one pixel after another: (K, H, W) and (3, H, W) -> (K, H, W)."""
+    _, height, width = image.shape
+    ways = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+    apart = [(reach * y, reach * x) for reach in (1, 2, 4, 8) for y, x in ways]
+    for _ in range(steps):
+        found = torch.empty_like(scores)
+        for y in range(height):
+            for x in range(width):
+                rows = [min(max(y + down, 0), height - 1) for down, _ in apart]
+                columns = [min(max(x + right, 0), width - 1) for _, right in apart]
+                near, here = image[:, rows, columns], image[:, y, x, None]  # (3, N), (3, 1)
+                spread = torch.cat([near, here], dim=1).std(dim=1, keepdim=True)
+                weight = (-((near - here).abs() / (0.1 * spread)).mean(dim=0)).softmax(dim=0)
+                found[:, y, x] = scores[:, rows, columns] @ weight
+        scores = found
+    return scores
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 6), (3, 1), (12, 11)])
+def test_refining_is_the_formula_pixel_by_pixel(size: tuple[int, int]) -> None:
+    scores, image = draw(2, 3, *size).double(), draw(2, 3, *size, seed=1).double()
+    image[1] = image[1] * 0.1 + 0.5  # of low contrast, which changes nothing
+    expected = torch.stack([slowly(*pair, 2) for pair in zip(scores, image, strict=True)])
+    torch.testing.assert_close(refine(scores, image, 2), expected, atol=1e-5, rtol=0)
+    assert torch.equal(refine(scores, image, 0), scores)
+
+
+def test_probabilities_stay_probabilities_and_borders_find_the_edge_of_the_picture() -> None:
+    found = refine(draw(2, 4, 9, 13, seed=1).softmax(dim=1), draw(2, 3, 9, 13), 20)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(2, 9, 13))
+    assert refine(draw(1, 2, 9, 13), torch.zeros(1, 3, 9, 13), 5).isfinite().all()  # no edge
+    image = 0.05 * draw(1, 3, 30, 40)
+    image[..., 20:] += 0.2
+    scores = torch.zeros(1, 2, 30, 40)
+    scores[:, 0, :, :23], scores[:, 1, :, 23:] = 1, 1  # 3 px off
+    expected = (torch.arange(40) >= 20).long().expand(30, 40)
+    assert torch.equal(refine(scores, image, 20).argmax(dim=1)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "steps", "message"),
+    [
+        ((2, 3, 5, 7), 1, r"image: got \(.*\) for scores \(2, 4, 5, 6\); expected"),
+        ((1, 3, 5, 6), 1, r"image: got \(.*\) for scores \(2, 4, 5, 6\); expected"),
+        ((2, 3, 5, 6), -1, "steps: got -1; expected 0 or more"),
+    ],
+)
+def test_what_cannot_be_refined_is_refused(shape, steps: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        refine(torch.zeros(2, 4, 5, 6), torch.zeros(shape), steps)
+
+
 # ---- words and files -----------------------------------------------------------------------
 
 
 def test_templates_are_averaged_before_rows_are_made_unit(segmenter: GroupViTSegmenter) -> None:
     templates = ("{}", "sky {}")
     emb = segmenter.embed(["sheep", "羊"], templates)
-    ids = segmenter.tokenizer(["sheep", "sky sheep"])
-    mean = segmenter.model.encode_text(ids).mean(dim=0)
+    mean = segmenter.model.encode_text(segmenter.tokenizer(["sheep", "sky sheep"])).mean(dim=0)
     torch.testing.assert_close(emb[0], F.normalize(mean, dim=0))
     assert segmenter.embed(["sheep", "羊"], templates) is emb
     assert not torch.equal(segmenter.embed(["sheep", "羊"]), emb)
@@ -405,33 +452,38 @@ def test_templates_are_averaged_before_rows_are_made_unit(segmenter: GroupViTSeg
         segmenter.embed(["sheep sheep sheep sheep sheep"])
 
 
-def test_a_tokenizer_must_fit_the_model() -> None:
+@pytest.mark.parametrize(
+    ("vocab", "message"),
+    [
+        (("[PAD]", "[UNK]", "[CLS]", "[SEP]", "sheep"), r"number 3 ends .*put \[SEP\] at the end"),
+        ((*WORDS[:-1], "cow", "[SEP]"), r"got 12 tokens .*expected at most 11"),
+    ],
+)
+def test_a_tokenizer_must_fit_the_model(vocab: tuple[str, ...], message: str) -> None:
     model = make()
-    model.vocab = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "sheep")
-    with pytest.raises(ValueError, match=r"number 3 ends a text; .*put \[SEP\] at the end"):
-        GroupViTSegmenter(model, device="cpu")
-    model.vocab = (*WORDS[:-1], "cow", "[SEP]")
-    with pytest.raises(ValueError, match=r"got 12 tokens .*expected at most 11"):
+    model.vocab = vocab
+    with pytest.raises(ValueError, match=message):
         GroupViTSegmenter(model, device="cpu")
 
 
 def test_a_file_becomes_a_segmenter(tmp_path: Path, segmenter: GroupViTSegmenter) -> None:
     save_groupvit(segmenter.model, tmp_path / "model.safetensors")
     words, image = vocabulary(["羊", "狗"], background=["草"]), picture(16, 16)
-    expected = segmenter.segment([image], words, PLAIN)[0].scores
+    (expected,) = segmenter.segment([image], words, PLAIN)
     for where in (str(tmp_path), f"hf:{tmp_path}", str(tmp_path / "model.safetensors")):
         again = load_segmenter(where, device="cpu")
         assert where in repr(again)
-        found = again.segment([image], words, PLAIN)[0]
-        torch.testing.assert_close(found.scores, expected, atol=0.02, rtol=0)  # fp16 in the file
+        (found,) = again.segment([image], words, PLAIN)
+        torch.testing.assert_close(found.scores, expected.scores, atol=0.02, rtol=0)  # fp16 there
 
 
 def test_the_hub_is_asked_after_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmenter: GroupViTSegmenter
 ) -> None:
+    name = "hf:nvidia/groupvit-gcc-yfcc"
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"hf download nvidia/groupvit-gcc-yfcc") as caught:
-        load_segmenter("hf:nvidia/groupvit-gcc-yfcc", offline=True)
+        load_segmenter(name, offline=True)
     assert "Missing: config.json, model.safetensors or pytorch_model.bin" in str(caught.value)
     snapshot = tmp_path / "models--nvidia--groupvit-gcc-yfcc" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
@@ -439,14 +491,16 @@ def test_the_hub_is_asked_after_this_machine(
     (snapshot.parents[1] / "refs" / "main").write_text("a" * 40, encoding="utf-8")
     save_groupvit(segmenter.model, snapshot / "model.safetensors")
     with pytest.raises(FileNotFoundError, match=r"Missing: config\.json;"):
-        load_segmenter("hf:nvidia/groupvit-gcc-yfcc", offline=True)
+        load_segmenter(name, offline=True)
     (snapshot / "config.json").write_text("{}", encoding="utf-8")
-    found = load_segmenter("hf:nvidia/groupvit-gcc-yfcc", offline=True, device="cpu")
+    found = load_segmenter(name, offline=True, device="cpu")
     assert found.model.config == segmenter.model.config
-    with pytest.raises(FileNotFoundError, match="hf:nowhere: no such folder"):
-        load_segmenter("hf:nowhere", offline=True)
-    with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        load_segmenter(str(tmp_path / "nothing"), offline=True)
+    for absent, message in (
+        ("hf:nowhere", "no such folder"),
+        (str(tmp_path / "x"), "no such file"),
+    ):
+        with pytest.raises(FileNotFoundError, match=message):
+            load_segmenter(absent, offline=True)
 
 
 # ---- how good ------------------------------------------------------------------------------
@@ -456,8 +510,7 @@ NAMES = ("grass", "sheep", "dog", "cow", "never")
 
 def labels(seed: int, height: int = 31, width: int = 44) -> Tensor:
     """Blobs of the first four classes."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(4, height // 5, width // 5, generator=generator)
+    coarse = draw(4, height // 5, width // 5, seed=seed)
     return F.interpolate(coarse[None], (height, width), mode="bilinear")[0].argmax(0)
 
 
@@ -510,13 +563,11 @@ def test_boundary_iou_sees_an_outline_that_iou_does_not() -> None:
     true[20:180, 20:180] = 1
     ragged = true.clone()
     ragged[20:180:2, 20:26] = 0
-    tally = Tally(("a", "b"))
+    tally, perfect = Tally(("a", "b")), Tally(("a", "b"))
     tally.add(ragged, true)
-    found = tally.result()
-    assert found.iou[1] > 0.97
-    assert found.boundary_iou[1] < 0.85
-    perfect = Tally(("a", "b"))
     perfect.add(true, true)
+    assert tally.result().iou[1] > 0.97
+    assert tally.result().boundary_iou[1] < 0.85
     assert (perfect.result().boundary_miou, perfect.result().miou) == (1.0, 1.0)
 
 
@@ -525,12 +576,9 @@ def test_the_oracle_gives_every_group_its_most_frequent_class() -> None:
     true = torch.tensor([[1, 1, 0, 3], [IGNORE, 3, IGNORE, IGNORE]])
     expected = torch.tensor([[1, 1, 1, 3], [3, 3, 0, 0]])
     assert torch.equal(oracle_labels(owner, true, 4), expected)
-
-
-def test_right_masks_with_wrong_names_have_a_perfect_oracle() -> None:
     true = labels(3)
     tally = Tally(NAMES[:4])
-    tally.add((true + 1) % 4, true, owner=true)
+    tally.add((true + 1) % 4, true, owner=true)  # right masks with wrong names
     found = tally.result()
     assert (found.miou, found.oracle_miou) == (0.0, 1.0)
     ring = zip(NAMES[:4], (*NAMES[1:4], NAMES[0]), [1.0] * 4, strict=True)

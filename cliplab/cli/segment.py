@@ -176,7 +176,7 @@ class Segment(Job[Options]):
     def load(self) -> None:
         """The model, what its card says was best on val, and the words that it reads."""
         from cliplab import segmentation
-        from cliplab.viz.segmentation import class_colours
+        from cliplab.viz import class_colours
 
         given, notes = self.options.model, list[str]()
         self.segmenter = segmentation.load_segmenter(

@@ -16,9 +16,7 @@ from cliplab.runtime import atomic_write, write_json
 from cliplab.segmentation.quality import Quality
 from cliplab.segmentation.result import Segmentation
 from cliplab.segmentation.settings import Vocabulary
-from cliplab.viz.boxes import tag_size
-from cliplab.viz.fonts import cjk_fonts
-from cliplab.viz.segmentation import NOTHING, paint, rgb
+from cliplab.viz import NOTHING, cjk_fonts, paint, rgb, tag_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

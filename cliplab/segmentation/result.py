@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -75,10 +75,6 @@ class Segmentation:
         """(G, H, W) bool, the pixels of every group that has any; each pixel is in one group."""
         present = self.owner.unique()  # (G,)
         return self.owner == present[:, None, None]
-
-    def with_threshold(self, threshold: float | None) -> Segmentation:
-        """The same scores, labelled with another threshold; costs nothing, so sweep as you like."""
-        return replace(self, threshold=threshold)
 
     def labels_at(self, size: tuple[int, int] | None = None) -> Tensor:
         """Labels (height, width) uint8 or int16 at the size of the picture, or another.

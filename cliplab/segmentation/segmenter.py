@@ -228,7 +228,7 @@ def _hub_folder(where: str, *, offline: bool) -> Path:
     Raises:
         FileNotFoundError: neither a folder nor the name of a repository.
     """
-    from cliplab.encoders.huggingface_files import find_snapshot
+    from cliplab.encoders import find_snapshot
 
     if (folder := Path(where).expanduser()).is_dir():
         return folder
@@ -238,20 +238,14 @@ def _hub_folder(where: str, *, offline: bool) -> Path:
             f"hf:{where}: no such folder; expected one that save_pretrained wrote, or a repository "
             "such as nvidia/groupvit-gcc-yfcc[@revision]"
         )
-    return find_snapshot(
-        f"hf:{where}", repo, revision, missing=_lacking, choose=_wanted, offline=offline
-    )[0]
 
+    def lacking(folder: Path) -> list[str]:
+        kinds = ((_CONFIG,), _WEIGHTS)
+        return [" or ".join(k) for k in kinds if not any((folder / name).is_file() for name in k)]
 
-def _lacking(folder: Path) -> list[str]:
-    """What a folder lacks to be a GroupViT."""
-    lacking = [] if (folder / _CONFIG).is_file() else [_CONFIG]
-    if not any((folder / name).is_file() for name in _WEIGHTS):
-        lacking.append(" or ".join(_WEIGHTS))
-    return lacking
+    def wanted(names: list[str]) -> list[str]:  # not the same weights once more
+        weights = [name for name in _WEIGHTS if name in names][:1]
+        return [name for name in names if name in (_CONFIG, _EXTRA)] + weights
 
-
-def _wanted(names: list[str]) -> list[str]:
-    """Which files of a repository to download: safetensors, not the same weights once more."""
-    weights = [name for name in _WEIGHTS if name in names][:1]
-    return [name for name in names if name in (_CONFIG, _EXTRA)] + weights
+    spec = f"hf:{where}"
+    return find_snapshot(spec, repo, revision, missing=lacking, choose=wanted, offline=offline)[0]
