@@ -45,7 +45,7 @@ lab: env
 	$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 notebooks: env
-	@$(PY) -m cliplab.report.in_place $(ARGS)
+	@$(PY) -m cliplab run --in-place $(ARGS)
 
 train: env
 	@for stem in $(STEMS); do $(PY) -m cliplab train $$stem $(ARGS) || exit; \

@@ -627,7 +627,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cliplab.classification.imagenet.protocol.compute", interrupt)
+    monkeypatch.setattr("cliplab.classification.imagenet.compute", interrupt)
     asked = ["imagenet", "--data", imagenet, "--encoder", "pasture", "--out", "mine"]
     assert run(*asked, "--device", "cpu", "--template", "one") == 130
     assert "finished chunks are in mine; the same command goes on" in capsys.readouterr().err

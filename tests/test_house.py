@@ -38,7 +38,7 @@ FLOORS = (
 )
 # Packages inside a room whose own `__init__` says what others may use.
 SUITES = ("cliplab.models", "cliplab.models.glip", "cliplab.models.groupvit",
-          "cliplab.classification.few_shot")  # fmt: skip
+          "cliplab.classification.few_shot", "cliplab.classification.imagenet")  # fmt: skip
 
 
 def text_of(name: str) -> str:

@@ -564,7 +564,7 @@ def test_figures_are_described_for_those_who_cannot_see_them(below: str, alt: st
 
 def test_notebooks_are_saved_in_place_without_noise(lab: Lab) -> None:
     path = lab(1, "print('羊')\nx = 1")
-    assert in_place.main(["01"]) == 0
+    assert main(["run", "--in-place", "01"]) == 0
     notebook = read_notebook(path)
     assert [c.execution_count for c in notebook.cells[1:]] == [1, 2, 3, 4]
     assert notebook.cells[3].outputs[0]["text"] == "羊\n"
@@ -575,14 +575,14 @@ def test_notebooks_are_saved_in_place_without_noise(lab: Lab) -> None:
         {},
     ]
     first = path.read_bytes()
-    assert in_place.main(["01"]) == 0
+    assert main(["run", "--in-place", "01"]) == 0
     assert path.read_bytes() == first  # nothing that differs between two executions
 
 
 def test_noise_is_not_saved(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     path = lab(1, "import sys\nx = 1\nprint('careful', file=sys.stderr)")
     before = path.read_bytes()
-    assert in_place.main(["01"]) == 1
+    assert main(["run", "--in-place", "01"]) == 1
     assert "01_small: cell 4 writes to stderr: careful" in capsys.readouterr().err
     assert path.read_bytes() == before
 
@@ -608,7 +608,7 @@ def test_noise_is_named(output: Any, fault: list[str]) -> None:
 
 def test_progress_bars_are_off_while_notebooks_run(lab: Lab) -> None:
     path = lab(1, "from tqdm import tqdm\nx = sum(1 for _ in tqdm(range(3)))")
-    assert in_place.main(["01"]) == 0
+    assert main(["run", "--in-place", "01"]) == 0
     assert read_notebook(path).cells[3].outputs == []
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cliplab import classification, data, encoders
 from cliplab.cli.classify_options import ABOUT, EPILOG, METHODS, Options
 from cliplab.cli.classify_text import image_table, verdict
 from cliplab.cli.files import describe, unreadable, write_report
@@ -81,47 +81,50 @@ class Classify(Job[Options]):
 
     def prepare(self) -> None:
         """Photos, classes and examples, and what each photo shows if that is known."""
-        from cliplab.classification import check_classes, divide, few_shot, true_classes
-        from cliplab.classification import labels as words
-
-        learning, split = self.options.learning, self.options.pictures.split
-        self.fitted = few_shot.load_classifier(learning.classifier) if learning.classifier else None
+        learning = self.options.learning
+        self._load_classifier()
         self.photos, self.division = self._read(self.options.pictures.source), None
-        self.problems = self.photos.problems
-        known = self.photos.class_names
+        self.problems, known = self.photos.problems, self.photos.class_names
         if learning.examples:
             examples = self._read_examples(learning.examples)
-            judged = None if self._is_own(learning.examples) else self._part(split)
-            self.division = divide(examples, judged, seed=learning.seed)
+            judged = None if self._is_own(learning.examples) else self._part()
+            self.division = classification.divide(examples, judged, seed=learning.seed)
             self.photos, known = self.division.judged, self.division.train.class_names
-            others = (*self.problems, *self.division.train.problems)
-            self.problems = tuple(dict.fromkeys(others))
-            self.notes = self.division.notes
+            self.problems = tuple(dict.fromkeys((*self.problems, *examples.problems)))
         else:
-            self.photos = self._part(split)
+            self.photos = self._part()
         if not len(self.photos):
             source = self.options.pictures.source
             raise ValueError(f"{source}: no photos left to classify; expected at least one")
+        self._choose_classes(known)
+        self.notes = (*(self.division.notes if self.division else ()), *self.notes)
+
+    def _choose_classes(self, known: Sequence[str]) -> None:
+        """Classes of the classifier, of --labels or of the source; refused before a model loads."""
         if self.fitted:
-            self.classes = words.Classes(self.fitted.class_names, self.fitted.class_names)
+            self.classes = classification.Classes(self.fitted.class_names, self.fitted.class_names)
         else:
-            self.classes = words.resolve_classes(self._labels, known)
+            self.classes = classification.resolve_classes(self._labels, known)
         if self.division:
-            check_classes(self.division, self.classes.names)
-        true_classes(self.photos, self.classes.names)  # refused before a model is loaded
-        self.notes = (*self.notes, *filter(None, [self.classes.note]))
+            classification.check_classes(self.division, self.classes.names)
+        classification.true_classes(self.photos, self.classes.names)
+        self.notes = [self.classes.note] if self.classes.note else []
+
+    def _load_classifier(self, encoder: Any = None) -> None:
+        """The classifier that was kept, compared with the encoder once that is known."""
+        path = self.options.learning.classifier
+        load = classification.few_shot.load_classifier
+        self.fitted = load(path, encoder=encoder) if path else None
 
     def _is_own(self, where: Path) -> bool:
         return where.resolve() == self.options.pictures.source.resolve()
 
     def _read(self, where: Path) -> SampleSet:
         """The photos of SOURCE."""
-        from cliplab.data import read_photos, read_unlabelled
-
         given = self.options.pictures
         if given.unlabelled and where.is_dir() and given.kind == "auto" and not given.boxes:
-            return read_unlabelled(where)
-        photos = read_photos(
+            return data.read_unlabelled(where)
+        photos = data.read_photos(
             where, kind=given.kind, images=given.images, boxes=given.boxes,
             box_scale=given.box_scale,
         )  # fmt: skip
@@ -132,8 +135,6 @@ class Classify(Job[Options]):
 
     def _read_examples(self, where: Path) -> SampleSet:
         """Photos to learn from; --kind, --images and --boxes are about SOURCE only."""
-        from cliplab.data import read_photos
-
         if not where.exists():
             raise FileNotFoundError(f"{where}: no such examples; check the name")
         split = self.options.pictures.split
@@ -144,12 +145,14 @@ class Classify(Job[Options]):
                     "others of the same source"
                 )
             return self.photos
-        photos, scale = read_photos(where), self.options.pictures.box_scale
+        photos, scale = data.read_photos(where), self.options.pictures.box_scale
         if scale != 1 and any(photo.box_xyxy for photo in photos):
-            return read_photos(where, box_scale=scale)  # as the photos they are for
+            return data.read_photos(where, box_scale=scale)  # as the photos they are for
         return photos
 
-    def _part(self, split: str | None) -> SampleSet:
+    def _part(self) -> SampleSet:
+        """The photos of --split, or all."""
+        split = self.options.pictures.split
         if split is None:
             return self.photos
         if len(self.photos) and not self.photos.splits:
@@ -161,9 +164,6 @@ class Classify(Job[Options]):
 
     def load(self) -> None:
         """The encoder, and the kept classifier compared with it."""
-        from cliplab import encoders
-        from cliplab.classification import few_shot
-
         given = self.options.encoder
         self.encoder = encoders.load_encoder(
             given.encoder,
@@ -171,34 +171,31 @@ class Classify(Job[Options]):
             offline=True if given.offline else None,
             precision=given.precision,
         )
-        if self.fitted:
-            path = self.options.learning.classifier
-            self.fitted = few_shot.load_classifier(path, encoder=self.encoder)
+        self._load_classifier(self.encoder)
 
     def answer(self) -> int:
         """Classify by prompts, or by a classifier, kept or fitted on the examples."""
-        from cliplab.classification import photos
-        from cliplab.encoders import EmbeddingCache
-
         given, learning, words = self.options.encoder, self.options.learning, self.options.classes
         prompts: dict[str, Any] = {"templates": words.template, "truncate": words.truncate}
-        keep = {"on_image": self._keeper()}
-        with nullcontext(None if given.no_cache else EmbeddingCache()) as cache:
-            on = photos.Classifying(
-                self.encoder, cache, given.batch_size, progress=sys.stderr.isatty()
-            )
-            if self.fitted:
-                found = on.by_classifier(self.photos, self.classes, self.fitted, **keep)
-            elif self.division:
-                how = photos.Learning(learning.method, learning.shots, learning.seed)
-                found = on.by_examples(self.division, self.classes, how, **prompts, **keep)
-            else:
-                found = on.by_prompts(self.photos, self.classes, **prompts, **keep)
+        keep: dict[str, Any] = {"on_image": self._keeper()}
+        on = classification.Classifying(
+            self.encoder,
+            None if given.no_cache else encoders.EmbeddingCache(),
+            given.batch_size,
+            progress=sys.stderr.isatty(),
+        )
+        if self.fitted:
+            found = on.by_classifier(self.photos, self.classes, self.fitted, **keep)
+        elif self.division:
+            how = classification.Learning(learning.method, learning.shots, learning.seed)
+            found = on.by_examples(self.division, self.classes, how, **prompts, **keep)
+        else:
+            found = on.by_prompts(self.photos, self.classes, **prompts, **keep)
         self.found: Answer = found
         self.unreadable, self.remarks = found.unreadable, found.remarks
         return len(found.kept)
 
-    def _keeper(self) -> Any:
+    def _keeper(self) -> Callable[[int, Image], None] | None:
         """What makes a thumbnail of each photo while it is open; None if none is wanted.
 
         With more photos than cards those to show are opened again, once it is known which; the
@@ -233,18 +230,16 @@ class Classify(Job[Options]):
         if outputs.html:
             self._write_gallery(outputs.html)
         if learning.save_classifier and self.found.classifier:
-            from cliplab.classification import few_shot
-
-            few_shot.save_classifier(
+            classification.few_shot.save_classifier(
                 self.found.classifier, learning.save_classifier, encoder=self.encoder
             )
         if outputs.json:
             write_report(outputs.json, "classify", self.options, **self._report())
 
     def _write_gallery(self, path: Path) -> None:
-        from cliplab.report import classification_page
+        from cliplab.report import classification_page as page
 
-        note = classification_page.write_gallery(
+        note = page.write_gallery(
             path,
             self.found,
             self.encoder.name,

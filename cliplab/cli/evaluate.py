@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cliplab import encoders
+from cliplab.classification import imagenet
 from cliplab.cli.options import (
     BatchSize,
     Common,
@@ -140,21 +141,16 @@ class Evaluate(Job[Options]):
 
     def prepare(self) -> None:
         """Prompts and pictures."""
-        from cliplab.classification.imagenet.dataset import read_validation
-        from cliplab.classification.imagenet.prompts import read_prompts
 
         given, words = self.options.pictures, self.options.prompts
         with named("--template"):
-            self.prompts = read_prompts(*words.template, class_names=words.class_names)
-        self.pictures = read_validation(
+            self.prompts = imagenet.read_prompts(*words.template, class_names=words.class_names)
+        self.pictures = imagenet.read_validation(
             given.data, self.prompts.wnids, split=given.split, label_list=given.label_list
         ).spread(given.limit)
 
     def load(self) -> None:
         """The encoder, and the folder that holds this evaluation or will."""
-        from cliplab import encoders
-        from cliplab.classification.imagenet.chunks import RunFolder
-        from cliplab.classification.imagenet.protocol import default_folder, make_plan
 
         given = self.options.encoder
         self.encoder = encoders.load_encoder(
@@ -164,42 +160,39 @@ class Evaluate(Job[Options]):
             precision=given.precision,
         )
         split, truncate = self.options.pictures.split, self.options.prompts.truncate
-        plan = make_plan(self.encoder, self.prompts, self.pictures, split=split, truncate=truncate)
+        plan = imagenet.make_plan(
+            self.encoder, self.prompts, self.pictures, split=split, truncate=truncate
+        )
         plan["encoder"]["spec"] = given.encoder
-        self.folder = RunFolder.start(self.options.outputs.out or default_folder(plan), plan)
+        folder = self.options.outputs.out or imagenet.default_folder(plan)
+        self.folder = imagenet.RunFolder.start(folder, plan)
         self.tell("note", plan["notes"])  # now, since the result may be hours away
 
     def answer(self) -> int:
         """Compute the chunks that are missing, and put all of them together."""
-        from cliplab.classification.imagenet import protocol
-        from cliplab.classification.imagenet.result import summarise
-        from cliplab.encoders import EmbeddingCache
-
         given = self.options.encoder
         try:
-            with nullcontext(EmbeddingCache() if given.cache else None) as cache:
-                protocol.compute(
-                    self.folder,
-                    self.encoder,
-                    self.prompts,
-                    self.pictures,
-                    batch_size=given.batch_size,
-                    cache=cache,
-                    progress=True,
-                )
+            imagenet.compute(
+                self.folder,
+                self.encoder,
+                self.prompts,
+                self.pictures,
+                batch_size=given.batch_size,
+                cache=encoders.EmbeddingCache() if given.cache else None,
+                progress=True,
+            )
         except KeyboardInterrupt:
             where = self.folder.path
             print(f"finished chunks are in {where}; the same command goes on", file=sys.stderr)
             raise
-        self.report = summarise(self.folder)
+        self.report = imagenet.summarise(self.folder)
         self.unreadable = [f"{file}: {why}" for file, why in self.report["unreadable"].items()]
         return len(self.pictures)  # what cannot be read is judged, too: as wrong
 
     def show(self) -> Iterator[str]:
         """The result."""
-        from cliplab.classification.imagenet.result import as_text
 
-        yield as_text(self.report)
+        yield imagenet.as_text(self.report)
         yield f"\nresult in {self.folder.path / 'result.json'}"
 
     def write(self) -> None:

@@ -55,6 +55,9 @@ class Options(Common):
     student: Annotated[str, opt("NAME", "name on the report")] = ""
     resume: Annotated[Flag, opt(None, "continue an interrupted run")] = False
     list: Annotated[Flag, opt(None, "show parameters and run nothing")] = False
+    in_place: Annotated[
+        Flag, opt(None, "save the notebooks where they are, and no report; for contributors")
+    ] = False
 
 
 def run(options: Options) -> int:
@@ -67,6 +70,8 @@ def run(options: Options) -> int:
     if options.list:
         print(_parameters(asked.notebooks))
         return 0
+    if options.in_place:
+        return _save(options)
     request, final = asked, options.out
     if options.resume:
         final, before = folder.old_run(options.out)
@@ -88,6 +93,22 @@ def run(options: Options) -> int:
     folder.finish(state, final)
     print(f"report: {final / 'index.html'}")
     return 0
+
+
+def _save(options: Options) -> int:
+    """Execute notebooks and save them in place -> exit code."""
+    from cliplab.report import in_place
+
+    faults = []
+    for job in in_place.jobs_of(options.notebooks):
+        bar = Bar()
+        fault = in_place.save(job, options.timeout, bar.start(job))
+        bar.close()
+        print(f"{job.name}  {'not saved' if fault else 'saved'}", flush=True)
+        faults += [fault] if fault else []
+    for fault in faults:
+        print(f"not saved: {fault}", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def _explain(failed: Sequence[str], state: dict[str, Any], final: Path) -> int:

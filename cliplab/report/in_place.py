@@ -1,20 +1,15 @@
 """Execute notebooks with their default parameters and save them in place, for contributors.
 
-    python -m cliplab.report.in_place [NN ...]          (or: make notebooks ARGS="02")
-
 What is saved has execution counts 1..n, outputs, tags, and nothing about editors, kernels, times
 or machines. A notebook that fails, or that writes to stderr, is not saved.
 """
 
-import argparse
 import re
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliplab.cli.run import Bar
 from cliplab.report.execute import execute
 from cliplab.report.folder import Job, Request, plan
 from cliplab.report.notebook import find_notebooks, read_notebook, tags
@@ -23,43 +18,26 @@ from cliplab.report.outputs import clean, write_notebook
 _ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 when all were saved, 1 when one was not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cliplab.report.in_place",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("notebooks", nargs="*", metavar="NN", help="number or path (all)")
-    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds each (%(default)g)")
-    args = parser.parse_args(argv)
-    paths = find_notebooks(args.notebooks)
-    if not args.notebooks:
+def jobs_of(names: Sequence[str]) -> list[Job]:
+    """The notebooks called `names`; without, all of them and all solutions."""
+    paths = find_notebooks(names)
+    if not names:
         paths += sorted((paths[0].parent / "solutions").glob("*.ipynb"))
-    jobs = [job for path in paths for job in plan(Request(notebooks=(str(path),)))]
-    faults = [fault for job in jobs if (fault := save(job, args.timeout))]
-    for fault in faults:
-        print(f"not saved: {fault}", file=sys.stderr)
-    return 1 if faults else 0
+    return [job for path in paths for job in plan(Request(notebooks=(str(path),)))]
 
 
-def save(job: Job, timeout_s: float) -> str:
+def save(job: Job, timeout_s: float, on_cell: Callable[[int], None]) -> str:
     """Execute one notebook and save it in place; what kept it from being saved, "" if nothing."""
-    bar = Bar()
-    on_cell = bar.start(job)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / job.source.name
         failure = execute(job.source, target, parameters={}, timeout_s=timeout_s, on_cell=on_cell)
-        bar.close()
         if failure:
             return f"{job.name}, {failure}"
         notebook = read_notebook(target)
-    faults = noise(notebook)
-    if faults:
+    if faults := noise(notebook):
         return f"{job.name}: {'; '.join(faults)}"
     clean(notebook)
     write_notebook(notebook, job.source)
-    print(f"{job.name}  saved", flush=True)
     return ""
 
 
@@ -79,7 +57,3 @@ def noise(notebook: Any) -> list[str]:
             if match := _ADDRESS.search(text):
                 faults.append(f"cell {i} prints a memory address ({match[0].strip()})")
     return faults
-
-
-if __name__ == "__main__":
-    sys.exit(main())
