@@ -106,12 +106,6 @@ def test_unreadable_files_are_collected_and_the_rest_goes_on(tmp_path: Path) -> 
     torch.testing.assert_close(done.image_emb, expected, rtol=0, atol=1e-6)
 
 
-def test_nothing_gives_no_rows(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(b"x")
-    assert embed_photos(colours(), []).image_emb.shape == (0, 3)
-    assert embed_photos(colours(), [tmp_path / "x.png"]).image_emb.shape == (0, 3)
-
-
 def test_boxes_of_one_file_are_cut_from_one_opening(tmp_path: Path, opened: list[str]) -> None:
     first, second = make_photos(tmp_path, 2)
     photos = [
@@ -165,19 +159,6 @@ def test_bad_arguments_are_refused(tmp_path: Path) -> None:
         embed_photos(colours(), tmp_path)
     with pytest.raises(ValueError, match="batch_size: got 0; expected 1 or more"):
         embed_photos(colours(), [], batch_size=0)
-
-
-def test_progress_is_on_stderr_and_only_when_asked(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    paths = make_photos(tmp_path, 3)
-    paths[1].write_bytes(b"")
-    embed_photos(colours(), paths)
-    assert capfd.readouterr() == ("", "")
-    embed_photos(colours(), paths, progress=True)
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "3/3" in err
 
 
 # ---- threads and memory ----------------------------------------------------------------------

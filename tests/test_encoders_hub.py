@@ -29,7 +29,6 @@ from cliplab.encoders import hub, load_encoder
 from cliplab.encoders.from_modelscope import MODEL
 from cliplab.encoders.huggingface_files import missing_files, wanted_files
 from cliplab.encoders.official import official
-from cliplab.encoders.two_towers import PRECISIONS
 from cliplab.runtime import OFFLINE_VARIABLES, sha256
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -235,15 +234,6 @@ def test_older_layouts_of_modelscope_are_found(
         assert hub.modelscope_snapshot(MODEL, "v1.0.2") is None
 
 
-def test_dots_in_a_name_become_underscores_in_modelscopes_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "ms"))
-    folder = tmp_path / "ms" / "models" / "damo" / "x-1___5b"
-    folder.mkdir(parents=True)
-    assert hub.modelscope_snapshot("damo/x-1.5b", "master") == folder
-
-
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
@@ -261,21 +251,6 @@ def test_hugging_faces_cache_follows_its_variables(
         monkeypatch.setenv(name, value)
     found = hub.huggingface_cache()
     assert found in (Path(expected), home.parent / expected)
-
-
-def test_an_ambiguous_or_short_commit_is_no_snapshot(home: Path, made: dict[str, Path]) -> None:
-    cache = home / ".cache" / "huggingface" / "hub"
-    fill_huggingface(cache, "a/b", made["hf"])
-    other = COMMIT[:-1] + "8"
-    (cache / "models--a--b" / "snapshots" / other).mkdir()
-    assert hub.huggingface_snapshot("a/b").name == COMMIT
-    assert hub.huggingface_snapshot("a/b", other).name == other
-    assert hub.huggingface_snapshot("a/b", COMMIT[:8]) is None
-    assert hub.huggingface_snapshot("a/b", "v9") is None
-    assert hub.huggingface_snapshot("a/c") is None
-    fill_huggingface(cache, "a/d", made["hf"])
-    assert hub.huggingface_snapshot("a/d", COMMIT[:7]).name == COMMIT
-    assert hub.huggingface_snapshot("a/d", COMMIT[:6]) is None  # too short to be one for sure
 
 
 # ---- what is not here, and cannot be had -----------------------------------------------------
@@ -350,20 +325,6 @@ def test_a_proxy_that_hangs_is_given_up(
     assert time.monotonic() - before < 5
     check_way_out(spec, str(caught.value))
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "soon", "nan"])
-def test_time_out_must_be_a_number(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("CLIPLAB_TIMEOUT", value)
-    with pytest.raises(ValueError, match=rf"CLIPLAB_TIMEOUT: got '{value}'; expected seconds"):
-        hub.timeout_s()
-
-
-def test_socket_time_out_is_put_back() -> None:
-    wanted = hub.Wanted("x", (), Path(), "")
-    with hub.downloading(wanted, offline=False):
-        assert socket.getdefaulttimeout() == 1
-    assert socket.getdefaulttimeout() is None
 
 
 # ---- what can be had -------------------------------------------------------------------------
@@ -483,18 +444,6 @@ def test_modelscope_model_is_asked_of_its_hub(
     assert "pytorch_model.bin" in asked[0][2]
     assert len(asked) == 1
     assert encoder.name == f"modelscope:{MODEL}"
-
-
-@pytest.mark.parametrize("key", ["openai", "modelscope", "open_clip"])
-def test_bfloat16_is_close_to_float32(made: dict[str, Path], key: str) -> None:
-    between = "tiny-hub-cached/" if key == "open_clip" else ""
-    spec, images = f"{key}:{between}{made[key]}", noise_images(3)
-    whole, half = (load_encoder(spec, device="cpu", precision=p) for p in PRECISIONS)
-    for rows in ("encode_image", "encode_text"):
-        given = images if rows == "encode_image" else ["a sheep", "站立的羊"]
-        cosine = (getattr(whole, rows)(given) * getattr(half, rows)(given)).sum(dim=-1)
-        assert 0.99 < cosine.min() < 0.999_999_9
-    assert (whole.precision, half.precision) == PRECISIONS
 
 
 # ---- files that are missing, cut or dangerous ------------------------------------------------

@@ -77,29 +77,12 @@ def test_exif_rotation_is_applied(
     assert image.getpixel(green) == GREEN
 
 
-def test_exif_rotation_in_a_jpeg(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    big = corners().resize((96, 64), Image.Resampling.NEAREST)
-    image = open_image(save(big, tmp_path / "x.jpg", exif=exif, quality=95))
-    assert image.size == (64, 96)
-    red, green, blue = image.getpixel((60, 4))
-    assert red > 230
-    assert max(green, blue) < 25
-
-
 @pytest.mark.parametrize("exif", [b"Exif\x00\x00MM\x00*", b"Exif\x00\x00nonsense"])
 @pytest.mark.filterwarnings("error")
 def test_broken_exif_leaves_the_picture_as_it_is(tmp_path: Path, exif: bytes) -> None:
     path = save(corners(), tmp_path / "x.png", exif=exif)
     with Image.open(path) as image, pytest.raises((SyntaxError, struct.error)):
         ImageOps.exif_transpose(image)
-    assert open_image(path).getpixel((0, 0)) == RED
-
-
-@pytest.mark.filterwarnings("error")
-def test_half_broken_exif_is_quiet(tmp_path: Path) -> None:
-    path = save(corners(), tmp_path / "x.png", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff junk")
     assert open_image(path).getpixel((0, 0)) == RED
 
 
@@ -151,8 +134,8 @@ def test_32_bit_grey_within_16_bit_and_float_grey_within_one(tmp_path: Path) -> 
     [
         (np.array([[0, 70000]], dtype=np.int32), "grey values from 0 to 70000"),
         (np.array([[-1, 5]], dtype=np.int32), "grey values from -1 to 5"),
-        (np.array([[0, 3.5]], dtype=np.float32), "float grey values from 0 to 3.5"),
-        (np.array([[0, np.nan]], dtype=np.float32), "float grey values from nan"),
+        (np.array([[0, 3.5]], dtype=np.float32), "grey values from 0 to 3.5"),
+        (np.array([[0, np.nan]], dtype=np.float32), "grey values from nan"),
     ],
 )
 def test_grey_without_a_known_range_is_not_guessed(
@@ -193,12 +176,6 @@ def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
         assert [clear.getpixel((x, 0)) for x in (0, 1)] == [WHITE, GREEN]
 
 
-@pytest.mark.parametrize("mode", ["1", "L"])
-def test_black_and_white_and_grey(tmp_path: Path, mode: str) -> None:
-    opened = open_image(save(Image.new(mode, (4, 4), 255), tmp_path / "x.png"))
-    assert (opened.mode, opened.getpixel((0, 0))) == ("RGB", WHITE)
-
-
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
 def test_animation_gives_its_first_frame(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
@@ -213,32 +190,28 @@ def test_animation_gives_its_first_frame(tmp_path: Path, suffix: str) -> None:
 # ---- unreadable, and why ---------------------------------------------------------------------
 
 
-def test_zero_bytes(tmp_path: Path) -> None:
-    (tmp_path / "x.jpg").touch()
-    with pytest.raises(UnreadableImage, match=r"x\.jpg: the file is empty \(0 bytes\); copy it"):
-        open_image(tmp_path / "x.jpg")
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"  # Pillow would start Ghostscript
+HEIC = b"\x00\x00\x00\x24ftypheic\x00\x00\x00\x00mif1heic" * 4
 
 
-def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableImage, match=r"x\.jpg: no such file; check the name"):
-        open_image(tmp_path / "x.jpg")
-
-
-def test_folder(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableImage, match=r"this is a folder; give an image file"):
-        open_image(tmp_path)
-
-
-def test_not_an_image(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(b"not an image at all")
-    with pytest.raises(UnreadableImage, match=r"not an image, or damaged; open and save it as"):
-        open_image(tmp_path / "x.png")
-
-
-def test_postscript_is_not_handed_to_an_interpreter(tmp_path: Path) -> None:
-    corners().save(tmp_path / "x.png", format="EPS")
-    with pytest.raises(UnreadableImage, match=r"not an image, or damaged; open and save it as"):
-        open_image(tmp_path / "x.png")
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jpg", b"", r"x\.jpg: the file is empty \(0 bytes\); copy it"),
+        ("x.jpg", None, r"x\.jpg: no such file; check the name"),
+        ("", None, "this is a folder; give an image file"),
+        ("x.png", b"not an image at all", "not an image, or damaged; open and save it as"),
+        ("x.png", POSTSCRIPT, "not an image, or damaged; open and save it as"),
+        ("IMG_1.HEIC", HEIC, "HEIC is not read; export it as JPEG"),
+    ],
+)
+def test_what_is_no_image_says_why(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableImage, match=message):
+        open_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -247,15 +220,6 @@ def test_half_copied(tmp_path: Path, suffix: str) -> None:
     path = save(Image.fromarray(noise), tmp_path / f"x.{suffix}")
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(UnreadableImage, match=r"damaged or incomplete .*; copy it again"):
-        open_image(path)
-
-
-def test_flipped_byte_in_png(tmp_path: Path) -> None:
-    path = save(corners(), tmp_path / "x.png")
-    data = bytearray(path.read_bytes())
-    data[data.index(b"IDAT") + 6] ^= 0xFF
-    path.write_bytes(data)
-    with pytest.raises(UnreadableImage, match="damaged or incomplete"):
         open_image(path)
 
 
@@ -284,27 +248,12 @@ def test_bomb_limit_is_exact_and_configurable(
         open_image(path)
 
 
-def test_bomb_limit_of_pillow_is_put_back(tmp_path: Path) -> None:
-    before = Image.MAX_IMAGE_PIXELS
-    path = save(corners(), tmp_path / "x.png")
-    with pytest.raises(UnreadableImage):
-        open_image(path, max_pixels=1)
-    open_image(path, max_pixels=1000)
-    assert before == Image.MAX_IMAGE_PIXELS
-
-
 def test_text_bomb_in_png(tmp_path: Path) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("comment", "a" * (PngImagePlugin.MAX_TEXT_CHUNK + 1), zip=True)
     path = save(corners(), tmp_path / "x.png", pnginfo=info)
     with pytest.raises(UnreadableImage, match="damaged or incomplete"):
         open_image(path)
-
-
-def test_phone_format_is_named(tmp_path: Path) -> None:
-    (tmp_path / "IMG_1.HEIC").write_bytes(b"\x00\x00\x00\x24ftypheic\x00\x00\x00\x00mif1heic" * 4)
-    with pytest.raises(UnreadableImage, match=r"HEIC is not read; export it as JPEG"):
-        open_image(tmp_path / "IMG_1.HEIC")
 
 
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,12 +293,6 @@ def test_list_images_is_recursive_sorted_and_leaves_hidden_files_out(tmp_path: P
     (tmp_path / "folder.png").mkdir()
     listed = [path.relative_to(tmp_path).as_posix() for path in list_images(str(tmp_path))]
     assert listed == ["IMG.HEIC", "a.png", "a/b/c.TIFF", "a/z.png", "b.JPG", "羊.webp"]
-
-
-def test_list_images_below_a_hidden_folder_that_was_asked_for(tmp_path: Path) -> None:
-    (tmp_path / ".private").mkdir()
-    (tmp_path / ".private" / "x.png").touch()
-    assert len(list_images(tmp_path / ".private")) == 1
 
 
 def test_list_images_refuses(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from cliplab.data import (
     read_photos,
     read_unlabelled,
 )
-from cliplab.data.files import open_small, read_header
+from cliplab.data.files import read_header
 
 
 def said(found: SampleSet) -> tuple[str, ...]:
@@ -88,15 +88,6 @@ def test_boxes_are_rounded_and_clipped(
     assert Sample(quarters(tmp_path / "a.png"), box_xyxy=box).open().size == size
 
 
-def test_a_photo_of_a_turned_picture_is_cut_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # hold the camera upright: 40 x 20 is shown as 20 x 40
-    Image.open(quarters(tmp_path / "a.png")).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    upper = Sample(tmp_path / "a.jpg", box_xyxy=(2, 2, 18, 18)).open()
-    red, _, blue = upper.resize((1, 1)).getpixel((0, 0))
-    assert (red > 200, blue < 60) == (True, True)
-
-
 def test_box_outside_the_picture(tmp_path: Path) -> None:
     photo = Sample(quarters(tmp_path / "a.png"), box_xyxy=(40, 0, 50, 10))
     match = r"a\.png: box \(40, 0, 50, 10\) lies outside the picture of 40 x 20 pixels; mend"
@@ -116,11 +107,6 @@ def test_box_outside_the_picture(tmp_path: Path) -> None:
 def test_impossible_boxes_are_refused(box: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sample(Path("a.png"), box_xyxy=box)
-
-
-def test_unknown_split_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"unknown split 'valid'; .*valid: train, val, test"):
-        Sample(Path("a.png"), split="valid")
 
 
 # ---- a set -------------------------------------------------------------------------------
@@ -150,11 +136,6 @@ def test_select_refuses() -> None:
         some_photos().select("tests")
     with pytest.raises(ValueError, match=r"no photo of /x has a split; call with_splits\(\)"):
         SampleSet.of([Sample(Path("/x/a.png"))], Path("/x")).select("train")
-
-
-def test_set_refuses_labels_that_are_no_class() -> None:
-    with pytest.raises(ValueError, match="unknown label 'cow'; valid: goat"):
-        SampleSet((Sample(Path("a.png"), "cow"),), Path(), ("goat",))
 
 
 # ---- folders ---------------------------------------------------------------------------------
@@ -240,11 +221,6 @@ def test_folders_that_look_like_mistakes_are_remarked_on(tmp_path: Path) -> None
 def test_a_single_class_is_remarked_on(tmp_path: Path) -> None:
     found = read_photos(touch(tmp_path, "images/a.jpg", "images/b.jpg"))
     assert found.problems == (Problem(ProblemKind.ONE_CLASS, ("images",)),)
-
-
-def test_hidden_files_are_left_out(tmp_path: Path) -> None:
-    touch(tmp_path, "s/a.jpg", "s/._a.jpg", ".trash/b.jpg", "s/@eaDir/c.jpg", "g/d.jpg")
-    assert [name for name, *_ in told(read_photos(tmp_path))] == ["g/d.jpg", "s/a.jpg"]
 
 
 def test_labels_of_macos_are_composed(tmp_path: Path) -> None:
@@ -380,7 +356,7 @@ def test_threads_share_the_guards_and_leave_no_trace(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(read, range(200)))
     assert found == [
-        "it has more than 10 pixels, as decompression bombs do" if i % 5 == 0 else (60 + i % 40, 40)
+        "it has more than 10 pixels, as bombs do" if i % 5 == 0 else (60 + i % 40, 40)
         for i in range(200)
     ]
     assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
@@ -402,10 +378,10 @@ def test_small_pictures_are_guarded_and_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (800, 400), "red").save(tmp_path / "a.jpg", exif=exif)
-    small = open_small(tmp_path / "a.jpg", 64)
+    small = open_image(tmp_path / "a.jpg", side=64)
     assert small.size == (100, 200)  # an eighth, turned
     (tmp_path / "b.jpg").write_bytes(b"")
     with pytest.raises(UnreadableImage, match="the file is empty"):
-        open_small(tmp_path / "b.jpg", 64)
+        open_image(tmp_path / "b.jpg", side=64)
     with pytest.raises(UnreadableImage, match="the file is empty"):
         read_header(tmp_path / "b.jpg")

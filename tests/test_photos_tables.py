@@ -75,12 +75,6 @@ def test_names_of_the_column_of_pictures(root: Path, name: str) -> None:
     assert told(found) == [("a.png", "sheep")]
 
 
-def test_one_column_and_no_labels(root: Path) -> None:
-    found = read_photos(table(root, "image\na.png\nb.png\n", "list.txt"))
-    assert told(found) == [("a.png", None), ("b.png", None)]
-    assert said(found) == ()
-
-
 def test_all_columns(root: Path) -> None:
     text = (
         "image;label;animal;split;x1;y1;x2;y2\n"
@@ -93,17 +87,6 @@ def test_all_columns(root: Path) -> None:
     assert second == Sample(root / "a.png", "sheep", (20, 0, 40, 20), "Molly", "val", "a.png#2")
     assert third == Sample(root / "b.png", "goat", None, None, "test", "b.png")
     assert first.open().size == (10, 11)
-
-
-def test_quotes_and_separators_inside_cells(root: Path) -> None:
-    Image.new("RGB", (4, 4)).save(root / "x, y.png")
-    found = read_photos(table(root, 'image,label\n"x, y.png","white ""sheep"", lying"\n'))
-    assert told(found) == [("x, y.png", 'white "sheep", lying')]
-
-
-def test_first_line_and_padding_of_excel(root: Path) -> None:
-    found = read_photos(table(root, "sep=;\nimage;label\na.png;sheep;;\nb.png;sheep\n"))
-    assert told(found) == [("a.png", "sheep"), ("b.png", "sheep")]
 
 
 def test_paths_of_windows_and_absolute_ones(root: Path) -> None:
@@ -183,12 +166,6 @@ def test_missing_pictures_are_listed(root: Path) -> None:
         "pictures that are missing, left out (5): d.png (line 5), e.png (line 6), f.png (line 7) "
         "and 2 more"
     )
-
-
-def test_no_picture_at_all(root: Path) -> None:
-    match = r"none of its 1 pictures is in .*, such as z\.png \(line 2\); paths are relative to"
-    with pytest.raises(FileNotFoundError, match=match):
-        read_photos(table(root, "image,label\nz.png,x\n"))
 
 
 def test_rows_that_repeat_are_kept_once(root: Path) -> None:

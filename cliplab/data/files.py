@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485  # Pillow's own bomb limit, 256 MiB as RGB; $CLIPLAB_MAX_PIXELS raises it
@@ -50,7 +52,9 @@ def printable(text: str) -> str:
 # ---- one image -----------------------------------------------------------------------------
 
 
-def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Image:
+def open_image(
+    path: str | Path, *, max_pixels: int | None = None, side: int | None = None
+) -> Image.Image:
     """Read one image file as 8-bit RGB, upright, on white, its first frame.
 
     EXIF rotation is applied; transparency is laid on white; CMYK and palettes are converted;
@@ -60,23 +64,14 @@ def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Imag
         path: the file; its content decides the format, not its name.
         max_pixels: width x height above which the file is refused before it is decoded;
             default $CLIPLAB_MAX_PIXELS, else MAX_PIXELS.
+        side: pixels that suffice; JPEG is then decoded to about as many, which saves work.
 
     Raises:
         UnreadableImage: for anything that does not give an image.
     """
     with _opened(Path(path), max_pixels) as image:
-        image.load()
-        return _to_rgb(_upright(image))
-
-
-def open_small(path: str | Path, side: int) -> Image.Image:
-    """As `open_image`, but shrunk where that saves work: JPEG decodes to about `side` pixels.
-
-    Raises:
-        UnreadableImage: as `open_image`.
-    """
-    with _opened(Path(path)) as image:
-        image.draft(image.mode, (side, side))  # whole eighths only, and never below `side`
+        if side is not None:
+            image.draft(image.mode, (side, side))  # whole eighths only, and never below `side`
         image.load()
         return _to_rgb(_upright(image))
 
@@ -157,31 +152,23 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # I;16, I;16B, I;16L and I
-        image = _from_16_bit(image)
+    if image.mode.startswith("I"):  # I;16, I;16B, I;16L and I: 65535 = 257 x 255
+        image = Image.fromarray(((_within(image, 65535) + 128) // 257).astype(np.uint8))
     elif image.mode == "F":
-        image = _from_float(image)
+        image = Image.fromarray((_within(image, 1) * 255).round().astype(np.uint8))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise _NoScaleError(f"grey values from {low} to {high}, where 0 to 65535 is 16 bit")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 257 x 255
-
-
-def _from_float(image: Image.Image) -> Image.Image:
+def _within(image: Image.Image, most: int) -> NDArray[Any]:
+    """Grey values, if they are from 0 to `most`: nobody tells which are black and white else."""
     values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise _NoScaleError(f"float grey values from {low:g} to {high:g}, where 0 to 1 is usual")
-    return Image.fromarray((values * 255).round().astype(np.uint8))
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= most):  # written so that NaN fails too
+        raise _NoScaleError(f"grey values from {low:g} to {high:g}, where 0 to {most} is usual")
+    return values if most == 1 else values.astype(np.int64)
 
 
 class _NoScaleError(ValueError):
@@ -191,24 +178,27 @@ class _NoScaleError(ValueError):
 def _explain(error: Exception, path: Path, limit: int) -> tuple[str, str]:
     """Cause and remedy of what went wrong while reading `path`."""
     text = (str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, FileNotFoundError):
-        return "no such file", "check the name"
-    if path.is_dir():
-        return "this is a folder", "give an image file, or use list_images(folder)"
-    if isinstance(error, PermissionError):
-        return "no permission to read it", "change its permissions"
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return (
-            f"it has more than {limit:,} pixels, as decompression bombs do",
-            "shrink it, or if you trust it raise max_pixels or $CLIPLAB_MAX_PIXELS",
-        )
-    if isinstance(error, _NoScaleError):
-        return text, "scale it to 8 bit yourself: only you know which values are black and white"
-    if path.suffix.lower() in PHONE_SUFFIXES:
-        return "HEIC is not read", "export it as JPEG, or install and register pillow-heif"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, or damaged", f"open and save it as one of {', '.join(SUFFIXES)}"
-    return f"damaged or incomplete ({text})", "copy it again, or open and save it as PNG or JPEG"
+    bombs = Image.DecompressionBombError, Image.DecompressionBombWarning
+    raise_it = "shrink it, or if you trust it raise max_pixels or $CLIPLAB_MAX_PIXELS"
+    known: list[tuple[bool, str, str]] = [
+        (isinstance(error, FileNotFoundError), "no such file", "check the name"),
+        (path.is_dir(), "this is a folder", "give an image file, or use list_images(folder)"),
+        (isinstance(error, PermissionError), "no permission to read it", "change its permissions"),
+        (isinstance(error, bombs), f"it has more than {limit:,} pixels, as bombs do", raise_it),
+        (isinstance(error, _NoScaleError), text, "scale it to 8 bit yourself: only you know how"),
+        (
+            path.suffix.lower() in PHONE_SUFFIXES,
+            "HEIC is not read",
+            "export it as JPEG, or install and register pillow-heif",
+        ),
+        (
+            isinstance(error, UnidentifiedImageError),
+            "not an image, or damaged",
+            f"open and save it as one of {', '.join(SUFFIXES)}",
+        ),
+    ]
+    damaged = f"damaged or incomplete ({text})", "copy it again, or open and save it as PNG or JPEG"
+    return next(((cause, remedy) for holds, cause, remedy in known if holds), damaged)
 
 
 # ---- many images ---------------------------------------------------------------------------

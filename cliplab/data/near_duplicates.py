@@ -17,18 +17,16 @@ otherwise are not seen: give such pictures a group.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliplab.data.files import UnreadableImage, open_image, open_small
+from cliplab.data.files import UnreadableImage, open_image
 from cliplab.data.samples import Sample
-from cliplab.runtime import sha256
 
 MAX_BITS = 10  # of 64 that two hashes may differ in
 MIN_CORRELATION = 0.9  # of two thumbnails, brightness and contrast taken out
@@ -40,21 +38,16 @@ _ROWS = 256  # hashes compared with all others at a time
 _PAIRS = 1 << 15  # thumbnails compared at a time: 2 x 100 MB as float
 
 
-@dataclass(frozen=True)
-class Print:
-    """What is remembered of a picture."""
-
-    bits: int  # 64, row by row: is a pixel brighter than its left neighbour?
-    colours: NDArray[np.uint8]  # (_VALUES,)
+Print = tuple[int, NDArray[np.uint8]]  # 64 signs row by row, and _VALUES colours
 
 
 def print_of(image: Image.Image) -> Print:
-    """Difference hash and thumbnail of an upright picture."""
+    """Difference hash (is a pixel brighter than its left neighbour?) and thumbnail."""
     grey = image.convert("L").resize((9, 8), Image.Resampling.LANCZOS)
     values = np.asarray(grey).astype(np.int16)  # (8, 9)
     signs = np.packbits(values[:, 1:] > values[:, :-1])
     small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    return Print(int.from_bytes(signs.tobytes(), "big"), np.asarray(small).ravel())
+    return int.from_bytes(signs.tobytes(), "big"), np.asarray(small).ravel()
 
 
 def near_pairs(photos: Sequence[Sample]) -> Iterator[tuple[int, int]]:
@@ -87,7 +80,7 @@ def _prints(places: Sequence[int], photos: Sequence[Sample]) -> list[tuple[int, 
     wholes = [i for i in places if i not in set(crops)]
     try:
         if not crops:
-            return [(wholes[0], print_of(open_small(photos[wholes[0]].path, _DECODED)))]
+            return [(wholes[0], print_of(open_image(photos[wholes[0]].path, side=_DECODED)))]
         image = open_image(photos[crops[0]].path)
         found = [(i, print_of(photos[i].crop(image))) for i in crops]
         return found + [(i, print_of(image)) for i in wholes[:1]]
@@ -99,14 +92,14 @@ def _similar(prints: Sequence[Print]) -> Iterator[tuple[int, int]]:
     """Pairs of similar prints, i < j; of equal ones only each with the first."""
     first: dict[tuple[int, bytes], int] = {}
     places = []
-    for i, found in enumerate(prints):
-        before = first.setdefault((found.bits, found.colours.tobytes()), i)
+    for i, (sign, colour) in enumerate(prints):
+        before = first.setdefault((sign, colour.tobytes()), i)
         if before == i:
             places.append(i)
         else:
             yield before, i
-    bits = np.array([prints[i].bits for i in places], np.uint64)  # (M,)
-    colours = np.array([prints[i].colours for i in places], np.uint8).reshape(-1, _VALUES)
+    bits = np.array([prints[i][0] for i in places], np.uint64)  # (M,)
+    colours = np.array([prints[i][1] for i in places], np.uint8).reshape(-1, _VALUES)
     for start in range(0, len(bits), _ROWS):
         rows = bits[start : start + _ROWS, None]
         # Quadratic, but one XOR a pair: 0.24 s for 10,000 pictures.
@@ -127,19 +120,3 @@ def _alike(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool_]:
     norm = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     correlation = (a * b).sum(axis=1) / np.maximum(norm, 1e-6)
     return (correlation > MIN_CORRELATION) | (difference < MAX_DIFFERENCE)
-
-
-def copies(paths: Iterable[Path]) -> list[list[Path]]:
-    """Files with the same bytes, two or more in each list; only files of one size are read."""
-    by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in dict.fromkeys(paths):
-        if path.is_file():
-            by_size[path.stat().st_size].append(path)
-    by_hash: dict[str, list[Path]] = defaultdict(list)
-    for size, equal in by_size.items():
-        for path in equal if len(equal) > 1 and size else []:
-            try:
-                by_hash[sha256(path)].append(path)
-            except OSError:  # whoever opens it later will report it
-                continue
-    return [equal for equal in by_hash.values() if len(equal) > 1]

@@ -91,17 +91,13 @@ class SampleSet:
     ) -> "SampleSet":
         """The same samples, each in train, val or test; splits that are there already stay.
 
-        Samples of one group (without groups: of one file) stay together, and so do copies and
-        near-duplicates. Classes are shared out in proportion as far as groups permit: each split
-        gets a group of every class that has as many; a class with a single group is in train
-        only, which `problems` says. The same pictures, fractions and seed give the same splits on
-        every machine (only near-duplicates at the edge of the threshold hang on the decoder).
+        How, and what it promises, says `cliplab.data.splits`.
 
         Args:
             fractions: share of train, val and test; default 0.6, 0.2 and 0.2.
             seed: another one gives other splits.
-            near_duplicates: look at every picture (0.06 s for a JPEG of 12 megapixels); False
-                joins only files with equal bytes.
+            near_duplicates: look at every picture (0.06 s for a JPEG of 12 megapixels), so that
+                copies and near-duplicates stay together; False joins groups and files only.
             previous: pictures of this set keep the split they have there, so that adding pictures
                 moves no old one. A manifest with empty cells in its split column does the same.
 

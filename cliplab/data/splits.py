@@ -4,7 +4,9 @@ A group is what its owner named (an animal, a farm), else a file with all its bo
 pictures are copies or near-duplicates become one. Groups are dealt out one by one, the largest
 first and equal ones in the order of a hash of seed and name, each to the split that its classes
 are furthest from having their share of. So the same pictures and seed give the same splits on
-every platform. More pictures may shift the shares and with them old pictures, unless those come
+every platform; only near-duplicates at the edge of the threshold hang on the decoder. Each split
+gets a group of every class that has as many; a class with a single group is in train only, which
+is told. More pictures may shift the shares and with them old pictures, unless those come
 with their split: in a manifest, or as `previous`.
 """
 
@@ -18,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cliplab.data.folders import lacked
-from cliplab.data.near_duplicates import copies, near_pairs
+from cliplab.data.near_duplicates import near_pairs
 from cliplab.data.samples import SPLITS, Places, Problem, Sample, problems_of, some
 from cliplab.data.samples import ProblemKind as Kind
 from cliplab.runtime import unknown_name
@@ -99,33 +101,14 @@ def _groups(
 
     together = DisjointSet(range(len(samples)))
     first: dict[str, int] = {}
-    for i, sample in enumerate(samples):
-        together.merge(first.setdefault(_key(sample), i), i)
-    for i, j in [*_copies(samples), *(near_pairs(samples) if near_duplicates else ())]:
+    for i, one in enumerate(samples):
+        key = f"file {one.path.absolute()}" if one.group is None else f"group {one.group}"
+        together.merge(first.setdefault(key, i), i)
+    for i, j in near_pairs(samples) if near_duplicates else ():
         if together.merge(i, j):
             problems[Kind.NEAR_DUPLICATE].append(f"{samples[i].name} = {samples[j].name}")
     groups = [_group(sorted(indices), samples, seed) for indices in together.subsets()]
     return sorted(groups, key=lambda group: (-len(group.members), group.order))
-
-
-def _key(sample: Sample) -> str:
-    """What a photo is grouped by, before pictures are compared."""
-    return f"file {sample.path.absolute()}" if sample.group is None else f"group {sample.group}"
-
-
-def _copies(samples: Sequence[Sample]) -> list[tuple[int, int]]:
-    """Pairs of samples whose files have the same bytes."""
-    places: dict[object, list[int]] = defaultdict(list)
-    for i, sample in enumerate(samples):
-        places[sample.path].append(i)
-    found = []
-    for equal in copies(sample.path for sample in samples):
-        by_box: dict[object, int] = {}
-        for i in (i for path in equal for i in places[path]):
-            # Boxes with groups of their own are told apart by their owner; equal boxes are not.
-            part = samples[i].box_xyxy if samples[i].group else None
-            found.append((by_box.setdefault(part, i), i))
-    return [(i, j) for i, j in found if i != j]
 
 
 def _group(indices: Sequence[int], samples: Sequence[Sample], seed: int) -> _Group:
