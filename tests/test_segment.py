@@ -187,19 +187,6 @@ def test_a_folder_of_transformers_is_a_model(
 def test_full_width_signs_are_separators_too() -> None:
     words = {"动物": ("sheep", "dog"), "草": ("grass", "草", "地")}
     assert read_labels(["动物＝sheep｜dog，草=grass|草｜地"]) == words
-    with pytest.raises(ValueError, match="got '动物＝'; expected CLASS=PROMPT"):
-        read_labels(["动物＝"])
-
-
-def test_a_model_that_reads_chinese_is_not_to_be_replaced_by_itself(
-    flock: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for vocab, advised in ((WORDS, False), ((), True)):
-        knowing.model.vocab = vocab
-        assert run(flock, "--labels", "sheep", "斑马") == 0
-        complaints = capsys.readouterr().err
-        assert "cannot read '斑马'" in complaints
-        assert ("reads Chinese, such as pasture" in complaints) is advised
 
 
 def test_labels_have_words_of_their_own(flock: Path, tmp_path: Path, knowing: Knowing) -> None:
@@ -215,15 +202,6 @@ def test_labels_have_words_of_their_own(flock: Path, tmp_path: Path, knowing: Kn
     assert knowing.asked == (("sheep", "羊", "dog", "狗"), ("{}", "{}."))
     assert run(flock, "--labels", "羊", "狗", "草地") == 0
     assert knowing.asked == (("羊", "狗", "草地"), ("一张{}的照片",))
-
-
-@pytest.mark.parametrize("template", ["a {} {x}", "{} {:d}", "{} {0}", "{} }"])
-def test_other_braces_of_a_template_are_plain_text(
-    flock: Path, shipped: Path, capsys: pytest.CaptureFixture[str], template: str
-) -> None:
-    options = ("--labels", "sheep", "dog", "--model", shipped, "--limit", 1)
-    assert run(flock, *options, "--template", template) == 0
-    assert capsys.readouterr().err == ""
 
 
 def test_the_usual_background_is_what_the_model_reads_and_nobody_asks_for(
@@ -275,48 +253,37 @@ def test_a_model_of_photographs_has_the_background_of_the_papers(
     assert knowing.asked[0] == (*words, "sheep", "sky")
 
 
-@pytest.mark.usefixtures("knowing")
-def test_only_the_first_pictures_may_be_wanted(flock: Path, tmp_path: Path) -> None:
-    assert run(flock, *FLOCK, "--limit", 2, "--json", tmp_path / "r.json") == 0
-    said = read(tmp_path / "r.json")
-    assert [one["file"] for one in said["pictures"]] == ["a.png", "b, '羊' & <i>.png"]
-    assert said["counts"]["pictures"] == 2
-
-
-def test_a_threshold_alone_makes_a_background(
+def test_a_threshold_alone_makes_a_background_and_the_best_of_a_picture_stay(
     flock: Path, tmp_path: Path, knowing: Knowing
 ) -> None:
     knowing.score = 0.4
-    out = tmp_path / "o"
-    assert run(flock, "--labels", "sheep", "dog", "--threshold", 0.3, "--out", out) == 0
-    assert labels_in(out / "a_labels.png")[::10, ::10].tolist() == [[0, 0], [1, 0]]
-    assert read(out / "summary.json")["background"] == []
+    for threshold in (0.3, 1):
+        out = tmp_path / str(threshold)
+        options = ("--threshold", threshold, "--limit", 2, "--out", out)
+        assert run(flock, "--labels", "sheep", "dog", *options) == 0
+        assert labels_in(out / "a_labels.png")[::10, ::10].tolist() == [[0, 0], [1, 0]]
+        assert labels_in(out / "b, '羊' & <i>_labels.png").max() == 0
+        said = read(out / "summary.json")
+        assert (said["background"], said["counts"]["pictures"]) == ([], 2)
 
 
-def test_where_all_pixels_are_below_the_threshold_the_best_stay(
-    flock: Path, tmp_path: Path, knowing: Knowing
-) -> None:
-    knowing.score = 0.4
-    out = tmp_path / "o"
-    assert run(flock, "--labels", "sheep", "dog", "--threshold", 1, "--out", out) == 0
-    assert labels_in(out / "a_labels.png")[::10, ::10].tolist() == [[0, 0], [1, 0]]
-    nothing = labels_in(out / "b, '羊' & <i>_labels.png")
-    assert nothing.max() == 0
-
-
-@pytest.mark.usefixtures("knowing")
 def test_words_that_no_caption_had_are_remarked_on(
-    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flock: Path, tmp_path: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "r.json"
-    labels = ("--labels", "sheep", "zebra", "Sheep .", "background", "--json", report)
-    assert run(flock, *labels) == 0
+    assert run(flock, "--labels", "sheep", "zebra", "Sheep .", "nothing", "--json", report) == 0
     complaints = capsys.readouterr().err
-    assert "note: 'background' is a word like the others here, and no caption" in complaints
+    assert "note: 'nothing' is a word like the others here, and no caption" in complaints
     assert "remark: knowing cannot read 'zebra' (nor 1 more): it knows 0% of it" in complaints
     assert len(read(report)["remarks"]) == 1
     assert run(flock, "--labels", "sheep dog", "sheep  dog") == 0
     assert "cannot tell 'sheep dog' and 'sheep  dog' apart" in capsys.readouterr().err
+    for vocab, advised in ((WORDS, False), ((), True)):  # one that reads Chinese, and another
+        knowing.model.vocab = vocab
+        assert run(flock, "--labels", "sheep", "斑马") == 0
+        complaints = capsys.readouterr().err
+        assert "cannot read '斑马'" in complaints
+        assert ("reads Chinese, such as pasture" in complaints) is advised
 
 
 # ---- odd pictures and labels ---------------------------------------------------------------------
@@ -393,22 +360,11 @@ def test_a_model_is_read_as_its_card_says_unless_told_otherwise(
     told = capsys.readouterr().err
     assert told.count("what the model's card says was best on val") == 1
     assert "note: --top-words all --scales 1 2 --flip --refine 3: what the model's card" in told
-    assert run(flock, "--labels", "羊", "狗", "--json", tmp_path / "zh") == 0
-    assert read(tmp_path / "zh")["settings"]["top_words"] == 5  # nothing was chosen for Chinese
-
-
-def test_a_card_that_is_silent_on_refining_refines_nothing(
-    flock: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    reading = {"language": "en", "top_words": 3, "templates": ["{}"], "scales": [1.0]}
-    write_json(shipped / "model_card.json", {"files": {}, "metrics": {"en": {"reading": reading}}})
-    for steps, options, shown in ((0, (), []), (4, ("--refine", 4), ["4"])):
-        html, json = (tmp_path / f"{steps}.{kind}" for kind in ("html", "json"))
-        written = ("--html", html, "--json", json)
-        assert run(flock, "--labels", "sheep", "dog", *options, *written) == 0
-        assert read(json)["settings"]["refine"] == steps
-        assert re.findall(r"refined in <b>(\d+) steps</b>", html.read_text("utf-8")) == shown
-    assert capsys.readouterr().err.count("note: --top-words 3 --scales 1: what the model's") == 2
+    html, zh = tmp_path / "g.html", tmp_path / "zh"
+    assert run(flock, "--labels", "羊", "狗", "--json", zh, "--html", html) == 0
+    said = read(zh)["settings"]  # nothing was chosen for Chinese
+    assert (said["top_words"], said["refine"]) == (5, 0)
+    assert "refined in" not in html.read_text("utf-8")
 
 
 def test_a_label_is_a_byte_and_never_255(
@@ -445,6 +401,10 @@ def test_unreadable_pictures_give_three_and_the_others_are_done(
 def test_nothing_readable_is_an_error_without_outputs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run(tmp_path / "absent", *FLOCK) == 2
+    assert "absent: no such file or folder; check the name" in capsys.readouterr().err
+    assert run(tmp_path, *FLOCK) == 2
+    assert "no images in" in capsys.readouterr().err
     (tmp_path / "flock").mkdir()
     (tmp_path / "flock" / "empty.png").touch()
     assert run(tmp_path / "flock", *FLOCK, "--out", tmp_path / "o") == 2
@@ -501,13 +461,6 @@ def test_bad_arguments_give_one_clean_line(
     assert message in errors[0]
 
 
-def test_a_missing_folder_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tmp_path / "absent", *FLOCK) == 2
-    assert "absent: no such file or folder; check the name" in capsys.readouterr().err
-    assert run(tmp_path, *FLOCK) == 2
-    assert "no images in" in capsys.readouterr().err
-
-
 def test_a_model_that_is_not_there_or_another_one(
     flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -533,22 +486,17 @@ def test_a_model_that_is_not_there_or_another_one(
         assert re.search(message, complaints), complaints
 
 
-def test_a_damaged_checkpoint_is_told_by_its_card(
-    flock: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    card = '{"files": {"model.safetensors": "%s"}}' % ("0" * 64)
-    (shipped / "model_card.json").write_text(card, encoding="utf-8")
-    assert run(flock, *FLOCK, "--device", "cpu") == 2
-    assert "the file is damaged or another one" in capsys.readouterr().err
-
-
-def test_words_beyond_the_context_are_refused_before_any_picture(
+def test_a_damaged_checkpoint_is_told_and_long_words_are_refused_before_any_picture(
     flock: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--device", "cpu", "--out", tmp_path / "o")
     assert run(flock, "--labels", "dog", "sheep " * 30, *options) == 2
     assert "text too long" in capsys.readouterr().err
     assert not list((tmp_path / "o").iterdir())
+    card = '{"files": {"model.safetensors": "%s"}}' % ("0" * 64)
+    (shipped / "model_card.json").write_text(card, encoding="utf-8")
+    assert run(flock, *FLOCK, "--device", "cpu") == 2
+    assert "the file is damaged or another one" in capsys.readouterr().err
 
 
 # ---- outputs -------------------------------------------------------------------------------------
@@ -642,32 +590,23 @@ def test_results_among_the_pictures_are_neither_pictures_nor_truth(
 
 
 @pytest.mark.usefixtures("knowing")
-def test_panoptic_pngs_do_not_go_among_the_pictures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flat(tmp_path / "flock" / "a.jpg", "sg")
-    for name, force in (("flock.json", ()), ("flock.json", ("--force",)), ("flock/pan.json", ())):
-        panoptic = ("--panoptic", tmp_path / name)
-        assert run(tmp_path / "flock", *FLOCK, *panoptic, *force) == 2
-        assert ", among the pictures of SOURCE; choose another" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "flock").iterdir()] == ["a.jpg"]
-
-
-@pytest.mark.usefixtures("knowing")
+@pytest.mark.parametrize(
+    ("source", "option", "path", "message"),
+    [
+        ("flock", "--panoptic", "flock.json", "flock, among the pictures of SOURCE"),
+        ("flock/a.png", "--panoptic", "flock.json", "flock, among the pictures of SOURCE"),
+        ("flock", "--panoptic", "flock/pan.json", "pan, among the pictures of SOURCE"),
+        ("flock", "--json", "flock/a.png", "would overwrite part of SOURCE"),
+        ("flock", "--out", "flock/a.png", "a file; expected a folder"),
+    ],
+)
 def test_results_never_replace_the_pictures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flock: Path, source: str, option: str, path: str, message: str, capsys
 ) -> None:
-    flock = tmp_path / "flock"
-    before = flat(flock / "a.png", "sg").read_bytes()
-    assert run(flock / "a.png", *FLOCK, "--panoptic", tmp_path / "flock.json", "--force") == 2
-    assert "among the pictures of SOURCE" in capsys.readouterr().err
-    assert run(flock, *FLOCK, "--json", flock / "a.png", "--force") == 2
-    assert "would overwrite part of SOURCE" in capsys.readouterr().err
-    assert (flock / "a.png").read_bytes() == before
-    flat(flock / "x_labels.png", "sg")  # a picture whose name looks like a result
-    flat(tmp_path / "other" / "x.png", "sg")
-    assert run(flock / "x_labels.png", *FLOCK, "--out", flock / "a.png") == 2
-    assert "a file; expected a folder" in capsys.readouterr().err
+    before = {path: path.read_bytes() for path in flock.rglob("*.*")}
+    assert run(flock.parent / source, *FLOCK, option, flock.parent / path, "--force") == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in flock.rglob("*.*")} == before
 
 
 def test_pictures_are_not_kept(
@@ -693,12 +632,7 @@ def test_pictures_are_not_kept(
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_overlay_is_the_same_in_any_style(ax) -> None:
-    """Where the house style is on, as in a notebook, its layout asks for axes placed by itself."""
-    image, labels = Image.new("RGB", (40, 20)), np.zeros((20, 40), np.uint8)
-    assert overlay_sheet(image, labels, ["sky"], ["#0000FF"]).width > 80
-
-
+@pytest.mark.usefixtures("ax")  # where the house style is on, its layout asks for other axes
 def test_an_overlay_shows_the_picture_its_colours_and_a_legend() -> None:
     size, names = (30, 20), ["background", "羊", "dog", "absent"]
     image = Image.new("RGB", size, COLOURS["sky"])
