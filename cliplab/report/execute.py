@@ -1,22 +1,21 @@
-"""Execute one notebook in a process that can be ended, and say exactly what went wrong in it."""
+"""Execute one notebook through papermill, and say exactly what went wrong in it."""
 
-import json
-import os
-import queue
+from __future__ import annotations
+
+import logging
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliplab.report.notebook import read_notebook
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 
-_STARTING = -1  # the "cell" before the first one: the kernel is being started
+from cliplab.report.notebook import read_notebook, tags
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,42 @@ class Failure:
         return f"at {place}\n{self.error}"
 
 
+class ThisInterpreter(AsyncKernelManager):
+    """Starts the kernel with the Python that runs us, whatever kernels are installed.
+
+    A kernel called python3 in the user's home would otherwise be preferred, with another Python.
+    """
+
+    settings: str  # folder for IPython: no start-up files, and no history data base to wait for
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """How the kernel is started: without progress bars, with figures in its cells."""
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        environment = {
+            "IPYTHONDIR": self.settings, "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "PYTHONUTF8": "1", "TQDM_DISABLE": "1",
+        }  # fmt: skip
+        return KernelSpec(argv=argv, display_name="Python", language="python", env=environment)
+
+    async def start_kernel(self, **options: Any) -> None:
+        """Start it; what it says beside its cells, of debuggers and the like, is for nobody."""
+        await super().start_kernel(stderr=subprocess.DEVNULL, **options)
+
+
+class _Progress:
+    """Knows which cell of the source notebook runs."""
+
+    def __init__(self, on_cell: Callable[[int], None]) -> None:
+        self.on_cell, self.cell, self.injected = on_cell, -1, 0
+
+    def start(self, cell: Any, cell_index: int) -> None:
+        """Called by nbclient before each cell; papermill has put one in between."""
+        self.injected |= "injected-parameters" in tags(cell)
+        self.cell = cell_index - self.injected
+        self.on_cell(self.cell)
+
+
 def execute(
     source: Path,
     target: Path,
@@ -49,109 +84,47 @@ def execute(
     written after every cell, so that after a failure it holds what was executed until then.
 
     Args:
+        source: the notebook.
+        target: its executed copy.
         parameters: values put below the cell tagged `parameters`.
         timeout_s: seconds for the whole notebook; then it is ended, hanging or not.
         on_cell: called with the index of each cell that starts.
     """
-    job = {
-        "source": str(source),
-        "target": str(target),
-        "parameters": dict(parameters),
-        "cwd": str(source.parent),
-    }
+    import papermill
+
+    progress, deadline = _Progress(on_cell), time.monotonic() + timeout_s
+    logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it says, we say
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        log = Path(scratch) / "log"
-        worker = _start(log, scratch)
         try:
-            cell, last = _follow(worker, job, time.monotonic() + timeout_s, on_cell)
-        finally:
-            _end(worker)
-        if last.get("done"):
-            return None
-        words = log.read_text(encoding="utf-8", errors="replace")
-        return _failure(source, cell, _reason(last, timeout_s, words))
+            papermill.execute_notebook(
+                source,
+                target,
+                parameters=dict(parameters),
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                cwd=source.parent,
+                kernel_manager_class=type("Kernel", (ThisInterpreter,), {"settings": scratch}),
+                shutdown_kernel="immediate",
+                timeout_func=lambda cell: max(1.0, deadline - time.monotonic()),
+                on_cell_start=progress.start,
+            )
+        except Exception as error:  # whatever it is, it is the notebook's, and the others go on
+            return _failure(source, progress.cell, error, timeout_s)
+    return None
 
 
-def _start(log: Path, scratch: str) -> "subprocess.Popen[str]":
-    environment = os.environ | {
-        "TQDM_DISABLE": "1",
-        "IPYTHONDIR": scratch,  # no start-up files, and no history data base to wait for
-        "PYTHONUTF8": "1",
-    }
-    environment.pop("MPLBACKEND", None)  # the kernel's own backend is what puts figures into cells
-    with log.open("w", encoding="utf-8") as errors:
-        return subprocess.Popen(
-            [sys.executable, "-m", "cliplab.report.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=environment,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches us alone, and we end the others in order
-        )
+def _failure(source: Path, cell: int, error: Exception, timeout_s: float) -> Failure:
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
 
-
-def _follow(
-    worker: "subprocess.Popen[str]", job: Any, deadline: float, on_cell: Callable[[int], None]
-) -> tuple[int, dict[str, Any]]:
-    """Last cell that started, and the worker's last word ({} if it had none)."""
-    with suppress(BrokenPipeError):  # a worker that could not start: its log says why
-        print(json.dumps(job), file=worker.stdin, flush=True)
-    lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read_lines, args=(worker, lines), daemon=True).start()
-    cell = _STARTING
-    while True:
-        try:
-            # in short steps, since a long wait cannot be interrupted by Ctrl-C on Windows
-            line = lines.get(timeout=min(0.5, max(0.0, deadline - time.monotonic())))
-        except queue.Empty:
-            if time.monotonic() >= deadline:
-                return cell, {"timeout": True}
-            continue
-        message = json.loads(line or "{}")
-        if "cell" not in message:
-            return cell, message
-        cell = message["cell"]
-        on_cell(cell)
-
-
-def _read_lines(worker: "subprocess.Popen[str]", lines: "queue.Queue[str]") -> None:
-    for line in worker.stdout or ():
-        lines.put(line)
-    lines.put("")
-
-
-def _end(worker: "subprocess.Popen[str]") -> None:
-    """End the worker and its kernel; nothing of theirs outlives this call."""
-    import psutil
-
-    family = []
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(worker.pid)
-        family = [*process.children(recursive=True), process]
-    for member in family:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
-    worker.wait()
-    for stream in (worker.stdin, worker.stdout):
-        with suppress(OSError):
-            if stream is not None:
-                stream.close()
-
-
-def _reason(last: Mapping[str, Any], timeout_s: float, log: str) -> tuple[str, str]:
-    """Error and trace in words."""
-    if last.get("timeout"):
-        return f"not finished after {timeout_s:g} s and ended; --timeout allows more", ""
-    if "failure" not in last:
-        return "the process that executes the notebook ended by itself", log[-4000:]
-    error, trace = last["failure"]["error"], "\n".join(last["failure"]["trace"])
-    if error.startswith("DeadKernelError"):
-        error = "the kernel died, most often because the memory was used up"
-    return error, trace
-
-
-def _failure(source: Path, cell: int, reason: tuple[str, str]) -> Failure:
+    said, trace = f"{type(error).__name__}: {error}", ""
+    if isinstance(error, PapermillExecutionError):
+        said, trace = f"{error.ename}: {error.evalue}", "\n".join(error.traceback)
+    elif isinstance(error, CellTimeoutError):
+        said = f"not finished after {timeout_s:g} s and ended; allow it more time"
+    elif isinstance(error, DeadKernelError):
+        said = "the kernel died, most often because the memory was used up"
     cells = read_notebook(source).cells
-    lines = cells[cell].source.strip().splitlines() if cell != _STARTING else []
-    return Failure(cell + 1, len(cells), lines[0] if lines else "", *reason)
+    lines = cells[cell].source.strip().splitlines() if cell >= 0 else []
+    return Failure(cell + 1, len(cells), lines[0] if lines else "", said, trace)
