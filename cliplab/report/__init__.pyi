@@ -1,3 +1,13 @@
 from . import classification_page as classification_page
+from . import compare as compare
 from . import detection_page as detection_page
 from . import folder as folder
+from . import page as page
+from . import provenance as provenance
+from . import published as published
+from . import segmentation_page as segmentation_page
+from .galleries import thumbnail as thumbnail
+from .notebook import find_notebooks as find_notebooks
+from .notebook import read_notebook as read_notebook
+from .notebook import read_parameters as read_parameters
+from .notebook import title as title
