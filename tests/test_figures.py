@@ -8,12 +8,25 @@ import pytest
 import torch
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from cliplab.classification import metrics
 from cliplab.runtime import data_dir
 from cliplab.viz import figures, fonts
+from cliplab.viz.boxes import BOX_COLOURS, box_colour, ink_on, place_tags, plot_boxes, tag_size
+from cliplab.viz.grounding import (
+    cells_to_pixels,
+    phrase_colours,
+    plot_attention,
+    plot_cells,
+    plot_positive_map,
+    plot_token_table,
+)
 
+LEFT, RIGHT = [5.0, 5.0, 25.0, 35.0], [30.0, 5.0, 55.0, 35.0]
 SEED_LABELS = ("站立的羊", "进食的羊", "躺着的羊", "喝水的羊", "吃饭的羊")
 
 
@@ -217,3 +230,183 @@ def test_reliability_draws_filled_bins_with_their_error() -> None:
     assert sum(line.get_linestyle() == "--" for line in ax.lines) == 1  # one diagonal
     first, second = (c.get_facecolor() for c in ax.collections if c.get_label().endswith("0.140"))
     assert not np.allclose(first, second)
+
+
+# ---- tags --------------------------------------------------------------------------------------
+
+
+def test_tags_keep_off_each_other_and_inside() -> None:
+    boxes = [[10.0, 20, 60, 60]] * 4 + [[-5.0, -5, 200, 200]]
+    sizes = [(30.0, 8.0)] * 5
+    corners = place_tags(boxes, sizes, (100, 80))
+    assert corners[0] == (10, 12)  # above its box
+    areas = [(x, y, x + 30, y + 8) for x, y in corners]
+    for i, a in enumerate(areas):
+        assert min(a) >= 0
+        assert a[2] <= 100
+        assert a[3] <= 80
+        for b in areas[:i]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    assert place_tags([[0.0, 0, 5, 5]], [(300.0, 90.0)], (100, 80)) == [(0, 0)]
+
+
+def test_chinese_is_wider() -> None:
+    latin, chinese = tag_size("ab", 10.0)[0], tag_size("羊群", 10.0)[0]
+    assert chinese - latin == pytest.approx(8)
+    assert tag_size("a", 10.0)[1] == 15
+
+
+@pytest.mark.parametrize("paint", [*BOX_COLOURS, "#000000", "#FFFFFF"])
+def test_tags_can_be_read(paint: str) -> None:
+    def light(colour: str) -> float:
+        values = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        r, g, b = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    low, high = sorted((light(paint), light(ink_on(paint))))
+    assert (high + 0.05) / (low + 0.05) >= 3  # WCAG: large or bold text
+
+
+# ---- boxes -----------------------------------------------------------------------------------
+
+
+def test_a_figure_shows_boxes_under_their_names(ax) -> None:
+    boxes = torch.tensor([LEFT, RIGHT, RIGHT])
+    names, scores = ["躺着的羊", "goat", "躺着的羊"], torch.tensor([0.876, 0.5, 0.25])
+    assert plot_boxes(ax, torch.rand(3, 40, 60), boxes, names, scores) is ax
+    assert [text.get_text() for text in ax.texts] == ["躺着的羊 0.88", "goat 0.50", "躺着的羊 0.25"]
+    frames = [patch for patch in ax.patches if not patch.get_fill()]
+    assert [patch.get_bbox().bounds for patch in frames] == [
+        (4.5, 4.5, 20, 30), (29.5, 4.5, 25, 30), (29.5, 4.5, 25, 30),
+    ]  # fmt: skip
+    paints = [to_hex(patch.get_edgecolor()).upper() for patch in frames]
+    assert paints == [BOX_COLOURS[0], BOX_COLOURS[1], BOX_COLOURS[0]]
+
+
+def test_a_figure_without_boxes_names_or_scores() -> None:
+    _, axes = plt.subplots(1, 3)
+    plot_boxes(axes[0], torch.rand(3, 4, 6), torch.zeros(0, 4))
+    assert not axes[0].patches
+    plot_boxes(axes[1], torch.rand(3, 4, 6), [[1.0, 1, 3, 3]])
+    assert (len(axes[1].patches), len(axes[1].texts)) == (1, 0)
+    plot_boxes(axes[2], torch.rand(3, 4, 6), [[1.0, 1, 3, 3]], ["a"], colours={"a": "#112233"})
+    assert to_hex(axes[2].patches[0].get_edgecolor()) == "#112233"
+    assert len({box_colour(k) for k in range(21)}) == 21
+    with pytest.raises(ValueError, match="names: got 2 for 1 boxes; expected one for each"):
+        plot_boxes(axes[1], torch.rand(3, 4, 6), [[1.0, 1, 3, 3]], ["a", "b"])
+    plt.close("all")
+
+
+def test_of_hundreds_of_boxes_the_first_have_tags(ax) -> None:
+    plot_boxes(ax, torch.rand(3, 40, 60), [LEFT] * 201, ["goat"] * 201)
+    assert len(ax.texts) == 200
+
+
+# ---- words against pictures ------------------------------------------------------------------
+
+TOKENS = ["[CLS]", "黑", "山", "羊", ".", "barn", "[SEP]"]
+PHRASES = ["黑山羊", "barn"]
+POSITIVE = torch.tensor([[0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0]]).bool()
+
+
+def ticks(axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+# ---- words ---------------------------------------------------------------------------------
+
+
+def test_each_token_of_a_phrase_is_a_cell_in_its_colour(ax: Axes) -> None:
+    assert plot_positive_map(ax, POSITIVE, PHRASES, TOKENS) is ax
+    cells = [p for p in ax.patches if isinstance(p, Rectangle)]
+    middles = [(round(p.get_x() + 0.46), round(p.get_y() + 0.42)) for p in cells]
+    assert middles == [(1, 0), (2, 0), (3, 0), (5, 1)]
+    assert [to_hex(p.get_facecolor()).upper() for p in cells] == [BOX_COLOURS[0]] * 3 + [
+        BOX_COLOURS[1]
+    ]
+    assert [text.get_text() for text in ax.texts] == ["黑", "山", "羊", "barn"]
+    assert ticks(ax.xaxis) == TOKENS
+    assert ticks(ax.yaxis) == PHRASES
+
+
+def test_phrases_keep_their_colours_and_may_be_given_others(ax: Axes) -> None:
+    assert phrase_colours(["a", "b", "a"]) == {"a": BOX_COLOURS[0], "b": BOX_COLOURS[1]}
+    plot_positive_map(ax, POSITIVE, PHRASES, TOKENS, colours={"barn": "#123456"})
+    assert to_hex(ax.patches[-1].get_facecolor()) == "#123456"
+    assert to_hex(ax.patches[0].get_facecolor()).upper() == BOX_COLOURS[0]
+
+
+@pytest.mark.parametrize("plot", [plot_positive_map, plot_token_table])
+def test_another_shape_is_refused(ax: Axes, plot) -> None:
+    with pytest.raises(ValueError, match=r"got shape \(2, 6\); expected \(2, 7\), a row for each"):
+        plot(ax, POSITIVE[:, 1:], PHRASES, TOKENS)
+
+
+def test_token_table_prints_every_number_on_a_fixed_scale(ax: Axes) -> None:
+    values = np.array([[0.3, 0.456, 1.0], [0.994, 0.204, 0.2]])
+    assert plot_token_table(ax, values, ["x", "y"], ["a", "b", "c"], limit=2.0) is ax
+    assert [t.get_text() for t in ax.texts] == [".30", ".46", "1.0", ".99", ".20", ".20"]
+    (mesh,) = ax.images
+    assert mesh.get_clim() == (0.0, 2.0)
+    np.testing.assert_allclose(mesh.get_array(), values)
+    assert len(ax.figure.axes) == 1
+    plot_token_table(ax, values, ["x", "y"], ["a", "b", "c"], label="share")
+    assert ax.figure.axes[1].get_ylabel() == "share"
+
+
+def test_long_tokens_are_slanted_and_short_ones_are_not(ax: Axes) -> None:
+    plot_token_table(ax, np.zeros((1, 9)), ["x"], ["羊"] * 9)
+    assert ax.get_xticklabels()[0].get_rotation() == 0
+    plot_token_table(ax, np.zeros((1, 10)), ["x"], ["drinking"] * 10)
+    assert ax.get_xticklabels()[0].get_rotation() == 40
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+def test_cells_are_spread_over_their_pixels_and_keep_their_sum() -> None:
+    weights = torch.tensor([1.0, 2, 3, 4, 5, 6, 0, 16])  # 2 x 3 cells, then 1 x 2... of 4 x 6 px
+    heat = cells_to_pixels(weights, [(2, 3), (1, 2)], (4, 6))
+    assert heat.sum() == pytest.approx(float(weights.sum()))
+    expected = np.array([[1, 1, 2, 2, 3, 3], [4, 4, 5, 5, 6, 6]]).repeat(2, axis=0) / 4
+    expected[:, 3:] += 16 / 12
+    np.testing.assert_allclose(heat, expected)
+
+
+def test_weights_and_cells_have_to_fit() -> None:
+    with pytest.raises(ValueError, match=r"weights: got shape \(5,\); expected \(6,\), one a cell"):
+        cells_to_pixels(np.ones(5), [(2, 3)], (4, 6))
+    with pytest.raises(ValueError, match=r"shape: got \(5, 6\); expected multiples of 2 and 3"):
+        cells_to_pixels(np.ones(6), [(2, 3)], (5, 6))
+
+
+def test_attention_covers_the_picture_with_what_was_given(ax: Axes) -> None:
+    image = torch.zeros(3, 4, 6)
+    heat = np.zeros((8, 8))  # filled up, as a model takes pictures
+    heat[1, 2], heat[3, 5], heat[7, 7] = 1.0, 9.0, 5.0
+    assert plot_attention(ax, image, heat, limit=2.0) is ax
+    grey, shown = ax.images
+    assert grey.get_array().shape == shown.get_array().shape == (4, 6)
+    assert shown.get_array()[1, 2] == 0.5
+    assert shown.get_array()[3, 5] == 1.0  # as bright as it gets
+    assert shown.get_array().sum() == 1.5
+    assert shown.get_alpha()[1, 2] == pytest.approx(0.8)
+    assert shown.get_alpha()[0, 0] == 0.0
+    np.testing.assert_allclose(grey.get_array(), 0.35, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "limit"), [((3, 6), 1.0), ((4,), 1.0), ((4, 6), 0.0)])
+def test_attention_that_does_not_cover_the_picture_is_refused(ax: Axes, shape, limit) -> None:
+    with pytest.raises(ValueError, match=r"expected at least \(4, 6\) and a limit above 0"):
+        plot_attention(ax, torch.zeros(3, 4, 6), np.zeros(shape), limit=limit)
+
+
+def test_cells_are_points_in_their_places(ax: Axes) -> None:
+    points = {"fine": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "coarse": np.zeros((0, 2))}
+    assert plot_cells(ax, np.zeros((8, 8, 3), np.uint8), points, colours={"fine": "#ff0000"}) is ax
+    fine, coarse = ax.collections
+    np.testing.assert_allclose(fine.get_offsets(), [[1, 2], [3, 4]])
+    assert to_hex(fine.get_facecolor()[0]) == "#ff0000"
+    assert len(coarse.get_offsets()) == 0
+    assert fine.get_sizes()[0] < coarse.get_sizes()[0]
+    assert fine.get_label() == "fine"

@@ -260,7 +260,7 @@ class Detect(Job[Options]):
         """What is done with a picture while it is open: its thumbnail, its copy with boxes."""
         from cliplab.detection import annotated
         from cliplab.report import detection_page as page
-        from cliplab.report.galleries import thumbnail
+        from cliplab.report import thumbnail
 
         self.thumbnails: dict[Path, str] = {}
         paths = [one.path for one in self.pictures if self.options.outputs.html]
