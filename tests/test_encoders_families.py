@@ -11,6 +11,7 @@ from tiny_checkpoints import HF_KINDS, OPEN_CLIP, make_hf, make_open_clip, noise
 
 from cliplab.encoders import load_encoder
 from cliplab.encoders.from_huggingface import canonical
+from cliplab.encoders.open_clip_files import split_name
 from cliplab.encoders.two_towers import TwoTowers
 
 TEXTS = ["a photo of a sheep lying down", "A goat, drinking!", "", "站着的羊 grass"]
@@ -357,16 +358,16 @@ def test_open_clip_names_that_are_wrong(where: str, kind: type, message: str) ->
         load_encoder(f"open_clip:{where}")
 
 
-def test_openai_weights_of_open_clip_get_their_quick_gelu() -> None:
-    from open_clip import get_model_config
-    from open_clip.pretrained import get_pretrained_cfg
+def test_weights_trained_with_gelu_are_refused_for_quick_gelu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import open_clip.pretrained
 
-    from cliplab.encoders.open_clip_files import _quick_gelu, split_name
-
-    assert split_name("ViT-B/32/openai") == ("ViT-B-32", "openai")
-    known = get_pretrained_cfg("ViT-B-32", "openai")
-    assert _quick_gelu("ViT-B-32", "openai", get_model_config("ViT-B-32"), known) is True
-    known = get_pretrained_cfg("ViT-B-32", "laion2b_e16")
-    assert _quick_gelu("ViT-B-32", "laion2b_e16", get_model_config("ViT-B-32"), known) is False
+    published = {"mine": {"url": "https://x.invalid/mine.pt", "quick_gelu": False}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-B-32-quickgelu", published)
     with pytest.raises(ValueError, match=r"trained with GELU, .*; use open_clip:ViT-B-32/mine"):
-        _quick_gelu("ViT-B-32-quickgelu", "mine", get_model_config("ViT-B-32-quickgelu"), known)
+        load_encoder("open_clip:ViT-B-32-quickgelu/mine", offline=True)
+
+
+def test_openais_own_spelling_of_an_architecture_is_understood() -> None:
+    assert split_name("ViT-B/32/openai") == ("ViT-B-32", "openai")

@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -182,29 +183,22 @@ class _Reader:
 
     def __call__(self, pictures: list[_Picture]) -> list[_Picture]:
         try:
-            before = self._look_up(pictures)
+            self._look_up(pictures)
             if self.keep_images or any(picture.row is None for picture in pictures):
                 self._decode(pictures)
-                if before != _stamp(pictures[0].path):  # written to while it was being read
-                    for picture in pictures:
-                        picture.key = ""
         except UnreadableImage as error:
             for picture in pictures:
                 picture.error = error
         return pictures
 
-    def _look_up(self, pictures: list[_Picture]) -> tuple[int, ...]:
-        before = _stamp(pictures[0].path)
-        if self.cache is None or not before:
-            return before
-        try:
+    def _look_up(self, pictures: list[_Picture]) -> None:
+        if self.cache is None:
+            return
+        with suppress(OSError):  # opening it will tell why
             content = sha256(pictures[0].path)
-        except OSError:
-            return before  # opening it will tell why
-        for one in pictures:
-            one.key = picture_key(self.encoder.fingerprint, content, one.box)
-            one.row = self.cache.get(one.key)
-        return before
+            for one in pictures:
+                one.key = picture_key(self.encoder.fingerprint, content, one.box)
+                one.row = self.cache.get(one.key)
 
     def _decode(self, pictures: list[_Picture]) -> None:
         whole = open_image(pictures[0].path)
@@ -219,15 +213,6 @@ class _Reader:
             if picture.row is None:
                 takes_pixels = hasattr(self.encoder, "encode_pixels")
                 picture.item = self.encoder.preprocess(image) if takes_pixels else image
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written to; () if it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read_ahead(reader: _Reader, photos: Sequence[Any]) -> Iterator[_Picture]:

@@ -54,7 +54,6 @@ def load_huggingface(where: str, device: torch.device, offline: bool, precision:
         languages=("en", "zh") if many else ("zh",) if kind == "chinese_clip" else ("en",),
         device=device,
         precision=precision,
-        dim=_width(towers, adapter),
         logit_scale=float(model.logit_scale.detach().exp()),
         logit_bias=float(model.logit_bias.detach()) if is_siglip else None,
         provenance=provenance(spec, revision, weights),
@@ -172,8 +171,3 @@ def _read_tokenizer(folder: Path) -> Any:
 def _tensor(features: Any) -> Tensor:
     """The embedding (B, D): transformers 5 wraps it, 4 did not."""
     return getattr(features, "pooler_output", features)
-
-
-@torch.inference_mode()
-def _width(towers: HuggingFaceTowers, tokenizer: HuggingFaceTokenizer) -> int:
-    return towers.eval().encode_text(tokenizer([""])).shape[-1]

@@ -47,7 +47,6 @@ def load_open_clip(where: str, device: torch.device, offline: bool, precision: s
         languages=("en", "zh") if many else ("en",),
         device=device,
         precision=precision,
-        dim=_width(towers, tokenizer),
         logit_scale=float(model.logit_scale.detach().exp()),
         logit_bias=None if model.logit_bias is None else float(model.logit_bias.detach()),
         provenance=provenance(spec, source.revision, [source.weights]),
@@ -88,8 +87,3 @@ def read_tokenizer(source: Source) -> Tokenizer:
     return HuggingFaceTokenizer(
         theirs.tokenizer, length, clean=theirs.clean_fn, tokenize=theirs.__call__
     )
-
-
-@torch.inference_mode()
-def _width(towers: OpenClipTowers, tokenizer: Tokenizer) -> int:
-    return towers.eval().encode_text(tokenizer([""])).shape[-1]

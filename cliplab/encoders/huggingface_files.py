@@ -1,6 +1,7 @@
 """Which files make a model of transformers: in a folder, in a snapshot, or still on the hub."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from cliplab.encoders.hub import find_snapshot
@@ -12,6 +13,7 @@ TOKENS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenize
 TOKEN_FILES = (*TOKENS, "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
                "added_tokens.json")  # fmt: skip
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order of preference
+INDEXES = tuple(f"{name}.index.json" for name in WEIGHTS)  # of weights spread over several files
 
 
 def find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
@@ -33,31 +35,29 @@ def find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
     )
 
 
+def first_of(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of several files that a folder has."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
 def missing_files(folder: Path) -> list[str]:
     """What a folder lacks to be a model, alternatives joined by "or"; [] if it is whole."""
-    weights = any((folder / name).is_file() for name in (*WEIGHTS, *map(_index, WEIGHTS)))
-    lacking = [] if weights else [" or ".join(WEIGHTS)]
+    lacking = [] if first_of(folder, ("config.json",)) else ["config.json"]
+    lacking += [] if first_of(folder, WEIGHTS + INDEXES) else [" or ".join(WEIGHTS)]
     lacking += [name for name in _shards(folder) if not (folder / name).is_file()]
-    if not (folder / "config.json").is_file():
-        lacking.insert(0, "config.json")
-    for names in (PICTURES, TOKENS):
-        if not any((folder / name).is_file() for name in names):
-            lacking.append(" or ".join(names))
-    return lacking
+    return lacking + [" or ".join(n) for n in (PICTURES, TOKENS) if not first_of(folder, n)]
 
 
 def wanted_files(names: list[str]) -> list[str]:
     """Which files of a repository to download: safetensors, not the same weights once more."""
-    stems = [w.partition(".")[0] for w in WEIGHTS]
-    for stem, suffix in zip(stems, (".safetensors", ".bin"), strict=True):
+    weights: list[str] = []
+    for whole, index in zip(WEIGHTS, INDEXES, strict=True):
+        stem, suffix = whole.split(".")
         shards = [n for n in names if n.startswith(f"{stem}-") and n.endswith(suffix)]
-        whole = [n for n in names if n == stem + suffix]
-        index = [n for n in names if n == _index(stem + suffix)] if shards and not whole else []
-        if whole or index:
-            weights = whole or [*shards, *index]
-            break
-    else:
-        weights = []
+        if not weights and whole in names:
+            weights = [whole]
+        elif not weights and shards and index in names:
+            weights = [*shards, index]
     return [n for n in names if n in ("config.json", *PICTURES, *TOKEN_FILES)] + weights
 
 
@@ -69,9 +69,8 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if lacking := missing_files(folder):
         raise FileNotFoundError(f"{folder}: missing {', '.join(lacking)}; copy the whole model")
-    if shards := _shards(folder):
-        return [folder / name for name in shards]
-    return [next(folder / name for name in WEIGHTS if (folder / name).is_file())]
+    whole = first_of(folder, WEIGHTS)
+    return [folder / name for name in _shards(folder)] or ([whole] if whole else [])
 
 
 def read_kind(folder: Path) -> str:
@@ -93,18 +92,12 @@ def read_kind(folder: Path) -> str:
     return kind
 
 
-def _index(name: str) -> str:
-    return f"{name}.index.json"
-
-
 def _shards(folder: Path) -> list[str]:
     """Files that the weights are spread over; [] if they are in one."""
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return []
-        if (index := folder / _index(name)).is_file():
-            try:
-                return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{index}: not an index of weights ({error!r})") from error
-    return []
+    index = first_of(folder, INDEXES)
+    if index is None or first_of(folder, WEIGHTS):
+        return []
+    try:
+        return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index}: not an index of weights ({error!r})") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.encoders.hub import find_file, find_snapshot
-from cliplab.encoders.huggingface_files import TOKEN_FILES, TOKENS
+from cliplab.encoders.huggingface_files import TOKEN_FILES, TOKENS, first_of
 from cliplab.runtime import nearest, unknown_name
 
 CONFIG = "open_clip_config.json"
@@ -30,17 +30,16 @@ class Source:
 
 def find_source(where: str, *, offline: bool) -> Source:
     """Where the model is of what follows the colon; downloaded if it must be and can be."""
+    spec = f"open_clip:{where}"
     if (folder := Path(where).expanduser()).is_dir():
-        return _from_folder(where, folder, "", offline=offline)
+        return _from_folder(spec, folder, "", offline=offline)
     if where.startswith("hf-hub:"):
         repo, _, revision = where.removeprefix("hf-hub:").partition("@")
-        spec = f"open_clip:{where}"
         folder, commit = find_snapshot(
             spec, repo, revision, missing=_missing, choose=_wanted, offline=offline
         )
-        return _from_folder(where, folder, commit, offline=offline)
-    arch, tag = split_name(where)
-    return _from_name(where, arch, tag, offline=offline)
+        return _from_folder(spec, folder, commit, offline=offline)
+    return _from_name(spec, *split_name(where), offline=offline)
 
 
 def split_name(where: str) -> tuple[str, str]:
@@ -55,15 +54,14 @@ def split_name(where: str) -> tuple[str, str]:
     # OpenAI's own spelling has a slash in it: ViT-B/32/openai
     for count in (2, 1):
         arch, rest = "-".join(parts[:count]), "/".join(parts[count:])
-        if arch in known and rest:
-            return arch, rest
-    if "-".join(parts[:2]) in known or parts[0] in known:
-        arch = parts[0] if parts[0] in known else "-".join(parts[:2])
-        tags = open_clip.list_pretrained_tags_by_model(arch)
-        raise ValueError(
-            f"open_clip:{where}: no weights named; expected open_clip:{arch}/<tag or path>, tags: "
-            f"{', '.join(tags) or 'none'}"
-        )
+        if arch in known and len(parts) >= count:
+            if rest:
+                return arch, rest
+            tags = open_clip.list_pretrained_tags_by_model(arch)
+            raise ValueError(
+                f"open_clip:{where}: no weights named; expected open_clip:{arch}/<tag or path>, "
+                f"tags: {', '.join(tags) or 'none'}"
+            )
     close = [f"open_clip:{name}/<tag or path>" for name in nearest(parts[0], known)]
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise ValueError(
@@ -72,7 +70,10 @@ def split_name(where: str) -> tuple[str, str]:
     )
 
 
-def _from_name(where: str, arch: str, tag: str, *, offline: bool) -> Source:
+# ---- a built-in architecture ---------------------------------------------------------------
+
+
+def _from_name(spec: str, arch: str, tag: str, *, offline: bool) -> Source:
     """A built-in architecture with a tag of open_clip, or with a checkpoint of your own."""
     import open_clip
 
@@ -82,34 +83,20 @@ def _from_name(where: str, arch: str, tag: str, *, offline: bool) -> Source:
         known = open_clip.pretrained.get_pretrained_cfg(arch, tag)
         if not known:
             raise _unknown_tag(arch, tag)
-        source.weights, source.revision = _find_weights(where, known, offline=offline)
         source.options = {_FORCED[k]: known[k] for k in _FORCED if known.get(k) is not None}
-        source.options["force_quick_gelu"] = _quick_gelu(arch, tag, config, known)
+        # The wrong activation costs accuracy and says nothing.
+        trained = source.options["force_quick_gelu"] = bool(known.get("quick_gelu"))
+        if config.get("quick_gelu") and not trained:
+            raise ValueError(
+                f"{spec}: the weights were trained with GELU, the architecture has QuickGELU; use "
+                f"open_clip:{arch.removesuffix('-quickgelu')}/{tag}"
+            )
+        source.weights, source.revision = _find_weights(spec, known, offline=offline)
     source.options["pretrained"] = str(source.weights)
-    name = config["text_cfg"].get("hf_tokenizer_name", "")
-    if name:
-        source.text_folder = _text_snapshot(where, name, config, offline=offline)
+    if name := config["text_cfg"].get("hf_tokenizer_name", ""):
+        source.text_folder = _text_snapshot(spec, name, config, offline=offline)
         source.options |= _local_text(config, source.text_folder)
     return source
-
-
-def _local_text(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Have a text tower of transformers read its config in `folder`, not on the hub."""
-    if "hf_model_name" not in config["text_cfg"]:
-        return {}
-    local = {"hf_model_name": str(folder), "hf_model_pretrained": False}
-    return {"text_cfg": config["text_cfg"] | local}
-
-
-def _quick_gelu(arch: str, tag: str, config: dict[str, Any], known: dict[str, Any]) -> bool:
-    """Whether the weights learned with QuickGELU; the wrong one costs accuracy and says nothing."""
-    trained, built = bool(known.get("quick_gelu")), bool(config.get("quick_gelu"))
-    if built and not trained:
-        raise ValueError(
-            f"open_clip:{arch}/{tag}: the weights were trained with GELU, the architecture has "
-            f"QuickGELU; use open_clip:{arch.removesuffix('-quickgelu')}/{tag}"
-        )
-    return trained
 
 
 def _unknown_tag(arch: str, tag: str) -> ValueError | FileNotFoundError:
@@ -123,58 +110,58 @@ def _unknown_tag(arch: str, tag: str) -> ValueError | FileNotFoundError:
     return ValueError(f"open_clip:{arch}/{tag}: {unknown_name('tag', tag, tags)}")
 
 
-def _find_weights(where: str, known: dict[str, Any], *, offline: bool) -> tuple[Path, str]:
+def _find_weights(spec: str, known: dict[str, Any], *, offline: bool) -> tuple[Path, str]:
     """File and revision of a tag's weights: on Hugging Face's hub, else at an address."""
-    spec = f"open_clip:{where}"
-    if known.get("hf_hub"):
-        repo, _, name = known["hf_hub"].rpartition("/")
-        names = _alternatives(name) if name else WEIGHTS
-        folder, revision = find_snapshot(
-            spec,
-            repo,
-            "",
-            missing=lambda folder: [] if _first(folder, names) else [" or ".join(names)],
-            choose=lambda listed: [n for n in names if n in listed][:1],
-            offline=offline,
-        )
-        weights = _first(folder, names)
-        if weights is None:
-            raise FileNotFoundError(f"{spec}: {repo} has none of {', '.join(names)}")
-        return weights, revision
-    named, digest = "open_clip:<architecture>/<folder>/", _hash_in(known["url"])
-    path = find_file(spec, known["url"], digest, named=named, offline=offline)
-    return path, "published"
-
-
-def _hash_in(url: str) -> str:
-    """The start of the SHA-256 that an address carries, "" if it carries none."""
-    found = re.search(r"/([0-9a-f]{64})/|-([0-9a-f]{8})\.[a-z]+$", url)
-    return (found[1] or found[2]) if found else ""
-
-
-def _alternatives(name: str) -> tuple[str, ...]:
-    """The same weights as safetensors first, as open_clip prefers them."""
+    if not known.get("hf_hub"):
+        # The start of the SHA-256 that an address carries, if it carries one.
+        hashes = re.search(r"/([0-9a-f]{64})/|-([0-9a-f]{8})\.[a-z]+$", known["url"])
+        digest = (hashes[1] or hashes[2]) if hashes else ""
+        named = "open_clip:<architecture>/<folder>/"
+        return find_file(spec, known["url"], digest, named=named, offline=offline), "published"
+    repo, _, name = known["hf_hub"].rpartition("/")
     stem, _, suffix = name.rpartition(".")
-    return (f"{stem}.safetensors", name) if suffix in ("bin", "pth") else (name,)
+    names = (f"{stem}.safetensors", name) if suffix in ("bin", "pth") else (name,)
+    names = names if name else WEIGHTS
+    folder, revision = find_snapshot(
+        spec,
+        repo,
+        "",
+        missing=lambda folder: [] if first_of(folder, names) else [" or ".join(names)],
+        choose=lambda listed: [n for n in names if n in listed][:1],
+        offline=offline,
+    )
+    if (weights := first_of(folder, names)) is None:
+        raise FileNotFoundError(f"{spec}: {repo} has none of {', '.join(names)}")
+    return weights, revision
 
 
-def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+# ---- texts ---------------------------------------------------------------------------------
 
 
-def _text_snapshot(where: str, name: str, config: dict[str, Any], *, offline: bool) -> Path:
+def _local_text(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Have a text tower of transformers read its config in `folder`, not on the hub."""
+    if "hf_model_name" not in config["text_cfg"]:
+        return {}
+    local = {"hf_model_name": str(folder), "hf_model_pretrained": False}
+    return {"text_cfg": config["text_cfg"] | local}
+
+
+def _text_snapshot(spec: str, name: str, config: dict[str, Any], *, offline: bool) -> Path:
     """Folder with the tokenizer, and the config if the text tower is one of transformers."""
     needs = ("config.json",) if "hf_model_name" in config["text_cfg"] else ()
 
     def missing(folder: Path) -> list[str]:
         lacking = [n for n in needs if not (folder / n).is_file()]
-        return lacking + ([] if _first(folder, TOKENS) else [" or ".join(TOKENS)])
+        return lacking + ([] if first_of(folder, TOKENS) else [" or ".join(TOKENS)])
 
-    def choose(names: list[str]) -> list[str]:
-        return [n for n in names if n in (*TOKEN_FILES, "config.json")]
-
-    spec = f"open_clip:{where} (tokenizer {name})"
-    folder, _ = find_snapshot(spec, name, "", missing=missing, choose=choose, offline=offline)
+    folder, _ = find_snapshot(
+        f"{spec} (tokenizer {name})",
+        name,
+        "",
+        missing=missing,
+        choose=lambda names: [n for n in names if n in (*TOKEN_FILES, "config.json")],
+        offline=offline,
+    )
     return folder
 
 
@@ -182,11 +169,10 @@ def _text_snapshot(where: str, name: str, config: dict[str, Any], *, offline: bo
 
 
 def _missing(folder: Path) -> list[str]:
-    has_config = (folder / CONFIG).is_file()
-    lacking = [] if has_config else [CONFIG]
-    lacking += [] if _first(folder, WEIGHTS) else [" or ".join(WEIGHTS)]
-    needs_tokens = has_config and "hf_tokenizer_name" in _read_config(folder)["text_cfg"]
-    return lacking + ([" or ".join(TOKENS)] if needs_tokens and not _first(folder, TOKENS) else [])
+    groups = [(CONFIG,), WEIGHTS]
+    if (folder / CONFIG).is_file() and "hf_tokenizer_name" in _read_config(folder)["text_cfg"]:
+        groups.append(TOKENS)
+    return [" or ".join(names) for names in groups if not first_of(folder, names)]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -207,7 +193,7 @@ def _wanted(names: list[str]) -> list[str]:
 def _from_folder(spec: str, folder: Path, revision: str, *, offline: bool) -> Source:
     if lacking := _missing(folder):
         raise FileNotFoundError(f"{folder}: missing {', '.join(lacking)}; copy the whole model")
-    config, weights = _read_config(folder), _first(folder, WEIGHTS)
+    config, weights = _read_config(folder), first_of(folder, WEIGHTS)
     text = config["text_cfg"]
     source = Source(f"local-dir:{folder}", weights or folder, revision, config)
     source.text_folder = folder if "hf_tokenizer_name" in text else None

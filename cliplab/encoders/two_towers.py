@@ -69,7 +69,7 @@ class TwoTowers:
         device: where the model computes.
         precision: "float32", or "bfloat16" for matrix products in that format (norms, softmax and
             the residual sums stay float32): twice as fast or more where the processor has it.
-        dim: D; default the width of `model.text_projection`.
+        dim: D; default the width of what the model makes of an empty text.
         logit_scale: 1 / temperature; default the exponential of `model.logit_scale`.
         logit_bias: added to scaled cosines before the sigmoid of a SigLIP.
         provenance: where the weights come from.
@@ -98,7 +98,6 @@ class TwoTowers:
         self.name, self.languages, self.device = name, languages, device
         self.tokenizer, self.preprocess, self.precision = tokenizer, preprocess, precision
         self.model = model.float().eval()  # float32: official CUDA weights come as fp16
-        self.dim = int(model.text_projection.shape[1]) if dim is None else dim
         self.logit_scale = (
             float(model.logit_scale.detach().exp()) if logit_scale is None else float(logit_scale)
         )
@@ -107,6 +106,14 @@ class TwoTowers:
         if precision == "bfloat16":
             _cast_products(self.model)
         self.model.to(device)
+        self.dim = self._width() if dim is None else dim
+
+    @torch.inference_mode()
+    def _width(self) -> int:
+        if getattr(self.model, "text_projection", None) is not None:
+            return int(self.model.text_projection.shape[1])
+        with self._mixed():
+            return int(self.model.encode_text(self.tokenizer([""]).to(self.device)).shape[-1])
 
     def __repr__(self) -> str:
         return f"<encoder {self.name}: {self.dim} dimensions, {'/'.join(self.languages)}>"
