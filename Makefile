@@ -52,7 +52,7 @@ train: env
 	test $$stem != glip || $(PY) -m cliplab train glip --no-fusion $(ARGS) || exit; done
 
 bench: env
-	@$(PY) -m cliplab bench $(ARGS)
+	@$(PY) tools/bench.py $(ARGS)
 
 format: env
 	$(PY) -m ruff check --fix-only .

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any
 
@@ -135,7 +136,7 @@ def test_a_missing_part_is_said(
     assert "No module named 'no_such_module'; a part is missing" in capsys.readouterr().err
 
 
-# ---- train and bench -----------------------------------------------------------------------
+# ---- train ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -181,40 +182,41 @@ def test_every_checkpoint_has_a_recipe() -> None:
         assert getattr(made, "fusion", True) == ("--no-fusion" not in words)
 
 
+# ---- tools/bench.py ------------------------------------------------------------------------
+
+
 @pytest.fixture
-def benchmarks(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("cliplab.cli.bench.benchmarks_dir", lambda: tmp_path)
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, with two benchmarks in a folder of its own."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
+    module = importlib.import_module("bench")
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
     for name, line in (("a", "print('| x |')"), ("b", "print('fast 羊')")):
         script = f'"""How fast is {name}?\n\nMore."""\n{line}\n'
         (tmp_path / f"{name}.py").write_text(script, encoding="utf-8")
-    return tmp_path
+    return module
 
 
-def test_benchmarks_are_written_down(benchmarks: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench"]) == 0
-    text = (benchmarks / "RESULTS.md").read_text(encoding="utf-8")
+def test_benchmarks_are_written_down(bench: ModuleType) -> None:
+    assert bench.main([]) == 0
+    text = (bench.FOLDER / "RESULTS.md").read_text(encoding="utf-8")
     assert text.startswith("# What was measured\n\nWritten by `make bench`")
     assert "## How fast is a?\n\n`benchmarks/a.py`\n\n| x |\n\n## How fast is b?" in text
     assert text.endswith("fast 羊\n")
     assert f"cliplab {__version__}" in text
+    (bench.FOLDER / "b.py").write_text("1 / 0", encoding="utf-8")
+    assert bench.main([]) == 1
+    assert (bench.FOLDER / "RESULTS.md").read_text(encoding="utf-8") == text
 
 
-def test_one_benchmark_is_only_printed(benchmarks: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "b"]) == 0
-    assert "fast 羊" in capsys.readouterr().out
-    assert not (benchmarks / "RESULTS.md").exists()
-    assert main(["bench", "c"]) == 2
-    assert "unknown benchmark 'c'" in capsys.readouterr().err
-
-
-def test_a_failing_benchmark_leaves_the_old_results(
-    benchmarks: Any, capsys: pytest.CaptureFixture[str]
+def test_one_benchmark_is_only_printed(
+    bench: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (benchmarks / "RESULTS.md").write_text("old", encoding="utf-8")
-    (benchmarks / "b.py").write_text("1 / 0", encoding="utf-8")
-    assert main(["bench"]) == 1
-    assert "b.py failed with exit code 1" in capsys.readouterr().err
-    assert (benchmarks / "RESULTS.md").read_text(encoding="utf-8") == "old"
+    assert bench.main(["b"]) == 0
+    assert "fast 羊" in capsys.readouterr().out
+    assert not (bench.FOLDER / "RESULTS.md").exists()
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["c"])
 
 
 # ---- start-up ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cliplab import classification, data, encoders
 from cliplab.cli.classify_options import ABOUT, EPILOG, METHODS, Options
 from cliplab.cli.classify_text import image_table, verdict
-from cliplab.cli.files import describe, unreadable, write_report
+from cliplab.cli.files import describe, write_report
 from cliplab.cli.skeleton import Job, complain, work
 from cliplab.runtime import unknown_name
 
@@ -87,12 +87,12 @@ class Classify(Job[Options]):
         self.problems, known = self.photos.problems, self.photos.class_names
         if learning.examples:
             examples = self._read_examples(learning.examples)
-            judged = None if self._is_own(learning.examples) else self._part()
+            judged = None if self._is_own(learning.examples) else self.part(self.photos)
             self.division = classification.divide(examples, judged, seed=learning.seed)
             self.photos, known = self.division.judged, self.division.train.class_names
             self.problems = tuple(dict.fromkeys((*self.problems, *examples.problems)))
         else:
-            self.photos = self._part()
+            self.photos = self.part(self.photos)
         if not len(self.photos):
             source = self.options.pictures.source
             raise ValueError(f"{source}: no photos left to classify; expected at least one")
@@ -149,18 +149,6 @@ class Classify(Job[Options]):
         if scale != 1 and any(photo.box_xyxy for photo in photos):
             return data.read_photos(where, box_scale=scale)  # as the photos they are for
         return photos
-
-    def _part(self) -> SampleSet:
-        """The photos of --split, or all."""
-        split = self.options.pictures.split
-        if split is None:
-            return self.photos
-        if len(self.photos) and not self.photos.splits:
-            raise ValueError(
-                f"--split {split}: no photo of {self.options.pictures.source} has a split; leave "
-                "out --split, or give a split column or train/, val/ and test/ folders"
-            )
-        return self.photos.select(split)
 
     def load(self) -> None:
         """The encoder, and the kept classifier compared with it."""
@@ -247,13 +235,14 @@ class Classify(Job[Options]):
             templates=self.options.classes.template,
             notes=self.notes,
             thumbnails=self.thumbnails,
-            unreadable=self._unreadable(),
+            unreadable=self.told(self._names)["unreadable"],
         )
         complain("note", [note] if note else [])
 
-    def _unreadable(self) -> list[dict[str, str]]:
-        names = {photo.path: photo.name for photo in self.photos if photo.box_xyxy is None}
-        return unreadable(self.unreadable, names)
+    @property
+    def _names(self) -> dict[Path, str]:
+        """How the source calls its files."""
+        return {photo.path: photo.name for photo in self.photos if photo.box_xyxy is None}
 
     def _report(self) -> dict[str, Any]:
         """Provenance, counts, metrics and mistakes."""
@@ -270,8 +259,5 @@ class Classify(Job[Options]):
                 "problems": len(self.problems),
             },
             **found.as_dict(),
-            "notes": list(self.notes),
-            "remarks": list(found.remarks),
-            "problems": [str(problem) for problem in self.problems],
-            "unreadable": self._unreadable(),
+            **self.told(self._names),
         }

@@ -3,117 +3,27 @@
 from __future__ import annotations
 
 import sys
-import textwrap
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from cliplab.cli.files import check_folder, describe, targets_in, unreadable, write_report
-from cliplab.cli.options import Common, Outputs, Source, opt
-from cliplab.cli.skeleton import MAX_LINES, Job, aligned, complain, named, work
-from cliplab.detection.settings import MODELS, Settings, check_settings, parse_model
+from cliplab import data
+from cliplab.cli.detect_options import ABOUT, EPILOG, OWN, Options
+from cliplab.cli.detect_text import class_table, picture_table, verdict
+from cliplab.cli.files import check_folder, describe, targets_in, write_report
+from cliplab.cli.skeleton import Job, complain, named, work
+from cliplab.detection.settings import MODELS, check_settings, parse_model
 from cliplab.runtime import atomic_write, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cliplab.data import Sample, SampleSet
-    from cliplab.detection import Detections, Judged, Row
+    from cliplab.detection import Detections
     from cliplab.models.glip import Prompt
 
-OWN = Path("source")  # --boxes source: those of SOURCE itself
-
-ABOUT = """\
-Find what you have words for: boxes with names and scores, in pictures that nobody labelled for it.
-
-SOURCE is a folder of images, one image, a COCO JSON, a CSV manifest or a YOLO folder. Labels are
-words of your own, not only those that the detector learned boxes for. The text that stands for a
-label is its name, or what you write for it: --labels 躺着的羊="sheep lying down"
-A GLIP may be asked with a list or a sentence instead, in the languages that it was trained on:
---phrases "the [black goat] left of the [trough]". Without brackets it looks for the things between
-the relations.
-
-Where SOURCE (or --boxes) knows boxes of these labels, the answer is judged: average precision,
-hits and misses for each label. The models:
-""" + "\n".join(
-    textwrap.fill(
-        f"  {name:8} {model.help}", 96, subsequent_indent=" " * 11, break_on_hyphens=False
-    )
-    for name, model in MODELS.items()
-)
-
-EPILOG = """\
-examples:
-  cliplab detect flock --labels "sheep lying down" "sheep standing" goat --html gallery.html
-  cliplab detect flock --labels 躺着的羊="sheep lying down" 山羊=goat --pictures drawn
-  cliplab detect herd.json --images frames --out found.json    boxes of herd.json judge it
-  cliplab detect frames --labels sheep goat --boxes herd.json  name these boxes, find none
-  cliplab detect flock --labels 躺着的羊 站着的羊 --model crops --teacher pasture-zh
-  cliplab detect flock --labels sheep goat --model runs/my-vild --score 0.5
-  cliplab detect flock --model glip --phrases "the [black goat] left of the [trough]"
-  cliplab detect flock --model glip --phrases "羊、黑山羊" --html gallery.html
-  cliplab detect photos --model glip-t:glip_tiny_model_o365_goldg_cc_sbu.pth --phrases "a sheep"
-
-exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pictures(Source):
-    """Where the pictures are."""
-
-    boxes: Annotated[
-        Path | None,
-        opt(
-            "FILE",
-            "name these boxes instead of finding some: COCO JSON, CSV or YOLO with paths relative "
-            "to SOURCE; the word source: those of SOURCE itself",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """What to look for."""
-
-    labels: Annotated[
-        tuple[str, ...] | None,
-        opt(
-            "LABEL ...",
-            "apart by spaces or commas; quote labels that contain spaces; LABEL=PROMPT gives a "
-            "label its text; default: the classes of SOURCE's boxes",
-        ),
-    ] = None
-    phrases: Annotated[
-        tuple[str, ...] | None,
-        opt(
-            "TEXT ...",
-            "of a GLIP, instead of --labels: a list or a sentence, quoted; [brackets] mark the "
-            "phrases of a sentence, else those between its relations are found",
-        ),
-    ] = None
-    model: Annotated[str, opt("NAME", "see above")] = "vild"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written(Outputs):
-    """What is written; nothing else is."""
-
-    out: Annotated[Path | None, opt("JSON", "boxes and scores as COCO")] = None
-    pictures: Annotated[Path | None, opt("FOLDER", "the pictures with boxes drawn in")] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """What `detect` can be told."""
-
-    pictures: Pictures
-    words: Words = field(default_factory=Words)
-    settings: Annotated[Settings, tyro.conf.FlagCreatePairsOff] = field(default_factory=Settings)
-    outputs: Written = field(default_factory=Written)
+__all__ = ["ABOUT", "EPILOG", "Options", "run"]
 
 
 def run(options: Options) -> int:
@@ -192,36 +102,22 @@ class Detect(Job[Options]):
 
     def _read_pictures(self) -> None:
         """The pictures with what is known of them, and the boxes that are to be named."""
-        from cliplab.data import read_pictures
         from cliplab.detection import given_boxes
 
         given = self.options.pictures
-        self.pictures = self._part(
-            read_pictures(given.source, kind=given.kind, images=given.images)
-        )
+        found = data.read_pictures(given.source, kind=given.kind, images=given.images)
+        self.pictures = self.part(found)
         self.problems, self.answers = self.pictures.problems, self.pictures.are_answers
         self.given = None
         if given.boxes == OWN:
             self.given = given_boxes(self.pictures, self.pictures)
         elif given.boxes is not None:
-            told = read_pictures(given.boxes, images=self.pictures.root)
+            told = data.read_pictures(given.boxes, images=self.pictures.root)
             self.given = given_boxes(told, self.pictures)
             self.problems = tuple(dict.fromkeys((*self.problems, *told.problems)))
             if not any(one.regions for one in self.pictures):  # then the file is all that is known
                 self.answers |= told.are_answers
                 self.pictures = replace(self.pictures, samples=_told(self.pictures, told))
-
-    def _part(self, pictures: SampleSet) -> SampleSet:
-        split = self.options.pictures.split
-        if split is None:
-            return pictures
-        kept = pictures.select(split) if pictures.splits else pictures[:0]
-        if not len(kept):
-            raise ValueError(
-                f"--split: no picture of {self.options.pictures.source} is in {split}; expected a "
-                "source whose folders, JSON names or split column tell: leave out --split"
-            )
-        return kept
 
     def _choose_targets(self) -> None:
         """Where the copies with boxes go."""
@@ -241,7 +137,8 @@ class Detect(Job[Options]):
         with named("--phrases" if self.prompt else "--labels"):
             self.query = self.detector.read(self.prompt or self.classes)
         complain("note", self.query.notes)
-        complain("remark", self.query.remarks)
+        self.notes = [*self.notes, *self.query.notes]
+        self.remarks = self.query.remarks
 
     def answer(self) -> int:
         """Find, and judge by what is known."""
@@ -294,16 +191,20 @@ class Detect(Job[Options]):
             return ""
         if not asked:
             return (
-                f"not judged: none of the labels is a class of the boxes ({_some(known)}); name "
-                f'them as they are called, as in --labels {known[0]}="what it looks like"'
+                f"not judged: none of the labels is a class of the boxes ({data.some(known, 6)}); "
+                f'name them as they are called, as in --labels {known[0]}="what it looks like"'
             )
         if not self.can_judge:
             return (
-                f"not judged: the sentence asks for some {_some(list(asked))}, the source knows "
+                f"not judged: the sentence asks for some {data.some(asked, 6)}, the source knows "
                 "all; a list is judged, with a comma between its phrases"
             )
         left = [name for name in known if name not in asked]
-        others = f"; boxes of {_some(left)} were not asked for and count as nothing" if left else ""
+        others = (
+            f"; boxes of {data.some(left, 6)} were not asked for and count as nothing"
+            if left
+            else ""
+        )
         takes = MODELS[parse_model(self.options.words.model)[0]].takes_boxes
         own = takes and not self.options.pictures.boxes
         found = " (--boxes source names them, instead of finding some)" if own else ""
@@ -316,20 +217,9 @@ class Detect(Job[Options]):
 
     def show(self) -> Iterator[str]:
         """The pictures, the classes and, where the truth is known, the verdict."""
-        lines = [["file", "boxes", "what"]]
-        found = self.found
-        for picture, one in zip(found.pictures[:MAX_LINES], found.found, strict=False):
-            counts = Counter(one.names).most_common()
-            what = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
-            lines.append([picture.name, str(len(one)), what])
-        for line, (_, _, what) in zip(
-            aligned([row[:2] for row in lines], text=1), lines, strict=True
-        ):
-            yield f"{line}  {what}"
-        if len(found) > MAX_LINES:
-            yield f"... and {len(found) - MAX_LINES} more; --out JSON writes all"
-        yield from _class_table(self.rows, self.judged)
-        yield from _verdict(self.judged) if self.judged else ()
+        yield from picture_table(self.found)
+        yield from class_table(self.rows, self.judged)
+        yield from verdict(self.judged) if self.judged else ()
 
     def write(self) -> None:
         """COCO, gallery and report."""
@@ -370,10 +260,7 @@ class Detect(Job[Options]):
             },
             "summary": [row.as_dict() for row in self.rows],
             "precision": judged and {name: one.as_dict() for name, one in judged.groups.items()},
-            "notes": [*self.notes, *self.query.notes],
-            "remarks": list(self.query.remarks),
-            "problems": [str(problem) for problem in self.problems],
-            "unreadable": unreadable(self.found.unreadable),
+            **self.told(),
         }
 
 
@@ -385,42 +272,3 @@ def _told(pictures: SampleSet, told: SampleSet) -> tuple[Sample, ...]:
         replace(one, regions=other.regions, judged=other.judged) if other else one
         for one, other in pairs
     )
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-def _class_table(rows: Sequence[Row], judged: Judged | None) -> Iterator[str]:
-    """One line per class: what was found and, where the truth is known, how well."""
-    grouped = any(row.group for row in rows)
-    head = ["label", *(["group"] * grouped), "boxes", "pictures", "mean score"]
-    lines = [head + (["true", "hit", "wrong", "AP50", "AP"] if judged else [])]
-    for row in rows:
-        cells = [row.name, *([row.group] * grouped), str(row.boxes), str(row.pictures)]
-        cells.append(_share(row.score))
-        if judged:
-            cells += ["-" if n is None else str(n) for n in (row.true, row.hit, row.wrong)]
-            cells += [_share(row.ap50), _share(row.ap)]
-        lines.append(cells)
-    yield ""
-    yield from aligned(lines, text=1 + grouped)
-
-
-def _verdict(judged: Judged) -> Iterator[str]:
-    """Average precision of all and of the groups."""
-    lines = [["", "classes", "AP50", "AP", "AR"]]
-    for name, one in judged.groups.items():
-        lines.append([name, str(one.categories), *map(_share, (one.ap50, one.ap, one.ar))])
-    yield ""
-    yield from aligned(lines, text=1)
-    pictures = len(judged.rows)
-    yield (
-        f"judged in {pictures} picture{'s' * (pictures != 1)}: AP over all answers, 100 a picture; "
-        "hit and wrong at IoU 0.5 by the boxes that count"
-    )
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -20,7 +20,7 @@ from cliplab.cli.options import (
     Precision,
     opt,
 )
-from cliplab.cli.skeleton import Job, named, work
+from cliplab.cli.skeleton import Job, complain, named, work
 from cliplab.runtime import write_json
 
 ABOUT = """\
@@ -166,7 +166,7 @@ class Evaluate(Job[Options]):
         plan["encoder"]["spec"] = given.encoder
         folder = self.options.outputs.out or imagenet.default_folder(plan)
         self.folder = imagenet.RunFolder.start(folder, plan)
-        self.tell("note", plan["notes"])  # now, since the result may be hours away
+        complain("note", plan["notes"])  # now, since the result may be hours away
 
     def answer(self) -> int:
         """Compute the chunks that are missing, and put all of them together."""

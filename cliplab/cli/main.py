@@ -1,6 +1,5 @@
 """The command line: ``python -m cliplab COMMAND``, or ``cliplab COMMAND``."""
 
-import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +23,6 @@ COMMANDS = {
     "segment": Command("cliplab.cli.segment", "label every pixel with words of yours"),
     "evaluate": Command("cliplab.cli.evaluate", "zero-shot ImageNet, as the papers do it"),
     "train": Command("cliplab.cli.train", "train a shipped checkpoint again"),
-    "bench": Command("cliplab.cli.bench", "run the benchmarks"),
     "doctor": Command("cliplab.cli.doctor", "check this installation, and say what to mend"),
 }
 
@@ -99,17 +97,6 @@ def _prepared(module: ModuleType, name: str, typed: Sequence[str]) -> Callable[[
     """The command with its options read."""
     if hasattr(module, "call"):  # reads its words itself
         return lambda: module.call(typed)
-    if hasattr(module, "add_arguments"):  # of before the skeleton
-        parser = argparse.ArgumentParser(
-            prog=f"cliplab {name}",
-            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-                prog, max_help_position=30, width=96
-            ),
-        )
-        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        module.add_arguments(parser)
-        args = parser.parse_args(typed)
-        return lambda: module.run(args)
     from cliplab.cli.options import parse
 
     options = parse(

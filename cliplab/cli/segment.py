@@ -16,11 +16,10 @@ from cliplab.cli.files import (
     refuse_some,
     report_of,
     targets_in,
-    unreadable,
 )
 from cliplab.cli.segment_options import ABOUT, EPILOG, Options
 from cliplab.cli.segment_text import label_table, picture_table, verdict
-from cliplab.cli.skeleton import Job, complain, named, work
+from cliplab.cli.skeleton import Job, complain, work
 from cliplab.runtime import write_json
 
 if TYPE_CHECKING:
@@ -75,10 +74,8 @@ class Segment(Job[Options]):
         found = read_pictures(given.source, kind=given.kind, images=given.images)
         if not is_image_name(given.source):  # one that is chosen is read, whatever it is
             found = segmentation.without_results(found)
-        if given.split:
-            with named("--split"):
-                found = found.select(given.split)
-        self.pictures, notes = segmentation.read_truth(found[: given.limit], given.truth)
+        found = self.part(found)[: given.limit]
+        self.pictures, notes = segmentation.read_truth(found, given.truth)
         of_boxes = {ProblemKind.CROWD, ProblemKind.NO_BOX}
         self.problems = [one for one in found.problems if one.kind not in of_boxes]
         self._read_words()
@@ -244,6 +241,7 @@ class Segment(Job[Options]):
         complain("note", truth)
         self.notes = [*self.notes, *truth, *self.notes_on_model]
         complain("problem", self.judge.refused)
+        self.problems = [*self.problems, *self.judge.refused]
         return len(self.found)
 
     def _answer(self, sample: Sample) -> None:
@@ -355,10 +353,7 @@ class Segment(Job[Options]):
             },
             quality=judge.as_dict(),
             pictures=[self._picture(one) for one in self.found],
-            notes=list(self.notes),
-            remarks=list(self.remarks),
-            problems=[*map(str, self.problems), *judge.refused],
-            unreadable=unreadable(self.unreadable),
+            **self.told(),
         )
 
     def _picture(self, one: PictureRow) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliplab.cli.skeleton import MAX_LINES, aligned
+from cliplab.cli.skeleton import MAX_LINES, aligned, decimals
 
 if TYPE_CHECKING:
     from cliplab.segmentation import Judge, LabelRow, PictureRow, Quality
@@ -31,7 +31,7 @@ def picture_table(
     lines, ends = [["file", "|", "groups", *(["IoU"] * judged)]], ["labels"]
     for one in pictures[:MAX_LINES]:
         value = judge.pictures.get(one.path)
-        lines.append([one.name, "|", str(one.groups), *([_number(value)] * judged)])
+        lines.append([one.name, "|", str(one.groups), *([decimals(value)] * judged)])
         order = [
             k for k in sorted(range(len(names)), key=lambda k: -one.shares[k]) if one.shares[k]
         ]
@@ -52,7 +52,7 @@ def label_table(rows: Sequence[LabelRow], *, judged: bool) -> Iterator[str]:
         cells = [row.name, f"{row.share:.1%}", str(row.pictures)]
         if judged:
             true = "-" if row.true_share is None else f"{row.true_share:.1%}"
-            cells += [true, *map(_number, (row.iou, row.oracle_iou, row.boundary_iou))]
+            cells += [true, *map(decimals, (row.iou, row.oracle_iou, row.boundary_iou))]
         lines.append(cells)
     yield ""
     yield from aligned(lines, text=1)
@@ -61,7 +61,7 @@ def label_table(rows: Sequence[LabelRow], *, judged: bool) -> Iterator[str]:
 def verdict(quality: Quality, pictures: Mapping[Path, float]) -> Iterator[str]:
     """Means over the labels, and the worst confusions."""
     means = quality.means()
-    lines = [[text, _number(means[key])] for key, text in _MEANS.items()]
+    lines = [[text, decimals(means[key])] for key, text in _MEANS.items()]
     yield ""
     for i, line in enumerate(aligned(lines, text=1)):
         yield line + (f"   {_ORACLE}" if i == 1 else "")
@@ -72,8 +72,3 @@ def verdict(quality: Quality, pictures: Mapping[Path, float]) -> Iterator[str]:
     )
     for true, called, part in quality.confusions(5):
         yield f"  {part:.0%} of {true} is called {called}"
-
-
-def _number(value: float | None) -> str:
-    """Three decimals, or a dash for what is not known."""
-    return "-" if value is None else f"{value:.3f}"

@@ -6,12 +6,15 @@ import sys
 import unicodedata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from cliplab.cli.files import check_outputs
+from cliplab.cli.files import check_outputs, unreadable
+
+if TYPE_CHECKING:
+    from cliplab.data import SampleSet
 
 GOOD, SOME_UNREADABLE = 0, 3  # exit codes; 1, 2 and 130 are those of `main`
 MAX_COMPLAINTS = 20  # lines of one kind on stderr; the JSON has all
@@ -35,10 +38,6 @@ class Job(ABC, Generic[Options]):
         self.notes: Sequence[str] = ()  # what was assumed, for the user to check
         self.remarks: Sequence[str] = ()  # what is odd about the answer, with remedies
         self.unreadable: Sequence[Any] = ()  # errors of pictures
-
-    def tell(self, kind: str, texts: Sequence[str]) -> None:
-        """Say something at once that is known late."""
-        complain(kind, texts)
 
     @abstractmethod
     def check(self) -> None:
@@ -72,6 +71,37 @@ class Job(ABC, Generic[Options]):
     @abstractmethod
     def write(self) -> None:
         """Write what was asked for, each file whole or not at all."""
+
+    # ---- what several commands do alike ----------------------------------------------------
+
+    def part(self, samples: SampleSet) -> SampleSet:
+        """The samples of --split, or all.
+
+        Raises:
+            ValueError: no such split, or nothing in it.
+        """
+        source, split = self.options.pictures.source, self.options.pictures.split
+        if split is None:
+            return samples
+        if len(samples) and not samples.splits:
+            raise ValueError(
+                f"--split {split}: no picture of {source} has a split; leave out --split, or give "
+                "a split column or train/, val/ and test/ folders"
+            )
+        with named("--split"):
+            kept = samples.select(split)
+        if not len(kept):
+            raise ValueError(f"--split: no picture of {source} is in {split}; leave out --split")
+        return kept
+
+    def told(self, names: Mapping[Path, str] | None = None) -> dict[str, Any]:
+        """For the JSON: all that was complained of; `names` are those of unreadable files."""
+        return {
+            "notes": list(self.notes),
+            "remarks": list(self.remarks),
+            "problems": [str(problem) for problem in self.problems],
+            "unreadable": unreadable(self.unreadable, names),
+        }
 
 
 def work(job: Job) -> int:
@@ -147,6 +177,11 @@ def aligned(rows: Sequence[Sequence[str]], *, text: int = 2) -> Iterator[str]:
         left = [cell + gap for cell, gap in zip(row[:text], gaps[:text], strict=True)]
         right = [gap + cell for cell, gap in zip(row[text:], gaps[text:], strict=True)]
         yield "  ".join(left + right).rstrip()
+
+
+def decimals(value: float | None) -> str:
+    """Three decimals, or a dash for what is not known."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _width(text: str) -> int:
