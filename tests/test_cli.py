@@ -1,3 +1,4 @@
+import importlib
 import os
 import subprocess
 import sys
