@@ -23,7 +23,6 @@ stems:
 examples:
   cliplab train clip --help                options of one recipe
   cliplab train clip
-  cliplab train table --stem vild          cards of all trainings side by side
 
 exit code: 0 done; 130 when interrupted, and the same command goes on"""
 

@@ -20,6 +20,4 @@ RECIPES = {
     "vild": Recipe("cliplab.training.vild", "a detector that learned from CLIP"),
     "glip": Recipe("cliplab.training.glip", "a detector that reads sentences"),
     "groupvit": Recipe("cliplab.training.groupvit", "segmentation from captions alone"),
-    "baselines": Recipe("cliplab.training.groupvit_baselines", "what groupvit is measured against"),
-    "table": Recipe("cliplab.training.cards", "one table from the cards of many trainings"),
 }

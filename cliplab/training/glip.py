@@ -49,7 +49,7 @@ from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import ViLDConfig, load_vild
 from cliplab.pasture.grounding import LEVELS
 from cliplab.runtime import checkpoint_dir, seed_all, sha256
-from cliplab.training.cards import Card, Entry, Table, command_of, write_model_card
+from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.glip_dataset import (
     UNNAMED,
     GLIPBatches,
@@ -263,35 +263,3 @@ def card(recipe: Recipe, metrics: dict[str, Any], machines: Sequence[str]) -> di
         "trained on": list(machines),
         "metrics": metrics,
     }
-
-
-# ---- the table -----------------------------------------------------------------------------
-
-_HALF = 2  # rounds
-
-
-def _steps(card: Card) -> list[int]:
-    return [one["steps"] for one in card["recipe"]["rounds"]]
-
-
-def _entries(card: Card) -> dict[str, Entry]:
-    """Whole trainings, and those of the first two rounds of six."""
-    name = "fusion" if card["recipe"]["fusion"] else "no fusion"
-    early, late = _steps(card)[:_HALF], _steps(card)[_HALF:]
-    if all(early) and not any(late):
-        name += ", halfway"
-    elif not all(early + late):
-        return {}
-    return {name: {("metrics",): card["metrics"]}}
-
-
-TABLE = Table(
-    entries=_entries,
-    alike={
-        "pictures in the evaluation": lambda card: card["metrics"]["pictures"],
-        "steps of the first two rounds": lambda card: _steps(card)[:_HALF],
-        "distinct herds": lambda card: card["recipe"]["pictures"],
-    },
-    order=("fusion", "no fusion", "fusion, halfway", "no fusion, halfway"),
-    also=("glip-no-fusion",),
-)

@@ -18,9 +18,7 @@ Source: GroupViT, arXiv:2202.11094; what differs from it is said where it differ
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cliplab.models.groupvit import GroupViT, save_groupvit
 from cliplab.runtime import atomic_write, checkpoint_dir, seed_all
-from cliplab.training.cards import Card, Entry, Table, command_of, load_rows, write_model_card
+from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.groupvit_criterion import Criterion
 from cliplab.training.groupvit_dataset import (
     GroupViTBatches,
@@ -250,56 +248,3 @@ def card(recipe: Recipe, metrics: dict[str, Any]) -> dict[str, Any]:
         "itself learns from one caption and its nouns: six captions leave out much less.",
         "metrics": metrics,
     }
-
-
-# ---- the table -----------------------------------------------------------------------------
-
-BASELINES = Path("runs/train/groupvit/baselines.json")
-_SHIPPED = "shipped"  # the row of the shipped training and those like it, of other seeds
-
-
-def _entries(card: Card) -> dict[str, Entry]:
-    recipe = Recipe.of_card(card["recipe"])
-    name = _SHIPPED if replace(recipe, seed=Recipe.seed) == Recipe() else recipe.name
-    return {name: {("metrics",): card["metrics"]}}
-
-
-def _extra(cards: Sequence[Card]) -> dict[str, Any]:
-    """The recipes' steps, and baselines: those just measured, else those of the shipped table.
-
-    Raises:
-        ValueError: baselines of another evaluation.
-    """
-    pictures, steps = cards[0]["metrics"]["pictures"], cards[0]["recipe"]["steps"]
-    if BASELINES.is_file():
-        known = json.loads(BASELINES.read_text("utf-8"))
-    else:
-        table = load_rows("groupvit")
-        known = {"pictures": table["pictures"], "rows": table["baselines"]}
-    if known["pictures"] != pictures:
-        raise ValueError(
-            f"baselines: got {known['pictures']} pictures, the cards have {pictures}; expected "
-            "one evaluation: measure the baselines again with --pictures"
-        )
-    return {"steps": steps, "baselines": known["rows"]}
-
-
-def _of_recipe(name: str) -> Callable[[Card], Any]:
-    return lambda card: getattr(Recipe.of_card(card["recipe"]), name)
-
-
-TABLE = Table(
-    entries=_entries,
-    alike={
-        "pictures in the evaluation": lambda card: card["metrics"]["pictures"],
-        "pictures to choose on": lambda card: card["metrics"]["val pictures"],
-        "steps": _of_recipe("steps"),
-        "batch": _of_recipe("batch"),
-        "steps of a second round": _of_recipe("second_round_steps"),
-        "distinct pictures": _of_recipe("pictures"),
-        "layers of the stem": _of_recipe("stem_layers"),
-    },
-    apart=(_SHIPPED,),
-    keep=("recipe",),
-    extra=_extra,
-)

@@ -26,7 +26,7 @@ from cliplab.encoders.two_towers import Encoder
 from cliplab.models.distillation import distillation_loss, text_logits, text_loss
 from cliplab.models.vild import ViLD, ViLDConfig, load_vild, save_vild
 from cliplab.runtime import atomic_write, checkpoint_dir, seed_all, sha256
-from cliplab.training.cards import Card, Entry, Table, command_of, write_model_card
+from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.loop import Run, RunOptions, Schedule, fit, fit_losses, mixed_precision
 from cliplab.training.pictures import as_floats
 from cliplab.training.vild_dataset import (
@@ -286,44 +286,3 @@ def card(
         "teacher": teacher,
         "metrics": metrics,
     }
-
-
-# ---- the table -----------------------------------------------------------------------------
-
-# (variant, novel) of a recipe -> head that is asked -> name of the row
-_ROWS: dict[tuple[str, str], dict[str, str]] = {
-    ("text", "zero"): {"text": "text"},
-    ("image", "zero"): {"image": "image"},
-    ("vild", "zero"): {"text": "vild"},
-    ("ensemble", "zero"): {
-        "ensemble": "ensemble",
-        "text": "ensemble: text head",
-        "image": "ensemble: image head",
-    },
-    ("supervised", "zero"): {"text": "supervised"},
-    ("text", "masked"): {"text": "text, masked"},
-    ("ensemble", "masked"): {"ensemble": "ensemble, masked"},
-}
-
-
-def _entries(card: Card) -> dict[str, Entry]:
-    recipe, metrics = card["recipe"], card["metrics"]
-    heads = _ROWS.get((recipe["variant"], recipe["novel"]), {})
-    entries = {}
-    for head, name in heads.items():
-        entry = {("recall", g): metrics["recall"][g]["value"] for g in ("base", "novel")}
-        for group in ("base", "novel"):
-            entry |= {(group, m): metrics[head][group][m] for m in ("ap50", "ap", "ar")}
-        entries[name] = entry
-    return entries
-
-
-TABLE = Table(
-    entries=_entries,
-    alike={
-        "pictures in the evaluation": lambda card: card["metrics"]["pictures"],
-        "steps": lambda card: card["recipe"]["steps"],
-        "teacher": lambda card: card["teacher"]["fingerprint"],
-    },
-    order=[name for heads in _ROWS.values() for name in heads.values()],
-)

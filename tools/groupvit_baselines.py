@@ -1,4 +1,4 @@
-"""What GroupViT is measured against: `python -m cliplab train baselines`.
+"""What GroupViT is measured against: `python tools/groupvit_baselines.py`.
 
 From below: the most frequent class everywhere; the shipped CLIP's patches, each named by itself
 (as MaskCLIP does), or in clusters (k-means, spectral). From above: the same image tower with a
@@ -10,7 +10,6 @@ All are judged in the harness of `groupvit_evaluation`: the same test pictures, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -36,9 +36,7 @@ from cliplab.training.groupvit_model import Recipe, new_model
 from cliplab.training.loop import Run, Schedule, fit, mixed_precision
 from cliplab.training.pictures import augment, to_pixels
 
-log = logging.getLogger(__name__)
-
-COMMAND = "python -m cliplab train baselines"
+COMMAND = "python tools/groupvit_baselines.py"
 SIDES = (96, 192, 320)  # px that CLIP is shown a picture at; chosen on val
 CLUSTERS = (4, 6, 8, 12)  # a picture; chosen on val
 # labels (H, W), and the segments that they were given to (H, W); None: no segments to speak of
@@ -234,7 +232,7 @@ def untrained_rows(exam: Exam, val: Exam) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of `python -m cliplab train baselines`."""
+    """Options of `python tools/groupvit_baselines.py`."""
 
     pictures: int = 200  # of the test split
     val_pictures: int = 40  # to choose settings on
@@ -244,8 +242,9 @@ class Options:
     work: Path = Path("runs/train/groupvit")  # pictures, states; baselines.json goes there
 
 
-def run(options: Options) -> None:
+def main(typed: list[str] | None = None) -> None:
     """Measure all baselines and write them beside the trainings, for the table."""
+    options = tyro.cli(Options, args=typed, description=__doc__)
     if options.threads:
         torch.set_num_threads(options.threads)
     exam, val = draw_exam("test", options.pictures), draw_exam("val", options.val_pictures)
@@ -257,4 +256,8 @@ def run(options: Options) -> None:
     table = {"command": COMMAND, "pictures": options.pictures, "rows": rows}
     write_json(options.work / "baselines.json", table)
     for name, row in rows.items():
-        log.info("%-24s mIoU %.3f", name, row["miou"])
+        print(f"{name:24} mIoU {row['miou']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
