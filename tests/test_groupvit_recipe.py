@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import groupvit_baselines as baselines
 import numpy as np
 import pytest
 import torch
@@ -22,9 +23,16 @@ from cliplab.pasture import SEMANTIC_CLASSES, caption, herd, portrait
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.pasture.stuff import NOUNS, nouns_in, stuff_caption, stuff_lexicon
 from cliplab.runtime import checkpoint_dir
-from cliplab.segmentation import IGNORE, GroupViTSegmenter, Segmenter, load_segmenter, refine
+from cliplab.segmentation import (
+    IGNORE,
+    Features,
+    GroupViTSegmenter,
+    Segmentation,
+    Segmenter,
+    load_segmenter,
+    refine,
+)
 from cliplab.training import groupvit as recipe
-from cliplab.training import groupvit_baselines as baselines
 from cliplab.training import groupvit_criterion as losses
 from cliplab.training import groupvit_dataset as dataset
 from cliplab.training import groupvit_evaluation as evaluation
@@ -47,8 +55,8 @@ def pool(tmp_path_factory) -> dataset.GroupViTDataset:
 
 
 @pytest.fixture(scope="module")
-def small_exam() -> evaluation.Exam:
-    return evaluation.draw_exam("val", 4, start=0)
+def scenes() -> evaluation.LabelledScenes:
+    return evaluation.draw_scenes("val", 4, start=0)
 
 
 @pytest.fixture(scope="module")
@@ -563,123 +571,77 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     assert {p.name for p in beside.iterdir()} == {"model.safetensors", "model_card.json"}
 
 
-# ---- exam ----------------------------------------------------------------------------------
+# ---- evaluation ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [0, 3])
-def test_the_exam_reads_as_the_segmenter_does(small_exam, segmenter, steps, monkeypatch) -> None:
-    monkeypatch.setattr(evaluation, "_BATCH", 3)  # so that there are two, the second not full
-    reading = replace(evaluation.plain(), synonyms=True, top_words=7, refine=steps)
-    seen = evaluation.Seen(segmenter, small_exam.images)
-    for image, (scores, owner) in zip(small_exam.pil(), seen.read(reading), strict=True):
-        (found,) = segmenter.segment([image], reading.words(), reading.settings())
-        torch.testing.assert_close(found.scores, scores, rtol=1e-4, atol=1e-6)
-        assert (found.owner == owner).float().mean() > 0.999
-
-
-def test_the_exam_averages_the_views_that_the_segmenter_does(small_exam, segmenter) -> None:
-    """But for the resizing, which is PIL's there, of whole numbers."""
-    one = replace(evaluation.plain(), top_words=None)
-    many = replace(one, scales=(1.0, 1.33), flip=True)
-    seen = evaluation.Seen(segmenter, small_exam.images)
-    pairs = zip(small_exam.pil(), seen.read(many), seen.read(one), strict=True)
-    for image, (scores, owner), (single, first) in pairs:
-        (found,) = segmenter.segment([image], many.words(), many.settings())
-        difference = (found.scores - scores).abs().mean()
-        assert difference < 0.1 * (single - scores).abs().mean()
-        assert torch.equal(owner, first)
-
-
-def test_without_groups_every_patch_names_itself(small_exam, segmenter) -> None:
-    """As a model without stages would, that has the same stem and the same projections."""
-    reading = replace(evaluation.plain(), top_words=None)
-    model = segmenter.model
-    pixels = to_pixels(small_exam.images, IMAGE_MEAN, IMAGE_STD)
-    with torch.no_grad():
-        patches = model.group(pixels).patch_tok
-        emb = F.normalize(model.img_projector(model.img_encoder.norm(patches)), dim=-1)
-        word_emb = segmenter.embed(reading.words().words, reading.templates)
-        best = (emb @ word_emb.T).argmax(dim=-1).view(-1, 24, 24)
-    alone = evaluation.Seen(segmenter, small_exam.images, grouped=False)
-    for (scores, owner), expected in zip(alone.read(reading), best, strict=True):
-        assert owner.unique().numel() == 24 * 24
-        agreed = (scores.argmax(dim=0)[1::4, 1::4] == expected).float().mean()
-        assert agreed > 0.9
-
-
-def test_the_words_name_the_15_classes_in_order(small_exam) -> None:
+def test_the_words_name_the_15_classes_in_order(scenes) -> None:
     for language in evaluation.WORDS:
         assert tuple(evaluation.WORDS[language]) == SEMANTIC_CLASSES
         words = replace(evaluation.plain(language), synonyms=True).words()
         assert len(words.names) == 15
-    assert small_exam.truth.shape == (4, 96, 96)
-    animals = small_exam.animals()
-    assert ((animals > 0) == (small_exam.truth >= 10)).all()
-    assert (animals[animals > 0].int() + 9 == small_exam.truth[animals > 0].int()).all()
+    assert scenes.truth.shape == (4, 96, 96)
+    animals = scenes.animals()
+    assert ((animals > 0) == (scenes.truth >= 10)).all()
+    assert (animals[animals > 0].int() + 9 == scenes.truth[animals > 0].int()).all()
 
 
-def test_a_card_keeps_the_reading_and_an_old_one_is_read_still() -> None:
-    reading = replace(evaluation.plain("zh"), hard=False, scales=(1.0, 1.33), flip=True, refine=20)
-    row = json.loads(json.dumps(evaluation._plain_dict(reading)))
-    assert set(row) == {field.name for field in fields(evaluation.Reading)}
-    assert evaluation.reading_of(row) == reading
-    assert reading.settings().refine == 20
-    del row["refine"]
-    assert evaluation.reading_of(row) == replace(reading, refine=0)
+def test_a_card_keeps_the_settings() -> None:
+    chosen = replace(evaluation.plain("zh"), hard=False, scales=(1.0, 1.33), flip=True, refine=20)
+    row = json.loads(json.dumps(chosen.as_dict()))
+    assert evaluation.InferenceSettings(**row) == chosen
+    for name in ("en", "zh"):
+        shipped = json.loads((checkpoint_dir("groupvit") / "model_card.json").read_text("utf-8"))
+        row = shipped["metrics"][name]["reading"]
+        assert evaluation.InferenceSettings(**row).as_dict() == row
 
 
-class Perfect(evaluation.Seen):
-    """A reader that knows the truth, of a share of the classes that depends on the reading."""
+class Perfect:
+    """Features that know the truth, of a share of the classes that depends on the settings."""
 
     def __init__(self, truth: Tensor) -> None:
         self.truth = truth
 
-    def read(self, reading, words=None):
-        limit = 15 if reading.top_words is None else reading.top_words
+    def read(self, words, settings):
+        limit = 15 if settings.top_words is None else settings.top_words
         for true in self.truth.long():
-            named = torch.where(true < limit, true, 0)
-            yield F.one_hot(named, 15).permute(2, 0, 1).float(), true
+            named = F.one_hot(torch.where(true < limit, true, 0), 15).permute(2, 0, 1).float()
+            yield Segmentation(named, true, words.names, (96, 96))
 
 
-def test_the_cure_is_what_is_best_on_val(small_exam) -> None:
-    seen = Perfect(small_exam.truth)
-    reading, tried = evaluation.choose(seen, small_exam)
-    assert reading.top_words is None
+def test_tuned_is_what_is_best_on_val(scenes) -> None:
+    features, plain = Perfect(scenes.truth), evaluation.plain()
+    tuned, tried = evaluation.tune(features, scenes)
+    assert tuned.top_words is None
     assert tried[0]["to"] == "plain"
     assert [(t["changed"], t["to"]) for t in tried[-3:]] == [("refine", n) for n in (10, 20, 40)]
     assert max(t["miou"] for t in tried) == 1
-    quality = evaluation.judge(seen, small_exam, evaluation.plain())
+    quality = evaluation.judge(features, scenes, plain)
     assert quality.oracle_miou == 1
-    plain, cured = quality.as_dict(), evaluation.judge(seen, small_exam, reading).as_dict()
-    assert evaluation.gap_closed(plain, cured) == 1
-    assert evaluation.gap_closed(plain, plain) == 0
-    assert plain["miou"] == pytest.approx(
-        evaluation.text_miou(seen, small_exam, evaluation.plain()), abs=1e-4
-    )
+    before, after = quality.as_dict(), evaluation.judge(features, scenes, tuned).as_dict()
+    assert evaluation.gap_closed(before, after) == 1
+    assert evaluation.gap_closed(before, before) == 0
+    miou = evaluation.text_miou(features, scenes, plain)
+    assert before["miou"] == pytest.approx(miou, abs=1e-4)
 
 
-def test_five_words_need_a_background(small_exam, segmenter) -> None:
+def test_five_words_need_a_background(scenes, segmenter) -> None:
     bare, told = (evaluation.animal_words(background=b) for b in (False, True))
     assert bare.names == told.names == ("background", "sheep", "goat", "cow", "dog", "horse")
     assert len(bare.words) == 5
     assert "hill" in told.words
-    seen = evaluation.Seen(segmenter, small_exam.images)
-    best, swept = evaluation.choose_threshold(
-        seen, small_exam, evaluation.plain(), background=False
-    )
+    features, plain = Features(segmenter, scenes.pil()), evaluation.plain()
+    best, swept = evaluation.choose_threshold(features, scenes, plain, background=False)
     assert swept[best] == max(swept.values())
-    told = evaluation.animal_miou(
-        seen, small_exam, evaluation.plain(), background=True, thresholds=[None]
-    )
-    assert 0 <= told[0] <= 1
+    (miou,) = evaluation.animal_miou(features, scenes, plain, background=True, thresholds=[None])
+    assert 0 <= miou <= 1
 
 
 # ---- baselines -----------------------------------------------------------------------------
 
 
-def test_the_majority_is_grass(small_exam) -> None:
-    quality = baselines.judge_labels(small_exam, baselines.majority)
-    share = float((small_exam.truth == 0).float().mean())
+def test_the_majority_is_grass(scenes) -> None:
+    quality = baselines.judge_labels(scenes, baselines.majority)
+    share = float((scenes.truth == 0).float().mean())
     assert quality.pixel_accuracy == pytest.approx(share)
     assert quality.iou[0] == pytest.approx(share)
     assert math.isnan(quality.oracle_miou)
@@ -690,8 +652,8 @@ def dense() -> baselines.DenseCLIP:
     return baselines.DenseCLIP()
 
 
-def test_dense_clip_is_clip_without_mixing(dense, small_exam) -> None:
-    emb, fine = dense.features(small_exam.images[0], 64)
+def test_dense_clip_is_clip_without_mixing(dense, scenes) -> None:
+    emb, fine = dense.features(scenes.images[0], 64)
     assert emb.shape == (128, 2, 2)
     assert fine.shape == (512, 4, 4)
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -701,8 +663,8 @@ def test_dense_clip_is_clip_without_mixing(dense, small_exam) -> None:
     assert emb.norm(dim=0).allclose(torch.ones(2, 2), atol=1e-5)
 
 
-def test_dense_clip_may_follow_edges_too(dense, small_exam) -> None:
-    one = replace(small_exam, images=small_exam.images[:1], truth=small_exam.truth[:1])
+def test_dense_clip_may_follow_edges_too(dense, scenes) -> None:
+    one = replace(scenes, images=scenes.images[:1], truth=scenes.truth[:1])
     scores = dense._scores(one.images[0], 64)[None]
     picture = torch.from_numpy(one.images).permute(0, 3, 1, 2).float()
     ((plain, _),), ((found, owner),) = (dense.label(one, side=64, refine_steps=s) for s in (0, 4))
@@ -714,8 +676,8 @@ def test_dense_clip_may_follow_edges_too(dense, small_exam) -> None:
 
 
 @pytest.mark.parametrize("method", ["k-means", "spectral"])
-def test_clusters_have_one_name_each(dense, small_exam, method: str) -> None:
-    one = replace(small_exam, images=small_exam.images[:1], truth=small_exam.truth[:1])
+def test_clusters_have_one_name_each(dense, scenes, method: str) -> None:
+    one = replace(scenes, images=scenes.images[:1], truth=scenes.truth[:1])
     ((named, owner),) = dense.label_clusters(one, side=96, clusters=3, method=method)
     assert named.shape == owner.shape == (96, 96)
     assert 1 < len(owner.unique()) <= 3
@@ -732,9 +694,9 @@ def test_clusters_part_what_is_apart() -> None:
         assert found[0] != found[9]
 
 
-def test_the_upper_bound_learns_masks(tmp_path, small_exam) -> None:
+def test_the_upper_bound_learns_masks(tmp_path, scenes) -> None:
     model = baselines.train_supervised(replace(TINY, steps=2), tmp_path)
-    found = model.label(small_exam)
+    found = model.label(scenes)
     assert len(found) == 4
     assert found[0][0].shape == (96, 96)
     log = (tmp_path / "supervised" / "seed0-2" / "state.pt").stat()
@@ -800,12 +762,12 @@ def test_grouping_does_not_help_here() -> None:
 
 
 def test_the_shipped_model_segments_as_its_card_says(shipped_card: dict) -> None:
-    """40 pictures of the exam's 200: the mean IoU moves with the pictures, by 0.05 or less."""
+    """40 pictures of the card's 200: the mean IoU moves with the pictures, by 0.05 or less."""
     segmenter = load_segmenter(str(checkpoint_dir("groupvit")), device="cpu")
-    some = evaluation.draw_exam("test", 40)
+    some = evaluation.draw_scenes("test", 40)
     rows = shipped_card["metrics"]["en"]
-    reading = evaluation.reading_of(rows["reading"])
-    miou = evaluation.text_miou(evaluation.Seen(segmenter, some.images), some, reading)
+    tuned = evaluation.InferenceSettings(**rows["reading"])
+    miou = evaluation.text_miou(Features(segmenter, some.pil()), some, tuned)
     assert miou == pytest.approx(rows["cured"]["miou"], abs=0.05)
 
 

@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import gather_rows
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from cliplab.cli.train import read_options
 from cliplab.runtime import checkpoint_dir, sha256, write_json
-from cliplab.training import cards, glip, groupvit, vild
+from cliplab.training import cards
 from cliplab.training.loop import (
     Prefetcher,
     Run,
@@ -261,8 +262,7 @@ def gathered(stem: str, folder: Path, some: list[dict]) -> dict:
     """By the command, from files."""
     for i, card in enumerate(some):
         write_json(folder / str(i) / "model_card.json", card)
-    cards.run(read_options("table", "--stem", stem, "--folders", str(folder),
-                           "--out", str(folder / "rows.json")))  # fmt: skip
+    gather_rows.main([stem, "--folders", str(folder), "--out", str(folder / "rows.json")])
     return json.loads((folder / "rows.json").read_text("utf-8"))
 
 
@@ -291,12 +291,12 @@ def test_rows_of_glip_are_whole_or_halfway(tmp_path, monkeypatch) -> None:
         assert cards.values(table["rows"]["fusion"], "grounding", path) == [value, value]
     (tmp_path / "rows.json").rename(tmp_path / "away.json")
     monkeypatch.setattr(cards, "checkpoint_dir", lambda name: tmp_path)
-    with pytest.raises(FileNotFoundError, match="python -m cliplab train table --stem glip"):
+    with pytest.raises(FileNotFoundError, match=r"python tools/gather_rows\.py glip"):
         cards.load_rows("glip")
 
 
 def test_rows_of_groupvit_keep_the_recipe_and_the_baselines(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(groupvit, "BASELINES", tmp_path / "baselines.json")
+    monkeypatch.setattr(gather_rows, "BASELINES", tmp_path / "baselines.json")
     shipped = groupvit_card(0, 200) | {"recipe": {"seed": 0, "steps": 800, "more": 1000}}
     some = [shipped, groupvit_card(1), groupvit_card(0), groupvit_card(0, stages=0)]
     table = gathered("groupvit", tmp_path / "a", some)
@@ -308,22 +308,22 @@ def test_rows_of_groupvit_keep_the_recipe_and_the_baselines(tmp_path, monkeypatc
     write_json(tmp_path / "baselines.json", {"pictures": 100, "rows": {"majority": {"miou": 0.0}}})
     assert set(gathered("groupvit", tmp_path / "b", some)["baselines"]) == {"majority"}
     with pytest.raises(ValueError, match="baselines: got 100 pictures, the cards have 7"):
-        cards.gather("groupvit", groupvit.TABLE, [groupvit_card(0, 7)])
+        gather_rows.gather("groupvit", gather_rows.GROUPVIT, [groupvit_card(0, 7)])
 
 
 @pytest.mark.parametrize(
-    ("table", "some", "message"),
+    ("stem", "some", "message"),
     [
-        (vild.TABLE, [], "no model card found; train first"),
-        (vild.TABLE, [vild_card(0)] * 2, "row 'text': two cards of seed 0; expected one"),
-        (vild.TABLE, [vild_card(0), vild_card(1, teacher={"fingerprint": "cd"})],
+        ("vild", [], "no model card found; train first"),
+        ("vild", [vild_card(0)] * 2, "row 'text': two cards of seed 0; expected one"),
+        ("vild", [vild_card(0), vild_card(1, teacher={"fingerprint": "cd"})],
          "teacher: the cards have ab, cd"),
-        (glip.TABLE, [glip_card(0, 5, 4, 3), glip_card(1, 5, 4, 3, pictures=9)],
+        ("glip", [glip_card(0, 5, 4, 3), glip_card(1, 5, 4, 3, pictures=9)],
          "pictures in the evaluation: the cards have 4, 9; expected one value"),
-        (glip.TABLE, [glip_card(0, 5, 4, 3), glip_card(1, 5, 6, 3)], "steps of the first two"),
-        (groupvit.TABLE, [groupvit_card(0), groupvit_card(1, steps=6)], "steps: the cards have"),
+        ("glip", [glip_card(0, 5, 4, 3), glip_card(1, 5, 6, 3)], "steps of the first two"),
+        ("groupvit", [groupvit_card(0), groupvit_card(1, steps=6)], "steps: the cards have"),
     ],
 )  # fmt: skip
-def test_cards_that_cannot_be_compared_make_no_table(table, some: list, message: str) -> None:
+def test_cards_that_cannot_be_compared_make_no_table(stem, some: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        cards.gather("some", table, some)
+        gather_rows.gather(stem, gather_rows.TABLES[stem], some)

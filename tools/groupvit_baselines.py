@@ -31,7 +31,7 @@ from cliplab.pasture import SEMANTIC_CLASSES, labels
 from cliplab.runtime import checkpoint_dir, seed_all, write_json
 from cliplab.segmentation import Quality, Tally, refine
 from cliplab.training.groupvit_dataset import SHIFT, SIZE, load_dataset, scene_of
-from cliplab.training.groupvit_evaluation import Exam, draw_exam
+from cliplab.training.groupvit_evaluation import LabelledScenes, draw_scenes
 from cliplab.training.groupvit_model import Recipe, new_model
 from cliplab.training.loop import Run, Schedule, fit, mixed_precision
 from cliplab.training.pictures import augment, to_pixels
@@ -43,19 +43,21 @@ CLUSTERS = (4, 6, 8, 12)  # a picture; chosen on val
 Prediction = tuple[Tensor, Tensor | None]
 
 
-def judge_labels(exam: Exam, predict: Callable[[Exam], list[Prediction]]) -> Quality:
-    """The quality of any method that labels all pictures of an exam."""
+def judge_labels(
+    scenes: LabelledScenes, predict: Callable[[LabelledScenes], list[Prediction]]
+) -> Quality:
+    """The quality of any method that labels all pictures of an scenes."""
     tally = Tally(SEMANTIC_CLASSES)
-    for (predicted, owner), true in zip(predict(exam), exam.truth, strict=True):
+    for (predicted, owner), true in zip(predict(scenes), scenes.truth, strict=True):
         tally.add(predicted, true, owner)
     return tally.result()
 
 
-def majority(exam: Exam) -> list[Prediction]:
+def majority(scenes: LabelledScenes) -> list[Prediction]:
     """Grass everywhere: the class with most pixels in val."""
-    val = draw_exam("val", 50)
+    val = draw_scenes("val", 50)
     most = int(torch.bincount(val.truth.flatten().int()).argmax())
-    return [(torch.full(true.shape, most), None) for true in exam.truth]
+    return [(torch.full(true.shape, most), None) for true in scenes.truth]
 
 
 # ---- the shipped CLIP ----------------------------------------------------------------------
@@ -96,16 +98,18 @@ class DenseCLIP:
         emb = F.normalize(emb, dim=-1).transpose(1, 2).unflatten(2, coarse.shape[-2:])
         return emb[0], fine[0]
 
-    def label(self, exam: Exam, *, side: int = 192, refine_steps: int = 0) -> list[Prediction]:
+    def label(
+        self, scenes: LabelledScenes, *, side: int = 192, refine_steps: int = 0
+    ) -> list[Prediction]:
         """Every place by itself: cosines with the names, interpolated, and the best one.
 
         Args:
-            exam: pictures.
+            scenes: pictures.
             side: px that they are seen at.
             refine_steps: of `refine`, along the edges.
         """
         found: list[Prediction] = []
-        for image in exam.images:
+        for image in scenes.images:
             picture = to_pixels(image[None], IMAGE_MEAN, IMAGE_STD)
             scores = refine(self._scores(image, side)[None], picture, refine_steps)[0]
             found.append((scores.argmax(dim=0), None))
@@ -117,18 +121,18 @@ class DenseCLIP:
         return F.interpolate(cosine[None], image.shape[:2], mode="bilinear")[0]  # (K, S, S)
 
     def label_clusters(
-        self, exam: Exam, *, side: int = 192, clusters: int = 6, method: str = "k-means"
+        self, scenes: LabelledScenes, *, side: int = 192, clusters: int = 6, method: str = "k-means"
     ) -> list[Prediction]:
         """Places in clusters of features alike; a cluster's mean embedding is named.
 
         Args:
-            exam: pictures.
+            scenes: pictures.
             side: px that they are seen at.
             clusters: of a picture.
             method: "k-means" or "spectral".
         """
         found: list[Prediction] = []
-        for image in exam.images:
+        for image in scenes.images:
             emb, fine = self.features(image, side)
             emb = F.interpolate(emb[None], fine.shape[-2:], mode="bilinear")[0]
             member = torch.from_numpy(_cluster(fine.flatten(1).T.numpy(), clusters, method)).long()
@@ -172,10 +176,10 @@ class Supervised(nn.Module):
         return F.interpolate(coarse.float(), pixels.shape[-2:], mode="bilinear")
 
     @torch.no_grad()
-    def label(self, exam: Exam) -> list[Prediction]:
+    def label(self, scenes: LabelledScenes) -> list[Prediction]:
         """The best class of every pixel."""
         self.eval()
-        parts = np.array_split(exam.images, max(1, len(exam) // 25))
+        parts = np.array_split(scenes.images, max(1, len(scenes) // 25))
         pixels = (to_pixels(part, IMAGE_MEAN, IMAGE_STD) for part in parts)
         return [(named, None) for part in pixels for named in self(part).argmax(dim=1)]
 
@@ -208,17 +212,17 @@ def train_supervised(recipe: Recipe, work: Path) -> Supervised:
 # ---- the rows ------------------------------------------------------------------------------
 
 
-def untrained_rows(exam: Exam, val: Exam) -> dict[str, dict[str, Any]]:
+def untrained_rows(scenes: LabelledScenes, val: LabelledScenes) -> dict[str, dict[str, Any]]:
     """All baselines that train nothing, each with the settings that were best on val."""
     clip = DenseCLIP()
 
     def best(predict: Callable[..., list[Prediction]], grid: list[dict[str, Any]]) -> dict:
         scored = [judge_labels(val, partial(predict, **options)).miou for options in grid]
         options = grid[scored.index(max(scored))]
-        return {**judge_labels(exam, partial(predict, **options)).as_dict(), "settings": options}
+        return {**judge_labels(scenes, partial(predict, **options)).as_dict(), "settings": options}
 
     rows = {
-        "majority": {**judge_labels(exam, majority).as_dict(), "settings": {}},
+        "majority": {**judge_labels(scenes, majority).as_dict(), "settings": {}},
         "dense CLIP": best(
             clip.label,
             [{"side": side, "refine_steps": steps} for side in SIDES for steps in (0, 20)],
@@ -247,11 +251,11 @@ def main(typed: list[str] | None = None) -> None:
     options = tyro.cli(Options, args=typed, description=__doc__)
     if options.threads:
         torch.set_num_threads(options.threads)
-    exam, val = draw_exam("test", options.pictures), draw_exam("val", options.val_pictures)
-    rows = untrained_rows(exam, val)
+    scenes, val = draw_scenes("test", options.pictures), draw_scenes("val", options.val_pictures)
+    rows = untrained_rows(scenes, val)
     for seed in options.seeds:
         model = train_supervised(Recipe(seed=seed, steps=options.steps), options.work)
-        quality = judge_labels(exam, model.label).as_dict()
+        quality = judge_labels(scenes, model.label).as_dict()
         rows[f"supervised, seed {seed}"] = {**quality, "settings": {"steps": options.steps}}
     table = {"command": COMMAND, "pictures": options.pictures, "rows": rows}
     write_json(options.work / "baselines.json", table)

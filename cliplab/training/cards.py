@@ -1,7 +1,7 @@
 """Model cards: what a checkpoint is, how it was made, what it reaches; and tables of many of them.
 
-Every training leaves a card beside its weights. `tools/tables.py` gathers those of all variants and
-seeds in `data/checkpoints/<stem>/rows.json`, which the lessons show beside the papers' tables.
+Every training leaves a card beside its weights. `tools/gather_rows.py` gathers those of all
+variants and seeds in `data/checkpoints/<stem>/rows.json`, which the lessons show.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def load_rows(stem: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; restore it with `git checkout`, or train and run "
-            f"`python tools/tables.py {stem}`"
+            f"`python tools/gather_rows.py {stem}`"
         )
     return json.loads(path.read_text("utf-8"))
 

@@ -1,4 +1,4 @@
-"""Gather the model cards of all trainings of a stem in one table: `python tools/tables.py vild`.
+"""The model cards of all trainings of a stem in one table: `python tools/gather_rows.py vild`.
 
 Every training of `python -m cliplab train <stem>` leaves a model card, and
 `python tools/groupvit_baselines.py` a file of baselines. This puts those of all variants and seeds
@@ -67,7 +67,7 @@ def gather(stem: str, table: Table, cards: Sequence[Card]) -> dict[str, Any]:
             _check_seeds(name, row["seeds"])
     order = [name for name in table.order if name in rows] or sorted(rows)
     return {
-        "command": f"python tools/tables.py {stem}",
+        "command": f"python tools/gather_rows.py {stem}",
         "pictures": (compared or used)[0]["metrics"]["pictures"],
         "trainings": sorted(card["command"] for card in used),
         "rows": {name: rows[name] for name in order},
