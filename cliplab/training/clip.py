@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig, save_modelscope
 from cliplab.models.clip import CLIP, CLIPConfig, load_openai, save_openai
@@ -111,7 +111,8 @@ def train_english(recipe: Recipe, dataset: CLIPDataset, folder: Path, device: to
     """Train `clip-openai` from scratch; -> `folder / "model.pt"`, in OpenAI's format."""
     seed_all(recipe.seed)
     words = CompactVocabulary(BytePairTokenizer())
-    model = new_clip(recipe, len(words.official)).to(device, memory_format=torch.channels_last)
+    model = new_clip(recipe, len(words.official)).to(device)
+    model = model.to(memory_format=torch.channels_last)
     batches = _batches(recipe, dataset, "en")
 
     def loss_of(step: int) -> Tensor:
@@ -174,7 +175,7 @@ def _contrast(image: Tensor, text: Tensor, log_scale: Tensor) -> Tensor:
     return clip_loss(*unit, log_scale.exp())
 
 
-def _clamping(model: nn.Module) -> Callable[[int], dict]:
+def _clamping(model: CLIP | ChineseCLIP) -> Callable[[int], dict]:
     def after_step(step: int) -> dict:
         clamp_logit_scale(model.logit_scale)
         scale = float(model.logit_scale.detach().exp())

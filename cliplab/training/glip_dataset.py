@@ -281,8 +281,8 @@ class GLIPBatches:
             found = relations.relation(sight, language, dice, width=self.herds.width, **said)
         elif family == "attributes":
             found = grounding.sentence(sight, language, dice, **said)
-        more = {"most": mix.classes, "untrue": mix.untrue}
-        return found or grounding.class_list(sight, language, dice, **more, **said)
+        said |= {"most": mix.classes, "untrue": mix.untrue}
+        return found or grounding.class_list(sight, language, dice, **said)
 
     def say_twice(self, sight: Sight, dice: Dice) -> Sequence[Grounded]:
         """Two sentences that differ in their landmark alone; any two where the draws find none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
-from cliplab.models.groupvit import Groups, GroupViT, GroupViTConfig
+from cliplab.models.groupvit import GroupingBlock, Groups, GroupViT, GroupViTConfig
 from cliplab.runtime import checkpoint_dir
 from cliplab.training.groupvit_dataset import SIZE, vocabulary_of
 
@@ -141,13 +141,11 @@ def spread_assignments(model: GroupViT, spread: float) -> None:
     With the usual small weights every patch starts as an equal part of every group, so that all
     groups are the same mean, and a soft assignment takes long to leave that point.
     """
-    for stage in model.img_encoder.layers:
-        if stage.downsample is not None:
-            block = stage.downsample
-            std = (spread / block.assign.k_proj.in_features) ** 0.5
-            asking = block.pre_assign_attn.norm_post.weight.mean().item()  # its length, as a factor
-            torch.nn.init.normal_(block.assign.k_proj.weight, std=std)
-            torch.nn.init.normal_(block.assign.q_proj.weight, std=std / asking)
+    for block in _grouping_blocks(model):
+        std = (spread / block.assign.k_proj.in_features) ** 0.5
+        asking = block.pre_assign_attn.norm_post.weight.mean().item()  # its length, as a factor
+        torch.nn.init.normal_(block.assign.k_proj.weight, std=std)
+        torch.nn.init.normal_(block.assign.q_proj.weight, std=std / asking)
 
 
 def start_as_means(model: GroupViT) -> None:
@@ -156,13 +154,18 @@ def start_as_means(model: GroupViT) -> None:
     GroupViT's groups begin as a random projection of that mean, plus what asked for them: the names
     of groups are then learned apart from those of patches, and later.
     """
+    for block in _grouping_blocks(model):
+        for linear in (block.assign.v_proj, block.assign.proj):
+            torch.nn.init.eye_(linear.weight)
+        torch.nn.init.zeros_(block.mlp_channels.fc2.weight)
+        torch.nn.init.constant_(block.pre_assign_attn.norm_post.weight, _FAINT)
+
+
+def _grouping_blocks(model: GroupViT) -> Iterator[GroupingBlock]:
+    """The block at the end of each stage that groups."""
     for stage in model.img_encoder.layers:
-        block = stage.downsample
-        if block is not None:
-            for linear in (block.assign.v_proj, block.assign.proj):
-                torch.nn.init.eye_(linear.weight)
-            torch.nn.init.zeros_(block.mlp_channels.fc2.weight)
-            torch.nn.init.constant_(block.pre_assign_attn.norm_post.weight, _FAINT)
+        if isinstance(block := stage.downsample, GroupingBlock):
+            yield block
 
 
 def start_from_clip(model: GroupViT, path: Path | None = None) -> int:

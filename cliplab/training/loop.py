@@ -168,7 +168,7 @@ class Prefetcher:
 
     def _draw_from(self, first: int) -> Iterator[tuple[int, Any]]:
         loader = DataLoader(
-            _Steps(self.make), batch_size=None, sampler=itertools.count(first),  # type: ignore
+            _Steps(self.make), batch_size=None, sampler=itertools.count(first),
             num_workers=self.workers, collate_fn=_as_it_is,
             generator=torch.Generator(),  # or the model's random numbers would be drawn on
         )  # fmt: skip

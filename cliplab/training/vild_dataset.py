@@ -191,8 +191,9 @@ class ViLDBatch(NamedTuple):
 
     def to(self, device: torch.device) -> ViLDBatch:
         """The same on another device."""
-        lists = ([x.to(device) for x in some] for some in self[1:4])
-        return ViLDBatch(self.pixels.to(device), *lists, self.view_emb.to(device))
+        pixels, boxes, labels, views, emb = self
+        boxes, labels, views = ([x.to(device) for x in some] for some in (boxes, labels, views))
+        return ViLDBatch(pixels.to(device), boxes, labels, views, emb.to(device))
 
 
 @dataclass(frozen=True)
