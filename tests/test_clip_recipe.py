@@ -15,7 +15,7 @@ from cliplab.training import clip as recipe
 from cliplab.training.clip_dataset import CLIPBatches, CompactVocabulary, load_dataset
 from cliplab.training.clip_evaluation import classify, evaluate, held_out_pictures, retrieval
 
-TINY = recipe.Recipe(
+TINY = recipe.CLIPRecipe(
     portraits=24, crops=8, batch=8, width=2, text_width=64, text_layers=1, embed_dim=16,
     steps=4, locked_steps=3, joint_steps=2,
 )  # fmt: skip

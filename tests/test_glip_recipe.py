@@ -43,7 +43,7 @@ COLOUR_LESSON = dataset.PromptMix((1, 0, 0), levels=((("colour",), 1.0),), class
 ROUNDS = tuple(
     recipe.Round(1e-3, 1, mix, batch=3) for mix in (MIX, MIX, COLOUR_LESSON, MIX, PAIRS, PAIRS)
 )
-TINY = recipe.Recipe(pictures=6, steps=(2,) * 6)
+TINY = recipe.GLIPRecipe(pictures=6, steps=(2,) * 6)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def tokenizer() -> WordPieceTokenizer:
 
 @pytest.fixture(scope="module")
 def config() -> GLIPConfig:
-    return recipe.new_model(recipe.Recipe(start=""))[0].config
+    return recipe.new_model(recipe.GLIPRecipe(start=""))[0].config
 
 
 # ---- words ---------------------------------------------------------------------------------
@@ -300,8 +300,8 @@ def test_an_interrupted_training_ends_like_another(
 
 
 def test_the_training_starts_from_the_body_of_vild() -> None:
-    model, _ = recipe.new_model(recipe.Recipe(seed=3))
-    fresh, _ = recipe.new_model(recipe.Recipe(seed=3, start=""))
+    model, _ = recipe.new_model(recipe.GLIPRecipe(seed=3))
+    fresh, _ = recipe.new_model(recipe.GLIPRecipe(seed=3, start=""))
     body = load_vild(checkpoint_dir("vild") / "model.safetensors").backbone
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     maps, seen = (pixels - 0.45) / 0.25, F.relu(body.stem((pixels - 0.45) / 0.25))
@@ -399,7 +399,7 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
 
 def test_only_the_defaults_are_shipped() -> None:
     """A trial of a few steps must not write over the weights of the repository."""
-    default, work = recipe.Recipe(), Path("work")
+    default, work = recipe.GLIPRecipe(), Path("work")
     assert recipe.target_of(default, work) == checkpoint_dir("glip")
     assert recipe.target_of(replace(default, fusion=False), work) == checkpoint_dir(
         "glip-no-fusion"

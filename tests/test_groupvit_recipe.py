@@ -39,12 +39,12 @@ from cliplab.training import groupvit_evaluation as evaluation
 from cliplab.training import groupvit_pseudo_labels as second
 from cliplab.training.cards import load_rows, values
 from cliplab.training.groupvit_criterion import Criterion
-from cliplab.training.groupvit_model import Recipe, new_model, start_from_clip
+from cliplab.training.groupvit_model import GroupViTRecipe, new_model, start_from_clip
 from cliplab.training.pictures import to_pixels
 
 CPU = torch.device("cpu")
 NOUN_LOSSES = ("presence", "explanation", "agreement")
-TINY = Recipe(
+TINY = GroupViTRecipe(
     steps=4, second_round_steps=0, pictures=8, batch=4, groups=4, width=32, snapshot_every=4
 )
 
@@ -565,7 +565,7 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     assert card["metrics"]["pictures"] == 4
     assert set(card["metrics"]["zh"]) >= {"plain", "cured", "reading", "animals"}
     assert read_options(*shlex.split(card["command"])[4:]).recipe == given.recipe
-    assert Recipe.of_card(card["recipe"]) == given.recipe
+    assert GroupViTRecipe.of_card(card["recipe"]) == given.recipe
     recipe.run(options(tmp_path, "--stages", "0", "--no-multi-label"))
     beside = tmp_path / "no-groups-no-nouns" / "seed0-1" / "checkpoint"
     assert {p.name for p in beside.iterdir()} == {"model.safetensors", "model_card.json"}

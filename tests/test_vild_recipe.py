@@ -187,7 +187,7 @@ def test_a_picture_without_animals_is_all_background() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_learns_from_its_own(variant: str, herds) -> None:
     model = tiny(separate_heads=variant == "ensemble").train()
-    chosen = recipe.Recipe(variant=variant)
+    chosen = recipe.ViLDRecipe(variant=variant)
     known = members("base", "novel") if variant == "supervised" else members("base")
     batch = batches_of(herds, known)(0)
     torch.manual_seed(0)

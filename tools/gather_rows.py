@@ -17,7 +17,7 @@ import tyro
 
 from cliplab.runtime import checkpoint_dir, write_json
 from cliplab.training.cards import load_rows
-from cliplab.training.groupvit_model import Recipe
+from cliplab.training.groupvit_model import GroupViTRecipe
 
 Card = dict[str, Any]
 # What a row keeps of one card: where in the row -> the value, one a seed
@@ -187,8 +187,10 @@ _SHIPPED = "shipped"  # the row of the shipped training and those like it, of ot
 
 
 def _groupvit_entries(card: Card) -> dict[str, Entry]:
-    recipe = Recipe.of_card(card["recipe"])
-    name = _SHIPPED if replace(recipe, seed=Recipe.seed) == Recipe() else recipe.name
+    recipe = GroupViTRecipe.of_card(card["recipe"])
+    name = (
+        _SHIPPED if replace(recipe, seed=GroupViTRecipe.seed) == GroupViTRecipe() else recipe.name
+    )
     return {name: {("metrics",): card["metrics"]}}
 
 
@@ -213,7 +215,7 @@ def _groupvit_extra(cards: Sequence[Card]) -> dict[str, Any]:
 
 
 def _of_recipe(name: str) -> Callable[[Card], Any]:
-    return lambda card: getattr(Recipe.of_card(card["recipe"]), name)
+    return lambda card: getattr(GroupViTRecipe.of_card(card["recipe"]), name)
 
 
 GROUPVIT = Table(

@@ -32,7 +32,7 @@ from cliplab.runtime import checkpoint_dir, seed_all, write_json
 from cliplab.segmentation import Quality, Tally, refine
 from cliplab.training.groupvit_dataset import SHIFT, SIZE, load_dataset, scene_of
 from cliplab.training.groupvit_evaluation import LabelledScenes, draw_scenes
-from cliplab.training.groupvit_model import Recipe, new_model
+from cliplab.training.groupvit_model import GroupViTRecipe, new_model
 from cliplab.training.loop import Run, Schedule, fit, mixed_precision
 from cliplab.training.pictures import augment, to_pixels
 
@@ -163,7 +163,7 @@ def _cluster(features: NDArray[np.float32], count: int, method: str) -> NDArray[
 class Supervised(nn.Module):
     """The image tower without groups and a linear layer: (B, 3, S, S) -> logits (B, K, S, S)."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: GroupViTRecipe) -> None:
         super().__init__()
         whole = new_model(replace(recipe, stages=0))
         self.config, self.tower = whole.config, whole.img_encoder
@@ -184,7 +184,7 @@ class Supervised(nn.Module):
         return [(named, None) for part in pixels for named in self(part).argmax(dim=1)]
 
 
-def train_supervised(recipe: Recipe, work: Path) -> Supervised:
+def train_supervised(recipe: GroupViTRecipe, work: Path) -> Supervised:
     """Learn the masks of the pictures that the others see captions of; same budget."""
     dataset = load_dataset(work / "scenes", recipe.pictures)
     masks = np.stack([labels(scene_of(seed), SIZE).semantic for seed in range(recipe.pictures)])
@@ -240,7 +240,7 @@ class Options:
 
     pictures: int = 200  # of the test split
     val_pictures: int = 40  # to choose settings on
-    steps: int = Recipe.steps  # with masks
+    steps: int = GroupViTRecipe.steps  # with masks
     seeds: tuple[int, ...] = (0,)  # of the same
     threads: int = 0  # of the CPU; 0 leaves it to torch
     work: Path = Path("runs/train/groupvit")  # pictures, states; baselines.json goes there
@@ -254,7 +254,7 @@ def main(typed: list[str] | None = None) -> None:
     scenes, val = draw_scenes("test", options.pictures), draw_scenes("val", options.val_pictures)
     rows = untrained_rows(scenes, val)
     for seed in options.seeds:
-        model = train_supervised(Recipe(seed=seed, steps=options.steps), options.work)
+        model = train_supervised(GroupViTRecipe(seed=seed, steps=options.steps), options.work)
         quality = judge_labels(scenes, model.label).as_dict()
         rows[f"supervised, seed {seed}"] = {**quality, "settings": {"steps": options.steps}}
     table = {"command": COMMAND, "pictures": options.pictures, "rows": rows}

@@ -41,7 +41,7 @@ ModelName = Literal["clip-openai", "clip-chinese"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CLIPRecipe:
     """Everything that decides the weights, besides the code."""
 
     seed: int = 0  # of weights and batches
@@ -63,7 +63,7 @@ class Recipe:
 # ---- models --------------------------------------------------------------------------------
 
 
-def new_clip(recipe: Recipe, vocab_size: int) -> CLIP:
+def new_clip(recipe: CLIPRecipe, vocab_size: int) -> CLIP:
     """An untrained English model."""
     return CLIP(
         CLIPConfig(
@@ -81,7 +81,7 @@ def new_clip(recipe: Recipe, vocab_size: int) -> CLIP:
     )
 
 
-def new_chinese_clip(recipe: Recipe, english: CLIP, vocab_size: int) -> ChineseCLIP:
+def new_chinese_clip(recipe: CLIPRecipe, english: CLIP, vocab_size: int) -> ChineseCLIP:
     """A Chinese model with the English one's image tower and temperature, its BERT untrained."""
     model = ChineseCLIP(
         ChineseCLIPConfig(
@@ -107,7 +107,9 @@ def new_chinese_clip(recipe: Recipe, english: CLIP, vocab_size: int) -> ChineseC
 # ---- training ------------------------------------------------------------------------------
 
 
-def train_english(recipe: Recipe, dataset: CLIPDataset, folder: Path, device: torch.device) -> Path:
+def train_english(
+    recipe: CLIPRecipe, dataset: CLIPDataset, folder: Path, device: torch.device
+) -> Path:
     """Train `clip-openai` from scratch; -> `folder / "model.pt"`, in OpenAI's format."""
     seed_all(recipe.seed)
     words = CompactVocabulary(BytePairTokenizer())
@@ -130,7 +132,7 @@ def train_english(recipe: Recipe, dataset: CLIPDataset, folder: Path, device: to
 
 
 def train_chinese(
-    recipe: Recipe, dataset: CLIPDataset, english: Path, folder: Path, device: torch.device
+    recipe: CLIPRecipe, dataset: CLIPDataset, english: Path, folder: Path, device: torch.device
 ) -> Path:
     """Train `clip-chinese` on the English model's image tower; -> `folder / "model"`."""
     seed_all(recipe.seed)
@@ -164,7 +166,7 @@ def train_chinese(
     return folder / "model"
 
 
-def _batches(recipe: Recipe, dataset: CLIPDataset, language: str) -> CLIPBatches:
+def _batches(recipe: CLIPRecipe, dataset: CLIPDataset, language: str) -> CLIPBatches:
     return CLIPBatches(dataset, language, recipe.seed, recipe.batch, recipe.recolour)
 
 
@@ -208,7 +210,7 @@ def _cut(ids: Tensor) -> Tensor:
 class Options(RunOptions):
     """Options of `python -m cliplab train clip`."""
 
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: CLIPRecipe = field(default_factory=CLIPRecipe)
     model: Literal["all", "clip-openai", "clip-chinese"] = "all"  # clip-chinese needs clip-openai
     test_pictures: int = 2000  # of the model card
 
@@ -228,7 +230,9 @@ def run(options: Options) -> None:
         _publish("clip-chinese", recipe, made, out, options.test_pictures)
 
 
-def _publish(name: ModelName, recipe: Recipe, made: Sequence[Path], out: Path, count: int) -> None:
+def _publish(
+    name: ModelName, recipe: CLIPRecipe, made: Sequence[Path], out: Path, count: int
+) -> None:
     """Copy the files into place and write the card; a card is only ever of the files beside it."""
     target = out / name
     target.mkdir(parents=True, exist_ok=True)
@@ -239,7 +243,7 @@ def _publish(name: ModelName, recipe: Recipe, made: Sequence[Path], out: Path, c
     write_model_card(target, **card(name, recipe, target, count))
 
 
-def card(name: ModelName, recipe: Recipe, folder: Path, count: int) -> dict[str, Any]:
+def card(name: ModelName, recipe: CLIPRecipe, folder: Path, count: int) -> dict[str, Any]:
     """Model card of a checkpoint: what it is, how it was made, and what it can and cannot do."""
     from cliplab.encoders import load_encoder
     from cliplab.training.clip_evaluation import evaluate

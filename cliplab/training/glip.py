@@ -96,7 +96,7 @@ ROUNDS = (
 
 
 @dataclass(frozen=True)
-class Recipe:
+class GLIPRecipe:
     """Everything that decides the weights, besides the code and `ROUNDS`."""
 
     seed: int = 0  # of weights and batches
@@ -135,7 +135,7 @@ class Recipe:
 
 
 def train(
-    recipe: Recipe,
+    recipe: GLIPRecipe,
     herds: GLIPDataset,
     work: Path,
     device: torch.device,
@@ -187,7 +187,7 @@ def fit_round(model: GLIP, batches: Prefetcher, schedule: Schedule, log: Run) ->
     fit_losses(model, losses_of, schedule, log, save_every=SAVE_EVERY)
 
 
-def new_model(recipe: Recipe) -> tuple[GLIP, WordPieceTokenizer]:
+def new_model(recipe: GLIPRecipe) -> tuple[GLIP, WordPieceTokenizer]:
     """What the training starts from."""
     seed_all(recipe.seed)
     words = vocabulary()
@@ -215,7 +215,7 @@ def new_model(recipe: Recipe) -> tuple[GLIP, WordPieceTokenizer]:
 class Options(RunOptions):
     """Options of `python -m cliplab train glip`."""
 
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: GLIPRecipe = field(default_factory=GLIPRecipe)
     test_pictures: int = 200  # herds of the model card
 
 
@@ -236,14 +236,14 @@ def run(options: Options) -> None:
     write_model_card(target, **card(recipe, metrics, machines))
 
 
-def target_of(recipe: Recipe, work: Path) -> Path:
+def target_of(recipe: GLIPRecipe, work: Path) -> Path:
     """Where weights belong: those of the defaults are shipped, others stay beside their log."""
-    if replace(recipe, fusion=Recipe.fusion) == Recipe():  # either twin
+    if replace(recipe, fusion=GLIPRecipe.fusion) == GLIPRecipe():  # either twin
         return checkpoint_dir(recipe.name)
     return round_folder(work, recipe.rounds[-1]) / "checkpoint"
 
 
-def card(recipe: Recipe, metrics: dict[str, Any], machines: Sequence[str]) -> dict[str, Any]:
+def card(recipe: GLIPRecipe, metrics: dict[str, Any], machines: Sequence[str]) -> dict[str, Any]:
     """Model card: what it is, how it was made, and what it can and cannot do.
 
     Args:

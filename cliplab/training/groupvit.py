@@ -40,7 +40,7 @@ from cliplab.training.groupvit_dataset import (
     picture_of,
     scene_of,
 )
-from cliplab.training.groupvit_model import Recipe, new_model
+from cliplab.training.groupvit_model import GroupViTRecipe, new_model
 from cliplab.training.groupvit_pseudo_labels import load_pseudo_labels
 from cliplab.training.loop import (
     Prefetcher,
@@ -62,7 +62,7 @@ _SNAPSHOTS = 12  # that are kept of a whole training
 
 
 def train(
-    recipe: Recipe,
+    recipe: GroupViTRecipe,
     dataset: GroupViTDataset,
     folder: Path,
     device: torch.device,
@@ -200,7 +200,7 @@ def gather_snapshots(folder: Path, last: int, most: int = _SNAPSHOTS) -> dict[st
 class Options(RunOptions):
     """Options of `python -m cliplab train groupvit`."""
 
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: GroupViTRecipe = field(default_factory=GroupViTRecipe)
     test_pictures: int = 200  # of the model card
 
 
@@ -224,14 +224,14 @@ def run(options: Options) -> None:
     write_model_card(target, **card(recipe, metrics), **machine(device))
 
 
-def target_of(recipe: Recipe, folder: Path) -> Path:
+def target_of(recipe: GroupViTRecipe, folder: Path) -> Path:
     """Where weights belong: those of the defaults are shipped, others stay beside their log."""
-    if recipe == Recipe():
+    if recipe == GroupViTRecipe():
         return checkpoint_dir("groupvit")
     return (folder / "more" if recipe.second_round_steps else folder) / "checkpoint"
 
 
-def card(recipe: Recipe, metrics: dict[str, Any]) -> dict[str, Any]:
+def card(recipe: GroupViTRecipe, metrics: dict[str, Any]) -> dict[str, Any]:
     """Model card: what it is, how it was made, and what it can and cannot do."""
     told = (
         "recipe", "stages", "groups", "assignment", "multi_label", "captions", "patches", "seed",

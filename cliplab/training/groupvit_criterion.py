@@ -26,7 +26,7 @@ from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.pasture.captions import LANGUAGES
 from cliplab.segmentation import IGNORE
 from cliplab.training.groupvit_dataset import PROMPTS, GroupViTBatch, noun_names
-from cliplab.training.groupvit_model import Recipe, patch_embeddings
+from cliplab.training.groupvit_model import GroupViTRecipe, patch_embeddings
 from cliplab.training.pictures import to_pixels
 
 _LEAST = 1e-4  # probabilities are kept this far from 0 and 1, so that no logarithm explodes
@@ -181,7 +181,7 @@ class _Seen(NamedTuple):
 class Criterion:
     """Texts of a step as ids, and the loss that a recipe makes of them."""
 
-    def __init__(self, model: GroupViT, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, model: GroupViT, recipe: GroupViTRecipe, device: torch.device) -> None:
         self.model, self.recipe, self.device = model, recipe, device
         self.tokenizer = WordPieceTokenizer(list(model.vocab), model.config.context_length)
 

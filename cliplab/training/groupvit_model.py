@@ -26,7 +26,7 @@ _FAINT = 0.3  # length of what asks for a group, beside the mean of its patches
 
 
 @dataclass(frozen=True)
-class Recipe:
+class GroupViTRecipe:
     """Everything that decides the weights, besides the code and the CLIP that is started from."""
 
     recipe: Literal["small-world", "paper"] = "small-world"  # how captions teach
@@ -67,7 +67,7 @@ class Recipe:
             )
 
     @classmethod
-    def of_card(cls, row: Mapping[str, Any]) -> Recipe:
+    def of_card(cls, row: Mapping[str, Any]) -> GroupViTRecipe:
         """The recipe of a card, also of one that was written when fields had other names."""
         return cls(**{_FORMER.get(name, name): value for name, value in row.items()})
 
@@ -77,17 +77,17 @@ class Recipe:
         parts = ["paper"] if self.recipe == "paper" else []
         if self.stages:
             parts += [f"{self.stages}-stage{'s' * (self.stages > 1)}", self.assignment]
-            parts += [f"{self.groups}-groups"] if self.groups != Recipe.groups else []
+            parts += [f"{self.groups}-groups"] if self.groups != GroupViTRecipe.groups else []
         else:
             parts.append("no-groups")
         parts += [] if self.multi_label else ["no-nouns"]
-        parts += [] if self.captions == Recipe.captions else ["one-caption"]
+        parts += [] if self.captions == GroupViTRecipe.captions else ["one-caption"]
         small_world = self.recipe != "paper" and self.multi_label
         parts += ["groups-taught"] if self.stages and small_world and not self.patches else []
         return "-".join(parts)
 
 
-def new_model(recipe: Recipe) -> GroupViT:
+def new_model(recipe: GroupViTRecipe) -> GroupViT:
     """An untrained model whose stem has the weights of the shipped CLIP's image tower."""
     groups = {0: (), 1: (recipe.groups,), 2: (2 * recipe.groups, recipe.groups)}[recipe.stages]
     vocab, stages = vocabulary_of(), recipe.stages

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.classification import build_classifier, templates
-from cliplab.encoders.two_towers import Encoder
+from cliplab.encoders import Encoder
 from cliplab.models.distillation import distillation_loss, text_logits, text_loss
 from cliplab.models.vild import ViLD, ViLDConfig, load_vild, save_vild
 from cliplab.runtime import atomic_write, checkpoint_dir, seed_all, sha256
@@ -43,7 +43,7 @@ from cliplab.training.vild_dataset import (
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ViLDRecipe:
     """Everything that decides the weights, besides the code and the teacher."""
 
     variant: Literal["text", "image", "vild", "ensemble", "supervised"] = "ensemble"  # is shipped
@@ -102,7 +102,7 @@ def sample_regions(
 
 
 def losses(
-    model: ViLD, batch: ViLDBatch, text_emb: Tensor, known: Tensor, recipe: Recipe
+    model: ViLD, batch: ViLDBatch, text_emb: Tensor, known: Tensor, recipe: ViLDRecipe
 ) -> dict[str, Tensor]:
     """Every loss of a variant, a scalar each, already weighted: their sum is minimised."""
     distilled = recipe.variant in ("image", "vild", "ensemble")
@@ -133,7 +133,9 @@ def losses(
 # ---- training ------------------------------------------------------------------------------
 
 
-def train_proposer(recipe: Recipe, herds: ViLDDataset, folder: Path, device: torch.device) -> ViLD:
+def train_proposer(
+    recipe: ViLDRecipe, herds: ViLDDataset, folder: Path, device: torch.device
+) -> ViLD:
     """Teach backbone and proposal network where base animals are; names are not asked for."""
     seed_all(recipe.seed)
     model = ViLD(ViLDConfig(separate_heads=False)).to(device).to(memory_format=torch.channels_last)
@@ -173,7 +175,7 @@ def propose(model: ViLD, herds: ViLDDataset, count: int) -> list[Tensor]:
 
 
 def teacher_views(
-    recipe: Recipe, herds: ViLDDataset, work: Path, *, teacher: Encoder, device: torch.device
+    recipe: ViLDRecipe, herds: ViLDDataset, work: Path, *, teacher: Encoder, device: torch.device
 ) -> Views:
     """Proposals of the training pictures and what the teacher sees in them, computed once."""
     proposer = train_proposer(recipe, herds, work / "proposer", device)
@@ -187,7 +189,7 @@ def teacher_views(
     return load_views(work.parent / "views", herds, boxes, teacher)
 
 
-def new_model(recipe: Recipe, proposer: dict[str, Tensor], teacher: Encoder) -> ViLD:
+def new_model(recipe: ViLDRecipe, proposer: dict[str, Tensor], teacher: Encoder) -> ViLD:
     """A variant with the proposer's backbone and proposal network, its heads untrained."""
     seed_all(recipe.seed)
     model = ViLD(ViLDConfig(embed_dim=teacher.dim, separate_heads=recipe.variant == "ensemble"))
@@ -198,7 +200,7 @@ def new_model(recipe: Recipe, proposer: dict[str, Tensor], teacher: Encoder) -> 
 
 
 def train(
-    recipe: Recipe,
+    recipe: ViLDRecipe,
     herds: ViLDDataset,
     work: Path,
     *,
@@ -242,7 +244,7 @@ def identity_of(teacher: Encoder) -> dict[str, str]:
 class Options(RunOptions):
     """Options of `python -m cliplab train vild`."""
 
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: ViLDRecipe = field(default_factory=ViLDRecipe)
     teacher: str = "pasture"  # any encoder; see load_encoder
     test_pictures: int = 600  # herds of the model card
 
@@ -264,7 +266,7 @@ def run(options: Options) -> None:
     write_model_card(target, **card(recipe, options.teacher, model.teacher, metrics))
 
 
-def target_of(recipe: Recipe, work: Path) -> Path:
+def target_of(recipe: ViLDRecipe, work: Path) -> Path:
     """Where weights belong: one variant is shipped, and the others stay beside their log."""
     if (recipe.name, recipe.seed) == ("ensemble", 0):
         return checkpoint_dir("vild")
@@ -272,7 +274,7 @@ def target_of(recipe: Recipe, work: Path) -> Path:
 
 
 def card(
-    recipe: Recipe, spec: str, teacher: dict[str, str], metrics: dict[str, Any]
+    recipe: ViLDRecipe, spec: str, teacher: dict[str, str], metrics: dict[str, Any]
 ) -> dict[str, Any]:
     """Model card: what it is, how it was made, and what it can and cannot do."""
     told = ("variant", "novel", "seed", "steps", "proposer_steps", "pictures")

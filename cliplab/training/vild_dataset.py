@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cliplab.detection import SCALES, embed_boxes
-from cliplab.encoders.two_towers import Encoder
+from cliplab.encoders import Encoder
 from cliplab.pasture import (
     HELD_OUT_PAIRS,
     POSTURES,

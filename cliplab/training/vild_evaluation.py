@@ -18,7 +18,7 @@ from cliplab.detection import (
     embed_boxes,
     name_regions,
 )
-from cliplab.encoders.two_towers import Encoder
+from cliplab.encoders import Encoder
 from cliplab.models.vild import Regions, ViLD
 from cliplab.pasture import COMBOS, HELD_OUT_PAIRS, POSTURES, SPECIES, class_phrase
 from cliplab.training.pictures import as_floats
