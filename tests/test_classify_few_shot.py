@@ -26,7 +26,8 @@ def test_one_source_is_split_and_judged_by_its_test_part(
     flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, js, html = (tmp_path / name for name in ("s.csv", "r.json", "g.html"))
-    assert run(flock, "--examples", flock, "--out", out, "--json", js, "--html", html) == 0
+    written = ("--out", out, "--json", js, "--html", html)
+    assert run(flock, "--examples", flock, *written) == 0
     printed, complaints = capsys.readouterr()
     counts = {k: int(n) for k, n in re.findall(r"(train|val|test) (\d+)", complaints)}
     assert sum(counts.values()) == 36
@@ -59,18 +60,14 @@ def test_the_split_hangs_on_the_seed_only(flock: Path, tmp_path: Path) -> None:
 def test_what_random_towers_cannot_read_is_learned(flock: Path, tmp_path: Path) -> None:
     other = class_folders(tmp_path / "barn", 4, start=50)
     js = tmp_path / "r.json"
-    assert run(other, "--examples", flock, "--method", "linear-probe", "--json", js) == 0
+    asked = ("--examples", flock, "--method", "linear-probe", "--shots", 5, "--json", js)
+    assert run(other, *asked) == 0
     found = report(js)
+    train = found["few_shot"]["examples"]["train"]
+    assert train == {"eating": 5, "lying": 5, "standing": 5}
     assert found["assessment"]["n"] == 12
     assert found["assessment"]["accuracy"]["value"] == 1.0
     assert found["few_shot"]["zero_shot"]["accuracy"]["value"] < 0.9
-
-
-def test_shots_limit_the_examples_of_each_class(flock: Path, tmp_path: Path) -> None:
-    js = tmp_path / "r.json"
-    assert run(flock, "--examples", flock, "--shots", 3, "--json", js) == 0
-    train = report(js)["few_shot"]["examples"]["train"]
-    assert train == {"eating": 3, "lying": 3, "standing": 3}
 
 
 def test_unlabelled_pictures_are_answered_for_without_a_verdict(
@@ -116,13 +113,6 @@ def test_a_classifier_belongs_to_its_encoder(
     assert run(flock, "--examples", flock, "--save-classifier", kept) == 0
     assert run(flock, "--classifier", kept, "--encoder", "pasture-zh") == 2
     assert "made for the encoder pasture" in capsys.readouterr().err
-
-
-def test_a_kept_classifier_is_not_overwritten(flock: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "sheep.safetensors"
-    kept.write_text("mine", encoding="utf-8")
-    assert run(flock, "--examples", flock, "--save-classifier", kept) == 2
-    assert kept.read_text(encoding="utf-8") == "mine"
 
 
 # ---- what is refused ---------------------------------------------------------------------------
