@@ -30,6 +30,7 @@ _EXPECTED = (
 )
 # What only who cuts out boxes wants to know.
 _OF_CROPS = {Kind.NOT_BOXED, Kind.UNUSED_CLASS}
+_LOSSES = {Kind.NO_BOX, Kind.NO_AREA, Kind.OUTSIDE, Kind.OTHER_SHAPE, Kind.UNREADABLE}
 
 
 def read_photos(
@@ -73,8 +74,7 @@ def read_photos(
         if bare := [path for path in reading.listed if path not in boxed]:
             reading.problems[Kind.NOT_BOXED].extend(names_of(bare, reading.root).values())
     if not reading.samples:
-        said = "; ".join(map(str, problems_of(reading.problems))) or "it holds none"
-        raise ValueError(f"{shown(source)}: no picture and no box left; {said}")
+        raise ValueError(_nothing_left(source, reading))
     tell_of_classes(reading.samples, reading.problems)
     if kind == "csv" and source.is_dir():
         _tell_of_strays(source, reading)
@@ -120,12 +120,19 @@ def read_pictures(
             )
         return SampleSet((Sample(source),), source.parent) if single else read_unlabelled(source)
     reading = _read(kind, places, images, 1.0)
+    if _LOSSES & reading.problems.keys() and not reading.samples and not reading.masks:
+        raise ValueError(_nothing_left(source, reading))  # else all would be judged to be empty
     if kind == "coco" and source.is_dir() and images is None:
         # Such as the answers of an earlier run, which know nothing of pictures that came later.
         _tell_of_strays(source, reading)
     problems = {k: where for k, where in reading.problems.items() if k not in _OF_CROPS}
     found = SampleSet.of(_wholes(reading, kind), reading.root, problems_of(problems))
     return replace(found, are_answers=reading.are_answers)
+
+
+def _nothing_left(source: Path, reading: Reading) -> str:
+    said = "; ".join(map(str, problems_of(reading.problems))) or "it holds none"
+    return f"{shown(source)}: no picture and no box left; {said}"
 
 
 def _wholes(reading: Reading, kind: str) -> list[Sample]:

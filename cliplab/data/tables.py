@@ -59,7 +59,7 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
             if not paths[image]:
                 reading.problems[Kind.MISSING].append(f"{shown(image)} (line {line})")
         if path := paths[image]:
-            reading.listed[path] = said[2]
+            reading.listed.setdefault(path, said[2])
             reading.add(path, name, said[0], box, group=said[1], split=said[2])
     if not paths:
         raise ValueError(f"{shown(source)}: no rows below the header; expected a picture on each")
