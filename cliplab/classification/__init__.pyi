@@ -39,6 +39,7 @@ from .prompts import templates as templates
 from .prompts import token_coverage as token_coverage
 from .prompts import warn_of_unread as warn_of_unread
 from .scores import Scores as Scores
+from .zero_shot import average_templates as average_templates
 from .zero_shot import build_classifier as build_classifier
 from .zero_shot import classify as classify
 from .zero_shot import encode_prompts as encode_prompts

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -27,10 +26,16 @@ from cliplab.classification.metrics import (
     expected_calibration_error,
     recall_per_class,
 )
-from cliplab.classification.prompts import UnreadPromptWarning, complain_of_unread, token_coverage
+from cliplab.classification.prompts import (
+    UnreadPromptWarning,
+    check_class_names,
+    check_templates,
+    complain_of_unread,
+    token_coverage,
+)
 from cliplab.classification.scores import Scores
-from cliplab.classification.zero_shot import check_class_names, encode_prompts
-from cliplab.encoders.two_towers import Encoder
+from cliplab.classification.zero_shot import average_templates, encode_prompts
+from cliplab.encoders import Encoder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,16 +186,12 @@ def prompt_sensitivity(
         ValueError: as `build_classifier`, or embeddings that are not (N, D).
     """
     emb = _embeddings(encoder, image_emb)
-    prompt_emb = encode_prompts(encoder, class_names, templates)  # (K, T, D)
+    names, templates = check_class_names(class_names), check_templates(templates)
+    prompt_emb = encode_prompts(encoder, names, templates)  # (K, T, D)
     alone = (prompt_emb.transpose(0, 1) @ emb.T).argmax(dim=1).numpy()  # (T, K, N) -> (T, N)
-    together = (emb @ _mean(prompt_emb).T).argmax(dim=-1).numpy()  # (N,)
+    together = (emb @ average_templates(prompt_emb).T).argmax(dim=-1).numpy()  # (N,)
     rates = None if true is None else tuple(accuracy(row, true) for row in alone)
     return Sensitivity(tuple(templates), alone, together, rates)
-
-
-def _mean(prompt_emb: Tensor) -> Tensor:
-    """(K, T, D) -> (K, D) unit rows, as `build_classifier`, which would warn where we remark."""
-    return F.normalize(prompt_emb.mean(dim=1), dim=-1)
 
 
 def _embeddings(encoder: Encoder, image_emb: Tensor) -> Tensor:
@@ -259,7 +260,8 @@ def diagnose(
         ValueError: as `prompt_sensitivity`.
     """
     emb, names = _embeddings(encoder, image_emb), check_class_names(class_names)
-    rows = _mean(encode_prompts(encoder, names, templates))  # (K, D)
+    templates = check_templates(templates)
+    rows = average_templates(encode_prompts(encoder, names, templates))  # (K, D)
     scores = Scores.from_cosine(names, emb @ rows.T, encoder.logit_scale, encoder.logit_bias)
     asked = list(dict.fromkeys(["{}", *templates]))
     sensitivity = prompt_sensitivity(encoder, emb, names, asked, true)

@@ -176,10 +176,11 @@ def reliability(
         raise ValueError(f"bins: got {bins}; expected 1 or more")
     shares, labels = _checked(probability, true)
     top, hits = shares.max(axis=1), shares.argmax(axis=1) == labels  # (N,)
-    return _binned(top, hits, bins)
+    return binned(top, hits, bins)
 
 
-def _binned(top: NDArray[np.float64], hits: NDArray[np.bool_], bins: int) -> Reliability:
+def binned(top: NDArray[np.float64], hits: NDArray[np.bool_], bins: int) -> Reliability:
+    """Top probabilities (N,) and whether they were right (N,), in bins -> `Reliability`."""
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.searchsorted(edges[1:-1], top)  # (N,) the first bin whose upper edge is not below
     count = np.bincount(place, minlength=bins)
@@ -217,7 +218,7 @@ def error_by_luck(
     shares, _ = _checked(shares, np.zeros(shares.shape[:1], dtype=int))
     top = shares.max(axis=1)  # (N,)
     draw = np.random.default_rng(seed)
-    errors = [_binned(top, draw.random(len(top)) < top, bins).error for _ in range(samples)]
+    errors = [binned(top, draw.random(len(top)) < top, bins).error for _ in range(samples)]
     return float(np.quantile(errors, 0.95))
 
 

@@ -20,7 +20,7 @@ from cliplab.classification.prompts import (
     warn_of_unread,
 )
 from cliplab.classification.scores import Scores
-from cliplab.encoders.two_towers import Encoder
+from cliplab.encoders import Encoder
 
 __all__ = [
     "Scores", "UnreadPromptWarning", "build_classifier", "check_class_names", "classify",
@@ -54,7 +54,11 @@ def build_classifier(
     """
     names, templates = check_class_names(class_names), check_templates(templates)
     warn_of_unread(encoder, names, templates)
-    prompt_emb = encode_prompts(encoder, names, templates, truncate=truncate)  # (K, T, D)
+    return average_templates(encode_prompts(encoder, names, templates, truncate=truncate))
+
+
+def average_templates(prompt_emb: Tensor) -> Tensor:
+    """Mean of unit rows (K, T, D) over the templates, re-normalised -> (K, D) unit rows."""
     return F.normalize(prompt_emb.mean(dim=1), dim=-1)
 
 
@@ -65,11 +69,10 @@ def encode_prompts(
     *,
     truncate: bool = False,
 ) -> Tensor:
-    """Each class name in each template, K x T prompts -> (K, T, D) unit rows; errors as above."""
-    names, templates = check_class_names(class_names), check_templates(templates)
-    prompts = fill_templates(names, templates)  # K*T, class-major
+    """Each class name in each template, K x T prompts -> (K, T, D) unit rows; unchecked."""
+    prompts = fill_templates(class_names, templates)  # K*T, class-major
     prompt_emb = encoder.encode_text(prompts, truncate=truncate)  # (K*T, D)
-    return prompt_emb.unflatten(0, (len(names), len(templates)))
+    return prompt_emb.unflatten(0, (len(class_names), len(templates)))
 
 
 def classify(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cliplab import encoders
-from cliplab.classification import imagenet
+from cliplab.classification import imagenet, metrics
 from cliplab.cli.options import (
     BatchSize,
     Common,
@@ -31,7 +31,8 @@ the mean of the prompts' embeddings as classifier, top-1 and top-5 among all 1,0
 all in one folder with the list of their labels beside it. A part of the classes will do for a look;
 it is judged among all 1,000 and says so.
 
-Finished chunks are kept in --out: the same command goes on where it was stopped."""
+What has been encoded is kept, so that the same command goes on where it was stopped: in the folder
+cliplab of your user cache, or in $CLIPLAB_CACHE; --no-cache does without."""
 
 EPILOG = """\
 examples:
@@ -41,8 +42,9 @@ examples:
       --template chinese
 
 exit codes: 0 finished, 3 some images could not be read, 2 bad arguments or inputs, 130 interrupted:
-finished chunks are kept"""
+the same command goes on"""
 
+WORST = 10  # classes in the printed table
 SETS = (
     "openai80, openai7 or simple (the best seven), one (a photo of a ...), bare (the name alone), "
     "chinese or chinese183 (80 or 183, need cn_clip), or texts of your own with {} for the name"
@@ -78,17 +80,14 @@ class Encoding:
     device: Device = "auto"
     batch_size: BatchSize = 64
     offline: Offline = False
-    cache: Annotated[
-        Flag, opt(None, "keep embeddings, so that another --template encodes no image again")
-    ] = False
+    no_cache: Annotated[Flag, opt(None, "neither use nor keep embeddings")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
     """What is written."""
 
-    out: Annotated[Path | None, opt("FOLDER", "chunks and result; default: below runs/")] = None
-    json: Annotated[Path | None, opt("FILE", "write the result here too")] = None
+    json: Annotated[Path | None, opt("FILE", "the result, with how it came about")] = None
     force: Annotated[Flag, opt(None, "overwrite FILE")] = False
 
 
@@ -136,12 +135,11 @@ class Evaluate(Job[Options]):
         return {"--data": self.options.pictures.data}
 
     def outputs(self) -> dict[str, Path | None]:
-        """The copy of the result."""
+        """The result."""
         return {"--json": self.options.outputs.json}
 
     def prepare(self) -> None:
         """Prompts and pictures."""
-
         given, words = self.options.pictures, self.options.prompts
         with named("--template"):
             self.prompts = imagenet.read_prompts(*words.template, class_names=words.class_names)
@@ -150,8 +148,7 @@ class Evaluate(Job[Options]):
         ).spread(given.limit)
 
     def load(self) -> None:
-        """The encoder, and the folder that holds this evaluation or will."""
-
+        """The encoder."""
         given = self.options.encoder
         self.encoder = encoders.load_encoder(
             given.encoder,
@@ -159,44 +156,78 @@ class Evaluate(Job[Options]):
             offline=True if given.offline else None,
             precision=given.precision,
         )
-        split, truncate = self.options.pictures.split, self.options.prompts.truncate
-        plan = imagenet.make_plan(
-            self.encoder, self.prompts, self.pictures, split=split, truncate=truncate
-        )
-        plan["encoder"]["spec"] = given.encoder
-        folder = self.options.outputs.out or imagenet.default_folder(plan)
-        self.folder = imagenet.RunFolder.start(folder, plan)
-        complain("note", plan["notes"])  # now, since the result may be hours away
+        # Told now, since the result may be hours away.
+        complain("note", list(imagenet.notes_of(self.encoder, self.prompts)))
 
     def answer(self) -> int:
-        """Compute the chunks that are missing, and put all of them together."""
+        """Embed words and pictures, as far as the cache does not have them, and judge."""
         given = self.options.encoder
-        try:
-            imagenet.compute(
-                self.folder,
-                self.encoder,
-                self.prompts,
-                self.pictures,
-                batch_size=given.batch_size,
-                cache=encoders.EmbeddingCache() if given.cache else None,
-                progress=True,
-            )
-        except KeyboardInterrupt:
-            where = self.folder.path
-            print(f"finished chunks are in {where}; the same command goes on", file=sys.stderr)
-            raise
-        self.report = imagenet.summarise(self.folder)
+        self.report = imagenet.evaluate(
+            self.encoder,
+            self.prompts,
+            self.pictures,
+            split=self.options.pictures.split,
+            truncate=self.options.prompts.truncate,
+            batch_size=given.batch_size,
+            cache=None if given.no_cache else encoders.EmbeddingCache(),
+            progress=sys.stderr.isatty(),
+        )
+        self.report["encoder"]["spec"] = given.encoder
         self.unreadable = [f"{file}: {why}" for file, why in self.report["unreadable"].items()]
         return len(self.pictures)  # what cannot be read is judged, too: as wrong
 
     def show(self) -> Iterator[str]:
         """The result."""
-
-        yield imagenet.as_text(self.report)
-        yield f"\nresult in {self.folder.path / 'result.json'}"
+        yield from summary(self.report)
+        yield ""
+        yield from worst(self.report["per_class"])
 
     def write(self) -> None:
-        """The result beside its chunks, and where else it is wanted."""
-        for path in (self.folder.path / "result.json", self.options.outputs.json):
-            if path:
-                write_json(path, self.report)
+        """The result."""
+        if path := self.options.outputs.json:
+            write_json(path, self.report)
+
+
+def summary(report: Mapping[str, Any]) -> Iterator[str]:
+    """Accuracy with intervals, calibration, speed, and what is not as it should be."""
+    prompts, encoder = report["prompts"], report["encoder"]
+    speed, error, count = (
+        report["images_per_second"],
+        report["calibration_error"],
+        prompts["templates"],
+    )
+    yield (
+        f"{report['benchmark']} {report['split']}, zero-shot: {report['images']:,} images, "
+        f"{report['classes']:,} classes"
+    )
+    yield f"encoder  {encoder['name']} ({encoder['precision']}, {encoder['fingerprint'][:12]})"
+    yield f"prompts  {prompts['name']}: {count} template{'s' * (count != 1)}, {prompts['source']}"
+    yield f"\ntop-1    {_percent(report['top1'])}\ntop-5    {_percent(report['top5'])}"
+    yield f"mean recall of the classes {report['mean_class_recall']:.2%}"
+    yield "calibration error " + ("unknown" if error is None else f"{error:.2%} (15 bins)")
+    yield (
+        f"time     {report['seconds']:.1f} s of reading and encoding"
+        + (f", {speed:,.1f} images/s on one machine" if speed else "")
+        + (" (some embeddings may come from the cache)" if report["cached"] else "")
+    )
+    if report["unreadable"]:
+        yield f"unreadable: {len(report['unreadable'])}, counted as wrong"
+        if "readable" in report:
+            yield f"  top-1 among the readable {_percent(report['readable']['top1'])}"
+    yield from (f"not the whole set: {note}" for note in report["partial"])
+    yield from (f"note: {note}" for note in report["notes"])
+
+
+def _percent(found: Mapping[str, float]) -> str:
+    return f"{found['value']:.2%} ({found['low']:.2%}-{found['high']:.2%}, n={found['n']:,})"
+
+
+def worst(classes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The classes with the lowest recall, surest failures (more pictures) first."""
+    order = sorted(classes, key=lambda c: (c["top1"] / c["n"], -c["n"], c["wnid"]))[:WORST]
+    yield f"{'worst classes':32} {'right':>9}  {'95 % interval':>15}  mostly taken for"
+    for found in order:
+        low, high = metrics.wilson_interval(found["top1"], found["n"])
+        right = f"{found['top1']} of {found['n']}"
+        other = f"{found['taken_for']} ({found['taken_for_times']})" if found["taken_for"] else ""
+        yield f"{found['name'][:32]:32} {right:>9}  {low:>7.1%} -{high:>6.1%}  {other}"
