@@ -283,7 +283,7 @@ def test_words_that_no_caption_had_are_remarked_on(
         assert run(flock, "--labels", "sheep", "斑马") == 0
         complaints = capsys.readouterr().err
         assert "cannot read '斑马'" in complaints
-        assert ("reads Chinese, such as pasture" in complaints) is advised
+        assert ("a model that reads Chinese: pasture" in complaints) is advised
 
 
 # ---- odd pictures and labels ---------------------------------------------------------------------
@@ -421,7 +421,7 @@ def test_nothing_readable_is_an_error_without_outputs(
     [
         ([], "no labels: the source has no masks with classes; give --labels"),
         (["--labels", ","], "labels: got none"),
-        (["--labels", "sheep", ""], "labels: got an empty text among 2"),
+        (["--labels", "sheep", ""], "labels: got '' among 2"),
         (["--labels", "sheep|", "dog"], "labels: got '' among 3 words"),
         (["--labels", "sheep="], "labels: got 'sheep='; expected CLASS=PROMPT"),
         (["--labels", "sheep", "Sheep"], "'sheep', 'Sheep' repeated among the names"),
@@ -429,7 +429,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "sheep"], "labels: got only 'sheep', which would be everywhere"),
         (["--labels", "sheep", "--threshold", "0.5"], "labels: got only 'sheep'"),
         (["--labels", "sheep", "--background", "sheep"], "'sheep' repeated among the words"),
-        (["--labels", "sheep", "--background", ""], "background: got an empty text"),
+        (["--labels", "sheep", "--background", ""], "got '' among 2 words"),
         (["--labels", "background=x", "b", "--background", "c"], "'background' repeated among"),
         (
             ["--labels", *(f"x{i}" for i in range(255)), "--threshold", "0.1"],

@@ -85,7 +85,7 @@ class Segment(Job[Options]):
 
     def _read_words(self) -> None:
         """Labels and background; refused before a model is loaded."""
-        from cliplab import segmentation
+        from cliplab import classification, segmentation
 
         given, known = self.options.words, self._known_classes()
         if given.labels is not None:
@@ -101,7 +101,9 @@ class Segment(Job[Options]):
         threshold = self.options.model.threshold
         background: tuple[str, ...] | None = None if threshold is None else ()
         if given.background is not None:  # without words the usual ones, which depend on the model
-            background = segmentation.read_background(given.background) or ("?",)
+            background = tuple(
+                classification.split_labels(given.background) or given.background
+            ) or ("?",)
         self.vocabulary = segmentation.vocabulary(self.labels, background=background)
         if len(self.vocabulary.names) > segmentation.MAX_LABELS:
             raise ValueError(

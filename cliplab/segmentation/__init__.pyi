@@ -31,8 +31,12 @@ from .scene import score_groups as score_groups
 from .segmenter import GroupViTSegmenter as GroupViTSegmenter
 from .segmenter import find_checkpoint as find_checkpoint
 from .segmenter import load_segmenter as load_segmenter
+from .segmenter import own_templates as own_templates
+from .segmenter import reader_of as reader_of
 from .segmenter import tokenizer_of as tokenizer_of
 from .segmenter import tuned_settings as tuned_settings
+from .segmenter import unread_remarks as unread_remarks
+from .segmenter import usual_background as usual_background
 from .settings import BACKGROUND as BACKGROUND
 from .settings import BACKGROUND_WORDS as BACKGROUND_WORDS
 from .settings import Settings as Settings
@@ -40,7 +44,6 @@ from .settings import Vocabulary as Vocabulary
 from .settings import is_nothing as is_nothing
 from .settings import language_of as language_of
 from .settings import nothing_note as nothing_note
-from .settings import read_background as read_background
 from .settings import read_labels as read_labels
 from .settings import vocabulary as vocabulary
 from .truth import LABELS as LABELS
@@ -49,7 +52,3 @@ from .truth import Judge as Judge
 from .truth import compare_classes as compare_classes
 from .truth import read_truth as read_truth
 from .truth import without_results as without_results
-from .words import own_templates as own_templates
-from .words import reader_of as reader_of
-from .words import unread_remarks as unread_remarks
-from .words import usual_background as usual_background

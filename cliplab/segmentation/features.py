@@ -37,23 +37,11 @@ class Features:
     def __init__(
         self, segmenter: Segmenter, images: Sequence[Image.Image], *, grouped: bool = True
     ) -> None:
-        """Look at nothing yet; each view is looked at when it is first asked for, and kept.
+        """Pictures of any size and mode; a view is looked at when it is first asked for.
 
-        Args:
-            segmenter: the model with its tokenizer.
-            images: of any size and mode.
-            grouped: False leaves the groups out: every patch is a segment of its own, which tells
-                what the same weights know without grouping.
-
-        Raises:
-            ValueError: something that is no picture.
+        `grouped=False` leaves the groups out: every patch is a segment of its own, which tells what
+        the same weights know without grouping.
         """
-        for image in images:
-            if not isinstance(image, Image.Image):
-                raise ValueError(
-                    f"image: got a {type(image).__name__}; expected a PIL image: open files with "
-                    "cliplab.data.open_image(path)"
-                )
         self.segmenter, self.grouped = segmenter, grouped
         runs = [list(run) for _, run in groupby(images, key=lambda image: image.size)]
         self._batches = [run[i : i + _BATCH] for run in runs for i in range(0, len(run), _BATCH)]
@@ -128,7 +116,10 @@ class Features:
         pixels = _as_tensor(images, (width, height))  # (B, 3, height, width)
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.image_mean, config.image_std))
         least = side if slide else config.patch_size
-        down, right = (_missing(n, least, config.patch_size) for n in (height, width))
+        down, right = (
+            max(least, math.ceil(n / config.patch_size) * config.patch_size) - n
+            for n in (height, width)
+        )  # px to add for whole patches, and a window at least
         pixels = F.pad((pixels - mean) / std, (0, right, 0, down), mode="replicate")
         pixels = pixels.flip(3) if mirrored else pixels
         rows, columns = pixels.shape[2:]
@@ -199,20 +190,10 @@ def working_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     """Width and height at which a picture of `size` is looked at, in pixels.
 
     Its shorter side becomes `side`, unless its longer one would exceed `LONGEST` times that.
-
-    Raises:
-        ValueError: a picture without pixels.
     """
-    if min(size) < 1:
-        raise ValueError(f"image: got {size[0]} x {size[1]} px; expected at least one pixel")
     scale = min(side / min(size), LONGEST * side / max(size))
     width, height = (max(1, round(length * scale)) for length in size)
     return width, height
-
-
-def _missing(length: int, least: int, patch: int) -> int:
-    """Pixels to add so that a length is a multiple of the patch, and not less than `least`."""
-    return max(least, math.ceil(length / patch) * patch) - length
 
 
 def _as_tensor(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:

@@ -87,14 +87,7 @@ def label_rows(
     pictures: Sequence[PictureRow],
     quality: Quality | None,
 ) -> list[LabelRow]:
-    """A row for each of K labels.
-
-    Args:
-        vocabulary: K labels.
-        colours: K of "#RRGGBB".
-        pictures: at least one.
-        quality: how good the answer is, if that is known.
-    """
+    """A row for each of K labels, of which `colours` are "#RRGGBB"; at least one picture."""
     shares = np.array([one.shares for one in pictures])  # (N, K)
     pixels = [one.size[0] * one.size[1] for one in pictures]
     whole = np.average(shares, axis=0, weights=pixels)  # (K,)
@@ -209,13 +202,7 @@ def overlay_sheet(
     """The picture beside itself in colours, above a legend with the shares of its pixels.
 
     A wide picture stands above its colours. Small ones are enlarged, large ones made smaller, so
-    that it fits a slide.
-
-    Args:
-        image: upright RGB.
-        labels: (height, width) of the picture, indices into names.
-        names: K labels.
-        colours: K of "#rrggbb".
+    that it fits a slide. `labels` (height, width) are indices into `names` and `colours`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -45,32 +45,26 @@ class Quality:
         """Mean IoU if every group had the right name: what the masks alone are worth."""
         return self._mean(self.oracle_iou)
 
+    def _mean(self, values: Tensor) -> float:
+        return float(values[list(self.known)].nanmean())
+
     @property
     def pixel_accuracy(self) -> float:
         """Share of pixels that are labelled right."""
         return float(self.confusion.diagonal().sum() / self.confusion.sum())
 
-    def _mean(self, values: Tensor) -> float:
-        return float(values[list(self.known)].nanmean())
-
     def means(self) -> dict[str, float | None]:
         """The numbers for people: mIoU, the oracle's, at borders, pixels; None: not there."""
         names = ("miou", "oracle_miou", "boundary_miou", "pixel_accuracy")
-        values = {name: getattr(self, name) for name in names}
-        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+        return {name: _finite(getattr(self, name)) for name in names}
 
     def of(self, k: int) -> dict[str, float | None]:
         """Share of the true pixels and IoUs of class k; None where nothing can be said."""
-        share = self.confusion.sum(dim=1) / self.confusion.sum()
-        numbers = {
-            "true_share": share[k], "iou": self.iou[k], "oracle_iou": self.oracle_iou[k],
-            "boundary_iou": self.boundary_iou[k],
-        }  # fmt: skip
-        said = {name: float(value) for name, value in numbers.items()}
-        is_known = k in self.known
-        return {
-            n: value if is_known and math.isfinite(value) else None for n, value in said.items()
-        }
+        names = ("iou", "oracle_iou", "boundary_iou")
+        numbers = {name: getattr(self, name)[k] for name in names}
+        numbers["true_share"] = self.confusion[k].sum() / self.confusion.sum()
+        known = k in self.known
+        return {name: _finite(value) if known else None for name, value in numbers.items()}
 
     def confusions(self, count: int = 5) -> list[tuple[str, str, float]]:
         """The worst mistakes: true class, what it was called, share of the true class's pixels."""
@@ -86,6 +80,10 @@ class Quality:
         kept: dict[str, Any] = {k: round(v, 4) for k, v in self.means().items() if v is not None}
         pairs = zip(self.names, self.iou.tolist(), strict=True)
         return {**kept, "iou": {k: round(v, 4) for k, v in pairs if math.isfinite(v)}}
+
+
+def _finite(value: Tensor | float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 class Tally:
@@ -109,12 +107,9 @@ class Tally:
         self.without_groups = False
 
     def add(self, predicted: Tensor, true: Tensor, owner: Tensor | None = None) -> None:
-        """Count one picture.
+        """Count one picture: integers (H, W), `true` with IGNORE where it does not count.
 
-        Args:
-            predicted: (H, W) integers.
-            true: (H, W) integers, IGNORE where it does not count.
-            owner: (H, W) integers, the group of each pixel; for the oracle.
+        `owner`, the group of each pixel, is for the oracle.
         """
         count = len(self.names)
         self.named += confusion(predicted, true, count)
@@ -132,13 +127,7 @@ class Tally:
         self.without_groups |= other.without_groups
 
     def result(self) -> Quality:
-        """The numbers so far.
-
-        Raises:
-            ValueError: no pixel was counted.
-        """
-        if not self.named.any():
-            raise ValueError("no pixel to judge: add pictures whose truth is not all IGNORE")
+        """The numbers so far; NaN before any pixel was counted."""
         oracle = torch.full((len(self.names),), math.nan)
         if not self.without_groups:
             oracle = iou_per_class(self.judged)

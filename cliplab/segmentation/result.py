@@ -34,10 +34,7 @@ class Segmenter(Protocol):
         """Px of the shorter side of a picture as it is looked at, and of a window."""
 
     def segment(
-        self,
-        images: Sequence[Image.Image],
-        vocabulary: Vocabulary,
-        settings: Settings | None = ...,
+        self, images: Sequence[Image.Image], vocabulary: Vocabulary, settings: Settings | None = ...
     ) -> list[Segmentation]:
         """Pictures of any size and mode -> what is said of each."""
 
@@ -56,15 +53,6 @@ class Segmentation:
     has_background: bool = False
     threshold: float | None = None  # scores below are background
 
-    def __post_init__(self) -> None:
-        """Refuse parts that do not fit together."""
-        if self.scores.ndim != 3 or self.scores.shape != (len(self.names), *self.owner.shape):
-            raise ValueError(
-                f"scores: got shape {tuple(self.scores.shape)} for {len(self.names)} names and "
-                f"owner {tuple(self.owner.shape)}; expected (K, H, W) and (H, W)"
-            )
-        check_threshold(self.threshold, has_background=self.has_background)
-
     @property
     def labels(self) -> Tensor:
         """(H, W) long, indices into names."""
@@ -79,11 +67,8 @@ class Segmentation:
     def labels_at(self, size: tuple[int, int] | None = None) -> Tensor:
         """Labels (height, width) uint8 or int16 at the size of the picture, or another.
 
-        Scores are interpolated before the best is taken, so that borders are smooth; done in strips
-        of rows, so that no more than some million numbers are held at a time.
-
-        Args:
-            size: width and height in pixels.
+        Scores are interpolated before the best is taken, so that borders are smooth; in strips of
+        rows, so that no more than some million numbers are held at a time.
         """
         width, height = size or self.size
         kind = torch.uint8 if len(self.names) <= 256 else torch.int16
@@ -101,11 +86,7 @@ class Segmentation:
         return dict(zip(self.names, (counts / counts.sum()).tolist(), strict=True))
 
     def _lowest(self) -> float | None:
-        """The threshold, or the best score of any class in the picture if that is lower.
-
-        So the best class is never lost: where all pixels are below the threshold, those with the
-        highest score stay.
-        """
+        """The threshold, or the best score if that is lower: the best class always stays."""
         if self.threshold is None:
             return None
         return min(self.threshold, float(self.scores[1:].max()))
@@ -118,12 +99,8 @@ def best_labels(scores: Tensor, lowest: float | None) -> Tensor:
 
 
 def check_threshold(threshold: float | None, *, has_background: bool) -> None:
-    """Raise ValueError for a threshold that is no score, or that has no label to give."""
-    if threshold is None:
-        return
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: got {threshold}; expected a score, 0 to 1")
-    if not has_background:
+    """Raise ValueError for a threshold that has no label to give."""
+    if threshold is not None and not has_background:
         raise ValueError(
             f"threshold: got {threshold}, but there is no background to give to pixels below it; "
             "make the vocabulary with background=() or with words for the background"

@@ -50,9 +50,8 @@ def read_scenes(
         word_emb: (W, D) unit rows.
         top_words: only so many words, those that fit the picture as a whole best, may be in it;
             None: all of them.
-        hard: a pixel has the scores of its group; else the mean over groups, weighted with how
-            much of it they own. A model without grouping stages is always read the second way,
-            which amounts to bilinear interpolation between patches.
+        hard: a pixel has the scores of its group; else, as always without grouping stages, the mean
+            over groups, weighted with how much of it they own.
     """
     size = (pixels.shape[-2], pixels.shape[-1])
     return name_groups(model, model.group(pixels), size, word_emb, top_words=top_words, hard=hard)

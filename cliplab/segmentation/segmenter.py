@@ -1,9 +1,13 @@
-"""A GroupViT with its tokenizer: pictures and words in, a label for every pixel out."""
+"""A GroupViT with its tokenizer: what it says of pictures, what it can read, where its files are.
+
+A text tower never refuses a word that it does not know; its scores are noise then. So what it
+cannot read, or cannot tell apart, is told before anybody believes them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cliplab.classification import check_templates, fill_templates
+from cliplab.classification import (
+    READABLE,
+    PromptReader,
+    check_templates,
+    fill_templates,
+    fold,
+)
 from cliplab.models.groupvit import GroupViT, load_groupvit
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
+from cliplab.pasture import SPECIES
+from cliplab.pasture.stuff import NOUNS, class_of
 from cliplab.runtime import (
     checkpoint_dir,
     is_offline,
@@ -25,9 +37,17 @@ from cliplab.runtime import (
 )
 from cliplab.segmentation.features import Features
 from cliplab.segmentation.result import Segmentation
-from cliplab.segmentation.settings import Settings, Vocabulary
+from cliplab.segmentation.settings import (
+    BACKGROUND_WORDS,
+    Settings,
+    Vocabulary,
+    is_chinese,
+    language_of,
+)
 
 _TEXTS = 256  # read at a time
+# One template for each language that a model with word pieces of its own was trained in.
+_TEMPLATES = {"en": ("a photo of a {}.",), "zh": ("一张{}的照片",)}
 SHIPPED = "pasture"  # the name of the model that comes with the package
 _PHOTOGRAPHS = "hf:nvidia/groupvit-gcc-yfcc"
 _CONFIG, _WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
@@ -145,6 +165,81 @@ def _check_tokenizer(tokenizer: Tokenizer, model: GroupViT) -> None:
             f"tokenizer: got {tokenizer.vocab_size} tokens of which number {tokenizer.end_id} ends "
             f"a text; expected at most {rows}, and the end token last: put [SEP] at the end"
         )
+
+
+# ---- what a model can read -----------------------------------------------------------------
+
+
+def usual_background(
+    segmenter: GroupViTSegmenter, labels: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """Words for the background that the model reads, and that mean no label.
+
+    The list of the papers; for models with word pieces of their own, which are of the pasture, also
+    its landscape, in the language of the labels. A meadow in the background would take the pixels
+    of the label grass, so every word for what a label means is left out.
+    """
+    given = [word for name, words in labels.items() for word in (name, *words)]
+    language = language_of([word for words in labels.values() for word in words])
+    taken = set(map(fold, given))
+    meant = {class_of(word) for word in taken} - {None}
+    landscape = [noun for noun in NOUNS[language] if class_of(noun) not in SPECIES]
+    every = [*(landscape if segmenter.model.vocab else ())]
+    every += BACKGROUND_WORDS if language == "en" else ()
+    free = [w for w in dict.fromkeys(every) if fold(w) not in taken and class_of(w) not in meant]
+    reader = reader_of(segmenter)
+    return tuple(word for word in free if _is_read(reader, word))
+
+
+def own_templates(
+    segmenter: GroupViTSegmenter, words: Sequence[str], *, best: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The template that the model learned with, in the language of the words; bare if they mix.
+
+    `best`: those that its card says were best on val, for words of one language.
+    """
+    if not segmenter.model.vocab:
+        return _TEMPLATES["en"]
+    if len({is_chinese(word) for word in words}) > 1:
+        return ("{}",)
+    wanted = tuple(best or _TEMPLATES[language_of(words)])
+    reader = reader_of(segmenter)
+    return wanted if all(_is_read(reader, text.replace("{}", "")) for text in wanted) else ("{}",)
+
+
+def unread_remarks(segmenter: GroupViTSegmenter, vocabulary: Vocabulary) -> Iterator[str]:
+    """What the text tower cannot read or tell apart, and the remedy."""
+    reader = reader_of(segmenter)
+    unread = [word for word in vocabulary.words if not _is_read(reader, word)]
+    if unread:
+        remedy, share = "use words that were in its captions", reader.coverage(unread[0])
+        if is_chinese(unread[0]) and not segmenter.model.vocab:
+            remedy = "give the label English words, or use a model that reads Chinese: pasture"
+        more = f" (nor {len(unread) - 1} more)" if len(unread) > 1 else ""
+        yield (
+            f"{segmenter.name} cannot read {unread[0]!r}{more}: it knows {share:.0%} of it, and "
+            f"its scores will be close to noise; {remedy}"
+        )
+    first: dict[tuple[int, ...], str] = {}
+    for word in (word for word in vocabulary.words if word not in unread):
+        other = first.setdefault(reader.ids(word), word)
+        if other is not word:
+            pieces = " ".join(reader.tokenizer.pieces(word))
+            yield (
+                f"{segmenter.name} cannot tell {other!r} and {word!r} apart: both are {pieces!r} "
+                "to it; use one of them"
+            )
+
+
+def reader_of(segmenter: GroupViTSegmenter) -> PromptReader:
+    """The tokenizer with the tokens that training never met, whose rows are zeros."""
+    rows = segmenter.model.text_encoder.token_embedding.weight  # (V, width)
+    untrained = (rows == 0).all(dim=1).nonzero()[:, 0].tolist()
+    return PromptReader(segmenter.tokenizer, frozenset(untrained))
+
+
+def _is_read(reader: PromptReader, text: str) -> bool:
+    return reader.coverage(text) >= READABLE
 
 
 # ---- files ---------------------------------------------------------------------------------

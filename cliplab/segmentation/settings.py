@@ -105,8 +105,6 @@ def vocabulary(
     Args:
         labels: names, or names with the words that stand for them: {"person": ["man", "woman"]}; a
             name without words is its own word. A pixel gets the label whose best word fits best.
-            There may be more labels than a model has groups; a picture then shows at most as many
-            as there are groups.
         background: None: every pixel has some label. Words, such as BACKGROUND_WORDS: a pixel
             that one of them fits best is background. (): background by threshold alone.
 
@@ -165,27 +163,14 @@ def read_labels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Label -> its words, of texts such as `sheep`, `羊=sheep` and `person=man|woman`.
 
     Raises:
-        ValueError: an empty text, none at all, a name without words, or a name twice.
+        ValueError: an empty text, a name without words, or a name twice.
     """
-    if not all(text.strip() for text in texts):
-        raise ValueError(f"labels: got an empty text among {len(texts)}; expected names")
+    _check(texts, "names")
     pairs = [name_and_prompt(text) for text in split_labels(texts)]
     words = [tuple(word.strip() for word in _OR.split(prompt)) for _, prompt in pairs]
     names = [own[0] if n == prompt else n for (n, prompt), own in zip(pairs, words, strict=True)]
     _check(names, "names")
     return dict(zip(names, words, strict=True))
-
-
-def read_background(texts: Sequence[str]) -> tuple[str, ...]:
-    """Words for the background, given one by one or with commas.
-
-    Raises:
-        ValueError: an empty text.
-    """
-    words = tuple(word for text in texts for word in split_labels([text]))
-    if texts and not words:
-        raise ValueError("background: got an empty text; expected words")
-    return words
 
 
 def nothing_note(labels: Mapping[str, Sequence[str]]) -> str:

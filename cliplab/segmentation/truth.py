@@ -36,14 +36,9 @@ def without_results(pictures: SampleSet) -> SampleSet:
     Raises:
         ValueError: nothing else is there.
     """
-    stems = {one.path.with_suffix("") for one in pictures}
-
-    def is_result(path: Path) -> bool:
-        ends = [end for end in (LABELS, OVERLAY) if path.name.endswith(end)]
-        beside = any(path.with_name(path.name.removesuffix(end)) in stems for end in ends)
-        return beside or is_answer(path)
-
-    kept = tuple(one for one in pictures if not is_result(one.path))
+    stems = {str(one.path.with_suffix("")) for one in pictures}
+    beside = {stem + end for stem in stems for end in (LABELS, OVERLAY)}
+    kept = tuple(p for p in pictures if str(p.path) not in beside and not is_answer(p.path))
     if not kept:
         raise ValueError(
             f"{shown(pictures.root)}: got only labels and overlays of an earlier run; expected the "
@@ -76,10 +71,8 @@ def read_truth(
         FileNotFoundError, ValueError: no such truth, or of none of the pictures.
     """
     notes: list[str] = []
-    if truth is not None and not truth.exists():
-        raise FileNotFoundError(f"{shown(truth)}: no such file or folder; check the name")
     told = pictures
-    if truth is not None and truth.is_file():
+    if truth is not None and not truth.is_dir():
         told = read_pictures(truth, kind="coco", images=pictures.root)
     masks = {one.path.resolve(): one.masks for one in told if one.masks}
     if masks and told.are_answers:
@@ -169,37 +162,25 @@ def match_classes(vocabulary: Vocabulary, names: Sequence[str]) -> dict[str, int
 
 def compare_classes(vocabulary: Vocabulary, names: Sequence[str]) -> tuple[bool, str]:
     """Whether masks of classes `names` can judge the labels, and what is to be said about it."""
-    if not names:
-        return True, ""
     asked = match_classes(vocabulary, names)
-    if not any(k >= vocabulary.has_background for k in asked.values()):
+    if names and not any(k >= vocabulary.has_background for k in asked.values()):
         return False, (
             f"not judged: none of the labels is a class of the masks ({some(names, 6)}); name "
             f"them as they are called, as in {names[0]}=WORD"
         )
-    left = [name for name in names if name not in asked]
-    if not left:
+    if not (left := [name for name in names if name not in asked]):
         return True, ""
-    if vocabulary.has_background:
-        return True, f"; pixels of {some(left, 6)} were not asked for and count as background"
-    return True, (
-        f"; pixels of {some(left, 6)} were not asked for and are left out, and so are pixels "
-        "without a mask"
-    )
+    how = "are left out, and so are pixels without a mask"
+    how = "count as background" if vocabulary.has_background else how
+    return True, f"; pixels of {some(left, 6)} were not asked for and {how}"
 
 
 def true_labels(
     masks: Masks, path: Path, vocabulary: Vocabulary, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """Masks of the picture at `path` -> labels (height, width), IGNORE where nothing can be said.
+    """Masks of the picture at `path` -> labels at a width and height, IGNORE where nothing is said.
 
     Without names of their own, the numbers of a label PNG are those of the labels.
-
-    Args:
-        masks: of one picture.
-        path: of the picture.
-        vocabulary: whose labels are meant.
-        size: width and height at which to tell.
 
     Raises:
         UnreadableImage, ValueError: as `Masks.draw`; or a number that is no class.
@@ -242,12 +223,9 @@ class Judge:
     def add(
         self, sample: Sample, found: Segmentation, labels: NDArray[np.uint8]
     ) -> NDArray[np.uint8] | None:
-        """Judge a picture -> its truth, at most MOST_PIXELS large; None if that does not fit.
+        """Judge a picture, of which `labels` (height, width) are -> its truth as labels.
 
-        Args:
-            sample: the picture, with its masks if they are known.
-            found: what the segmenter said.
-            labels: (height, width) of the picture.
+        At most MOST_PIXELS large; None if no masks are known, or if they do not fit.
         """
         path, masks = sample.path, sample.masks
         if masks is None:
