@@ -150,7 +150,7 @@ def test_label_pngs_are_numbers(tmp_path: Path) -> None:
         masks.draw(path)
     Image.new("L", (90, 90)).save(tmp_path / "t.png")
     with pytest.raises(ValueError, match="expected the same shape"):
-        masks.draw(path)
+        masks.draw(picture(tmp_path / "b.png"))
 
 
 def test_numbers_at_another_size_are_those_in_the_middle() -> None:
