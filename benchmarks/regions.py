@@ -24,8 +24,8 @@ from cliplab.detection import (
     crop_boxes,
     crop_scores,
     embed_boxes,
+    name_boxes,
     name_regions,
-    postprocess,
     propose,
     to_pixels,
 )
@@ -117,7 +117,7 @@ class Judge:
     def name(self, boxes: Tensor, emb: Tensor, objectness: Tensor | None = None) -> Detections:
         """The boxes by what the teacher saw in them."""
         scores = crop_scores(self.teacher, emb, self.text_emb, objectness)
-        return postprocess(Detections.from_scores(boxes, scores, phrases()))
+        return name_boxes(boxes, scores, phrases())
 
 
 def shipped_or_random(dim: int) -> tuple[ViLD, str]:
@@ -175,9 +175,7 @@ def parts_of_a_pass(model: ViLD, image: Image.Image, text_emb: Tensor) -> dict[s
             "pooling": lambda: model.pooled(maps, boxes, size),
             "heads": lambda: [head(pooled) for head in heads],
             "names": lambda: class_scores(model, regions, text_emb, members("base")),
-            "suppression": lambda: postprocess(
-                Detections.from_scores(regions.boxes_xyxy, scores, phrases())
-            ),
+            "suppression": lambda: name_boxes(regions.boxes_xyxy, scores, phrases()),
         }
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from tiny_checkpoints import RESNET, make_modelscope, make_openai
 
 from cliplab import encoders
 from cliplab.__main__ import main
-from cliplab.classification.labels import Classes
-from cliplab.detection.boxes import Detections
+from cliplab.detection import Detections, Query, as_classes
+from cliplab.detection.words import Words
 from cliplab.encoders import Encoder, load_encoder
 from cliplab.models.vild import ViLD, ViLDConfig, save_vild
 from cliplab.runtime import data_dir, sha256
@@ -122,21 +123,29 @@ def coco(
 class Oracle:
     """A detector that says what it was told to say, picture after picture."""
 
-    name = "oracle"
-    notes = ("it knows",)
-    remarks = ()
+    name, teacher, pictures = "oracle", None, 1
 
-    def __init__(self, names: list[str], answers: list[list[tuple[int, float, list[float]]]],
-                 groups: dict[str, tuple[int, ...]] | None = None) -> None:  # fmt: skip
-        self.classes, self.groups = Classes(tuple(names), tuple(names)), groups or {}
-        self._answers = iter(answers)
+    def __init__(
+        self, answers: list[list[tuple[int, float, list[float]]]],
+        groups: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:  # fmt: skip
+        self.groups, self._answers = groups or {}, iter(answers)
 
-    def find(self, image: Image.Image, boxes_xyxy: torch.Tensor | None = None) -> Detections:
-        said = sorted(next(self._answers), key=lambda answer: -answer[1])
-        boxes = torch.tensor([box for *_, box in said]).reshape(-1, 4).float()
-        scores = torch.tensor([score for _, score, _ in said])
-        labels = torch.tensor([k for k, *_ in said]).long()
-        return Detections(boxes, scores, labels, self.classes.names)
+    def read(self, prompts: Words) -> Query:
+        return Query(classes=as_classes(prompts), groups=self.groups, notes=["it knows"])
 
-    def describe(self) -> dict[str, Any]:
+    def detect(self, images, prompts: Words, boxes=None) -> list[Detections]:
+        names = self.read(prompts).classes.names
+        return [said(names, next(self._answers)) for _ in images]
+
+    def describe(self, prompts: Words) -> dict[str, Any]:
         return {"model": "oracle"}
+
+
+def said(names: Sequence[str], answers: list[tuple[int, float, list[float]]]) -> Detections:
+    """(class, score, box) -> detections, best first."""
+    answers = sorted(answers, key=lambda answer: -answer[1])
+    boxes = torch.tensor([box for *_, box in answers]).reshape(-1, 4).float()
+    scores = torch.tensor([score for _, score, _ in answers])
+    labels = torch.tensor([k for k, *_ in answers]).long()
+    return Detections(boxes, scores, labels, tuple(names))

@@ -8,6 +8,7 @@ from .boxes import (
     coco_results,
     coco_truth,
     expand_boxes,
+    name_boxes,
     postprocess,
 )
 from .crops import (
@@ -107,6 +108,7 @@ __all__ = [
     "labels_of",
     "load_detector",
     "match",
+    "name_boxes",
     "name_regions",
     "overlap_note",
     "parse_model",

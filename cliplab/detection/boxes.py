@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from cliplab.classification import Rate, rate
-from cliplab.detection.settings import MOST, OVERLAP
+from cliplab.detection.settings import MOST, OVERLAP, SCORE
 
 _PAIRS = 1000  # of a box and a name that are looked at, so that memory stays bounded
+_LEAST = 1e-4  # score of a detection that AP looks at
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,6 @@ class Detections:
                 f"indices into {len(self.phrases)} phrases"
             )
 
-    @classmethod
-    def from_scores(cls, boxes_xyxy: Tensor, scores: Tensor, phrases: Sequence[str]) -> Detections:
-        """(R, 4), (R, K) -> the 1,000 best pairs of a box and a name, best first."""
-        flat = scores.flatten()
-        best = flat.topk(min(_PAIRS, flat.numel())).indices
-        rows, labels = best // len(phrases), best % len(phrases)
-        return cls(boxes_xyxy[rows].float(), flat[best], labels, tuple(phrases))
-
-    @classmethod
-    def best_names(cls, boxes_xyxy: Tensor, scores: Tensor, phrases: Sequence[str]) -> Detections:
-        """(R, 4), (R, K) -> each box under the name of its best score, best first."""
-        if not len(boxes_xyxy):
-            return cls.from_scores(boxes_xyxy, scores, phrases)
-        best, label = scores.max(1)
-        order = best.argsort(descending=True, stable=True)
-        return cls(boxes_xyxy[order].float(), best[order], label[order], tuple(phrases))
-
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
 
@@ -81,8 +65,8 @@ class Detections:
 
 
 def postprocess(
-    found: Detections, *, score: float = 1e-4, iou: float | None = OVERLAP,
-    by_name: bool = True, top: int | None = MOST,
+    found: Detections, *, score: float = SCORE, iou: float | None = OVERLAP,
+    top: int | None = MOST, by_name: bool = False,
 ) -> Detections:  # fmt: skip
     """What counts of a picture's detections, best first.
 
@@ -91,9 +75,8 @@ def postprocess(
         score: least score.
         iou: of two boxes that overlap more the weaker one goes (non-maximum suppression); None:
             all stay.
-        by_name: only boxes of one name suppress each other, so that a place may come back under
-            several names, as COCO's AP expects; False: a place has one name.
         top: boxes that stay; None: all.
+        by_name: only boxes of one name suppress each other.
     """
     from torchvision.ops import batched_nms
 
@@ -102,6 +85,26 @@ def postprocess(
         groups = found.labels if by_name else torch.zeros_like(found.labels)
         found = found.select(batched_nms(found.boxes_xyxy, found.scores, groups, iou))
     return found.select(torch.arange(len(found))[:top])
+
+
+def name_boxes(
+    boxes_xyxy: Tensor, scores: Tensor, phrases: Sequence[str], *,
+    iou: float | None = OVERLAP, top: int = MOST,
+) -> Detections:  # fmt: skip
+    """Boxes (R, 4) under the names whose scores (R, K) are best, unlikely ones too, best first.
+
+    A box may come back under several names, as COCO's AP expects, without its doubles of one name.
+    With no `iou` each box is kept, under its best name.
+    """
+    if iou is None:
+        best, label = scores.max(1)
+        order = best.argsort(descending=True, stable=True)
+        return Detections(boxes_xyxy[order].float(), best[order], label[order], tuple(phrases))
+    flat = scores.flatten()
+    pairs = flat.topk(min(_PAIRS, flat.numel())).indices
+    rows, labels = pairs // len(phrases), pairs % len(phrases)
+    found = Detections(boxes_xyxy[rows].float(), flat[pairs], labels, tuple(phrases))
+    return postprocess(found, score=_LEAST, iou=iou, top=top, by_name=True)
 
 
 # ---- boxes ---------------------------------------------------------------------------------

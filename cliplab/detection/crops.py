@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import torch.nn.functional as F
@@ -22,9 +23,9 @@ from torch import Tensor
 
 from cliplab.classification import Scores, check_class_names
 from cliplab.data import shown
-from cliplab.detection.boxes import Detections, clip_boxes, expand_boxes
-from cliplab.detection.settings import OVERLAP, REGIONS, Settings
-from cliplab.detection.vild import checkpoint_path, inside, name_boxes, propose
+from cliplab.detection.boxes import Detections, clip_boxes, expand_boxes, name_boxes
+from cliplab.detection.settings import REGIONS, Settings
+from cliplab.detection.vild import checkpoint_path, inside, propose
 from cliplab.detection.words import Query, Words, as_classes, embed_words
 from cliplab.encoders import Encoder
 from cliplab.models.vild import ViLD, load_vild
@@ -109,6 +110,13 @@ def crop_scores(
     return probability if objectness is None else (probability * objectness[:, None]).sqrt()
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CropsQuery(Query):
+    """K classes in the words of the teacher."""
+
+    text_emb: Tensor  # (K, D) unit rows
+
+
 @dataclass(eq=False)
 class CropsDetector:
     """A teacher that looks at boxes, and somebody who finds them; see `Detector`."""
@@ -128,19 +136,21 @@ class CropsDetector:
         """For people: the teacher, and what it looks at."""
         return f"{self.teacher.name} on crops ({' and '.join(f'{s:g}x' for s in self.scales)})"
 
-    def read(self, prompts: Words) -> Query:
+    def read(self, prompts: Words) -> CropsQuery:
         """See `Detector.read`.
 
         Raises:
             ValueError: no, one or repeated names: a softmax over one class is always sure.
         """
+        if isinstance(prompts, CropsQuery):
+            return prompts
         classes = as_classes(prompts)
         check_class_names(classes.names)
         text_emb, remarks = embed_words(self.teacher, classes, self.settings)
-        return Query(classes, text_emb, remarks=remarks)
+        return CropsQuery(classes=classes, text_emb=text_emb, remarks=remarks)
 
     def detect(
-        self, images: Iterable[Image.Image], prompts: Words | Query,
+        self, images: Iterable[Image.Image], prompts: Words,
         boxes: Sequence[Tensor] | None = None,
     ) -> list[Detections]:  # fmt: skip
         """See `Detector.detect`.
@@ -149,22 +159,22 @@ class CropsDetector:
         are scored by the geometric mean of its probability and of the proposal's objectness, given
         ones by the probability alone.
         """
-        query = prompts if isinstance(prompts, Query) else self.read(prompts)
-        if boxes is None:
-            return [self._named(i, query, *propose(self.proposer, i)) for i in images]
-        return [self._named(i, query, b) for i, b in zip(images, boxes, strict=True)]
+        query = self.read(prompts)
+        pairs = zip(images, repeat(None) if boxes is None else boxes, strict=False)
+        return [self._one(image, query, given) for image, given in pairs]
 
-    def _named(
-        self, image: Image.Image, query: Query, boxes_xyxy: Tensor, objectness: Tensor | None = None
-    ) -> Detections:
-        found = boxes_xyxy if objectness is not None else inside(boxes_xyxy, image)
+    def _one(self, image: Image.Image, query: CropsQuery, boxes_xyxy: Tensor | None) -> Detections:
+        found, objectness = (
+            propose(self.proposer, image)
+            if boxes_xyxy is None
+            else (inside(boxes_xyxy, image), None)
+        )
         image_emb = embed_boxes(
             self.teacher, [image], [found], scales=self.scales, size=self._side,
             batch_size=self.settings.batch_size or REGIONS,
         )  # fmt: skip
         scores = crop_scores(self.teacher, image_emb, query.text_emb, objectness)
-        overlap = OVERLAP if objectness is not None else None
-        iou = overlap if self.settings.iou is None else self.settings.iou
+        iou = self.settings.cut(given=boxes_xyxy is not None).overlap
         return name_boxes(found, scores, query.classes.names, iou=iou, top=self.settings.most)
 
     @cached_property
@@ -177,7 +187,7 @@ class CropsDetector:
         """The ViLD whose proposal network finds boxes; its teacher does not matter."""
         return load_vild(checkpoint_path(self.where)).to(pick_device(self.settings.device))
 
-    def describe(self, query: Query) -> dict[str, Any]:
+    def describe(self, prompts: Words) -> dict[str, Any]:
         """See `Detector.describe`."""
         about: dict[str, Any] = {"model": "crops", "scales": list(self.scales)}
         if "proposer" in vars(self):

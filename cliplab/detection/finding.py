@@ -57,18 +57,18 @@ class Detector(Protocol):
         """
 
     def detect(
-        self, images: Iterable[Image.Image], prompts: Words | Query,
+        self, images: Iterable[Image.Image], prompts: Words,
         boxes: Sequence[Tensor] | None = None,
     ) -> list[Detections]:  # fmt: skip
         """All that it has an opinion on in N pictures, best first, unlikely ones too.
 
         Args:
             images: RGB, any size.
-            prompts: what to look for, or what `read` made of it.
+            prompts: what to look for, or what `read` made of that.
             boxes: N tensors (R, 4) px: name these instead of finding some.
         """
 
-    def describe(self, query: Query) -> dict[str, Any]:
+    def describe(self, prompts: Words) -> dict[str, Any]:
         """What was used, for a report: plain values."""
 
 
@@ -114,7 +114,7 @@ class Found:
 
 
 def find(
-    detector: Detector, pictures: Iterable[Sample], prompts: Words | Query,
+    detector: Detector, pictures: Iterable[Sample], prompts: Words,
     cut: Cut | None = None, *, given: Mapping[Path, Tensor] | None = None,
     on_found: Callable[[Sample, Image.Image, Detections], None] | None = None,
     progress: bool = False,
@@ -131,8 +131,7 @@ def find(
         on_found: called for every readable one, with its pixels and what counts as found.
         progress: show a bar on stderr.
     """
-    query = prompts if isinstance(prompts, Query) else detector.read(prompts)
-    cut = cut or Cut()
+    query, cut = detector.read(prompts), cut or Cut()
     cut = replace(cut, all_names=cut.all_names or query.overlapping)
     overlap = None if cut.all_names else cut.overlap
     unreadable = list[UnreadableImage]()
@@ -144,7 +143,7 @@ def find(
         for (picture, image), said in zip(
             block, detector.detect(images, query, boxes), strict=True
         ):
-            found = postprocess(said, score=cut.score, iou=overlap, by_name=False, top=cut.top)
+            found = postprocess(said, score=cut.score, iou=overlap, top=cut.top)
             if on_found is not None:
                 on_found(picture, image, found)
             rows.append((picture, image.size, said, found))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,13 @@ from cliplab.runtime import sha256
 PRECISIONS = ("float32", "bfloat16")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class GLIPQuery(Query):
     """A prompt in the model's tokens, read by its text tower; phrase k is class k."""
 
-    prompt: Prompt = field(default_factory=lambda: Prompt("?", ("?",), (((0, 1),),)))
-    chunks: Sequence[Chunk] = ()  # parts of the prompt that are read at a time
-    texts: Sequence[tuple[Tensor, Tensor, Tensor]] = ()  # of each part: hidden, embedded, mask
+    prompt: Prompt
+    chunks: Sequence[Chunk]  # parts of the prompt that are read at a time
+    texts: Sequence[tuple[Tensor, Tensor, Tensor]]  # of each part: hidden, embedded, mask
 
 
 class GLIPDetector:
@@ -72,7 +72,8 @@ class GLIPDetector:
         batch_size: pictures of one size that are computed together.
         precision: "float32", or "bfloat16" for the matrix products.
         max_tokens: read at a time; default: as many as the model can.
-        source: where the model comes from, for `describe`.
+        path: of the weights, for `describe`.
+        variant: one of PUBLISHED, or what the card beside our own weights calls it.
 
     Raises:
         ValueError: a model without tokenizer, an unknown precision.
@@ -82,7 +83,8 @@ class GLIPDetector:
 
     def __init__(
         self, model: GLIP, *, selection: Selection | None = None, batch_size: int = 1,
-        precision: str = "float32", max_tokens: int | None = None, source: Source | None = None,
+        precision: str = "float32", max_tokens: int | None = None, path: Path | None = None,
+        variant: str = "",
     ) -> None:  # fmt: skip
         if model.tokenizer is None:
             raise ValueError("model: has no tokenizer; load it with its vocabulary (load_glip)")
@@ -94,12 +96,12 @@ class GLIPDetector:
         self.model, self.tokenizer = model.eval(), model.tokenizer
         self.selection, self.precision = selection or Selection(), precision
         self.pictures, self.max_tokens = batch_size, max_tokens or model.config.max_tokens
-        self.source = source
+        self.path, self.variant = path, variant
 
     @property
     def name(self) -> str:
         """For people: which GLIP."""
-        return f"GLIP ({self.source.name})" if self.source else "GLIP"
+        return f"GLIP ({self.variant or (shown(self.path.name) if self.path else 'of your own')})"
 
     @torch.no_grad()
     def read(self, prompts: Words) -> GLIPQuery:
@@ -108,6 +110,8 @@ class GLIPDetector:
         Raises:
             ValueError: a prompt without phrases, or with one that the model cannot read.
         """
+        if isinstance(prompts, GLIPQuery):
+            return prompts
         prompt, classes = as_prompt(prompts)
         chunks = chunks_of(prompt, self.tokenizer, self.max_tokens)
         device, texts = next(self.model.parameters()).device, []
@@ -118,12 +122,12 @@ class GLIPDetector:
                 texts.append((*self.model.language_backbone(ids, mask), mask))
         remarks = [*unread_words(prompt, self.tokenizer), *self._on_language(prompt)]
         return GLIPQuery(
-            classes, notes=self._on_length(chunks), remarks=remarks,
+            classes=classes, notes=self._on_length(chunks), remarks=remarks,
             overlapping=bool(overlap_note(prompt)), prompt=prompt, chunks=chunks, texts=texts,
         )  # fmt: skip
 
     def detect(
-        self, images: Iterable[Image.Image], prompts: Words | Query,
+        self, images: Iterable[Image.Image], prompts: Words,
         boxes: Sequence[Tensor] | None = None,
     ) -> list[Detections]:  # fmt: skip
         """See `Detector.detect`.
@@ -133,7 +137,7 @@ class GLIPDetector:
         """
         if boxes is not None:
             raise ValueError("boxes: got some; a GLIP finds its own, drop them")
-        query = prompts if isinstance(prompts, GLIPQuery) else self.read(prompts)  # type: ignore[arg-type]
+        query = self.read(prompts)
         source, found = iter(images), list[Detections]()
         while block := list(islice(source, self.pictures)):
             ready = [prepare(image, self.model.config) for image in block]
@@ -181,14 +185,16 @@ class GLIPDetector:
         half = self.precision == "bfloat16"
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
 
-    def describe(self, query: Query) -> dict[str, Any]:
+    def describe(self, prompts: Words) -> dict[str, Any]:
         """See `Detector.describe`."""
-        asked = query if isinstance(query, GLIPQuery) else self.read(query.classes)
+        asked = self.read(prompts)
         prompt = asked.prompt
         named = zip(asked.classes.names, prompt.phrases, prompt.spans, strict=True)
         return {
             "model": "glip",
-            **(self.source.describe() if self.source else {}),
+            "variant": self.variant or None,
+            "file": shown(self.path) if self.path else None,
+            "sha256": sha256(self.path) if self.path else None,  # seconds for a published one
             "fusion": self.model.config.fusion,
             "prompt": prompt.caption,
             "phrases": [
@@ -212,17 +218,17 @@ class GLIPDetector:
 
     def _on_language(self, prompt: Prompt) -> list[str]:
         chinese = [phrase for phrase in prompt.phrases if is_chinese(phrase)]
-        if not chinese or self.source is None or self.source.variant not in PUBLISHED:
+        if not chinese or self.variant not in PUBLISHED:
             return []
         return [
-            f"{self.source.variant} was trained on English and reads Chinese as single characters "
-            f"that it hardly knows ({quoted(chinese)}): ask it in English, as in "
+            f"{self.variant} was trained on English and reads Chinese as single characters that it "
+            f"hardly knows ({quoted(chinese)}): ask it in English, as in "
             f'{chinese[0]}="black goat"'
         ]
 
 
 def _in_picture(
-    found: Found, shape: tuple[int, int], image: Image.Image, query: GLIPQuery
+    found: Found, shape: tuple[int, int], image: Image.Image, query: Query
 ) -> Detections:
     boxes = to_picture(found.boxes.float().cpu(), shape, image.size)
     return Detections(boxes, found.scores.float().cpu(), found.labels.cpu(), query.classes.names)
@@ -243,27 +249,6 @@ def selection_of(settings: Settings) -> Selection:
     )
 
 
-# ---- files ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a GLIP comes from."""
-
-    path: Path
-    variant: str  # one of PUBLISHED, or what the card beside our own weights calls it; or ""
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return self.variant or shown(self.path.name)
-
-    def describe(self) -> dict[str, Any]:
-        """For a report; to hash a published file takes seconds."""
-        about = {"variant": self.variant or None, "file": shown(self.path)}
-        return {**about, "sha256": sha256(self.path)}
-
-
 def load_glip_detector(where: str = "", settings: Settings | None = None) -> GLIPDetector:
     """The GLIP at `where`: "" (shipped), a path, or a published file, "glip-t:<path>".
 
@@ -272,20 +257,19 @@ def load_glip_detector(where: str = "", settings: Settings | None = None) -> GLI
         ValueError: a file of another model or variant.
     """
     settings = settings or Settings()
-    name, _, path = where.partition(":")
-    if name in PUBLISHED:
-        model = load_glip(where, vocab=settings.vocab, device=settings.device)
-        source = Source(Path(path), name)
+    variant, _, published = where.partition(":")
+    if variant in PUBLISHED:
+        path = Path(published)
     elif settings.vocab is not None:
         raise ValueError(
             "vocab: means nothing to a GLIP that has its vocabulary in its file; drop it, or use a "
             f"published one, {PUBLISHED[0]}:PATH"
         )
     else:
-        own = checkpoint_path(where, "glip")
-        model = load_glip(own, device=settings.device)
-        source = Source(own, str(read_card(own).get("name") or ""))
+        path = checkpoint_path(where, "glip")
+        variant, where = str(read_card(path).get("name") or ""), str(path)
+    model = load_glip(where, vocab=settings.vocab, device=settings.device)
     return GLIPDetector(
         model, selection=selection_of(settings), batch_size=settings.batch_size or 1,
-        precision=settings.precision or PRECISIONS[0], source=source,
+        precision=settings.precision or PRECISIONS[0], path=path, variant=variant,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from cliplab.classification import Classes, fold
 from cliplab.data import shown
-from cliplab.detection.boxes import Detections, clip_boxes, postprocess
-from cliplab.detection.settings import MOST, OVERLAP, PUBLISHED, REGIONS, WEIGHTS, Settings
+from cliplab.detection.boxes import Detections, clip_boxes, name_boxes
+from cliplab.detection.settings import MOST, OVERLAP, PUBLISHED, WEIGHTS, Settings
 from cliplab.detection.words import Query, Words, as_classes, embed_words, is_chinese
 from cliplab.encoders import LOADERS, Encoder
 from cliplab.models.vild import HEADS, Regions, ViLD, class_scores, load_vild
@@ -68,22 +69,6 @@ def propose(model: ViLD, image: Image.Image) -> tuple[Tensor, Tensor]:
     return found[solid], objectness.cpu()[solid]
 
 
-@torch.no_grad()
-def regions_of(model: ViLD, pixels: Tensor, boxes_xyxy: Tensor, *, batch_size: int) -> Regions:
-    """What `model(pixels, [boxes])` says of given boxes (R, 4), at most `batch_size` at a time.
-
-    5,000 pooled regions of the shipped model are 60 MB and as much again in its heads.
-    """
-    maps, size = model.maps(pixels)
-    texts, images = [], []
-    for part in boxes_xyxy.split(batch_size):  # of no boxes one empty part
-        pooled = model.pooled(maps, [part], size)
-        texts.append(model.head(pooled)[0])
-        images.append(model.image_head(pooled)[0] if model.image_head else texts[-1])
-    ones = boxes_xyxy.new_ones(len(boxes_xyxy))
-    return Regions(boxes_xyxy, ones, torch.cat(texts), torch.cat(images))
-
-
 def name_regions(
     model: ViLD, regions: Regions, text_emb: Tensor, base: Tensor, phrases: Sequence[str], *,
     head: str = "ensemble", iou: float | None = OVERLAP, top: int = MOST,
@@ -104,25 +89,16 @@ def name_regions(
     return name_boxes(regions.boxes_xyxy.cpu(), scores, phrases, iou=iou, top=top)
 
 
-def name_boxes(
-    boxes_xyxy: Tensor, scores: Tensor, phrases: Sequence[str], *,
-    iou: float | None = OVERLAP, top: int = MOST,
-) -> Detections:  # fmt: skip
-    """(R, 4), (R, K) -> without doubles of a name; with no `iou` each box under its best name."""
-    if iou is None:
-        return Detections.best_names(boxes_xyxy, scores, phrases)
-    return postprocess(Detections.from_scores(boxes_xyxy, scores, phrases), iou=iou, top=top)
-
-
 # ---- the detector --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ViLDQuery(Query):
-    """Classes in the words of the teacher."""
+    """K classes in the words of the teacher."""
 
-    base: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))  # (K,)
-    head: str = "ensemble"  # of HEADS
+    text_emb: Tensor  # (K, D) unit rows
+    base: Tensor  # (K,) bool: had boxes in training
+    head: str  # of HEADS
 
 
 @dataclass(eq=False)
@@ -147,68 +123,55 @@ class ViLDDetector:
         Raises:
             ValueError: an unknown head, or base and novel labels that are not looked for.
         """
-        classes = as_classes(prompts)
+        if isinstance(prompts, ViLDQuery):
+            return prompts
+        classes, device = as_classes(prompts), self.model.background_emb.device
         base, said = base_flags(classes, self.card, self.settings)
         head = self._head(single=len(classes.names) == 1)
         text_emb, unread = embed_words(self.teacher, classes, self.settings)
-        device = self.model.background_emb.device
         groups = {
             group: tuple(k for k, flag in enumerate(base.tolist()) if flag is kind)
             for group, kind in (("base", True), ("novel", False))
         }
-        notes = [said] * (head == "ensemble")
-        if len(classes.names) == 1 and not self.settings.head and self.model.image_head:
-            notes.append(
-                "one label: the text head decides, against its learned background; the teacher's "
-                "view has nothing to compare it with, so that more labels (what else may be "
-                "there) make it surer"
-            )
         return ViLDQuery(
-            classes,
-            text_emb.to(device),
-            {group: ks for group, ks in groups.items() if ks},
-            [*self._on_teacher(), *notes],
-            [*unread, *self._on_chinese(classes)] if unread else [],
+            classes=classes,
+            groups={group: ks for group, ks in groups.items() if ks},
+            notes=[*self._on_teacher(), *[said] * (head == "ensemble"), *self._on_one(classes)],
+            remarks=[*unread, *self._on_chinese(classes)] if unread else [],
+            text_emb=text_emb.to(device),
             base=base.to(device),
             head=head,
         )
 
     def detect(
-        self, images: Iterable[Image.Image], prompts: Words | Query,
+        self, images: Iterable[Image.Image], prompts: Words,
         boxes: Sequence[Tensor] | None = None,
     ) -> list[Detections]:  # fmt: skip
         """See `Detector.detect`."""
-        query = prompts if isinstance(prompts, ViLDQuery) else self.read(prompts)  # type: ignore[arg-type]
-        if boxes is None:
-            return [self._found(image, query) for image in images]
-        return [self._named(i, query, b) for i, b in zip(images, boxes, strict=True)]
+        query = self.read(prompts)
+        pairs = zip(images, repeat(None) if boxes is None else boxes, strict=False)
+        return [self._one(image, query, given) for image, given in pairs]
 
-    def _found(self, image: Image.Image, query: ViLDQuery) -> Detections:
-        pixels = to_pixels(image, self.model.config.height)
-        regions = self.model(pixels.to(query.base.device))[0]
-        boxes = regions.boxes_xyxy.cpu() / _ratios(pixels, image)
-        iou = OVERLAP if self.settings.iou is None else self.settings.iou
-        return self._name(regions._replace(boxes_xyxy=boxes), query, iou)
-
-    def _named(self, image: Image.Image, query: ViLDQuery, boxes_xyxy: Tensor) -> Detections:
+    def _one(self, image: Image.Image, query: ViLDQuery, boxes_xyxy: Tensor | None) -> Detections:
         pixels, device = to_pixels(image, self.model.config.height), query.base.device
-        boxes, most = inside(boxes_xyxy, image), self.settings.batch_size or REGIONS
-        scaled = (boxes * _ratios(pixels, image)).to(device)
-        regions = regions_of(self.model, pixels.to(device), scaled, batch_size=most)
-        return self._name(regions._replace(boxes_xyxy=boxes), query, self.settings.iou)
-
-    def _name(self, regions: Regions, query: ViLDQuery, iou: float | None) -> Detections:
+        ratios, given = _ratios(pixels, image), None
+        if boxes_xyxy is not None:
+            boxes_xyxy = inside(boxes_xyxy, image)
+            given = [(boxes_xyxy * ratios).to(device)]
+        regions = self.model(pixels.to(device), given)[0]
+        found = regions.boxes_xyxy.cpu() / ratios if boxes_xyxy is None else boxes_xyxy
         return name_regions(
-            self.model, regions, query.text_emb, query.base, query.classes.names,
-            head=query.head, iou=iou, top=self.settings.most,
+            self.model, regions._replace(boxes_xyxy=found), query.text_emb, query.base,
+            query.classes.names, head=query.head, top=self.settings.most,
+            iou=self.settings.cut(given=given is not None).overlap,
         )  # fmt: skip
 
-    def describe(self, query: Query) -> dict[str, Any]:
+    def describe(self, prompts: Words) -> dict[str, Any]:
         """See `Detector.describe`."""
-        asked = query if isinstance(query, ViLDQuery) else self.read(query.classes)
-        names = zip(asked.classes.names, asked.base.tolist(), strict=True)
+        query = self.read(prompts)
+        names = zip(query.classes.names, query.base.tolist(), strict=True)
         bases = [name for name, flag in names if flag]
-        return {"model": "vild", **self.source, "head": asked.head, "base": bases}
+        return {"model": "vild", **self.source, "head": query.head, "base": bases}
 
     def _head(self, *, single: bool) -> str:
         """The head that answers: as told, else both, or the one that a single head was trained as.
@@ -227,6 +190,15 @@ class ViLDDetector:
         if self.model.teacher or self.card.get("teacher"):
             return []
         return [f"the checkpoint does not say who taught it; taken to be {self.teacher.name}"]
+
+    def _on_one(self, classes: Classes) -> list[str]:
+        if len(classes.names) > 1 or self.settings.head or self.model.image_head is None:
+            return []
+        return [
+            "one label: the text head decides, against its learned background; the teacher's view "
+            "has nothing to compare it with, so that more labels (what else may be there) make it "
+            "surer"
+        ]
 
     def _on_chinese(self, classes: Classes) -> list[str]:
         """What to do with Chinese labels, since its teacher's texts are the only ones it knows."""
@@ -249,27 +221,26 @@ def base_flags(classes: Classes, card: Mapping[str, Any], settings: Settings) ->
         ValueError: base or novel labels that are not looked for, or both.
     """
     index = {fold(name): k for k, name in enumerate(classes.names)}
+    told = []
     for setting, names in (("base", settings.base), ("novel", settings.novel)):
-        for name in names:
-            if fold(name) not in index:
-                raise ValueError(f"{setting}: {unknown_name('label', name, classes.names)}")
-    base, novel = ({index[fold(n)] for n in ns} for ns in (settings.base, settings.novel))
+        if absent := [name for name in names if fold(name) not in index]:
+            raise ValueError(f"{setting}: {unknown_name('label', absent[0], classes.names)}")
+        told.append({index[fold(name)] for name in names})
+    base, novel = told
     if base & novel:
         raise ValueError(f"base and novel both name {classes.names[min(base & novel)]!r}")
     known = {fold(name) for name in (card.get("categories") or {}).get("base", ())}
     pairs = zip(classes.names, classes.prompts, strict=True)
-    flags = [
-        k in base or (k not in novel and bool({fold(name), fold(prompt)} & known))
-        for k, (name, prompt) in enumerate(pairs)
-    ]
+    own = {k for k, words in enumerate(pairs) if known & set(map(fold, words))}
+    flags = torch.tensor([k in base | own - novel for k in range(len(classes.names))])
     if not (known or base or novel):
-        return torch.tensor(flags), (
+        return flags, (
             "no card says which labels had boxes in training, so all are taken as novel; say so "
             "of those that had"
         )
-    return torch.tensor(flags), (
-        f"{sum(flags)} of the {len(flags)} labels had boxes in the detector's training (base), so "
-        "its text head names them; for the others (novel) its teacher's view counts more"
+    return flags, (
+        f"{int(flags.sum())} of the {len(flags)} labels had boxes in the detector's training "
+        "(base), so its text head names them; for the others (novel) its teacher's view counts more"
     )
 
 
@@ -277,11 +248,7 @@ def base_flags(classes: Classes, card: Mapping[str, Any], settings: Settings) ->
 
 
 def checkpoint_path(where: str, stem: str = "vild") -> Path:
-    """The weights of a ViLD or a GLIP: shipped, in a folder, or a file.
-
-    Args:
-        where: "" for the shipped one.
-        stem: "vild" or "glip".
+    """The weights of a ViLD or a GLIP: shipped (where it is ""), in a folder, or a file.
 
     Raises:
         FileNotFoundError: nothing there, and how to make it.
@@ -301,8 +268,7 @@ def checkpoint_path(where: str, stem: str = "vild") -> Path:
 def read_card(weights: Path) -> dict[str, Any]:
     """The model card beside weights; {} if there is none."""
     path = weights.with_name("model_card.json")
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def load_vild_detector(where: str = "", settings: Settings | None = None) -> ViLDDetector:
@@ -321,30 +287,23 @@ def load_vild_detector(where: str = "", settings: Settings | None = None) -> ViL
     own = taught.get("spec") or taught.get("name") or ""
     spec = settings.teacher or (own if own in LOADERS or ":" in own else "pasture")
     teacher = load_encoder(spec, device=settings.device, offline=settings.offline or None)
-    _check_teacher(teacher, taught, model.config.embed_dim)
+    if teacher.dim != model.config.embed_dim or not _is_same(teacher, taught):
+        raise ValueError(
+            f"teacher {spec}: has {teacher.dim} dimensions and fingerprint {teacher.fingerprint}; "
+            f"this detector learned from another one, {taught.get('name', 'see its card')} with "
+            f"{model.config.embed_dim} (fingerprint {taught.get('fingerprint', '?')}), and speaks "
+            "its language only: drop it, or let it look at crops, with the model crops"
+        )
     source = {"file": shown(path), "sha256": sha256(path)}
     return ViLDDetector(model.to(pick_device(settings.device)), teacher, settings, card, source)
 
 
-def _check_teacher(teacher: Encoder, taught: Mapping[str, Any], dim: int) -> None:
-    """Refuse another encoder than the detector learned from.
-
-    It is told by its fingerprint; or by the weights' own hashes, where libraries of another version
-    differ.
-    """
-    if teacher.dim != dim:
-        raise ValueError(
-            f"teacher {teacher.name}: has {teacher.dim} dimensions; the detector's regions have "
-            f"{dim}: use the teacher it learned from, see its card"
-        )
+def _is_same(teacher: Encoder, taught: Mapping[str, Any]) -> bool:
+    """By fingerprint; or by the weights' own hashes, where libraries of another version differ."""
+    if not taught or taught.get("fingerprint") == teacher.fingerprint:
+        return True
     own, told = (
         {k: v for k, v in about.items() if k.startswith("sha256 ")}
         for about in (teacher.provenance, taught)
     )
-    same = taught.get("fingerprint") == teacher.fingerprint or (bool(own) and own == told)
-    if taught and not same:
-        raise ValueError(
-            f"teacher {teacher.name}: this detector learned from another one, "
-            f"{taught.get('name', '?')} (fingerprint {taught.get('fingerprint', '?')}), and speaks "
-            "its language only; drop it, or let it look at crops: the model crops with this teacher"
-        )
+    return bool(own) and own == told

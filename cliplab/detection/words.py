@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TypeAlias
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,19 +37,19 @@ NOTHING = ("background", "backgrounds", "__background__", "nothing", "背景")
 _BRACKETS = re.compile(r"[\[\]【】［］]")  # around the phrases of a sentence
 _QUOTED = 6  # words quoted in a sentence of ours
 
-Words: TypeAlias = "str | Sequence[str] | Classes | Prompt"
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Query:
     """K classes as a detector has read them, once for any number of pictures."""
 
     classes: Classes
-    text_emb: Tensor = field(default_factory=lambda: torch.zeros(0, 0))  # (K, D) unit rows, if any
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # such as base and novel
     notes: Sequence[str] = ()  # what was assumed, for the user to check
     remarks: Sequence[str] = ()  # what is likely wrong, with the remedy
     overlapping: bool = False  # whether a place may have several of the names
+
+
+Words: TypeAlias = str | Sequence[str] | Classes | Prompt | Query
 
 
 def as_classes(words: Words) -> Classes:
@@ -59,8 +58,8 @@ def as_classes(words: Words) -> Classes:
     Raises:
         ValueError: none, one twice, or a sentence.
     """
-    if isinstance(words, Classes):
-        return words
+    if isinstance(words, Classes | Query):
+        return words.classes if isinstance(words, Query) else words
     if isinstance(words, Prompt):
         raise ValueError("a sentence: only a GLIP reads one; expected a list of labels")
     texts = split_labels([words]) if isinstance(words, str) else list(words)
