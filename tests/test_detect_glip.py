@@ -4,25 +4,29 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from cliplab.cli.detect.words import read_phrases, read_words
-from cliplab.detection.detectors import Options, least_score, load_detector, parse_model
-from cliplab.detection.glip_detector import GLIPDetector, selection_of
-from cliplab.models.glip.detect import PRECISIONS
 from detect_world import coco, make_vild, picture, read, run, write
 from PIL import Image
 
-from cliplab.cli.detect import arguments
-from cliplab.cli.detect.page_parts import class_rules
-from cliplab.cli.detect.page_prompt import prompt_html
-from cliplab.data import open_image
-from cliplab.detection import detectors
-from cliplab.detection.finding import Cut, find
-from cliplab.detection.phrases import Prompt, read_prompt, sentence_prompt
-from cliplab.detection.pictures import read_pictures
-from cliplab.models.glip import GLIP, VARIANTS, GLIPConfig, Selection, detect, load_glip, save_glip
+from cliplab.data import open_image, read_pictures
+from cliplab.detection import (
+    Cut,
+    Detections,
+    GLIPDetector,
+    Settings,
+    find,
+    load_detector,
+    parse_model,
+    read_labels,
+    read_phrases,
+    sentence_prompt,
+)
+from cliplab.detection.glip import PRECISIONS, selection_of
+from cliplab.detection.settings import PUBLISHED
+from cliplab.models.glip import GLIP, VARIANTS, GLIPConfig, Selection, load_glip, save_glip
 from cliplab.models.glip.config import Variant
 from cliplab.models.glip.inference import AGGREGATES
 from cliplab.models.tokenizers import WordPieceTokenizer
@@ -88,6 +92,11 @@ def ask(folder: Path, *options: object, model: str = "glip") -> int:
     return run(folder, "--model", model, "--device", "cpu", *options)
 
 
+def answer(weights: Path, path: Path, text: str) -> Detections:
+    """What the library says of one picture."""
+    return GLIPDetector(load_glip(weights)).detect([open_image(path)], text)[0]
+
+
 def boxes_of(path: Path) -> dict[str, list[tuple[str, list[float], float]]]:
     """A COCO file as file name -> (phrase, box, score)."""
     table = read(path)
@@ -113,7 +122,7 @@ def test_a_sentence_gives_boxes_pictures_a_page_and_a_report(
     assert complaints == ""
     found = boxes_of(out)
     for name in ("a.png", "b.png", "c.png"):
-        (expected,) = detect(load_glip(shipped), [open_image(frames / name)], SENTENCE)
+        expected = answer(shipped, frames / name, SENTENCE)
         kept = expected.select(torch.arange(6))
         assert [phrase for phrase, _, _ in found[name]] == kept.names
         scores = torch.tensor([score for *_, score in found[name]])
@@ -187,13 +196,14 @@ def test_the_report_says_what_was_asked_and_of_whom(
     assert (model["precision"], model["batch_size"], model["fusion"]) == ("bfloat16", 1, True)
     assert read(report)["cut"] == {"score": 0.1, "overlap": 0.3, "all_names": False, "top": 200}
     assert read(out)["info"]["model"] == model
-    assert read_pictures(out, images=frames).boxes == read(report)["counts"]["boxes"]
+    known = read_pictures(out, images=frames)
+    assert sum(len(one.regions) for one in known) == read(report)["counts"]["boxes"]
 
 
 def test_boxes_of_the_source_judge_its_phrases(
     frames: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (said,) = detect(load_glip(shipped), [open_image(frames / "a.png")], "goat, sheep")
+    said = answer(shipped, frames / "a.png", "goat, sheep")
     x0, y0, x1, y1 = said.select(said.labels == 0).boxes_xyxy[0].tolist()
     truth = {"a.png": [("goat", [x0, y0, x1 - x0, y1 - y0]), ("dog", [0.0, 0, 9, 9])]}
     source = write(tmp_path / "herd.json", coco(["goat", "dog"], truth))
@@ -253,24 +263,26 @@ def test_classes_of_the_source_are_asked_where_nothing_is_said(
     assert "judged in 1 picture" in capsys.readouterr().out
 
 
-def test_several_pictures_at_a_time_give_the_same(frames: Path) -> None:
+def test_several_pictures_at_a_time_give_the_same(
+    frames: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pictures = read_pictures(frames)  # of two sizes
     sizes: list[int] = []
     results = []
     for count in (1, 3):
-        detector = load_detector("glip", SENTENCE, Options(device="cpu", batch_size=count))
+        detector = load_detector("glip", Settings(device="cpu", batch_size=count))
         assert isinstance(detector, GLIPDetector)
-        forward = detector.finder.model.backbone.forward
-        detector.finder.model.backbone.forward = lambda x, f=forward: (sizes.append(len(x)), f(x))[
-            1
-        ]
-        results.append(find(detector, pictures, Cut(score=0)).said)
+        backbone = detector.model.backbone
+        forward = backbone.forward
+        counting = lambda x, f=forward: (sizes.append(len(x)), f(x))[1]  # noqa: E731
+        monkeypatch.setattr(backbone, "forward", counting)
+        results.append(find(detector, pictures, SENTENCE, Cut(score=0)).said)
     assert sizes == [1, 1, 1, 1, 1, 1]  # neighbours of one size: none here
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one.scores, other.scores)
     sizes.clear()
-    copies = replace(pictures, pictures=(pictures[0],) * 3 + (pictures[1],))
-    said = find(detector, copies, Cut(score=0)).said
+    copies = (pictures[0],) * 3 + (pictures[1],)
+    said = find(detector, copies, SENTENCE, Cut(score=0)).said
     assert sizes == [3, 1]
     for one in said[:3]:
         torch.testing.assert_close(one.scores, results[0][0].scores, atol=1e-4, rtol=0)
@@ -398,7 +410,7 @@ def test_published_files_that_do_not_fit(
     assert "not a GLIP of this package" in said(f"glip:{zoo}")
     absent = said(f"glip-t:{zoo.parent}/no.pth")
     assert "no.pth: no such file; expected a published checkpoint of GLIP" in absent
-    assert "expected the path after a colon, glip-t:PATH" in said("glip-t")
+    assert "after a colon, glip-t:PATH" in said("glip-t")
     assert "unknown model 'glip-x:y'; did you mean 'glip-t'" in said("glip-x:y")
 
 
@@ -409,8 +421,8 @@ def test_the_shipped_one_is_not_there_yet(
     monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
     assert ask(frames, "--phrases", SENTENCE) == 2
     complaint = capsys.readouterr().err
-    assert "checkpoints/glip/model.safetensors: no such GLIP; make it with `python -m" in complaint
-    assert "train glip`, restore data/checkpoints/glip, or load a published one: --mo" in complaint
+    assert "checkpoints/glip/model.safetensors: no such file; make it with" in complaint
+    assert "train glip`" in complaint
 
 
 def test_a_damaged_one_is_refused(
@@ -424,34 +436,21 @@ def test_a_damaged_one_is_refused(
     assert "the file is damaged or another one" in capsys.readouterr().err
     (folder / "model_card.json").unlink()
     assert ask(frames, "--phrases", SENTENCE, model=f"glip:{folder}") == 2
-    assert "not a GLIP of this package" in capsys.readouterr().err
+    assert "damaged/model.safetensors: " in capsys.readouterr().err
 
 
-def test_what_the_command_knows_without_torch_is_what_the_model_says() -> None:
-    assert arguments.AGGREGATES == AGGREGATES
-    assert arguments.PRECISIONS == PRECISIONS
-    assert set(detectors.PUBLISHED) == set(VARIANTS)
-    assert least_score("glip", "") == least_score("glip", "x.safetensors") == detectors.GLIP_SCORE
-    assert least_score("glip", "glip-l:x") == detectors.PUBLISHED_GLIP_SCORE
-    assert least_score("vild", "glip-t:x") == detectors.SCORE
-
-
-def test_each_model_has_its_own_least_score(
-    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for score in (0.0, 0.7):
-        monkeypatch.setattr(detectors, "GLIP_SCORE", score)
-        out = tmp_path / f"{score}.json"
-        assert ask(frames, "--phrases", SENTENCE, "--out", out) == 0
-        assert read(out)["info"]["cut"]["score"] == score
-        assert bool(read(out)["annotations"]) == (score == 0)
+def test_what_is_known_without_torch_is_what_the_model_says() -> None:
+    kinds = get_type_hints(Settings)
+    assert set(get_args(get_args(kinds["aggregate"])[0])) == set(AGGREGATES)
+    assert set(get_args(get_args(kinds["precision"])[0])) == set(PRECISIONS)
+    assert set(PUBLISHED) == set(VARIANTS)
 
 
 def test_a_low_score_lowers_the_models_own_bar() -> None:
-    assert selection_of(Options()) == Selection()
-    assert selection_of(Options(score=0.5)).least == Selection().least
-    assert selection_of(Options(score=0.1)).least == pytest.approx(0.01)
-    assert selection_of(Options(score=0.0)).least == 0
+    assert selection_of(Settings()) == Selection()
+    assert selection_of(Settings(score=0.5)).least == Selection().least
+    assert selection_of(Settings(score=0.1)).least == pytest.approx(0.01)
+    assert selection_of(Settings(score=0.0)).least == 0
 
 
 # ---- for notebooks -----------------------------------------------------------------------------
@@ -459,20 +458,25 @@ def test_a_low_score_lowers_the_models_own_bar() -> None:
 
 def test_a_prompt_of_ones_own(frames: Path) -> None:
     prompt = sentence_prompt("the black goat left of the trough", ["goat"])
-    detector = load_detector("glip", prompt, Options(device="cpu"))
-    assert detector.classes.names == ("goat",)
+    detector = load_detector("glip", Settings(device="cpu"))
     image = Image.new("L", (50, 30))  # not RGB, as a notebook may give it
-    assert detector.find(image).phrases == ("goat",)
-    names = load_detector("glip", ["goat", "a sheep"], Options(device="cpu")).classes.names
-    assert names == ("goat", "a sheep")
-    with pytest.raises(ValueError, match="boxes_xyxy: got 1; a GLIP finds its own, drop them"):
-        detector.find(image, torch.tensor([[0.0, 0, 5, 5]]))
-    with pytest.raises(ValueError, match=r"--phrases: means nothing .* vild; .* --model glip"):
-        load_detector("vild", prompt)
-    with pytest.raises(ValueError, match="--precision: got 'float16'; expected one of float32, b"):
-        load_detector("glip", prompt, Options(precision="float16"))
-    with pytest.raises(ValueError, match="aggregate: got 'sum'; expected one of mean, max, power"):
-        load_detector("glip", prompt, Options(aggregate="sum"))
+    assert detector.detect([image], prompt)[0].phrases == ("goat",)
+    assert detector.detect([image], ["goat", "a sheep"])[0].phrases == ("goat", "a sheep")
+    with pytest.raises(ValueError, match="a GLIP finds its own, drop them"):
+        detector.detect([image], prompt, [torch.tensor([[0.0, 0, 5, 5]])])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "float16"}, "got precision 'float16'"),
+        ({"aggregate": "sum"}, "aggregate: got 'sum'; expected one of mean, max, power"),
+        ({"base": ("goat",)}, "base: means nothing to the model glip"),
+    ],
+)
+def test_settings_that_cannot_be_meant(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_detector("glip", Settings(**settings))
 
 
 # ---- misuse ------------------------------------------------------------------------------------
@@ -481,14 +485,14 @@ def test_a_prompt_of_ones_own(frames: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--phrases", ""], "--phrases: got '', in which there is no phrase; expected a list such"),
+        (["--phrases", ""], "got '', in which there is no phrase; expected a list such"),
         (["--phrases", " ,;。、| "], "in which there is no phrase"),
-        (["--phrases", "sheep", "。"], "--phrases: got '。', in which there is no phrase"),
+        (["--phrases", "sheep", "。"], "got '。', in which there is no phrase"),
         (
             ["--phrases", "the", "goat", "left", "of"],
             "quote a sentence, so that its words stay tog",
         ),
-        (["--phrases", "a [goat"], "--phrases: got 'a [goat'; expected a ] for each ["),
+        (["--phrases", "a [goat"], "got 'a [goat'; expected a ] for each ["),
         (["--phrases", "a []"], "expected words in matching brackets"),
         (
             ["--phrases", "🐑"],
@@ -508,31 +512,31 @@ def test_a_prompt_of_ones_own(frames: Path) -> None:
             ["--labels", "a=the [goat]"],
             "brackets mark the phrases of a sentence: drop them, or ask",
         ),
-        (["--labels", "goat", "a=. ;"], "--labels: got '. ;', in which there is no phrase"),
+        (["--labels", "goat", "a=. ;"], "got '. ;', in which there is no phrase"),
         (
             ["--phrases", "goat", "--model", "vild"],
             "the model vild reads no sentences; say what to",
         ),
         (["--phrases", "goat", "--model", "crops"], "the model crops reads no sentences"),
         (["--phrases", "goat", "--boxes", "x"], "--boxes: the model glip finds its own"),
-        (["--phrases", "goat", "--teacher", "pasture"], "--teacher: means nothing to the model gl"),
+        (["--phrases", "goat", "--teacher", "pasture"], "teacher: means nothing to the model gl"),
         (
             ["--phrases", "goat", "--template", "a {}"],
-            "--template: means nothing to the model glip",
+            "template: means nothing to the model glip",
         ),
-        (["--phrases", "goat", "--head", "text"], "--head: means nothing to the model glip"),
-        (["--phrases", "goat", "--vocab", "x"], "--vocab: means nothing to a GLIP that has its"),
+        (["--phrases", "goat", "--head", "text"], "head: means nothing to the model glip"),
+        (["--phrases", "goat", "--vocab", "x"], "vocab: means nothing to a GLIP that has its"),
         (
             ["--labels", "goat", "--precision", "float32", "--model", "vild"],
-            "--precision: means no",
+            "precision: means no",
         ),
         (
             ["--labels", "a", "b", "--aggregate", "max", "--model", "crops"],
-            "--aggregate: means not",
+            "aggregate: means not",
         ),
-        (["--phrases", "goat", "--batch-size", "0"], "--batch-size: got 0; expected 1 or more"),
-        (["--phrases", "goat", "--iou", "2"], "--iou: got 2; expected more than 0"),
-        ([], "no labels: the source has no boxes with classes; give --labels"),
+        (["--phrases", "goat", "--batch-size", "0"], "batch_size: got 0; expected 1 or more"),
+        (["--phrases", "goat", "--iou", "2"], "iou: got 2; expected more than 0"),
+        ([], "no labels: the source has no boxes with classes; give labels"),
     ],
 )
 def test_bad_arguments_give_one_clean_line(
@@ -550,8 +554,10 @@ def test_choices_are_listed(
     frames: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
 ) -> None:
     assert ask(frames, "--phrases", "goat", *option) == 2
-    told = f"argument {option[0]}: invalid choice: '{option[1]}' (choose from "
-    assert told in capsys.readouterr().err
+    complaint = capsys.readouterr().err
+    assert option[0] in complaint
+    assert option[1] in complaint
+    assert "mean" in complaint or "float32" in complaint
 
 
 # ---- pictures ----------------------------------------------------------------------------------
@@ -597,41 +603,5 @@ def test_nothing_at_all_is_found(
     assert read(report)["counts"]["boxes"] == 0
 
 
-# ---- the page ----------------------------------------------------------------------------------
-
-
-def test_the_prompt_is_marked_and_never_interpreted() -> None:
-    prompt = read_prompt("a [<b>goat</b>] & a sheep")
-    html = prompt_html(prompt, ["<i>", "x"], 40)
-    assert "&lt;b&gt;goat&lt;/b&gt;</label>" in html
-    assert '<span class="as">(&lt;i&gt;)</span>' in html
-    assert "</span> &amp; a sheep</p>" in html
-    assert not re.search("<b>|<i>", html)
-
-
-def test_phrases_that_overlap_have_a_line_each() -> None:
-    prompt = read_prompt("[black [goat]] on [grass]")
-    html = prompt_html(prompt, prompt.phrases, 2)
-    marks = re.findall(r'<(label|span) class="phrase" style="(.*?)" title="(.*?)".*?>(.*?)<', html)
-    assert [(tag, title, text) for tag, _, title, text in marks] == [
-        ("label", "black goat", "black "),
-        ("label", "goat and black goat", "goat"),
-        ("span", "grass", "grass"),  # no chip chooses it
-    ]
-    assert [style.count("#") for _, style, _, _ in marks] == [2, 3, 2]  # ground, and a line each
-    lines = [re.findall(r"0 (\d+)px 0 #", style) for _, style, _, _ in marks]
-    assert lines == [["3"], ["3", "8"], ["3"]]  # one below the other
-    assert 'for="c-1">goat' in html
-    twice = Prompt("goat, goat", ("goat",), (((0, 4), (6, 10)),))
-    assert prompt_html(twice, ["g"], 1).count("(g)") == 1
-
-
-def test_every_class_has_its_colour() -> None:
-    rules = class_rules(["#111111", "#222222", "#333333"], 2)
-    assert ".k2 { --c: #333333; }" in rules
-    assert "#c-1:checked" in rules
-    assert "#c-2:checked" not in rules
-
-
 def test_labels_of_a_single_word_are_a_prompt() -> None:
-    assert read_words(["goat"], ()).prompts == ("goat",)
+    assert read_labels(["goat"]).prompts == ("goat",)

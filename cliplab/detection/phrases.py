@@ -71,6 +71,8 @@ def read_prompt(text: str | Sequence[str] | Prompt) -> Prompt:
     plain = text.translate(_PLAIN)
     if "[" in plain or "]" in plain or _NOT_ARTICLE.search(plain):
         return sentence_prompt(text)
+    if not plain.strip(f" {_MARKS}\n"):
+        raise ValueError(_nothing(text))
     return class_prompt(_BREAK.split(plain))
 
 
