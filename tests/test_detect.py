@@ -1,6 +1,5 @@
 """`python -m cliplab detect`: tables, COCO, pictures and report of real files, and every misuse."""
 
-import argparse
 import re
 import subprocess
 import sys
@@ -8,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cliplab.detection.detectors import MODELS, Model, Options
-from detect_world import Oracle, coco, picture, read, run, world, write
+from detect_world import Oracle, coco, picture, read, run, said, world, write
 from PIL import Image
 
-from cliplab.classification.labels import Classes
-from cliplab.cli.detect import add_arguments, outputs
-from cliplab.detection import detectors
-from cliplab.detection.pictures import Picture, read_pictures
+from cliplab.cli import detect
+from cliplab.cli.files import targets_in
+from cliplab.cli.options import parse
+from cliplab.data import Sample, read_pictures
+from cliplab.detection import MODELS, annotated, finding
+from cliplab.detection.settings import Cut, Model, Settings
 
 __all__ = ["world"]
 
@@ -38,11 +38,12 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model `oracle` that finds a sheep left and a goat right in each picture."""
     both = [(0, 0.9, LEFT_XYXY), (1, 0.6, RIGHT_XYXY), (1, 0.2, LEFT_XYXY)]
 
-    def load(where: str, classes: Classes, options: Options) -> Oracle:
-        return Oracle(list(classes.names), [list(both) for _ in range(9)], {"base": (1,)})
+    def load(where: str, settings: Settings) -> Oracle:
+        return Oracle([list(both) for _ in range(9)], {"base": (1,)})
 
-    entry = Model(load, frozenset(), takes_boxes=False, help="knows")
+    entry = Model(frozenset(), takes_boxes=False, help="knows")
     monkeypatch.setitem(MODELS, "oracle", entry)
+    monkeypatch.setitem(finding._LOADERS, "oracle", load)
 
 
 def told(path: Path) -> dict[str, list[tuple[str, list[float], float]]]:
@@ -78,12 +79,12 @@ def test_a_flock_and_words_give_boxes_pictures_and_a_report(
     counts = {name: len(boxes) for name, boxes in found.items()}
     assert 0 < counts["a.png"] <= 100
     assert re.search(rf"^a\.png +{counts['a.png']}  \d+ (goat|sheep lying)", printed, re.M)
-    boxes = read_pictures(out, images=frames)
-    assert boxes.boxes == sum(counts.values())
+    boxes = sum(len(one.regions) for one in read_pictures(out, images=frames))
+    assert boxes == sum(counts.values())
     written = read(report)
     assert written["counts"]["boxes"] == sum(row["boxes"] for row in written["summary"])
     assert written["counts"] == {
-        "pictures": 3, "read": 3, "unreadable": 0, "boxes": boxes.boxes, "judged": 0,
+        "pictures": 3, "read": 3, "unreadable": 0, "boxes": boxes, "judged": 0,
     }  # fmt: skip
     assert written["model"]["head"] == "ensemble"
     assert written["teacher"]["name"] == "pasture"
@@ -209,7 +210,7 @@ def test_nothing_readable_is_an_error_without_outputs(
     (tmp_path / "empty.png").touch()
     options = ("--labels", "sheep", "goat", "--model", "oracle", "--out", tmp_path / "o.json")
     assert run(tmp_path, *options) == 2
-    assert "none of the 1 images in" in capsys.readouterr().err
+    assert "none of the images in" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["empty.png"]
 
 
@@ -220,31 +221,31 @@ def test_nothing_readable_is_an_error_without_outputs(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no labels: the source has no boxes with classes; give --labels"),
+        ([], "no labels: the source has no boxes with classes; give labels"),
         (["--labels", ","], "class_names: got none"),
         (["--labels", "goat", "Goat"], "'Goat', 'goat' repeated; expected each once"),
         (["--labels", "a", "b", "--model", "vlid"], "unknown model 'vlid'; did you mean 'vild'"),
         (["--labels", "a", "b", "--teacher", "pasture-zh"], "learned from another one, pasture"),
         (["--labels", "a", "b", "--teacher", "pastur"], "did you mean 'pasture'"),
-        (["--labels", "a", "b", "--head", "both"], "--head: unknown head 'both'"),
-        (["--labels", "a", "b", "--scales", "1"], "--scales: means nothing to the model vild"),
+        (["--labels", "a", "b", "--head", "both"], "head: unknown head 'both'"),
+        (["--labels", "a", "b", "--scales", "1"], "scales: means nothing to the model vild"),
         (["--labels", "a", "--model", "crops"], "got only 'a', which would always get 100 %"),
-        (["--labels", "a", "b", "--base", "c"], "--base: unknown label 'c'"),
+        (["--labels", "a", "b", "--base", "c"], "base: unknown label 'c'"),
         (["--labels", "a", "b", "--boxes", "absent.json"], "absent.json: no such file"),
-        (["--labels", "a", "b", "--boxes", "source"], "--boxes source: .* has no boxes"),
+        (["--labels", "a", "b", "--boxes", "source"], "no box for any of the 3 pictures"),
         (["--labels", "a", "b", "--kind", "coco"], "looked for one *.json"),
         (["--labels", "a", "b", "--split", "test"], "--split: no picture of"),
         (["--labels", "a", "b", "--split", "tset"], "did you mean 'test'"),
-        (["--labels", "a", "b", "--score", "2"], "--score: got 2; expected 0 to 1"),
-        (["--labels", "a", "b", "--iou", "0"], "--iou: got 0; expected more than 0"),
-        (["--labels", "a", "b", "--top", "0"], "--top: got 0; expected 1 or more"),
-        (["--labels", "a", "b", "--batch-size", "0"], "--batch-size: got 0; expected 1 or more"),
+        (["--labels", "a", "b", "--score", "2"], "score: got 2; expected 0 to 1"),
+        (["--labels", "a", "b", "--iou", "0"], "iou: got 0; expected more than 0"),
+        (["--labels", "a", "b", "--top", "0"], "top: got 0; expected 1 or more"),
+        (["--labels", "a", "b", "--batch-size", "0"], "batch_size: got 0; expected 1 or more"),
         (["--labels", "a", "b", "--device", "gpu"], "unknown device 'gpu'"),
         (["--labels", "a", "sheep " * 90], "text too long"),
         (["--labels", "a", "b", "--template", "photo"], "template 'photo' has no {}"),
         (
             ["--labels", "a", "b", "--images", "x"],
-            "pictures without boxes; drop --images, which is for a COCO",
+            "pictures without boxes",
         ),
     ],
 )
@@ -277,21 +278,18 @@ def test_a_detector_that_was_not_made_yet_says_how(
     assert "`python -m cliplab train vild`" in capsys.readouterr().err
 
 
-def test_every_option_reaches_the_model(tmp_path: Path) -> None:
-    from cliplab.cli.detect.command import check_arguments
+def test_every_option_reaches_the_model() -> None:
+    def settings(*typed: str) -> Settings:
+        options = parse(detect.Options, ["x", *typed], prog="x", about="", epilog="")
+        return options.settings
 
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    typed = ["x", "--head", "text", "--base", "a", "--novel", "b", "--all-names"]
-    typed += ["--score", ".1", "--iou", ".2", "--top", "300"]
-    cut, options = check_arguments(parser.parse_args(typed))
-    assert (cut.score, cut.overlap, cut.top, cut.all_names) == (0.1, 0.2, 300, True)
-    assert (options.head, options.base, options.novel) == ("text", ("a",), ("b",))
-    assert (options.iou, options.most) == (0.2, 300)
-    cut, options = check_arguments(parser.parse_args(["x"]))
-    assert (cut.score, cut.overlap, cut.top) == (detectors.SCORE, 0.5, 100)
-    cut, options = check_arguments(parser.parse_args(["x", "--boxes", "y"]))
-    assert (cut.score, cut.overlap, cut.top, options.iou) == (0.0, None, None, None)
+    typed = ["--head", "text", "--base", "a", "--novel", "b", "--all-names"]
+    given = settings(*typed, "--score", ".1", "--iou", ".2", "--top", "300")
+    assert given.cut() == Cut(0.1, 0.2, all_names=True, top=300)
+    assert (given.head, given.base, given.novel) == ("text", ("a",), ("b",))
+    assert given.most == 300
+    assert settings().cut() == Cut(0.5, 0.5, all_names=False, top=100)
+    assert settings().cut(given=True) == Cut(0.0, None, all_names=False, top=None)
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -346,29 +344,32 @@ def test_annotated_copies_never_replace_the_pictures(
     before = (frames / "b, '羊' & <i>.jpg").read_bytes()
     options = ("--labels", "sheep", "goat", "--model", "oracle")
     assert run(frames, *options, "--pictures", frames, "--force") == 2
-    assert "a picture of SOURCE; give another folder" in capsys.readouterr().err
+    assert "a picture of SOURCE; choose another folder" in capsys.readouterr().err
     assert run(frames, *options, "--pictures", frames / "a.png", "--force") == 2
     assert "a file; expected a folder" in capsys.readouterr().err
     assert (frames / "b, '羊' & <i>.jpg").read_bytes() == before
 
 
-def test_annotated_copies_stay_in_their_folder_and_apart(tmp_path: Path) -> None:
-    empty = read_pictures(picture(tmp_path / "x.png"))[0].boxes_xyxy
-    names = ["../../up.png", "/etc/root.png", "d/a.png", "d/a.jpg"]
-    pictures = [Picture(tmp_path / str(i), name, empty) for i, name in enumerate(names)]
-    targets = outputs.picture_targets(tmp_path / "drawn", pictures)
-    inside = [path.relative_to(tmp_path / "drawn").as_posix() for path in targets.values()]
-    assert inside == ["up.jpg", "etc/root.jpg", "d/a.jpg", "d/a.jpg.jpg"]
-
-
-def test_no_annotated_copy_replaces_another(tmp_path: Path) -> None:
-    empty = read_pictures(picture(tmp_path / "x.png"))[0].boxes_xyxy
-    names = ["a.png", "a.jpg.png", "a.jpg", "../a.jpg", "../../a.jpg"]
-    pictures = [Picture(tmp_path / str(i), name, empty) for i, name in enumerate(names)]
-    targets = outputs.picture_targets(tmp_path, pictures)
-    assert [path.name for path in targets.values()] == [
-        "a.jpg", "a.jpg.jpg", "a.jpg-2.jpg", "a.jpg-3.jpg", "a.jpg-4.jpg",
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (
+            ["../../up.png", "/etc/root.png", "d/a.png", "d/a.jpg"],
+            ["up.jpg", "etc/root.jpg", "d/a.jpg", "d/a.jpg.jpg"],
+        ),
+        (
+            ["a.png", "a.jpg.png", "a.jpg", "../a.jpg", "../../a.jpg"],
+            ["a.jpg", "a.jpg.jpg", "a.jpg-2.jpg", "a.jpg-3.jpg", "a.jpg-4.jpg"],
+        ),
+    ],
+)
+def test_annotated_copies_stay_in_their_folder_and_apart(
+    tmp_path: Path, names: list[str], files: list[str]
+) -> None:
+    pictures = [Sample(tmp_path / str(i), name=name) for i, name in enumerate(names)]
+    targets = targets_in(tmp_path / "drawn", pictures, [".jpg"], option="--pictures")
+    inside = [path.relative_to(tmp_path / "drawn").as_posix() for (path,) in targets.values()]
+    assert sorted(inside) == sorted(files)
 
 
 @pytest.mark.usefixtures("oracle")
@@ -392,14 +393,13 @@ def test_equal_names_in_several_folders_stay_apart(tmp_path: Path) -> None:
 def test_pictures_are_annotated_in_any_style(ax) -> None:
     """Where the house style is on, as in a notebook, its layout asks for axes placed by itself."""
     grey = Image.new("RGB", (40, 20), "grey")
-    assert outputs.annotated(grey, Oracle(NAMES, [[]]).find(grey)).size == (800, 400)
+    assert annotated(grey, said(NAMES, [])).size == (800, 400)
 
 
 def test_an_annotated_picture_shows_its_boxes() -> None:
     grey = Image.new("RGB", (60, 40), (128, 128, 128))
     answers = [(0, 0.9, LEFT_XYXY), (1, 0.6, RIGHT_XYXY)]
-    found = Oracle(NAMES, [answers]).find(grey)
-    drawn = outputs.annotated(grey, found)
+    drawn = annotated(grey, said(NAMES, answers))
     assert drawn.size == (800, 533)
     pixels = np.asarray(drawn).astype(int)
     scale = 800 / 60
@@ -409,8 +409,6 @@ def test_an_annotated_picture_shows_its_boxes() -> None:
             column, row = round(x * scale), round(y * scale)
             around = pixels[row - 2 : row + 3, column - 2 : column + 3].reshape(-1, 3)
             assert np.abs(around - paint).sum(1).min() < 12, (k, x, y)
-    bare = outputs.annotated(grey, Oracle(NAMES, [[]]).find(grey))
+    bare = annotated(grey, said(NAMES, []))
     assert np.unique(np.asarray(bare)).tolist() == [128]
-    assert (
-        max(outputs.annotated(grey.resize((4000, 30)), Oracle(NAMES, [[]]).find(grey)).size) == 1600
-    )
+    assert max(annotated(grey.resize((4000, 30)), said(NAMES, [])).size) == 1600
