@@ -101,9 +101,8 @@ class Segment(Job[Options]):
         threshold = self.options.model.threshold
         background: tuple[str, ...] | None = None if threshold is None else ()
         if given.background is not None:  # without words the usual ones, which depend on the model
-            background = tuple(
-                classification.split_labels(given.background) or given.background
-            ) or ("?",)
+            words = classification.split_labels(given.background) or given.background
+            background = tuple(words) or ("?",)
         self.vocabulary = segmentation.vocabulary(self.labels, background=background)
         if len(self.vocabulary.names) > segmentation.MAX_LABELS:
             raise ValueError(
@@ -277,6 +276,8 @@ class Segment(Job[Options]):
         kept = {one.path.resolve() for one in self.pictures}
         with suppress(OSError, ValueError, KeyError, TypeError):  # none, or of something else
             said = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+            if said["command"] != "segment":
+                return
             names = [one[kind] for one in said["pictures"] for kind in _FILES if kind in one]
             for path in [(folder / name).resolve() for name in names if name.endswith(".png")]:
                 if path.is_relative_to(folder.resolve()) and path not in kept:
@@ -288,10 +289,8 @@ class Segment(Job[Options]):
 
         Said when all is done: a mask that does not fit is found only when it is drawn.
         """
-        known, judged = (
-            sum(one.masks is not None for one in self.pictures),
-            len(self.judge.pictures),
-        )
+        known = sum(one.masks is not None for one in self.pictures)
+        judged = len(self.judge.pictures)
         if not known:
             return ""
         said = f"masks of {known} of the {len(self.pictures)} pictures are known"

@@ -95,7 +95,7 @@ def _layers(labels: NDArray[np.uint8], colours: Sequence[str]) -> dict[int, str]
 def write_gallery(path: Path, answer: Answer, cards: Mapping[Path, Card]) -> None:
     """Write the page: what was found, how well if that is known, and a card for each picture."""
     order = [one for one in answer.pictures if one.path in cards]
-    refused = answer.judge.refused
+    refused = [str(problem) for problem in answer.judge.refused]
     notes = [*answer.remarks, *answer.notes, *refused[:_MAX_REFUSED]]
     if (more := len(refused) - _MAX_REFUSED) > 0:
         notes.append(f"... and {more} more masks that were refused; the JSON report lists all")

@@ -17,7 +17,17 @@ import torch
 from numpy.typing import NDArray
 
 from cliplab.classification import fold
-from cliplab.data import Masks, Sample, SampleSet, read_pictures, resized, shown, some
+from cliplab.data import (
+    Masks,
+    Problem,
+    ProblemKind,
+    Sample,
+    SampleSet,
+    read_pictures,
+    resized,
+    shown,
+    some,
+)
 from cliplab.segmentation.quality import IGNORE, Quality, Tally
 from cliplab.segmentation.result import Segmentation
 from cliplab.segmentation.settings import Vocabulary, is_nothing
@@ -217,7 +227,7 @@ class Judge:
         known |= {0} if vocabulary.has_background else set()
         self.vocabulary, self.known = vocabulary, known
         self.pictures: dict[Path, float] = {}  # mean IoU of each that was judged
-        self.refused: list[str] = []  # pictures whose truth does not fit, and why
+        self.refused: list[Problem] = []  # pictures whose truth does not fit, and why
         self._total = Tally(vocabulary.names, known=known)
 
     def add(
@@ -234,7 +244,7 @@ class Judge:
         try:
             true = true_labels(masks, path, self.vocabulary, size)
         except ValueError as error:  # of which UnreadableImage is one
-            self.refused.append(f"not judged: {shown(path)}: its truth: {error}")
+            self.refused.append(Problem(ProblemKind.NOT_JUDGED, (shown(path),), str(error)))
             return None
         predicted = torch.from_numpy(labels) if size == found.size else found.labels_at(size)
         owner = torch.from_numpy(resized(found.owner.numpy(), size))
