@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -129,27 +130,38 @@ def embed_photos(
     Raises:
         ValueError: a batch size below 1, one path instead of several, weights that give NaN.
     """
+    from tqdm import tqdm
+
+    _check(photos, batch_size)
+
+    rows, kept, unreadable = torch.zeros(len(photos), encoder.dim), [], []  # rows (N, D)
+    waiting: list[_Picture] = []  # to be encoded
+    read = partial(_read, encoder, cache, on_image is not None)
+    with tqdm(total=len(photos), unit="image", disable=not progress) as bar:
+        for picture in _read_ahead(read, photos):
+            bar.update(1)
+            if picture.error is not None:
+                unreadable.append(picture.error)
+                continue
+            kept.append(picture.index)
+            if on_image is not None and picture.image is not None:
+                on_image(picture.index, picture.image)
+                picture.image = None
+            if picture.row is not None:
+                rows[picture.index] = picture.row
+            else:
+                waiting.append(picture)
+            if len(waiting) == batch_size:
+                _encode(encoder, waiting, rows, cache)
+        _encode(encoder, waiting, rows, cache)
+    return Embedded(rows[kept], kept, unreadable)
+
+
+def _check(photos: object, batch_size: int) -> None:
     if isinstance(photos, str | Path):
         raise ValueError("photos: got one path; expected several: use [path] or list_images(path)")
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}; expected 1 or more")
-    from tqdm import tqdm
-
-    reader = _Reader(encoder, cache, keep_images=on_image is not None)
-    rows = _Rows(encoder, len(photos), cache)
-    unreadable = []
-    with tqdm(total=len(photos), unit="image", disable=not progress) as bar:
-        for picture in _read_ahead(reader, photos):
-            if picture.error is not None:
-                unreadable.append(picture.error)
-            else:
-                if on_image is not None and picture.image is not None:
-                    on_image(picture.index, picture.image)
-                    picture.image = None
-                rows.take(picture, batch_size)
-            bar.update(1)
-        rows.encode()
-    return Embedded(rows.found[rows.kept], rows.kept, unreadable)
 
 
 @dataclass
@@ -173,56 +185,70 @@ class _Picture:
         return getattr(self.photo, "box_xyxy", None)
 
 
-@dataclass
-class _Reader:
-    """Turns photos of one file into pixels; called by several threads at once."""
+def _encode(
+    encoder: Encoder, waiting: list[_Picture], rows: Tensor, cache: EmbeddingCache | None
+) -> None:
+    """Put the embeddings of the pictures that wait into `rows` (N, D) and the cache."""
+    if not waiting:
+        return
+    if hasattr(encoder, "encode_pixels"):
+        pixels = torch.stack([picture.item for picture in waiting])  # (B, 3, R, R)
+        found = encoder.encode_pixels([pixels])
+    else:
+        found = encoder.encode_image([picture.item for picture in waiting], batch_size=len(waiting))
+    for picture, row in zip(waiting, found, strict=True):
+        rows[picture.index] = row
+        if cache is not None and picture.key:
+            cache.put(picture.key, row)
+    waiting.clear()
 
-    encoder: Encoder
-    cache: EmbeddingCache | None
-    keep_images: bool
 
-    def __call__(self, pictures: list[_Picture]) -> list[_Picture]:
-        try:
-            self._look_up(pictures)
-            if self.keep_images or any(picture.row is None for picture in pictures):
-                self._decode(pictures)
-        except UnreadableImage as error:
+# ---- reading: in threads -------------------------------------------------------------------
+
+
+def _read(
+    encoder: Encoder, cache: EmbeddingCache | None, keep_images: bool, pictures: list[_Picture]
+) -> list[_Picture]:
+    """Turn photos of one file into rows of the cache, or into pixels."""
+    try:
+        if cache is not None:
+            with suppress(OSError):  # opening it will tell why
+                content = sha256(pictures[0].path)
+                for one in pictures:
+                    one.key = picture_key(encoder.fingerprint, content, one.box)
+                    one.row = cache.get(one.key)
+        if keep_images or any(picture.row is None for picture in pictures):
+            whole = open_image(pictures[0].path)
             for picture in pictures:
-                picture.error = error
-        return pictures
-
-    def _look_up(self, pictures: list[_Picture]) -> None:
-        if self.cache is None:
-            return
-        with suppress(OSError):  # opening it will tell why
-            content = sha256(pictures[0].path)
-            for one in pictures:
-                one.key = picture_key(self.encoder.fingerprint, content, one.box)
-                one.row = self.cache.get(one.key)
-
-    def _decode(self, pictures: list[_Picture]) -> None:
-        whole = open_image(pictures[0].path)
+                _cut(picture, whole, encoder, keep_images)
+    except UnreadableImage as error:
         for picture in pictures:
-            try:
-                image = whole if picture.box is None else picture.photo.crop(whole)
-            except UnreadableImage as error:
-                picture.error = error
-                continue
-            if self.keep_images:
-                picture.image = image
-            if picture.row is None:
-                takes_pixels = hasattr(self.encoder, "encode_pixels")
-                picture.item = self.encoder.preprocess(image) if takes_pixels else image
+            picture.error = error
+    return pictures
 
 
-def _read_ahead(reader: _Reader, photos: Sequence[Any]) -> Iterator[_Picture]:
+def _cut(picture: _Picture, whole: Image.Image, encoder: Encoder, keep_images: bool) -> None:
+    try:
+        image = whole if picture.box is None else picture.photo.crop(whole)
+    except UnreadableImage as error:
+        picture.error = error
+        return
+    picture.image = image if keep_images else None
+    if picture.row is None:
+        takes_pixels = hasattr(encoder, "encode_pixels")
+        picture.item = encoder.preprocess(image) if takes_pixels else image
+
+
+def _read_ahead(
+    read: Callable[[list[_Picture]], list[_Picture]], photos: Sequence[Any]
+) -> Iterator[_Picture]:
     """The pictures in order, a few files ahead of whoever asks for them."""
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="cliplab-read")
     waiting: deque[Future[list[_Picture]]] = deque()
     try:
         for job in _jobs(photos):
-            waiting.append(pool.submit(reader, job))
+            waiting.append(pool.submit(read, job))
             if len(waiting) > 2 * threads:
                 yield from waiting.popleft().result()
         while waiting:
@@ -235,50 +261,5 @@ def _jobs(photos: Sequence[Any]) -> Iterator[list[_Picture]]:
     """Pictures of one file that follow each other, some boxes at a time."""
     pictures = (_Picture(index, photo) for index, photo in enumerate(photos))
     for _, run in groupby(pictures, key=lambda picture: picture.path):
-        job: list[_Picture] = []
-        for picture in run:
-            job.append(picture)
-            if len(job) == _BOXES_AT_ONCE:
-                yield job
-                job = []
-        if job:
+        while job := list(islice(run, _BOXES_AT_ONCE)):
             yield job
-
-
-@dataclass
-class _Rows:
-    """Collects pictures, encodes them batch by batch and puts each row in its place."""
-
-    encoder: Encoder
-    total: int
-    cache: EmbeddingCache | None
-    kept: list[int] = field(default_factory=list)
-    _batch: list[_Picture] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.found = torch.zeros(self.total, self.encoder.dim)  # (N, D)
-
-    def take(self, picture: _Picture, batch_size: int) -> None:
-        """Place the row of a picture at once if the cache had it, else when a batch is full."""
-        self.kept.append(picture.index)
-        if picture.row is not None:
-            self.found[picture.index] = picture.row
-            return
-        self._batch.append(picture)
-        if len(self._batch) == batch_size:
-            self.encode()
-
-    def encode(self) -> None:
-        """Encode the pictures that wait."""
-        if not self._batch:
-            return
-        items = [picture.item for picture in self._batch]
-        if hasattr(self.encoder, "encode_pixels"):
-            rows = self.encoder.encode_pixels([torch.stack(items)])  # (B, D)
-        else:
-            rows = self.encoder.encode_image(items, batch_size=len(items))
-        for picture, row in zip(self._batch, rows, strict=True):
-            self.found[picture.index] = row
-            if self.cache is not None and picture.key:
-                self.cache.put(picture.key, row)
-        self._batch = []
