@@ -142,7 +142,7 @@ def test_a_missing_part_is_said(
 
 @dataclass(frozen=True)
 class Recipe:
-    steps: Annotated[int, opt("N", "of training")] = 7
+    steps: Annotated[int, opt("N")] = 7
 
 
 def recipe(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:

@@ -189,7 +189,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("font", "status"), [("Noto Sans SC", OK), (None, FAULT)])
 def test_fonts(monkeypatch: pytest.MonkeyPatch, font: str | None, status: str) -> None:
-    monkeypatch.setattr("cliplab.viz.figures.cjk_font", lambda: font)
+    monkeypatch.setattr("cliplab.viz.cjk_font", lambda: font)
     assert statuses(checks.check_fonts()) == {"fonts": status}
 
 

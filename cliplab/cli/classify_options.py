@@ -59,70 +59,64 @@ ENCODERS = (
 class Pictures(Source):
     """Where the photos are."""
 
-    boxes: Annotated[Path | None, opt("JSON", "COCO file with boxes for the folder SOURCE")] = None
-    box_scale: Annotated[
-        float, opt("X", "enlarge boxes about their centres, 1.5 takes in surroundings")
-    ] = 1.0
-    unlabelled: Annotated[
-        Flag, opt(None, "sub-folders and label columns are no truth: do not judge by them")
-    ] = False
+    boxes: Annotated[Path | None, opt("JSON")] = None
+    """COCO file with boxes for the folder SOURCE"""
+    box_scale: Annotated[float, opt("X")] = 1.0
+    """enlarge boxes about their centres, 1.5 takes in surroundings"""
+    unlabelled: Flag = False
+    """sub-folders and label columns are no truth: do not judge by them"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
     """What there is to choose between."""
 
-    labels: Annotated[
-        tuple[str, ...] | None,
-        opt(
-            "LABEL ...",
-            "two or more, apart by spaces or commas; quote labels that contain spaces; "
-            "CLASS=PROMPT gives a class its text; default: the classes of SOURCE",
-        ),
-    ] = None
-    template: Annotated[
-        tuple[str, ...],
-        opt("TEXT ...", 'prompts with {} for the label, averaged, such as "a photo of a {}."'),
-    ] = ("{}",)
-    truncate: Annotated[Flag, opt(None, "cut prompts that are too long for the encoder")] = False
+    labels: Annotated[tuple[str, ...] | None, opt("LABEL ...")] = None
+    """two or more, apart by spaces or commas; quote labels that contain spaces; CLASS=PROMPT gives
+    a class its text; default: the classes of SOURCE"""
+    template: Annotated[tuple[str, ...], opt("TEXT ...")] = ("{}",)
+    """prompts with {} for the label, averaged, such as "a photo of a {}." """
+    truncate: Flag = False
+    """cut prompts that are too long for the encoder"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
     """Learning from examples."""
 
-    examples: Annotated[
-        Path | None,
-        opt(
-            "LABELLED",
-            "fit a classifier on this labelled source; the same as SOURCE: fit on its train and "
-            "val parts, judge on test, and make these parts where there are none",
-        ),
-    ] = None
-    method: Annotated[str, opt("NAME", f"how to learn: {', '.join(METHODS)}")] = METHODS[0]
-    shots: Annotated[int | None, opt("K", "use K examples of each class; default: all")] = None
-    seed: Annotated[int, opt("N", "of splits and of the choice of shots")] = 0
-    save_classifier: Annotated[Path | None, opt("FILE", "keep what was fitted")] = None
-    classifier: Annotated[Path | None, opt("FILE", "use what was kept")] = None
+    examples: Annotated[Path | None, opt("LABELLED")] = None
+    """fit a classifier on this labelled source; the same as SOURCE: fit on its train and val parts,
+    judge on test, and make these parts where there are none"""
+    method: Annotated[str, opt("NAME", help=f"how to learn: {', '.join(METHODS)}")] = METHODS[0]
+    shots: Annotated[int | None, opt("K")] = None
+    """use K examples of each class; default: all"""
+    seed: Annotated[int, opt("N")] = 0
+    """of splits and of the choice of shots"""
+    save_classifier: Annotated[Path | None, opt("FILE")] = None
+    """keep what was fitted"""
+    classifier: Annotated[Path | None, opt("FILE")] = None
+    """use what was kept"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """What reads photos and texts."""
 
-    encoder: Annotated[str, opt("SPEC", ENCODERS)] = "pasture"
+    encoder: Annotated[str, opt("SPEC", help=ENCODERS)] = "pasture"
     precision: Precision = "float32"
     device: Device = "auto"
     batch_size: BatchSize = 64
     offline: Offline = False
-    no_cache: Annotated[Flag, opt(None, "neither use nor keep embeddings")] = False
+    no_cache: Flag = False
+    """neither use nor keep embeddings"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written(Outputs):
     """What is written; nothing else is."""
 
-    out: Annotated[Path | None, opt("CSV", "the scores of every image")] = None
+    out: Annotated[Path | None, opt("CSV")] = None
+    """the scores of every image"""
 
 
 @dataclass(frozen=True, kw_only=True)

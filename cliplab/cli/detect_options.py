@@ -52,45 +52,33 @@ exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inpu
 class Pictures(Source):
     """Where the pictures are."""
 
-    boxes: Annotated[
-        Path | None,
-        opt(
-            "FILE",
-            "name these boxes instead of finding some: COCO JSON, CSV or YOLO with paths relative "
-            "to SOURCE; the word source: those of SOURCE itself",
-        ),
-    ] = None
+    boxes: Annotated[Path | None, opt("FILE")] = None
+    """name these boxes instead of finding some: COCO JSON, CSV or YOLO with paths relative to
+    SOURCE; the word source: those of SOURCE itself"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
     """What to look for."""
 
-    labels: Annotated[
-        tuple[str, ...] | None,
-        opt(
-            "LABEL ...",
-            "apart by spaces or commas; quote labels that contain spaces; LABEL=PROMPT gives a "
-            "label its text; default: the classes of SOURCE's boxes",
-        ),
-    ] = None
-    phrases: Annotated[
-        tuple[str, ...] | None,
-        opt(
-            "TEXT ...",
-            "of a GLIP, instead of --labels: a list or a sentence, quoted; [brackets] mark the "
-            "phrases of a sentence, else those between its relations are found",
-        ),
-    ] = None
-    model: Annotated[str, opt("NAME", "see above")] = "vild"
+    labels: Annotated[tuple[str, ...] | None, opt("LABEL ...")] = None
+    """apart by spaces or commas; quote labels that contain spaces; LABEL=PROMPT gives a label its
+    text; default: the classes of SOURCE's boxes"""
+    phrases: Annotated[tuple[str, ...] | None, opt("TEXT ...")] = None
+    """of a GLIP, instead of --labels: a list or a sentence, quoted; [brackets] mark the phrases of
+    a sentence, else those between its relations are found"""
+    model: Annotated[str, opt("NAME")] = "vild"
+    """see above"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written(Outputs):
     """What is written; nothing else is."""
 
-    out: Annotated[Path | None, opt("JSON", "boxes and scores as COCO")] = None
-    pictures: Annotated[Path | None, opt("FOLDER", "the pictures with boxes drawn in")] = None
+    out: Annotated[Path | None, opt("JSON")] = None
+    """boxes and scores as COCO"""
+    pictures: Annotated[Path | None, opt("FOLDER")] = None
+    """the pictures with boxes drawn in"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
-from cliplab.cli.options import Common, Flag, opt
+from cliplab.cli.options import Common, Flag
 from cliplab.runtime import cache_dir, checkpoint_dir, is_offline, verify_checkpoint
 
 ABOUT = """\
@@ -52,7 +51,8 @@ _OFFICIAL = 'pip install -c constraints.txt -e ".[official]"'
 class Options(Common):
     """What `doctor` can be told."""
 
-    json: Annotated[Flag, opt(None, "print the findings as JSON")] = False
+    json: Flag = False
+    """print the findings as JSON"""
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,19 @@ def as_text(findings: list[Finding]) -> str:
 # ---- the checks ----------------------------------------------------------------------------
 
 
+def _said(subject: str, text: str, *, fault: str = "", note: str = "") -> Finding:
+    """A finding whose remedy is that of a fault, of a note, or none."""
+    return Finding(subject, FAULT if fault else NOTE if note else OK, text, fault or note)
+
+
 def check_python() -> Iterator[Finding]:
     """The interpreter, and whether the terminal prints Chinese."""
-    version = platform.python_version()
-    if (3, 11) <= sys.version_info[:2] <= (3, 13):
-        yield Finding("python", OK, f"{version} in {Path(sys.prefix).name}")
-    else:
-        remedy = "install Python 3.11, then: make PYTHON=/path/to/python3.11"
-        yield Finding("python", FAULT, f"{version}; cliplab needs 3.11 to 3.13", remedy)
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    fault = "" if fits else "install Python 3.11, then: make PYTHON=/path/to/python3.11"
+    yield _said("python", f"{platform.python_version()}; 3.11 to 3.13 will do", fault=fault)
     if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
-        remedy = "set the environment variable PYTHONUTF8=1, else Chinese prints as question marks"
-        yield Finding("terminal", NOTE, f"speaks {sys.stdout.encoding}, not UTF-8", remedy)
+        note = "set the environment variable PYTHONUTF8=1, else Chinese prints as question marks"
+        yield _said("terminal", f"speaks {sys.stdout.encoding}, not UTF-8", note=note)
 
 
 def check_machine() -> Iterator[Finding]:
@@ -124,39 +126,34 @@ def check_machine() -> Iterator[Finding]:
 
     from cliplab.report.provenance import root
 
-    memory, free = psutil.virtual_memory(), shutil.disk_usage(root()).free / 1e9
-    short = memory.available < 1.5e9
-    text = (
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-        f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
-    )
-    remedy = "close other programs: a notebook takes up to 1.5 GB" if short else ""
-    yield Finding("machine", NOTE if short else OK, text, remedy)
-    remedy = "" if free > 1 else "free some space: reports and caches are written here"
-    yield Finding("disk", OK if free > 1 else FAULT, f"{free:.1f} GB free", remedy)
+    memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(root()).free / 1e9
+    text = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.1f} GB free"
+    note = "" if memory > 1.5 else "close other programs: a notebook takes up to 1.5 GB"
+    yield _said("machine", text, note=note)
+    fault = "" if disk > 1 else "free some space: reports and caches are written here"
+    yield _said("disk", f"{disk:.1f} GB free", fault=fault)
 
 
 def check_packages() -> Iterator[Finding]:
     """Every package that cliplab asks for, against the pins."""
     from cliplab.report.provenance import root
 
-    pins = read_pins(root() / "constraints.txt")
-    asked = requirements()
+    pins, asked = read_pins(root() / "constraints.txt"), requirements()
     here = {name: version for name in asked if (version := _version(name))}
     absent = [name for name in asked if name not in here]
     for name in filter(asked.get, absent):
-        yield Finding(name, FAULT, "is not installed", _REINSTALL)
-    yield Finding("packages", OK, f"{len(here)} of {len(asked)} installed")
+        yield _said(name, "is not installed", fault=_REINSTALL)
+    yield _said("packages", f"{len(here)} of {len(asked)} installed")
     if optional := [name for name in absent if not asked[name]]:
-        remedy = 'pip install -c constraints.txt -e ".[all]", if you need what they are for'
-        yield Finding("packages", NOTE, f"optional ones absent: {', '.join(optional)}", remedy)
+        note = 'pip install -c constraints.txt -e ".[all]", if you need what they are for'
+        yield _said("packages", f"optional ones absent: {', '.join(optional)}", note=note)
     if other := [
         f"{name} {version} (pinned: {' or '.join(pins[name])})"
         for name, version in here.items()
         if name in pins and version.partition("+")[0] not in pins[name]
     ]:
-        remedy = "numbers can differ a little; for the pinned ones: make clean, then make run"
-        yield Finding("packages", NOTE, "; ".join(other), remedy)
+        note = "numbers can differ a little; for the pinned ones: make clean, then make run"
+        yield _said("packages", "; ".join(other), note=note)
 
 
 def requirements() -> dict[str, bool]:
@@ -194,58 +191,49 @@ def check_device() -> Iterator[Finding]:
     from cliplab.runtime import pick_device
 
     device = pick_device("auto").type
-    text = f"{device}; cpu {torch.backends.cpu.get_cpu_capability()}"
-    if device == "cuda":
-        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
-        text = f"cuda: {torch.cuda.get_device_name()}, {memory:.0f} GB"
-    yield Finding("device", OK, f"{text}, {torch.get_num_threads()} threads")
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
+    threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    yield _said("device", f"{device}, {name}; cpu {threads}")
 
 
 def check_encoders() -> Iterator[Finding]:
     """Which families of official encoders are installed; importing them would take seconds."""
     for prefix, (module, distribution) in FAMILIES.items():
-        subject, found = f"{prefix}:", importlib.util.find_spec(module)
-        version = _version(distribution)
+        version, found = _version(distribution), importlib.util.find_spec(module)
+        text, fault, note = f"{module} {version}", "", ""
         if found is None:
-            text, remedy = f"{module} is not installed", f"{_OFFICIAL}, if you need it"
-            yield Finding(subject, NOTE, text, remedy)
+            text, note = f"{module} is not installed", f"{_OFFICIAL}, if you need it"
         elif prefix == "openai" and not version:
             text = "the installed `clip` is another package of that name, not OpenAI's"
-            yield Finding(subject, FAULT, text, f"pip uninstall clip; {_OFFICIAL}")
+            fault = f"pip uninstall clip; {_OFFICIAL}"
         elif prefix == "openai" and importlib.util.find_spec("pkg_resources") is None:
             text = "is installed, but cannot import pkg_resources, which newer setuptools lacks"
-            yield Finding(subject, FAULT, text, 'pip install "setuptools<81"')
-        else:
-            yield Finding(subject, OK, f"{module} {version}")
+            fault = 'pip install "setuptools<81"'
+        yield _said(f"{prefix}:", text, fault=fault, note=note)
 
 
 def check_cache() -> Iterator[Finding]:
     """Whether downloads are allowed, and the cache of embeddings can be written."""
     try:
         text = "not used; cached models load" if is_offline() else "downloads are allowed"
-        yield Finding("network", OK, text)
+        yield _said("network", text)
     except ValueError as error:  # a variable that says neither yes nor no
-        yield Finding("network", FAULT, str(error), "unset it, or give it such a value")
+        yield _said("network", str(error), fault="unset it, or give it such a value")
     folder = cache_dir()
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    can = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    fault = "" if can else "set $CLIPLAB_CACHE to a folder that can be written"
     # a home folder is not named: reports of bugs should not name their author
-    shown = str(folder).replace(str(Path.home()), "~")
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        yield Finding("cache", OK, shown)
-    else:
-        remedy = "set $CLIPLAB_CACHE to a folder that can be written"
-        yield Finding("cache", FAULT, f"{shown} cannot be written", remedy)
+    yield _said("cache", str(folder).replace(str(Path.home()), "~"), fault=fault)
 
 
 def check_fonts() -> Iterator[Finding]:
     """A font that has Chinese glyphs, for labels in figures."""
-    from cliplab.viz.figures import cjk_font
+    from cliplab.viz import cjk_font
 
-    if font := cjk_font():
-        yield Finding("fonts", OK, f"Chinese in figures is drawn in {font}")
-    else:
-        remedy = "git checkout data/fonts; or install Noto Sans CJK SC"
-        yield Finding("fonts", FAULT, "Chinese in figures would be empty boxes", remedy)
+    font = cjk_font()
+    fault = "" if font else "git checkout data/fonts; or install Noto Sans CJK SC"
+    yield _said("fonts", f"Chinese in figures is drawn in {font or 'empty boxes'}", fault=fault)
 
 
 def check_checkpoints() -> Iterator[Finding]:
@@ -253,33 +241,25 @@ def check_checkpoints() -> Iterator[Finding]:
     for name, recipe in CHECKPOINTS.items():
         folder = checkpoint_dir(name)
         try:
-            compared = verify_checkpoint(folder)
+            text = "whole" if verify_checkpoint(folder) else f"{folder}: no model_card.json"
         except (OSError, ValueError) as error:
-            fault = str(error)
-        else:
-            fault = "" if compared else f"{folder / 'model_card.json'} is missing"
-        if fault:
-            remedy = f"git checkout data/checkpoints/{name}; or cliplab train {recipe}"
-            yield Finding(name, FAULT, fault, remedy)
-        else:
-            size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-            yield Finding(name, OK, f"whole, {size:.1f} MB")
+            text = str(error)
+        fault = f"git checkout data/checkpoints/{name}; or cliplab train {recipe}"
+        yield _said(name, text, fault="" if text == "whole" else fault)
 
 
 def check_kernel() -> Iterator[Finding]:
     """Which Python JupyterLab starts; `cliplab run` always uses its own."""
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-    remedy = "python -m ipykernel install --sys-prefix"
     try:
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
-        yield Finding("kernel", NOTE, "JupyterLab will find no Python kernel", remedy)
-        return
+        command = "no Python kernel"
     # a bare "python" stands for the one that runs JupyterLab
     ours = command in ("python", "python3") or Path(command).absolute() == Path(sys.executable)
-    text = "JupyterLab uses this Python" if ours else f"JupyterLab would use {command}"
-    yield Finding("kernel", OK if ours else NOTE, text, "" if ours else remedy)
+    note = "" if ours else "python -m ipykernel install --sys-prefix"
+    yield _said("kernel", f"JupyterLab would use {'this Python' if ours else command}", note=note)
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

@@ -55,40 +55,51 @@ SETS = (
 class Data:
     """Which pictures of which benchmark."""
 
-    benchmark: Annotated[Literal["imagenet"], Positional, opt("BENCHMARK", "imagenet")]
-    data: Annotated[Path, opt("DIR", "folder of the images")]
-    split: Annotated[str, opt("NAME", "folder below DIR")] = "val"
-    label_list: Annotated[Path | None, opt("FILE", "list of labels of a flat folder")] = None
-    limit: Annotated[int | None, opt("N", "judge N images only, evenly spread")] = None
+    benchmark: Annotated[Literal["imagenet"], Positional, opt("BENCHMARK")]
+    """imagenet"""
+    data: Annotated[Path, opt("DIR")]
+    """folder of the images"""
+    split: Annotated[str, opt("NAME")] = "val"
+    """folder below DIR"""
+    label_list: Annotated[Path | None, opt("FILE")] = None
+    """list of labels of a flat folder"""
+    limit: Annotated[int | None, opt("N")] = None
+    """judge N images only, evenly spread"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
     """What stands for a class."""
 
-    template: Annotated[tuple[str, ...], opt("SET", SETS)] = ("openai80",)
-    class_names: Annotated[Path | None, opt("FILE", "1,000 names of your own, one a line")] = None
-    truncate: Annotated[Flag, opt(None, "cut prompts that are too long for the encoder")] = False
+    template: Annotated[tuple[str, ...], opt("SET", help=SETS)] = ("openai80",)
+    class_names: Annotated[Path | None, opt("FILE")] = None
+    """1,000 names of your own, one a line"""
+    truncate: Flag = False
+    """cut prompts that are too long for the encoder"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """What reads pictures and prompts."""
 
-    encoder: Annotated[str, opt("SPEC", "as of `cliplab classify`")]
+    encoder: Annotated[str, opt("SPEC")]
+    """as of `cliplab classify`"""
     precision: Precision = "float32"
     device: Device = "auto"
     batch_size: BatchSize = 64
     offline: Offline = False
-    no_cache: Annotated[Flag, opt(None, "neither use nor keep embeddings")] = False
+    no_cache: Flag = False
+    """neither use nor keep embeddings"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
     """What is written."""
 
-    json: Annotated[Path | None, opt("FILE", "the result, with how it came about")] = None
-    force: Annotated[Flag, opt(None, "overwrite FILE")] = False
+    json: Annotated[Path | None, opt("FILE")] = None
+    """the result, with how it came about"""
+    force: Flag = False
+    """overwrite FILE"""
 
 
 @dataclass(frozen=True, kw_only=True)

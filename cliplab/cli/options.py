@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
@@ -31,53 +32,57 @@ class UsageError(ValueError):
     """Options that cannot be read."""
 
 
-def opt(metavar: str | None, help: str, *aliases: str) -> Any:
-    """What `Annotated` tells of an option: its value, its help and other spellings of its name.
+def opt(metavar: str | None, *aliases: str, help: str | None = None) -> Any:
+    """What `Annotated` tells of an option; its help is the docstring below the field.
 
     A `metavar` "WORD ..." takes one value or more, "[WORD ...]" may do without any.
     """
     return tyro.conf.arg(metavar=metavar, help=help, aliases=aliases or None)
 
 
-Device = Annotated[str, opt("NAME", "auto, cpu, cuda or mps")]
-Offline = Annotated[Flag, opt(None, "never use the network, whatever is missing")]
+Device = Annotated[str, opt("NAME", help="auto, cpu, cuda or mps")]
+Offline = Annotated[Flag, opt(None, help="never use the network, whatever is missing")]
 Precision = Annotated[
     Literal["float32", "bfloat16"],
-    opt(None, "bfloat16 is quicker on processors that have it, and a little coarser"),
+    opt(None, help="bfloat16 is quicker on processors that have it, and a little coarser"),
 ]
-BatchSize = Annotated[int, opt("N", "images at a time")]
+BatchSize = Annotated[int, opt("N", help="images at a time")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """What every command can be told."""
 
-    debug: Annotated[Flag, opt(None, "show the traceback of an error")] = False
+    debug: Flag = False
+    """show the traceback of an error"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where the pictures are."""
 
-    source: Annotated[Path, Positional, opt("SOURCE", "images, see above")]
-    kind: Annotated[
-        Literal["auto", "folder", "csv", "coco", "yolo"],
-        opt(None, "what SOURCE is; auto: by its looks"),
-    ] = "auto"
-    images: Annotated[Path | None, opt("FOLDER", "where the images are, if not beside SOURCE")] = (
-        None
-    )
-    split: Annotated[str | None, opt("NAME", "only this part of SOURCE, such as test")] = None
+    source: Annotated[Path, Positional, opt("SOURCE")]
+    """images, see above"""
+    kind: Literal["auto", "folder", "csv", "coco", "yolo"] = "auto"
+    """what SOURCE is; auto: by its looks"""
+    images: Annotated[Path | None, opt("FOLDER")] = None
+    """where the images are, if not beside SOURCE"""
+    split: Annotated[str | None, opt("NAME")] = None
+    """only this part of SOURCE, such as test"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
     """What is written; nothing else is."""
 
-    out: Annotated[Path | None, opt("FILE", "the main result")] = None
-    html: Annotated[Path | None, opt("HTML", "a gallery to look through")] = None
-    json: Annotated[Path | None, opt("JSON", "the report for other programs")] = None
-    force: Annotated[Flag, opt(None, "overwrite existing output files")] = False
+    out: Annotated[Path | None, opt("FILE")] = None
+    """the main result"""
+    html: Annotated[Path | None, opt("HTML")] = None
+    """a gallery to look through"""
+    json: Annotated[Path | None, opt("JSON")] = None
+    """the report for other programs"""
+    force: Flag = False
+    """overwrite existing output files"""
 
 
 # ---- reading -------------------------------------------------------------------------------
@@ -114,9 +119,26 @@ def _page(help_text: str, about: str, epilog: str) -> str:
     """tyro's help with our texts in it, without its rules and without defaults that say nothing."""
     usage, _, rest = help_text.strip().partition("\n\n")
     rest = re.sub(r"^ (\w+) options +$", r" \1", rest, flags=re.MULTILINE)
-    lines = [line.rstrip() for line in _NO_DEFAULT.sub("", rest).splitlines()]
-    groups = "\n".join(line for line in lines if not set(line) <= {"-", " "} or not line)
-    return "\n\n".join([usage, about, groups.strip("\n"), epilog])
+    rest = re.sub(r"\{?\[(\w+) \[\1 \.\.\.\]\]\}?", r"\1 ...", _NO_DEFAULT.sub("", rest))
+    lines = [line.rstrip() for line in rest.splitlines()]
+    lines = [line for line in lines if not set(line) <= {"-", " "} or not line]
+    return "\n\n".join([usage, about, "\n".join(_flowing(lines)).strip("\n"), epilog])
+
+
+def _margin(line: str) -> str:
+    """The spaces before a line of help that goes on; "" before others."""
+    found = re.match(r" {10,}", line)
+    return found[0] if found else ""
+
+
+def _flowing(lines: Sequence[str]) -> Iterator[str]:
+    """The lines of an option's help filled again: its docstring has breaks of its own."""
+    for margin, some in groupby(lines, _margin):
+        if not margin:
+            yield from some
+            continue
+        text = " ".join(map(str.strip, some))
+        yield from wrap(text, 80, initial_indent=margin, subsequent_indent=margin)
 
 
 def _message(box: str) -> str:

@@ -25,11 +25,16 @@ exit code: 0 made, or all results agree; 1 some results differ by more than the 
 class Options(Common):
     """What `report` can be told."""
 
-    folder: Annotated[Path | None, Positional, opt("[RUN]", "folder of a run")] = None
-    student: Annotated[str | None, opt("NAME", "name on the report; default: as it was")] = None
-    compare: Annotated[tuple[Path, Path] | None, opt("A B", "compare two runs instead")] = None
-    rtol: Annotated[float, opt("R", "relative difference that numbers may have")] = 0.01
-    atol: Annotated[float, opt("D", "absolute difference that they may have besides")] = 1e-6
+    folder: Annotated[Path | None, Positional, opt("[RUN]")] = None
+    """folder of a run"""
+    student: Annotated[str | None, opt("NAME")] = None
+    """name on the report; default: as it was"""
+    compare: Annotated[tuple[Path, Path] | None, opt("A B")] = None
+    """compare two runs instead"""
+    rtol: Annotated[float, opt("R")] = 0.01
+    """relative difference that numbers may have"""
+    atol: Annotated[float, opt("D")] = 1e-06
+    """absolute difference that they may have besides"""
 
 
 def run(options: Options) -> int:

@@ -37,27 +37,22 @@ exit code: 0 all ran, 1 a notebook failed, 2 the command is wrong, 130 interrupt
 class Options(Common):
     """What `run` can be told."""
 
-    notebooks: Annotated[
-        tuple[str, ...],
-        Positional,
-        opt("[NN ...]", "number, name or path of a notebook; none: all"),
-    ] = ()
-    parameter: Annotated[
-        Repeatable,
-        opt(
-            "NAME=VALUE",
-            "set a notebook's parameter; may be repeated; goes to every notebook that knows it",
-            "-p",
-        ),
-    ] = ()
-    out: Annotated[Path | None, opt("FOLDER", "the run; default: runs/DATE-TIME")] = None
-    timeout: Annotated[float, opt("S", "seconds for each notebook, then it is ended")] = 1800.0
-    student: Annotated[str, opt("NAME", "name on the report")] = ""
-    resume: Annotated[Flag, opt(None, "continue an interrupted run")] = False
-    list: Annotated[Flag, opt(None, "show parameters and run nothing")] = False
-    in_place: Annotated[
-        Flag, opt(None, "save the notebooks where they are, and no report; for contributors")
-    ] = False
+    notebooks: Annotated[tuple[str, ...], Positional, opt("[NN ...]")] = ()
+    """number, name or path of a notebook; none: all"""
+    parameter: Annotated[Repeatable, opt("NAME=VALUE", "-p")] = ()
+    """set a notebook's parameter; may be repeated; goes to every notebook that knows it"""
+    out: Annotated[Path | None, opt("FOLDER")] = None
+    """the run; default: runs/DATE-TIME"""
+    timeout: Annotated[float, opt("S")] = 1800.0
+    """seconds for each notebook, then it is ended"""
+    student: Annotated[str, opt("NAME")] = ""
+    """name on the report"""
+    resume: Flag = False
+    """continue an interrupted run"""
+    list: Flag = False
+    """show parameters and run nothing"""
+    in_place: Flag = False
+    """save the notebooks where they are, and no report; for contributors"""
 
 
 def run(options: Options) -> int:

@@ -37,86 +37,47 @@ exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inpu
 class Pictures(Source):
     """Where the pictures are."""
 
-    limit: Annotated[int | None, opt("N", "only the first N images")] = None
-    truth: Annotated[
-        Path | None,
-        opt(
-            "PATH",
-            "masks to judge by: a COCO JSON, or a folder of label PNGs and classes.txt "
-            "(default: those of SOURCE)",
-        ),
-    ] = None
+    limit: Annotated[int | None, opt("N")] = None
+    """only the first N images"""
+    truth: Annotated[Path | None, opt("PATH")] = None
+    """masks to judge by: a COCO JSON, or a folder of label PNGs and classes.txt (default: those of
+    SOURCE)"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
     """What to look for."""
 
-    labels: Annotated[
-        tuple[str, ...] | None,
-        opt(
-            "LABEL ...",
-            "apart by spaces or commas; quote labels that contain spaces; LABEL=WORD|WORD gives a "
-            "label its words; default: the classes of the known masks",
-        ),
-    ] = None
-    background: Annotated[
-        tuple[str, ...] | None,
-        opt(
-            "[WORD ...]",
-            "words for all that is none of the labels; without words the usual ones that mean "
-            "none of them: the 26 that papers use, or for models of the pasture its landscape",
-        ),
-    ] = None
+    labels: Annotated[tuple[str, ...] | None, opt("LABEL ...")] = None
+    """apart by spaces or commas; quote labels that contain spaces; LABEL=WORD|WORD gives a label
+    its words; default: the classes of the known masks"""
+    background: Annotated[tuple[str, ...] | None, opt("[WORD ...]")] = None
+    """words for all that is none of the labels; without words the usual ones that mean none of
+    them: the 26 that papers use, or for models of the pasture its landscape"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """The model, and how it is read; what is left open is as its card says was best on val."""
 
-    model: Annotated[
-        str,
-        opt(
-            "NAME",
-            "pasture (shipped), hf:nvidia/groupvit-gcc-yfcc (photographs), or the path of a "
-            "GroupViT",
-        ),
-    ] = "pasture"
-    threshold: Annotated[
-        float | None,
-        opt(
-            "S",
-            "pixels whose best score is lower become background, 0 to 1, except that the best of "
-            "a picture are always kept",
-        ),
-    ] = None
-    top_words: Annotated[
-        Literal["all"] | int | None,
-        opt("N", "only the N words that fit a picture best may be in it; all: every one"),
-    ] = None
-    template: Annotated[
-        tuple[str, ...] | None,
-        opt("TEXT ...", 'prompts with {} for the word, averaged, such as "a photo of a {}."'),
-    ] = None
-    side: Annotated[
-        int | None,
-        opt("PX", "of the shorter side, and of a window, a multiple of the patch"),
-    ] = None
-    scales: Annotated[
-        tuple[float, ...] | None,
-        opt("X ...", "look at each picture at these times --side, and average"),
-    ] = None
-    flip: Annotated[
-        bool | None, opt(None, "look at the mirrored picture as well, at every scale")
-    ] = None
-    refine: Annotated[
-        int | None,
-        opt(
-            "N",
-            "let borders follow the edges of the picture, N steps of averaging among neighbours "
-            "of like colour; 0: none",
-        ),
-    ] = None
+    model: Annotated[str, opt("NAME")] = "pasture"
+    """pasture (shipped), hf:nvidia/groupvit-gcc-yfcc (photographs), or the path of a GroupViT"""
+    threshold: Annotated[float | None, opt("S")] = None
+    """pixels whose best score is lower become background, 0 to 1, except that the best of a picture
+    are always kept"""
+    top_words: Annotated[Literal["all"] | int | None, opt("N")] = None
+    """only the N words that fit a picture best may be in it; all: every one"""
+    template: Annotated[tuple[str, ...] | None, opt("TEXT ...")] = None
+    """prompts with {} for the word, averaged, such as "a photo of a {}." """
+    side: Annotated[int | None, opt("PX")] = None
+    """of the shorter side, and of a window, a multiple of the patch"""
+    scales: Annotated[tuple[float, ...] | None, opt("X ...")] = None
+    """look at each picture at these times --side, and average"""
+    flip: bool | None = None
+    """look at the mirrored picture as well, at every scale"""
+    refine: Annotated[int | None, opt("N")] = None
+    """let borders follow the edges of the picture, N steps of averaging among neighbours of like
+    colour; 0: none"""
     device: Device = "auto"
     offline: Offline = False
 
@@ -134,14 +95,10 @@ class Reading:
 class Written(Outputs):
     """What is written; nothing else is."""
 
-    out: Annotated[
-        Path | None,
-        opt("FOLDER", "NAME_labels.png and NAME_overlay.png of each image and, last, summary.json"),
-    ] = None
-    panoptic: Annotated[
-        Path | None,
-        opt("JSON", "COCO panoptic segments; their PNGs go to a folder of the same name"),
-    ] = None
+    out: Annotated[Path | None, opt("FOLDER")] = None
+    """NAME_labels.png and NAME_overlay.png of each image and, last, summary.json"""
+    panoptic: Annotated[Path | None, opt("JSON")] = None
+    """COCO panoptic segments; their PNGs go to a folder of the same name"""
 
 
 @dataclass(frozen=True, kw_only=True)
