@@ -21,12 +21,15 @@ from cliplab.pasture.scene import (
     portrait,
     scenes,
 )
+from cliplab.pasture.stuff import CLASS_WORDS, NOUNS, class_of, nouns_in
 
 __all__ = [
+    "CLASS_WORDS",
     "COLOURS",
     "COMBOS",
     "HELD_OUT_PAIRS",
     "HELD_OUT_TRIPLES",
+    "NOUNS",
     "PAIR_COMBOS",
     "POSTURES",
     "SEEN_COMBOS",
@@ -40,11 +43,13 @@ __all__ = [
     "Scene",
     "animal_caption",
     "caption",
+    "class_of",
     "class_phrase",
     "combo_group",
     "draw",
     "herd",
     "labels",
+    "nouns_in",
     "portrait",
     "scenes",
 ]

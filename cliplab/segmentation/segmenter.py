@@ -25,8 +25,7 @@ from cliplab.classification import (
 )
 from cliplab.models.groupvit import GroupViT, load_groupvit
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
-from cliplab.pasture import SPECIES
-from cliplab.pasture.stuff import NOUNS, class_of
+from cliplab.pasture import NOUNS, SPECIES, class_of
 from cliplab.runtime import (
     checkpoint_dir,
     is_offline,

@@ -184,13 +184,8 @@ def label_panels(
 ) -> NDArray[Any]:  # fmt: skip
     """A new figure of empty panels above a legend of the classes -> axes (rows, panels).
 
-    Args:
-        rows: of panels.
-        titles: one a panel, above the first row.
-        colours: class -> "#rrggbb", as `plot_labels` takes them.
-        width: of the figure, in inches.
-        aspect: height of a panel over its width.
-        columns: of the legend.
+    `titles`, one a panel, stand above the first row; `width` is the figure's in inches, `aspect`
+    the height of a panel over its width; `columns` are the legend's.
     """
     from matplotlib import pyplot as plt
 
@@ -240,23 +235,11 @@ def _bare(ax: Axes) -> Axes:
 def plot_confusion_shares(
     ax: Axes, counts: Any, names: Sequence[str], *, least: float = 0.05
 ) -> Axes:
-    """Of the pixels of each true class (rows), the per cent that got each name (columns).
+    """Of the pixels (K, K) of each true class (rows), the per cent that got each name (columns).
 
-    Args:
-        ax: where to draw.
-        counts: (K, K) pixels, true class in rows.
-        names: K.
-        least: shares below are coloured, but not printed.
-
-    Raises:
-        ValueError: counts of another shape.
+    Shares below `least` are coloured, but not printed.
     """
     table = as_array(counts)
-    if table.shape != (len(names), len(names)):
-        raise ValueError(
-            f"counts: got shape {table.shape}; expected ({len(names)}, {len(names)}), a row and a "
-            "column for each name"
-        )
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     ax.imshow(share, vmin=0.0, vmax=1.0, cmap="Blues", aspect="auto")
     for (i, j), value in np.ndenumerate(share):
@@ -285,13 +268,8 @@ def plot_spans(
         names: R, one a line.
         values: measure -> R numbers, 0 to 1; NaN draws no mark.
         colours: one a measure.
-
-    Raises:
-        ValueError: a measure with another number of values.
     """
     columns = {name: as_array(column) for name, column in values.items()}
-    if odd := [name for name, column in columns.items() if column.shape != (len(names),)]:
-        raise ValueError(f"values: {odd[0]!r} has another length; expected {len(names)} numbers")
     table = np.array(list(columns.values()))  # (M, R)
     for y, column in enumerate(table.T):
         if np.isfinite(column).any():
@@ -300,36 +278,21 @@ def plot_spans(
     for k, (name, column) in enumerate(columns.items()):
         ax.scatter(column, range(len(names)), s=34, color=colours[k], marker=_MARKS[k], label=name,
                    edgecolor=_PAPER, linewidth=0.5, zorder=3)  # fmt: skip
-    ax.set_yticks(range(len(names)), names)
-    ax.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5))
-    ax.tick_params(axis="y", length=0)
+    ax.set(xlim=(-0.02, 1.02))
     ax.grid(axis="x")
-    return ax
+    return _name_lines(ax, names)
 
 
 def plot_tries(ax: Axes, names: Sequence[str], values: Sequence[float]) -> Axes:
-    """What was tried one after the other, from the top: blue where it beat all before it.
-
-    Args:
-        ax: where to draw.
-        names: N, what was tried.
-        values: N numbers, 0 to 1; the first is where one started.
-
-    Raises:
-        ValueError: another number of values.
-    """
+    """What was tried, N numbers from 0 to 1, from the top: blue where one beat all before it."""
     tried = as_array(values)
-    if tried.shape != (len(names),):
-        raise ValueError(f"values: got shape {tried.shape}; expected ({len(names)},), one a name")
     before = np.maximum.accumulate(np.concatenate([[-np.inf], tried[:-1]]))
     tints = [BLUE if better else HAIRLINE for better in tried > before]
     ax.barh(range(len(names)), tried, color=tints, height=0.7)
     for y, value in enumerate(tried):
         ax.text(value, y, f" {value:.3f}", va="center", size=7.5)
-    ax.set_yticks(range(len(names)), names, size=8)
-    ax.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
-    ax.tick_params(axis="y", length=0)
-    return ax
+    ax.set(xlim=(0, 1))
+    return _name_lines(ax, names, size=8)
 
 
 def plot_trainings(
@@ -357,8 +320,13 @@ def plot_trainings(
         ax.axhline(y + 0.5, color=HAIRLINE, lw=0.7, zorder=0)
     for measure, tint in colours.items():
         ax.scatter([], [], s=26, color=tint, marker=marks[measure], label=measure)
-    ax.set_yticks(range(len(rows)), list(rows))
-    ax.set(ylim=(len(rows) - 0.5, -0.5))
-    ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_color(MUTED)
+    return _name_lines(ax, list(rows))
+
+
+def _name_lines(ax: Axes, names: Sequence[str], **text: Any) -> Axes:
+    """A name for each line, the first on top."""
+    ax.set_yticks(range(len(names)), names, **text)
+    ax.set(ylim=(len(names) - 0.5, -0.5))
+    ax.tick_params(axis="y", length=0)
     return ax
