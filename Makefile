@@ -18,7 +18,7 @@ STEMS ?= clip vild glip groupvit
 
 help:
 	@echo "make run        execute the notebooks and leave a report in runs/      (about 8 minutes)"
-	@echo "make test       check style, code and notebooks                        (about 9 minutes)"
+	@echo "make test       check style, types, code and notebooks                      (about 9 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
 	@echo "make train      train the shipped checkpoints again                    (some hours)"
@@ -39,6 +39,7 @@ run: env
 test: env
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lab: env

@@ -1,0 +1,67 @@
+"""How many of our modules one picture passes in each command: what a reader has to open.
+
+    python tools/count_modules.py            # the count of each command
+    python tools/count_modules.py --names    # and their names
+
+A module counts when one of its functions is called while the command works on one picture; what
+runs because a module is imported (its body, those of its classes) does not.
+"""
+
+import contextlib
+import inspect
+import io
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cliplab.cli.main import main
+from cliplab.pasture import draw, herd, portrait
+
+PACKAGE = str(Path(__file__).resolve().parents[1] / "cliplab")
+COMMANDS = {
+    "classify": ("portrait", "--labels", "a sheep standing", "a sheep lying down", "--no-cache"),
+    "detect": ("herd", "--labels", "sheep", "goat"),
+    "segment": ("herd", "--labels", "sheep", "goat", "--background"),
+}
+
+
+def modules_of(command: Sequence[str]) -> set[str]:
+    """Files of the package whose functions run during a command."""
+    seen: set[str] = set()
+
+    def watch(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        is_function = code.co_flags & inspect.CO_OPTIMIZED and code.co_name[:1] != "<"
+        if event == "call" and is_function and code.co_filename.startswith(PACKAGE):
+            seen.add(code.co_filename.removeprefix(PACKAGE + "/"))
+
+    sys.setprofile(watch)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = main(command)
+    finally:
+        sys.setprofile(None)
+    if code:
+        raise SystemExit(f"{' '.join(command)}: exit code {code}")
+    return seen
+
+
+def run() -> None:
+    """Draw one picture for each command and count."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, scene in (("portrait", portrait(1)), ("herd", herd(1))):
+            target = Path(folder) / name
+            target.mkdir()
+            draw(scene, 128).save(target / "one.png")
+        for name, (source, *options) in COMMANDS.items():
+            seen = modules_of([name, str(Path(folder) / source), *options])
+            print(f"{name:10} {len(seen)} modules")
+            if "--names" in sys.argv:
+                print(*(f"    {module}" for module in sorted(seen)), sep="\n")
+
+
+if __name__ == "__main__":
+    run()
