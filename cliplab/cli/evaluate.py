@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cliplab import encoders
-from cliplab.classification import imagenet, metrics
+from cliplab import classification, encoders
 from cliplab.cli.options import (
     BatchSize,
     Common,
@@ -153,8 +152,10 @@ class Evaluate(Job[Options]):
         """Prompts and pictures."""
         given, words = self.options.pictures, self.options.prompts
         with named("--template"):
-            self.prompts = imagenet.read_prompts(*words.template, class_names=words.class_names)
-        self.pictures = imagenet.read_validation(
+            self.prompts = classification.imagenet.read_prompts(
+                *words.template, class_names=words.class_names
+            )
+        self.pictures = classification.imagenet.read_validation(
             given.data, self.prompts.wnids, split=given.split, label_list=given.label_list
         ).spread(given.limit)
 
@@ -168,12 +169,12 @@ class Evaluate(Job[Options]):
             precision=given.precision,
         )
         # Told now, since the result may be hours away.
-        complain("note", list(imagenet.notes_of(self.encoder, self.prompts)))
+        complain("note", list(classification.imagenet.notes_of(self.encoder, self.prompts)))
 
     def answer(self) -> int:
         """Embed words and pictures, as far as the cache does not have them, and judge."""
         given = self.options.encoder
-        self.report = imagenet.evaluate(
+        self.report = classification.imagenet.evaluate(
             self.encoder,
             self.prompts,
             self.pictures,
@@ -238,7 +239,7 @@ def worst(classes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     order = sorted(classes, key=lambda c: (c["top1"] / c["n"], -c["n"], c["wnid"]))[:WORST]
     yield f"{'worst classes':32} {'right':>9}  {'95 % interval':>15}  mostly taken for"
     for found in order:
-        low, high = metrics.wilson_interval(found["top1"], found["n"])
+        low, high = classification.metrics.wilson_interval(found["top1"], found["n"])
         right = f"{found['top1']} of {found['n']}"
         other = f"{found['taken_for']} ({found['taken_for_times']})" if found["taken_for"] else ""
         yield f"{found['name'][:32]:32} {right:>9}  {low:>7.1%} -{high:>6.1%}  {other}"
