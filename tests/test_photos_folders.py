@@ -289,9 +289,13 @@ def test_sources_that_are_nothing_known(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no images in .*empty, looked for \.jpg, .*; add some"):
         read_photos(tmp_path / "empty")
-    with pytest.raises(ValueError, match=r"looked for one \*\.csv or \*\.tsv; got none; give"):
+    with pytest.raises(
+        ValueError, match=r"got the labels \(none\); expected one file or kind \(csv\)"
+    ):
         read_photos(tmp_path / "empty", kind="csv")
-    with pytest.raises(ValueError, match=r"looked for one \*\.json .*; got none; give the file"):
+    with pytest.raises(
+        ValueError, match=r"got the labels \(none\); expected one file or kind \(coco\)"
+    ):
         read_photos(tmp_path / "empty", kind="coco")
     with pytest.raises(ValueError, match="no table and no boxes; expected a folder of class"):
         read_photos(tmp_path / "a.png", kind="folder")
@@ -301,7 +305,7 @@ def test_labels_of_several_kinds_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "labels/a.txt")
     (tmp_path / "labels.csv").write_text("image,label\na.jpg,x\n", encoding="utf-8")
     (tmp_path / "classes.txt").write_text("x\n", encoding="utf-8")
-    match = r"labels of several kinds, labels\.csv, classes\.txt; give the one file that counts"
+    match = r"got the labels labels\.csv, classes\.txt; expected one file or kind"
     with pytest.raises(ValueError, match=match):
         read_photos(tmp_path)
     assert read_photos(tmp_path, kind="csv").labels == [0]

@@ -22,7 +22,6 @@ from .samples import lacks_pictures as lacks_pictures
 from .samples import some as some
 from .source import KINDS as KINDS
 from .source import is_read_of as is_read_of
-from .source import places_of as places_of
 from .source import read_photos as read_photos
 from .source import read_pictures as read_pictures
 from .source import read_unlabelled as read_unlabelled

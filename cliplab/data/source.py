@@ -65,7 +65,7 @@ def read_photos(
                 f"without images=; got the source {shown(source)}"
             )
         return read_photos(boxes, kind=kind, box_scale=box_scale, images=source)
-    kind, places = places_of(source, kind)
+    kind, places = _places_of(source, kind)
     reading = _read(kind, places, Path(images) if images is not None else None, box_scale)
     if box_scale != 1 and not any(one.box_xyxy for one in reading.samples):
         raise ValueError(f"box_scale: got {box_scale}, but {shown(source)} has no boxes; drop it")
@@ -111,7 +111,7 @@ def read_pictures(
     """
     source, images = _existing(Path(source), kind), Path(images) if images is not None else None
     single = source.is_file() and is_image_name(source)
-    kind, places = ("folder", [source]) if single else places_of(source, kind)
+    kind, places = ("folder", [source]) if single else _places_of(source, kind)
     if kind == "folder":
         if images is not None:
             raise ValueError(
@@ -187,60 +187,53 @@ def _tell_of_strays(folder: Path, reading: Reading) -> None:
 # ---- recognising ---------------------------------------------------------------------------
 
 
-def places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path]]:
+def _places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path]]:
     """The kind of a source, and the files that it consists of.
 
     Raises:
         ValueError: a file of no known kind, a folder of several kinds; none or too many files of
             the kind.
     """
-    if kind == "auto":
-        return _recognised(source)
-    if not source.is_dir() or kind in ("folder", "yolo"):
-        return kind, [source]
-    found = _coco_files(source) if kind == "coco" else []
-    if kind == "csv":
-        found = sorted(p for p in source.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
-    if not found or (kind == "csv" and len(found) > 1):
-        got = ", ".join(shown(path.name) for path in found) or "none"
-        wanted = "*.csv or *.tsv" if kind == "csv" else "*.json with images and annotations"
-        raise ValueError(f"{shown(source)}: looked for one {wanted}; got {got}; give the file")
-    return kind, found
-
-
-def _recognised(source: Path) -> tuple[str, list[Path]]:
     if source.is_file():
-        if kind := _SUFFIX_KINDS.get(source.suffix.lower()):
-            return kind, [source]
-        what = "a single picture" if is_image_name(source) else "a file of no known kind"
-        raise ValueError(f"{shown(source)}: {what}; {_EXPECTED}")
-    if (source / MANIFESTS[0]).is_file():  # write_manifest fixes things for good: it counts
-        return "csv", [source / MANIFESTS[0]]
+        kind = _SUFFIX_KINDS.get(source.suffix.lower(), "") if kind == "auto" else kind
+        if not kind:
+            what = "a single picture" if is_image_name(source) else "a file of no known kind"
+            raise ValueError(f"{shown(source)}: {what}; {_EXPECTED}")
+        return kind, [source]
+    if kind in ("folder", "yolo"):
+        return kind, [source]
+    if kind == "auto" and (source / MANIFESTS[0]).is_file():
+        return "csv", [source / MANIFESTS[0]]  # write_manifest fixes things for good: it counts
+    tables = [source / name for name in MANIFESTS]
+    if kind == "csv":
+        tables = sorted(p for p in source.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
     found = {
-        "yolo": [source] if _is_yolo(source) else [],
-        "coco": _coco_files(source),
-        "csv": [source / name for name in MANIFESTS if (source / name).is_file()],
+        "coco": _coco_files(source) if kind in ("auto", "coco") else [],
+        "csv": [path for path in tables if path.is_file()] if kind in ("auto", "csv") else [],
+        "yolo": [source] if kind == "auto" and _is_yolo(source) else [],
     }
-    kinds = [kind for kind, paths in found.items() if paths]
-    if len(kinds) > 1 or len(found["csv"]) > 1:
-        files = [path.name for kind in ("csv", "coco") for path in found[kind]]
-        files += [name for name in YAML_NAMES + NAME_FILES if (source / name).is_file()]
-        raise ValueError(
-            f"{shown(source)}: labels of several kinds, {', '.join(map(shown, files))}; give the "
-            f"one file that counts, or kind=, one of {', '.join(KINDS[1:])}"
-        )
-    return (kinds[0], found[kinds[0]]) if kinds else ("folder", [source])
+    kinds = [name for name, paths in found.items() if paths]
+    if len(kinds) == 1 and len(found["csv"]) < 2:
+        return kinds[0], found[kinds[0]]
+    if kind == "auto" and not kinds:
+        return "folder", [source]
+    files = [path.name for name in ("csv", "coco") for path in found[name]]
+    files += [name for name in YAML_NAMES + NAME_FILES if (source / name).is_file()]
+    raise ValueError(
+        f"{shown(source)}: got the labels {', '.join(map(shown, files)) or '(none)'}; expected one "
+        f"file or kind ({kind}): give the file that counts, or kind=, {', '.join(KINDS[1:])}"
+    )
 
 
 def is_read_of(path: Path, folder: Path) -> bool:
     """Whether a file is a picture, a table or a list of classes that a folder is read from.
 
     Raises:
-        ValueError: as `places_of`.
+        ValueError: labels of several kinds.
     """
     if is_image_name(path) or path.name in NAME_FILES + YAML_NAMES:
         return path.is_relative_to(folder)
-    return path in [place.resolve() for place in places_of(folder)[1]]
+    return path in [place.resolve() for place in _places_of(folder)[1]]
 
 
 def _is_yolo(folder: Path) -> bool:
