@@ -41,7 +41,7 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(where: str, settings: Settings) -> Oracle:
         return Oracle([list(both) for _ in range(9)], {"base": (1,)})
 
-    entry = Model(frozenset(), takes_boxes=False, help="knows")
+    entry = Model(frozenset(), "knows", takes_boxes=False)
     monkeypatch.setitem(MODELS, "oracle", entry)
     monkeypatch.setitem(finding._LOADERS, "oracle", load)
 

@@ -176,7 +176,7 @@ def coco_truth(
             shape = _coco_box(box)
             annotations.append({
                 "id": len(annotations) + 1, "image_id": n + 1, "category_id": k + 1,
-                "bbox": shape, "area": shape[2] * shape[3], "iscrowd": int(flag),
+                "bbox": shape, "area": round(shape[2] * shape[3], 3), "iscrowd": int(flag),
             })  # fmt: skip
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(names)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}

@@ -86,22 +86,11 @@ def crop_scores(
 ) -> Tensor:
     """How sure a teacher is of each class in each region, (R, D), (K, D) -> (R, K), 0 to 1.
 
-    A CLIP has no background, neither a word nor a learned embedding: whatever is in a box, the
-    softmax over the classes shares out all of it, and a box around half an animal is as sure as one
-    around all of it. Suppression cannot tell the two apart; objectness, which the network that
-    proposed the box has learned, can: the score is then the geometric mean of both.
+    A CLIP has no background: its softmax shares out all of a box, half an animal too. Objectness
+    (R,), 0 to 1, which the network that proposed the box has learned, tells these apart: the score
+    is then the geometric mean of both.
 
-    Args:
-        teacher: whose temperature is used.
-        image_emb: of regions, unit rows.
-        text_emb: unit rows.
-        objectness: (R,), 0 to 1; None leaves it out, as section 3.2 of the paper does.
-
-    Raises:
-        ValueError: embeddings that are not finite.
-
-    Source: ViLD, section 3.2: cosines, softmax, suppression within each class. The geometric mean
-        is that of RegionCLIP (arXiv:2112.09106; MULTIPLY_RPN_SCORE of its code) and of
+    Source: ViLD, section 3.2. The geometric mean is that of RegionCLIP (arXiv:2112.09106) and of
         `cliplab.models.vild.class_scores` for the head of images, which is distilled from this.
     """
     names = [str(k) for k in range(len(text_emb))]

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cliplab.data import Sample, SampleSet, UnreadableImage, open_image, shown
-from cliplab.detection.boxes import Detections, coco_results, coco_truth, postprocess
+from cliplab.detection.boxes import Detections, coco_truth, postprocess
 from cliplab.detection.crops import load_crops_detector
 from cliplab.detection.glip import load_glip_detector
 from cliplab.detection.settings import Cut, Settings, check_settings, parse_model
@@ -190,20 +190,13 @@ def as_coco(
     It can be read back as boxes; its annotations alone are COCO results. `model`, of
     `Detector.describe`, goes to its "info", with what counted as found.
     """
-    nothing = [one.boxes_xyxy[:0] for one in found.found]
-    table = coco_truth(found.sizes, nothing, [b[:, 0].long() for b in nothing], classes)
+    boxes, labels = [one.boxes_xyxy for one in found.found], [one.labels for one in found.found]
+    table = coco_truth(found.sizes, boxes, labels, classes)
     for image, picture in zip(table["images"], found.pictures, strict=True):
         image["file_name"] = picture.name
-    table["annotations"] = [
-        {
-            "id": i + 1,
-            **{key: one[key] for key in ("image_id", "category_id", "bbox")},
-            "area": round(one["bbox"][2] * one["bbox"][3], 3),
-            "iscrowd": 0,
-            "score": round(one["score"], 5),
-        }
-        for i, one in enumerate(coco_results(found.found))
-    ]
+    scores = [score for one in found.found for score in one.scores.tolist()]
+    for annotation, score in zip(table["annotations"], scores, strict=True):
+        annotation["score"] = round(score, 5)
     table["info"] = {"description": "boxes found by cliplab detect; scores are 0 to 1"}
     table["info"] |= {"cut": asdict(found.cut)} | ({"model": dict(model)} if model else {})
     return table

@@ -169,7 +169,7 @@ class GLIPDetector:
         """The best box of each phrase, for B pictures with a prompt each: B tensors (K, 4) px.
 
         Args:
-            pixels: (B, 3, H, W), normalised as `prepare` does, of one size and not filled up.
+            pixels: (B, 3, H, W), normalised and filled up as `prepare` does.
             prompts: B, each of no more tokens than the model reads at a time.
         """
         chunks = []
@@ -178,7 +178,7 @@ class GLIPDetector:
             chunks.append(chunk)
         ids, mask, positive = batch_of(chunks)
         with torch.no_grad():
-            raw = self.model(pixels, ids, mask)
+            raw = self.model(pixels, ids.to(pixels.device), mask.to(pixels.device))
         return best_boxes(raw, positive, self.model.config)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:

@@ -22,27 +22,25 @@ class Model:
     """What a kind of detector reads."""
 
     reads: frozenset[str]  # settings that mean something to it; "phrases": sentences
-    takes_boxes: bool  # whether it can name boxes that somebody else found
     help: str
+    takes_boxes: bool = True  # whether it can name boxes that somebody else found
 
 
 MODELS = {
     "vild": Model(
-        frozenset(_TEXTS | {"base", "novel", "head"}),
-        takes_boxes=True,
-        help="one pass finds and names (default; vild:PATH or PATH for another checkpoint)",
+        frozenset({*_TEXTS, "base", "novel", "head"}),
+        "one pass finds and names (default; vild:PATH or PATH for another checkpoint)",
     ),
     "crops": Model(
-        frozenset(_TEXTS | {"scales"}),
-        takes_boxes=True,
-        help="the teacher looks at a crop of each box, slowly (boxes as found by vild, or given)",
+        frozenset({*_TEXTS, "scales"}),
+        "the teacher looks at a crop of each box, slowly (boxes as found by vild, or given)",
     ),
     "glip": Model(
         frozenset({"phrases", "aggregate", "precision", "vocab"}),
+        "reads a list or a sentence together with the picture (the pasture's; glip:PATH or PATH "
+        "for another one; published files by variant: glip-t:PATH, glip-t-a:PATH, glip-t-b:PATH, "
+        "glip-t-c:PATH or glip-l:PATH)",
         takes_boxes=False,
-        help="reads a list or a sentence together with the picture (the pasture's; glip:PATH or "
-        "PATH for another one; published files by variant: glip-t:PATH, glip-t-a:PATH, "
-        "glip-t-b:PATH, glip-t-c:PATH or glip-l:PATH)",
     ),
 }
 

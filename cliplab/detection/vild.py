@@ -6,7 +6,7 @@ Letters: R regions, K classes, D embedding, H W pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -136,7 +136,7 @@ class ViLDDetector:
         return ViLDQuery(
             classes=classes,
             groups={group: ks for group, ks in groups.items() if ks},
-            notes=[*self._on_teacher(), *[said] * (head == "ensemble"), *self._on_one(classes)],
+            notes=list(self._notes(classes, head, said)),
             remarks=[*unread, *self._on_chinese(classes)] if unread else [],
             text_emb=text_emb.to(device),
             base=base.to(device),
@@ -186,19 +186,17 @@ class ViLDDetector:
             return told or ("text" if single else "ensemble")
         return "image" if (self.card.get("recipe") or {}).get("variant") == "image" else "text"
 
-    def _on_teacher(self) -> list[str]:
-        if self.model.teacher or self.card.get("teacher"):
-            return []
-        return [f"the checkpoint does not say who taught it; taken to be {self.teacher.name}"]
-
-    def _on_one(self, classes: Classes) -> list[str]:
-        if len(classes.names) > 1 or self.settings.head or self.model.image_head is None:
-            return []
-        return [
-            "one label: the text head decides, against its learned background; the teacher's view "
-            "has nothing to compare it with, so that more labels (what else may be there) make it "
-            "surer"
-        ]
+    def _notes(self, classes: Classes, head: str, on_base: str) -> Iterator[str]:
+        if not (self.model.teacher or self.card.get("teacher")):
+            yield f"the checkpoint does not say who taught it; taken to be {self.teacher.name}"
+        if head == "ensemble":
+            yield on_base
+        if len(classes.names) == 1 and not self.settings.head and self.model.image_head:
+            yield (
+                "one label: the text head decides, against its learned background; the teacher's "
+                "view has nothing to compare it with, so that more labels (what else may be "
+                "there) make it surer"
+            )
 
     def _on_chinese(self, classes: Classes) -> list[str]:
         """What to do with Chinese labels, since its teacher's texts are the only ones it knows."""

@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TypeAlias
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.classification import (
     Classes,
-    UnreadPromptWarning,
-    build_classifier,
+    average_templates,
     check_templates,
-    fill_templates,
+    encode_prompts,
     fold,
     name_and_prompt,
     resolve_classes,
@@ -106,9 +104,9 @@ def background_note(classes: Classes) -> str:
     for name, prompt in zip(classes.names, classes.prompts, strict=True):
         if {fold(name), fold(prompt)} & words:
             return (
-                f"{name!r} is a class like the others here, found by its text: a detector's own "
-                "background has no word, it was learned, and regions of nothing are dropped "
-                "without being asked for; leave the label out unless you want boxes called so"
+                f"{name!r} is a class like the others here, found by its text; a detector's own "
+                "background was learned and has no word: leave the label out unless you want "
+                "boxes called so"
             )
     return ""
 
@@ -119,32 +117,17 @@ def background_note(classes: Classes) -> str:
 def embed_words(
     teacher: Encoder, classes: Classes, settings: Settings
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Rows of `build_classifier` (K, D), and what the text tower could not read.
+    """Mean of unit prompt embeddings (K, D), and what the text tower could not read.
 
     Raises:
         ValueError: prompts that are too long (unless told to cut them), templates without {}.
     """
-    wording = settings.template or own_templates(teacher)
+    wording = check_templates(settings.template or own_templates(teacher))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if len(classes.prompts) > 1:
-            emb = build_classifier(teacher, classes.prompts, wording, truncate=settings.truncate)
-        else:
-            emb = _alone(teacher, classes.prompts, wording, truncate=settings.truncate)
-    for other in caught:
-        if not issubclass(other.category, UnreadPromptWarning):
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-    unread = (str(w.message) for w in caught if issubclass(w.category, UnreadPromptWarning))
-    return emb, tuple(unread)
-
-
-def _alone(
-    teacher: Encoder, prompts: Sequence[str], templates: Sequence[str], *, truncate: bool
-) -> Tensor:
-    """One class, which `build_classifier` refuses since nothing could be compared: (1, D)."""
-    warn_of_unread(teacher, prompts, check_templates(templates))
-    prompt_emb = teacher.encode_text(fill_templates(prompts, templates), truncate=truncate)
-    return F.normalize(prompt_emb.mean(dim=0, keepdim=True), dim=-1)
+        warn_of_unread(teacher, classes.prompts, wording)
+    prompt_emb = encode_prompts(teacher, classes.prompts, wording, truncate=settings.truncate)
+    return average_templates(prompt_emb), tuple(str(warning.message) for warning in caught)
 
 
 def own_templates(teacher: Encoder) -> tuple[str, ...]:
