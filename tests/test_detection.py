@@ -1,6 +1,7 @@
 """Boxes: their arithmetic, crops for a teacher, COCO's numbers, and what is refused."""
 
 from collections.abc import Sized
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,9 +18,11 @@ from cliplab.detection import (
     coco_results,
     coco_truth,
     crop_boxes,
+    crop_scores,
     embed_boxes,
     expand_boxes,
 )
+from cliplab.models.vild import Regions, ViLD, ViLDConfig, class_scores
 
 
 def boxes(*rows: tuple[float, ...]) -> Tensor:
@@ -159,6 +162,30 @@ def test_crops_of_5000_boxes_are_made_one_by_one() -> None:
     )
     assert emb.shape == (5000, 3)
     assert not teacher.sized  # a generator: the encoder holds one batch of crops, not all
+
+
+# ---- scores of crops -------------------------------------------------------------------------
+
+
+def rows(n: int, d: int, *, seed: int) -> Tensor:
+    return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_scores_of_crops_are_a_softmax_and_a_geometric_mean() -> None:
+    teacher = SimpleNamespace(logit_scale=20.0, logit_bias=None)
+    image, text, objectness = rows(5, 3, seed=0), rows(4, 3, seed=1), torch.rand(5)
+    bare = crop_scores(teacher, image, text)
+    torch.testing.assert_close(bare, (20 * image @ text.T).softmax(1))
+    both = crop_scores(teacher, image, text, objectness)
+    torch.testing.assert_close(both**2, bare * objectness[:, None])
+    assert crop_scores(teacher, image[:0], text).shape == (0, 4)
+    # as the head answers that was distilled from them
+    config = ViLDConfig(embed_dim=3, widths=(8,) * 4, pyramid_width=8, temperature=1 / 20)
+    regions = Regions(boxes(*[(0, 0, 1, 1)] * 5), objectness, image, image)
+    by_head = class_scores(ViLD(config), regions, text, torch.ones(4).bool(), head="image")
+    torch.testing.assert_close(both, by_head)
+    with pytest.raises(ValueError, match="NaN"):
+        crop_scores(teacher, image * float("nan"), text)
 
 
 # ---- how well ------------------------------------------------------------------------------
