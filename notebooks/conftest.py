@@ -14,7 +14,7 @@ from nbval.plugin import IPyNbCell
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from cliplab.report.notebook import read_parameters
+from cliplab.report import read_parameters
 
 SANITIZE = Path(__file__).parent / "nbval_sanitize.cfg"
 OUTPUT_TIMEOUT_S = 120  # nbval waits 5 s for a message, too short on a machine that is busy

@@ -124,9 +124,9 @@ def check_machine() -> Iterator[Finding]:
     """System, cores, memory, and free disk space."""
     import psutil
 
-    from cliplab.report.provenance import root
+    from cliplab.report import provenance
 
-    memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(root()).free / 1e9
+    memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(provenance.root()).free / 1e9
     text = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.1f} GB free"
     note = "" if memory > 1.5 else "close other programs: a notebook takes up to 1.5 GB"
     yield _said("machine", text, note=note)
@@ -136,9 +136,9 @@ def check_machine() -> Iterator[Finding]:
 
 def check_packages() -> Iterator[Finding]:
     """Every package that cliplab asks for, against the pins."""
-    from cliplab.report.provenance import root
+    from cliplab.report import provenance
 
-    pins, asked = read_pins(root() / "constraints.txt"), requirements()
+    pins, asked = read_pins(provenance.root() / "constraints.txt"), requirements()
     here = {name: version for name in asked if (version := _version(name))}
     absent = [name for name in asked if name not in here]
     for name in filter(asked.get, absent):

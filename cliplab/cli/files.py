@@ -168,10 +168,10 @@ def refuse_some(option: str, files: Iterable[Path], kept: Container[Path], what:
 
 def report_of(command: str, options: Any, **parts: Any) -> dict[str, Any]:
     """The report of a command: how it was called, by which versions, then its own parts."""
-    from cliplab.report.provenance import versions
+    from cliplab.report import provenance
 
-    head = {"command": command, "versions": versions(), "parameters": parameters(options)}
-    return finite(head | parts)
+    about = {"versions": provenance.versions(), "parameters": parameters(options)}
+    return finite({"command": command} | about | parts)
 
 
 def write_report(path: Path, command: str, options: Any, **parts: Any) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cliplab.cli.options import Common, Positional, opt
+from cliplab.cli.skeleton import aligned
+
+if TYPE_CHECKING:
+    from cliplab.report import Difference
 
 ABOUT = """\
 Make the index.html of a run again (with a name on it, for instance), or set the results of two
@@ -47,8 +52,7 @@ def run(options: Options) -> int:
 
 
 def _rebuild(folder: Path, student: str | None) -> int:
-    from cliplab.report.folder import RESULTS, load
-    from cliplab.report.page import write_page
+    from cliplab.report import RESULTS, load, write_page
     from cliplab.runtime import write_json
 
     state = load(folder)
@@ -60,14 +64,32 @@ def _rebuild(folder: Path, student: str | None) -> int:
 
 
 def _compare(folders: tuple[Path, Path], *, rtol: float, atol: float) -> int:
-    from cliplab.report.compare import compare, table
-    from cliplab.report.folder import load
+    from cliplab.report import compare, load
 
     a, b = (load(folder) for folder in folders)
     differences = compare(a, b, rtol=rtol, atol=atol)
     if not differences:
         raise ValueError("neither run has results to compare")
-    print(table(differences, (folders[0].name, folders[1].name)))
+    print("\n".join(_table(differences, [folder.name for folder in folders])))
     out = sum(not d.agrees for d in differences)
     print(f"\n{out} of {len(differences)} out of tolerance (rtol {rtol:g}, atol {atol:g})")
     return 1 if out else 0
+
+
+def _table(differences: Sequence[Difference], names: Sequence[str]) -> Iterator[str]:
+    """The differences as text, a mark before each that is out of tolerance."""
+    rows, notebook = [["", "result", *names, "difference"]], ""
+    for d in differences:
+        if d.notebook != notebook:
+            notebook = d.notebook
+            rows.append(["", notebook, "", "", ""])
+        change = "" if d.relative is None else f"{d.relative:+.2%}" if d.relative else "0"
+        rows.append(["" if d.agrees else "*", f"  {d.key}", _short(d.a), _short(d.b), change])
+    return aligned(rows)
+
+
+def _short(value: Any) -> str:
+    from cliplab.report import show
+
+    text = "-" if value is None else show(value)
+    return text if len(text) <= 28 else text[:27] + "…"

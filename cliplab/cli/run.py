@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cliplab.cli.options import Common, Flag, Positional, Repeatable, opt
 
 if TYPE_CHECKING:
-    from cliplab.report.execute import Failure
-    from cliplab.report.folder import Job
+    from cliplab.report import Failure, Job
 
 ABOUT = """\
 Execute notebooks and leave a folder with a report to hand in: index.html (one file, no network
@@ -57,11 +56,11 @@ class Options(Common):
 
 def run(options: Options) -> int:
     """Carry out the command -> exit code."""
-    from cliplab.report import folder, page
+    from cliplab import report
 
     if options.timeout <= 0:
         raise ValueError(f"--timeout: got {options.timeout:g}; expected seconds above 0")
-    asked = folder.Request(options.notebooks, options.parameter, options.timeout, options.student)
+    asked = report.Request(options.notebooks, options.parameter, options.timeout, options.student)
     if options.list:
         print(_parameters(asked.notebooks))
         return 0
@@ -69,14 +68,14 @@ def run(options: Options) -> int:
         return _save(options)
     request, final = asked, options.out
     if options.resume:
-        final, before = folder.old_run(options.out)
-        bare = folder.Request(timeout_s=options.timeout)
+        final, before = report.old_run(options.out)
+        bare = report.Request(timeout_s=options.timeout)
         request = before if asked == bare else asked
-    jobs = folder.plan(request)
-    final = final if options.resume and final else folder.new_run(final)
+    jobs = report.plan(request)
+    final = final if options.resume and final else report.new_run(final)
     watcher = Bar()
     try:
-        state = folder.carry_out(jobs, request, final, watcher)
+        state = report.carry_out(jobs, request, final, watcher)
     except KeyboardInterrupt:
         watcher.close()
         print(f"\ncontinue with: python -m cliplab run --out {_quoted(final)} --resume")
@@ -84,20 +83,20 @@ def run(options: Options) -> int:
     failed = [name for name, record in state["notebooks"].items() if not record["finished"]]
     if failed:
         return _explain(failed, state, final)
-    page.write_page(state | {"finished": True}, folder.unfinished(final))
-    folder.finish(state, final)
+    report.write_page(state | {"finished": True}, report.unfinished(final))
+    report.finish(state, final)
     print(f"report: {final / 'index.html'}")
     return 0
 
 
 def _save(options: Options) -> int:
     """Execute notebooks and save them in place -> exit code."""
-    from cliplab.report import in_place
+    from cliplab.report import jobs_of, save
 
     faults = []
-    for job in in_place.jobs_of(options.notebooks):
+    for job in jobs_of(options.notebooks):
         bar = Bar()
-        fault = in_place.save(job, options.timeout, bar.start(job))
+        fault = save(job, options.timeout, bar.start(job))
         bar.close()
         print(f"{job.name}  {'not saved' if fault else 'saved'}", flush=True)
         faults += [fault] if fault else []
@@ -107,7 +106,7 @@ def _save(options: Options) -> int:
 
 
 def _explain(failed: Sequence[str], state: dict[str, Any], final: Path) -> int:
-    from cliplab.report.folder import unfinished
+    from cliplab.report import unfinished
 
     work = unfinished(final)
     for name in failed:
@@ -128,7 +127,7 @@ def _quoted(path: Path) -> str:
 
 def _parameters(names: Sequence[str]) -> str:
     """The parameters of notebooks, with defaults and comments, as text."""
-    from cliplab.report.notebook import find_notebooks, read_notebook, read_parameters, title
+    from cliplab.report import find_notebooks, read_notebook, read_parameters, title
 
     lines = []
     for path in find_notebooks(names):

@@ -52,7 +52,7 @@ class ThisInterpreter(AsyncKernelManager):
         }  # fmt: skip
         return KernelSpec(argv=argv, display_name="Python", language="python", env=environment)
 
-    async def start_kernel(self, **options: Any) -> None:
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         """Start it; what it says beside its cells, of debuggers and the like, is for nobody."""
         await super().start_kernel(stderr=subprocess.DEVNULL, **options)
 

@@ -3,6 +3,7 @@
 import ast
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,11 @@ def find_notebooks(names: Sequence[str] = (), folder: Path | None = None) -> lis
 def _find(name: str, numbered: Mapping[str, Path], folder: Path) -> Path:
     if name.endswith(".ipynb") and Path(name).is_file():
         return Path(name).resolve()
-    stem = Path(name).stem if name.endswith(".ipynb") else name
-    if stem in numbered:
-        return numbered[stem]
-    fitting = [
-        path for key, path in numbered.items() if name.isdigit() and key[:2] == f"{name:0>2}"
-    ]
-    if not fitting:
-        raise FileNotFoundError(f"{unknown_name('notebook', name, numbered)} (in {folder})")
-    return fitting[0]
+    stem = name.removesuffix(".ipynb")
+    for key, path in numbered.items():
+        if key == stem or (name.isdigit() and key[:2] == name.zfill(2)):
+            return path
+    raise FileNotFoundError(f"{unknown_name('notebook', name, numbered)} (in {folder})")
 
 
 def read_notebook(path: Path) -> Any:
@@ -79,11 +76,9 @@ def tags(cell: Any) -> list[str]:
 
 def title(notebook: Any) -> str:
     """Text of the first heading, "" if there is none."""
-    for cell in notebook.cells:
-        for line in cell.source.splitlines() if cell.cell_type == "markdown" else ():
-            if line.startswith("# "):
-                return line[2:].strip()
-    return ""
+    texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    lines = (line for text in texts for line in text.splitlines() if line.startswith("# "))
+    return next(lines, "# ")[2:].strip()
 
 
 def read_parameters(notebook: Any, name: str) -> dict[str, Parameter]:
@@ -96,29 +91,29 @@ def read_parameters(notebook: Any, name: str) -> dict[str, Parameter]:
     if len(cells) != 1:
         raise ValueError(f"{name}: {len(cells)} cells have the tag `parameters`; expected one")
     source = cells[0].source
-    lines = source.splitlines()
-    found = {}
-    for node in ast.parse(source).body:
-        parameter = _parameter(node, lines)
-        if parameter is None:
-            raise ValueError(
-                f"{name}: the cell tagged `parameters` holds {ast.unparse(node)!r}; "
-                "expected only NAME = constant"
-            )
-        found[parameter.name] = parameter
-    return found
+    try:
+        found = [_parameter(node, source.splitlines()) for node in ast.parse(source).body]
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return {parameter.name: parameter for parameter in found}
 
 
-def _parameter(node: ast.stmt, lines: Sequence[str]) -> Parameter | None:
+def _parameter(node: ast.stmt, lines: Sequence[str]) -> Parameter:
+    wrong = (
+        f"the cell tagged `parameters` holds {ast.unparse(node)!r}; expected only NAME = constant"
+    )
     if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
-        return None
+        raise ValueError(wrong)
     try:
         default = ast.literal_eval(node.value)
-    except ValueError:
-        return None
+    except ValueError as error:
+        raise ValueError(wrong) from error
     # ast counts columns in bytes of UTF-8, and a default can be Chinese
     rest = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode()
     return Parameter(node.targets[0].id, default, rest.strip().lstrip("#").strip())
+
+
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
 def parse_value(parameter: Parameter, text: str) -> Any:
@@ -130,30 +125,18 @@ def parse_value(parameter: Parameter, text: str) -> Any:
     default = parameter.default
     if isinstance(default, str):
         return text
-    value: Any
-    if isinstance(default, bool):
-        value = {"true": True, "false": False}.get(text.lower())
-    else:
-        value = _literal(text)
-        if isinstance(default, float) and type(value) is int:
-            value = float(value)
+    value: Any = text
+    with suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(text.capitalize() if isinstance(default, bool) else text)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
     kind_fits = default is None or type(value) is type(default)
     if not kind_fits or (isinstance(value, float) and not math.isfinite(value)):
+        expected = _KINDS.get(type(default), type(default).__name__)
         raise ValueError(
-            f"parameter {parameter.name}: got {text!r}; "
-            f"expected {_KINDS.get(type(default), type(default).__name__)}, like {default!r}"
+            f"parameter {parameter.name}: got {text!r}; expected {expected}, like {default!r}"
         )
     return value
-
-
-_KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def bind(
@@ -172,7 +155,7 @@ def bind(
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ValueError(f"-p {assignment}: expected NAME=VALUE, for instance -p QUICK=True")
+            raise ValueError(f"{assignment}: expected NAME=VALUE, for instance QUICK=True")
         if name == RESULTS_PATH:
             raise ValueError(f"parameter {RESULTS_PATH} is set by the run itself; drop it")
         takers = [key for key, known in parameters.items() if name in known]

@@ -3,11 +3,18 @@
 import base64
 import re
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cliplab.report.execute import execute
+from cliplab.report.jobs import Job
 from cliplab.report.notebook import RESULTS_PATH, read_notebook, tags
 from cliplab.runtime import atomic_write
+
+_PICTURE = re.compile(r"""(?:\]\(|src=["'])([^)"'\s:]+\.(?:svg|png|jpg))""")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 
 
 def keep(partial: Path, source: Path, folder: Path, *, failed: bool) -> Path | None:
@@ -31,13 +38,11 @@ def keep(partial: Path, source: Path, folder: Path, *, failed: bool) -> Path | N
 
 def _hide_injection(notebook: Any) -> None:
     """Leave of papermill's own cell what the user asked for; RESULTS_PATH is plumbing."""
-    for i, cell in enumerate(notebook.cells):
-        if "injected-parameters" in tags(cell):
-            lines = [s for s in cell.source.splitlines() if not s.startswith(RESULTS_PATH)]
-            cell.source = "\n".join(lines)
-            if all(line.startswith("#") for line in lines):
-                del notebook.cells[i]
-                break
+    for cell in [cell for cell in notebook.cells if "injected-parameters" in tags(cell)]:
+        lines = [s for s in cell.source.splitlines() if not s.startswith(RESULTS_PATH)]
+        cell.source = "\n".join(lines)
+        if all(line.startswith("#") for line in lines):
+            notebook.cells.remove(cell)
     executed = [c for c in notebook.cells if c.get("execution_count") is not None]
     for count, cell in enumerate(executed, start=1):
         cell.execution_count = count
@@ -56,8 +61,7 @@ def clean(notebook: Any) -> None:
         kept = {key: cell.metadata[key] for key in ("tags", "alt") if cell.metadata.get(key)}
         cell.metadata = kept
         for output in cell.get("outputs", []):
-            if "metadata" in output:
-                output.metadata.pop("papermill", None)
+            output.get("metadata", {}).pop("papermill", None)
 
 
 def write_notebook(notebook: Any, path: Path) -> None:
@@ -66,9 +70,6 @@ def write_notebook(notebook: Any, path: Path) -> None:
 
     with atomic_write(path, "w") as file:
         file.write(nbformat.writes(nbformat.from_dict(notebook)).rstrip("\n") + "\n")
-
-
-_PICTURE = re.compile(r"""(?:\]\(|src=["'])([^)"'\s:]+\.(?:svg|png|jpg))""")
 
 
 def _copy_pictures(notebook: Any, source: Path, target: Path) -> None:
@@ -83,17 +84,55 @@ def _copy_pictures(notebook: Any, source: Path, target: Path) -> None:
 
 def write_figures(notebook: Path, folder: Path) -> list[Path]:
     """Write the PNG figures among a notebook's outputs into `folder`, named by their cell."""
-    folder.mkdir(exist_ok=True)
     for old in folder.glob(f"{notebook.stem}_cell*"):
         old.unlink()
     written = []
     for i, cell in enumerate(read_notebook(notebook).cells, start=1):
-        pictures = [
-            o.data["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})
-        ]
+        data = [output.get("data", {}) for output in cell.get("outputs", [])]
+        pictures = [kinds["image/png"] for kinds in data if "image/png" in kinds]
         for k, picture in enumerate(pictures, start=1):
             path = folder / f"{notebook.stem}_cell{i:02d}_{k}.png"
             with atomic_write(path) as file:
                 file.write(base64.b64decode(picture))
             written.append(path)
     return written
+
+
+# ---- in place, for contributors ------------------------------------------------------------
+
+
+def save(job: Job, timeout_s: float, on_cell: Callable[[int], None]) -> str:
+    """Execute one notebook and save it in place; what kept it from being saved, "" if nothing.
+
+    What is saved has execution counts 1..n, outputs, tags, and nothing about editors, kernels,
+    times or machines. A notebook that fails, or that writes to stderr, is not saved.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / job.source.name
+        failure = execute(job.source, target, parameters={}, timeout_s=timeout_s, on_cell=on_cell)
+        if failure:
+            return f"{job.name}, {failure}"
+        notebook = read_notebook(target)
+    if faults := noise(notebook):
+        return f"{job.name}: {'; '.join(faults)}"
+    clean(notebook)
+    write_notebook(notebook, job.source)
+    return ""
+
+
+def noise(notebook: Any) -> list[str]:
+    """Outputs that must not be committed, in words: they differ between machines or runs."""
+    faults = []
+    for i, cell in enumerate(notebook.cells, start=1):
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            text = "".join(output.get("text", "")) + "".join(data.get("text/plain", ""))
+            if output.output_type == "error" and "raises-exception" not in tags(cell):
+                faults.append(f"cell {i} ends with {output.ename}")
+            if output.get("name") == "stderr":
+                faults.append(f"cell {i} writes to stderr: {text.strip().splitlines()[0][:80]}")
+            if any("widget" in kind for kind in data):
+                faults.append(f"cell {i} shows a widget")
+            if match := _ADDRESS.search(text):
+                faults.append(f"cell {i} prints a memory address ({match[0].strip()})")
+    return faults

@@ -63,14 +63,12 @@ def question(notebook: Any) -> str:
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of nested results: ("accuracy.seen", 0.99), ...; lists of plain values are leaves."""
-    if isinstance(value, Mapping):
-        inner = value.items()
-    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        inner = enumerate(value)
-    else:
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
         yield key, value
         return
-    for name, item in inner:
+    for name, item in value.items():
         yield from flatten(item, f"{key}.{name}" if key else str(name))
 
 

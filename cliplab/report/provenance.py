@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,10 @@ from cliplab import __version__
 from cliplab.runtime import data_dir, pick_device, sha256
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pillow",
-    "matplotlib",
-    "pandas",
-    "scikit-learn",
-    "scikit-image",
-    "safetensors",
-    "openai-clip",
-    "modelscope",
-    "papermill",
-    "nbconvert",
+    "torch", "torchvision", "numpy", "pillow", "matplotlib", "pandas", "scikit-learn",
+    "scikit-image", "safetensors", "openai-clip", "modelscope", "papermill", "nbconvert",
     "ipykernel",
-)
+)  # fmt: skip
 
 
 def root() -> Path:
@@ -51,52 +39,43 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """System, processor, cores, memory in GB and device, without anything that names its owner."""
     import psutil
+    import torch
 
+    process, device = psutil.Process(), pick_device("auto")
+    has_affinity = hasattr(process, "cpu_affinity")  # not on a Mac
+    graphics = f"cuda ({torch.cuda.get_device_name()})" if device.type == "cuda" else device.type
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
-        "cores": len(psutil.Process().cpu_affinity()) if _has_affinity() else os.cpu_count(),
+        "cores": len(process.cpu_affinity()) if has_affinity else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "device": _device(),
+        "device": graphics,
     }
-
-
-def _has_affinity() -> bool:
-    import psutil
-
-    return hasattr(psutil.Process, "cpu_affinity")
 
 
 def _processor() -> str:
     names = Path("/proc/cpuinfo")  # on Linux platform.processor() is empty
-    if names.exists():
-        match = re.search(r"^model name\s*:\s*(.+)$", names.read_text(encoding="utf-8"), re.M)
-        if match:
-            return match[1]
-    return platform.processor() or platform.machine()
-
-
-def _device() -> str:
-    import torch
-
-    device = pick_device("auto")
-    return f"cuda ({torch.cuda.get_device_name()})" if device.type == "cuda" else device.type
+    text = names.read_text(encoding="utf-8") if names.exists() else ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1] if match else platform.processor() or platform.machine()
 
 
 def commit(folder: Path | None = None) -> dict[str, Any] | None:
     """Commit of the checkout and whether anything differs from it; None outside a checkout."""
     folder = folder or root()
-    if not (folder / ".git").exists() or shutil.which("git") is None:
+    if not (folder / ".git").exists():
         return None
-    head = _git(folder, "rev-parse", "HEAD")
-    return {"id": head, "dirty": bool(_git(folder, "status", "--porcelain"))} if head else None
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        return {"id": head, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):  # no git, or none that reads this
+        return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    return done.stdout.strip()
 
 
 def code_hash() -> str:
@@ -114,9 +93,9 @@ def checkpoints() -> dict[str, dict[str, str]]:
     found = {}
     for card in sorted((data_dir() / "checkpoints").glob("*/model_card.json")):
         files = json.loads(card.read_text(encoding="utf-8")).get("files", {})
+        paths = {name: card.parent / name for name in files}
         found[card.parent.name] = {
-            name: sha256(path) if (path := card.parent / name).is_file() else "absent"
-            for name in files
+            name: sha256(path) if path.is_file() else "absent" for name, path in paths.items()
         }
     return found
 

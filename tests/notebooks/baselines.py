@@ -8,7 +8,7 @@ results are joined by dots.
 from collections.abc import Mapping
 from typing import Any
 
-from cliplab.report.compare import close
+from cliplab.report.comparison import close
 from cliplab.report.page import flatten
 
 Baseline = dict[str, dict[str, Any]]

@@ -1,0 +1,122 @@
+"""What a run is asked for, checked before anything is executed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cliplab.report.notebook import (
+    RESULTS_PATH,
+    bind,
+    find_notebooks,
+    read_notebook,
+    read_parameters,
+    tags,
+    title,
+)
+
+PHOTOS = "PHOTOS"  # the parameter that names the reader's own pictures
+MODELS = ("ENCODER", "MODEL")  # those that name a model, perhaps by a path: "openai:model.pt"
+_SHIPPED = ("pasture", "pasture-zh", "twin")  # models, whatever folders are called so
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for; kept in results.json, so that a resumed one needs no repetition."""
+
+    notebooks: tuple[str, ...] = ()  # as find_notebooks takes them; none: all
+    parameters: tuple[str, ...] = ()  # "NAME=VALUE"
+    timeout_s: float = 1800.0  # for each notebook
+    student: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook of a run, with everything about it checked."""
+
+    source: Path
+    title: str
+    parameters: dict[str, Any]  # all of them, without RESULTS_PATH
+    given: dict[str, Any]  # those that differ from the notebook's defaults
+    cells: int
+    sha256: str  # of what the notebook says and does; outputs and metadata do not count
+
+    @property
+    def name(self) -> str:
+        """Name of the notebook's file, without its ending."""
+        return self.source.stem
+
+    @property
+    def injected(self) -> dict[str, Any]:
+        """The parameters given, with what lies where the command was called found from there.
+
+        A notebook runs in its own folder, so PHOTOS=../data/photos is meant as seen from it; but
+        people who type a path on the command line see it from where they stand.
+        """
+        moved = {}
+        for name in (PHOTOS, *MODELS):
+            value = self.given.get(name)
+            if isinstance(value, str) and (path := _path_in(value, is_model=name in MODELS)):
+                moved[name] = value.removesuffix(path) + self.path_to(Path(path))
+        return self.given | moved
+
+    def path_to(self, path: Path) -> str:
+        """A path as its notebook sees it: relative if it can be, since the report shows it."""
+        try:
+            return Path(os.path.relpath(path.resolve(), self.source.parent.resolve())).as_posix()
+        except ValueError:  # another drive on Windows
+            return path.resolve().as_posix()
+
+
+def _path_in(value: str, *, is_model: bool) -> str:
+    """The end of a parameter's value that is the path of something here; "" if there is none."""
+    if is_model and value in _SHIPPED:
+        return ""
+    places = [(value, Path.exists)]
+    if is_model:
+        prefix, _, where = value.partition(":")
+        # of these, only a file is meant before a name: openai:ViT-B/32, open_clip:RN50/openai
+        places.append((where, Path.is_file if prefix == "openai" else Path.exists))
+        if prefix == "open_clip":  # <architecture>/<file>, and ViT-B/32 has a slash of its own
+            tails = ["/".join(where.split("/")[count:]) for count in (1, 2)]
+            places += [(tail, Path.is_file) for tail in tails]
+    return next((text for text, is_there in places if text and is_there(Path(text))), "")
+
+
+def plan(request: Request, folder: Path | None = None) -> list[Job]:
+    """Jobs for a request.
+
+    Raises:
+        FileNotFoundError: for an unknown notebook.
+        ValueError: for an unknown parameter, a wrong value, or a notebook without RESULTS_PATH.
+    """
+    sources = find_notebooks(request.notebooks, folder)
+    notebooks = {path.stem: read_notebook(path) for path in sources}
+    if len(notebooks) < len(sources):
+        raise ValueError(f"two of the notebooks have one name: {', '.join(map(str, sources))}")
+    known = {name: read_parameters(notebook, name) for name, notebook in notebooks.items()}
+    for name, parameters in known.items():
+        if RESULTS_PATH not in parameters:
+            raise ValueError(f'{name}: the cell tagged `parameters` lacks {RESULTS_PATH} = ""')
+    given = bind(request.parameters, known)
+    return [_job(path, notebooks[path.stem], given[path.stem]) for path in sources]
+
+
+def _job(path: Path, notebook: Any, given: dict[str, Any]) -> Job:
+    defaults = {p.name: p.default for p in read_parameters(notebook, path.stem).values()}
+    del defaults[RESULTS_PATH]
+    cells = [(cell.cell_type, cell.source, tags(cell)) for cell in notebook.cells]
+    digest = hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+    name = title(notebook) or path.stem
+    return Job(path, name, defaults | given, given, len(cells), digest)
+
+
+def jobs_of(names: Sequence[str]) -> list[Job]:
+    """The notebooks called `names` with their defaults; without, all of them and all solutions."""
+    paths = find_notebooks(names)
+    if not names:
+        paths += sorted((paths[0].parent / "solutions").glob("*.ipynb"))
+    return [job for path in paths for job in plan(Request(notebooks=(str(path),)))]
