@@ -144,7 +144,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--lables", "c"], "did you mean --labels"),
         (["--labels", "sheep"], "class_names: got only 'sheep', which would always get 100 %"),
         (["--labels", "sheep", "goat", "sheep"], "class_names: 'sheep' repeated"),
-        (["--labels", ","], "class_names: got none; expected two or more"),
+        (["--labels", ","], "class_names: got none; expected texts"),
         (["--labels", "a", "b", "--template", "a photo"], "template 'a photo' has no {}"),
         (["--labels", "a", "b", "--encoder", "pastur"], "did you mean 'pasture'"),
         (["--labels", "a", "b", "--encoder", "openai:absent.pt"], "no such model and no such file"),

@@ -34,7 +34,7 @@ def test_without_labels_the_classes_of_the_source_are_meant() -> None:
 
 
 def test_without_labels_and_classes_there_is_nothing_to_choose() -> None:
-    with pytest.raises(ValueError, match=r"no labels: the source has no classes .* give --labels"):
+    with pytest.raises(ValueError, match=r"no labels: the source has no classes .* expected some"):
         resolve_classes(None, [])
 
 
@@ -114,5 +114,5 @@ def test_labels_that_fit_no_class_are_refused(
 
 
 def test_the_remedy_is_named() -> None:
-    with pytest.raises(ValueError, match='k="what it looks like"; or pass --unlabelled'):
+    with pytest.raises(ValueError, match='k="what it looks like"; or read the source as'):
         resolve_classes(["a", "b", "c"], ["k", "l"])

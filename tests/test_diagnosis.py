@@ -12,10 +12,8 @@ from cliplab.classification.diagnosis import (
     diagnose,
     permuted_label_control,
     prompt_sensitivity,
-    token_coverage,
 )
-from cliplab.encoders import load_encoder
-from cliplab.encoders.two_towers import Encoder
+from cliplab.encoders import Encoder, load_encoder
 from cliplab.pasture import POSTURES, class_phrase
 
 CHINESE = ["站着的羊", "吃饭的羊", "躺着的羊", "喝水的羊"]  # as the seed notes ask
@@ -94,18 +92,12 @@ def test_p_values_of_guessing_are_even() -> None:
 
 
 @pytest.mark.parametrize(
-    ("predicted", "true", "options", "message"),
-    [
-        ([0, 1], [0], {}, r"\(2,\) predictions but \(1,\) true labels"),
-        ([], [], {}, "n=0"),
-        ([0], [0], {"permutations": 0}, "permutations: got 0"),
-    ],
+    ("predicted", "true", "message"),
+    [([0, 1], [0], r"\(2,\) predictions but \(1,\) true labels"), ([], [], "n=0")],
 )
-def test_what_cannot_be_shuffled_is_refused(
-    predicted: list, true: list, options: dict, message: str
-) -> None:
+def test_what_cannot_be_shuffled_is_refused(predicted: list, true: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        permuted_label_control(predicted, true, **options)
+        permuted_label_control(predicted, true)
 
 
 # ---- wording ----------------------------------------------------------------------------------
@@ -122,17 +114,14 @@ def test_sensitivity_counts_what_each_template_says(
     together = (emb @ zero_shot.build_classifier(english, ENGLISH, TEMPLATES).T).argmax(1)
     np.testing.assert_array_equal(found.together, together.numpy())
     assert found.table()["accuracy"].min() > 0.9
-    assert found.spread < 0.1
 
 
 def test_flips_are_pictures_on_which_two_templates_differ() -> None:
     prediction = np.array([[0, 1, 1, 0], [0, 1, 0, 0], [0, 1, 1, 1]])
     found = diagnosis.Sensitivity(("a", "b", "c"), prediction, prediction[0], None)
     assert found.flip_rate == 0.5
-    assert found.agreement.tolist() == [1, 0.75, 0.75]
+    assert found.table()["agreement"].tolist() == [1, 0.75, 0.75]
     assert "accuracy" not in found.table()
-    with pytest.raises(ValueError, match="the truth is not known"):
-        assert found.spread
 
 
 def test_embeddings_of_another_encoder_are_refused(english: Encoder) -> None:
@@ -151,8 +140,6 @@ def test_language_is_named_first(english: Encoder, flock: tuple[Tensor, Tensor])
     assert "cannot read" in found.remarks[0]
     assert "pasture-zh" in found.remarks[0]  # the remedy
     assert any("nearly flat" in r and "mend the language first" in r for r in found.remarks)
-    assert found.coverage["coverage"].max() == 0
-    assert found.table().loc["token coverage, worst class name", "found"] == "0%"
 
 
 def test_nothing_is_said_where_nothing_is_wrong(
@@ -174,7 +161,7 @@ def test_a_class_that_is_called_another_is_named(english: Encoder) -> None:
     found = diagnose(english, emb, names, TEMPLATES, torch.zeros(16, dtype=torch.long))
     said = " ".join(found.remarks)
     assert "'sheep lying down' is mostly called 'cow lying down'" in said
-    assert "--examples" in said  # the next rung
+    assert "a few labelled examples" in said  # the next rung
     assert "another wording (accuracy between" in said
 
 
@@ -194,23 +181,6 @@ def test_answers_that_are_too_sure_ask_for_a_temperature(
     (said,) = [remark for remark in found.remarks if "TemperatureScaling" in remark]
     assert "too sure" in said
     assert "50.0%" in said
-    assert found.calibration_error is not None
-    assert found.calibration_error > found.calibration_luck
-    assert "by luck to" in found.table().loc["calibration error", "found"]
-    good = diagnose(english, emb, ENGLISH, TEMPLATES, true)
-    assert good.calibration_error < good.calibration_luck
-
-
-def test_table_tells_only_what_was_measured(english: Encoder, flock: tuple[Tensor, Tensor]) -> None:
-    emb, _ = flock
-    rows = diagnose(english, emb, ENGLISH).table().index
-    assert "answers that hang on the wording" not in rows  # of one wording
-    assert not {"accuracy", "calibration error"} & set(rows)
-    assert diagnose(english, emb, ENGLISH).table().loc["most common answer", "found"] == "25.0%"
-    assert (
-        "answers that hang on the wording"
-        in diagnose(english, emb, ENGLISH, TEMPLATES).table().index
-    )
 
 
 def test_one_picture_and_two_classes_are_enough_to_ask(
@@ -227,7 +197,7 @@ def test_labels_that_fit_no_class_are_refused(
     english: Encoder, flock: tuple[Tensor, Tensor]
 ) -> None:
     emb, true = flock
-    with pytest.raises(ValueError, match="true: got 4; expected class indices from 0 to 3"):
+    with pytest.raises(ValueError, match="true: expected class indices from 0 to 3"):
         diagnose(english, emb, ENGLISH, true=true + 1)
     with pytest.raises(ValueError, match="true labels"):
         diagnose(english, emb, ENGLISH, true=true[:5])
@@ -241,8 +211,3 @@ def test_flat_answers_to_readable_words_ask_for_description(english: Encoder) ->
     assert len(remarks) == 1
     assert "nearly flat" in remarks[0]
     assert "describe what is to be seen" in remarks[0]
-
-
-def test_coverage_is_that_of_the_prompts_module(english: Encoder) -> None:
-    table = token_coverage(english, ["sheep lying down", "躺着的羊"])
-    assert table["coverage"].tolist() == [1, 0]

@@ -88,7 +88,7 @@ class Assessment:
 
         return permuted_label_control(self.predicted, self.true)
 
-    @cached_property
+    @property
     def calibration_error(self) -> float:
         """Mean distance of confidence from accuracy, 0 to 1."""
         return self.reliability.error
@@ -123,11 +123,11 @@ class Assessment:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values for JSON."""
-        names, control, probability = self.scores.class_names, self.control, self.scores.probability
-        grouped = None
+        names, probability, grouped = self.scores.class_names, self.scores.probability, None
         if self.by_group and self.groups:
             low, high = (round(value, 4) for value in self.by_group)
             grouped = {"low": low, "high": high, "groups": len(set(self.groups))}
+        log_loss = negative_log_likelihood(probability, self._true)
         return {
             "n": len(self.true),
             "accuracy": self.accuracy.as_dict(),
@@ -136,13 +136,11 @@ class Assessment:
             "majority": dict(zip(("class", "accuracy"), self.majority, strict=True)),
             "recall": {name: recall.as_dict() for name, recall in self.recalls.items()},
             "confusion": {"classes": list(names), "true_by_predicted": self.confusion.tolist()},
-            "permuted_labels": {"p_value": round(control.p_value, 5)},
+            "permuted_labels": {"p_value": round(self.control.p_value, 5)},
             "mean_confidence": round(self.confidence, 4),
             "expected_calibration_error": round(self.calibration_error, 4),
-            "brier_score": round(float(brier_score(probability, self._true)), 4),
-            "negative_log_likelihood": round(
-                float(negative_log_likelihood(probability, self._true)), 4
-            ),
+            "brier_score": round(brier_score(probability, self._true), 4),
+            "negative_log_likelihood": round(log_loss, 4),
         }
 
 
@@ -166,13 +164,10 @@ def assess(
 
 def gained(before: Assessment, after: Assessment) -> tuple[float, float, float]:
     """Accuracy of `after` less that of `before` on the same images, with its 95 % interval."""
-    right = [
-        [float(p == t) for p, t in zip(one.predicted, one.true, strict=True)]
-        for one in (before, after)
-    ]
-    steps = [b - a for a, b in zip(*right, strict=True)]
-    gain = sum(steps) / len(steps)
-    units = set(range(len(steps))) if after.groups is None else set(after.groups)
-    if len(units) < 2:  # nothing to resample: it may be anything
+    right = [(np.array(one.predicted) == one.true).astype(float) for one in (before, after)]
+    steps = right[1] - right[0]  # (n,)
+    gain = float(steps.mean())
+    units = len(steps) if after.groups is None else len(set(after.groups))
+    if units < 2:  # nothing to resample: it may be anything
         return gain, -1.0, 1.0
     return gain, *bootstrap_interval(steps, groups=after.groups)

@@ -27,7 +27,6 @@ from cliplab.classification.metrics import (
     recall_per_class,
 )
 from cliplab.classification.prompts import (
-    UnreadPromptWarning,
     check_class_names,
     check_templates,
     complain_of_unread,
@@ -41,15 +40,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "Control",
-    "Diagnosis",
-    "Sensitivity",
-    "UnreadPromptWarning",
-    "diagnose",
-    "permuted_label_control",
-    "prompt_sensitivity",
-    "token_coverage",
-]
+    "Control", "Diagnosis", "Sensitivity", "diagnose", "permuted_label_control",
+    "prompt_sensitivity", "token_coverage",
+]  # fmt: skip
 
 FLAT = 0.8  # mean entropy, as a share of log K, above which the answers count as no opinion
 WORDING = 0.1  # share of pictures whose answer hangs on the template, above which it is remarked
@@ -90,20 +83,14 @@ def permuted_label_control(
     Shuffling keeps how often each class and each answer occur, so a model that always says "cow"
     is measured against what that alone would score.
 
-    Args:
-        predicted: (N,) class indices.
-        true: (N,) class indices.
-        permutations: shuffles; the smallest p-value is 1 / (permutations + 1).
-        seed: of the shuffles.
+    Both are (N,) class indices; the smallest p-value is 1 / (permutations + 1).
 
     Raises:
-        ValueError: lengths differ, no entries, or no permutation.
+        ValueError: lengths differ, or no entries.
 
     Source: B. Phipson, G. Smyth, Statistical Applications in Genetics and Molecular Biology 9
         (2010), article 39: the observed order counts as one of the shuffles, so p is never 0.
     """
-    if permutations < 1:
-        raise ValueError(f"permutations: got {permutations}; expected 1 or more")
     answers, labels = np.asarray(predicted).ravel(), np.asarray(true).ravel()
     observed = accuracy(answers, labels)
     generator = np.random.default_rng(seed)
@@ -116,12 +103,8 @@ def permuted_label_control(
         chance_low=float(low),
         chance_high=float(high),
         p_value=(1 + reached) / (1 + permutations),
-        one_answer=_most_common(answers),
+        one_answer=Counter(answers.tolist()).most_common(1)[0][1] / len(answers),
     )
-
-
-def _most_common(answers: NDArray | Tensor) -> float:
-    return Counter(answers.tolist()).most_common(1)[0][1] / len(answers)
 
 
 # ---- does the answer depend on the wording? ------------------------------------------------
@@ -141,24 +124,12 @@ class Sensitivity:
         """Share of the pictures that two of the templates answer differently, 0 to 1."""
         return float((self.prediction != self.prediction[0]).any(axis=0).mean())
 
-    @property
-    def agreement(self) -> NDArray[np.float64]:
-        """Share of the pictures (T,) where a template answers as all of them together do."""
-        return (self.prediction == self.together).mean(axis=1)
-
-    @property
-    def spread(self) -> float:
-        """Best less worst accuracy of a single template; ValueError where no truth is known."""
-        if self.accuracies is None:
-            raise ValueError("spread: the truth is not known; give true= to prompt_sensitivity")
-        values = [rate.value for rate in self.accuracies]
-        return max(values) - min(values)
-
     def table(self) -> pd.DataFrame:
         """One row per template: agreement with all together and, where known, accuracy."""
         import pandas as pd
 
-        columns: dict[str, list[float]] = {"agreement": self.agreement.tolist()}
+        agreement = (self.prediction == self.together).mean(axis=1)  # (T,)
+        columns = {"agreement": agreement.tolist()}
         if self.accuracies is not None:
             columns["accuracy"] = [rate.value for rate in self.accuracies]
             columns["low"] = [rate.low for rate in self.accuracies]
@@ -185,22 +156,18 @@ def prompt_sensitivity(
     Raises:
         ValueError: as `build_classifier`, or embeddings that are not (N, D).
     """
-    emb = _embeddings(encoder, image_emb)
-    names, templates = check_class_names(class_names), check_templates(templates)
-    prompt_emb = encode_prompts(encoder, names, templates)  # (K, T, D)
-    alone = (prompt_emb.transpose(0, 1) @ emb.T).argmax(dim=1).numpy()  # (T, K, N) -> (T, N)
-    together = (emb @ average_templates(prompt_emb).T).argmax(dim=-1).numpy()  # (N,)
-    rates = None if true is None else tuple(accuracy(row, true) for row in alone)
-    return Sensitivity(tuple(templates), alone, together, rates)
-
-
-def _embeddings(encoder: Encoder, image_emb: Tensor) -> Tensor:
     if image_emb.ndim != 2 or not len(image_emb) or image_emb.shape[1] != encoder.dim:
         raise ValueError(
             f"image_emb: got shape {tuple(image_emb.shape)}; expected (N, {encoder.dim}) of at "
             f"least one image: use encode_image of {encoder.name}"
         )
-    return image_emb.float().cpu()
+    names, templates = check_class_names(class_names), check_templates(templates)
+    emb = image_emb.float().cpu()
+    prompt_emb = encode_prompts(encoder, names, templates)  # (K, T, D)
+    alone = (prompt_emb.transpose(0, 1) @ emb.T).argmax(dim=1).numpy()  # (T, K, N) -> (T, N)
+    together = (emb @ average_templates(prompt_emb).T).argmax(dim=-1).numpy()  # (N,)
+    rates = None if true is None else tuple(accuracy(row, true) for row in alone)
+    return Sensitivity(tuple(templates), alone, together, rates)
 
 
 # ---- the ladder ----------------------------------------------------------------------------
@@ -211,33 +178,9 @@ class Diagnosis:
     """What was found about one question, and what to do about it."""
 
     scores: Scores  # of the mean of all templates
-    coverage: pd.DataFrame  # of the class names, see token_coverage
     sensitivity: Sensitivity
-    control: Control | None  # where the truth is known, as are
-    calibration_error: float | None  # expected, 0 to 1, and
-    calibration_luck: float | None  # what right probabilities exceed once in twenty samples
+    control: Control | None  # where the truth is known
     remarks: tuple[str, ...]  # plain sentences, cheapest cure first
-
-    def table(self) -> pd.DataFrame:
-        """The figures, one row each, for people."""
-        import pandas as pd
-
-        rows = {
-            "token coverage, worst class name": f"{self.coverage['coverage'].min():.0%}",
-            "entropy, mean share of log K": f"{float(self.scores.relative_entropy.mean()):.1%}",
-            "margin, median": f"{float(self.scores.margin.median()):.1%}",
-            "cosine gap, median": f"{float(self.scores.gap.median()):.4f}",
-            "most common answer": f"{_most_common(self.scores.prediction):.1%}",
-        }
-        if len(self.sensitivity.templates) > 1:
-            rows["answers that hang on the wording"] = f"{self.sensitivity.flip_rate:.1%}"
-        if self.control is not None:
-            rows["accuracy"] = str(self.control.observed)
-            rows["accuracy with shuffled labels"] = f"{self.control.chance_mean:.3f}"
-            rows["p-value of the difference"] = f"{self.control.p_value:.3f}"
-            error = f"{self.calibration_error:.3f} (by luck to {self.calibration_luck:.3f})"
-            rows["calibration error"] = error
-        return pd.DataFrame({"found": rows})
 
 
 def diagnose(
@@ -249,33 +192,21 @@ def diagnose(
 ) -> Diagnosis:
     """Climb the ladder of cures as far as figures can show the way: `Diagnosis`.
 
-    Args:
-        encoder: whose text tower reads the prompts.
-        image_emb: (N, D) unit rows, N at least 1.
-        class_names: K.
-        templates: T prompts; the bare name is looked at beside them.
-        true: (N,) class indices; without them nothing is said about right and wrong.
-
-    Raises:
-        ValueError: as `prompt_sensitivity`.
+    The arguments and errors are those of `prompt_sensitivity`; the bare name is looked at beside
+    the templates, and without the truth nothing is said about right and wrong.
     """
-    emb, names = _embeddings(encoder, image_emb), check_class_names(class_names)
-    templates = check_templates(templates)
+    asked = list(dict.fromkeys(["{}", *check_templates(templates)]))
+    sensitivity = prompt_sensitivity(encoder, image_emb, class_names, asked, true)
+    names, emb = check_class_names(class_names), image_emb.float().cpu()
     rows = average_templates(encode_prompts(encoder, names, templates))  # (K, D)
     scores = Scores.from_cosine(names, emb @ rows.T, encoder.logit_scale, encoder.logit_bias)
-    asked = list(dict.fromkeys(["{}", *templates]))
-    sensitivity = prompt_sensitivity(encoder, emb, names, asked, true)
     unread = complain_of_unread(encoder, names, templates)
-    remarks = [*([unread] if unread else []), *_of_answers(scores, sensitivity, bool(unread))]
-    control, error, luck = None, None, None
+    remarks, control = [unread] if unread else [], None
+    remarks += _of_answers(scores, sensitivity, bool(unread))
     if true is not None:
-        error = expected_calibration_error(scores.probability, true)
-        luck = error_by_luck(scores.probability)
         control = permuted_label_control(scores.prediction, true)
         remarks += _of_truth(scores, np.asarray(true), control)
-        remarks += _of_confidence(scores, control.observed, error, luck)
-    coverage = token_coverage(encoder, names)
-    return Diagnosis(scores, coverage, sensitivity, control, error, luck, tuple(remarks))
+    return Diagnosis(scores, sensitivity, control, tuple(remarks))
 
 
 def _of_answers(scores: Scores, sensitivity: Sensitivity, unread: bool) -> Iterator[str]:
@@ -291,50 +222,43 @@ def _of_answers(scores: Scores, sensitivity: Sensitivity, unread: bool) -> Itera
             f"the answers are nearly flat (entropy {flat:.0%} of its maximum, best and worst "
             f"cosine {gap:.4f} apart): the model has no opinion; {cure}"
         )
-    if sensitivity.flip_rate > WORDING and len(sensitivity.templates) > 1:
-        found = f"{sensitivity.flip_rate:.0%} of the pictures get another answer from another"
+    if sensitivity.flip_rate > WORDING:
+        values, between = [rate.value for rate in sensitivity.accuracies or ()], ""
+        if values:
+            between = f" (accuracy between {min(values):.1%} and {max(values):.1%})"
         yield (
-            f"{found} wording{_between(sensitivity)}: choose the wording on validation pictures, "
-            "never on those that are to be judged"
+            f"{sensitivity.flip_rate:.0%} of the pictures get another answer from another wording"
+            f"{between}: choose the wording on validation pictures, never on those that are to be "
+            "judged"
         )
 
 
-def _between(sensitivity: Sensitivity) -> str:
-    if sensitivity.accuracies is None:
-        return ""
-    values = [rate.value for rate in sensitivity.accuracies]
-    return f" (accuracy between {min(values):.1%} and {max(values):.1%})"
-
-
 def _of_truth(scores: Scores, true: NDArray, control: Control) -> Iterator[str]:
-    """Remarks on luck, and on classes that are mostly called something else."""
-    names, predicted = scores.class_names, scores.prediction.numpy()
+    """Remarks on luck, on classes that are mostly called something else, and on confidence."""
+    names, predicted, observed = scores.class_names, scores.prediction.numpy(), control.observed
     if control.p_value > LUCK:
         yield (
-            f"accuracy {control.observed} is what shuffled labels give as well "
+            f"accuracy {observed} is what shuffled labels give as well "
             f"({control.chance_mean:.3f}, p = {control.p_value:.2f}): either the answers do not "
             "depend on the pictures, or there are too few of them to tell"
         )
     counts = confusion(predicted, true, names)  # (K, K)
     for name, found in recall_per_class(predicted, true, names).items():
         k = names.index(name)
-        other = int(counts[k].argmax())
-        if other != k:
+        if (other := int(counts[k].argmax())) != k:
             yield (
                 f"{name!r} is mostly called {names[other]!r} ({counts[k, other]} of {found.n}, "
                 f"found {found}): describe what sets it apart, or give a few labelled examples "
-                "(few_shot; --examples on the command line)"
+                "(few_shot)"
             )
-
-
-def _of_confidence(scores: Scores, observed: Rate, error: float, luck: float) -> Iterator[str]:
-    """A remark on probabilities that claim another accuracy than there is."""
-    if error <= luck:
-        return
-    claimed = float(scores.probability.amax(dim=-1).mean())
-    how = "too sure" if claimed > observed.value else "not sure enough"
-    yield (
-        f"it is {how}: it claims to be right in {claimed:.1%} and is in {observed.value:.1%} "
-        f"(calibration error {error:.3f}, luck alone gives up to {luck:.3f}): fit a temperature on "
-        "some labelled pictures (few_shot.TemperatureScaling), or do not quote its probabilities"
-    )
+    error = expected_calibration_error(scores.probability, true)
+    luck = error_by_luck(scores.probability)
+    if error > luck:
+        claimed = float(scores.probability.amax(dim=-1).mean())
+        how = "too sure" if claimed > observed.value else "not sure enough"
+        yield (
+            f"it is {how}: it claims to be right in {claimed:.1%} and is in {observed.value:.1%} "
+            f"(calibration error {error:.3f}, luck alone gives up to {luck:.3f}): fit a "
+            "temperature on some labelled pictures (few_shot.TemperatureScaling), or do not quote "
+            "its probabilities"
+        )

@@ -137,6 +137,8 @@ def evaluate(
     if len(prompts) != 1000:
         partial.append(f"judged among {len(prompts):,} classes only, not ImageNet's 1,000")
     names = dict(zip(paths, pictures.files, strict=True))
+    judged = _judged(prompts, np.array(pictures.labels), logits, found.kept)
+    last = {key: judged.pop(key) for key in ("per_class", "readable") if key in judged}
     return {
         "benchmark": "imagenet",
         "split": split,
@@ -144,7 +146,7 @@ def evaluate(
         "classes": len(prompts),
         "classes_with_images": len(set(pictures.labels)),
         "partial": partial,
-        **_judged(prompts, np.array(pictures.labels), logits, found.kept),
+        **judged,
         "unreadable": {names[e.path]: f"{e.cause}; {e.remedy}" for e in found.unreadable},
         "seconds": round(seconds, 3),
         "images_per_second": round(len(found.kept) / seconds, 2) if seconds else None,
@@ -168,7 +170,7 @@ def evaluate(
             "cliplab": __version__,
         },
         "notes": list(notes_of(encoder, prompts)),
-    }
+    } | last
 
 
 def _judged(

@@ -1,4 +1,4 @@
-"""Labels of the command line: what is shown, what the text tower reads, and which class is meant.
+"""Labels as people give them: what is shown, what the text tower reads, and which class is meant.
 
 `lying` is a label and its own prompt; `lying="a sheep lying down"` is a label with a prompt.
 """
@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cliplab.classification.prompts import check_class_names
 from cliplab.runtime import nearest
 
 _COMMAS = re.compile(r"\s*[,，、]\s*")
@@ -46,7 +47,7 @@ def resolve_classes(given: Sequence[str] | None, class_names: Sequence[str]) -> 
     prompts in the order of the class names, if there are as many.
 
     Args:
-        given: texts of --labels; None if there were none.
+        given: labels; None if there were none.
         class_names: of the source; empty if it is not labelled.
 
     Raises:
@@ -56,7 +57,7 @@ def resolve_classes(given: Sequence[str] | None, class_names: Sequence[str]) -> 
         if not class_names:
             raise ValueError(
                 "no labels: the source has no classes of its own (sub-folders, a label column or "
-                'categories); give --labels, such as --labels "a sheep standing" "a sheep lying"'
+                'categories); expected some, as "a sheep standing" "a sheep lying"'
             )
         names = tuple(class_names)
         return _checked(Classes(names, tuple(name.replace("_", " ") for name in names)))
@@ -72,15 +73,13 @@ def name_and_prompt(label: str) -> tuple[str, str]:
     name, prompt = (part.strip() for part in _EQUALS.split(label, maxsplit=1))
     if not (name and prompt):
         raise ValueError(
-            f"--labels: got {label!r}; expected CLASS=PROMPT with text on both sides, such as "
+            f"label {label!r}: expected CLASS=PROMPT with text on both sides, such as "
             'lying="a sheep lying down"'
         )
     return name, prompt
 
 
 def _checked(classes: Classes) -> Classes:
-    from cliplab.classification.zero_shot import check_class_names
-
     check_class_names(classes.names)
     check_class_names(classes.prompts)
     return classes
@@ -113,8 +112,8 @@ def _misfit(classes: Classes, class_names: Sequence[str], missing: Sequence[str]
         what += f": none of the labels is {missing[0]!r}"
         what += f", did you mean {close[0]!r}" if close else ""
     return (
-        f"--labels: {what}; expected one for each class, as in "
-        f'{missing[0]}="what it looks like"; or pass --unlabelled if these are no classes'
+        f'{what}; expected one for each class, as in {missing[0]}="what it looks like"; or read '
+        "the source as unlabelled, if these are no classes"
     )
 
 

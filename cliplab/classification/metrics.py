@@ -28,24 +28,19 @@ class Rate(NamedTuple):
 
     def as_dict(self) -> dict[str, float | int]:
         """Plain numbers for JSON, rounded to 4 decimals."""
-        return {
-            "value": round(self.value, 4),
-            "low": round(self.low, 4),
-            "high": round(self.high, 4),
-            "n": self.n,
-        }
+        return {name: round(value, 4) for name, value in self._asdict().items()}
 
 
 def wilson_interval(k: int, n: int) -> tuple[float, float]:
     """Where the true rate lies when k of n trials succeeded: (low, high), 0 to 1, 95 %.
+
+    scipy's binomtest gives the same, but takes a second to import.
 
     Raises:
         ValueError: k not in 0 to n, or no trials.
 
     Source: E. B. Wilson, JASA 22 (1927), 209-212, equation 5; keeps inside [0, 1] and is honest for
         small n, where the textbook mean +- z * s / sqrt(n) is not.
-
-    scipy's binomtest gives the same, but takes a second to import.
     """
     if n < 1 or not 0 <= k <= n:
         raise ValueError(f"wilson_interval: got k={k}, n={n}; expected n >= 1 and 0 <= k <= n")
@@ -56,22 +51,14 @@ def wilson_interval(k: int, n: int) -> tuple[float, float]:
 
 
 def rate(hits: ArrayLike | Tensor) -> Rate:
-    """Share of true entries of a (N,) bool array, with its interval.
-
-    Raises:
-        ValueError: an empty array.
-    """
+    """Share of true entries of a (N,) bool array, with its interval; ValueError if it is empty."""
     flags = np.asarray(hits, dtype=bool).ravel()
     low, high = wilson_interval(int(flags.sum()), flags.size)
     return Rate(float(flags.mean()), low, high, flags.size)
 
 
 def accuracy(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor) -> Rate:
-    """Share of equal entries of two (N,) label arrays.
-
-    Raises:
-        ValueError: lengths differ, or no entries.
-    """
+    """Share of equal entries of two (N,) label arrays; ValueError if lengths differ or are 0."""
     predicted, true = np.asarray(predicted), np.asarray(true)
     if predicted.shape != true.shape:
         raise ValueError(f"{predicted.shape} predictions but {true.shape} true labels")
@@ -110,14 +97,11 @@ def recall_at_k(similarity: Tensor, match: Tensor, k: int = 1) -> Rate:
         similarity: (N, M) scores, higher is closer.
         match: (N, M) bool, True where the column is a right answer for the row.
         k: 1 to M.
-
-    Raises:
-        ValueError: shapes differ, or k out of range.
     """
-    if similarity.shape != match.shape or not 1 <= k <= similarity.shape[1]:
+    if similarity.shape != match.shape:
         raise ValueError(
-            f"recall_at_k: similarity {tuple(similarity.shape)}, match {tuple(match.shape)}, k={k};"
-            " expected equal shapes (N, M) and k from 1 to M"
+            f"recall_at_k: similarity {tuple(similarity.shape)}, match {tuple(match.shape)}; "
+            "expected equal shapes (N, M)"
         )
     top = similarity.topk(k, dim=1).indices  # (N, k)
     return rate(torch.gather(match.bool(), 1, top).any(dim=1).cpu())
@@ -162,18 +146,12 @@ def reliability(
     """Confidence, the top probability, against accuracy, in bins of equal width.
 
     Args:
-        probability: (N, K), rows sum to 1.
+        probability: (N, K), rows sum to 1; ValueError if they do not, or there are none.
         true: (N,) indices of the right classes.
         bins: of the confidence; 15 as in the paper, fewer for few images.
 
-    Raises:
-        ValueError: shapes that do not fit, no images, NaN, rows that are no probabilities, or
-            labels that are no classes.
-
     Source: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599, section 2.
     """
-    if bins < 1:
-        raise ValueError(f"bins: got {bins}; expected 1 or more")
     shares, labels = _checked(probability, true)
     top, hits = shares.max(axis=1), shares.argmax(axis=1) == labels  # (N,)
     return binned(top, hits, bins)
@@ -250,19 +228,15 @@ def _checked(
             f"probability: got shape {shares.shape} and {labels.shape} true labels; "
             "expected (N, K) and (N,), with at least one image"
         )
-    if not (shares >= 0).all() or not np.allclose(shares.sum(axis=1), 1, atol=1e-3):
-        row = int(
-            np.argmin((shares >= 0).all(axis=1) & np.isclose(shares.sum(axis=1), 1, atol=1e-3))
-        )
+    wrong = (~(shares >= 0)).any(axis=1) | ~np.isclose(shares.sum(axis=1), 1, atol=1e-3)  # (N,)
+    if wrong.any():
+        row = int(wrong.argmax())
         raise ValueError(
             f"probability: row {row} is {shares[row].tolist()}; expected shares from 0 to 1 that "
             "sum to 1: give Scores.probability, not logits"
         )
-    wrong = (labels < 0) | (labels >= shares.shape[1]) | (labels != labels.astype(int))
-    if wrong.any():
-        raise ValueError(
-            f"true: got {labels[wrong][0]}; expected class indices from 0 to {shares.shape[1] - 1}"
-        )
+    if not np.isin(labels, np.arange(shares.shape[1])).all():
+        raise ValueError(f"true: expected class indices from 0 to {shares.shape[1] - 1}")
     return shares, labels.astype(int)
 
 
@@ -291,42 +265,30 @@ def bootstrap_interval(
             animal resemble each other and are worth less than as many animals. None: its own.
 
     Raises:
-        ValueError: fewer than two rows (or groups), NaN, groups of another number.
+        ValueError: fewer than two rows (or groups), a statistic that is NaN, groups of another
+            number.
 
     Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
-    if samples < 1:
-        raise ValueError(f"samples: got {samples}; expected 1 or more, 2000 for steady ends")
     rows = np.asarray(values)
-    units = _units(rows, groups)
+    units: list[NDArray] = [np.array([i]) for i in range(len(rows))]
+    if groups is not None:
+        members: dict[object, list[int]] = {}
+        for i, group in zip(range(len(rows)), groups, strict=True):
+            members.setdefault((i,) if group is None else group, []).append(i)
+        units = [np.array(rows_of) for rows_of in members.values()]
+    if len(units) < 2:
+        raise ValueError(
+            f"values: got {len(units)} row or group; expected at least two, since how much one "
+            "differs from the next cannot be seen in one: for a share use wilson_interval"
+        )
     picks = np.random.default_rng(seed).integers(len(units), size=(samples, len(units)))
     drawn = picks if groups is None else (np.concatenate([units[u] for u in p]) for p in picks)
     found = np.array([statistic(rows[which]) for which in drawn])
     if missing := int(np.isnan(found).sum()):
         raise ValueError(
-            f"statistic: gave NaN in {missing} of {len(found)} resamplings; expected numbers: it "
-            "may divide by the size of a class that was not drawn"
+            f"statistic: gave NaN in {missing} of {len(found)} resamplings; expected numbers: a "
+            "value may be missing, or it divides by the size of a class that was not drawn"
         )
     low, high = np.quantile(found, (0.025, 0.975))
     return float(low), float(high)
-
-
-def _units(rows: NDArray, groups: Sequence[object] | None) -> list[NDArray[np.int64]]:
-    """What is drawn as one: rows, or the rows of each group; without a group a row is its own."""
-    if rows.ndim == 0 or np.isnan(rows.astype(np.float64)).any():
-        raise ValueError("values: got a single number or NaN; expected N rows of numbers")
-    units = [np.array([i]) for i in range(len(rows))]
-    if groups is not None:
-        if len(groups) != len(rows):
-            raise ValueError(f"groups: got {len(groups)}; expected one per row, {len(rows)}")
-        members: dict[object, list[int]] = {}
-        for i, group in enumerate(groups):
-            members.setdefault((i,) if group is None else group, []).append(i)
-        units = [np.array(rows_of) for rows_of in members.values()]
-    if len(units) < 2:
-        kind = "rows" if groups is None else "groups"
-        raise ValueError(
-            f"values: got {len(units)} {kind}; expected at least two, since how much one differs "
-            "from the next cannot be seen in one: for a share use wilson_interval"
-        )
-    return units

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +16,20 @@ from cliplab.classification.diagnosis import diagnose
 from cliplab.classification.examples import Division
 from cliplab.classification.few_shot import Classifier, Shots
 from cliplab.classification.labels import Classes, fold
+from cliplab.classification.prompts import (
+    check_class_names,
+    check_templates,
+    complain_of_unread,
+)
 from cliplab.classification.scores import Scores
-from cliplab.classification.zero_shot import UnreadPromptWarning, build_classifier
+from cliplab.classification.zero_shot import average_templates, encode_prompts
 from cliplab.data import SampleSet, UnreadableImage, shown
-from cliplab.encoders import Encoder
-from cliplab.encoders.embeddings import Embedded, EmbeddingCache, embed_photos
+from cliplab.encoders import Embedded, EmbeddingCache, Encoder, embed_photos
 from cliplab.runtime import unknown_name
 
 MAX_ANSWERS = 50_000_000  # numbers that a diagnosis may hold at once, 200 MB
+
+OnImage = Callable[[int, Image], None]
 
 
 def true_classes(photos: SampleSet, class_names: Sequence[str]) -> tuple[int | None, ...]:
@@ -61,9 +66,7 @@ class Classifying:
     batch_size: int = 64
     progress: bool = False  # a bar on stderr
 
-    def embed(
-        self, photos: SampleSet, on_image: Callable[[int, Image], None] | None = None
-    ) -> Embedded:
+    def embed(self, photos: SampleSet, on_image: OnImage | None = None) -> Embedded:
         """Embeddings (M, D) of the readable photos."""
         return embed_photos(
             self.encoder,
@@ -91,21 +94,20 @@ class Classifying:
         templates: Sequence[str] = ("{}",),
         *,
         truncate: bool = False,
-        on_image: Callable[[int, Image], None] | None = None,
+        on_image: OnImage | None = None,
     ) -> Answer:
         """Classify without training, and look for trouble in prompts and answers.
 
         Raises:
             ValueError: nothing readable, or unfit prompts.
         """
-        text_emb, unread = self._read_prompts(classes, templates, truncate)  # (K, D)
+        text_emb, remarks = self._read_prompts(classes, templates, truncate)  # (K, D)
         found = self._embed_some(photos, on_image)
         true = true_classes(photos, classes.names)
-        remarks = tuple(unread)
         if not truncate:  # a diagnosis reads every prompt whole
-            remarks = self._diagnosed(classes, templates, found, true)
+            remarks = list(self._diagnosed(classes, templates, found, true))
         scores = self._zero_shot(classes, found, text_emb)
-        return _answer(photos, classes, found, true, scores, remarks=remarks)
+        return _answer(photos, classes, found, scores, found.unreadable, remarks=tuple(remarks))
 
     def by_classifier(
         self,
@@ -113,17 +115,16 @@ class Classifying:
         classes: Classes,
         classifier: Classifier,
         *,
-        on_image: Callable[[int, Image], None] | None = None,
+        on_image: OnImage | None = None,
     ) -> Answer:
         """Classify by a classifier that was fitted before, for this encoder.
 
         Raises:
             ValueError: nothing readable, or a label that the classifier does not know.
         """
-        true = true_classes(photos, classes.names)
         found = self._embed_some(photos, on_image)
         scores = classifier.scores(found.image_emb)
-        return _answer(photos, classes, found, true, scores, classifier=classifier)
+        return _answer(photos, classes, found, scores, found.unreadable, classifier=classifier)
 
     def by_examples(
         self,
@@ -133,7 +134,7 @@ class Classifying:
         templates: Sequence[str] = ("{}",),
         *,
         truncate: bool = False,
-        on_image: Callable[[int, Image], None] | None = None,
+        on_image: OnImage | None = None,
     ) -> Answer:
         """Fit on the examples, then classify what is to be judged, and by the prompts alone, too.
 
@@ -141,7 +142,6 @@ class Classifying:
             ValueError: nothing readable, unfit prompts, examples that do not suffice.
         """
         learning = learning or Learning()
-        true = true_classes(division.judged, classes.names)
         text_emb, remarks = self._read_prompts(classes, templates, truncate)  # (K, D)
         parts, lost = self._examples(division, classes, learning)
         classifier = few_shot.fit(  # before the long work, which is in vain if they do not suffice
@@ -157,9 +157,8 @@ class Classifying:
             division.judged,
             classes,
             found,
-            true,
             classifier.scores(found.image_emb),
-            unreadable=(*lost, *found.unreadable),
+            [*lost, *found.unreadable],
             zero_shot=self._zero_shot(classes, found, text_emb),
             classifier=classifier,
             shots={part.split: _counts(part) for part in parts if part},
@@ -178,9 +177,7 @@ class Classifying:
         val, also_lost = self.shots(division.val, classes.names, "val")
         return (train, val if len(val) else None), [*lost, *also_lost]
 
-    def _embed_some(
-        self, photos: SampleSet, on_image: Callable[[int, Image], None] | None
-    ) -> Embedded:
+    def _embed_some(self, photos: SampleSet, on_image: OnImage | None) -> Embedded:
         found = self.embed(photos, on_image)
         if not found.kept:
             where = shown(photos.root)
@@ -191,14 +188,10 @@ class Classifying:
         self, classes: Classes, templates: Sequence[str], truncate: bool
     ) -> tuple[Tensor, list[str]]:
         """Classifier (K, D) of the prompts, and what the text tower could not read."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            text_emb = build_classifier(self.encoder, classes.prompts, templates, truncate=truncate)
-        for other in caught:
-            if not issubclass(other.category, UnreadPromptWarning):
-                warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        unread = [w for w in caught if issubclass(w.category, UnreadPromptWarning)]
-        return text_emb, [str(w.message) for w in unread]
+        names, prompts = check_class_names(classes.prompts), check_templates(templates)
+        emb = encode_prompts(self.encoder, names, prompts, truncate=truncate)  # (K, T, D)
+        unread = complain_of_unread(self.encoder, names, prompts)
+        return average_templates(emb), [unread] if unread else []
 
     def _zero_shot(self, classes: Classes, found: Embedded, text_emb: Tensor) -> Scores:
         """Scores (M, K) of (M, D) by (K, D)."""
@@ -212,7 +205,7 @@ class Classifying:
         templates: Sequence[str],
         found: Embedded,
         true: Sequence[int | None],
-    ) -> tuple[str, ...]:
+    ) -> Sequence[str]:
         """Remarks on the prompts and their answers, with remedies; none if nothing is odd.
 
         Each template answers for each image then, so that of very many an even sample has to do.
@@ -229,13 +222,13 @@ def _answer(
     photos: SampleSet,
     classes: Classes,
     found: Embedded,
-    true: Sequence[int | None],
     scores: Scores,
+    unreadable: Sequence[UnreadableImage],
     **more: Any,
 ) -> Answer:
-    more.setdefault("unreadable", tuple(found.unreadable))
-    kept = tuple(found.kept)
-    return Answer(photos, classes, kept, tuple(true[i] for i in kept), scores, **more)
+    true, kept = true_classes(photos, classes.names), tuple(found.kept)
+    of_kept = tuple(true[i] for i in kept)
+    return Answer(photos, classes, kept, of_kept, scores, tuple(unreadable), **more)
 
 
 def _counts(shots: Shots) -> dict[str, int]:

@@ -43,19 +43,16 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
             f"class_names: got the text {class_names!r}; expected a list, such as ['sheep', 'goat']"
         )
     names = [str(name).strip() for name in class_names]
-    if not names:
-        raise ValueError("class_names: got none; expected two or more to choose between")
-    if not all(names):
-        raise ValueError(f"class_names: got an empty name in {names}; expected text")
+    if not names or not all(names):
+        raise ValueError(f"class_names: got {names or 'none'}; expected texts to choose between")
     if len(names) == 1:
         raise ValueError(
             f"class_names: got only {names[0]!r}, which would always get 100 %; "
             "expected two or more, for instance with 'something else'"
         )
     # Both tokenizers lower-case: "Sheep" and "sheep" would be the same row twice.
-    folded = [name.casefold() for name in names]
-    counts = Counter(folded)
-    if repeated := sorted({n for n, f in zip(names, folded, strict=True) if counts[f] > 1}):
+    counts = Counter(name.casefold() for name in names)
+    if repeated := sorted({name for name in names if counts[name.casefold()] > 1}):
         raise ValueError(
             f"class_names: {', '.join(map(repr, repeated))} repeated; expected each once, since "
             "duplicates share their probability"
@@ -65,10 +62,10 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
 
 def check_templates(templates: Sequence[str]) -> list[str]:
     """The templates as a list; ValueError unless each has {} where the class name goes."""
-    if isinstance(templates, str):
-        raise ValueError(f"templates: got the text {templates!r}; expected a list: [{templates!r}]")
-    if not templates:
-        raise ValueError("templates: got none; expected at least one, such as '{}'")
+    if isinstance(templates, str) or not templates:
+        raise ValueError(
+            f"templates: got {templates!r}; expected a list of texts, such as ['{{}}']"
+        )
     for template in templates:
         if "{}" not in template:
             raise ValueError(
@@ -85,14 +82,13 @@ def templates(name: str, language: str) -> tuple[str, ...]:
         FileNotFoundError: no such set; those that exist are listed.
         ValueError: the set has no such language.
     """
-    folder = data_dir() / "prompts"
-    sets = sorted(path.stem for path in folder.glob("*.json"))
+    sets = {path.stem: path for path in sorted((data_dir() / "prompts").glob("*.json"))}
     if name not in sets:
-        raise FileNotFoundError(f"{folder}: {unknown_name('prompt set', name, sets)}")
-    languages = json.loads((folder / f"{name}.json").read_text("utf-8"))
-    if language not in languages or language == "provenance":
-        known = [key for key in languages if key != "provenance"]
-        raise ValueError(f"{name}: {unknown_name('language', language, known)}")
+        raise FileNotFoundError(f"{data_dir()}: {unknown_name('prompt set', name, sets)}")
+    languages = json.loads(sets[name].read_text("utf-8"))
+    del languages["provenance"]
+    if language not in languages:
+        raise ValueError(f"{name}: {unknown_name('language', language, languages)}")
     return tuple(languages[language]["templates"])
 
 
@@ -137,11 +133,7 @@ class PromptReader:
 
 
 def token_coverage(reader: Any, texts: Sequence[str]) -> pd.DataFrame:
-    """How much of each text a text tower reads, one row per text.
-
-    Args:
-        reader: an encoder, or a tokenizer alone.
-        texts: prompts.
+    """How much of each text an encoder or a tokenizer reads, one row per text.
 
     Returns:
         Indexed by prompt: tokens, without start and end; coverage, the share of them that the
@@ -157,14 +149,8 @@ def token_coverage(reader: Any, texts: Sequence[str]) -> pd.DataFrame:
     for i, text in enumerate(texts):
         others = counts[:i] + counts[i + 1 :]
         common = max(((counts[i] & other).total() for other in others), default=0)
-        rows.append(
-            {
-                "tokens": counts[i].total(),
-                "coverage": reader.coverage(text),
-                "shared": common / max(1, counts[i].total()),
-                "pieces": " ".join(reader.tokenizer.pieces(text)),
-            }
-        )
+        total, pieces = counts[i].total(), " ".join(reader.tokenizer.pieces(text))
+        rows.append((total, reader.coverage(text), common / max(1, total), pieces))
     columns = ["tokens", "coverage", "shared", "pieces"]
     return pd.DataFrame(rows, index=pd.Index(texts, name="prompt"), columns=columns)
 
@@ -182,35 +168,21 @@ def complain_of_unread(
     reader = PromptReader.of(encoder)
     template = min(templates, key=lambda text: reader.coverage(text.replace("{}", "")))
     texts = [text for name in names for text in (name, template.replace("{}", name))]
-    shares = [reader.coverage(text) for text in texts]  # 2 K
-    worst = min(range(len(texts)), key=shares.__getitem__)
-    if shares[worst] < READABLE:
-        prompt = template.replace("{}", names[worst // 2])
-        return _unread(encoder, reader, prompt, texts[worst])
-    return _twins(encoder, reader, [templates[0].replace("{}", name) for name in names])
-
-
-def _unread(encoder: Any, reader: PromptReader, prompt: str, part: str) -> str:
-    """The complaint about a prompt of which a part, its class name or all of it, is unread."""
-    share, count = reader.coverage(part), len(reader.ids(part))
-    tokens = f"{count} token{'s' * (count > 1)}"
-    where = f"its {tokens}" if part == prompt else f"the {tokens} of {part!r}"
-    if reader.tokenizer.coverage(part) < READABLE:
-        reason = "the rest are bytes or [UNK]"
-    else:
-        reason = "the rest were in no caption it was trained on"
-    return (
-        f"{encoder.name} cannot read the prompt {prompt!r}: it knows {share:.0%} of {where}, "
-        f"{reason}, and its scores will be close to noise; {_remedy(encoder, part)}"
-    )
-
-
-def _twins(encoder: Any, reader: PromptReader, prompts: Sequence[str]) -> str | None:
-    """A complaint about two prompts that become the same tokens, so that their scores are equal."""
+    part = min(texts, key=reader.coverage)
+    if (share := reader.coverage(part)) < READABLE:
+        prompt = template.replace("{}", names[texts.index(part) // 2])
+        tokens = f"{len(reader.ids(part))} token{'s' * (len(reader.ids(part)) > 1)}"
+        where = f"its {tokens}" if part == prompt else f"the {tokens} of {part!r}"
+        unread = reader.tokenizer.coverage(part) < READABLE
+        rest = "are bytes or [UNK]" if unread else "were in no caption it was trained on"
+        return (
+            f"{encoder.name} cannot read the prompt {prompt!r}: it knows {share:.0%} of {where}, "
+            f"the rest {rest}, and its scores will be close to noise; {_remedy(encoder, part)}"
+        )
     first: dict[tuple[int, ...], str] = {}
-    for prompt in prompts:
+    for prompt in (templates[0].replace("{}", name) for name in names):
         other = first.setdefault(reader.ids(prompt), prompt)
-        if other is not prompt:
+        if other != prompt:  # their scores would be equal
             pieces = " ".join(reader.tokenizer.pieces(prompt))
             return (
                 f"{encoder.name} cannot tell {other!r} and {prompt!r} apart: both are {pieces!r} "

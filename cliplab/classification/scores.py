@@ -11,16 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.gridspec import GridSpecFromSubplotSpec
-
-MAX_PANELS = 24  # images in one figure, and
-MAX_BARS = 8  # classes beside each; more cannot be read
 
 _SUM_TOLERANCE = 0.02  # probabilities printed to two digits still sum to 1 within this
 
@@ -101,16 +95,10 @@ class Scores:
         shape = (len(self.logits), len(self.class_names))
         for name in ("cosine", "logits", "probability"):
             part = getattr(self, name)
-            if part is None:
-                continue
-            if tuple(part.shape) != shape:
-                got = tuple(part.shape)
-                raise ValueError(f"{name}: got shape {got}; expected {shape}, images x class names")
-            if part.isnan().any():
-                rows = part.isnan().any(dim=-1).nonzero().flatten().tolist()
+            if part is not None and (tuple(part.shape) != shape or part.isnan().any()):
                 raise ValueError(
-                    f"{name}: NaN in {len(rows)} of {len(part)} rows, first in row {rows[0]}; "
-                    "expected numbers: look at what the classifier was given"
+                    f"{name}: got shape {tuple(part.shape)}, {int(part.isnan().sum())} of it NaN; "
+                    f"expected numbers {shape}, images x class names"
                 )
         if not 0 < self.logit_scale < math.inf:
             raise ValueError(
@@ -197,98 +185,20 @@ class Scores:
         names = range(len(self)) if names is None else names
         if len(names) != len(self):
             raise ValueError(f"names: got {len(names)}; expected one per image, {len(self)}")
-        k = len(self.class_names) if top is None else min(top, len(self.class_names))
+        k = min(top or len(self.class_names), len(self.class_names))
         order = self.logits.argsort(dim=-1, descending=True, stable=True)[:, :k]  # (N, k)
         index = pd.MultiIndex.from_product([names, range(1, k + 1)], names=["image", "rank"])
-        percent = 100 * torch.stack([self.margin, self.relative_entropy])  # (2, N)
-        columns = {
-            "class": [self.class_names[i] for i in order.flatten().tolist()],
-            "probability %": 100 * self.probability.gather(1, order).flatten().numpy(),
-            "logit": self.logits.gather(1, order).flatten().numpy(),
-            "margin %": percent[0].repeat_interleave(k).numpy(),
-            "entropy %": percent[1].repeat_interleave(k).numpy(),
+        numbers = {
+            "probability %": 100 * self.probability.gather(1, order),
+            "cosine": None if self.cosine is None else self.cosine.gather(1, order),
+            "logit": self.logits.gather(1, order),
+            "margin %": 100 * self.margin[:, None].expand(-1, k),
+            "entropy %": 100 * self.relative_entropy[:, None].expand(-1, k),
         }
-        digits = {"probability %": 1, "logit": 2, "margin %": 1, "entropy %": 1}
-        table = pd.DataFrame(columns, index=index).astype(dict.fromkeys(digits, float))
-        if self.cosine is not None:
-            table.insert(2, "cosine", self.cosine.gather(1, order).flatten().numpy().astype(float))
-        return table.round(digits | {"cosine": 4})
-
-    def plot(self, ax: Axes | None = None, images: Sequence[Image.Image] | None = None) -> Axes:
-        """The probabilities of each image as bars, chance dashed, the image beside them.
-
-        With more classes than MAX_BARS each image shows its best ones, best first.
-
-        Args:
-            ax: whose place in the figure is used; default a new figure.
-            images: the N images, in the same order.
-
-        Raises:
-            ValueError: no scores, more images than can be read, or another number of images.
-        """
-        if not 1 <= len(self) <= MAX_PANELS:
-            raise ValueError(
-                f"plot: got {len(self)} images; expected 1 to {MAX_PANELS}: use .subset(...) first"
-            )
-        if images is not None and len(images) != len(self):
-            raise ValueError(f"images: got {len(images)}; expected one per score, {len(self)}")
-        columns = 1 if len(self) <= 6 else 2
-        ax, grid = self._grid(ax, columns)
-        for i in range(len(self)):
-            row, column = i // columns, 2 * (i % columns)
-            if images is not None:
-                show = ax.figure.add_subplot(grid[row, column])
-                show.imshow(images[i])
-                show.set_axis_off()
-            left = column + (images is not None)
-            panel = ax.figure.add_subplot(grid[row, left : column + 2])
-            self._plot_one(panel, i, last=i + columns >= len(self))
-        return ax
-
-    def _grid(self, ax: Axes | None, columns: int) -> tuple[Axes, GridSpecFromSubplotSpec]:
-        """The axes, emptied, and their place divided into image and bars, `columns` times."""
-        from matplotlib import pyplot as plt
-
-        from cliplab.viz.figures import use_style
-
-        rows, bars = -(-len(self) // columns), min(MAX_BARS, len(self.class_names))
-        if ax is None:
-            use_style()  # else Chinese names would be boxes
-            size = (7.0, 0.4 + rows * (0.3 + max(0.24 * bars, 0.6)))
-            ax = plt.figure(figsize=size, layout="constrained").add_subplot()
-        ax.set_axis_off()
-        place = ax.get_subplotspec()
-        if place is None:
-            raise ValueError("ax: got one placed by hand; expected one of subplots, to divide it")
-        return ax, place.subgridspec(rows, 2 * columns, width_ratios=[1, 3] * columns)
-
-    def _plot_one(self, ax: Axes, i: int, *, last: bool) -> None:
-        """Bars of image i; the axis is labelled only below the last panel of its column."""
-        from matplotlib.ticker import PercentFormatter
-
-        from cliplab.viz.figures import BLUE, INK, MUTED
-
-        shares, chance = self.probability[i], 1 / len(self.class_names)
-        shown = list(range(len(shares)))
-        if len(shown) > MAX_BARS:
-            shown = shares.argsort(descending=True)[:MAX_BARS].tolist()
-        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-        for y, k in enumerate(shown):
-            share, best = float(shares[k]), k == int(self.prediction[i])
-            ax.barh(y, share, height=0.68, color=BLUE, alpha=1.0 if best else 0.4)
-            weight = "bold" if best else "normal"
-            text = ax.text(share + 0.015, y, f"{share:.1%}", va="center", size=8.5, weight=weight)
-            text.set_bbox(paper)
-        ax.axvline(chance, color=MUTED, lw=1.2, ls=(0, (4, 3)))
-        ax.set_yticks(range(len(shown)), [self.class_names[k] for k in shown], color=INK)
-        ax.set(xlim=(0, 1.25), ylim=(len(shown) - 0.4, -0.6), xticks=[0, 0.5, 1])
-        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        ax.tick_params(axis="y", length=0)
-        ax.tick_params(axis="x", labelbottom=last)
-        uncertainty = f"entropy {float(self.relative_entropy[i]):.0%} of maximum"
-        ax.set_title(uncertainty, loc="right", size=8, weight="normal", color=MUTED, pad=2)
-        if last:
-            ax.set_xlabel(f"dashed: chance, {chance:.1%}")
+        columns: dict[str, Any] = {"class": [self.class_names[i] for i in order.flatten().tolist()]}
+        columns |= {n: v.flatten().tolist() for n, v in numbers.items() if v is not None}
+        digits = {"probability %": 1, "cosine": 4, "logit": 2, "margin %": 1, "entropy %": 1}
+        return pd.DataFrame(columns, index=index).round(digits)
 
 
 def _plain(name: str, values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from cliplab import classification, data, encoders
 from cliplab.cli.classify_options import ABOUT, EPILOG, METHODS, Options
 from cliplab.cli.classify_text import image_table, verdict
 from cliplab.cli.files import describe, write_report
-from cliplab.cli.skeleton import Job, complain, work
+from cliplab.cli.skeleton import Job, complain, named, work
 from cliplab.runtime import unknown_name
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class Classify(Job[Options]):
         if self.fitted:
             self.classes = classification.Classes(self.fitted.class_names, self.fitted.class_names)
         else:
-            self.classes = classification.resolve_classes(self._labels, known)
+            with named("--labels"):
+                self.classes = classification.resolve_classes(self._labels, known)
         if self.division:
             classification.check_classes(self.division, self.classes.names)
         classification.true_classes(self.photos, self.classes.names)
