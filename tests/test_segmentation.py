@@ -24,13 +24,13 @@ from cliplab.segmentation import (
     Tally,
     boundary_counts,
     confusion,
+    features,
     iou_per_class,
     load_segmenter,
     name_groups,
     oracle_labels,
     read_scenes,
     refine,
-    result,
     score_groups,
     vocabulary,
     working_size,
@@ -143,7 +143,7 @@ def test_background_by_vocabulary_by_threshold_and_by_both() -> None:
 def test_labels_are_enlarged_strip_by_strip(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result, "_STRIP_VALUES", 60)
+    monkeypatch.setattr(features, "_STRIP_VALUES", 60)
     scores = draw(4, 5, 7)
     found = segmentation(scores, threshold=0.55).labels_at(size)
     enlarged = F.interpolate(scores[None], size[::-1], mode="bilinear")[0]

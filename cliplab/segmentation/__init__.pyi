@@ -1,4 +1,7 @@
 from .features import Features as Features
+from .features import Segmentation as Segmentation
+from .features import Segmenter as Segmenter
+from .features import best_labels as best_labels
 from .features import scaled_side as scaled_side
 from .features import working_size as working_size
 from .outputs import MAX_LABELS as MAX_LABELS
@@ -18,9 +21,6 @@ from .quality import boundary_counts as boundary_counts
 from .quality import confusion as confusion
 from .quality import iou_per_class as iou_per_class
 from .quality import oracle_labels as oracle_labels
-from .result import Segmentation as Segmentation
-from .result import Segmenter as Segmenter
-from .result import best_labels as best_labels
 from .scene import REACHES as REACHES
 from .scene import Scenes as Scenes
 from .scene import name_groups as name_groups

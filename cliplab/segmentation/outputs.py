@@ -13,8 +13,8 @@ from PIL import Image
 
 from cliplab.data import Sample, resized, shown
 from cliplab.runtime import atomic_write, write_json
+from cliplab.segmentation.features import Segmentation
 from cliplab.segmentation.quality import Quality
-from cliplab.segmentation.result import Segmentation
 from cliplab.segmentation.settings import Vocabulary
 from cliplab.viz import NOTHING, cjk_fonts, paint, rgb, tag_size
 
@@ -170,16 +170,12 @@ class Panoptic:
         )
 
     def _segment(self, labels: NDArray[np.uint8], k: int) -> dict[str, Any]:
-        mask = labels == k
-        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-        x, y = int(columns[0]), int(rows[0])
-        return {
-            "id": segment_id(self.colours[k]),
-            "category_id": k,
-            "area": int(mask.sum()),
-            "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
-            "iscrowd": 0,
-        }
+        from pycocotools import mask as coco
+
+        code = coco.encode(np.asfortranarray(labels == k))
+        box = [int(value) for value in coco.toBbox(code)]
+        found = {"id": segment_id(self.colours[k]), "category_id": k, "iscrowd": 0}
+        return found | {"area": int(coco.area(code)), "bbox": box}
 
     def write(self) -> None:
         """The JSON, when all pictures are done."""

@@ -34,8 +34,7 @@ from cliplab.runtime import (
     unknown_name,
     verify_checkpoint,
 )
-from cliplab.segmentation.features import Features
-from cliplab.segmentation.result import Segmentation
+from cliplab.segmentation.features import Features, Segmentation
 from cliplab.segmentation.settings import (
     BACKGROUND_WORDS,
     Settings,

@@ -28,8 +28,8 @@ from cliplab.data import (
     shown,
     some,
 )
+from cliplab.segmentation.features import Segmentation
 from cliplab.segmentation.quality import IGNORE, Quality, Tally
-from cliplab.segmentation.result import Segmentation
 from cliplab.segmentation.settings import Vocabulary, is_nothing
 
 NAMES = "classes.txt"  # of label PNGs: one name a line, the first is number 0
