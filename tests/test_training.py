@@ -20,7 +20,6 @@ from cliplab.training.loop import (
     Schedule,
     adamw,
     fit,
-    fit_losses,
     learning_rate,
     machines_of,
 )
@@ -51,14 +50,14 @@ def line(folder: Path, steps: int, *, stop: int | None = None) -> torch.Tensor:
     torch.manual_seed(0)
     model = nn.Linear(2, 1)
 
-    def loss_of(step: int) -> torch.Tensor:
+    def losses_of(step: int) -> dict[str, torch.Tensor]:
         if step == stop:
             raise KeyboardInterrupt
         x = torch.randn(8, 2, generator=torch.Generator().manual_seed(step))
-        return (model(x) - x.sum(1, keepdim=True)).square().mean()
+        return {"square": (model(x) - x.sum(1, keepdim=True)).square().mean()}
 
     schedule = Schedule(steps=steps, lr=0.05, warmup=2)
-    fit(model, loss_of, schedule, Run(folder, {"steps": steps}), save_every=2)
+    fit(model, losses_of, schedule, Run(folder, {"steps": steps}), save_every=2)
     return model.weight.detach()
 
 
@@ -93,9 +92,9 @@ def test_a_state_of_other_settings_is_refused(tmp_path) -> None:
 
 
 def test_a_loss_that_explodes_stops_the_training(tmp_path) -> None:
-    weight = nn.Linear(1, 1)
+    model, run = nn.Linear(1, 1), Run(tmp_path, {})
     with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
-        fit(weight, lambda step: weight.weight.sum() * torch.nan, Schedule(1), Run(tmp_path, {}))
+        fit(model, lambda step: {"a": model.weight.sum() * torch.nan}, Schedule(1), run)
 
 
 def test_the_log_has_each_of_several_losses(tmp_path) -> None:
@@ -105,7 +104,7 @@ def test_the_log_has_each_of_several_losses(tmp_path) -> None:
     def losses_of(step: int) -> dict[str, torch.Tensor]:
         return {"a": model.weight.sum() * 0 + 1, "b": model.bias.sum() * 0 + 2}
 
-    fit_losses(model, losses_of, Schedule(101), Run(tmp_path, {}), after_step=seen.append)
+    fit(model, losses_of, Schedule(101), Run(tmp_path, {}), after_step=seen.append)
     rows = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in rows if "a" in row] == [(100, 3.0)]
     assert next(row for row in rows if "a" in row)["b"] == 2

@@ -191,7 +191,7 @@ def train_supervised(recipe: GroupViTRecipe, work: Path) -> Supervised:
     seed_all(recipe.seed)
     model = Supervised(recipe).to(memory_format=torch.channels_last).train()
 
-    def loss_of(step: int) -> Tensor:
+    def losses_of(step: int) -> dict[str, Tensor]:
         generator = np.random.default_rng([recipe.seed, step])
         chosen = generator.choice(len(dataset), recipe.batch, replace=len(dataset) < recipe.batch)
         # One array, so that mask and picture are mirrored and moved together.
@@ -200,12 +200,12 @@ def train_supervised(recipe: GroupViTRecipe, work: Path) -> Supervised:
         pixels = to_pixels(moved[..., :3], IMAGE_MEAN, IMAGE_STD)
         with mixed_precision(torch.device("cpu")):
             logits = model(pixels)
-        return F.cross_entropy(logits, torch.from_numpy(moved[..., 3].copy()).long())
+        return {"masks": F.cross_entropy(logits, torch.from_numpy(moved[..., 3].copy()).long())}
 
     schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=min(100, recipe.steps // 4))
     folder = work / "supervised" / f"seed{recipe.seed}-{recipe.steps}"
     settings = {k: getattr(recipe, k) for k in ("seed", "steps", "pictures", "batch", "lr")}
-    fit(model, loss_of, schedule, Run(folder, settings))
+    fit(model, losses_of, schedule, Run(folder, settings))
     return model.eval()
 
 

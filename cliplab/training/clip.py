@@ -10,7 +10,7 @@ that no text ever reached are zero: such a token tells the model that it is ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,6 @@ from cliplab.training.clip_dataset import (
     chinese_vocabulary,
     load_dataset,
     normalised,
-    slices,
 )
 from cliplab.training.loop import Run, RunOptions, Schedule, fit, mixed_precision
 
@@ -117,16 +116,19 @@ def train_english(
     model = model.to(memory_format=torch.channels_last)
     batches = _batches(recipe, dataset, "en")
 
-    def loss_of(step: int) -> Tensor:
+    def losses_of(step: int) -> dict[str, Tensor]:
         pixels, texts = batches(step)
         with mixed_precision(device):
             image = model.encode_image(pixels.to(device))
             text = model.encode_text(words(texts).to(device))
         return _contrast(image, text, model.logit_scale)
 
+    def clamp(step: int) -> None:
+        clamp_logit_scale(model.logit_scale)
+
     settings = {k: v for k, v in asdict(recipe).items() if not k.startswith(("locked", "joint"))}
     schedule = Schedule(steps=recipe.steps, lr=recipe.lr)
-    fit(model, loss_of, schedule, Run(folder, settings), after_step=_clamping(model))
+    fit(model, losses_of, schedule, Run(folder, settings), after_step=clamp)
     save_openai(words.scatter(model.state_dict()), folder / "model.pt")
     return folder / "model.pt"
 
@@ -142,26 +144,30 @@ def train_chinese(
     batches = _batches(recipe, dataset, "zh")
     locked = _embed_all(model, dataset, device)  # (N, D) unit rows
 
-    def locked_loss(step: int) -> Tensor:
+    def locked_losses(step: int) -> dict[str, Tensor]:
         chosen, captions, _ = batches.draw(step)
         with mixed_precision(device):
             text = model.encode_text(_cut(words([text for text, _ in captions])).to(device))
         return _contrast(locked[chosen].to(device), text, model.logit_scale)
 
-    def joint_loss(step: int) -> Tensor:
+    def joint_losses(step: int) -> dict[str, Tensor]:
         pixels, texts = batches(recipe.locked_steps + step)
         with mixed_precision(device):
             image = model.encode_image(pixels.to(device))
             text = model.encode_text(_cut(words(texts)).to(device))
         return _contrast(image, text, model.logit_scale)
 
-    settings, clamp = asdict(recipe), _clamping(model)
+    settings = asdict(recipe)
+
+    def clamp(step: int) -> None:
+        clamp_logit_scale(model.logit_scale)
+
     model.visual.requires_grad_(False)
     stage1 = Schedule(steps=recipe.locked_steps, lr=recipe.lr)
-    fit(model, locked_loss, stage1, Run(folder / "locked", settings), after_step=clamp)
+    fit(model, locked_losses, stage1, Run(folder / "locked", settings), after_step=clamp)
     model.visual.requires_grad_(True)
     stage2 = Schedule(steps=recipe.joint_steps, lr=recipe.joint_lr, warmup=100)
-    fit(model.train(), joint_loss, stage2, Run(folder / "joint", settings), after_step=clamp)
+    fit(model.train(), joint_losses, stage2, Run(folder / "joint", settings), after_step=clamp)
     save_modelscope(model.eval(), folder / "model", vocab)
     return folder / "model"
 
@@ -170,20 +176,11 @@ def _batches(recipe: CLIPRecipe, dataset: CLIPDataset, language: str) -> CLIPBat
     return CLIPBatches(dataset, language, recipe.seed, recipe.batch, recipe.recolour)
 
 
-def _contrast(image: Tensor, text: Tensor, log_scale: Tensor) -> Tensor:
+def _contrast(image: Tensor, text: Tensor, log_scale: Tensor) -> dict[str, Tensor]:
     # Equal captions in a batch need no special care: their logits are equal, so spreading the
     # target over them changes neither the loss nor its gradient (see losses.clip_loss).
     unit = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-    return clip_loss(*unit, log_scale.exp())
-
-
-def _clamping(model: CLIP | ChineseCLIP) -> Callable[[int], dict]:
-    def after_step(step: int) -> dict:
-        clamp_logit_scale(model.logit_scale)
-        scale = float(model.logit_scale.detach().exp())
-        return {"logit_scale": round(scale, 2)} if (step + 1) % 100 == 0 else {}
-
-    return after_step
+    return {"contrast": clip_loss(*unit, log_scale.exp())}
 
 
 @torch.inference_mode()
@@ -191,9 +188,10 @@ def _embed_all(model: ChineseCLIP, dataset: CLIPDataset, device: torch.device) -
     """What the locked tower sees in every picture: (N, D) unit rows."""
     model.eval()
     parts = []
-    for images in slices(dataset.images, 512):
+    for begin in range(0, len(dataset), 512):
+        pixels = normalised(dataset.images[begin : begin + 512])
         with mixed_precision(device):
-            feature = model.encode_image(normalised(images).to(device))
+            feature = model.encode_image(pixels.to(device))
         parts.append(F.normalize(feature.float(), dim=-1).cpu())
     return torch.cat(parts).clone()
 

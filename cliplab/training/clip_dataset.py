@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,11 +123,6 @@ class CLIPBatches:
         shapes = [i for i in shapes if generator.random() < self.recolour]
         images[shapes] = recolour(images[shapes], generator)
         return normalised(images), [text for text, _ in captions]
-
-
-def slices(images: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
-    """Consecutive parts of at most `size` pictures."""
-    return (images[i : i + size] for i in range(0, len(images), size))
 
 
 # ---- words ---------------------------------------------------------------------------------

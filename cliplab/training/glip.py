@@ -7,26 +7,17 @@ read, is new. `--no-fusion` makes the twin, as GLIP-T (A) is to (B): the same st
 prompts, order and steps, but words and image meet in the last dot product only. Both twins of
 seed 0 are shipped, and several seeds of each are compared.
 
-Six rounds. Halfway, after the second, no training of three with fusion knew a colour, though all
-knew species, postures and relations: "white" and "black" were one word to it, and the pyramid had
-lost the colours that the body sees. Either can only be learned from the other, so neither was. A
-short round in which hardly anything but colours and species is told apart ends that, and the two
-behind it bring the rest back. The twins knew their colours without. Relations, too, are learned
-late and suddenly: with batches of 16, two trainings with fusion were at chance after 3,000 steps,
-and after 800 more with mostly relations one of them still was.
+Six rounds. After the second no training of three with fusion knew a colour, though all knew
+species, postures and relations: "white" and "black" were one word, and the pyramid had lost the
+colours that the body sees; either can only be learned from the other. A short round of hardly
+anything but colours and species ends that, and the two behind it bring the rest back. The fourth
+still speaks of sides only, and who is on a side can be found without the landmark, as the
+outermost of those alike. The fifth asks who of several is near a landmark, which takes reading it
+(`relations.near_pair`): both sentences of a pair in one batch, about two animals that look alike.
+That costs long descriptions some precision, which a sixth, gentle round brings back in part.
 
-The fourth round still speaks of sides only, and who is on a side can be found without the landmark:
-among those alike it is the outermost. The fifth asks who of several is near a landmark, which takes
-reading it (`relations.near_pair`). It asks both sentences of a pair in one batch, about two animals
-that look alike: nothing but the landmark tells which is meant. (Before, such sentences were drawn
-freely and came singly, a quarter of as many prompts, and after as many steps the landmark was
-hardly read.) That costs long descriptions some precision, which a sixth, gentle round of mostly
-lists and captions brings back in part.
-
-Animals are found early and named late: a third of the way "animal" has AP50 0.99 on val, and
-species 0.4. Cells of 8 pixels are needed for the names (a head on strides 16, 32 and 64 takes half
-the time a step and named worse after as many minutes), and one level of stride 64 for relations,
-which have to cross a picture.
+Relations are learned late and suddenly, with batches of 16 not at all in 3,000 steps. Cells of 8
+pixels are needed for the names, and one level of stride 64 for relations, which cross a picture.
 
 Source: GLIP, arXiv:2112.03857, sections 3.1 to 3.3.
 """
@@ -64,7 +55,7 @@ from cliplab.training.loop import (
     Run,
     RunOptions,
     Schedule,
-    fit_losses,
+    fit,
     machines_of,
     mixed_precision,
 )
@@ -143,15 +134,9 @@ def train(
     paired: GLIPDataset | None = None,
     workers: int = 0,
 ) -> GLIP:
-    """One training; everything below `work` is resumed.
+    """One training; the rounds' logs and states below `work` are resumed.
 
-    Args:
-        recipe: what to train.
-        herds: to draw batches from.
-        work: folder of the rounds' logs and states.
-        device: to train on.
-        paired: herds that allow a pair of sentences, for the rounds that ask some.
-        workers: processes that draw batches ahead.
+    `paired` are herds that allow a pair of sentences, for the rounds that ask some.
     """
     model, tokenizer = new_model(recipe)
     model = model.to(device).to(memory_format=torch.channels_last).train()
@@ -184,7 +169,7 @@ def fit_round(model: GLIP, batches: Prefetcher, schedule: Schedule, log: Run) ->
             raw = model(batch.pixels, batch.token_ids, batch.text_mask)
         return losses(raw, batch.targets, batch.text_mask)._asdict()
 
-    fit_losses(model, losses_of, schedule, log, save_every=SAVE_EVERY)
+    fit(model, losses_of, schedule, log, save_every=SAVE_EVERY)
 
 
 def new_model(recipe: GLIPRecipe) -> tuple[GLIP, WordPieceTokenizer]:
@@ -244,13 +229,7 @@ def target_of(recipe: GLIPRecipe, work: Path) -> Path:
 
 
 def card(recipe: GLIPRecipe, metrics: dict[str, Any], machines: Sequence[str]) -> dict[str, Any]:
-    """Model card: what it is, how it was made, and what it can and cannot do.
-
-    Args:
-        recipe: of the training.
-        metrics: of the written file.
-        machines: that it was trained on.
-    """
+    """Model card: what it is, how and where it was made, and what it can and cannot do."""
     told = {k: getattr(recipe, k) for k in ("seed", "steps", "pictures", "start", "fusion")}
     start = checkpoint_dir(recipe.start) / "model.safetensors" if recipe.start else None
     return {

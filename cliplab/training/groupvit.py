@@ -47,7 +47,7 @@ from cliplab.training.loop import (
     Run,
     RunOptions,
     Schedule,
-    fit_losses,
+    fit,
     machine,
     mixed_precision,
 )
@@ -69,15 +69,7 @@ def train(
     *,
     workers: int = 0,
 ) -> GroupViT:
-    """Train one model; what is in `folder` is resumed.
-
-    Args:
-        recipe: what to train.
-        dataset: pictures and captions.
-        folder: of logs, states, snapshots and pseudo-labels.
-        device: to train on.
-        workers: processes that draw batches ahead.
-    """
+    """Train one model; logs, states, snapshots and pseudo-labels in `folder` are resumed."""
     seed_all(recipe.seed)
     model = new_model(recipe).to(device).to(memory_format=torch.channels_last).train()
     total = recipe.steps + recipe.second_round_steps
@@ -108,16 +100,7 @@ def fit_round(
     steps: int,
     done: int = 0,
 ) -> None:
-    """Minimise a criterion over some batches.
-
-    Args:
-        criterion: with the model.
-        batches: of each step.
-        log: what is in its folder is resumed.
-        snapshots: taken after each step, where it is time to.
-        steps: of this round.
-        done: steps of the rounds before.
-    """
+    """Minimise a criterion over some batches; `done` are the steps of the rounds before."""
 
     def losses_of(step: int) -> dict[str, Tensor]:
         # On a CPU the backward pass of the fused attention takes ten times as long in bfloat16.
@@ -128,7 +111,7 @@ def fit_round(
         snapshots(done + step)
 
     schedule = Schedule(steps=steps, lr=criterion.recipe.lr, warmup=min(100, steps // 4))
-    fit_losses(criterion.model, losses_of, schedule, log, after_step=after_step,
+    fit(criterion.model, losses_of, schedule, log, after_step=after_step,
                save_every=SAVE_EVERY)  # fmt: skip
 
 

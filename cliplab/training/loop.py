@@ -127,21 +127,11 @@ class Run:
         return state["step"]
 
 
-class _Steps(Dataset):
-    """What `make` returns for each step, for a `DataLoader`."""
-
-    def __init__(self, make: Callable[[int], Any]) -> None:
-        self.make = make
-
-    def __getitem__(self, step: int) -> Any:
-        return self.make(step)
-
-
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
-class Prefetcher:
+class Prefetcher(Dataset):
     """Batches of consecutive steps, drawn by other processes while the model learns.
 
     A GPU would wait for them otherwise. The batches are the same as without.
@@ -155,44 +145,45 @@ class Prefetcher:
         self.make, self.workers = make, workers
         self._coming: Iterator[tuple[int, Any]] | None = None
 
+    def __getitem__(self, step: int) -> Any:
+        return self.make(step)
+
     def __call__(self, step: int) -> Any:
         """The batch of `step`; after the first, steps have to follow one another."""
         if not self.workers:
             return self.make(step)
         if self._coming is None:
-            self._coming = self._draw_from(step)
+            loader = DataLoader(
+                self, batch_size=None, sampler=itertools.count(step), num_workers=self.workers,
+                collate_fn=_unchanged,
+                generator=torch.Generator(),  # or the model's random numbers would be drawn on
+            )  # fmt: skip
+            self._coming = enumerate(loader, step)
         drawn, batch = next(self._coming)
         if drawn != step:
             raise ValueError(f"step: got {step}; expected {drawn}, the one after the last")
         return batch
 
-    def _draw_from(self, first: int) -> Iterator[tuple[int, Any]]:
-        loader = DataLoader(
-            _Steps(self.make), batch_size=None, sampler=itertools.count(first),
-            num_workers=self.workers, collate_fn=_as_it_is,
-            generator=torch.Generator(),  # or the model's random numbers would be drawn on
-        )  # fmt: skip
-        return enumerate(loader, first)
-
 
 def fit(
     model: nn.Module,
-    loss_of: Callable[[int], Tensor],
+    losses_of: Callable[[int], dict[str, Tensor]],
     schedule: Schedule,
     run: Run,
     *,
-    after_step: Callable[[int], dict[str, Any]] = lambda step: {},
+    after_step: Callable[[int], Any] | None = None,
     save_every: int = 100,
 ) -> None:
-    """Minimise `loss_of(step)` over the schedule's steps, resuming where `run` stopped.
+    """Minimise the sum of `losses_of(step)` over the schedule, resuming where `run` stopped.
 
     Args:
         model: whose parameters with `requires_grad` are trained.
-        loss_of: draws the batch of a step and returns its loss; a step's batch must depend on the
-            step alone, so that a resumed training sees what an uninterrupted one would have.
+        losses_of: draws the batch of a step and returns its losses, name -> scalar; a step's batch
+            must depend on the step alone, so that a resumed training sees what an uninterrupted
+            one would have.
         schedule: steps, learning rate and decay.
-        run: where the log and the state go.
-        after_step: called after each update; what it returns is logged.
+        run: where the log and the state go; every 100 steps the log has each loss.
+        after_step: called after each update.
         save_every: steps between two states.
 
     Raises:
@@ -202,64 +193,42 @@ def fit(
     begin = run.resume(model, optimizer)
     if begin < schedule.steps:
         run.log(**machine(next(model.parameters()).device))
-    started, recent = time.perf_counter(), []
+    started, recent = time.perf_counter(), list[float]()
     bar = tqdm(range(begin, schedule.steps), initial=begin, total=schedule.steps, mininterval=2)
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, schedule)
-        loss = loss_of(step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}: lower the rate")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
-        optimizer.step()
-        recent.append(loss.item())
-        extra = after_step(step)
+        losses = losses_of(step)
+        recent.append(_update(model, optimizer, losses, step, schedule))
+        if after_step:
+            after_step(step)
+        extra = {n: round(float(v.detach()), 4) for n, v in losses.items() if not (step + 1) % 100}
         if len(recent) == 20 or extra:
             mean = round(sum(recent) / len(recent), 4)
-            run.log(
-                step=step + 1, loss=mean, seconds=round(time.perf_counter() - started, 1), **extra
-            )
+            seconds = round(time.perf_counter() - started, 1)
+            run.log(step=step + 1, loss=mean, seconds=seconds, **extra)
             bar.set_postfix(loss=mean)
             recent = []
         if (step + 1) % save_every == 0 or step + 1 == schedule.steps:
             run.save(step + 1, model, optimizer)
 
 
-def fit_losses(
+def _update(
     model: nn.Module,
-    losses_of: Callable[[int], dict[str, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    losses: dict[str, Tensor],
+    step: int,
     schedule: Schedule,
-    run: Run,
-    *,
-    after_step: Callable[[int], Any] | None = None,
-    save_every: int = 100,
-) -> None:
-    """`fit` of the sum of several losses; every 100 steps the log has each of them.
-
-    Args:
-        model: to be trained.
-        losses_of: step -> name -> scalar, already weighted.
-        schedule: as for `fit`.
-        run: as for `fit`.
-        after_step: called after each update, before the log is written.
-        save_every: steps between two states.
-    """
-    latest: dict[str, Tensor] = {}
-
-    def loss_of(step: int) -> Tensor:
-        latest.update(losses_of(step))
-        return torch.stack(list(latest.values())).sum()
-
-    def report(step: int) -> dict[str, Any]:
-        if after_step:
-            after_step(step)
-        if (step + 1) % 100:
-            return {}
-        return {name: round(float(loss.detach()), 4) for name, loss in latest.items()}
-
-    fit(model, loss_of, schedule, run, after_step=report, save_every=save_every)
+) -> float:
+    """One step down the sum of the losses; -> that sum."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, schedule)
+    loss = torch.stack(list(losses.values())).sum()
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"loss is {loss.item()} at step {step}: lower the rate")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+    optimizer.step()
+    return loss.item()
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -27,7 +27,7 @@ from cliplab.models.distillation import distillation_loss, text_logits, text_los
 from cliplab.models.vild import ViLD, ViLDConfig, load_vild, save_vild
 from cliplab.runtime import atomic_write, checkpoint_dir, seed_all, sha256
 from cliplab.training.cards import command_of, write_model_card
-from cliplab.training.loop import Run, RunOptions, Schedule, fit, fit_losses, mixed_precision
+from cliplab.training.loop import Run, RunOptions, Schedule, fit, mixed_precision
 from cliplab.training.pictures import as_floats
 from cliplab.training.vild_dataset import (
     GROUPS,
@@ -141,17 +141,17 @@ def train_proposer(
     model = ViLD(ViLDConfig(separate_heads=False)).to(device).to(memory_format=torch.channels_last)
     batches = ViLDBatches(herds, members("base"), recipe.seed, recipe.batch)
 
-    def loss_of(step: int) -> Tensor:
+    def losses_of(step: int) -> dict[str, Tensor]:
         batch = batches(step).to(device)
         with mixed_precision(device):
             maps, size = model.maps(batch.pixels)
-            return model.propose(maps, size, batch.boxes)[2]
+            return {"propose": model.propose(maps, size, batch.boxes)[2]}
 
     schedule = Schedule(steps=recipe.proposer_steps, lr=recipe.lr, warmup=100)
     settings = {
         k: getattr(recipe, k) for k in ("seed", "pictures", "batch", "proposer_steps", "lr")
     }
-    fit(model.train(), loss_of, schedule, Run(folder, settings))
+    fit(model.train(), losses_of, schedule, Run(folder, settings))
     return model.eval()
 
 
@@ -223,7 +223,7 @@ def train(
 
     schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=100)
     log = Run(work / recipe.name, {**asdict(recipe), "teacher": teacher.fingerprint})
-    fit_losses(model, losses_of, schedule, log, save_every=200)
+    fit(model, losses_of, schedule, log, save_every=200)
     return model.eval()
 
 
