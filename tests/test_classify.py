@@ -9,7 +9,7 @@ from tiny_checkpoints import noise_images
 
 from cliplab.classification.zero_shot import build_classifier, classify
 from cliplab.cli import classify as command
-from cliplab.cli import classify_text, skeleton
+from cliplab.cli import skeleton, tables
 from cliplab.cli.options import parse
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder
@@ -95,7 +95,7 @@ def test_long_table_is_cut_but_the_csv_is_whole(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(classify_text, "MAX_LINES", 2)
+    monkeypatch.setattr(tables, "MAX_LINES", 2)
     assert run(photos, "--labels", "a,b", "--out", tmp_path / "s.csv") == 0
     printed = capsys.readouterr().out
     assert "a.png" in printed

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from cliplab import classification, data, encoders
 from cliplab.cli.classify_options import ABOUT, EPILOG, METHODS, Options
-from cliplab.cli.classify_text import image_table, verdict
 from cliplab.cli.files import describe, write_report
 from cliplab.cli.skeleton import Job, complain, named, work
+from cliplab.cli.tables import classify_table, classify_verdict
 from cliplab.runtime import unknown_name
 
 if TYPE_CHECKING:
@@ -207,9 +207,9 @@ class Classify(Job[Options]):
     def show(self) -> Iterator[str]:
         """The table of images and, where the truth is known, the verdict."""
         found = self.found
-        yield from image_table(found)
+        yield from classify_table(found)
         if found.judged:
-            yield from verdict(found.judged, found.before)
+            yield from classify_verdict(found.judged, found.before)
 
     def write(self) -> None:
         """CSV, gallery, classifier and report."""

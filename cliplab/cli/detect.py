@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cliplab import data
 from cliplab.cli.detect_options import ABOUT, EPILOG, OWN, Options
-from cliplab.cli.detect_text import class_table, picture_table, verdict
 from cliplab.cli.files import check_folder, describe, targets_in, write_report
 from cliplab.cli.skeleton import Job, complain, named, work
+from cliplab.cli.tables import detect_classes, detect_table, detect_verdict
 from cliplab.detection.settings import MODELS, check_settings, parse_model
 from cliplab.runtime import atomic_write, write_json
 
@@ -217,9 +217,9 @@ class Detect(Job[Options]):
 
     def show(self) -> Iterator[str]:
         """The pictures, the classes and, where the truth is known, the verdict."""
-        yield from picture_table(self.found)
-        yield from class_table(self.rows, self.judged)
-        yield from verdict(self.judged) if self.judged else ()
+        yield from detect_table(self.found)
+        yield from detect_classes(self.rows, self.judged)
+        yield from detect_verdict(self.judged) if self.judged else ()
 
     def write(self) -> None:
         """COCO, gallery and report."""

@@ -18,8 +18,8 @@ from cliplab.cli.files import (
     targets_in,
 )
 from cliplab.cli.segment_options import ABOUT, EPILOG, Options
-from cliplab.cli.segment_text import label_table, picture_table, verdict
 from cliplab.cli.skeleton import Job, complain, work
+from cliplab.cli.tables import segment_labels, segment_table, segment_verdict
 from cliplab.runtime import write_json
 
 if TYPE_CHECKING:
@@ -306,10 +306,10 @@ class Segment(Job[Options]):
 
         quality = self.judge.quality
         self.rows = segmentation.label_rows(self.vocabulary, self.colours, self.found, quality)
-        yield from picture_table(self.found, self.vocabulary.names, self.judge)
-        yield from label_table(self.rows, judged=quality is not None)
+        yield from segment_table(self.found, self.vocabulary.names, self.judge)
+        yield from segment_labels(self.rows, judged=quality is not None)
         if quality:
-            yield from verdict(quality, self.judge.pictures)
+            yield from segment_verdict(quality, self.judge.pictures)
 
     def write(self) -> None:
         """The files about all pictures, each whole or not at all; the summary comes last."""
