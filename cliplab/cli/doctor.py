@@ -126,7 +126,8 @@ def check_machine() -> Iterator[Finding]:
 
     from cliplab.report import provenance
 
-    memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(provenance.root()).free / 1e9
+    memory = psutil.virtual_memory().available / 1e9
+    disk = shutil.disk_usage(provenance.root()).free / 1e9
     text = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.1f} GB free"
     note = "" if memory > 1.5 else "close other programs: a notebook takes up to 1.5 GB"
     yield _said("machine", text, note=note)
