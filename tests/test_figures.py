@@ -37,7 +37,7 @@ def printed(ax) -> list[str]:
 def test_import_alone_changes_no_setting() -> None:
     with mpl.rc_context(rc=mpl.rcParamsDefault):
         before = dict(mpl.rcParams)
-        figures.cjk_font()
+        fonts.cjk_font()
         assert dict(mpl.rcParams) == before
         figures.use_style()
         assert mpl.rcParams["font.family"][0] == "DejaVu Sans"
@@ -63,13 +63,13 @@ def test_chinese_title_is_drawn_without_a_complaint(ax, caplog, recwarn) -> None
 
 
 def test_shipped_font_comes_before_an_installed_one() -> None:
-    assert figures.cjk_fonts()[0] == "Noto Sans SC cliplab" == figures.cjk_font()
+    assert fonts.cjk_fonts()[0] == "Noto Sans SC cliplab" == fonts.cjk_font()
 
 
 def test_without_any_chinese_font_the_doctor_is_told_none(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
     monkeypatch.setattr(fonts, "INSTALLED_FONTS", ())
-    assert figures.cjk_font() is None
+    assert fonts.cjk_font() is None
 
 
 @pytest.mark.parametrize("make", [np.asarray, torch.as_tensor, list])

@@ -234,9 +234,9 @@ class Detect(Job[Options]):
             write_report(outputs.json, "detect", self.options, **self._report(about))
 
     def _write_gallery(self, path: Path) -> None:
-        from cliplab.report.detection_page import write_gallery
+        from cliplab.report import detection_page
 
-        write_gallery(
+        detection_page.write_gallery(
             path, self.detector, self.query, self.found, self.rows, judged=self.judged,
             thumbnails=self.thumbnails, notes=self.notes,
             title=f"{self.options.pictures.source.resolve().name}, boxes by label",

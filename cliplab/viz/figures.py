@@ -8,25 +8,18 @@ tensors (any device) or lists.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from cliplab.viz.fonts import cjk_font, cjk_fonts
+from cliplab.viz.fonts import cjk_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
-
-__all__ = [
-    "BLACK", "BLUE", "GREEN", "HAIRLINE", "INK", "MUTED", "ORANGE", "PALETTE", "PURPLE", "SKY",
-    "VERMILION", "YELLOW", "as_array", "as_pixels", "cjk_font", "cjk_fonts",
-    "plot_bars_with_intervals", "plot_confusion", "plot_curves", "plot_probabilities",
-    "plot_reliability", "plot_signed", "plot_similarity", "plot_training", "show_images",
-    "use_style",
-]  # fmt: skip
 
 # Okabe & Ito 2008, "Color Universal Design": eight colours that colour-blind readers can tell
 # apart. Yellow comes last but one: it is too pale for lines and good enough for areas.
@@ -35,37 +28,8 @@ SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 PALETTE = (BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK)
 INK, MUTED, HAIRLINE = "#1B2733", "#5C6B7A", "#D5DCE3"
 
-STYLE: dict[str, Any] = {
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
-    "figure.figsize": (7.0, 3.0),
-    "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8.0,
-    "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=PALETTE),
-    "grid.color": HAIRLINE,
-    "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 2.0,
-    "legend.edgecolor": "none",
-    "legend.framealpha": 0.9,
-    "image.cmap": "viridis",
-}
+_SLANT: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+_STYLE = Path(__file__).with_name("house.mplstyle")
 
 
 def use_style() -> None:
@@ -74,7 +38,8 @@ def use_style() -> None:
     Latin letters are drawn in DejaVu Sans, which matplotlib brings along, so figures look the
     same on every machine; Chinese falls back, glyph by glyph, to the fonts of `cjk_fonts`.
     """
-    mpl.rcParams.update(STYLE | {"font.family": ["DejaVu Sans", *cjk_fonts()]})
+    mpl.rcParams.update(mpl.rc_params_from_file(_STYLE, use_default_template=False))
+    mpl.rcParams["font.family"] = ["DejaVu Sans", *cjk_fonts()]
 
 
 def show_images(
@@ -163,8 +128,7 @@ def plot_confusion(
     for (i, j), count in np.ndenumerate(table):
         colour = "white" if share[i, j] > 0.55 else (INK if count else HAIRLINE)
         ax.text(j, i, f"{int(count)}", ha="center", va="center", color=colour, size=8.5)
-    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(names) > 4 else {}
-    ax.set_xticks(range(len(names)), names, **slant)
+    ax.set_xticks(range(len(names)), names, **(_SLANT if len(names) > 4 else {}))
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -188,15 +152,9 @@ def plot_curves(
     for name, level in (reference or {}).items():
         ax.axhline(level, color=MUTED, lw=1.2, ls=(0, (4, 3)), zorder=1)
         ax.annotate(
-            name,
-            (0.99, level),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            color=MUTED,
-            size=8,
-        )
+            name, (0.99, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+            textcoords="offset points", ha="right", color=MUTED, size=8,
+        )  # fmt: skip
     ax.grid(axis="y")
     if len(curves) > 1:
         ax.legend()
@@ -255,7 +213,7 @@ def plot_bars_with_intervals(
             f"intervals: expected low <= value <= high in every row, got {intervals}; "
             "give the rows as (value, low, high)"
         )
-    place = np.arange(len(names))
+    place = range(len(names))
     ax.barh(place, value, height=0.62, color=list(colours or [BLUE] * len(names)), alpha=0.9)
     # an interval whose end is its value may miss it by a rounding error; a whisker cannot
     whiskers = np.maximum([value - low, high - value], 0.0)
@@ -289,7 +247,7 @@ def plot_probabilities(
     shares = as_array(probability).reshape(-1)
     _check_names("names", names, len(shares))
     colours = [GREEN if name == truth else (SKY if truth else BLUE) for name in names]
-    place = np.arange(len(names))
+    place = range(len(names))
     ax.barh(place, shares, height=0.66, color=colours)
     for y, share in zip(place, shares, strict=True):
         paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
@@ -301,23 +259,8 @@ def plot_probabilities(
     return ax
 
 
-class Bins(Protocol):
-    """Answers in bins of confidence, as `metrics.reliability` gives them."""
-
-    @property
-    def confidence(self) -> np.ndarray: ...  # (bins,) mean; NaN where a bin is empty
-    @property
-    def accuracy(self) -> np.ndarray: ...  # (bins,) share right; NaN where a bin is empty
-    @property
-    def count(self) -> np.ndarray: ...  # (bins,)
-    @property
-    def intervals(self) -> np.ndarray: ...  # (bins, 2) of the accuracies
-    @property
-    def error(self) -> float: ...  # expected calibration error
-
-
 def plot_reliability(
-    ax: Axes, bins: Bins, *, label: str | None = None, colour: str | None = None
+    ax: Axes, bins: Any, *, label: str | None = None, colour: str | None = None
 ) -> Axes:
     """Accuracy against confidence, one dot per bin, as large as the share of images in it.
 
@@ -326,7 +269,8 @@ def plot_reliability(
 
     Args:
         ax: where to draw.
-        bins: of `metrics.reliability`.
+        bins: of `metrics.reliability`: arrays confidence, accuracy, count (bins,), intervals
+            (bins, 2), and the calibration error.
         label: for the legend; the calibration error is added.
         colour: default the next of the palette.
     """
@@ -398,9 +342,8 @@ def _matrix(
     if max(values.shape) <= 8:
         _print_values(ax, mesh, values)
     if cols is not None:
-        slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
         flat = max(len(name) for name in cols) * len(cols) <= 40
-        ax.set_xticks(range(len(cols)), cols, **({} if flat else slant))
+        ax.set_xticks(range(len(cols)), cols, **({} if flat else _SLANT))
     if rows is not None and all(isinstance(row, str) for row in rows):
         ax.set_yticks(range(len(rows)), rows)
     elif rows is not None:
