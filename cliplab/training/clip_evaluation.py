@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cliplab import pasture
 from cliplab.classification import (
     Rate,
     accuracy,
@@ -20,16 +21,7 @@ from cliplab.classification import (
     templates,
 )
 from cliplab.encoders import Encoder
-from cliplab.pasture import (
-    COMBOS,
-    HELD_OUT_TRIPLES,
-    PAIR_COMBOS,
-    POSTURES,
-    SEEN_COMBOS,
-    SPECIES,
-    caption,
-    class_phrase,
-)
+from cliplab.pasture import COMBOS, PAIR_COMBOS, POSTURES, SPECIES, caption, class_phrase
 from cliplab.pasture.dataset import Pictures, crops, portraits
 
 # Consecutive seeds of the test split, far enough apart that no two sets share a picture.
@@ -44,8 +36,8 @@ def held_out_pictures(name: str, count: int, skip: int = 0) -> Pictures:
     if name == "crops":
         return crops("test", count, start=start)
     combos = {
-        "seen": SEEN_COMBOS,
-        "triples": HELD_OUT_TRIPLES,
+        "seen": pasture.SEEN_COMBOS,
+        "triples": pasture.HELD_OUT_TRIPLES,
         "sheep lying": [c for c in PAIR_COMBOS if c.species == "sheep"],
         "horse eating": [c for c in PAIR_COMBOS if c.species == "horse"],
     }[name]

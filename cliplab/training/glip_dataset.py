@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliplab import pasture
 from cliplab.models.glip import (
     Chunk,
     GLIPConfig,
@@ -36,19 +37,7 @@ from cliplab.models.glip import (
 )
 from cliplab.models.glip.inference import MULTIPLE
 from cliplab.models.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
-from cliplab.pasture import (
-    COLOURS,
-    POSTURES,
-    SEEN_COMBOS,
-    SPECIES,
-    Combo,
-    captions,
-    draw,
-    grounding,
-    herd,
-    labels,
-    relations,
-)
+from cliplab.pasture import captions, grounding, relations
 from cliplab.pasture.grounding import PROPS, Grounded, Sight, Thing, sight_of
 from cliplab.pasture.scene import Dice, Scene
 from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_chunks
@@ -56,9 +45,13 @@ from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_ch
 HEIGHT = 128  # pixels of a picture; 171 wide
 LANGUAGES = ("en", "zh")
 UNNAMED = ("dog", "horse")  # species without a name in training
-NAMED = tuple(s for s in SPECIES if s not in UNNAMED)
+NAMED = tuple(s for s in pasture.SPECIES if s not in UNNAMED)
 _CHUNK = 500  # pictures per file
-_KINDS, _POSTURES, _COLOURS = (*SPECIES, *PROPS), ("", *POSTURES), ("", *COLOURS)
+_KINDS, _POSTURES, _COLOURS = (
+    (*pasture.SPECIES, *PROPS),
+    ("", *pasture.POSTURES),
+    ("", *pasture.COLOURS),
+)
 
 
 # ---- words ---------------------------------------------------------------------------------
@@ -106,11 +99,11 @@ class GLIPDataset:
 
 
 def draw_herds(
-    split: str, count: int, *, start: int = 0, combos: Sequence[Combo] = SEEN_COMBOS
+    split: str, count: int, *, start: int = 0, combos: Sequence[pasture.Combo] = pasture.SEEN_COMBOS
 ) -> GLIPDataset:
     """Draw `count` herds from consecutive seeds of a split."""
     seeds = range(start, start + count)
-    return _drawn([herd(seed, split=split, combos=combos) for seed in seeds])
+    return _drawn([pasture.herd(seed, split=split, combos=combos) for seed in seeds])
 
 
 def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = False) -> GLIPDataset:
@@ -124,19 +117,19 @@ def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = Fal
     """
     scenes = []
     for seed in range(start, start + count):
-        four = Dice("few kinds", seed).shuffled(SEEN_COMBOS)[:4]
-        scenes.append(herd(seed, split=split, combos=four))
+        four = Dice("few kinds", seed).shuffled(pasture.SEEN_COMBOS)[:4]
+        scenes.append(pasture.herd(seed, split=split, combos=four))
     return _drawn(scenes, paired=paired)
 
 
 def _drawn(scenes: Sequence[Scene], *, paired: bool = False) -> GLIPDataset:
     images, sights = [], []
     for scene in scenes:
-        found = labels(scene, HEIGHT)
+        found = pasture.labels(scene, HEIGHT)
         sight, width = sight_of(scene, found), found.semantic.shape[1]
         if paired and not pair_of(sight, "en", Dice("paired", scene.seed), width):
             continue
-        images.append(np.asarray(draw(scene, HEIGHT, supersample=2)))
+        images.append(np.asarray(pasture.draw(scene, HEIGHT, supersample=2)))
         sights.append(sight)
     if not images:
         raise ValueError(f"none of {len(scenes)} herds allows a pair; draw more")

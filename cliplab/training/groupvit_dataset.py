@@ -135,31 +135,21 @@ class GroupViTBatch(NamedTuple):
     pseudo_labels: NDArray[np.uint8] | None = None  # (B, S, S, languages) of an earlier round
 
 
+@dataclass
 class GroupViTBatches:
-    """The batch of each step, which depends on nothing but the step and the seed.
+    """The batch of each step, which depends on nothing but the step and the seed."""
 
-    Args:
-        dataset: pictures and captions.
-        seed: of the order and the augmentation.
-        batch: pictures a step.
-        captions: 6, nouns of all captions count; or 1, of one caption, always the same one.
-        pseudo_labels: (N, S, S, languages) uint8 for the dataset, see `groupvit_pseudo_labels`.
-    """
+    dataset: GroupViTDataset
+    seed: int  # of the order and the augmentation
+    batch: int  # pictures a step
+    captions: int = CAPTIONS  # nouns of all count; or 1: of one caption, always the same one
+    pseudo_labels: NDArray[np.uint8] | None = None  # (N, S, S, languages) for the dataset
 
-    def __init__(
-        self,
-        dataset: GroupViTDataset,
-        *,
-        seed: int,
-        batch: int,
-        captions: int = CAPTIONS,
-        pseudo_labels: NDArray[np.uint8] | None = None,
-    ) -> None:
-        if captions not in (1, CAPTIONS):
-            raise ValueError(f"captions: got {captions}; expected 1 or {CAPTIONS}")
-        self.dataset, self.seed, self.batch, self.captions = dataset, seed, batch, captions
-        self.pseudo_labels = pseudo_labels
-        self._nouns = {language: noun_table(dataset, language) for language in LANGUAGES}
+    def __post_init__(self) -> None:
+        """Find the nouns."""
+        if self.captions not in (1, CAPTIONS):
+            raise ValueError(f"captions: got {self.captions}; expected 1 or {CAPTIONS}")
+        self._nouns = {language: noun_table(self.dataset, language) for language in LANGUAGES}
 
     def __call__(self, step: int) -> GroupViTBatch:
         """Pictures that are mirrored, brightened and shifted: all that captions say stays true."""

@@ -21,19 +21,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from cliplab import pasture
 from cliplab.detection import SCALES, embed_boxes
 from cliplab.encoders import Encoder
-from cliplab.pasture import (
-    HELD_OUT_PAIRS,
-    POSTURES,
-    SEEN_COMBOS,
-    SPECIES,
-    Combo,
-    class_phrase,
-    draw,
-    herd,
-    labels,
-)
 from cliplab.runtime import atomic_write
 from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_chunks, mirror_boxes
 
@@ -41,7 +31,9 @@ HEIGHT = 128  # pixels of a training picture; 171 wide
 LEAST_VISIBLE = 0.3  # share of an animal that must show for its box to count
 _CHUNK = 500  # pictures per file
 
-CATEGORIES = tuple((species, posture) for species in SPECIES for posture in POSTURES)
+CATEGORIES = tuple(
+    (species, posture) for species in pasture.SPECIES for posture in pasture.POSTURES
+)
 
 # Every species and every posture has at least one novel category and at least two base ones (goats
 # and cows three), so what is new is always the pair: nothing is novel merely because nobody ever
@@ -54,7 +46,7 @@ NOVEL = (
     ("dog", "lying"),
     ("horse", "drinking"),
 )
-UNSEEN = HELD_OUT_PAIRS
+UNSEEN = pasture.HELD_OUT_PAIRS
 BASE = tuple(c for c in CATEGORIES if c not in NOVEL and c not in UNSEEN)
 GROUPS = {
     name: tuple(CATEGORIES.index(c) for c in members)
@@ -64,7 +56,7 @@ GROUPS = {
 
 def phrases(language: str = "en") -> list[str]:
     """The 20 categories in words, such as "standing sheep"."""
-    return [class_phrase(species=s, posture=p, language=language) for s, p in CATEGORIES]
+    return [pasture.class_phrase(species=s, posture=p, language=language) for s, p in CATEGORIES]
 
 
 def members(*groups: str) -> Tensor:
@@ -101,14 +93,14 @@ class ViLDDataset:
 
 
 def draw_herds(
-    split: str, count: int, *, start: int = 0, combos: Sequence[Combo] = SEEN_COMBOS
+    split: str, count: int, *, start: int = 0, combos: Sequence[pasture.Combo] = pasture.SEEN_COMBOS
 ) -> ViLDDataset:
     """Draw `count` herds from consecutive seeds of a split."""
     images, boxes, classes, visible = [], [], [], []
     for seed in range(start, start + count):
-        scene = herd(seed, split=split, combos=combos)
-        found = labels(scene, HEIGHT)
-        images.append(np.asarray(draw(scene, HEIGHT, supersample=2)))
+        scene = pasture.herd(seed, split=split, combos=combos)
+        found = pasture.labels(scene, HEIGHT)
+        images.append(np.asarray(pasture.draw(scene, HEIGHT, supersample=2)))
         boxes.append(torch.from_numpy(found.boxes_xyxy).float())
         kinds = [CATEGORIES.index((a.species, a.posture)) for a in scene.animals]
         classes.append(torch.tensor(kinds))
