@@ -38,21 +38,28 @@ def divide(examples: SampleSet, judged: SampleSet | None = None, *, seed: int = 
         ValueError: no label, nothing to fit on, nothing to judge, or judged photos that are also
             among the examples.
     """
-    own = judged is None
-    whole, made = _split(_labelled(examples), None if own else FIT_PARTS, seed=seed)
-    where = shown(examples.root)
+    own, where = judged is None, shown(examples.root)
+    labelled = tuple(photo for photo in examples if photo.label is not None)
+    if not labelled:
+        raise ValueError(
+            f"{where}: examples without classes; expected one sub-folder per class, a label column "
+            "or categories"
+        )
+    whole = replace(examples, samples=labelled)
+    how = "as the source gives them"
+    if any(photo.split is None for photo in whole):
+        whole = whole.with_splits(None if own else FIT_PARTS, seed=seed)
+        how = f"made with seed {seed}"
+    train, val = whole.select("train"), whole.select("val")
     parts = ", ".join(f"{name} {count}" for name, count in whole.splits.items())
-    how = f"made with seed {seed}" if made else "as the source gives them"
     notes = [f"splits of {where} {how}: {parts}"]
-    if not whole.splits.get("train"):
-        raise ValueError(f"{where}: no photo is in train; expected some to fit on")
     if judged is None:
         judged = whole.select("test")
-        if not len(judged):
-            raise ValueError(f"{where}: no photo is in test; expected some to judge")
         notes.append(f"{where} is judged by its {len(judged)} test photos only")
-    division = Division(judged, whole.select("train"), whole.select("val"), tuple(notes))
-    return _keep_apart(division, own=own)
+    for name, part in (("train", train), ("test", judged)):
+        if not len(part):
+            raise ValueError(f"{where}: no photo is in {name}; expected some")
+    return _keep_apart(Division(judged, train, val, tuple(notes)), own=own)
 
 
 def check_classes(division: Division, class_names: Sequence[str]) -> None:
@@ -70,25 +77,6 @@ def check_classes(division: Division, class_names: Sequence[str]) -> None:
             )
 
 
-def _labelled(photos: SampleSet) -> SampleSet:
-    kept = tuple(photo for photo in photos if photo.label is not None)
-    if not kept:
-        raise ValueError(
-            f"{shown(photos.root)}: examples without classes; expected one sub-folder per class, a "
-            "label column or categories"
-        )
-    return replace(photos, samples=kept)
-
-
-def _split(
-    photos: SampleSet, fractions: Mapping[str, float] | None, *, seed: int
-) -> tuple[SampleSet, bool]:
-    """The photos, each in a split, and whether any of it was made here."""
-    if all(photo.split is not None for photo in photos):
-        return photos, False
-    return photos.with_splits(fractions, seed=seed), True
-
-
 def _keep_apart(division: Division, *, own: bool) -> Division:
     """No file on two sides: copies in splits of one source are left out, others are refused."""
     copies = twins(division.val, division.train)
@@ -101,13 +89,14 @@ def _keep_apart(division: Division, *, own: bool) -> Division:
             "them from either, or give the examples as what is to be classified, too, and their "
             "test part is judged"
         )
-    notes = [
-        f"{len(some)} {part} photos left out, being copies of examples: first {_first(some)}"
-        for part, some in (("val", copies), ("test", found))
-        if some
-    ]
-    judged = _without(division.judged, found)
-    return replace(division, judged=judged, val=val, notes=(*division.notes, *notes))
+    judged, notes = _without(division.judged, found), list(division.notes)
+    for part, some in (("val", copies), ("test", found)):
+        if some:
+            notes.append(
+                f"{len(some)} {part} photos left out, being copies of examples: first "
+                f"{_first(some)}"
+            )
+    return replace(division, judged=judged, val=val, notes=tuple(notes))
 
 
 def twins(judged: Iterable[Sample], learned: Iterable[Sample]) -> dict[str, str]:

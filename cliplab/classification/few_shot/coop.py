@@ -177,12 +177,9 @@ class _PromptTower:
 
 def _embedding_layer(name: str, model: Any) -> nn.Embedding:
     """The one layer that turns token ids into vectors; ValueError unless there is exactly one."""
-    modules = model.named_modules() if isinstance(model, nn.Module) else ()
-    found = {
-        path: module
-        for path, module in modules
-        if isinstance(module, nn.Embedding) and path.rpartition(".")[2] in EMBEDDING_NAMES
-    }
+    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    names = [path for path in modules if path.rpartition(".")[2] in EMBEDDING_NAMES]
+    found = {path: layer for path in names if isinstance(layer := modules[path], nn.Embedding)}
     if len(found) != 1:
         raise ValueError(
             f"{name}: has {', '.join(found) or 'no embedding layer'} among its modules; CoOp "
@@ -204,18 +201,14 @@ def _with_gap(encoder: Encoder, names: Sequence[str], count: int) -> tuple[Tenso
     if count > room:
         raise ValueError(
             f"context: got {count} vectors; expected at most {room}, what {encoder.name} has left "
-            f"beside the longest class name: take fewer, or shorter names"
+            "beside the longest class name: take fewer, or shorter names"
         )
     gap = ids[:, first : first + 1].expand(-1, count)  # any token that is not special will do
     return torch.cat([ids[:, :first], gap, ids[:, first : ids.shape[1] - count]], dim=1), first
 
 
 def _place(ids: Tensor, words: Tensor, name: str) -> int:
-    """Where in every row (K, L) of `ids` the tokens `words` (M,) stand: first, or second.
-
-    Raises:
-        ValueError: they do not stand in one place in all rows.
-    """
+    """Where in every row (K, L) of `ids` the tokens `words` (M,) stand: first, or second."""
     for first in (0, 1):
         if len(words) and (ids[:, first : first + len(words)] == words).all():
             return first
