@@ -2,7 +2,7 @@
 
 import pytest
 
-from cliplab.classification.labels import Classes, fold, resolve_classes, split_labels
+from cliplab.classification.prompts import Classes, fold, resolve_classes, split_labels
 
 POSTURES = ["lying", "standing"]
 

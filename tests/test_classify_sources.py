@@ -8,9 +8,8 @@ import torch
 from classify_world import class_folders, coloured, report, rows, run, tiny
 from PIL import Image
 
-from cliplab.classification.assessment import assess, gained
-from cliplab.classification.scores import Scores
-from cliplab.classification.zero_shot import build_classifier, classify
+from cliplab.classification.answer import assess, gained
+from cliplab.classification.zero_shot import Scores, build_classifier, classify
 from cliplab.encoders import load_encoder
 from cliplab.encoders.two_towers import TwoTowers
 

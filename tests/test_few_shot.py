@@ -25,8 +25,8 @@ from cliplab.classification.few_shot import (
     fit_temperature,
     rescaled,
 )
+from cliplab.classification.few_shot.methods import _held_out_weights
 from cliplab.classification.few_shot.probes import class_multipliers
-from cliplab.classification.few_shot.tip import _held_out_weights
 from cliplab.classification.zero_shot import Scores
 
 PLAIN = [name for name in METHODS if name != "coop"]
@@ -246,7 +246,7 @@ def test_settings_are_the_best_on_val(method: str) -> None:
         "linear-probe": [LinearProbe(c) for c in few_shot.probes.STRENGTHS],
         "tip-adapter": [
             TipAdapter(zero_shot(), SCALE, alpha=a * SCALE, beta=b)
-            for a in few_shot.tip.ALPHAS[::3] for b in few_shot.tip.BETAS[::4]
+            for a in few_shot.methods.ALPHAS[::3] for b in few_shot.methods.BETAS[::4]
         ],
         "wise-ft": [WiseFT(zero_shot(), SCALE, alpha=a) for a in few_shot.probes.WISE_ALPHAS],
     }[method]  # fmt: skip

@@ -3,17 +3,185 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cliplab.classification.assessment import Assessment, assess, gained
+import numpy as np
+import torch
+
 from cliplab.classification.few_shot import Classifier
-from cliplab.classification.labels import Classes
-from cliplab.classification.scores import Scores
+from cliplab.classification.metrics import (
+    Rate,
+    Reliability,
+    accuracy,
+    balanced_accuracy,
+    bootstrap_interval,
+    brier_score,
+    error_by_luck,
+    negative_log_likelihood,
+    recall_per_class,
+    reliability,
+)
+from cliplab.classification.prompts import Classes
+from cliplab.classification.zero_shot import Scores
 from cliplab.data import Sample, SampleSet, UnreadableImage
 from cliplab.runtime import atomic_write
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cliplab.classification.diagnosis import Control
+
+BINS = 15  # of the reliability diagram
+MANY = 20_000  # images; with more, luck moves the calibration error by less than it is rounded to
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """Scores of n images against their true classes; numbers are computed when asked for."""
+
+    scores: Scores  # of the n images whose class is known
+    true: tuple[int, ...]  # n class indices
+    groups: tuple[str | int | None, ...] | None = None  # n; None when every image is one of its own
+
+    @cached_property
+    def predicted(self) -> list[int]:
+        """Predicted class of each image (n,)."""
+        return self.scores.prediction.tolist()
+
+    @cached_property
+    def accuracy(self) -> Rate:
+        """Share of right answers, with the interval of n independent images."""
+        return accuracy(self.predicted, self.true)
+
+    @cached_property
+    def by_group(self) -> tuple[float, float] | None:
+        """95 % bootstrap interval of the accuracy over whole groups; None without groups."""
+        if self.groups is None or len(set(self.groups)) < 2:
+            return None
+        hits = [float(p == t) for p, t in zip(self.predicted, self.true, strict=True)]
+        return bootstrap_interval(hits, groups=self.groups)
+
+    @cached_property
+    def recalls(self) -> dict[str, Rate]:
+        """Share of each class that was found, with interval; without classes that do not occur."""
+        return recall_per_class(self.predicted, self.true, self.scores.class_names)
+
+    @cached_property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that occur: what accuracy is when all are as frequent."""
+        return balanced_accuracy(self.predicted, self.true)
+
+    @cached_property
+    def majority(self) -> tuple[str, float]:
+        """The most frequent class, and the accuracy of always guessing it."""
+        k, count = Counter(self.true).most_common(1)[0]
+        return self.scores.class_names[k], count / len(self.true)
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts (K, K): row = true class, column = predicted class."""
+        k = len(self.scores.class_names)  # counted here, since loading scikit-learn takes seconds
+        cells = [k * t + p for p, t in zip(self.predicted, self.true, strict=True)]
+        return np.bincount(cells, minlength=k * k).reshape(k, k)
+
+    @cached_property
+    def control(self) -> Control:
+        """Accuracy against shuffled truth: what prior preferences alone would get."""
+        from cliplab.classification.diagnosis import permuted_label_control
+
+        return permuted_label_control(self.predicted, self.true)
+
+    @property
+    def calibration_error(self) -> float:
+        """Mean distance of confidence from accuracy, 0 to 1."""
+        return self.reliability.error
+
+    @cached_property
+    def error_by_luck(self) -> float | None:
+        """Calibration error that perfect probabilities would rarely exceed; None if negligible."""
+        few = len(self.true) <= MANY
+        return error_by_luck(self.scores.probability, bins=BINS) if few else None
+
+    @cached_property
+    def reliability(self) -> Reliability:
+        """Confidence and accuracy in BINS bins of confidence."""
+        return reliability(self.scores.probability, self._true, bins=BINS)
+
+    @property
+    def confidence(self) -> float:
+        """Mean probability of the predicted class."""
+        return float(self.scores.probability.amax(dim=1).mean())
+
+    @property
+    def _true(self) -> torch.Tensor:
+        return torch.tensor(self.true)
+
+    def pairs(self, top: int = 10) -> list[tuple[str, str, int]]:
+        """(true class, predicted class, count) of the most frequent confusions, at most `top`."""
+        names = self.scores.class_names
+        mistakes = Counter(
+            (names[t], names[p]) for p, t in zip(self.predicted, self.true, strict=True) if p != t
+        )
+        return [(t, p, count) for (t, p), count in mistakes.most_common(top)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values for JSON."""
+        names, probability, grouped = self.scores.class_names, self.scores.probability, None
+        if self.by_group and self.groups:
+            low, high = (round(value, 4) for value in self.by_group)
+            grouped = {"low": low, "high": high, "groups": len(set(self.groups))}
+        log_loss = negative_log_likelihood(probability, self._true)
+        return {
+            "n": len(self.true),
+            "accuracy": self.accuracy.as_dict(),
+            "accuracy_by_group": grouped,
+            "balanced_accuracy": round(self.balanced_accuracy, 4),
+            "majority": dict(zip(("class", "accuracy"), self.majority, strict=True)),
+            "recall": {name: recall.as_dict() for name, recall in self.recalls.items()},
+            "confusion": {"classes": list(names), "true_by_predicted": self.confusion.tolist()},
+            "permuted_labels": {"p_value": round(self.control.p_value, 5)},
+            "mean_confidence": round(self.confidence, 4),
+            "expected_calibration_error": round(self.calibration_error, 4),
+            "brier_score": round(brier_score(probability, self._true), 4),
+            "negative_log_likelihood": round(log_loss, 4),
+        }
+
+
+def assess(
+    scores: Scores, true: Sequence[int | None], groups: Sequence[str | None]
+) -> Assessment | None:
+    """Judge the rows whose class is known; None if there are none.
+
+    Args:
+        scores: of N images.
+        true: N class indices, None where unknown.
+        groups: N names; images of one group are not independent. None: a group of its own.
+    """
+    rows = [i for i, t in enumerate(true) if t is not None]
+    if not rows:
+        return None
+    own = tuple(i if groups[i] is None else groups[i] for i in rows)
+    shared = own if len(set(own)) < len(rows) else None
+    return Assessment(scores.subset(rows), tuple(t for t in true if t is not None), shared)
+
+
+def gained(before: Assessment, after: Assessment) -> tuple[float, float, float]:
+    """Accuracy of `after` less that of `before` on the same images, with its 95 % interval."""
+    right = [(np.array(one.predicted) == one.true).astype(float) for one in (before, after)]
+    steps = right[1] - right[0]  # (n,)
+    gain = float(steps.mean())
+    units = len(steps) if after.groups is None else len(set(after.groups))
+    if units < 2:  # nothing to resample: it may be anything
+        return gain, -1.0, 1.0
+    return gain, *bootstrap_interval(steps, groups=after.groups)
+
+
+# ---- the answer ----------------------------------------------------------------------------
 
 WORST = 50  # mistakes listed in a report
 

@@ -32,8 +32,7 @@ from cliplab.classification.prompts import (
     complain_of_unread,
     token_coverage,
 )
-from cliplab.classification.scores import Scores
-from cliplab.classification.zero_shot import average_templates, encode_prompts
+from cliplab.classification.zero_shot import Scores, average_templates, encode_prompts
 from cliplab.encoders import Encoder
 
 if TYPE_CHECKING:

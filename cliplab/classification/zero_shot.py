@@ -3,7 +3,12 @@
 Taught in: notebooks/02. Source: CLIP, arXiv:2103.00020, section 3.1.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +24,203 @@ from cliplab.classification.prompts import (
     token_coverage,
     warn_of_unread,
 )
-from cliplab.classification.scores import Scores
 from cliplab.encoders import Encoder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SUM_TOLERANCE = 0.02  # probabilities printed to two digits still sum to 1 within this
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of N images for K classes; all tensors float32 on the CPU.
+
+    Make them with `from_cosine`, `from_logits` or `from_probability`.
+    """
+
+    class_names: tuple[str, ...]
+    logits: Tensor  # (N, K) = logit_scale * cosine (+ logit_bias), where there are cosines
+    probability: Tensor  # (N, K), rows sum to 1: among these classes only
+    logit_scale: float  # 1 / temperature
+    cosine: Tensor | None = None  # (N, K), -1 to 1; None when a fitted classifier made the logits
+    logit_bias: float | None = None  # of a model trained with a sigmoid loss; None = softmax loss
+
+    @classmethod
+    def from_cosine(
+        cls,
+        class_names: Sequence[str],
+        cosine: Tensor,
+        logit_scale: float,
+        logit_bias: float | None = None,
+    ) -> Scores:
+        """Scores from cosines (N, K) and 1 / temperature; SigLIP's bias shifts all logits alike."""
+        cosine = _plain("cosine", cosine)
+        logits = logit_scale * cosine + (logit_bias or 0.0)
+        names, probability = tuple(class_names), logits.softmax(dim=-1)
+        return cls(names, logits, probability, logit_scale, cosine, logit_bias)
+
+    @classmethod
+    def from_logits(
+        cls,
+        class_names: Sequence[str],
+        logits: Tensor,
+        *,
+        logit_scale: float = 1.0,
+        cosine: Tensor | None = None,
+    ) -> Scores:
+        """Scores from logits (N, K) of any classifier, such as a linear probe.
+
+        Args:
+            class_names: K names.
+            logits: (N, K), natural logarithms up to a constant per row.
+            logit_scale: what `gap` is divided by; 1 leaves it in units of the logits.
+            cosine: (N, K), where the classifier is one of cosines.
+        """
+        logits = _plain("logits", logits)
+        cosine = None if cosine is None else _plain("cosine", cosine)
+        return cls(tuple(class_names), logits, logits.softmax(dim=-1), logit_scale, cosine)
+
+    @classmethod
+    def from_probability(
+        cls, class_names: Sequence[str], probability: Tensor, *, logit_scale: float
+    ) -> Scores:
+        """Scores from probabilities (N, K) that somebody printed, as in a report or an issue.
+
+        The logits are their logarithms: a softmax forgets a constant per row and nothing else, so
+        gap, margin and entropy are those of the model. A printed 0 makes its gap infinite.
+
+        Raises:
+            ValueError: negative numbers, or rows that do not sum to 1 within 0.02.
+        """
+        shares = _plain("probability", probability)
+        total = shares.sum(dim=-1)  # (N,)
+        wrong = (shares < 0).any(dim=-1) | ((total - 1).abs() > _SUM_TOLERANCE)
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"probability: row {row} is {shares[row].tolist()} with sum {total[row]:.3f}; "
+                "expected shares from 0 to 1 that sum to 1: for logits use Scores.from_logits"
+            )
+        return cls.from_logits(class_names, shares.log(), logit_scale=logit_scale)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.logits), len(self.class_names))
+        for name in ("cosine", "logits", "probability"):
+            part = getattr(self, name)
+            if part is not None and (tuple(part.shape) != shape or part.isnan().any()):
+                raise ValueError(
+                    f"{name}: got shape {tuple(part.shape)}, {int(part.isnan().sum())} of it NaN; "
+                    f"expected numbers {shape}, images x class names"
+                )
+        if not 0 < self.logit_scale < math.inf:
+            raise ValueError(
+                f"logit_scale: got {self.logit_scale}; expected 1 / temperature, above 0"
+            )
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __repr__(self) -> str:
+        return f"<Scores of {len(self)} images for {', '.join(self.class_names)}>"
+
+    @property
+    def prediction(self) -> Tensor:
+        """Index of the most probable class (N,)."""
+        return self.logits.argmax(dim=-1)
+
+    @property
+    def predicted_names(self) -> list[str]:
+        """Name of the most probable class of each image."""
+        return [self.class_names[k] for k in self.prediction.tolist()]
+
+    @property
+    def margin(self) -> Tensor:
+        """Probability of the best class less that of the second best (N,): 0 = undecided."""
+        best = self.probability.topk(min(2, len(self.class_names)), dim=-1).values  # (N, 1 or 2)
+        return best[:, 0] - best[:, 1:].sum(dim=-1)
+
+    @property
+    def gap(self) -> Tensor:
+        """Cosine of the best class less that of the worst (N,), from logits / logit_scale."""
+        return (self.logits.amax(dim=-1) - self.logits.amin(dim=-1)) / self.logit_scale
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the probabilities in nats (N,): 0 = certain, log K = uniform."""
+        log_probability = self.logits.log_softmax(dim=-1)
+        terms = log_probability.exp() * log_probability  # (N, K)
+        return -torch.where(log_probability.isinf(), 0.0, terms).sum(dim=-1)  # 0 log 0 = 0
+
+    @property
+    def relative_entropy(self) -> Tensor:
+        """Entropy as a share of its maximum, log K (N,): 1 = the model has no opinion."""
+        return self.entropy / math.log(max(2, len(self.class_names)))
+
+    @property
+    def independent(self) -> Tensor:
+        """Sigmoid of each logit (N, K): "is it this?" asked class by class; rows need not sum to 1.
+
+        Raises:
+            ValueError: the model was not trained with a sigmoid loss, so that its logits have no
+                zero that means "as likely as not".
+
+        Source: SigLIP, arXiv:2303.15343, section 3.2.
+        """
+        if self.logit_bias is None:
+            raise ValueError(
+                "independent: this model has no logit bias, since it was trained with a softmax "
+                "loss; expected one of a sigmoid loss, such as SigLIP 2: use .probability instead"
+            )
+        return self.logits.sigmoid()
+
+    def subset(self, which: Any) -> Scores:
+        """Scores of some images: an index, a slice, a list of indices or a bool mask (N,)."""
+        rows = torch.arange(len(self))[which].reshape(-1)
+        cosine = None if self.cosine is None else self.cosine[rows]
+        parts = (self.logits[rows], self.probability[rows], self.logit_scale, cosine)
+        return Scores(self.class_names, *parts, self.logit_bias)
+
+    def table(self, *, names: Sequence[Any] | None = None, top: int | None = None) -> pd.DataFrame:
+        """The classes of each image from most to least probable, one row each, rounded to read.
+
+        Args:
+            names: of the images, for the index; default 0, 1, ...
+            top: rows per image; default all K. `top=1` gives one line per image.
+
+        Returns:
+            Rows indexed by image and rank (1 = best). Margin and entropy belong to the image and
+            repeat in its rows; entropy is in percent of its maximum, log K. Without cosines their
+            column is left out.
+        """
+        import pandas as pd
+
+        names = range(len(self)) if names is None else names
+        if len(names) != len(self):
+            raise ValueError(f"names: got {len(names)}; expected one per image, {len(self)}")
+        k = min(top or len(self.class_names), len(self.class_names))
+        order = self.logits.argsort(dim=-1, descending=True, stable=True)[:, :k]  # (N, k)
+        index = pd.MultiIndex.from_product([names, range(1, k + 1)], names=["image", "rank"])
+        numbers = {
+            "probability %": 100 * self.probability.gather(1, order),
+            "cosine": None if self.cosine is None else self.cosine.gather(1, order),
+            "logit": self.logits.gather(1, order),
+            "margin %": 100 * self.margin[:, None].expand(-1, k),
+            "entropy %": 100 * self.relative_entropy[:, None].expand(-1, k),
+        }
+        columns: dict[str, Any] = {"class": [self.class_names[i] for i in order.flatten().tolist()]}
+        columns |= {n: v.flatten().tolist() for n, v in numbers.items() if v is not None}
+        digits = {"probability %": 1, "cosine": 4, "logit": 2, "margin %": 1, "entropy %": 1}
+        return pd.DataFrame(columns, index=index).round(digits)
+
+
+def _plain(name: str, values: Tensor) -> Tensor:
+    """A matrix as float32 on the CPU, without its gradient."""
+    if not isinstance(values, Tensor) or values.ndim != 2:
+        got = tuple(values.shape) if hasattr(values, "shape") else type(values).__name__
+        raise ValueError(f"{name}: got {got}; expected a tensor (N, K), images x class names")
+    return values.detach().float().cpu()
+
 
 __all__ = [
     "Scores", "UnreadPromptWarning", "build_classifier", "check_class_names", "classify",

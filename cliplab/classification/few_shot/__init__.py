@@ -20,13 +20,14 @@ from cliplab.classification.few_shot.coop import CoOp
 from cliplab.classification.few_shot.methods import (
     Method,
     TemperatureScaling,
+    TipAdapter,
+    TipAdapterF,
     ZeroShot,
     fit_temperature,
     rescaled,
 )
 from cliplab.classification.few_shot.probes import LinearProbe, TextProbe, WiseFT
 from cliplab.classification.few_shot.shots import Shots, sample_shots
-from cliplab.classification.few_shot.tip import TipAdapter, TipAdapterF
 from cliplab.encoders import Encoder
 from cliplab.runtime import unknown_name
 

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cliplab.classification.few_shot.shots import check_unit_rows
-from cliplab.classification.scores import Scores
+from cliplab.classification.zero_shot import Scores
 from cliplab.encoders import Encoder
 from cliplab.runtime import atomic_write, unknown_name
 
