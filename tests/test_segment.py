@@ -420,7 +420,7 @@ def test_nothing_readable_is_an_error_without_outputs(
     ("arguments", "message"),
     [
         ([], "no labels: the source has no masks with classes; give --labels"),
-        (["--labels", ","], "labels: got none"),
+        (["--labels", ","], "expected lists"),
         (["--labels", "sheep", ""], "labels: got '' among 2"),
         (["--labels", "sheep|", "dog"], "labels: got '' among 3 words"),
         (["--labels", "sheep="], "expected CLASS=PROMPT"),

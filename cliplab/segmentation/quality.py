@@ -104,7 +104,6 @@ class Tally:
         self.named = torch.zeros(count, count, dtype=torch.long)
         self.judged = torch.zeros(count, count, dtype=torch.long)
         self.edges = torch.zeros(2, count, dtype=torch.long)  # intersection, union
-        self.without_groups = False
 
     def add(self, predicted: Tensor, true: Tensor, owner: Tensor | None = None) -> None:
         """Count one picture: integers (H, W), `true` with IGNORE where it does not count.
@@ -114,9 +113,7 @@ class Tally:
         count = len(self.names)
         self.named += confusion(predicted, true, count)
         self.edges += boundary_counts(predicted, true, count, ratio=self.boundary)
-        if owner is None:
-            self.without_groups = True
-        else:
+        if owner is not None:
             self.judged += confusion(oracle_labels(owner, true, count), true, count)
 
     def include(self, other: Tally) -> None:
@@ -124,16 +121,12 @@ class Tally:
         self.named += other.named
         self.judged += other.judged
         self.edges += other.edges
-        self.without_groups |= other.without_groups
 
     def result(self) -> Quality:
         """The numbers so far; NaN before any pixel was counted."""
-        oracle = torch.full((len(self.names),), math.nan)
-        if not self.without_groups:
-            oracle = iou_per_class(self.judged)
         intersection, union = self.edges
         edges = torch.where(union > 0, intersection / union, math.nan)
-        iou = iou_per_class(self.named)
+        iou, oracle = iou_per_class(self.named), iou_per_class(self.judged)
         return Quality(self.names, self.named, iou, edges, oracle, self.known)
 
 

@@ -6,7 +6,7 @@ Nothing here loads torch: the command line is made from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,13 +111,15 @@ def vocabulary(
     Raises:
         ValueError: an empty or repeated name or word; one word in all, which nothing competes with.
     """
-    given = labels if isinstance(labels, Mapping) else dict.fromkeys(_list(labels, "labels"), ())
-    if not given:
-        raise ValueError("labels: got none; expected at least one name")
-    names = [*labels]
-    pairs = [(name, _list(given[name], f"words of {name!r}") or [name]) for name in names]
+    if not labels or isinstance(labels, str) or isinstance(background, str):
+        raise ValueError(
+            f"labels: got {labels!r}, background {background!r}; expected lists of names, the "
+            "first not empty"
+        )
+    given = labels if isinstance(labels, Mapping) else {}
+    pairs = [(name, [*given.get(name, ())] or [name]) for name in labels]
     if background is not None:
-        pairs.insert(0, (BACKGROUND, _list(background, "background")))
+        pairs.insert(0, (BACKGROUND, [*background]))
     _check([name for name, _ in pairs], "names")
     words = [word for _, some in pairs for word in some]
     _check(words, "words")
@@ -132,12 +134,6 @@ def vocabulary(
         label_of=tuple(k for k, (_, some) in enumerate(pairs) for _ in some),
         has_background=background is not None,
     )
-
-
-def _list(words: Iterable[str], what: str) -> list[str]:
-    if isinstance(words, str):
-        raise ValueError(f"{what}: got the text {words!r}; expected a list, such as [{words!r}]")
-    return list(words)
 
 
 def _check(words: Sequence[str], what: str) -> None:
