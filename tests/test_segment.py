@@ -445,7 +445,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--side", "10"], "side: got 10 px; expected a multiple of"),
         (["--labels", "a", "b", "--limit", "0"], "--limit: got 0; expected 1 or more"),
         (["--labels", "a", "b", "--split", "tset"], "--split tset: no picture of"),
-        (["--labels", "a", "b", "--kind", "coco"], "looked for one *.json"),
+        (["--labels", "a", "b", "--kind", "coco"], "expected one file"),
         (["--labels", "a", "b", "--truth", "absent"], "absent: no such file or folder"),
         (["--labels", "a", "b", "--images", "x"], "pictures without boxes"),
     ],
