@@ -53,16 +53,12 @@ def data_dir() -> Path:
 
 def cache_dir() -> Path:
     """Folder of what can be made again: $CLIPLAB_CACHE, else `cliplab` in the system's cache."""
-    if chosen := os.environ.get("CLIPLAB_CACHE", ""):
+    from platformdirs import user_cache_path
+
+    chosen = os.environ.get("CLIPLAB_CACHE", "")
+    if chosen:
         return Path(chosen).expanduser()
-    home, system = Path.home(), platform.system()
-    if system == "Windows":
-        base, fallback = os.environ.get("LOCALAPPDATA", ""), home / "AppData" / "Local"
-    elif system == "Darwin":
-        base, fallback = "", home / "Library" / "Caches"
-    else:
-        base, fallback = os.environ.get("XDG_CACHE_HOME", ""), home / ".cache"
-    return (Path(base) if base else fallback) / "cliplab"
+    return user_cache_path("cliplab", appauthor=False, opinion=False)
 
 
 def checkpoint_dir(name: str) -> Path:

@@ -167,7 +167,7 @@ def test_training_cannot_reach_masks(tmp_path, monkeypatch) -> None:
         raise AssertionError("training asked for the masks")
 
     # What every label comes from, whoever imported `labels` from where.
-    monkeypatch.setattr(sys.modules["cliplab.pasture.draw"], "_LabelBrush", forbidden)
+    monkeypatch.setattr(sys.modules["cliplab.pasture.drawing"], "_LabelBrush", forbidden)
     for module in (dataset, recipe, losses, second):
         assert not hasattr(module, "labels")
     blind = weights_after(dataset.load_dataset(tmp_path / "b", 8), tmp_path / "2", **two_rounds)

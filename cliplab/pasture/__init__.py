@@ -1,55 +1,5 @@
 """The pasture: an endless, seeded, fully labelled world of animals, drawn by this package."""
 
-from cliplab.pasture.captions import animal_caption, caption, class_phrase
-from cliplab.pasture.draw import SEMANTIC_CLASSES, Labels, draw, labels
-from cliplab.pasture.scene import (
-    COLOURS,
-    COMBOS,
-    HELD_OUT_PAIRS,
-    HELD_OUT_TRIPLES,
-    PAIR_COMBOS,
-    POSTURES,
-    SEEN_COMBOS,
-    SPECIES,
-    WEATHERS,
-    Animal,
-    Combo,
-    Prop,
-    Scene,
-    combo_group,
-    herd,
-    portrait,
-    scenes,
-)
-from cliplab.pasture.stuff import CLASS_WORDS, NOUNS, class_of, nouns_in
+import lazy_loader
 
-__all__ = [
-    "CLASS_WORDS",
-    "COLOURS",
-    "COMBOS",
-    "HELD_OUT_PAIRS",
-    "HELD_OUT_TRIPLES",
-    "NOUNS",
-    "PAIR_COMBOS",
-    "POSTURES",
-    "SEEN_COMBOS",
-    "SEMANTIC_CLASSES",
-    "SPECIES",
-    "WEATHERS",
-    "Animal",
-    "Combo",
-    "Labels",
-    "Prop",
-    "Scene",
-    "animal_caption",
-    "caption",
-    "class_of",
-    "class_phrase",
-    "combo_group",
-    "draw",
-    "herd",
-    "labels",
-    "nouns_in",
-    "portrait",
-    "scenes",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

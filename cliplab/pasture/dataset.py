@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from cliplab.pasture.captions import animal_caption, caption
-from cliplab.pasture.draw import SEMANTIC_CLASSES, Labels, draw, labels
+from cliplab.pasture.drawing import SEMANTIC_CLASSES, Labels, draw, labels
 from cliplab.pasture.scene import SPECIES, Animal, Combo, Dice, Scene, herd, portrait
 from cliplab.runtime import write_json
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliplab.pasture.captions import LANGUAGES, noun_phrase
-from cliplab.pasture.draw import SEMANTIC_CLASSES, Labels
+from cliplab.pasture.drawing import SEMANTIC_CLASSES, Labels
 from cliplab.pasture.scene import (
     COLOURS,
     HELD_OUT_PAIRS,

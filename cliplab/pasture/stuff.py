@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from cliplab.pasture.captions import LANGUAGES
-from cliplab.pasture.draw import SEMANTIC_CLASSES
+from cliplab.pasture.drawing import SEMANTIC_CLASSES
 from cliplab.pasture.scene import Dice, Scene
 
 # What a scene has -> how it is said. Only names: what it is like is said by `caption`.

@@ -13,9 +13,16 @@ from torch import Tensor
 
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD
 from cliplab.models.tokenizers import BytePairTokenizer
-from cliplab.pasture import animal_caption, caption, herd, portrait
-from cliplab.pasture.captions import lexicon, mentioned_facts
-from cliplab.pasture.dataset import crops, portraits
+from cliplab.pasture import (
+    animal_caption,
+    caption,
+    crops,
+    herd,
+    lexicon,
+    mentioned_facts,
+    portrait,
+    portraits,
+)
 from cliplab.training import pictures
 from cliplab.training.pictures import Arrays, joined, load_chunks
 

@@ -21,8 +21,17 @@ from cliplab.classification import (
     templates,
 )
 from cliplab.encoders import Encoder
-from cliplab.pasture import COMBOS, PAIR_COMBOS, POSTURES, SPECIES, caption, class_phrase
-from cliplab.pasture.dataset import Pictures, crops, portraits
+from cliplab.pasture import (
+    COMBOS,
+    PAIR_COMBOS,
+    POSTURES,
+    SPECIES,
+    Pictures,
+    caption,
+    class_phrase,
+    crops,
+    portraits,
+)
 
 # Consecutive seeds of the test split, far enough apart that no two sets share a picture.
 _STARTS = {"seen": 0, "triples": 100_000, "sheep lying": 200_000, "horse eating": 300_000,

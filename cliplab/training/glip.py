@@ -38,7 +38,7 @@ from cliplab.models.glip.model import ConvBody
 from cliplab.models.glip.training import losses
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import ViLDConfig, load_vild
-from cliplab.pasture.grounding import LEVELS
+from cliplab.pasture import LEVELS
 from cliplab.runtime import checkpoint_dir, seed_all, sha256
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.glip_dataset import (

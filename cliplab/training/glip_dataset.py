@@ -37,9 +37,18 @@ from cliplab.models.glip import (
 )
 from cliplab.models.glip.inference import MULTIPLE
 from cliplab.models.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
-from cliplab.pasture import captions, grounding, relations
-from cliplab.pasture.grounding import PROPS, Grounded, Sight, Thing, sight_of
-from cliplab.pasture.scene import Dice, Scene
+from cliplab.pasture import (
+    PROPS,
+    Dice,
+    Grounded,
+    Scene,
+    Sight,
+    Thing,
+    captions,
+    grounding,
+    relations,
+    sight_of,
+)
 from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_chunks
 
 HEIGHT = 128  # pixels of a picture; 171 wide

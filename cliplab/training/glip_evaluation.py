@@ -26,17 +26,20 @@ from cliplab.detection import (
     coco_truth,
 )
 from cliplab.models.glip import GLIP
-from cliplab.pasture import COLOURS, HELD_OUT_TRIPLES, PAIR_COMBOS, POSTURES
-from cliplab.pasture.grounding import (
+from cliplab.pasture import (
+    COLOURS,
+    HELD_OUT_TRIPLES,
+    PAIR_COMBOS,
+    POSTURES,
+    Dice,
     Grounded,
     Sight,
     Words,
     is_held_out,
+    relation,
     say,
     sentence,
 )
-from cliplab.pasture.relations import relation
-from cliplab.pasture.scene import Dice
 from cliplab.training.glip_dataset import (
     LANGUAGES,
     NAMED,

@@ -23,7 +23,7 @@ from torch import Tensor
 from cliplab.models.groupvit import Groups, GroupViT
 from cliplab.models.losses import at_least_float32, clip_loss
 from cliplab.models.tokenizers import WordPieceTokenizer
-from cliplab.pasture.captions import LANGUAGES
+from cliplab.pasture import LANGUAGES
 from cliplab.segmentation import IGNORE
 from cliplab.training.groupvit_dataset import PROMPTS, GroupViTBatch, noun_names
 from cliplab.training.groupvit_model import GroupViTRecipe, patch_embeddings

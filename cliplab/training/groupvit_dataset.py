@@ -21,9 +21,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliplab.pasture import Scene, caption, draw, herd, portrait
-from cliplab.pasture.captions import LANGUAGES, lexicon
-from cliplab.pasture.stuff import NOUNS, nouns_in, stuff_caption, stuff_lexicon
+from cliplab.pasture import (
+    LANGUAGES,
+    NOUNS,
+    Scene,
+    caption,
+    draw,
+    herd,
+    lexicon,
+    nouns_in,
+    portrait,
+    stuff_caption,
+    stuff_lexicon,
+)
 from cliplab.training.pictures import Arrays, augment, joined, load_chunks
 
 SIZE = 96  # pixels per side

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cliplab.pasture import CLASS_WORDS as WORDS
 from cliplab.pasture import SEMANTIC_CLASSES, SPECIES, labels
-from cliplab.pasture.stuff import CLASS_WORDS as WORDS
 from cliplab.segmentation import (
     Features,
     Quality,

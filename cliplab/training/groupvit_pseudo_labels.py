@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliplab.models.groupvit import GroupViT
-from cliplab.pasture.captions import LANGUAGES
+from cliplab.pasture import LANGUAGES
 from cliplab.segmentation import IGNORE, GroupViTSegmenter, refine, scaled_side
 from cliplab.training.groupvit_criterion import noun_maps
 from cliplab.training.groupvit_dataset import PROMPTS, GroupViTDataset, noun_names, noun_table

@@ -1,5 +1,6 @@
 """GLIP: finding what a sentence speaks of, in plain PyTorch and on any machine."""
 
+from cliplab.models.glip import anchors
 from cliplab.models.glip.config import GLIP_L, GLIP_T, GLIP_T_A, VARIANTS, GLIPConfig
 from cliplab.models.glip.head import Raw
 from cliplab.models.glip.inference import (
@@ -28,8 +29,36 @@ from cliplab.models.glip.training import Losses, Targets, Truth, glip_loss, targ
 from cliplab.models.glip.weights import load_glip, save_glip
 
 __all__ = [
-    "GLIP", "GLIP_L", "GLIP_T", "GLIP_T_A", "VARIANTS", "Chunk", "Found", "GLIPConfig", "Losses",
-    "Piece", "Prompt", "Raw", "Selection", "Span", "Targets", "Truth", "batch_of", "best_boxes",
-    "chunks_of", "glip_loss", "load_glip", "merge", "phrase_scores", "pieces_of", "positive_map",
-    "prepare", "same_sizes", "save_glip", "select", "targets_of", "to_picture",
-]  # fmt: skip
+    "GLIP",
+    "GLIP_L",
+    "GLIP_T",
+    "GLIP_T_A",
+    "VARIANTS",
+    "Chunk",
+    "Found",
+    "GLIPConfig",
+    "Losses",
+    "Piece",
+    "Prompt",
+    "Raw",
+    "Selection",
+    "Span",
+    "Targets",
+    "Truth",
+    "anchors",
+    "batch_of",
+    "best_boxes",
+    "chunks_of",
+    "glip_loss",
+    "load_glip",
+    "merge",
+    "phrase_scores",
+    "pieces_of",
+    "positive_map",
+    "prepare",
+    "same_sizes",
+    "save_glip",
+    "select",
+    "targets_of",
+    "to_picture",
+]
