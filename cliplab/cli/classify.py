@@ -153,13 +153,7 @@ class Classify(Job[Options]):
 
     def load(self) -> None:
         """The encoder, and the kept classifier compared with it."""
-        given = self.options.encoder
-        self.encoder = encoders.load_encoder(
-            given.encoder,
-            device=given.device,
-            offline=True if given.offline else None,
-            precision=given.precision,
-        )
+        self.encoder = self.load_encoder()
         self._load_classifier(self.encoder)
 
     def answer(self) -> int:

@@ -161,13 +161,7 @@ class Evaluate(Job[Options]):
 
     def load(self) -> None:
         """The encoder."""
-        given = self.options.encoder
-        self.encoder = encoders.load_encoder(
-            given.encoder,
-            device=given.device,
-            offline=True if given.offline else None,
-            precision=given.precision,
-        )
+        self.encoder = self.load_encoder()
         # Told now, since the result may be hours away.
         complain("note", list(classification.imagenet.notes_of(self.encoder, self.prompts)))
 

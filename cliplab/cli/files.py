@@ -12,7 +12,7 @@ from cliplab.cli.options import flat
 from cliplab.runtime import atomic_write, write_json
 
 if TYPE_CHECKING:
-    from cliplab.data import UnreadableImage
+    from cliplab.data import Sample, UnreadableImage
     from cliplab.encoders import Encoder
 
 # ---- before the work -----------------------------------------------------------------------
@@ -92,7 +92,12 @@ def probe(path: Path) -> None:
 
 
 def targets_in(
-    folder: Path, pictures: Iterable[Any], endings: Sequence[str], *, option: str
+    folder: Path,
+    pictures: Iterable[Sample],
+    endings: Sequence[str],
+    *,
+    option: str,
+    kept: Container[Path] = (),
 ) -> dict[Path, tuple[Path, ...]]:
     """Path of a picture -> its files below `folder`, one for each ending, in its sub-folder.
 
@@ -101,9 +106,10 @@ def targets_in(
         pictures: with a `path` and a `name` relative to the source.
         endings: such as ".jpg" or "_labels.png", in place of the picture's suffix.
         option: that names the folder.
+        kept: other files that are read, resolved.
 
     Raises:
-        ValueError: a file would replace a picture that it is made from.
+        ValueError: a file would replace a picture that it is made from, or one of `kept`.
     """
     pictures = list(pictures)
     own = {one.path.resolve() for one in pictures}
@@ -113,10 +119,10 @@ def targets_in(
         stem = _free_stem(folder, one.name, taken)
         found[one.path] = tuple(stem.with_name(stem.name + ending) for ending in endings)
         for path in found[one.path]:
-            if path.resolve() in own:
+            if path.resolve() in own or path.resolve() in kept:
                 raise ValueError(
-                    f"{option} {folder}: would overwrite {path}, a picture of SOURCE; choose "
-                    "another folder"
+                    f"{option} {folder}: would overwrite {path}, which is read, with --force too; "
+                    "choose another folder"
                 )
     return found
 
@@ -150,19 +156,6 @@ def check_folder(option: str, folder: Path, files: Iterable[Path], *, force: boo
         probe(files[0])
 
 
-def refuse_some(option: str, files: Iterable[Path], kept: Container[Path], what: str) -> None:
-    """Refuse files in the place of others that are kept; no --force allows that.
-
-    Raises:
-        ValueError: a file of `files` is among `kept`, which are resolved.
-    """
-    for path in files:
-        if path.resolve() in kept:
-            raise ValueError(
-                f"{option}: would overwrite {path}, {what}, with --force too; choose another name"
-            )
-
-
 # ---- the report for other programs ---------------------------------------------------------
 
 
@@ -181,14 +174,10 @@ def write_report(path: Path, command: str, options: Any, **parts: Any) -> None:
 
 def parameters(options: Any) -> dict[str, Any]:
     """The options as they were given; the command's own bookkeeping left out."""
-    own = {key: value for key, value in flat(options).items() if key != "debug"}
-    return {key: _plain(value) for key, value in own.items()}
-
-
-def _plain(value: Any) -> Any:
     from cliplab.data import shown
 
-    return shown(value) if isinstance(value, Path) else value
+    own = {key: value for key, value in flat(options).items() if key != "debug"}
+    return {key: shown(v) if isinstance(v, Path) else v for key, v in own.items()}
 
 
 def describe(encoder: Encoder) -> dict[str, Any]:
@@ -208,16 +197,14 @@ def describe(encoder: Encoder) -> dict[str, Any]:
 def unreadable(
     errors: Iterable[UnreadableImage], names: Mapping[Path, str] | None = None
 ) -> list[dict[str, str]]:
-    """The files that could not be read, as `names` calls them: cause and remedy of each."""
+    """The files that could not be read, as `names` calls them: cause and remedy of each, once."""
     from cliplab.data import shown
 
-    by_name = {
-        (names or {}).get(error.path, shown(error.path)): (error.cause, error.remedy)
-        for error in errors
-    }
+    names = names or {}
+    by_name = {names.get(error.path, shown(error.path)): error for error in errors}
     return [
-        {"file": file, "cause": cause, "remedy": remedy}
-        for file, (cause, remedy) in by_name.items()
+        {"file": file, "cause": error.cause, "remedy": error.remedy}
+        for file, error in by_name.items()
     ]
 
 

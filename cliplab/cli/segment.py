@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from cliplab.cli.files import (
     check_folder,
     refuse_inputs,
-    refuse_some,
     report_of,
     targets_in,
 )
@@ -164,9 +163,8 @@ class Segment(Job[Options]):
         summary: Path | None = None,
     ) -> None:
         """Find the files of an option, and whether they may be written."""
-        targets = targets_in(folder, self.pictures, endings, option=option)
+        targets = targets_in(folder, self.pictures, endings, option=option, kept=masks)
         files = [path for some in targets.values() for path in some]
-        refuse_some(option, files, masks, "a mask of the truth")
         written = [summary, *files] if summary else files
         check_folder(option, folder, written, force=self.options.outputs.force)
         self.targets[option] = targets

@@ -15,6 +15,7 @@ from cliplab.cli.files import check_outputs, unreadable
 
 if TYPE_CHECKING:
     from cliplab.data import SampleSet
+    from cliplab.encoders import Encoder
 
 GOOD, SOME_UNREADABLE = 0, 3  # exit codes; 1, 2 and 130 are those of `main`
 MAX_COMPLAINTS = 20  # lines of one kind on stderr; the JSON has all
@@ -93,6 +94,18 @@ class Job(ABC, Generic[Options]):
         if not len(kept):
             raise ValueError(f"--split: no picture of {source} is in {split}; leave out --split")
         return kept
+
+    def load_encoder(self) -> Encoder:
+        """The encoder of --encoder."""
+        from cliplab import encoders
+
+        given = self.options.encoder
+        return encoders.load_encoder(
+            given.encoder,
+            device=given.device,
+            offline=True if given.offline else None,
+            precision=given.precision,
+        )
 
     def told(self, names: Mapping[Path, str] | None = None) -> dict[str, Any]:
         """For the JSON: all that was complained of; `names` are those of unreadable files."""
