@@ -13,7 +13,7 @@ from cliplab.cli.detect_options import ABOUT, EPILOG, OWN, Options
 from cliplab.cli.files import check_folder, describe, targets_in, write_report
 from cliplab.cli.skeleton import Job, complain, named, work
 from cliplab.cli.tables import detect_classes, detect_table, detect_verdict
-from cliplab.detection.settings import MODELS, check_settings, parse_model
+from cliplab.detection import MODELS, check_settings, parse_model
 from cliplab.runtime import atomic_write, write_json
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from cliplab.cli.options import Common, Outputs, Source, opt
-from cliplab.detection.settings import MODELS, Settings
+from cliplab.detection import MODELS, Settings
 
 OWN = Path("source")  # --boxes source: those of SOURCE itself
 
