@@ -223,7 +223,7 @@ def detections(*answers: tuple[int, float, list[float]], names: tuple[str, ...])
 def herd() -> tuple[Query, Found]:
     """a.png: a trap found and a goat missed; b.png: a goat found where nothing is."""
     names = (TRAP, "goat")
-    query = Query(Classes(names, names), groups={"novel": (1,)}, remarks=["a <remark>"])
+    query = Query(classes=Classes(names, names), groups={"novel": (1,)}, remarks=["a <remark>"])
     boxes = [Sample(Path("a.png"), label, tuple(box))
              for label, box in zip(names, (LEFT, RIGHT), strict=True)]  # fmt: skip
     pictures = (
@@ -306,7 +306,7 @@ def test_of_thousands_of_boxes_the_best_are_drawn(tmp_path: Path) -> None:
     one = detections(*((0, 1 - i / 6000, LEFT) for i in range(5000)), names=("goat",))
     pictures = (Sample(Path("a.png"), name="a.png"),)
     found = Found(pictures, ((60, 40),), (one,), (one,), (), Cut(score=0))
-    page = detect(tmp_path, Query(Classes(("goat",), ("goat",))), found)
+    page = detect(tmp_path, Query(classes=Classes(("goat",), ("goat",))), found)
     scores = [float(g["data-s"]) for g in page.select("g.b")]
     assert len(scores) == detection_page.MAX_BOXES
     assert scores == sorted(scores)  # the best one on top
@@ -329,10 +329,7 @@ def test_the_slider_at_its_lowest_hides_nothing(
 def asked(tmp_path: Path, prompt: Prompt, names: tuple[str, ...]) -> BeautifulSoup:
     """The page of a model that was asked a sentence."""
 
-    class Asked(Query):
-        pass
-
-    query = Asked(Classes(names, prompt.phrases))
+    query = Query(classes=Classes(names, prompt.phrases))
     object.__setattr__(query, "prompt", prompt)
     return detect(tmp_path, query, Found((), (), (), (), (), Cut()), judged=False)
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
-from cliplab.classification import Answer, Assessment, Reliability, gained
+from cliplab.classification import Answer, Reliability, gained
 from cliplab.data import UnreadableImage
 from cliplab.report.galleries import (
     Heading,
     even_sample,
-    percent,
     sentence,
     thumbnail,
     write_html,
@@ -111,9 +110,10 @@ def write_gallery(
     cards = [_card(found, i) | {"picture": pictures[i]} for i in pictures]
     names, predicted = found.scores.class_names, Counter(card["best"] for card in cards)
     most = sorted(range(len(names)), key=lambda k: -predicted[k])[:_MAX_CHIPS]
+    own = [f"{n} = {p}" for n, p in zip(names, found.classes.prompts, strict=True) if n != p]
+    bare = "its text alone" if own else "the bare label"
     heading = Heading(
         f"{title}, by label",
-        _facts(encoder, found, templates),
         [sentence(text, encoder) for text in (note, *notes, *found.remarks) if text],
         {f["file"]: f"{f['cause']}; {f['remedy']}" for f in unreadable},
     )
@@ -121,13 +121,18 @@ def write_gallery(
         path,
         "classify.html.j2",
         heading=heading,
+        found=found,
+        encoder=encoder,
+        examples=sum(sum(part.values()) for part in found.shots.values()),
+        own=own,
+        prompts=[bare if text == "{}" else text for text in templates],
         names=names,
         colours=[COLOURS[k % len(COLOURS)] for k in range(len(names))],
         cards=cards,
         predicted=[(k, predicted[k]) for k in sorted(most)],
         truth=sorted(Counter(c["true"] for c in cards if c["true"] is not None).items()),
         judged=found.judged,
-        summary=_summary(found, found.judged) if found.judged else [],
+        gain=gained(found.before, found.judged) if found.before and found.judged else None,
         bins=_bins(found.judged.reliability) if found.judged else [],
     )
     return note
@@ -158,42 +163,3 @@ def _bins(said: Reliability) -> list[dict[str, float]]:
     keys = ("left", "right", "confidence", "accuracy", "count")
     bins = zip(*(column.tolist() for column in columns), strict=True)
     return [dict(zip(keys, one, strict=True)) for one in bins if one[-1]]
-
-
-# ---- what is said --------------------------------------------------------------------------
-
-
-def _facts(encoder: str, found: Answer, templates: Sequence[str]) -> dict[str, str]:
-    facts = {"images": str(len(found.scores)), "encoder": encoder}
-    if found.classifier is not None:
-        examples = sum(sum(part.values()) for part in found.shots.values())
-        facts["classifier"] = str(found.classifier.choices.get("method", "as it was kept"))
-        return facts | ({"fitted on": f"{examples} examples"} if examples else {})
-    pairs = zip(found.classes.names, found.classes.prompts, strict=True)
-    own = [f"{name} = {prompt}" for name, prompt in pairs if name != prompt]
-    bare = "its text alone" if own else "the bare label"
-    facts |= {"labels": ", ".join(own)} if own else {}
-    return facts | {"prompts": ", ".join(bare if t == "{}" else t for t in templates)}
-
-
-def _summary(found: Answer, judged: Assessment) -> list[tuple[str, list[str]]]:
-    """Rows below the accuracy."""
-    name, share = judged.majority
-    luck = judged.error_by_luck
-    by_luck = "" if luck is None else f" (luck: {luck:.3f})"
-    rows = {}
-    if judged.by_group and judged.groups:
-        low, high = map(percent, judged.by_group)
-        rows[f"interval, {len(set(judged.groups))} groups"] = f"{low} to {high}"
-    rows |= {
-        "balanced accuracy": percent(judged.balanced_accuracy),
-        f"always saying {name}": percent(share),
-        "shuffled truth": f"p = {judged.control.p_value:.2g}",
-        "sure on average": percent(judged.confidence),
-        "calibration error": f"{judged.calibration_error:.3f}{by_luck}",
-    }
-    if before := found.before:
-        gain, least, most = (f"{100 * x:+.1f}" for x in gained(before, judged))
-        rows["prompts alone"] = percent(before.accuracy.value)
-        rows["gained, in points"] = f"{gain} ({least} to {most})"
-    return [(what, [value]) for what, value in rows.items()]

@@ -55,21 +55,20 @@ def write_gallery(
         rows: K rows of the table.
         judged: the verdict, if the truth is known.
         thumbnails: path of a picture -> data URI; pictures without one have no card.
-        notes: what was assumed.
+        notes: what was assumed, by the detector too.
         title: of the page.
     """
     order = [i for i, one in enumerate(found.pictures) if one.path in thumbnails]
     cards = [
         _card(found, judged, i) | {"picture": thumbnails[found.pictures[i].path]} for i in order
     ]
-    said = [*query.remarks, *notes, *query.notes]
+    said = [*query.remarks, *notes]
     if len(cards) < len(found):
         more = f"{len(cards):,} of {len(found):,} pictures, an even sample; the JSON has all boxes"
         said.insert(0, more)
     prompt = getattr(query, "prompt", None)  # of models that read a sentence
     heading = Heading(
         shown(title),
-        _facts(detector, found),
         [sentence(note, detector.name) for note in said],
         reasons(found.unreadable),
     )
@@ -77,6 +76,8 @@ def write_gallery(
         path,
         "detect.html.j2",
         heading=heading,
+        detector=detector,
+        found=found,
         rows=rows,
         colours=[box_colour(k) for k in range(len(rows))],
         counted="boxes",
@@ -87,13 +88,6 @@ def write_gallery(
         least=f"{math.floor(round(found.cut.score * 100, 6)) / 100:.2f}",
         cards=cards,
     )
-
-
-def _facts(detector: Detector, found: Found) -> dict[str, str]:
-    facts = {"pictures": f"{len(found):,}", "boxes": f"{found.boxes:,}", "model": detector.name}
-    teacher = getattr(detector, "teacher", None)
-    facts |= {} if teacher is None else {"teacher": teacher.name}
-    return facts | ({"score at least": f"{found.cut.score:g}"} if found.cut.score else {})
 
 
 def _card(found: Found, judged: Judged | None, i: int) -> dict[str, Any]:

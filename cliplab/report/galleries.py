@@ -28,7 +28,6 @@ class Heading:
     """What a gallery says besides its pictures."""
 
     title: str
-    facts: Mapping[str, str]  # such as {"encoder": "pasture"}
     notes: Sequence[str] = ()  # sentences; the first ones are shown, the others fold away
     unreadable: Mapping[str, str] = field(default_factory=dict)  # file -> why, and what to do
 

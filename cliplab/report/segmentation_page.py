@@ -103,7 +103,6 @@ def write_gallery(path: Path, answer: Answer, cards: Mapping[Path, Card]) -> Non
         notes.insert(0, f"{len(order):,} of {n:,} pictures, an even sample; the folder has all")
     heading = Heading(
         shown(answer.title),
-        _facts(answer),
         [sentence(note, answer.model) for note in notes],
         reasons(answer.unreadable),
     )
@@ -111,6 +110,7 @@ def write_gallery(path: Path, answer: Answer, cards: Mapping[Path, Card]) -> Non
         path,
         "segment.html.j2",
         heading=heading,
+        answer=answer,
         rows=answer.rows,
         colours=[row.colour for row in answer.rows],
         counted="pictures",
@@ -119,18 +119,6 @@ def write_gallery(path: Path, answer: Answer, cards: Mapping[Path, Card]) -> Non
         judged=answer.judge.pictures,
         cards=[_numbers(one, cards[one.path], answer.judge) for one in order],
     )
-
-
-def _facts(answer: Answer) -> dict[str, str]:
-    said = {
-        "pictures": f"{len(answer.pictures):,}",
-        "model": answer.model,
-        "groups": answer.groups,
-        "background below": answer.settings.threshold,
-        "refined in": f"{answer.settings.refine} steps" if answer.settings.refine else None,
-        "prompts": ", ".join(answer.settings.templates),
-    }
-    return {key: f"{value}" for key, value in said.items() if value is not None}
 
 
 def _numbers(one: PictureRow, card: Card, judge: Judge) -> dict[str, Any]:
