@@ -18,13 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliplab.classification import rate
-from cliplab.detection import (
-    GLIPDetector,
-    average_precision,
-    box_recall,
-    coco_results,
-    coco_truth,
-)
+from cliplab.detection import GLIPDetector, average_precision, box_recall, coco_results, coco_truth
 from cliplab.models.glip import GLIP
 from cliplab.pasture import (
     COLOURS,

@@ -209,11 +209,7 @@ def animal_miou(
 
 
 def choose_threshold(
-    features: Features,
-    scenes: LabelledScenes,
-    settings: InferenceSettings,
-    *,
-    background: bool,
+    features: Features, scenes: LabelledScenes, settings: InferenceSettings, *, background: bool
 ) -> tuple[float | None, dict[float | None, float]]:
     """The threshold with the best `animal_miou`, and the whole sweep."""
     grid: list[float | None] = [round(0.05 * k, 2) for k in range(1, 20)]

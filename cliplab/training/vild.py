@@ -200,12 +200,7 @@ def new_model(recipe: ViLDRecipe, proposer: dict[str, Tensor], teacher: Encoder)
 
 
 def train(
-    recipe: ViLDRecipe,
-    herds: ViLDDataset,
-    work: Path,
-    *,
-    teacher: Encoder,
-    device: torch.device,
+    recipe: ViLDRecipe, herds: ViLDDataset, work: Path, *, teacher: Encoder, device: torch.device
 ) -> ViLD:
     """One variant, from the proposer on; everything below `work` is resumed."""
     views = teacher_views(recipe, herds, work, teacher=teacher, device=device)
