@@ -48,14 +48,6 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.class_names)
 
-    def subset(self, indices: Sequence[int]) -> Prompts:
-        """The protocol among fewer classes, renumbered 0, 1, ...; comparable with nothing."""
-        return replace(
-            self,
-            wnids=tuple(self.wnids[i] for i in indices),
-            class_names=tuple(self.class_names[i] for i in indices),
-        )
-
 
 def read_prompts(*templates: str, class_names: Path | None = None) -> Prompts:
     """ImageNet's class names with one of the template sets of `SETS`, or with other templates.

@@ -5,10 +5,9 @@ Examples, the labelled photos to learn from, are kept apart from those that are 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import torch
@@ -124,21 +123,10 @@ def _keep_apart(division: Division, *, own: bool) -> Division:
 
 def twins(judged: Iterable[Sample], learned: Iterable[Sample]) -> dict[str, str]:
     """Names of judged photos whose file is also among `learned`, whatever it is called there."""
-    by_size: dict[int, dict[Path, str]] = defaultdict(dict)
-    for photo in learned:
-        if photo.path.is_file():
-            by_size[photo.path.stat().st_size][photo.path] = photo.name
-    hashes: dict[int, dict[str, str]] = {}  # made only for sizes that occur on both sides
-    by_path: dict[Path, str | None] = {}  # many boxes may share a file
-    for photo in judged:
-        path = photo.path
-        size = path.stat().st_size if path.is_file() else -1
-        if path in by_path or size not in by_size:
-            continue
-        if size not in hashes:
-            hashes[size] = {sha256(p): n for p, n in by_size[size].items()}
-        by_path[path] = hashes[size].get(sha256(path))
-    return {p.name: twin for p in judged if (twin := by_path.get(p.path))}
+    hashed = cache(sha256)  # many boxes may share a file
+    known = {hashed(photo.path): photo.name for photo in learned if photo.path.is_file()}
+    files = (photo for photo in judged if photo.path.is_file())
+    return {p.name: known[hash_] for p in files if (hash_ := hashed(p.path)) in known}
 
 
 def _first(found: Mapping[str, str]) -> str:
