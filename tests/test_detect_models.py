@@ -206,7 +206,10 @@ def test_crops_of_given_boxes_get_clips_probability(world: Path, image: Image.Im
 def test_crops_find_boxes_by_the_proposals_of_a_vild(world: Path, image: Image.Image) -> None:
     detector = crops(scales=(1.0,))
     (found,) = detector.detect([image], LABELS)
-    boxes, objectness = propose(load_vild(world / "vild" / "model.safetensors"), image)
+    model = load_vild(world / "vild" / "model.safetensors")
+    boxes, objectness = propose(model, image)
+    small = model.propose(*model.maps(to_pixels(image, 32)))[0][0]
+    torch.testing.assert_close(boxes, small * 2)  # pixels of the picture, 64 high
     assert 0 < len(found) <= 100
     known = {tuple(box): float(o) for box, o in zip(boxes.tolist(), objectness, strict=True)}
     for box, score in zip(found.boxes_xyxy.tolist(), found.scores.tolist(), strict=True):
