@@ -127,8 +127,6 @@ def evaluate(
 
     Deviates: pictures are turned as their EXIF says, which OpenAI's notebook does not do.
     """
-    from cliplab import __version__
-
     classifier = classifier_of(encoder, prompts, cache, truncate=truncate, progress=progress)
     start, paths = time.perf_counter(), [pictures.root / file for file in pictures.files]
     found = embed_photos(encoder, paths, batch_size=batch_size, cache=cache, progress=progress)
@@ -151,6 +149,16 @@ def evaluate(
         "seconds": round(seconds, 3),
         "images_per_second": round(len(found.kept) / seconds, 2) if seconds else None,
         "cached": cache is not None,
+        **_record(encoder, prompts),
+        "notes": list(notes_of(encoder, prompts)),
+    } | last
+
+
+def _record(encoder: Encoder, prompts: Prompts) -> dict[str, Any]:
+    """By what the pictures are judged, so that somebody else can do the same."""
+    from cliplab import __version__
+
+    return {
         "encoder": {
             "name": encoder.name,
             "fingerprint": encoder.fingerprint,
@@ -169,8 +177,7 @@ def evaluate(
             "torch": torch.__version__,
             "cliplab": __version__,
         },
-        "notes": list(notes_of(encoder, prompts)),
-    } | last
+    }
 
 
 def _judged(
