@@ -98,44 +98,55 @@ def write_gallery(
         thumbnails: row of the photos -> data URI, of those that were made on the way.
         unreadable: file, cause and remedy of each.
     """
-    n, note = len(found.scores), ""
     rows = choose_cards(found, limit=MAX_CARDS)
-    if len(rows) < n:
-        worst = "the worst mistakes, " if found.judged else ""
-        note = (
-            f"the gallery shows {len(rows):,} of {n:,} images: {worst}the closest calls and an "
-            "even sample of the rest; the CSV of scores has all"
-        )
+    note = _on_sample(found, len(rows))
     pictures = _thumbnails(found, rows, thumbnails)
     cards = [_card(found, i) | {"picture": pictures[i]} for i in pictures]
-    names, predicted = found.scores.class_names, Counter(card["best"] for card in cards)
-    most = sorted(range(len(names)), key=lambda k: -predicted[k])[:_MAX_CHIPS]
-    own = [f"{n} = {p}" for n, p in zip(names, found.classes.prompts, strict=True) if n != p]
-    bare = "its text alone" if own else "the bare label"
+    judged, before = found.judged, found.before
     heading = Heading(
         f"{title}, by label",
         [sentence(text, encoder) for text in (note, *notes, *found.remarks) if text],
         {f["file"]: f"{f['cause']}; {f['remedy']}" for f in unreadable},
     )
     write_html(
-        path,
-        "classify.html.j2",
-        heading=heading,
-        found=found,
-        encoder=encoder,
+        path, "classify.html.j2", heading=heading, found=found, encoder=encoder, judged=judged,
         examples=sum(sum(part.values()) for part in found.shots.values()),
-        own=own,
-        prompts=[bare if text == "{}" else text for text in templates],
-        names=names,
-        colours=[COLOURS[k % len(COLOURS)] for k in range(len(names))],
-        cards=cards,
-        predicted=[(k, predicted[k]) for k in sorted(most)],
-        truth=sorted(Counter(c["true"] for c in cards if c["true"] is not None).items()),
-        judged=found.judged,
-        gain=gained(found.before, found.judged) if found.before and found.judged else None,
-        bins=_bins(found.judged.reliability) if found.judged else [],
-    )
+        gain=gained(before, judged) if before and judged else None,
+        bins=_bins(judged.reliability) if judged else [], **_words(found, templates),
+        cards=cards, **_choices(found, cards),
+    )  # fmt: skip
     return note
+
+
+def _on_sample(found: Answer, cards: int) -> str:
+    """That not all have a card; "" if they have."""
+    if cards == len(found.scores):
+        return ""
+    worst = "the worst mistakes, " if found.judged else ""
+    return (
+        f"the gallery shows {cards:,} of {len(found.scores):,} images: {worst}the closest calls "
+        "and an even sample of the rest; the CSV of scores has all"
+    )
+
+
+def _words(found: Answer, templates: Sequence[str]) -> dict[str, list[str]]:
+    """The labels that have a text of their own, and the prompts that all were put into."""
+    pairs = zip(found.classes.names, found.classes.prompts, strict=True)
+    own = [f"{name} = {prompt}" for name, prompt in pairs if name != prompt]
+    bare = "its text alone" if own else "the bare label"
+    return {"own": own, "prompts": [bare if text == "{}" else text for text in templates]}
+
+
+def _choices(found: Answer, cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Names and colours of the labels, and how many cards have which, predicted and true."""
+    names, predicted = found.scores.class_names, Counter(card["best"] for card in cards)
+    most = sorted(range(len(names)), key=lambda k: -predicted[k])[:_MAX_CHIPS]
+    return {
+        "names": names,
+        "colours": [COLOURS[k % len(COLOURS)] for k in range(len(names))],
+        "predicted": [(k, predicted[k]) for k in sorted(most)],
+        "truth": sorted(Counter(c["true"] for c in cards if c["true"] is not None).items()),
+    }
 
 
 def _card(found: Answer, i: int) -> dict[str, Any]:

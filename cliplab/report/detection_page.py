@@ -58,36 +58,26 @@ def write_gallery(
         notes: what was assumed, by the detector too.
         title: of the page.
     """
-    order = [i for i, one in enumerate(found.pictures) if one.path in thumbnails]
     cards = [
-        _card(found, judged, i) | {"picture": thumbnails[found.pictures[i].path]} for i in order
+        _card(found, judged, i) | {"picture": thumbnails[one.path]}
+        for i, one in enumerate(found.pictures)
+        if one.path in thumbnails
     ]
     said = [*query.remarks, *notes]
     if len(cards) < len(found):
         more = f"{len(cards):,} of {len(found):,} pictures, an even sample; the JSON has all boxes"
         said.insert(0, more)
     prompt = getattr(query, "prompt", None)  # of models that read a sentence
-    heading = Heading(
-        shown(title),
-        [sentence(note, detector.name) for note in said],
-        reasons(found.unreadable),
-    )
+    sentences = [sentence(note, detector.name) for note in said]
+    # rounded down, so that the slider at its lowest hides nothing; 0.29 * 100 is less than 29
+    least = f"{math.floor(round(found.cut.score * 100, 6)) / 100:.2f}"
     write_html(
-        path,
-        "detect.html.j2",
-        heading=heading,
-        detector=detector,
-        found=found,
-        rows=rows,
+        path, "detect.html.j2", heading=Heading(shown(title), sentences, reasons(found.unreadable)),
+        detector=detector, found=found, judged=judged, rows=rows, least=least, cards=cards,
         colours=[box_colour(k) for k in range(len(rows))],
-        counted="boxes",
-        total=sum(row.boxes for row in rows),
-        judged=judged,
+        counted="boxes", total=sum(row.boxes for row in rows),
         asked=_asked(prompt, [row.name for row in rows]) if prompt else [],
-        # rounded down, so that the slider at its lowest hides nothing; 0.29 * 100 is less than 29
-        least=f"{math.floor(round(found.cut.score * 100, 6)) / 100:.2f}",
-        cards=cards,
-    )
+    )  # fmt: skip
 
 
 def _card(found: Found, judged: Judged | None, i: int) -> dict[str, Any]:
