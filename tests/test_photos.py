@@ -296,11 +296,10 @@ def test_list_images_is_recursive_sorted_and_leaves_hidden_files_out(tmp_path: P
 
 
 def test_list_images_refuses(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="absent: no such folder; check the name"):
-        list_images(tmp_path / "absent")
     (tmp_path / "x.png").touch()
-    with pytest.raises(NotADirectoryError, match=r"x\.png: a file; expected a folder"):
-        list_images(tmp_path / "x.png")
+    for name, error in (("absent", FileNotFoundError), ("x.png", NotADirectoryError)):
+        with pytest.raises(error, match=name):
+            list_images(tmp_path / name)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"no images in .*empty, looked for \.jpg, .*; add some"):

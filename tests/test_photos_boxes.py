@@ -125,6 +125,7 @@ def test_crowds_and_odd_annotations_are_counted(root: Path) -> None:
         "boxes of crowds", "boxes of pictures that the file does not list, skipped",
         "annotations without four finite numbers in 'bbox', skipped",
         "boxes given twice, kept once",
+        "classes without a box, no class of this set",
         "all labelled pictures are of one class: nothing to tell apart",
         "classes with a single picture, which only one split can have",
     }  # fmt: skip
@@ -169,7 +170,7 @@ def test_pictures_elsewhere_and_in_sub_folders(tmp_path: Path) -> None:
             r"unknown category ids 5, 9 in 3 annotations; categories lists 1 sheep, 2 goat",
         ),
         ({"annotations": [{"id": 1, "image_id": 7}]}, "unknown category ids None in 1"),
-        ({"annotations": []}, r"boxes\.json: no picture and no box left; classes without a box"),
+        ({"annotations": []}, r"boxes\.json: no picture and no box left; .*classes without a box"),
         (
             {"categories": [{"id": 1, "name": "sheep"}, {"id": 1, "name": "goat"}]},
             "categories: id 1 stands for 'sheep' and for 'goat'; give each its own id",
@@ -196,7 +197,7 @@ def test_faulty_files_are_refused(root: Path, change: dict[str, Any], message: s
         ("<html>", r"boxes\.json: not JSON \(Expecting value.*; export it again as COCO"),
         ("[" * 99_999, "not JSON"),
         ('{"shapes": [], "version": "5"}', "got 'shapes', 'version'; expected COCO's"),
-        ('[{"image_id": 1, "bbox": []}]', "got list; .*: these are detections, not the file"),
+        ('[{"image_id": 1, "bbox": []}]', "got list; .*these are detections, give the file"),
     ],
 )
 def test_json_of_another_kind(root: Path, text: str, message: str) -> None:
@@ -243,7 +244,7 @@ def test_boxes_of_mirrored_pictures_are_taken_as_seen(tmp_path: Path) -> None:
     found = read_photos(write(tmp_path, coco([20, 10, 10, 5])))
     assert found[0].box_xyxy == (20, 10, 30, 15)
     assert redness(found[0]) > 150
-    assert kinds(found)[1] == "boxes of pictures that EXIF turns, taken as of the upright picture"
+    assert kinds(found)[0] == "boxes of pictures that EXIF turns, taken as of the upright picture"
 
 
 def test_boxes_for_another_size(root: Path) -> None:
@@ -429,10 +430,10 @@ def test_yolo_yaml_names_classes_and_splits(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("names: [a\n", r"data\.yaml: not YAML in UTF-8"),
+        ("names: [a\n", r"data\.yaml: not YAML"),
         ("train: images\n", r"data\.yaml: no list 'names'; expected names of"),
         ("just text", "no list 'names'; expected"),
-        ("names: []\n", "no names of classes; expected at least one"),
+        ("names: []\n", "expected number and name"),
         ("names: {a: b}\n", "class 'a' is 'b'; expected number and name"),
         ("names: [a]\ntrain: 3\n", "train is 3; expected a folder or file"),
         (

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cliplab.data import IGNORED, SKIPPED, UNSAID, Masks, SampleSet, read_pictures, resized
-from cliplab.data.masks import run_lengths
+from cliplab.data.samples import run_lengths
 
 SQUARE = [0, 0, 10, 0, 10, 10, 0, 10]  # columns 0 to 9, rows 0 to 9
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from cliplab.data import SPLITS, Sample, SampleSet, read_photos
-from cliplab.data.near_duplicates import _similar, print_of
+from cliplab.data.splits import _similar, print_of
 from cliplab.pasture.dataset import portraits
 
 ROOT = Path("/nowhere")

@@ -11,31 +11,19 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cliplab.data.files import shown
-from cliplab.data.masks import Masks
-from cliplab.data.reading import Reading, find_file, to_upright
-from cliplab.data.samples import Box, plain, some, split_of
+from cliplab.data.files import Header, shown
+from cliplab.data.reading import Reading, find_file
+from cliplab.data.samples import Box, Masks, plain, same_shape, some, split_of
 from cliplab.data.samples import ProblemKind as Kind
 
 _LISTS = ("images", "annotations", "categories")
 Table = Mapping[str, list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """One entry of `images`, found on disk."""
-
-    name: str
-    path: Path
-    size: tuple[int, int] | None  # (width, height) that the boxes refer to, if the file says so
-    split: str | None
-
-
-_Pictures = Mapping[Any, _Picture | None]  # by id; None where the file is missing
+Size = tuple[int, int]
+_Pictures = Mapping[Any, tuple[Path, Size | None]]  # by id: file, and what size the boxes refer to
 
 
 def read_coco(paths: Sequence[Path], images: Path | None, box_scale: float) -> Reading:
@@ -54,16 +42,21 @@ def read_coco(paths: Sequence[Path], images: Path | None, box_scale: float) -> R
     roots = [_root_of(t, p, images) for t, p in zip(tables, paths, strict=True)]
     root = roots[0] if len(set(roots)) == 1 else Path(os.path.commonpath(map(Path.absolute, roots)))
     reading = Reading(root, box_scale)
-    used: set[str] = set()
+    outlines: dict[Path, list[tuple[str, Any]]] = defaultdict(list)
     for path, table, folder in zip(paths, tables, roots, strict=True):
         split = split_in(path) if len(paths) > 1 else None
-        pictures = _listed(table, path, folder, split, reading)
+        known = _by_id(table, "images", "file_name", path)
+        pictures = _listed(table, known, folder, split, reading)
         names = _category_names(table, path)
-        _add_boxes(table, pictures, names, reading)
-        used |= _add_masks(table, pictures, names, reading)
-        reading.are_answers |= any("score" in one for one in table["annotations"])
-    known = tuple(sorted(used))
-    reading.masks = {path: replace(m, names=known) for path, m in reading.masks.items() if known}
+        reading.classes = [*reading.classes, *names.values()]
+        for one in table["annotations"]:
+            _add(one, names[one["category_id"]], known, pictures, reading)
+            if one.get("segmentation") and (picture := pictures.get(one.get("image_id"))):
+                outlines[picture[0]].append((names[one["category_id"]], one["segmentation"]))
+        for file, size in pictures.values():
+            reading.masks[file] = Masks((), outlines=tuple(outlines[file]), size=size)
+    used = tuple(sorted({name for inside in outlines.values() for name, _ in inside}))
+    reading.masks = {path: replace(m, names=used) for path, m in reading.masks.items() if used}
     return reading
 
 
@@ -89,19 +82,14 @@ def load(path: Path) -> Table:
         found = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{shown(path)}: not JSON ({error}); export it again as COCO") from error
-    lists = found if isinstance(found, dict) else {}
-    for name in _LISTS:
-        if not isinstance(lists.get(name), list) or not all(
-            isinstance(x, dict) for x in lists[name]
-        ):
-            has = some(map(repr, lists), 6) or type(found).__name__
-            results = isinstance(found, list) and found and "image_id" in found[0]
-            raise ValueError(
-                f"{shown(path)}: got {has}; expected COCO's object with the lists "
-                f"{', '.join(_LISTS)}, all of objects"
-                + (": these are detections, not the file they were made for" if results else "")
-            )
-    return lists
+    lists = [found.get(name) if isinstance(found, dict) else None for name in _LISTS]
+    if all(isinstance(one, list) and all(isinstance(x, dict) for x in one) for one in lists):
+        return found
+    has = some(map(repr, found), 6) if isinstance(found, dict) else type(found).__name__
+    raise ValueError(
+        f"{shown(path)}: got {has}; expected COCO's object with the lists {', '.join(_LISTS)}, all "
+        "of objects; where these are detections, give the file they were made for"
+    )
 
 
 def _root_of(table: Table, path: Path, images: Path | None) -> Path:
@@ -133,7 +121,7 @@ def _places(path: Path) -> Iterator[Path]:
         yield from (base / inside / word for word in parts for inside in ("", "images"))
 
 
-def _named(table: Table, what: str, field: str, path: Path) -> dict[Any, str]:
+def _by_id(table: Table, what: str, field: str, path: Path) -> dict[Any, str]:
     """Id -> name of images or categories.
 
     Raises:
@@ -158,9 +146,9 @@ def _category_names(table: Table, path: Path) -> dict[Any, str]:
     """The name of each category id.
 
     Raises:
-        ValueError: as `_named`, or annotations of an unknown category.
+        ValueError: as `_by_id`, or annotations of an unknown category.
     """
-    names = {key: plain(name) for key, name in _named(table, "categories", "name", path).items()}
+    names = {key: plain(name) for key, name in _by_id(table, "categories", "name", path).items()}
     known = set(map(repr, names))
     used = Counter(repr(one.get("category_id")) for one in table["annotations"])
     if unknown := sorted(used.keys() - known):
@@ -173,52 +161,46 @@ def _category_names(table: Table, path: Path) -> dict[Any, str]:
 
 
 def _listed(
-    table: Table, path: Path, root: Path, split: str | None, reading: Reading
-) -> _Pictures:  # fmt: skip
-    """The pictures that the file names."""
+    table: Table, known: Mapping[Any, str], root: Path, split: str | None, reading: Reading
+) -> _Pictures:
+    """The pictures that are there."""
     entries = {image.get("id"): image for image in table["images"]}
-    found: dict[Any, _Picture | None] = {}
-    for key, name in _named(table, "images", "file_name", path).items():
-        found[key] = None
-        if (file := find_file(root, name)) is None:
-            reading.problems[Kind.MISSING].append(shown(name))
-            continue
-        part = split or split_of(str(entries[key].get("split", "")))
-        own, base = file.absolute(), reading.root.absolute()
-        name = own.relative_to(base).as_posix() if own.is_relative_to(base) else name
-        found[key] = _Picture(shown(name), file, _size_of(entries[key]), part)
-        reading.listed[file] = part
+    files = {key: find_file(root, name) for key, name in known.items()}
+    reading.problems[Kind.MISSING] += [shown(known[k]) for k, file in files.items() if not file]
+    found = {}
+    for key, file in files.items():
+        if file:
+            reading.listed[file] = split or split_of(str(entries[key].get("split", "")))
+            found[key] = file, _size_of(entries[key])
     return found
 
 
-def _size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
+def _size_of(image: Mapping[str, Any]) -> Size | None:
     """(width, height) as the file has it, in pixels; None if it has no usable one."""
     size = [image.get("width"), image.get("height")]
     width, height = (int(n) if isinstance(n, int | float) and 0 < n < 1e9 else 0 for n in size)
     return (width, height) if width and height else None
 
 
-# ---- boxes and masks -----------------------------------------------------------------------
+# ---- boxes ---------------------------------------------------------------------------------
 
 
-def _add_boxes(
-    table: Table, pictures: _Pictures, names: Mapping[Any, str], reading: Reading
+def _add(
+    one: Mapping[str, Any], label: str, known: Mapping[Any, str], pictures: _Pictures, to: Reading
 ) -> None:
-    """Keep the boxes of the pictures that are there."""
-    used = {one["category_id"] for one in table["annotations"]}
-    if unused := [name for key, name in names.items() if key not in used]:
-        reading.problems[Kind.UNUSED_CLASS].extend(unused)
-    for one in table["annotations"]:
-        where, key = f"annotation {one.get('id')!r}", one.get("image_id")
-        if not isinstance(key, int | str) or key not in pictures:
-            reading.problems[Kind.UNLISTED].append(where)
-        elif one.get("iscrowd") == 1:
-            reading.problems[Kind.CROWD].append(where)
-        elif (box := _box_of(one.get("bbox"))) is None:
-            reading.problems[Kind.NO_BOX].append(where)
-        elif (picture := pictures[key]) and (upright := _upright(box, picture, reading)):
-            label = names[one["category_id"]]
-            reading.add(picture.path, picture.name, label, upright, split=picture.split)
+    """Keep the box of an annotation, if its picture is there."""
+    key, where = one.get("image_id"), f"annotation {one.get('id')!r}"
+    to.are_answers |= "score" in one
+    if not isinstance(key, int | str) or key not in known:
+        to.problems[Kind.UNLISTED].append(where)
+    elif one.get("iscrowd") == 1:
+        to.problems[Kind.CROWD].append(where)
+    elif (box := _box_of(one.get("bbox"))) is None:
+        to.problems[Kind.NO_BOX].append(where)
+    elif key in pictures:
+        file, size = pictures[key]
+        if (header := to.header(file)) and (upright := _upright(box, file, size, header, to)):
+            to.add(file, label, upright, None, to.listed[file])
 
 
 def _box_of(box: Any) -> Box | None:
@@ -231,39 +213,40 @@ def _box_of(box: Any) -> Box | None:
     return x, y, x + width, y + height
 
 
-def _upright(box: Box, picture: _Picture, reading: Reading) -> Box | None:
+def _upright(
+    box: Box, file: Path, size: Size | None, header: Header, reading: Reading
+) -> Box | None:
     """The box in pixels of the upright picture; None if nobody can tell where it is."""
-    if (header := reading.header(picture.path)) is None:
-        return None
-    if picture.size is None or picture.size == header.size:
+    name = reading.name(file)
+    if size is None or size == header.size:
         # A picture upside down or mirrored has the same size: what people see is what counts.
         if header.orientation > 1 and header.stored == header.size:
-            reading.problems[Kind.AS_SEEN].append(picture.name)
+            reading.problems[Kind.AS_SEEN].append(name)
         return box
-    if picture.size == header.stored:
-        reading.problems[Kind.TURNED].append(picture.name)
+    if size == header.stored:
+        reading.problems[Kind.TURNED].append(name)
         return to_upright(box, header)
-    (width, height), (true_width, true_height) = picture.size, header.size
-    sizes = f"{picture.name} ({width} x {height}, the file has {true_width} x {true_height})"
-    if abs(width * true_height - height * true_width) > max(*picture.size, *header.size):
+    sizes = f"{name} ({size[0]} x {size[1]}, the file has {header.size[0]} x {header.size[1]})"
+    if not same_shape(size, header.size):
         reading.problems[Kind.OTHER_SHAPE].append(sizes)
         return None
     reading.problems[Kind.SCALED].append(sizes)
     x1, y1, x2, y2 = box
-    across, down = true_width / width, true_height / height
+    across, down = header.size[0] / size[0], header.size[1] / size[1]
     return x1 * across, y1 * down, x2 * across, y2 * down
 
 
-def _add_masks(
-    table: Table, pictures: _Pictures, names: Mapping[Any, str], reading: Reading
-) -> set[str]:
-    """Keep the masks, of crowds as well as of single things -> their classes."""
-    inside: dict[Any, list[tuple[str, Any]]] = defaultdict(list)
-    for one in table["annotations"]:
-        if one.get("segmentation"):
-            inside[one.get("image_id")].append((names[one["category_id"]], one["segmentation"]))
-    for key, picture in pictures.items():
-        if picture is not None:
-            masks = Masks((), outlines=tuple(inside[key]), size=picture.size)
-            reading.masks[picture.path] = masks
-    return {name for masks in inside.values() for name, _ in masks}
+def to_upright(box: Box, header: Header) -> Box:
+    """A box in pixels of the stored picture as pixels of the upright one.
+
+    Where EXIF turns a picture on its side (orientation 5 to 8), editors that ignore it count
+    pixels along the stored rows.
+    """
+    x1, y1, x2, y2 = box
+    width, height = header.stored
+    across = {5: (y1, y2), 6: (height - y2, height - y1)}
+    across |= {7: across[6], 8: across[5]}
+    down = {5: (x1, x2), 7: (width - x2, width - x1)}
+    down |= {6: down[5], 8: down[7]}
+    (left, right), (top, bottom) = across[header.orientation], down[header.orientation]
+    return left, top, right, bottom

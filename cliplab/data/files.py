@@ -73,7 +73,7 @@ def open_image(
         if side is not None:
             image.draft(image.mode, (side, side))  # whole eighths only, and never below `side`
         image.load()
-        return _to_rgb(_upright(image))
+        return _to_rgb(_upright(image), Path(path))
 
 
 @dataclass(frozen=True)
@@ -151,28 +151,25 @@ def _upright(image: Image.Image) -> Image.Image:
         return image.copy()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I"):  # I;16, I;16B, I;16L and I: 65535 = 257 x 255
-        image = Image.fromarray(((_within(image, 65535) + 128) // 257).astype(np.uint8))
+        image = Image.fromarray(((_within(image, 65535, path) + 128) // 257).astype(np.uint8))
     elif image.mode == "F":
-        image = Image.fromarray((_within(image, 1) * 255).round().astype(np.uint8))
+        image = Image.fromarray((_within(image, 1, path) * 255).round().astype(np.uint8))
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
 
 
-def _within(image: Image.Image, most: int) -> NDArray[Any]:
+def _within(image: Image.Image, most: int, path: Path) -> NDArray[Any]:
     """Grey values, if they are from 0 to `most`: nobody tells which are black and white else."""
     values = np.asarray(image)
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= most):  # written so that NaN fails too
-        raise _NoScaleError(f"grey values from {low:g} to {high:g}, where 0 to {most} is usual")
+        found = f"grey values from {low:g} to {high:g}, where 0 to {most} is usual"
+        raise UnreadableImage(path, found, "scale it to 8 bit yourself: only you know how")
     return values if most == 1 else values.astype(np.int64)
-
-
-class _NoScaleError(ValueError):
-    """Numbers whose black and white points the file does not tell."""
 
 
 def _explain(error: Exception, path: Path, limit: int) -> tuple[str, str]:
@@ -185,7 +182,6 @@ def _explain(error: Exception, path: Path, limit: int) -> tuple[str, str]:
         (path.is_dir(), "this is a folder", "give an image file, or use list_images(folder)"),
         (isinstance(error, PermissionError), "no permission to read it", "change its permissions"),
         (isinstance(error, bombs), f"it has more than {limit:,} pixels, as bombs do", raise_it),
-        (isinstance(error, _NoScaleError), text, "scale it to 8 bit yourself: only you know how"),
         (
             path.suffix.lower() in PHONE_SUFFIXES,
             "HEIC is not read",
@@ -213,8 +209,7 @@ def list_images(folder: str | Path) -> list[Path]:
     """All image files below `folder`, by suffix, sorted alike everywhere; hidden ones left out.
 
     Raises:
-        FileNotFoundError: the folder does not exist.
-        NotADirectoryError: it is a file.
+        OSError: it is no folder, or may not be listed.
         ValueError: it holds no image.
     """
     folder = Path(folder)
@@ -223,10 +218,6 @@ def list_images(folder: str | Path) -> list[Path]:
 
 def image_names(folder: Path) -> list[str]:
     """As `list_images`, but paths relative to the folder, as text with /."""
-    if not folder.exists():
-        raise FileNotFoundError(f"{shown(folder)}: no such folder; check the name")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{shown(folder)}: a file; expected a folder with images")
     found = sorted(_image_names(folder))
     if not found:
         wanted = ", ".join(SUFFIXES + PHONE_SUFFIXES)
@@ -258,9 +249,7 @@ def is_hidden(name: str) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    raise PermissionError(
-        f"{shown(error.filename)}: no permission to list it; change its permissions"
-    ) from error
+    raise error  # os.walk would pass over the folder
 
 
 def iter_images(

@@ -1,14 +1,12 @@
-"""What every reader of boxes needs: files found, sizes looked up, boxes brought inside pictures."""
+"""What every reader needs: files found, boxes brought inside pictures; and folders of classes."""
 
-import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cliplab.data.files import Header, UnreadableImage, printable, read_header, shown
-from cliplab.data.masks import Masks
-from cliplab.data.samples import Box, Places, Sample
+from cliplab.data.files import Header, UnreadableImage, image_names, is_hidden, read_header, shown
+from cliplab.data.samples import Box, Masks, Sample, plain, some, split_of
 from cliplab.data.samples import ProblemKind as Kind
 
 _TOLERANCE = 1.0  # pixels that a box may stick out before it is worth a word
@@ -26,33 +24,35 @@ class Reading:
         self.samples: list[Sample] = []
         self.listed: dict[Path, str | None] = {}
         self.masks: dict[Path, Masks] = {}
+        self.classes: Sequence[str] = ()  # that the source names, boxed or not
         self.are_answers = False  # boxes and masks have scores: a model drew them
-        self.problems: Places = defaultdict(list)
+        self.problems: dict[Kind, list[str]] = defaultdict(list)
         self._box_scale = box_scale
         self._headers: dict[Path, Header | None] = {}
+        self._names: dict[Path, str] = {}
         self._numbers: Counter[Path] = Counter()
         self._seen: set[tuple[Path, Box, str | None]] = set()
-        self._largest, self._first = -math.inf, ("", (0.0, 0.0, 0.0, 0.0))
+
+    def name(self, path: Path) -> str:
+        """For people: relative to the root if it is in there."""
+        if path not in self._names:
+            own, base = path.absolute(), self.root.absolute()
+            inside = os.path.normpath(own.relative_to(base)) if own.is_relative_to(base) else path
+            self._names[path] = shown(inside)
+        return self._names[path]
 
     def header(self, path: Path) -> Header | None:
         """Size and orientation, read once; None if the picture cannot be read."""
         if path not in self._headers:
+            self._headers[path] = None
             try:
                 self._headers[path] = read_header(path)
             except UnreadableImage as error:
-                self._headers[path] = None
                 self.problems[Kind.UNREADABLE].append(str(error))
         return self._headers[path]
 
     def add(
-        self,
-        path: Path,
-        name: str,
-        label: str | None,
-        box: Box | None,
-        *,
-        group: str | None = None,
-        split: str | None = None,
+        self, path: Path, label: str | None, box: Box | None, group: str | None, split: str | None
     ) -> None:
         """Keep a box, in pixels of the upright picture, or a whole picture where there is none.
 
@@ -60,10 +60,8 @@ class Reading:
         embeds each region at 1 and at 1.5) and clipped to the picture; those without area,
         outside, or given twice are skipped and counted.
         """
-        name = printable(name)
+        name = self.name(path)
         if box is not None:
-            self._first = self._first if self._first[0] else (name, box)
-            self._largest = max(self._largest, *map(abs, box))
             header = self.header(path)
             box = self._inside(name, box, header.size) if header else None
             if box is None:
@@ -75,18 +73,6 @@ class Reading:
             self._numbers[path] += 1
             name = f"{name}#{self._numbers[path]}"
         self.samples.append(Sample(path, label, box, group, split, name))
-
-    def refuse_shares(self) -> None:
-        """Boxes whose every edge is at most 1 are shares of the picture, as YOLO writes them.
-
-        Raises:
-            ValueError: all boxes are.
-        """
-        if self._first[0] and self._largest <= 1.01:
-            raise ValueError(
-                f"{self._first[0]}: all boxes lie between 0 and 1, the first is {self._first[1]}; "
-                "expected pixels: multiply by the picture's width and height"
-            )
 
     def _inside(self, name: str, box: Box, size: tuple[int, int]) -> Box | None:
         """The box enlarged and clipped to a picture of (width, height), None if nothing is left."""
@@ -112,24 +98,6 @@ def _grown(low: float, high: float, scale: float, size: int) -> tuple[float, flo
     return float(max(low, 0)), float(min(high, size))
 
 
-def to_upright(box: Box, header: Header) -> Box:
-    """A box in pixels of the stored picture as pixels of the upright one.
-
-    Where EXIF turns a picture on its side (orientation 5 to 8), editors that ignore it count
-    pixels along the stored rows.
-    """
-    x1, y1, x2, y2 = box
-    width, height = header.stored
-    across = {5: (y1, y2), 6: (height - y2, height - y1)}
-    across |= {7: across[6], 8: across[5]}
-    down = {5: (x1, x2), 7: (width - x2, width - x1)}
-    down |= {6: down[5], 8: down[7]}
-    if header.orientation < 5:
-        return box
-    (left, right), (top, bottom) = across[header.orientation], down[header.orientation]
-    return left, top, right, bottom
-
-
 def find_file(root: Path, name: str) -> Path | None:
     """The file that a table or JSON calls `name`, maybe with \\ from Windows; None if absent."""
     for text in dict.fromkeys([name, name.replace("\\", "/")]):
@@ -139,21 +107,60 @@ def find_file(root: Path, name: str) -> Path | None:
     return None
 
 
-def names_of(paths: Iterable[Path], root: Path) -> dict[Path, str]:
-    """Paths relative to the root; outside it the file's name, with parents where others share it.
+# ---- class folders -------------------------------------------------------------------------
 
-    Two cameras may both have a 1.png, and what is found must not be said of the other's.
+
+def read_folder(root: Path) -> Reading:
+    """Pictures of a folder, labelled by the sub-folder they lie in.
+
+    Pictures of `sheep/`, and of folders below it, are labelled "sheep". If the sub-folders are
+    train, val (valid, validation) and test, they are the splits and theirs are the classes.
+    Pictures without any sub-folder have no label.
+
+    Raises:
+        OSError: no such folder.
+        ValueError: no pictures, or pictures both beside and in class folders.
     """
-    base, tails = root.absolute(), dict[Path, list[str]]()
-    for path in paths:
-        own = path.absolute()
-        if own.is_relative_to(base):
-            tails[path] = [own.relative_to(base).as_posix()]
-        else:
-            parts = own.relative_to(own.anchor).parts
-            tails[path] = ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
-    count = Counter(tail for some in tails.values() for tail in some)
-    return {
-        path: shown(next((tail for tail in some if count[tail] == 1), path.as_posix()))
-        for path, some in tails.items()
-    }
+    reading, names = Reading(root), image_names(root)
+    splits = _split_folders(names, root)
+    for name in names:
+        folders = name.split("/")[:-1]
+        split = splits[folders.pop(0)] if splits and folders else None
+        reading.add(root / name, plain(folders[0]) if folders else None, None, None, split)
+    _refuse_mixture(reading)
+    used = {root / parent for name in names for parent in Path(name).parents}
+    for base in (root, *(root / name for name in splits)):
+        for path in sorted(path for path in base.iterdir() if path.is_dir()):
+            if path not in used and not is_hidden(path.name):
+                reading.problems[Kind.EMPTY_FOLDER].append(reading.name(path))
+    return reading
+
+
+def _split_folders(names: Iterable[str], root: Path) -> dict[str, str]:
+    """Folder -> split, if the folders at the top are splits; {} if they are classes.
+
+    Raises:
+        ValueError: some are called like splits, others are not.
+    """
+    tops = dict.fromkeys(name.partition("/")[0] for name in names if "/" in name)
+    found = {top: split for top in tops if (split := split_of(top))}
+    others = [top for top in tops if top not in found]
+    if others and len(set(found.values())) > 1:
+        raise ValueError(
+            f"{shown(root)}: got the splits {some(found)} beside other folders ({some(others)}); "
+            "expected either splits with class folders in them, or class folders: move or rename"
+        )
+    return {} if others else found  # one class may well be called "train"
+
+
+def _refuse_mixture(reading: Reading) -> None:
+    for part in {sample.split for sample in reading.samples}:
+        inside = [sample for sample in reading.samples if sample.split == part]
+        loose = [sample.name for sample in inside if sample.label is None]
+        if loose and len(loose) < len(inside):
+            classes = dict.fromkeys(sample.label for sample in inside if sample.label)
+            raise ValueError(
+                f"{shown(reading.root / (part or ''))}: {len(loose)} pictures ({some(loose)}) lie "
+                f"beside the class folders {some(classes)}; expected all pictures in class "
+                "folders, or none: move them, or use read_unlabelled() to ignore the folders"
+            )

@@ -1,16 +1,18 @@
 """Samples of one source, the names of their classes, their splits, and what was wrong."""
 
+import csv
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
-from cliplab.data.files import shown
+from cliplab.data.files import printable, shown
 from cliplab.data.samples import SPLITS, Problem, Sample
 from cliplab.data.splits import deal
-from cliplab.data.tables import write_csv
-from cliplab.runtime import unknown_name
+from cliplab.data.tables import COLUMNS
+from cliplab.runtime import atomic_write, unknown_name
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,6 @@ class SampleSet:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", tuple(self.samples))
-        object.__setattr__(self, "root", Path(self.root))
         index = {name: i for i, name in enumerate(self.class_names)}
         object.__setattr__(self, "_index", index)
         if unknown := {p.label for p in self.samples if p.label is not None} - index.keys():
@@ -67,11 +68,7 @@ class SampleSet:
         return {split: found[split] for split in SPLITS if found[split]}
 
     def select(self, split: str) -> "SampleSet":
-        """The samples of one split, maybe none; the classes stay those of the whole set.
-
-        Raises:
-            ValueError: no such split, or nothing in this set has been split.
-        """
+        """The samples of one split, maybe none; the classes stay those of the whole set."""
         if split not in SPLITS:
             raise ValueError(unknown_name("split", split, SPLITS))
         if self.samples and not self.splits:
@@ -105,13 +102,7 @@ class SampleSet:
             ValueError: fractions of other splits or with another sum than 1; or so few groups
                 that a split would be empty.
         """
-        dealt, problems = deal(
-            self.samples,
-            fractions,
-            seed=seed,
-            near_duplicates=near_duplicates,
-            previous=previous or (),
-        )
+        dealt, problems = deal(self.samples, fractions, seed, near_duplicates, previous or ())
         said = tuple(dict.fromkeys([*self.problems, *problems]))
         return replace(self, samples=tuple(dealt), problems=said)
 
@@ -124,4 +115,28 @@ class SampleSet:
             FileExistsError: the file is there already and `force` is not given.
             ValueError: a path that is not text.
         """
-        return write_csv(self.samples, Path(target), force=force)
+        path = Path(target)
+        if path.exists() and not force:
+            raise FileExistsError(
+                f"{shown(path)}: exists already; choose another or give force=True"
+            )
+        columns = COLUMNS if any(one.box_xyxy for one in self) else COLUMNS[:4]
+        with atomic_write(path, "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            for one in self:
+                edges = [repr(value).removesuffix(".0") for value in one.box_xyxy or ()] or [""] * 4
+                cells = [_path_from(one, path.parent), one.label, one.group, one.split, *edges]
+                writer.writerow(cells[: len(columns)])
+        return path
+
+
+def _path_from(sample: Sample, folder: Path) -> str:
+    """Path of a picture from `folder`, with /."""
+    try:
+        path = Path(os.path.relpath(sample.path, folder)).as_posix()
+    except ValueError:  # Windows: on another drive
+        path = sample.path.absolute().as_posix()
+    if printable(path) != path:
+        raise ValueError(f"{sample.name}: its path is not text in UTF-8; rename the file")
+    return path

@@ -1,4 +1,4 @@
-"""A picture with what is known of it, and the problems that its source had."""
+"""A picture with what is known of it: label, box, masks; and the problems that its source had."""
 
 import math
 import unicodedata
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cliplab.data.files import UnreadableImage, open_image, printable, read_header, shown
-from cliplab.data.masks import Masks
 from cliplab.runtime import unknown_name
 
 SPLITS = ("train", "val", "test")
@@ -33,6 +33,13 @@ def split_of(name: str) -> str | None:
 def plain(text: str) -> str:
     """Text of a label as it is compared: composed characters (macOS stores them apart), trimmed."""
     return unicodedata.normalize("NFC", printable(text)).strip()
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 # ---- problems ------------------------------------------------------------------------------
@@ -71,9 +78,6 @@ class ProblemKind(Enum):
     NOT_JUDGED = "pictures whose truth cannot be used, not judged"
 
 
-Places = dict[ProblemKind, list[str]]  # a defaultdict(list), to which readers add
-
-
 @dataclass(frozen=True)
 class Problem:
     """One kind of problem, the places where it was met, and what else is to be said of it."""
@@ -88,8 +92,8 @@ class Problem:
 
 
 def problems_of(places: Mapping[ProblemKind, Sequence[str]]) -> tuple[Problem, ...]:
-    """One problem for each kind."""
-    return tuple(Problem(kind, tuple(where)) for kind, where in places.items())
+    """One problem for each kind that was met anywhere."""
+    return tuple(Problem(kind, tuple(where)) for kind, where in places.items() if where)
 
 
 def lacks_pictures(problems: Iterable[Problem]) -> bool:
@@ -97,11 +101,124 @@ def lacks_pictures(problems: Iterable[Problem]) -> bool:
     return any(problem.kind is ProblemKind.MISSING for problem in problems)
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+def lacked(samples: Iterable["Sample"]) -> list[str]:
+    """Classes that a split lacks, so that it says nothing about them."""
+    present = {(sample.label, sample.split) for sample in samples if sample.label is not None}
+    splits = [split for split in SPLITS if any(part == split for _, part in present)]
+    absent = {
+        label: [split for split in splits if (label, split) not in present]
+        for label in sorted({label for label, _ in present if label is not None})
+    }
+    return [f"{label} ({', '.join(parts)})" for label, parts in absent.items() if parts]
+
+
+# ---- masks ---------------------------------------------------------------------------------
+
+UNSAID, SKIPPED = -1, -2  # of a picture's pixels: in no mask; marked as not to be judged
+IGNORED = 255  # in a label PNG: not to be judged
+_TURNS = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of one picture: a label PNG, or COCO's `segmentation`s with their class names."""
+
+    names: tuple[str, ...]  # S classes, that the numbers stand for; (): nobody says
+    png: Path | None = None
+    outlines: tuple[tuple[str, Any], ...] = ()  # (class, COCO's polygons or run lengths)
+    size: tuple[int, int] | None = None  # (width, height) that outlines refer to, if told
+
+    def draw(self, path: Path, size: tuple[int, int] | None = None) -> NDArray[np.int16]:
+        """Number of each pixel's class, UNSAID or SKIPPED (H, W), turned as EXIF turns the picture.
+
+        Args:
+            path: of the picture.
+            size: (width, height) wanted; default that of the upright picture.
+
+        Raises:
+            UnreadableImage: the picture or the PNG.
+            ValueError: masks of another shape than the picture's, or that are none.
+        """
+        header = read_header(path)
+        found = _numbers(self.png) if self.png else self._drawn(*(self.size or header.size))
+        if found.shape == header.stored[::-1] != header.size[::-1]:
+            turned = Image.fromarray(found.astype(np.int32)).transpose(_TURNS[header.orientation])
+            found = np.asarray(turned).astype(np.int16)
+        if not same_shape(found.shape[::-1], header.size):
+            raise ValueError(
+                f"{found.shape[1]} x {found.shape[0]} px for a picture of {header.size[0]} x "
+                f"{header.size[1]}; expected the same shape"
+            )
+        return resized(found, size or header.size)
+
+    def _drawn(self, width: int, height: int) -> NDArray[np.int16]:
+        """The smaller of two masks is on top."""
+        from pycocotools import mask as coco
+
+        found = np.full((height, width), UNSAID, np.int16)
+        codes = [(name, run_lengths(mask, height, width)) for name, mask in self.outlines]
+        for name, code in sorted(codes, key=lambda one: -int(coco.area(one[1]))):
+            # One at a time: hundreds of large masks would not fit into memory.
+            found[coco.decode(code).astype(bool)] = self.names.index(name)
+        return found
+
+
+def same_shape(size: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two (width, height) are of one picture, larger or smaller, edges rounded."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
+
+
+def run_lengths(mask: Any, height: int, width: int) -> dict[str, Any]:
+    """COCO's polygons, or run lengths of either kind, as pycocotools' compressed run lengths.
+
+    Raises:
+        ValueError: neither, or run lengths of another size.
+    """
+    from pycocotools import mask as coco
+
+    try:
+        if not isinstance(mask, dict):
+            if not mask or not all(len(p) >= 6 and len(p) % 2 == 0 for p in mask):
+                raise TypeError(type(mask).__name__)
+            code = coco.merge(coco.frPyObjects(mask, height, width))
+        elif tuple(mask["size"]) != (height, width):
+            raise ValueError(f"of {mask['size']} (height, width), expected {(height, width)}")
+        elif isinstance(mask["counts"], str):
+            code = {"size": [height, width], "counts": mask["counts"].encode("ascii")}
+        else:
+            code = coco.frPyObjects(mask, height, width)
+        coco.area(code)
+        return dict(code)
+    except Exception as error:  # pycocotools raises plain ones
+        raise ValueError(
+            f"a segmentation that is neither polygons nor run lengths ({error}); export it again"
+        ) from error
+
+
+def _numbers(path: Path) -> NDArray[np.int16]:
+    """The numbers of a label PNG, palette or grey, as `Masks.draw` gives them."""
+    read_header(path)  # refuses what is no picture, and bombs
+    with Image.open(path) as image:
+        if image.mode not in ("P", "L", "1"):
+            raise ValueError(
+                f"{shown(path)} has colours or more than 8 bits ({image.mode}); expected a palette "
+                "or 8-bit grey whose values are numbers of classes"
+            )
+        found = np.asarray(image).astype(np.int16)
+    return np.where(found == IGNORED, np.int16(SKIPPED), found)
+
+
+def resized(numbers: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Numbers (H, W) at another size (width, height): the one at the middle of each new pixel."""
+    height, width = numbers.shape
+    rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int)
+    columns = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int)
+    return numbers if (width, height) == size else numbers[rows[:, None], columns]
 
 
 # ---- pictures ------------------------------------------------------------------------------
@@ -126,14 +243,17 @@ class Sample:
     masks: Masks | None = None  # of a whole picture: which class each pixel shows
 
     def __post_init__(self) -> None:
-        if not isinstance(self.path, Path):
-            object.__setattr__(self, "path", Path(self.path))
         if not self.name:
             object.__setattr__(self, "name", shown(self.path.name))
         if self.split is not None and self.split not in SPLITS:
             raise ValueError(unknown_name("split", self.split, SPLITS))
         if self.box_xyxy is not None:
-            object.__setattr__(self, "box_xyxy", _checked(self.box_xyxy, self.name))
+            x1, y1, x2, y2 = box = tuple(map(float, self.box_xyxy))
+            if not (all(map(math.isfinite, box)) and x1 < x2 and y1 < y2):
+                raise ValueError(
+                    f"{self.name}: box_xyxy is {box}; expected finite x1 < x2 and y1 < y2 in pixels"
+                )
+            object.__setattr__(self, "box_xyxy", box)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -182,15 +302,6 @@ class Sample:
                 "mend the box: x1, y1, x2, y2 in pixels of the upright picture",
             )
         return image.crop((left, top, right, bottom))
-
-
-def _checked(box: Sequence[float], name: str) -> Box:
-    if len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise ValueError(f"{name}: box_xyxy is {box}; expected four finite numbers x1, y1, x2, y2")
-    x1, y1, x2, y2 = (float(value) for value in box)
-    if not (x1 < x2 and y1 < y2):
-        raise ValueError(f"{name}: box_xyxy is {box}; expected x1 < x2 and y1 < y2 in pixels")
-    return x1, y1, x2, y2
 
 
 def _pixels(low: float, high: float, size: int) -> tuple[int, int]:

@@ -1,16 +1,17 @@
 """One door for every way in which people keep labelled pictures."""
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from cliplab.data.coco import load, read_coco, split_in
 from cliplab.data.files import SUFFIXES, image_names, is_image_name, list_images, printable, shown
-from cliplab.data.folders import read_folder, tell_of_classes
-from cliplab.data.reading import Reading, names_of
+from cliplab.data.reading import Reading, read_folder
 from cliplab.data.sample_set import SampleSet
 from cliplab.data.samples import ProblemKind as Kind
-from cliplab.data.samples import Sample, problems_of, some
+from cliplab.data.samples import Sample, lacked, problems_of, some
 from cliplab.data.tables import read_csv
 from cliplab.data.yolo import NAME_FILES, YAML_NAMES, read_yolo
 from cliplab.runtime import unknown_name
@@ -28,8 +29,6 @@ _EXPECTED = (
     "expected a folder of class folders, a CSV manifest (.csv, .tsv), COCO boxes (.json), or a "
     "YOLO folder or its data.yaml"
 )
-# What only who cuts out boxes wants to know.
-_OF_CROPS = {Kind.NOT_BOXED, Kind.UNUSED_CLASS}
 _LOSSES = {Kind.NO_BOX, Kind.NO_AREA, Kind.OUTSIDE, Kind.OTHER_SHAPE, Kind.UNREADABLE}
 
 
@@ -71,11 +70,13 @@ def read_photos(
         raise ValueError(f"box_scale: got {box_scale}, but {shown(source)} has no boxes; drop it")
     if kind in ("coco", "yolo"):
         boxed = {one.path for one in reading.samples}
-        if bare := [path for path in reading.listed if path not in boxed]:
-            reading.problems[Kind.NOT_BOXED].extend(names_of(bare, reading.root).values())
+        bare = [path for path in reading.listed if path not in boxed]
+        reading.problems[Kind.NOT_BOXED] += _names_of(bare, reading.root).values()
+        used = {one.label for one in reading.samples}
+        reading.problems[Kind.UNUSED_CLASS] += [n for n in reading.classes if n not in used]
     if not reading.samples:
         raise ValueError(_nothing_left(source, reading))
-    tell_of_classes(reading.samples, reading.problems)
+    _tell_of_classes(reading)
     if kind == "csv" and source.is_dir():
         _tell_of_strays(source, reading)
     return SampleSet.of(reading.samples, reading.root, problems_of(reading.problems))
@@ -120,13 +121,13 @@ def read_pictures(
             )
         return SampleSet((Sample(source),), source.parent) if single else read_unlabelled(source)
     reading = _read(kind, places, images, 1.0)
-    if _LOSSES & reading.problems.keys() and not reading.samples and not reading.masks:
+    if any(map(reading.problems.get, _LOSSES)) and not reading.samples and not reading.masks:
         raise ValueError(_nothing_left(source, reading))  # else all would be judged to be empty
     if kind == "coco" and source.is_dir() and images is None:
         # Such as the answers of an earlier run, which know nothing of pictures that came later.
         _tell_of_strays(source, reading)
-    problems = {k: where for k, where in reading.problems.items() if k not in _OF_CROPS}
-    found = SampleSet.of(_wholes(reading, kind), reading.root, problems_of(problems))
+    problems = problems_of(reading.problems)
+    found = SampleSet.of(_wholes(reading, kind), reading.root, problems)
     return replace(found, are_answers=reading.are_answers)
 
 
@@ -142,7 +143,7 @@ def _wholes(reading: Reading, kind: str) -> list[Sample]:
         if sample.box_xyxy is not None:
             label = None if reading.are_answers else sample.label
             regions[sample.path].append(replace(sample, label=label))
-    names = names_of(regions, reading.root)
+    names = _names_of(regions, reading.root)
     found = [
         Sample(
             path,
@@ -179,9 +180,39 @@ def _tell_of_strays(folder: Path, reading: Reading) -> None:
     """Note pictures of a folder that its table or JSON does not list."""
     known = {path.resolve() for path in reading.listed}
     strays = [path for path in list_images(folder) if path.resolve() not in known]
-    if strays:
-        names = [shown(path.relative_to(folder)) for path in strays]
-        reading.problems[Kind.STRAY_PICTURES].extend(names)
+    reading.problems[Kind.STRAY_PICTURES] += [shown(path.relative_to(folder)) for path in strays]
+
+
+def _tell_of_classes(reading: Reading) -> None:
+    """Note classes that are likely mistakes, too small, or missing from a split."""
+    samples, problems = reading.samples, reading.problems
+    counts = Counter(sample.label for sample in samples if sample.label is not None)
+    folded = Counter(name.casefold() for name in counts)
+    problems[Kind.UNLABELLED] += [s.name for s in samples if s.label is None] if counts else []
+    problems[Kind.ONE_CLASS] += list(counts) if len(counts) == 1 else []
+    problems[Kind.SINGLE] += sorted(name for name, count in counts.items() if count == 1)
+    problems[Kind.SAME_LETTERS] += sorted(n for n in counts if folded[n.casefold()] > 1)
+    problems[Kind.LACKED] += lacked(samples)
+
+
+def _names_of(paths: Iterable[Path], root: Path) -> dict[Path, str]:
+    """Paths relative to the root; outside it the file's name, with parents where others share it.
+
+    Two cameras may both have a 1.png, and what is found must not be said of the other's.
+    """
+    base, tails = root.absolute(), dict[Path, list[str]]()
+    for path in paths:
+        own = path.absolute()
+        if own.is_relative_to(base):
+            tails[path] = [own.relative_to(base).as_posix()]
+        else:
+            parts = own.relative_to(own.anchor).parts
+            tails[path] = ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+    count = Counter(tail for some in tails.values() for tail in some)
+    return {
+        path: shown(next((tail for tail in some if count[tail] == 1), path.as_posix()))
+        for path, some in tails.items()
+    }
 
 
 # ---- recognising ---------------------------------------------------------------------------

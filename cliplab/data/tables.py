@@ -7,15 +7,13 @@ decides the separator, and a row that does not fit it is named.
 import csv
 import io
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cliplab.data.files import printable, shown
+from cliplab.data.files import shown
 from cliplab.data.reading import Reading, find_file
-from cliplab.data.samples import SPLITS, Box, Sample, plain, some, split_of
+from cliplab.data.samples import SPLITS, Box, plain, some, split_of
 from cliplab.data.samples import ProblemKind as Kind
-from cliplab.runtime import atomic_write
 
 COLUMNS = ("image", "label", "group", "split", "x1", "y1", "x2", "y2")
 _EDGES = COLUMNS[4:]
@@ -42,25 +40,28 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
     reading = Reading(images if images is not None else source.parent, box_scale)
     seen: dict[tuple[str, Box | None], tuple[int, tuple[str | None, ...]]] = {}
     paths: dict[str, Path | None] = {}
+    edges: list[float] = []
     for line, row in _rows(source, reading):
         image, box, said = _parsed(row, f"{shown(source)}:{line}")
-        name = _named(image, reading.root)
+        if image not in paths:
+            paths[image] = find_file(reading.root, image)
+            if not paths[image]:
+                reading.problems[Kind.MISSING].append(f"{shown(image)} (line {line})")
+        path = paths[image]
+        name = reading.name(path) if path else shown(image)
         before, told = seen.setdefault((name, box), (line, said))
         if told != said:
             raise ValueError(
                 f"{shown(source)}: {name} has label, group, split {told} in line {before} and "
                 f"{said} in line {line}; keep one"
             )
+        edges += box or ()
         if before != line:
             reading.problems[Kind.REPEATED_ROW].append(f"line {line}")
-            continue
-        if image not in paths:
-            paths[image] = find_file(reading.root, image)
-            if not paths[image]:
-                reading.problems[Kind.MISSING].append(f"{shown(image)} (line {line})")
-        if path := paths[image]:
-            reading.listed.setdefault(path, said[2])
-            reading.add(path, name, said[0], box, group=said[1], split=said[2])
+        elif path:
+            label, group, split = said
+            reading.listed.setdefault(path, split)
+            reading.add(path, label, box, group, split)
     if not paths:
         raise ValueError(f"{shown(source)}: no rows below the header; expected a picture on each")
     if not reading.listed:
@@ -69,11 +70,12 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
             f"as {some(reading.problems[Kind.MISSING])}; paths are relative to the table, or to "
             "images="
         )
-    reading.refuse_shares()
+    if edges and max(map(abs, edges)) <= 1.01:
+        raise ValueError(
+            f"{shown(source)}: all boxes lie between 0 and 1, the first is {tuple(edges[:4])}; "
+            "expected pixels: multiply by the picture's width and height"
+        )
     return reading
-
-
-# ---- the table -----------------------------------------------------------------------------
 
 
 def _rows(source: Path, reading: Reading) -> Iterator[tuple[int, dict[str, str]]]:
@@ -91,15 +93,17 @@ def _rows(source: Path, reading: Reading) -> Iterator[tuple[int, dict[str, str]]
             line = start + 1 + reader.line_num
             extra = cells.pop(None, [])  # spreadsheets pad rows with empty cells
             if any(map(str.strip, extra)) or None in cells.values():
-                raise ValueError(
-                    f"{shown(source)}:{line}: more or fewer cells than the {len(columns)} of the "
-                    f"header, which are apart by {separator!r}; quote cells that contain it"
+                raise csv.Error(
+                    f"more or fewer cells than the {len(columns)} of the header, which are apart "
+                    f"by {separator!r}"
                 )
             if any(map(str.strip, cells.values())):
                 yield line, {name: cell.strip() for name, cell in cells.items()}
     except csv.Error as error:
         line = start + 1 + reader.reader.line_num
-        raise ValueError(f"{shown(source)}:{line}: {error}; mend the quotes") from error
+        raise ValueError(
+            f"{shown(source)}:{line}: {error}; mend the quotes, and quote cells with {separator!r}"
+        ) from error
 
 
 def _text(source: Path, reading: Reading) -> str:
@@ -108,8 +112,6 @@ def _text(source: Path, reading: Reading) -> str:
     Raises:
         ValueError: no encoding of tables fits.
     """
-    if not source.is_file():
-        raise FileNotFoundError(f"{shown(source)}: no such file; check the name")
     data = source.read_bytes()
     utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # Excel's "Unicode text"
     for encoding in ["utf-16"] if utf16 else ["utf-8-sig", "gb18030"]:
@@ -138,18 +140,12 @@ def _header(line: str, source: Path) -> tuple[str, list[str]]:
         columns = [_ALIASES.get(cell, cell) for cell in cells]
         tried.append(("image" in columns, len(columns), separator, columns))
     has_image, _, separator, columns = max(tried, key=lambda one: one[:2])
-    if not has_image:
+    count = {name: columns.count(name) for name in COLUMNS}
+    if not has_image or max(count.values()) > 1 or len({count[edge] for edge in _EDGES}) > 1:
         raise ValueError(
-            f"{shown(source)}: no column for pictures among {', '.join(map(repr, columns))}; "
-            "expected image, path or file, and columns apart by comma, semicolon or tab"
-        )
-    for name in COLUMNS:
-        if columns.count(name) > 1:
-            raise ValueError(f"{shown(source)}: column {name!r} is there twice; rename one")
-    edges = [edge for edge in _EDGES if edge in columns]
-    if edges and len(edges) < 4:
-        raise ValueError(
-            f"{shown(source)}: columns {', '.join(edges)} only; expected {', '.join(_EDGES)}"
+            f"{shown(source)}: got the columns {', '.join(map(repr, columns))}; expected image (or "
+            f"path, file), maybe {', '.join(COLUMNS[1:4])} and {', '.join(_EDGES)}, each once, "
+            "apart by comma, semicolon or tab"
         )
     return separator, [name if name in COLUMNS else str(i) for i, name in enumerate(columns)]
 
@@ -178,41 +174,3 @@ def _box(cells: list[str], where: str) -> Box:
             "empty cells"
         )
     return x1, y1, x2, y2
-
-
-def _named(image: str, root: Path) -> str:
-    """A row's path, relative to the root if it lies in it."""
-    name = os.path.normpath(image.replace("\\", "/"))
-    if os.path.isabs(name) and Path(name).is_relative_to(root.absolute()):
-        name = str(Path(name).relative_to(root.absolute()))
-    return printable(name.replace(os.sep, "/"))
-
-
-# ---- writing -------------------------------------------------------------------------------
-
-
-def write_csv(samples: Iterable[Sample], target: Path, *, force: bool) -> Path:
-    """See `SampleSet.write_manifest`."""
-    samples = list(samples)
-    if target.exists() and not force:
-        raise FileExistsError(f"{shown(target)}: exists already; choose another or give force=True")
-    columns = COLUMNS if any(sample.box_xyxy for sample in samples) else COLUMNS[:4]
-    with atomic_write(target, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for one in samples:
-            edges = [repr(value).removesuffix(".0") for value in one.box_xyxy or ()] or [""] * 4
-            cells = [_path_from(one, target.parent), one.label, one.group, one.split, *edges]
-            writer.writerow(cells[: len(columns)])
-    return target
-
-
-def _path_from(sample: Sample, folder: Path) -> str:
-    """Path of a picture from `folder`, with /."""
-    try:
-        path = Path(os.path.relpath(sample.path, folder)).as_posix()
-    except ValueError:  # Windows: on another drive
-        path = sample.path.absolute().as_posix()
-    if printable(path) != path:
-        raise ValueError(f"{sample.name}: its path is not text in UTF-8; rename the file")
-    return path

@@ -35,9 +35,10 @@ def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
     """
     root, names, listed, names_file = _layout(source, images)
     reading, wrong, used = Reading(root, box_scale), list[str](), set[Path]()
+    reading.classes = sorted(set(names.values()))
     for path, split in listed.items():
         if not path.is_file():
-            reading.problems[Kind.MISSING].append(_name(path, root))
+            reading.problems[Kind.MISSING].append(reading.name(path))
             continue
         reading.listed[path] = split
         if label_file := _label_file(path):
@@ -50,14 +51,7 @@ def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
             "the picture"
         )
     strays = sorted(set((root / "labels").glob("*.txt")) - used - {names_file})
-    boxed = {sample.label for sample in reading.samples}
-    unused = sorted({name for name in names.values() if name not in boxed})
-    for kind, found in (
-        (Kind.STRAY_LABELS, [_name(path, root) for path in strays]),
-        (Kind.UNUSED_CLASS, unused),
-    ):
-        if found:
-            reading.problems[kind].extend(found)
+    reading.problems[Kind.STRAY_LABELS] += map(reading.name, strays)
     return reading
 
 
@@ -66,35 +60,31 @@ def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
 
 def _layout(source: Path, images: Path | None) -> tuple[Path, _Names, _Listed, Path]:
     """Root, class names, pictures, and the file with the names."""
-    if source.is_file():
-        return _from_yaml(source, images)
-    for name in YAML_NAMES:
-        if (source / name).is_file():
-            return _from_yaml(source / name, images)
+    places = [source] if source.is_file() else [source / name for name in YAML_NAMES]
+    if path := next(filter(Path.is_file, places), None):
+        return _from_yaml(path, images)
     root = source.parent if source.name == "labels" else source
     for path in (base / name for base in (root, root / "labels") for name in NAME_FILES):
         if path.is_file():
-            names = dict(enumerate(_lines_of(path)))
-            return root, _checked_names(names, path), _by_folder(root, images), path
+            names = _checked_names(dict(enumerate(_text_of(path).splitlines())), path)
+            return root, names, _by_folder(root, images), path
     raise FileNotFoundError(
         f"{shown(root)}: no names of classes; looked for {', '.join(YAML_NAMES[:2])}, "
         f"{', '.join(NAME_FILES)} there and in labels: write classes.txt with a name on each line"
     )
 
 
-def _lines_of(path: Path) -> list[str]:
+def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        return path.read_text(encoding="utf-8-sig").rstrip()
     except UnicodeDecodeError as error:
         raise ValueError(f"{shown(path)}: not a text in UTF-8; save it as UTF-8") from error
 
 
 def _checked_names(names: Mapping[Any, Any], path: Path) -> _Names:
-    for key, name in names.items():
+    for key, name in names.items() or [("0", "")]:
         if not str(key).isdigit() or not plain(str(name)):
             raise ValueError(f"{shown(path)}: class {key!r} is {name!r}; expected number and name")
-    if not names:
-        raise ValueError(f"{shown(path)}: no names of classes; expected at least one")
     return {int(key): plain(str(name)) for key, name in names.items()}
 
 
@@ -103,10 +93,9 @@ def _from_yaml(path: Path, images: Path | None) -> tuple[Path, _Names, _Listed, 
     import yaml
 
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"{shown(path)}: not YAML in UTF-8 ({text})") from error
+        found = yaml.safe_load(_text_of(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{shown(path)}: not YAML ({' '.join(str(error).split())})") from error
     names = found.get("names") if isinstance(found, dict) else None
     if not isinstance(names, list | dict):
         raise ValueError(f"{shown(path)}: no list 'names'; expected names of classes")
@@ -126,22 +115,27 @@ def _splits_in_yaml(found: Mapping[str, Any], root: Path, source: Path) -> _List
         ValueError: an entry is neither a text nor a list of texts, or two share a picture.
     """
     listed: _Listed = {}
-    absent, anything = list[str](), False
-    for key in (key for key in found if split_of(str(key)) and found[key]):
-        for place in found[key] if isinstance(found[key], list) else [found[key]]:
-            if not isinstance(place, str):
-                raise ValueError(f"{shown(source)}: {key} is {place!r}; expected a folder or file")
-            tries = [root / place, root / place.removeprefix("../"), root.parent / place]
-            hit = next((path for path in tries if path.exists()), None)
-            anything |= hit is not None
-            absent += [place] if hit is None else []
-            for picture in _pictures_of(hit, root) if hit else []:
-                if listed.setdefault(picture, split_of(key)) != split_of(key):
-                    raise ValueError(
-                        f"{shown(source)}: the same pictures in two splits, such as "
-                        f"{shown(picture)}; expected splits that share none"
-                    )
-    if absent and not anything:
+    named = [
+        (split_of(str(key)), place)
+        for key, value in found.items()
+        if split_of(str(key)) and value
+        for place in (value if isinstance(value, list) else [value])
+    ]
+    absent = []
+    for split, place in named:
+        if not isinstance(place, str):
+            raise ValueError(f"{shown(source)}: {split} is {place!r}; expected a folder or file")
+        tries = [root / place, root / place.removeprefix("../"), root.parent / place]
+        if (hit := next(filter(Path.exists, tries), None)) is None:
+            absent.append(place)
+            continue
+        for picture in _pictures_of(hit, root):
+            if listed.setdefault(picture, split) != split:
+                raise ValueError(
+                    f"{shown(source)}: the same pictures in two splits, such as "
+                    f"{shown(picture)}; expected splits that share none"
+                )
+    if absent and len(absent) == len(named):
         raise FileNotFoundError(
             f"{shown(source)}: none of {', '.join(absent)} is in {shown(root)}; mend path, train, "
             "val and test, or give images=, the folder of the pictures"
@@ -156,7 +150,7 @@ def _pictures_of(place: Path, root: Path) -> list[Path]:
             return list_images(place)
         except ValueError:  # an empty split is the owner's affair, as long as others are not
             return []
-    lines = filter(None, map(str.strip, _lines_of(place)))
+    lines = filter(None, map(str.strip, _text_of(place).splitlines()))
     return [(place.parent if line.startswith("./") else root) / line for line in lines]
 
 
@@ -180,18 +174,13 @@ def _add_boxes(path: Path, label_file: Path, names: _Names, reading: Reading) ->
         try:
             number, share = _parse(text, names)
         except ValueError as error:
-            wrong.append(f"{_name(label_file, reading.root)}:{line}: {error}")
+            wrong.append(f"{reading.name(label_file)}:{line}: {error}")
             continue
         if header := reading.header(path):
             # Files have six decimals: without rounding, an edge at 10 would become 10.0000004.
             x1, y1, x2, y2 = (round(v * header.size[i % 2], 2) for i, v in enumerate(share))
-            name, split = _name(path, reading.root), reading.listed[path]
-            reading.add(path, name, names[number], (x1, y1, x2, y2), split=split)
+            reading.add(path, names[number], (x1, y1, x2, y2), None, reading.listed[path])
     return wrong
-
-
-def _name(path: Path, root: Path) -> str:
-    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _label_file(picture: Path) -> Path | None:
@@ -200,7 +189,7 @@ def _label_file(picture: Path) -> Path | None:
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
         tries.insert(0, Path(*parts))
-    return next((path for path in tries if path.is_file()), None)
+    return next(filter(Path.is_file, tries), None)
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, str]]:
@@ -215,15 +204,14 @@ def _parse(line: str, names: _Names) -> tuple[int, Box]:
     Raises:
         ValueError: what is wrong with the line.
     """
-    cells = line.split()
     try:
-        number, *values = map(float, cells)
+        number, *values = map(float, line.split())
     except ValueError:
         raise ValueError(f"{line[:40]!r} are not numbers") from None
     if number not in names:  # 2.0 is 2, 2.5 is nothing
-        raise ValueError(f"class {cells[0]}, where there are {min(names)} to {max(names)}")
+        raise ValueError(f"class {number:g}, where there are {min(names)} to {max(names)}")
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise ValueError(f"{len(cells)} values, where a box has 5 and a polygon 7, 9, ...")
+        raise ValueError(f"{1 + len(values)} values, where a box has 5 and a polygon 7, 9, ...")
     if not all(-_SLACK <= value <= 1 + _SLACK for value in values):  # which NaN is not
         raise ValueError(f"{line[:40]!r} has values outside 0 to 1, such as pixels")
     if len(values) == 4:
