@@ -18,7 +18,7 @@ from notebook_builder import code, markdown, stream, write
 
 from cliplab.cli.main import main
 from cliplab.cli.run import Bar
-from cliplab.report import comparison, folder, jobs, outputs, page
+from cliplab.report import folder, jobs, outputs, page
 from cliplab.report.exporter import to_html, to_mathml
 from cliplab.report.notebook import (
     Parameter,
@@ -445,15 +445,15 @@ def run_with(**results: Any) -> dict[str, Any]:
     ],
 )
 def test_results_agree_within_a_tolerance(a: Any, b: Any, agrees: bool) -> None:
-    found = comparison.compare(run_with(value=a), run_with(value=b), rtol=0.01)
+    found = page.compare(run_with(value=a), run_with(value=b), rtol=0.01)
     assert [d.agrees for d in found] == [agrees]
 
 
 def test_a_result_of_one_run_only_does_not_agree() -> None:
-    found = comparison.compare(run_with(a=1, b=None), run_with(a=1))
+    found = page.compare(run_with(a=1, b=None), run_with(a=1))
     assert [(d.key, d.agrees) for d in found] == [("a", True), ("b", False)]
     other = {"notebooks": {"02": {"results": {"a": 1}}}}
-    assert [d.agrees for d in comparison.compare(run_with(a=1), other)] == [False, False]
+    assert [d.agrees for d in page.compare(run_with(a=1), other)] == [False, False]
 
 
 def test_two_runs_are_compared_on_the_command_line(

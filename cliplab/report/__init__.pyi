@@ -3,9 +3,6 @@ from . import detection_page as detection_page
 from . import provenance as provenance
 from . import published as published
 from . import segmentation_page as segmentation_page
-from .comparison import Difference as Difference
-from .comparison import close as close
-from .comparison import compare as compare
 from .execute import Failure as Failure
 from .folder import RESULTS as RESULTS
 from .folder import carry_out as carry_out
@@ -24,5 +21,8 @@ from .notebook import read_notebook as read_notebook
 from .notebook import read_parameters as read_parameters
 from .notebook import title as title
 from .outputs import save as save
+from .page import Difference as Difference
+from .page import close as close
+from .page import compare as compare
 from .page import show as show
 from .page import write_page as write_page

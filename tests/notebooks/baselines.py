@@ -8,8 +8,7 @@ results are joined by dots.
 from collections.abc import Mapping
 from typing import Any
 
-from cliplab.report.comparison import close
-from cliplab.report.page import flatten
+from cliplab.report.page import close, flatten
 
 Baseline = dict[str, dict[str, Any]]
 
