@@ -85,8 +85,7 @@ def in_open_clip(weights: dict[str, Tensor]) -> torch.nn.Module:
 
 
 def in_transformers(weights: dict[str, Tensor]) -> torch.nn.Module:
-    from transformers import CLIPConfig as Config
-    from transformers import CLIPModel
+    from transformers import CLIPConfig as Config, CLIPModel
 
     model = CLIPModel(Config()).eval()  # its default is the ViT-B/32
     tensors = {}

@@ -8,8 +8,7 @@ from classify_world import rows, run, tiny
 from tiny_checkpoints import noise_images
 
 from cliplab.classification.zero_shot import build_classifier, classify
-from cliplab.cli import classify as command
-from cliplab.cli import skeleton, tables
+from cliplab.cli import classify as command, skeleton, tables
 from cliplab.cli.options import parse
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder

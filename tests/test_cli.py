@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import pytest
 
 from cliplab import __version__
-from cliplab.cli import main as cli
-from cliplab.cli import train as train_command
+from cliplab.cli import main as cli, train as train_command
 from cliplab.cli.doctor import CHECKPOINTS
 from cliplab.cli.main import COMMANDS, main
 from cliplab.cli.options import Common, opt

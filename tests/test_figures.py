@@ -6,8 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from matplotlib import font_manager
-from matplotlib import pyplot as plt
+from matplotlib import font_manager, pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle

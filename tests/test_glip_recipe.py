@@ -31,9 +31,7 @@ from cliplab.pasture import SPECIES
 from cliplab.pasture.grounding import PROPS, Sight, Words, say
 from cliplab.pasture.scene import Dice
 from cliplab.runtime import checkpoint_dir, sha256, write_json
-from cliplab.training import glip as recipe
-from cliplab.training import glip_dataset as dataset
-from cliplab.training import glip_evaluation as evaluation
+from cliplab.training import glip as recipe, glip_dataset as dataset, glip_evaluation as evaluation
 from cliplab.training.cards import load_rows, values
 
 CPU = torch.device("cpu")

@@ -16,9 +16,9 @@ from cliplab.models.groupvit import (
     assign,
     gumbel_noise,
     load_groupvit,
+    model as module,
     save_groupvit,
 )
-from cliplab.models.groupvit import model as module
 from cliplab.models.groupvit.grouping import AssignAttention
 from cliplab.models.layers import ModifiedResNet
 from cliplab.models.losses import multi_label_loss

@@ -31,11 +31,13 @@ from cliplab.segmentation import (
     Segmenter,
     load_segmenter,
 )
-from cliplab.training import groupvit as recipe
-from cliplab.training import groupvit_criterion as losses
-from cliplab.training import groupvit_dataset as dataset
-from cliplab.training import groupvit_evaluation as evaluation
-from cliplab.training import groupvit_pseudo_labels as second
+from cliplab.training import (
+    groupvit as recipe,
+    groupvit_criterion as losses,
+    groupvit_dataset as dataset,
+    groupvit_evaluation as evaluation,
+    groupvit_pseudo_labels as second,
+)
 from cliplab.training.cards import load_rows, values
 from cliplab.training.groupvit_criterion import Criterion
 from cliplab.training.groupvit_model import GroupViTRecipe, new_model, start_from_clip

@@ -16,8 +16,7 @@ from cliplab.encoders import load_encoder
 from cliplab.models.vild import HEADS, Regions, ViLD, ViLDConfig, load_vild
 from cliplab.pasture import POSTURES, SPECIES
 from cliplab.runtime import checkpoint_dir, sha256
-from cliplab.training import vild as recipe
-from cliplab.training import vild_evaluation as evaluation
+from cliplab.training import vild as recipe, vild_evaluation as evaluation
 from cliplab.training.cards import load_rows
 from cliplab.training.vild_dataset import (
     BASE,

@@ -1,44 +1,51 @@
-from . import diagnosis as diagnosis
-from . import few_shot as few_shot
-from . import imagenet as imagenet
-from . import metrics as metrics
-from . import photos as photos
-from . import zero_shot as zero_shot
-from .answer import Answer as Answer
-from .answer import Assessment as Assessment
-from .answer import assess as assess
-from .answer import gained as gained
-from .metrics import Rate as Rate
-from .metrics import Reliability as Reliability
-from .metrics import accuracy as accuracy
-from .metrics import bootstrap_interval as bootstrap_interval
-from .metrics import confusion as confusion
-from .metrics import rate as rate
-from .metrics import recall_at_k as recall_at_k
-from .metrics import reliability as reliability
-from .metrics import wilson_interval as wilson_interval
-from .photos import Classifying as Classifying
-from .photos import Division as Division
-from .photos import Learning as Learning
-from .photos import check_classes as check_classes
-from .photos import divide as divide
-from .photos import true_classes as true_classes
-from .prompts import READABLE as READABLE
-from .prompts import Classes as Classes
-from .prompts import PromptReader as PromptReader
-from .prompts import UnreadPromptWarning as UnreadPromptWarning
-from .prompts import check_class_names as check_class_names
-from .prompts import check_templates as check_templates
-from .prompts import fill_templates as fill_templates
-from .prompts import fold as fold
-from .prompts import name_and_prompt as name_and_prompt
-from .prompts import resolve_classes as resolve_classes
-from .prompts import split_labels as split_labels
-from .prompts import templates as templates
-from .prompts import token_coverage as token_coverage
-from .prompts import warn_of_unread as warn_of_unread
-from .zero_shot import Scores as Scores
-from .zero_shot import average_templates as average_templates
-from .zero_shot import build_classifier as build_classifier
-from .zero_shot import classify as classify
-from .zero_shot import encode_prompts as encode_prompts
+from . import (
+    diagnosis as diagnosis,
+    few_shot as few_shot,
+    imagenet as imagenet,
+    metrics as metrics,
+    photos as photos,
+    zero_shot as zero_shot,
+)
+from .answer import Answer as Answer, Assessment as Assessment, assess as assess, gained as gained
+from .metrics import (
+    Rate as Rate,
+    Reliability as Reliability,
+    accuracy as accuracy,
+    bootstrap_interval as bootstrap_interval,
+    confusion as confusion,
+    rate as rate,
+    recall_at_k as recall_at_k,
+    reliability as reliability,
+    wilson_interval as wilson_interval,
+)
+from .photos import (
+    Classifying as Classifying,
+    Division as Division,
+    Learning as Learning,
+    check_classes as check_classes,
+    divide as divide,
+    true_classes as true_classes,
+)
+from .prompts import (
+    READABLE as READABLE,
+    Classes as Classes,
+    PromptReader as PromptReader,
+    UnreadPromptWarning as UnreadPromptWarning,
+    check_class_names as check_class_names,
+    check_templates as check_templates,
+    fill_templates as fill_templates,
+    fold as fold,
+    name_and_prompt as name_and_prompt,
+    resolve_classes as resolve_classes,
+    split_labels as split_labels,
+    templates as templates,
+    token_coverage as token_coverage,
+    warn_of_unread as warn_of_unread,
+)
+from .zero_shot import (
+    Scores as Scores,
+    average_templates as average_templates,
+    build_classifier as build_classifier,
+    classify as classify,
+    encode_prompts as encode_prompts,
+)

@@ -156,8 +156,7 @@ class Detect(Job[Options]):
     def _keeper(self) -> Any:
         """What is done with a picture while it is open: its thumbnail, its copy with boxes."""
         from cliplab.detection import annotated
-        from cliplab.report import detection_page as page
-        from cliplab.report import thumbnail
+        from cliplab.report import detection_page as page, thumbnail
 
         self.thumbnails: dict[Path, str] = {}
         paths = [one.path for one in self.pictures if self.options.outputs.html]

@@ -1,27 +1,33 @@
-from .files import FORMATS as FORMATS
-from .files import MAX_PIXELS as MAX_PIXELS
-from .files import SUFFIXES as SUFFIXES
-from .files import UnreadableImage as UnreadableImage
-from .files import is_image_name as is_image_name
-from .files import iter_images as iter_images
-from .files import list_images as list_images
-from .files import open_image as open_image
-from .files import shown as shown
+from .files import (
+    FORMATS as FORMATS,
+    MAX_PIXELS as MAX_PIXELS,
+    SUFFIXES as SUFFIXES,
+    UnreadableImage as UnreadableImage,
+    is_image_name as is_image_name,
+    iter_images as iter_images,
+    list_images as list_images,
+    open_image as open_image,
+    shown as shown,
+)
 from .sample_set import SampleSet as SampleSet
-from .samples import IGNORED as IGNORED
-from .samples import SKIPPED as SKIPPED
-from .samples import SPLITS as SPLITS
-from .samples import UNSAID as UNSAID
-from .samples import Box as Box
-from .samples import Masks as Masks
-from .samples import Problem as Problem
-from .samples import ProblemKind as ProblemKind
-from .samples import Sample as Sample
-from .samples import lacks_pictures as lacks_pictures
-from .samples import resized as resized
-from .samples import some as some
-from .source import KINDS as KINDS
-from .source import is_read_of as is_read_of
-from .source import read_photos as read_photos
-from .source import read_pictures as read_pictures
-from .source import read_unlabelled as read_unlabelled
+from .samples import (
+    IGNORED as IGNORED,
+    SKIPPED as SKIPPED,
+    SPLITS as SPLITS,
+    UNSAID as UNSAID,
+    Box as Box,
+    Masks as Masks,
+    Problem as Problem,
+    ProblemKind as ProblemKind,
+    Sample as Sample,
+    lacks_pictures as lacks_pictures,
+    resized as resized,
+    some as some,
+)
+from .source import (
+    KINDS as KINDS,
+    is_read_of as is_read_of,
+    read_photos as read_photos,
+    read_pictures as read_pictures,
+    read_unlabelled as read_unlabelled,
+)

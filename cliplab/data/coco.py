@@ -17,8 +17,7 @@ from typing import Any
 
 from cliplab.data.files import Header, shown
 from cliplab.data.reading import Reading, find_file
-from cliplab.data.samples import Box, Masks, plain, same_shape, some, split_of
-from cliplab.data.samples import ProblemKind as Kind
+from cliplab.data.samples import Box, Masks, ProblemKind as Kind, plain, same_shape, some, split_of
 
 _LISTS = ("images", "annotations", "categories")
 Table = Mapping[str, list[dict[str, Any]]]

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cliplab.data.files import Header, UnreadableImage, image_names, is_hidden, read_header, shown
-from cliplab.data.samples import Box, Masks, Sample, plain, some, split_of
-from cliplab.data.samples import ProblemKind as Kind
+from cliplab.data.samples import Box, Masks, ProblemKind as Kind, Sample, plain, some, split_of
 
 _TOLERANCE = 1.0  # pixels that a box may stick out before it is worth a word
 

@@ -41,8 +41,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliplab.data.files import UnreadableImage, open_image
-from cliplab.data.samples import SPLITS, Problem, Sample, lacked, problems_of, some
-from cliplab.data.samples import ProblemKind as Kind
+from cliplab.data.samples import (
+    SPLITS,
+    Problem,
+    ProblemKind as Kind,
+    Sample,
+    lacked,
+    problems_of,
+    some,
+)
 from cliplab.runtime import unknown_name
 
 FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from cliplab.data.files import shown
 from cliplab.data.reading import Reading, find_file
-from cliplab.data.samples import SPLITS, Box, plain, some, split_of
-from cliplab.data.samples import ProblemKind as Kind
+from cliplab.data.samples import SPLITS, Box, ProblemKind as Kind, plain, some, split_of
 
 COLUMNS = ("image", "label", "group", "split", "x1", "y1", "x2", "y2")
 _EDGES = COLUMNS[4:]

@@ -11,8 +11,7 @@ from typing import Any
 
 from cliplab.data.files import list_images, shown
 from cliplab.data.reading import Reading
-from cliplab.data.samples import Box, plain, some, split_of
-from cliplab.data.samples import ProblemKind as Kind
+from cliplab.data.samples import Box, ProblemKind as Kind, plain, some, split_of
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 NAME_FILES = ("classes.txt", "obj.names")

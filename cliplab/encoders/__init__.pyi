@@ -1,20 +1,28 @@
-from .embeddings import CacheWarning as CacheWarning
-from .embeddings import Embedded as Embedded
-from .embeddings import EmbeddingCache as EmbeddingCache
-from .embeddings import embed_photos as embed_photos
-from .embeddings import picture_key as picture_key
-from .hub import find_snapshot as find_snapshot
-from .hub import huggingface_cache as huggingface_cache
-from .hub import modelscope_cache as modelscope_cache
-from .hub import openai_cache as openai_cache
-from .hub import timeout_s as timeout_s
-from .loading import LOADERS as LOADERS
-from .loading import load_encoder as load_encoder
-from .loading import read_modelscope as read_modelscope
-from .loading import read_openai as read_openai
+from .embeddings import (
+    CacheWarning as CacheWarning,
+    Embedded as Embedded,
+    EmbeddingCache as EmbeddingCache,
+    embed_photos as embed_photos,
+    picture_key as picture_key,
+)
+from .hub import (
+    find_snapshot as find_snapshot,
+    huggingface_cache as huggingface_cache,
+    modelscope_cache as modelscope_cache,
+    openai_cache as openai_cache,
+    timeout_s as timeout_s,
+)
+from .loading import (
+    LOADERS as LOADERS,
+    load_encoder as load_encoder,
+    read_modelscope as read_modelscope,
+    read_openai as read_openai,
+)
 from .official import PACKAGES as PACKAGES
-from .two_towers import TEXT_BATCH as TEXT_BATCH
-from .two_towers import Encoder as Encoder
-from .two_towers import TwoTowers as TwoTowers
-from .two_towers import modelscope_preprocess as modelscope_preprocess
-from .two_towers import openai_preprocess as openai_preprocess
+from .two_towers import (
+    TEXT_BATCH as TEXT_BATCH,
+    Encoder as Encoder,
+    TwoTowers as TwoTowers,
+    modelscope_preprocess as modelscope_preprocess,
+    openai_preprocess as openai_preprocess,
+)

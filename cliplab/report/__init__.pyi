@@ -1,28 +1,33 @@
-from . import classification_page as classification_page
-from . import detection_page as detection_page
-from . import provenance as provenance
-from . import published as published
-from . import segmentation_page as segmentation_page
+from . import (
+    classification_page as classification_page,
+    detection_page as detection_page,
+    provenance as provenance,
+    published as published,
+    segmentation_page as segmentation_page,
+)
 from .execute import Failure as Failure
-from .folder import RESULTS as RESULTS
-from .folder import carry_out as carry_out
-from .folder import finish as finish
-from .folder import load as load
-from .folder import new_run as new_run
-from .folder import old_run as old_run
-from .folder import unfinished as unfinished
+from .folder import (
+    RESULTS as RESULTS,
+    carry_out as carry_out,
+    finish as finish,
+    load as load,
+    new_run as new_run,
+    old_run as old_run,
+    unfinished as unfinished,
+)
 from .galleries import thumbnail as thumbnail
-from .jobs import Job as Job
-from .jobs import Request as Request
-from .jobs import jobs_of as jobs_of
-from .jobs import plan as plan
-from .notebook import find_notebooks as find_notebooks
-from .notebook import read_notebook as read_notebook
-from .notebook import read_parameters as read_parameters
-from .notebook import title as title
+from .jobs import Job as Job, Request as Request, jobs_of as jobs_of, plan as plan
+from .notebook import (
+    find_notebooks as find_notebooks,
+    read_notebook as read_notebook,
+    read_parameters as read_parameters,
+    title as title,
+)
 from .outputs import save as save
-from .page import Difference as Difference
-from .page import close as close
-from .page import compare as compare
-from .page import show as show
-from .page import write_page as write_page
+from .page import (
+    Difference as Difference,
+    close as close,
+    compare as compare,
+    show as show,
+    write_page as write_page,
+)

@@ -1,54 +1,68 @@
-from .features import Features as Features
-from .features import Segmentation as Segmentation
-from .features import Segmenter as Segmenter
-from .features import best_labels as best_labels
-from .features import scaled_side as scaled_side
-from .features import working_size as working_size
-from .outputs import MAX_LABELS as MAX_LABELS
-from .outputs import LabelRow as LabelRow
-from .outputs import Panoptic as Panoptic
-from .outputs import PictureRow as PictureRow
-from .outputs import label_image as label_image
-from .outputs import label_rows as label_rows
-from .outputs import overlay_sheet as overlay_sheet
-from .outputs import panoptic_folder as panoptic_folder
-from .outputs import percent as percent
-from .outputs import save_png as save_png
-from .quality import IGNORE as IGNORE
-from .quality import Quality as Quality
-from .quality import Tally as Tally
-from .quality import boundary_counts as boundary_counts
-from .quality import confusion as confusion
-from .quality import iou_per_class as iou_per_class
-from .quality import oracle_labels as oracle_labels
-from .scene import REACHES as REACHES
-from .scene import Scenes as Scenes
-from .scene import name_groups as name_groups
-from .scene import pixel_maps as pixel_maps
-from .scene import read_scenes as read_scenes
-from .scene import refine as refine
-from .scene import score_groups as score_groups
-from .segmenter import GroupViTSegmenter as GroupViTSegmenter
-from .segmenter import find_checkpoint as find_checkpoint
-from .segmenter import load_segmenter as load_segmenter
-from .segmenter import own_templates as own_templates
-from .segmenter import reader_of as reader_of
-from .segmenter import tokenizer_of as tokenizer_of
-from .segmenter import tuned_settings as tuned_settings
-from .segmenter import unread_remarks as unread_remarks
-from .segmenter import usual_background as usual_background
-from .settings import BACKGROUND as BACKGROUND
-from .settings import BACKGROUND_WORDS as BACKGROUND_WORDS
-from .settings import Settings as Settings
-from .settings import Vocabulary as Vocabulary
-from .settings import is_nothing as is_nothing
-from .settings import language_of as language_of
-from .settings import nothing_note as nothing_note
-from .settings import read_labels as read_labels
-from .settings import vocabulary as vocabulary
-from .truth import LABELS as LABELS
-from .truth import OVERLAY as OVERLAY
-from .truth import Judge as Judge
-from .truth import compare_classes as compare_classes
-from .truth import read_truth as read_truth
-from .truth import without_results as without_results
+from .features import (
+    Features as Features,
+    Segmentation as Segmentation,
+    Segmenter as Segmenter,
+    best_labels as best_labels,
+    scaled_side as scaled_side,
+    working_size as working_size,
+)
+from .outputs import (
+    MAX_LABELS as MAX_LABELS,
+    LabelRow as LabelRow,
+    Panoptic as Panoptic,
+    PictureRow as PictureRow,
+    label_image as label_image,
+    label_rows as label_rows,
+    overlay_sheet as overlay_sheet,
+    panoptic_folder as panoptic_folder,
+    percent as percent,
+    save_png as save_png,
+)
+from .quality import (
+    IGNORE as IGNORE,
+    Quality as Quality,
+    Tally as Tally,
+    boundary_counts as boundary_counts,
+    confusion as confusion,
+    iou_per_class as iou_per_class,
+    oracle_labels as oracle_labels,
+)
+from .scene import (
+    REACHES as REACHES,
+    Scenes as Scenes,
+    name_groups as name_groups,
+    pixel_maps as pixel_maps,
+    read_scenes as read_scenes,
+    refine as refine,
+    score_groups as score_groups,
+)
+from .segmenter import (
+    GroupViTSegmenter as GroupViTSegmenter,
+    find_checkpoint as find_checkpoint,
+    load_segmenter as load_segmenter,
+    own_templates as own_templates,
+    reader_of as reader_of,
+    tokenizer_of as tokenizer_of,
+    tuned_settings as tuned_settings,
+    unread_remarks as unread_remarks,
+    usual_background as usual_background,
+)
+from .settings import (
+    BACKGROUND as BACKGROUND,
+    BACKGROUND_WORDS as BACKGROUND_WORDS,
+    Settings as Settings,
+    Vocabulary as Vocabulary,
+    is_nothing as is_nothing,
+    language_of as language_of,
+    nothing_note as nothing_note,
+    read_labels as read_labels,
+    vocabulary as vocabulary,
+)
+from .truth import (
+    LABELS as LABELS,
+    OVERLAY as OVERLAY,
+    Judge as Judge,
+    compare_classes as compare_classes,
+    read_truth as read_truth,
+    without_results as without_results,
+)

@@ -1,17 +1,17 @@
-from . import clip_dataset as clip_dataset
-from . import clip_evaluation as clip_evaluation
-from . import glip_dataset as glip_dataset
-from . import glip_evaluation as glip_evaluation
-from . import groupvit_criterion as groupvit_criterion
-from . import groupvit_dataset as groupvit_dataset
-from . import groupvit_evaluation as groupvit_evaluation
-from . import groupvit_pseudo_labels as groupvit_pseudo_labels
-from . import pictures as pictures
-from . import vild_dataset as vild_dataset
-from . import vild_evaluation as vild_evaluation
-from .cards import load_rows as load_rows
-from .cards import values as values
+from . import (
+    clip_dataset as clip_dataset,
+    clip_evaluation as clip_evaluation,
+    glip_dataset as glip_dataset,
+    glip_evaluation as glip_evaluation,
+    groupvit_criterion as groupvit_criterion,
+    groupvit_dataset as groupvit_dataset,
+    groupvit_evaluation as groupvit_evaluation,
+    groupvit_pseudo_labels as groupvit_pseudo_labels,
+    pictures as pictures,
+    vild_dataset as vild_dataset,
+    vild_evaluation as vild_evaluation,
+)
+from .cards import load_rows as load_rows, values as values
 from .groupvit import SNAPSHOT_SEEDS as SNAPSHOT_SEEDS
-from .groupvit_model import GroupViTRecipe as GroupViTRecipe
-from .groupvit_model import patch_embeddings as patch_embeddings
+from .groupvit_model import GroupViTRecipe as GroupViTRecipe, patch_embeddings as patch_embeddings
 from .recipes import RECIPES as RECIPES

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cliplab.pasture import CLASS_WORDS as WORDS
-from cliplab.pasture import SEMANTIC_CLASSES, SPECIES, labels
+from cliplab.pasture import CLASS_WORDS as WORDS, SEMANTIC_CLASSES, SPECIES, labels
 from cliplab.segmentation import (
     Features,
     Quality,

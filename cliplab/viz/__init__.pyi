@@ -1,31 +1,34 @@
-from . import boxes as boxes
-from . import figures as figures
-from . import fonts as fonts
-from . import grounding as grounding
-from . import segmentation as segmentation
-from .boxes import BOX_COLOURS as BOX_COLOURS
-from .boxes import box_colour as box_colour
-from .boxes import ink_on as ink_on
-from .boxes import place_tags as place_tags
-from .boxes import plot_boxes as plot_boxes
-from .boxes import tag_size as tag_size
-from .boxes import tag_texts as tag_texts
-from .figures import as_array as as_array
-from .figures import as_pixels as as_pixels
-from .figures import use_style as use_style
-from .fonts import cjk_font as cjk_font
-from .fonts import cjk_fonts as cjk_fonts
-from .segmentation import NOTHING as NOTHING
-from .segmentation import blend_groups as blend_groups
-from .segmentation import class_colours as class_colours
-from .segmentation import group_colours as group_colours
-from .segmentation import label_panels as label_panels
-from .segmentation import paint as paint
-from .segmentation import plot_confusion_shares as plot_confusion_shares
-from .segmentation import plot_groups as plot_groups
-from .segmentation import plot_labels as plot_labels
-from .segmentation import plot_legend as plot_legend
-from .segmentation import plot_spans as plot_spans
-from .segmentation import plot_trainings as plot_trainings
-from .segmentation import plot_tries as plot_tries
-from .segmentation import rgb as rgb
+from . import (
+    boxes as boxes,
+    figures as figures,
+    fonts as fonts,
+    grounding as grounding,
+    segmentation as segmentation,
+)
+from .boxes import (
+    BOX_COLOURS as BOX_COLOURS,
+    box_colour as box_colour,
+    ink_on as ink_on,
+    place_tags as place_tags,
+    plot_boxes as plot_boxes,
+    tag_size as tag_size,
+    tag_texts as tag_texts,
+)
+from .figures import as_array as as_array, as_pixels as as_pixels, use_style as use_style
+from .fonts import cjk_font as cjk_font, cjk_fonts as cjk_fonts
+from .segmentation import (
+    NOTHING as NOTHING,
+    blend_groups as blend_groups,
+    class_colours as class_colours,
+    group_colours as group_colours,
+    label_panels as label_panels,
+    paint as paint,
+    plot_confusion_shares as plot_confusion_shares,
+    plot_groups as plot_groups,
+    plot_labels as plot_labels,
+    plot_legend as plot_legend,
+    plot_spans as plot_spans,
+    plot_trainings as plot_trainings,
+    plot_tries as plot_tries,
+    rgb as rgb,
+)
