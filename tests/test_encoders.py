@@ -18,6 +18,7 @@ from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_im
 
 from cliplab import encoders
 from cliplab.encoders import TwoTowers, load_encoder
+from cliplab.encoders.official import Found
 from cliplab.encoders.two_towers import modelscope_preprocess, openai_preprocess
 from cliplab.runtime import OFFLINE_VARIABLES, sha256
 
@@ -422,23 +423,19 @@ def test_registry_is_open_and_loaders_are_told_device_and_offline(
 ) -> None:
     asked = []
 
-    def loader(where: str, device: torch.device, offline: bool, precision: str) -> TwoTowers:
-        asked.append((where, device, offline, precision))
-        return spy_encoder(Spy())
+    def loader(where: str, offline: bool) -> Found:
+        asked.append((where, offline))
+        return Found(Spy(), None, openai_preprocess(8), ("en",), [])
 
     monkeypatch.setitem(encoders.LOADERS, "hub:", loader)
     for variable in OFFLINE_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    assert load_encoder("hub:a/b:c@v1", device="cpu").name == "spy"
+    assert load_encoder("hub:a/b:c@v1", device="cpu").name == "hub:a/b:c@v1"
     monkeypatch.setenv("CLIPLAB_OFFLINE", "1")
     load_encoder("hub:x", device="cpu")
-    load_encoder("hub:x", device="cpu", offline=False, precision="bfloat16")
-    cpu = torch.device("cpu")
-    assert asked == [
-        ("a/b:c@v1", cpu, False, "float32"),
-        ("x", cpu, True, "float32"),
-        ("x", cpu, False, "bfloat16"),
-    ]
+    encoder = load_encoder("hub:x", device="cpu", offline=False, precision="bfloat16")
+    assert (encoder.precision, encoder.device) == ("bfloat16", torch.device("cpu"))
+    assert asked == [("a/b:c@v1", False), ("x", True), ("x", False)]
 
 
 def test_the_default_encoder_needs_no_official_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from tiny_checkpoints import HF_KINDS, OPEN_CLIP, make_hf, make_open_clip, noise
 
 from cliplab.encoders import load_encoder
 from cliplab.encoders.from_huggingface import canonical
-from cliplab.encoders.open_clip_files import split_name
+from cliplab.encoders.from_open_clip import split_name
 from cliplab.encoders.two_towers import TwoTowers
 
 TEXTS = ["a photo of a sheep lying down", "A goat, drinking!", "", "站着的羊 grass"]

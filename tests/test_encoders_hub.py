@@ -26,8 +26,8 @@ from tiny_checkpoints import (
 )
 
 from cliplab.encoders import hub, load_encoder
-from cliplab.encoders.from_modelscope import MODEL
-from cliplab.encoders.huggingface_files import missing_files, wanted_files
+from cliplab.encoders.from_huggingface import missing_files, wanted_files
+from cliplab.encoders.loading import MODEL
 from cliplab.encoders.official import official
 from cliplab.runtime import OFFLINE_VARIABLES, sha256
 

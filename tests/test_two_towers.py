@@ -77,23 +77,26 @@ def test_unknown_precision_is_refused() -> None:
 
 
 class Bare(torch.nn.Module):
-    """A model without `text_projection` and `logit_scale`, as an adapter may be."""
+    """A model without `text_projection`, as an adapter may be, and with SigLIP's bias."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = torch.nn.Linear(3, 5)
+        self.logit_scale, self.logit_bias = torch.tensor(9.0).log(), torch.tensor(-2.0)
         self.batches: list[int] = []
+
+    def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.linear(ids[:, :3].float())
 
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
         self.batches.append(len(pixels))
         return self.linear(pixels.mean(dim=(2, 3)))
 
 
-def test_dim_scale_bias_and_provenance_can_be_given() -> None:
-    encoder = towers(
-        Bare(), dim=5, logit_scale=9.0, logit_bias=-2.0, provenance={"revision": "main"}
-    )
-    assert (encoder.dim, encoder.logit_scale, encoder.logit_bias) == (5, 9.0, -2.0)
+def test_dim_scale_and_bias_are_those_of_the_model() -> None:
+    encoder = towers(Bare(), provenance={"revision": "main"})
+    assert (encoder.dim, encoder.logit_bias) == (5, -2.0)
+    assert encoder.logit_scale == pytest.approx(9)
     assert encoder.provenance == {"revision": "main"}
     assert encoder.encode_image(noise_images(2)).shape == (2, 5)
     usual = towers()
@@ -110,7 +113,7 @@ def test_pixels_give_what_their_images_give() -> None:
 
 
 def test_large_batches_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, images = towers(Bare(), dim=5, logit_scale=1.0), noise_images(7)
+    encoder, images = towers(Bare()), noise_images(7)
     together = encoder.encode_image(images)
     for values, parts in [(3 * 3 * 64 * 64, [3, 2, 2]), (1, [1] * 7), (10**9, [5, 2])]:
         monkeypatch.setattr(two_towers, "CACHED_VALUES", values)

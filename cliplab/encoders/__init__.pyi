@@ -18,7 +18,6 @@ from .loading import (
     read_modelscope as read_modelscope,
     read_openai as read_openai,
 )
-from .official import PACKAGES as PACKAGES
 from .two_towers import (
     TEXT_BATCH as TEXT_BATCH,
     Encoder as Encoder,

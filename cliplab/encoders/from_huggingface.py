@@ -2,6 +2,7 @@
 
 import json
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,29 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cliplab.encoders.from_modelscope import CHINESE_CONTEXT
-from cliplab.encoders.huggingface_files import find_folder, read_kind, weight_files
-from cliplab.encoders.official import check_weights, official, provenance, quiet, reading
-from cliplab.encoders.tokenizers import HuggingFaceTokenizer
-from cliplab.encoders.two_towers import TwoTowers
+from cliplab.encoders.hub import find_snapshot
+from cliplab.encoders.official import Found, check_weights, official, quiet, reading
+from cliplab.encoders.tokenizers import CHINESE_CONTEXT, HuggingFaceTokenizer
+from cliplab.runtime import unknown_name
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _GEMMA_VOCABULARY = 200_000  # tokens; more than any English one: SigLIP 2 and multilingual SigLIP
+KINDS = ("clip", "chinese_clip", "siglip", "siglip2")
+PICTURES = ("preprocessor_config.json", "processor_config.json")  # either describes the resizing
+TOKENS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+TOKEN_FILES = (*TOKENS, "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+               "added_tokens.json")  # fmt: skip
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order of preference
+INDEXES = tuple(f"{name}.index.json" for name in WEIGHTS)  # of weights spread over several files
 
 
-def load_huggingface(where: str, device: torch.device, offline: bool, precision: str) -> TwoTowers:
-    """Encoder of "<organisation>/<name>[@revision]" or of a folder that save_pretrained wrote.
+def load_huggingface(where: str, offline: bool) -> Found:
+    """The model "<organisation>/<name>[@revision]", or in a folder that save_pretrained wrote.
 
     Code that a repository brings along is never run. Preprocessing is the repository's own image
     processor. Texts are padded to the context: 77 tokens for CLIP, 52 for Chinese-CLIP, 64 for
     SigLIP, whose texts are also cleaned, see `canonical`.
     """
-    spec = f"hf:{where}"
     folder, revision = find_folder(where, offline=offline)
     kind = read_kind(folder)
     weights = weight_files(folder)
@@ -37,27 +43,25 @@ def load_huggingface(where: str, device: torch.device, offline: bool, precision:
 
         model, tokenizer = _read_model(folder), _read_tokenizer(folder)
         processor = AutoImageProcessor.from_pretrained(folder, **LOCAL)
-    towers = HuggingFaceTowers(model, pad_id=tokenizer.pad_token_id)
-    context = model.config.text_config.max_position_embeddings
-    is_siglip = kind.startswith("siglip")
-    many = is_siglip and model.config.text_config.vocab_size > _GEMMA_VOCABULARY
-    adapter = HuggingFaceTokenizer(
-        tokenizer,
-        min(context, CHINESE_CONTEXT) if kind == "chinese_clip" else context,
-        clean=canonical if is_siglip else str,
-    )
-    return TwoTowers(
-        spec,
-        towers,
-        tokenizer=adapter,
+    text = model.config.text_config
+    is_chinese, is_siglip = kind == "chinese_clip", kind.startswith("siglip")
+    many = is_siglip and text.vocab_size > _GEMMA_VOCABULARY
+    context = text.max_position_embeddings
+    return Found(
+        HuggingFaceTowers(model, pad_id=tokenizer.pad_token_id),
+        tokenizer=HuggingFaceTokenizer(
+            tokenizer,
+            min(context, CHINESE_CONTEXT) if is_chinese else context,
+            clean=canonical if is_siglip else str,
+        ),
         preprocess=(PatchPreprocess if kind == "siglip2" else PixelPreprocess)(processor),
-        languages=("en", "zh") if many else ("zh",) if kind == "chinese_clip" else ("en",),
-        device=device,
-        precision=precision,
-        logit_scale=float(model.logit_scale.detach().exp()),
-        logit_bias=float(model.logit_bias.detach()) if is_siglip else None,
-        provenance=provenance(spec, revision, weights),
+        languages=("en", "zh") if many else ("zh",) if is_chinese else ("en",),
+        weights=weights,
+        revision=revision,
     )
+
+
+# ---- the model -----------------------------------------------------------------------------
 
 
 class HuggingFaceTowers(nn.Module):
@@ -68,6 +72,16 @@ class HuggingFaceTowers(nn.Module):
         self.model: Any = model
         self.pad_id = pad_id
         self.kind: str = model.config.model_type
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Logarithm of 1 / temperature."""
+        return self.model.logit_scale
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """SigLIP's, else None."""
+        return getattr(self.model, "logit_bias", None)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, R, R), or SigLIP 2's packed patches (B, 1, P, C + 3) -> (B, D)."""
@@ -88,10 +102,8 @@ class HuggingFaceTowers(nn.Module):
         Only BERT needs to be told where the padding is: CLIP looks back only, from the end token,
         and SigLIP learned with the padding in sight.
         """
-        if self.kind != "chinese_clip":
-            return _tensor(self.model.get_text_features(input_ids=ids))
-        mask = (ids != self.pad_id).long()
-        return _tensor(self.model.get_text_features(input_ids=ids, attention_mask=mask))
+        mask = {"attention_mask": (ids != self.pad_id).long()} if self.kind == KINDS[1] else {}
+        return _tensor(self.model.get_text_features(input_ids=ids, **mask))
 
 
 class PixelPreprocess:
@@ -171,3 +183,104 @@ def _read_tokenizer(folder: Path) -> Any:
 def _tensor(features: Any) -> Tensor:
     """The embedding (B, D): transformers 5 wraps it, 4 did not."""
     return getattr(features, "pooler_output", features)
+
+
+# ---- its files -----------------------------------------------------------------------------
+
+
+def find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
+    """Folder and commit ("" for a folder of your own) of what follows the colon.
+
+    Raises:
+        FileNotFoundError: no such folder; or a repository that is neither cached nor to be had.
+    """
+    if (folder := Path(where).expanduser()).is_dir():
+        return folder, ""
+    repo, _, revision = where.partition("@")
+    if repo.count("/") != 1 or not all(repo.split("/")) or repo.startswith((".", "~")):
+        raise FileNotFoundError(
+            f"hf:{where}: no such path; expected a folder that save_pretrained wrote, or a "
+            "repository such as openai/clip-vit-base-patch32[@revision]"
+        )
+    return find_snapshot(
+        f"hf:{where}", repo, revision, missing=missing_files, choose=wanted_files, offline=offline
+    )
+
+
+def first_of(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of several files that a folder has."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def lacking(folder: Path, *groups: Sequence[str]) -> list[str]:
+    """Of which groups a folder has no file, each as text."""
+    return [" or ".join(names) for names in groups if not first_of(folder, names)]
+
+
+def missing_files(folder: Path) -> list[str]:
+    """What a folder lacks to be a model, alternatives joined by "or"; [] if it is whole."""
+    found = lacking(folder, ("config.json",))
+    found += [] if first_of(folder, INDEXES) else lacking(folder, WEIGHTS)
+    found += [name for name in _shards(folder) if not (folder / name).is_file()]
+    return found + lacking(folder, PICTURES, TOKENS)
+
+
+def wanted_files(names: list[str]) -> list[str]:
+    """Which files of a repository to download: safetensors, not the same weights once more."""
+    weights: list[str] = []
+    for whole, index in zip(WEIGHTS, INDEXES, strict=True):
+        stem, suffix = whole.split(".")
+        shards = [n for n in names if n.startswith(f"{stem}-") and n.endswith(suffix)]
+        if not weights and whole in names:
+            weights = [whole]
+        elif not weights and shards and index in names:
+            weights = [*shards, index]
+    return [n for n in names if n in ("config.json", *PICTURES, *TOKEN_FILES)] + weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that transformers will read: safetensors if there are any.
+
+    Raises:
+        FileNotFoundError: naming all that the folder lacks.
+    """
+    if absent := missing_files(folder):
+        raise FileNotFoundError(f"{folder}: missing {', '.join(absent)}; copy the whole model")
+    whole = first_of(folder, WEIGHTS)
+    return [folder / name for name in _shards(folder)] or ([whole] if whole else [])
+
+
+def read_kind(folder: Path) -> str:
+    """model_type of config.json.
+
+    Raises:
+        FileNotFoundError: no config.json.
+        ValueError: it cannot be read, or is of a model without two towers.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; expected a folder that save_pretrained wrote")
+    kind = read_json(path, "a model's config", "model_type")
+    if kind not in KINDS:
+        raise ValueError(f"{path}: {unknown_name('model_type', str(kind), KINDS)}")
+    return kind
+
+
+def read_json(path: Path, what: str, key: str) -> Any:
+    """One entry of a JSON object.
+
+    Raises:
+        ValueError: no JSON, no object, or no such entry.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))[key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not {what} ({error!r}); copy it again") from error
+
+
+def _shards(folder: Path) -> list[str]:
+    """Files that the weights are spread over; [] if they are in one."""
+    index = first_of(folder, INDEXES)
+    if index is None or first_of(folder, WEIGHTS):
+        return []
+    return sorted(set(read_json(index, "an index of weights", "weight_map").values()))

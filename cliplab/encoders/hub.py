@@ -8,7 +8,7 @@ import os
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,19 +39,12 @@ class Wanted:
 
 
 def timeout_s() -> float:
-    """Seconds to wait for a sign of life: $CLIPLAB_TIMEOUT, else 10.
-
-    Raises:
-        ValueError: the variable is not a positive number.
-    """
+    """Seconds to wait for a sign of life: $CLIPLAB_TIMEOUT, else 10."""
     value = os.environ.get("CLIPLAB_TIMEOUT", "") or str(DEFAULT_TIMEOUT)
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise ValueError(f"$CLIPLAB_TIMEOUT: got {value!r}; expected seconds, more than 0")
-    return seconds
+    with suppress(ValueError):
+        if float(value) > 0:
+            return float(value)
+    raise ValueError(f"$CLIPLAB_TIMEOUT: got {value!r}; expected seconds, more than 0")
 
 
 @contextmanager
@@ -91,7 +84,15 @@ def check_answer(url: str) -> None:
 
 def openai_cache() -> Path:
     """Where `clip` and `open_clip` keep files, ~/.cache/clip; they have no variable for it."""
-    return Path.home() / ".cache" / "clip"
+    return _cache({}, ".cache/clip")
+
+
+def _cache(variables: Mapping[str, str], default: str) -> Path:
+    """A folder below the first variable that is set, else below the home folder."""
+    for variable, inside in variables.items():
+        if chosen := os.environ.get(variable, ""):
+            return Path(chosen).expanduser() / inside
+    return Path.home() / default
 
 
 def find_file(spec: str, url: str, digest: str, *, named: str, offline: bool) -> Path:
@@ -102,10 +103,6 @@ def find_file(spec: str, url: str, digest: str, *, named: str, offline: bool) ->
         url: of the file.
         digest: the first hex digits of its SHA-256; "" where nobody published them.
         named: how a spec names such a file, for errors.
-
-    Raises:
-        ValueError: the cached file is damaged, and offline it cannot be replaced.
-        FileNotFoundError: not cached and not to be had.
     """
     from torch.hub import download_url_to_file
 
@@ -130,13 +127,8 @@ def find_file(spec: str, url: str, digest: str, *, named: str, offline: bool) ->
 
 def huggingface_cache() -> Path:
     """Hugging Face's folder of snapshots; from the variables that its own library heeds."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if chosen := os.environ.get(variable, ""):
-            return Path(chosen).expanduser()
-    if home := os.environ.get("HF_HOME", ""):
-        return Path(home).expanduser() / "hub"
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "huggingface" / "hub"
+    tail = {"HF_HUB_CACHE": ".", "HUGGINGFACE_HUB_CACHE": ".", "HF_HOME": "hub"}
+    return _cache({**tail, "XDG_CACHE_HOME": "huggingface/hub"}, ".cache/huggingface/hub")
 
 
 def find_snapshot(
@@ -156,18 +148,16 @@ def find_snapshot(
         revision: branch, tag or commit; "" is main.
         missing: folder -> what it lacks.
         choose: names in the repository -> those to download.
-
-    Raises:
-        FileNotFoundError: offline, unreachable, or the hub refused; with the way out.
     """
     revision = revision or "main"
     snapshot = huggingface_snapshot(repo, revision)
     lacking = tuple(missing(snapshot or Path("nowhere")))
     if snapshot and not lacking:
         return snapshot, snapshot.name
-    folder = _repository(repo) / "snapshots" / f"<commit of {revision}>"
+    inside = f"models--{repo.replace('/', '--')}/snapshots/<commit of {revision}>"
     command = f"hf download {repo} --revision {revision} --local-dir {repo.rpartition('/')[2]}"
-    with downloading(Wanted(spec, lacking, folder, command), offline=offline):
+    wanted = Wanted(spec, lacking, huggingface_cache() / inside, command)
+    with downloading(wanted, offline=offline):
         from huggingface_hub import HfApi, snapshot_download
 
         endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
@@ -185,17 +175,13 @@ def find_snapshot(
     return snapshot, snapshot.name
 
 
-def _repository(repo: str) -> Path:
-    return huggingface_cache() / f"models--{repo.replace('/', '--')}"
-
-
 def huggingface_snapshot(repo: str, revision: str = "main") -> Path | None:
     """Cached snapshot of a branch, tag or commit (or its first digits) of `repo`; None if none.
 
     Looked up here because the hub's `local_files_only` refuses a snapshot without the files that
     were not asked for.
     """
-    folder = _repository(repo)
+    folder = huggingface_cache() / f"models--{repo.replace('/', '--')}"
     reference = folder / "refs" / revision
     commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
     snapshots = sorted(path for path in folder.glob("snapshots/*") if path.is_dir())
@@ -209,10 +195,7 @@ def huggingface_snapshot(repo: str, revision: str = "main") -> Path | None:
 
 def modelscope_cache() -> Path:
     """ModelScope's cache folder, $MODELSCOPE_CACHE or ~/.cache/modelscope."""
-    for variable in ("MODELSCOPE_CACHE", "MS_CACHE_HOME"):
-        if chosen := os.environ.get(variable, ""):
-            return Path(chosen).expanduser()
-    return Path.home() / ".cache" / "modelscope"
+    return _cache({"MODELSCOPE_CACHE": ".", "MS_CACHE_HOME": "."}, ".cache/modelscope")
 
 
 def modelscope_snapshot(model: str, revision: str) -> Path | None:

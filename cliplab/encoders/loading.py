@@ -4,17 +4,24 @@ A new source of encoders is one entry in `LOADERS`. The official packages are ea
 they are asked for.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from cliplab.encoders.from_huggingface import load_huggingface
-from cliplab.encoders.from_modelscope import CHINESE_CONTEXT, WEIGHTS, load_modelscope
 from cliplab.encoders.from_open_clip import load_open_clip
-from cliplab.encoders.hub import find_file
-from cliplab.encoders.official import check_weights, official, provenance, reading
-from cliplab.encoders.tokenizers import OfficialBytePairs
+from cliplab.encoders.hub import (
+    Wanted,
+    check_answer,
+    downloading,
+    find_file,
+    modelscope_cache,
+    modelscope_snapshot,
+)
+from cliplab.encoders.official import Found, check_weights, hushed, official, reading
+from cliplab.encoders.tokenizers import CHINESE_CONTEXT, OfficialBytePairs, OfficialWordPieces
 from cliplab.encoders.two_towers import (
     Encoder,
     TwoTowers,
@@ -24,65 +31,56 @@ from cliplab.encoders.two_towers import (
 from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
 from cliplab.runtime import checkpoint_dir, is_offline, nearest, pick_device, verify_checkpoint
 
+MODEL = "damo/multi-modal_clip-vit-large-patch14_336_zh"  # the seed notes'
+REVISION = "v1.0.1"
+WEIGHTS = "pytorch_model.bin"
+FILES = ("vision_model_config.json", "text_model_config.json", "vocab.txt", WEIGHTS)
+_OWNERS = {"damo": "iic", "iic": "damo"}  # the same models under two names
 
-def load_pasture(_where: str, device: torch.device, _offline: bool, precision: str) -> TwoTowers:
-    """The English model of the pasture."""
-    path = checkpoint_dir("clip-openai") / "model.pt"
-    return read_openai(path, name="pasture", device=device, precision=precision)
 
-
-def load_pasture_zh(_where: str, device: torch.device, _offline: bool, precision: str) -> TwoTowers:
-    """The Chinese model of the pasture."""
-    folder = checkpoint_dir("clip-chinese")
-    return read_modelscope(folder, name="pasture-zh", device=device, precision=precision)
+# ---- our own code --------------------------------------------------------------------------
 
 
 def read_openai(
     path: Path, *, name: str, device: torch.device, precision: str = "float32"
 ) -> TwoTowers:
     """Encoder of our readable CLIP on weights in OpenAI's format."""
-    from cliplab.models import clip
-
-    verify_checkpoint(path.parent, [path.name])
-    model = clip.load_openai(path)
-    return TwoTowers(
-        name,
-        model,
-        tokenizer=BytePairTokenizer(model.config.context_length),
-        preprocess=openai_preprocess(model.config.image_resolution),
-        languages=("en",),
-        device=device,
-        precision=precision,
-        provenance=provenance(name, "", [path]),
-    )
+    return _openai(path).encoder(name, device, precision)
 
 
 def read_modelscope(
     folder: Path, *, name: str, device: torch.device, precision: str = "float32"
 ) -> TwoTowers:
     """Encoder of our readable Chinese-CLIP on a folder in ModelScope's format."""
+    return _modelscope(folder).encoder(name, device, precision)
+
+
+def _openai(path: Path) -> Found:
+    from cliplab.models import clip
+
+    verify_checkpoint(path.parent, [path.name])
+    model = clip.load_openai(path)
+    tokenizer = BytePairTokenizer(model.config.context_length)
+    preprocess = openai_preprocess(model.config.image_resolution)
+    return Found(model, tokenizer, preprocess, ("en",), [path])
+
+
+def _modelscope(folder: Path) -> Found:
     from cliplab.models import chinese_clip
 
     verify_checkpoint(folder)
     model = chinese_clip.load_modelscope(folder)
     context = min(CHINESE_CONTEXT, model.config.text_max_position_embeddings)
-    return TwoTowers(
-        name,
-        model,
-        tokenizer=WordPieceTokenizer(folder / "vocab.txt", context),
-        preprocess=modelscope_preprocess(model.config.image_resolution),
-        languages=("zh",),
-        device=device,
-        precision=precision,
-        provenance=provenance(name, "", [folder / WEIGHTS]),
-    )
+    tokenizer = WordPieceTokenizer(folder / "vocab.txt", context)
+    preprocess = modelscope_preprocess(model.config.image_resolution)
+    return Found(model, tokenizer, preprocess, ("zh",), [folder / WEIGHTS])
 
 
-# ---- OpenAI's own -------------------------------------------------------------------------
+# ---- OpenAI's ------------------------------------------------------------------------------
 
 
-def load_openai(where: str, device: torch.device, offline: bool, precision: str) -> TwoTowers:
-    """Encoder of a published model ("ViT-B/32") or of a file in the same format."""
+def load_openai(where: str, offline: bool) -> Found:
+    """A published model ("ViT-B/32"), or a file in the same format."""
     with official("openai"):
         import clip
     revision, path = "", Path(where).expanduser()
@@ -92,40 +90,86 @@ def load_openai(where: str, device: torch.device, offline: bool, precision: str)
         path = find_file(f"openai:{where}", url, digest, named=named, offline=offline)
         revision = "published"
     elif not path.is_file():
-        raise FileNotFoundError(_no_such(where, clip.available_models()))
+        close = [f"openai:{name}" for name in nearest(where, clip.available_models())]
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise FileNotFoundError(
+            f"openai:{where}: no such model and no such file; {hint}expected a file such as "
+            "data/checkpoints/clip-openai/model.pt, or one of "
+            f"{', '.join(clip.available_models())}"
+        )
     verify_checkpoint(path.parent, [path.name])
     check_weights(path)
     with reading(path, "an OpenAI CLIP checkpoint (TorchScript archive)"):
         model, preprocess = clip.load(str(path), device="cpu")
-    spec = f"openai:{where}"
-    return TwoTowers(
-        spec,
-        model,
-        tokenizer=OfficialBytePairs(clip.tokenize, model.context_length),
-        preprocess=preprocess,
-        languages=("en",),
-        device=device,
-        precision=precision,
-        provenance=provenance(spec, revision, [path]),
-    )
+    tokenizer = OfficialBytePairs(clip.tokenize, model.context_length)
+    return Found(model, tokenizer, preprocess, ("en",), [path], revision)
 
 
-def _no_such(where: str, names: list[str]) -> str:
-    close = [f"openai:{name}" for name in nearest(where, names)]
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return (
-        f"openai:{where}: no such model and no such file; {hint}expected a file such as "
-        f"data/checkpoints/clip-openai/model.pt, or one of {', '.join(names)}"
-    )
+# ---- ModelScope's --------------------------------------------------------------------------
+
+
+def load_modelscope(where: str, offline: bool) -> Found:
+    """A Chinese-CLIP "<owner>/<name>[@revision]" of ModelScope's hub, or in a folder.
+
+    The model is ModelScope's CLIPForMultiModalEmbedding. Its CLIPPreprocessor is restated; why,
+    and how to get ModelScope's own pipeline, says `cliplab.encoders.modelscope_pipeline`.
+    """
+    folder, revision = _find_folder(where, offline=offline)
+    if absent := [name for name in FILES if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{folder}: missing {', '.join(absent)}; copy the whole model")
+    verify_checkpoint(folder)
+    check_weights(folder / WEIGHTS)
+    with official("modelscope"):
+        from modelscope.models.multi_modal.clip.model import CLIPForMultiModalEmbedding
+    with reading(folder, "a ModelScope folder of Chinese-CLIP"), hushed("modelscope"):
+        model = CLIPForMultiModalEmbedding(str(folder))
+    context = min(CHINESE_CONTEXT, model.model_info["text_max_position_embeddings"])
+    tokenizer = OfficialWordPieces(model.tokenizer, context)
+    preprocess = modelscope_preprocess(model.model_info["image_resolution"])
+    weights = [folder / WEIGHTS]
+    return Found(model.clip_model, tokenizer, preprocess, ("zh",), weights, revision)
+
+
+def _find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
+    """Folder and revision ("" for a folder of your own) of what follows the colon.
+
+    Raises:
+        FileNotFoundError: no such folder; or a model that is neither cached nor to be had.
+    """
+    if (folder := Path(where).expanduser()).is_dir():
+        return folder, ""
+    model, _, revision = where.partition("@")
+    owner, _, name = model.partition("/")
+    if not owner or not name or "/" in name or owner.startswith((".", "~")):
+        raise FileNotFoundError(
+            f"modelscope:{where}: no such path; expected a folder such as "
+            f"data/checkpoints/clip-chinese, or a model such as {MODEL}[@{REVISION}]"
+        )
+    revision = revision or (REVISION if name == MODEL.partition("/")[2] else "master")
+    for same in filter(None, (owner, _OWNERS.get(owner))):
+        snapshot = modelscope_snapshot(f"{same}/{name}", revision)
+        if snapshot and all((snapshot / file).is_file() for file in FILES):
+            return snapshot, revision
+    folder = modelscope_cache() / "models" / f"{owner}--{name}" / "snapshots" / revision
+    present = modelscope_snapshot(model, revision) or folder
+    missing = tuple(file for file in FILES if not (present / file).is_file())
+    command = f"modelscope download --model {model} --revision {revision} --local_dir {name}"
+    wanted = Wanted(f"modelscope:{model}@{revision}", missing, present, command)
+    with downloading(wanted, offline=offline), official("modelscope"), hushed("modelscope"):
+        from modelscope.hub.snapshot_download import snapshot_download
+
+        endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "").rstrip("/") or "modelscope.cn"
+        check_answer(endpoint if "://" in endpoint else f"https://{endpoint}")  # else it retries
+        found = snapshot_download(model, revision=revision, allow_patterns=list(FILES))
+    return Path(found), revision
 
 
 # ---- by name -------------------------------------------------------------------------------
 
-Loader = Callable[[str, torch.device, bool, str], Encoder]
-# A name, or a prefix with its colon -> loader(what follows the colon, device, offline, precision).
-LOADERS: dict[str, Loader] = {
-    "pasture": load_pasture,
-    "pasture-zh": load_pasture_zh,
+# A name, or a prefix with its colon -> loader(what follows the colon, offline).
+LOADERS: dict[str, Callable[[str, bool], Found]] = {
+    "pasture": lambda _, __: _openai(checkpoint_dir("clip-openai") / "model.pt"),
+    "pasture-zh": lambda _, __: _modelscope(checkpoint_dir("clip-chinese")),
     "openai:": load_openai,
     "modelscope:": load_modelscope,
     "hf:": load_huggingface,
@@ -168,14 +212,16 @@ def load_encoder(
             where they belong and how to fetch them.
         ImportError: the official package is not installed.
     """
+    spec = f"{spec}{MODEL}" if spec == "modelscope:" else spec
     prefix, colon, where = spec.partition(":")
     loader = LOADERS.get(prefix + colon)
     if loader is None:
         raise ValueError(_unknown(spec, prefix + colon))
-    if colon and not where and prefix != "modelscope":
+    if colon and not where:
         after = _AFTER.get(prefix + colon, "a path")
         raise ValueError(f"encoder {spec!r}: nothing after the colon; expected {after}")
-    return loader(where, pick_device(device), is_offline(offline), precision)
+    found = loader(where, is_offline(offline))
+    return found.encoder(spec, pick_device(device), precision)
 
 
 def _unknown(spec: str, key: str) -> str:

@@ -19,9 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliplab.encoders.from_modelscope import CHINESE_CONTEXT
 from cliplab.encoders.official import official
-from cliplab.encoders.tokenizers import OfficialWordPieces
+from cliplab.encoders.tokenizers import CHINESE_CONTEXT, OfficialWordPieces
 from cliplab.encoders.two_towers import modelscope_preprocess
 
 with official("modelscope"):

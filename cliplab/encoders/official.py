@@ -3,10 +3,16 @@
 import logging
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from cliplab.encoders.two_towers import TwoTowers
+from cliplab.models.tokenizers import Tokenizer
 from cliplab.models.weights import is_torchscript
 from cliplab.runtime import sha256
 
@@ -20,6 +26,33 @@ _UNSAFE = (
     "it holds more than tensors, and loading such a pickle could run any program; take the "
     "safetensors file of the same model, or weights from somebody you trust"
 )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a loader makes of the files of a model: an encoder but for its name and device."""
+
+    model: Any
+    tokenizer: Tokenizer
+    preprocess: Callable
+    languages: tuple[str, ...]
+    weights: Sequence[Path]
+    revision: str = ""  # of the hub; "": a file or folder of your own
+
+    def encoder(self, name: str, device: torch.device, precision: str) -> TwoTowers:
+        """The encoder, with what a report says of it: spec, revision, SHA-256 of each file."""
+        hashes = {f"sha256 {path.name}": sha256(path) for path in self.weights}
+        revision = self.revision or "none (a local file or folder)"
+        return TwoTowers(
+            name,
+            self.model,
+            tokenizer=self.tokenizer,
+            preprocess=self.preprocess,
+            languages=self.languages,
+            device=device,
+            precision=precision,
+            provenance={"spec": name, "revision": revision} | hashes,
+        )
 
 
 @contextmanager
@@ -121,8 +154,6 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _check_pickle(path: Path) -> None:
-    import torch
-
     try:
         # "meta": the pickle is read and judged, the tensors are not
         torch.load(path, map_location="meta", weights_only=True)
@@ -138,9 +169,3 @@ def _check_pickle(path: Path) -> None:
 
 def _again(path: Path) -> str:
     return f"delete {path.name} and download or copy it again"
-
-
-def provenance(spec: str, revision: str, weights: Iterable[Path]) -> dict[str, str]:
-    """What a report says of an encoder: the spec, the revision, the SHA-256 of each file."""
-    hashes = {f"sha256 {path.name}": sha256(path) for path in weights}
-    return {"spec": spec, "revision": revision or "none (a local file or folder)"} | hashes

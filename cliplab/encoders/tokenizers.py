@@ -15,6 +15,7 @@ from cliplab.models.tokenizers import (
     too_long,
 )
 
+CHINESE_CONTEXT = 52  # tokens; ModelScope's preprocessor pads to it, whatever BERT could take
 UNKNOWN = "[UNK]"  # what an unknown piece reads, whatever a tokenizer calls it
 SPACE = "\u2581"  # sentencepiece's
 

@@ -61,17 +61,15 @@ class TwoTowers:
 
     Args:
         name: shown to people, and in errors.
-        model: (B, 3, R, R) -> (B, D) and ids (B, L) -> (B, D), of any length; becomes this
-            encoder's own: it is moved, put in eval mode and cast.
+        model: (B, 3, R, R) -> (B, D) and ids (B, L) -> (B, D), of any length; with `logit_scale`,
+            the logarithm of 1 / temperature. It becomes this encoder's own: moved, cast, in eval
+            mode.
         tokenizer: texts -> ids (B, L).
         preprocess: PIL image -> normalised pixels (3, R, R).
         languages: that the captions of the training were in.
         device: where the model computes.
         precision: "float32", or "bfloat16" for matrix products in that format (norms, softmax and
             the residual sums stay float32): twice as fast or more where the processor has it.
-        dim: D; default the width of what the model makes of an empty text.
-        logit_scale: 1 / temperature; default the exponential of `model.logit_scale`.
-        logit_bias: added to scaled cosines before the sigmoid of a SigLIP.
         provenance: where the weights come from.
 
     Raises:
@@ -88,9 +86,6 @@ class TwoTowers:
         languages: tuple[str, ...],
         device: torch.device,
         precision: str = "float32",
-        dim: int | None = None,
-        logit_scale: float | None = None,
-        logit_bias: float | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
@@ -98,20 +93,20 @@ class TwoTowers:
         self.name, self.languages, self.device = name, languages, device
         self.tokenizer, self.preprocess, self.precision = tokenizer, preprocess, precision
         self.model = model.float().eval()  # float32: official CUDA weights come as fp16
-        self.logit_scale = (
-            float(model.logit_scale.detach().exp()) if logit_scale is None else float(logit_scale)
-        )
-        self.logit_bias: float | None = logit_bias
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        bias = getattr(model, "logit_bias", None)
+        self.logit_bias: float | None = None if bias is None else float(bias.detach())
         self.provenance: Mapping[str, str] = dict(provenance or {})
         if precision == "bfloat16":
             _cast_products(self.model)
         self.model.to(device)
-        self.dim = self._width() if dim is None else dim
+        self.dim = self._width()
 
     @torch.inference_mode()
     def _width(self) -> int:
-        if getattr(self.model, "text_projection", None) is not None:
-            return int(self.model.text_projection.shape[1])
+        projection = getattr(self.model, "text_projection", None)
+        if isinstance(projection, Tensor):
+            return projection.shape[1]
         with self._mixed():
             return int(self.model.encode_text(self.tokenizer([""]).to(self.device)).shape[-1])
 
@@ -246,27 +241,23 @@ def _stacks(tensors: Iterator[Tensor], size: int) -> Iterator[Tensor]:
 
 def openai_preprocess(resolution: int) -> Callable[[Image.Image], Tensor]:
     """OpenAI's: shorter side to R = `resolution` (bicubic), centre crop, normalise -> (3, R, R)."""
-    from torchvision import transforms as T
-
-    bicubic = T.InterpolationMode.BICUBIC
-    return _normalised(T.Resize(resolution, interpolation=bicubic), T.CenterCrop(resolution))
+    return _preprocess(resolution, resolution)
 
 
 def modelscope_preprocess(resolution: int) -> Callable[[Image.Image], Tensor]:
     """Chinese-CLIP's: squash to a square (bicubic), no crop, normalise -> (3, R, R)."""
-    from torchvision import transforms as T
-
-    bicubic = T.InterpolationMode.BICUBIC
-    return _normalised(T.Resize((resolution, resolution), interpolation=bicubic))
+    return _preprocess((resolution, resolution), None)
 
 
-def _normalised(*resize: Callable[[Image.Image], Image.Image]) -> Callable[[Image.Image], Tensor]:
+def _preprocess(size: int | tuple[int, int], crop: int | None) -> Callable[[Image.Image], Tensor]:
     from torchvision import transforms as T
 
     from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD
 
+    resize = T.Resize(size, interpolation=T.InterpolationMode.BICUBIC)
+    steps = [resize] if crop is None else [resize, T.CenterCrop(crop)]
     # RGB after resizing, as both official ones do: for RGB input the order makes no difference.
-    return T.Compose([*resize, _to_rgb, T.ToTensor(), T.Normalize(IMAGE_MEAN, IMAGE_STD)])
+    return T.Compose([*steps, _to_rgb, T.ToTensor(), T.Normalize(IMAGE_MEAN, IMAGE_STD)])
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
