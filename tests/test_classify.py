@@ -8,7 +8,7 @@ from classify_world import rows, run, tiny
 from tiny_checkpoints import noise_images
 
 from cliplab.classification.zero_shot import build_classifier, classify
-from cliplab.cli import classify as command, skeleton, tables
+from cliplab.cli import classify as command, tables
 from cliplab.cli.options import parse
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder
@@ -81,7 +81,7 @@ def test_templates_encoder_and_chinese_labels(photos: Path, tmp_path: Path) -> N
 
 def test_columns_line_up_though_chinese_is_wide() -> None:
     rows = [["file", "label", "p"], ["羊.jpg", "躺着的羊", "9%"], ["a", "b", "10%"]]
-    assert list(skeleton.aligned(rows)) == [
+    assert list(tables.aligned(rows)) == [
         "file    label       p",
         "羊.jpg  躺着的羊   9%",
         "a       b         10%",
@@ -152,7 +152,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "sheep " * 90], "text too long"),
         ([], "no labels: the source has no classes"),
         (["--labels", "a", "b", "--split", "test"], "has a split; leave out --split"),
-        (["--labels", "a", "b", "--box-scale", "0"], "--box-scale: got 0; expected"),
+        (["--labels", "a", "b", "--box-scale", "0"], "box_scale: got 0.0; expected"),
         (["--labels", "a", "b", "--boxes", "absent.json"], "no such file"),
         (["--labels", "a", "b", "--kind", "coco"], "coco"),
         (["--labels", "a", "b", "--shots", "3"], "--shots without --examples"),

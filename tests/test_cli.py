@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import pytest
 
 from cliplab import __version__
-from cliplab.cli import main as cli, train as train_command
+from cliplab.cli import main as cli
 from cliplab.cli.doctor import CHECKPOINTS
-from cliplab.cli.main import COMMANDS, main
-from cliplab.cli.options import Common, opt
-from cliplab.cli.train import read_options
+from cliplab.cli.main import COMMANDS, main, read_recipe
+from cliplab.cli.options import Call, Common, opt
 from cliplab.training import RECIPES
 
 
@@ -76,7 +75,6 @@ def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A command `doctor` that does what the test says."""
     module = ModuleType("fake_command")
-    module.Options, module.ABOUT, module.EPILOG = Common, "", ""  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake_command", module)
     monkeypatch.setitem(COMMANDS, "doctor", cli.Command("fake_command", "does as told"))
 
@@ -86,7 +84,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
                 raise result
             return result
 
-        module.run = run  # type: ignore[attr-defined]
+        module.DOCTOR = Call(Common, "", "", run)  # type: ignore[attr-defined]
 
     return set_run
 
@@ -146,14 +144,14 @@ class Recipe:
 
 def recipe(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     module = SimpleNamespace(__doc__="Make it.\n\nMore.", Options=Recipe, run=run)
-    monkeypatch.setattr(train_command.importlib, "import_module", lambda name: module)
+    monkeypatch.setitem(sys.modules, RECIPES["clip"].module, module)
 
 
 def test_a_recipe_gets_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[Recipe] = []
     recipe(monkeypatch, got.append)
     for words in ([], ["--steps", "3"]):
-        assert train_command.call(["clip", *words]) == 0
+        assert main(["train", "clip", *words]) == 0
     assert got == [Recipe(7), Recipe(3)]
 
 
@@ -164,8 +162,7 @@ def test_an_interrupted_recipe_says_how_to_go_on(
         raise KeyboardInterrupt
 
     recipe(monkeypatch, interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train_command.call(["clip"])
+    assert main(["train", "clip"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
 
@@ -178,7 +175,7 @@ def test_every_recipe_has_its_help(stem: str, capsys: pytest.CaptureFixture[str]
 def test_every_checkpoint_has_a_recipe() -> None:
     for command in CHECKPOINTS.values():
         stem, *words = command.split()
-        made = read_options(stem, *words).recipe
+        made = read_recipe(stem, *words).recipe
         assert getattr(made, "fusion", True) == ("--no-fusion" not in words)
 
 

@@ -11,8 +11,8 @@ from detect_world import Oracle, coco, picture, read, run, said, world, write
 from PIL import Image
 
 from cliplab.cli import detect
-from cliplab.cli.files import targets_in
 from cliplab.cli.options import parse
+from cliplab.cli.skeleton import targets_in
 from cliplab.data import Sample, read_pictures
 from cliplab.detection import MODELS, annotated, finding
 from cliplab.detection.settings import Cut, Model, Settings

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.cli.train import read_options
+from cliplab.cli.main import read_recipe
 from cliplab.models.glip import (
     GLIP,
     GLIPConfig,
@@ -351,11 +351,11 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
         "cpu",
         "--no-fusion",
     ]
-    options = read_options("glip", *words, "--work", str(tmp_path))
+    options = read_recipe("glip", *words, "--work", str(tmp_path))
     recipe.run(options)
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
     assert load_glip(folder / "model.safetensors").tokenizer.vocab == dataset.vocabulary()
-    assert read_options(*shlex.split(card["command"])[4:]).recipe == options.recipe
+    assert read_recipe(*shlex.split(card["command"])[4:]).recipe == options.recipe
     weights = checkpoint_dir("vild") / "model.safetensors"
     assert card["started from"] == {"vild": sha256(weights)}
     assert card["metrics"] == {"pictures": 3}

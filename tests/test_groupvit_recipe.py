@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliplab.cli.train import read_options
+from cliplab.cli.main import read_recipe
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
 from cliplab.models.groupvit import Assignment, Groups
 from cliplab.models.losses import clip_loss
@@ -559,7 +559,7 @@ def test_unfit_numbers_are_refused(changes: dict, message: str) -> None:
 
 def options(work: Path, *changes: str) -> recipe.Options:
     always = ["--steps", "1", "--more", "0", "--pictures", "32", "--test-pictures", "4"]
-    return read_options("groupvit", *always, "--device", "cpu", "--work", str(work), *changes)
+    return read_recipe("groupvit", *always, "--device", "cpu", "--work", str(work), *changes)
 
 
 def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
@@ -573,7 +573,7 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     assert "--multi-label" in card["command"]
     assert card["metrics"]["pictures"] == 4
     assert set(card["metrics"]["zh"]) >= {"plain", "cured", "reading", "animals"}
-    assert read_options(*shlex.split(card["command"])[4:]).recipe == given.recipe
+    assert read_recipe(*shlex.split(card["command"])[4:]).recipe == given.recipe
     assert GroupViTRecipe.of_card(card["recipe"]) == given.recipe
     recipe.run(options(tmp_path, "--stages", "0", "--no-multi-label"))
     beside = tmp_path / "no-groups-no-nouns" / "seed0-1" / "checkpoint"

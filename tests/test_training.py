@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from cliplab.cli.train import read_options
+from cliplab.cli.main import read_recipe
 from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.training import cards
 from cliplab.training.loop import (
@@ -207,7 +207,7 @@ def test_the_command_of_a_card_is_one_that_makes_what_is_shipped(name: str) -> N
     card = json.loads((checkpoint_dir(name) / "model_card.json").read_text("utf-8"))
     *_, stem, rest = card["command"].split(maxsplit=5)
     assert card["command"].startswith(f"python -m cliplab train {SHIPPED[name]} ")
-    options = read_options(stem, *rest.split())
+    options = read_recipe(stem, *rest.split())
     assert (
         replace(options.recipe, **({"fusion": True} if stem == "glip" else {}))
         == type(options.recipe)()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.classification.zero_shot import build_classifier, templates
-from cliplab.cli.train import read_options
+from cliplab.cli.main import read_recipe
 from cliplab.detection.boxes import average_precision, coco_results
 from cliplab.encoders import load_encoder
 from cliplab.models.vild import HEADS, Regions, ViLD, ViLDConfig, load_vild
@@ -229,7 +229,7 @@ def test_the_evaluation_knows_a_perfect_detector(herds) -> None:
 
 def options(folder, *changes: str) -> recipe.Options:
     always = ["--steps", "1", "--proposer-steps", "1", "--pictures", "16", "--test-pictures", "4"]
-    return read_options("vild", *always, "--work", str(folder), "--device", "cpu", *changes)
+    return read_recipe("vild", *always, "--work", str(folder), "--device", "cpu", *changes)
 
 
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cliplab import data
-from cliplab.cli.detect_options import ABOUT, EPILOG, OWN, Options
-from cliplab.cli.files import check_folder, describe, targets_in, write_report
-from cliplab.cli.skeleton import Job, complain, named, work
+import tyro
+
+from cliplab import data, detection
+from cliplab.cli.options import Call, Common, Outputs, Source, opt
+from cliplab.cli.skeleton import Job, complain, describe, named, targets_in, write_report
 from cliplab.cli.tables import detect_classes, detect_table, detect_verdict
-from cliplab.detection import MODELS, check_settings, parse_model
+from cliplab.detection import MODELS, Settings, check_settings, parse_model
 from cliplab.runtime import atomic_write, write_json
 
 if TYPE_CHECKING:
@@ -23,20 +25,89 @@ if TYPE_CHECKING:
     from cliplab.detection import Detections
     from cliplab.models.glip import Prompt
 
-__all__ = ["ABOUT", "EPILOG", "Options", "run"]
+OWN = Path("source")  # --boxes source: those of SOURCE itself
+
+ABOUT = """\
+Find what you have words for: boxes with names and scores, in pictures that nobody labelled for it.
+
+SOURCE is a folder of images, one image, a COCO JSON, a CSV manifest or a YOLO folder. Labels are
+words of your own, not only those that the detector learned boxes for. The text that stands for a
+label is its name, or what you write for it: --labels 躺着的羊="sheep lying down"
+A GLIP may be asked with a list or a sentence instead, in the languages that it was trained on:
+--phrases "the [black goat] left of the [trough]". Without brackets it looks for the things between
+the relations.
+
+Where SOURCE (or --boxes) knows boxes of these labels, the answer is judged: average precision,
+hits and misses for each label. The models:
+""" + "\n".join(
+    textwrap.fill(
+        f"  {name:8} {model.help}", 96, subsequent_indent=" " * 11, break_on_hyphens=False
+    )
+    for name, model in MODELS.items()
+)
+
+EPILOG = """\
+examples:
+  cliplab detect flock --labels "sheep lying down" "sheep standing" goat --html gallery.html
+  cliplab detect flock --labels 躺着的羊="sheep lying down" 山羊=goat --pictures drawn
+  cliplab detect herd.json --images frames --out found.json    boxes of herd.json judge it
+  cliplab detect frames --labels sheep goat --boxes herd.json  name these boxes, find none
+  cliplab detect flock --labels 躺着的羊 站着的羊 --model crops --teacher pasture-zh
+  cliplab detect flock --labels sheep goat --model runs/my-vild --score 0.5
+  cliplab detect flock --model glip --phrases "the [black goat] left of the [trough]"
+  cliplab detect flock --model glip --phrases "羊、黑山羊" --html gallery.html
+  cliplab detect photos --model glip-t:glip_tiny_model_o365_goldg_cc_sbu.pth --phrases "a sheep"
+
+exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
 
 
-def run(options: Options) -> int:
-    """Find the labels in the source, print the tables and write what was asked for -> exit code.
+@dataclass(frozen=True, kw_only=True)
+class Pictures(Source):
+    """Where the pictures are."""
 
-    Raises:
-        ValueError, OSError, ImportError: bad labels, source, outputs or model; with the remedy.
-    """
-    return work(Detect(options))
+    boxes: Annotated[Path | None, opt("FILE")] = None
+    """name these boxes instead of finding some: COCO JSON, CSV or YOLO with paths relative to
+    SOURCE; the word source: those of SOURCE itself"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What to look for."""
+
+    labels: Annotated[tuple[str, ...] | None, opt("LABEL ...")] = None
+    """apart by spaces or commas; quote labels that contain spaces; LABEL=PROMPT gives a label its
+    text; default: the classes of SOURCE's boxes"""
+    phrases: Annotated[tuple[str, ...] | None, opt("TEXT ...")] = None
+    """of a GLIP, instead of --labels: a list or a sentence, quoted; [brackets] mark the phrases of
+    a sentence, else those between its relations are found"""
+    model: Annotated[str, opt("NAME")] = "vild"
+    """see above"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written(Outputs):
+    """What is written; nothing else is."""
+
+    out: Annotated[Path | None, opt("JSON")] = None
+    """boxes and scores as COCO"""
+    pictures: Annotated[Path | None, opt("FOLDER")] = None
+    """the pictures with boxes drawn in"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """What `detect` can be told."""
+
+    pictures: Pictures
+    words: Words = field(default_factory=Words)
+    settings: Annotated[Settings, tyro.conf.FlagCreatePairsOff] = field(default_factory=Settings)
+    outputs: Written = field(default_factory=Written)
 
 
 class Detect(Job[Options]):
     """Pictures and words in, boxes out."""
+
+    targets: Mapping[Path, tuple[Path, ...]] = {}  # copies with boxes
 
     # ---- before the work -------------------------------------------------------------------
 
@@ -63,10 +134,8 @@ class Detect(Job[Options]):
     def _prompt(self, texts: Sequence[str] | None) -> Prompt | None:
         if texts is None:
             return None
-        from cliplab.detection import read_phrases
-
         with named("--phrases"):
-            return read_phrases(texts)
+            return detection.read_phrases(texts)
 
     def inputs(self) -> dict[str, Path]:
         """SOURCE, and the file of boxes."""
@@ -77,8 +146,6 @@ class Detect(Job[Options]):
 
     def prepare(self) -> None:
         """Pictures, words, boxes to name, and whether the answer can be judged."""
-        from cliplab import detection
-
         given, words = self.options.pictures, self.options.words
         self._read_pictures()
         known = detection.labels_of(self.pictures)
@@ -98,42 +165,33 @@ class Detect(Job[Options]):
         self.can_judge = not (self.prompt and detection.relating_words(self.prompt))
         notes += [self.classes.note, detection.background_note(self.classes), self._on_truth(known)]
         self.notes = list(dict.fromkeys(filter(None, notes)))
-        self._choose_targets()
+        if folder := self.options.outputs.pictures:
+            force = self.options.outputs.force
+            self.targets = targets_in(
+                folder, self.pictures, [".jpg"], option="--pictures", force=force
+            )
 
     def _read_pictures(self) -> None:
         """The pictures with what is known of them, and the boxes that are to be named."""
-        from cliplab.detection import given_boxes
-
         given = self.options.pictures
         found = data.read_pictures(given.source, kind=given.kind, images=given.images)
         self.pictures = self.part(found)
         self.problems, self.answers = self.pictures.problems, self.pictures.are_answers
         self.given = None
         if given.boxes == OWN:
-            self.given = given_boxes(self.pictures, self.pictures)
+            self.given = detection.given_boxes(self.pictures, self.pictures)
         elif given.boxes is not None:
             told = data.read_pictures(given.boxes, images=self.pictures.root)
-            self.given = given_boxes(told, self.pictures)
+            self.given = detection.given_boxes(told, self.pictures)
             self.problems = tuple(dict.fromkeys((*self.problems, *told.problems)))
             if not any(one.regions for one in self.pictures):  # then the file is all that is known
                 self.answers |= told.are_answers
                 self.pictures = replace(self.pictures, samples=_told(self.pictures, told))
 
-    def _choose_targets(self) -> None:
-        """Where the copies with boxes go."""
-        folder = self.options.outputs.pictures
-        self.targets: dict[Path, tuple[Path, ...]] = {}
-        if folder:
-            self.targets = targets_in(folder, self.pictures, [".jpg"], option="--pictures")
-            files = [file for (file,) in self.targets.values()]
-            check_folder("--pictures", folder, files, force=self.options.outputs.force)
-
     def load(self) -> None:
         """The model, and the words as it understands them."""
-        from cliplab.detection import load_detector
-
         words = self.options.words
-        self.detector = load_detector(words.model, self.options.settings)
+        self.detector = detection.load_detector(words.model, self.options.settings)
         with named("--phrases" if self.prompt else "--labels"):
             self.query = self.detector.read(self.prompt or self.classes)
         complain("note", self.query.notes)
@@ -142,8 +200,6 @@ class Detect(Job[Options]):
 
     def answer(self) -> int:
         """Find, and judge by what is known."""
-        from cliplab import detection
-
         self.found = detection.find(
             self.detector, self.pictures, self.query, self.cut, given=self.given,
             on_found=self._keeper(), progress=sys.stderr.isatty(),
@@ -155,7 +211,6 @@ class Detect(Job[Options]):
 
     def _keeper(self) -> Any:
         """What is done with a picture while it is open: its thumbnail, its copy with boxes."""
-        from cliplab.detection import annotated
         from cliplab.report import detection_page as page, thumbnail
 
         self.thumbnails: dict[Path, str] = {}
@@ -167,7 +222,7 @@ class Detect(Job[Options]):
                 self.thumbnails[picture.path] = thumbnail(image, size=side)
             for path in self.targets.get(picture.path, ()):
                 with atomic_write(path) as file:
-                    annotated(image, found).save(file, "JPEG", quality=90, optimize=True)
+                    detection.annotated(image, found).save(file, "JPEG", quality=90, optimize=True)
 
         return keep
 
@@ -183,9 +238,7 @@ class Detect(Job[Options]):
 
     def _on_truth(self, known: Sequence[str]) -> str:
         """Whether boxes of the source will judge, and why not; "" if it has none."""
-        from cliplab.detection import match
-
-        asked = match(self.classes, known)
+        asked = detection.match(self.classes, known)
         if not known:
             return ""
         if not asked:
@@ -222,11 +275,9 @@ class Detect(Job[Options]):
 
     def write(self) -> None:
         """COCO, gallery and report."""
-        from cliplab.detection import as_coco
-
         outputs, about = self.options.outputs, self.detector.describe(self.query)
         if outputs.out:
-            write_json(outputs.out, as_coco(self.found, self.classes.names, about))
+            write_json(outputs.out, detection.as_coco(self.found, self.classes.names, about))
         if outputs.html:
             self._write_gallery(outputs.html)
         if outputs.json:
@@ -271,3 +322,6 @@ def _told(pictures: SampleSet, told: SampleSet) -> tuple[Sample, ...]:
         replace(one, regions=other.regions, judged=other.judged) if other else one
         for one, other in pairs
     )
+
+
+DETECT = Call(Options, ABOUT, EPILOG, Detect.run)

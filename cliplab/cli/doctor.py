@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cliplab.cli.options import Common, Flag
+from cliplab.cli.options import Call, Common, Flag
 from cliplab.runtime import cache_dir, checkpoint_dir, is_offline, verify_checkpoint
 
 ABOUT = """\
@@ -274,3 +274,5 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_checkpoints,
     check_kernel,
 )
+
+DOCTOR = Call(Options, ABOUT, EPILOG, run)

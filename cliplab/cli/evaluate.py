@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cliplab import classification, encoders
 from cliplab.cli.options import (
     BatchSize,
+    Call,
     Common,
     Device,
     Flag,
@@ -19,7 +20,7 @@ from cliplab.cli.options import (
     Precision,
     opt,
 )
-from cliplab.cli.skeleton import Job, complain, named, work
+from cliplab.cli.skeleton import Job, complain, named
 from cliplab.runtime import write_json
 
 ABOUT = """\
@@ -109,15 +110,6 @@ class Options(Common):
     prompts: Prompts = field(default_factory=Prompts)
     encoder: Encoding
     outputs: Outputs = field(default_factory=Outputs)
-
-
-def run(options: Options) -> int:
-    """Evaluate, print the result and write what was asked for -> exit code.
-
-    Raises:
-        ValueError, OSError, ImportError: bad arguments, data, encoder or packages; with the remedy.
-    """
-    return work(Evaluate(options))
 
 
 class Evaluate(Job[Options]):
@@ -237,3 +229,6 @@ def worst(classes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         right = f"{found['top1']} of {found['n']}"
         other = f"{found['taken_for']} ({found['taken_for_times']})" if found["taken_for"] else ""
         yield f"{found['name'][:32]:32} {right:>9}  {low:>7.1%} -{high:>6.1%}  {other}"
+
+
+EVALUATE = Call(Options, ABOUT, EPILOG, Evaluate.run)

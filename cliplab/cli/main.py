@@ -1,28 +1,30 @@
 """The command line: ``python -m cliplab COMMAND``, or ``cliplab COMMAND``."""
 
 import importlib
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Command:
     """A command; its module is imported only when it is chosen."""
 
-    module: str  # has Options, ABOUT, EPILOG and run(options) -> exit code, or call(typed)
+    module: str  # has the `Call` of the command, under its name in capitals
     help: str
 
 
 COMMANDS = {
     "run": Command("cliplab.cli.run", "execute notebooks and leave a report"),
-    "report": Command("cliplab.cli.report", "make a report again, or compare two runs"),
+    "report": Command("cliplab.cli.run", "make a report again, or compare two runs"),
     "classify": Command("cliplab.cli.classify", "sort a folder of images by labels of yours"),
     "detect": Command("cliplab.cli.detect", "find what you have words for, as boxes"),
     "segment": Command("cliplab.cli.segment", "label every pixel with words of yours"),
     "evaluate": Command("cliplab.cli.evaluate", "zero-shot ImageNet, as the papers do it"),
-    "train": Command("cliplab.cli.train", "train a shipped checkpoint again"),
+    "train": Command("cliplab.training", "train a shipped checkpoint again"),
     "doctor": Command("cliplab.cli.doctor", "check this installation, and say what to mend"),
 }
 
@@ -95,16 +97,74 @@ def _command(name: str, typed: Sequence[str]) -> int:
 
 def _prepared(module: ModuleType, name: str, typed: Sequence[str]) -> Callable[[], int]:
     """The command with its options read."""
-    if hasattr(module, "call"):  # reads its words itself
-        return lambda: module.call(typed)
+    if name == "train":
+        return lambda: _train(typed)
     from cliplab.cli.options import parse
 
+    call = getattr(module, name.upper())
     options = parse(
-        module.Options, typed, prog=f"cliplab {name}", about=module.ABOUT, epilog=module.EPILOG
+        call.options, typed, prog=f"cliplab {name}", about=call.about, epilog=call.epilog
     )
-    return lambda: module.run(options)
+    return lambda: int(call.run(options))
 
 
 def _fail(name: str, message: str) -> int:
     print(f"cliplab {name}: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+# ---- train: the options are those of a recipe --------------------------------------------------
+
+TRAIN = """\
+usage: cliplab train STEM ...
+
+Train a shipped checkpoint again. Each recipe has its own options and says what it takes.
+
+stems:
+{stems}
+
+examples:
+  cliplab train clip --help                options of one recipe
+  cliplab train clip
+
+exit code: 0 done; 130 when interrupted, and the same command goes on"""
+
+_FORMER = {"--more": "--second-round-steps"}  # in the commands of shipped cards and tables
+
+
+def _train(typed: Sequence[str]) -> int:
+    """Train what was typed -> exit code."""
+    from cliplab.training import RECIPES
+
+    if not typed or typed[0] in ("-h", "--help"):
+        stems = [f"  {stem:9} {recipe.makes}" for stem, recipe in RECIPES.items()]
+        print(TRAIN.format(stems="\n".join(stems)))
+        return 0 if typed else 2
+    options = read_recipe(*typed)
+    log = logging.getLogger("cliplab.training")
+    log.setLevel(logging.INFO)
+    log.handlers[:] = [logging.StreamHandler(sys.stdout)]  # plain lines
+    try:
+        importlib.import_module(RECIPES[typed[0]].module).run(options)
+    except KeyboardInterrupt:
+        print("the same command goes on from the last state that was saved", file=sys.stderr)
+        raise
+    return 0
+
+
+def read_recipe(stem: str, *typed: str) -> Any:
+    """The options of a recipe.
+
+    Raises:
+        ValueError: no such recipe, or options that it does not have.
+    """
+    from cliplab.cli.options import parse
+    from cliplab.runtime import unknown_name
+    from cliplab.training import RECIPES
+
+    if stem not in RECIPES:
+        raise ValueError(unknown_name("recipe", stem, RECIPES))
+    recipe = importlib.import_module(RECIPES[stem].module)
+    words = [_FORMER.get(word, word) for word in typed if word != "--debug"]
+    about, epilog = (recipe.__doc__ or "").strip(), f"examples:\n  cliplab train {stem}"
+    return parse(recipe.Options, words, prog=f"cliplab train {stem}", about=about, epilog=epilog)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import groupby, takewhile
@@ -83,6 +83,16 @@ class Outputs:
     """the report for other programs"""
     force: Flag = False
     """overwrite existing output files"""
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a command is called, with the texts around its options in `--help`."""
+
+    options: type[Any]  # a dataclass made of groups
+    about: str
+    epilog: str  # examples, exit codes
+    run: Callable[[Any], int]  # options -> exit code
 
 
 # ---- reading -------------------------------------------------------------------------------

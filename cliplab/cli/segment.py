@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cliplab.cli.files import (
-    check_folder,
-    refuse_inputs,
-    report_of,
-    targets_in,
-)
-from cliplab.cli.segment_options import ABOUT, EPILOG, Options
-from cliplab.cli.skeleton import Job, complain, work
+from cliplab import data, segmentation
+from cliplab.cli.options import Call, Common, Device, Offline, Outputs, Source, opt
+from cliplab.cli.skeleton import Job, complain, refuse_inputs, report_of, targets_in
 from cliplab.cli.tables import segment_labels, segment_table, segment_verdict
 from cliplab.runtime import write_json
 
@@ -25,29 +20,122 @@ if TYPE_CHECKING:
     from cliplab.data import Sample
     from cliplab.segmentation import PictureRow
 
-__all__ = ["ABOUT", "EPILOG", "Options", "run"]
+ABOUT = """\
+Give every pixel one of your labels, with a model that learned from captions alone (GroupViT).
+
+SOURCE is a folder of images, one image, a COCO JSON, a CSV manifest or a YOLO folder. A label is a
+name, or a name with the words that stand for it: --labels 羊=sheep person="man|woman|child"
+
+What is none of your labels needs words, too, since no caption ever said "background": --background
+with words for what else may be there, --threshold for pixels that no label fits, or both.
+
+Where masks are known, the answer is judged: mean IoU, the IoU of each label, IoU at the borders,
+and the oracle's: every group with its best true label, what the masks alone are worth. Masks are
+those of a COCO JSON, or label PNGs with classes.txt, one name a line: NAME_labels.png beside the
+pictures, NAME_labels.png or NAME.png in --truth."""
+
+EPILOG = """\
+examples:
+  cliplab segment flock --labels sheep dog --background grass sky tree --html gallery.html
+  cliplab segment flock --labels sheep --background --out masks        the usual backgrounds
+  cliplab segment flock --labels 羊 狗 草地 天空 --out masks --panoptic masks.json
+  cliplab segment herd.json --images frames --labels sheep goat --background grass sky
+  cliplab segment photos --labels sheep --background --model hf:nvidia/groupvit-gcc-yfcc
+
+exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures(Source):
+    """Where the pictures are."""
+
+    limit: Annotated[int | None, opt("N")] = None
+    """only the first N images"""
+    truth: Annotated[Path | None, opt("PATH")] = None
+    """masks to judge by: a COCO JSON, or a folder of label PNGs and classes.txt (default: those of
+    SOURCE)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What to look for."""
+
+    labels: Annotated[tuple[str, ...] | None, opt("LABEL ...")] = None
+    """apart by spaces or commas; quote labels that contain spaces; LABEL=WORD|WORD gives a label
+    its words; default: the classes of the known masks"""
+    background: Annotated[tuple[str, ...] | None, opt("[WORD ...]")] = None
+    """words for all that is none of the labels; without words the usual ones that mean none of
+    them: the 26 that papers use, or for models of the pasture its landscape"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The model, and how it is read; what is left open is as its card says was best on val."""
+
+    model: Annotated[str, opt("NAME")] = "pasture"
+    """pasture (shipped), hf:nvidia/groupvit-gcc-yfcc (photographs), or the path of a GroupViT"""
+    threshold: Annotated[float | None, opt("S")] = None
+    """pixels whose best score is lower become background, 0 to 1, except that the best of a picture
+    are always kept"""
+    top_words: Annotated[Literal["all"] | int | None, opt("N")] = None
+    """only the N words that fit a picture best may be in it; all: every one"""
+    template: Annotated[tuple[str, ...] | None, opt("TEXT ...")] = None
+    """prompts with {} for the word, averaged, such as "a photo of a {}." """
+    side: Annotated[int | None, opt("PX")] = None
+    """of the shorter side, and of a window, a multiple of the patch"""
+    scales: Annotated[tuple[float, ...] | None, opt("X ...")] = None
+    """look at each picture at these times --side, and average"""
+    flip: bool | None = None
+    """look at the mirrored picture as well, at every scale"""
+    refine: Annotated[int | None, opt("N")] = None
+    """let borders follow the edges of the picture, N steps of averaging among neighbours of like
+    colour; 0: none"""
+    device: Device = "auto"
+    offline: Offline = False
+
+    def given(self) -> dict[str, Any]:
+        """The fields of the library's settings that the command line does not leave open."""
+        names = ("threshold", "side", "scales", "flip", "refine")
+        found = {name: getattr(self, name) for name in names}
+        found = {name: value for name, value in found.items() if value is not None}
+        if self.top_words is not None:
+            found["top_words"] = None if self.top_words == "all" else self.top_words
+        return found | ({"templates": self.template} if self.template else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written(Outputs):
+    """What is written; nothing else is."""
+
+    out: Annotated[Path | None, opt("FOLDER")] = None
+    """NAME_labels.png and NAME_overlay.png of each image and, last, summary.json"""
+    panoptic: Annotated[Path | None, opt("JSON")] = None
+    """COCO panoptic segments; their PNGs go to a folder of the same name"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """What `segment` can be told."""
+
+    pictures: Pictures
+    words: Words = field(default_factory=Words)
+    model: Reading = field(default_factory=Reading)
+    outputs: Written = field(default_factory=Written)
+
 
 SUMMARY = "summary.json"
 _FILES = ("labels", "overlay")  # how the summary calls those of a picture
 
 
-def run(options: Options) -> int:
-    """Label the pixels of the source, print the tables, write what was asked for -> exit code.
-
-    Raises:
-        ValueError, OSError, ImportError: bad labels, source, outputs or model; with the remedy.
-    """
-    return work(Segment(options))
-
-
 class Segment(Job[Options]):
     """Pictures and words in, a label for every pixel out."""
 
+    masks: Mapping[Path, tuple[Path, ...]] = {}  # files of --out
+    segments: Mapping[Path, tuple[Path, ...]] = {}  # files of --panoptic
+
     def check(self) -> None:
         """Refuse numbers out of range."""
-        from cliplab.segmentation import Settings
-
-        Settings(**self.options.model.given())
+        segmentation.Settings(**self.options.model.given())
         limit = self.options.pictures.limit
         if limit is not None and limit < 1:
             raise ValueError(f"--limit: got {limit}; expected 1 or more")
@@ -66,16 +154,13 @@ class Segment(Job[Options]):
 
     def prepare(self) -> None:
         """Pictures, what is known of their pixels, and words; refuse folders that hold results."""
-        from cliplab import segmentation
-        from cliplab.data import ProblemKind, is_image_name, read_pictures
-
         given = self.options.pictures
-        found = read_pictures(given.source, kind=given.kind, images=given.images)
-        if not is_image_name(given.source):  # one that is chosen is read, whatever it is
+        found = data.read_pictures(given.source, kind=given.kind, images=given.images)
+        if not data.is_image_name(given.source):  # one that is chosen is read, whatever it is
             found = segmentation.without_results(found)
         found = self.part(found)[: given.limit]
         self.pictures, notes = segmentation.read_truth(found, given.truth)
-        of_boxes = {ProblemKind.CROWD, ProblemKind.NO_BOX}
+        of_boxes = {data.ProblemKind.CROWD, data.ProblemKind.NO_BOX}
         self.problems = [one for one in found.problems if one.kind not in of_boxes]
         self._read_words()
         self._compare_classes(notes)
@@ -84,7 +169,7 @@ class Segment(Job[Options]):
 
     def _read_words(self) -> None:
         """Labels and background; refused before a model is loaded."""
-        from cliplab import classification, segmentation
+        from cliplab.classification import split_labels
 
         given, known = self.options.words, self._known_classes()
         if given.labels is not None:
@@ -100,7 +185,7 @@ class Segment(Job[Options]):
         threshold = self.options.model.threshold
         background: tuple[str, ...] | None = None if threshold is None else ()
         if given.background is not None:  # without words the usual ones, which depend on the model
-            words = classification.split_labels(given.background) or given.background
+            words = split_labels(given.background) or given.background
             background = tuple(words) or ("?",)
         self.vocabulary = segmentation.vocabulary(self.labels, background=background)
         if len(self.vocabulary.names) > segmentation.MAX_LABELS:
@@ -115,8 +200,6 @@ class Segment(Job[Options]):
 
     def _compare_classes(self, notes: list[str]) -> None:
         """Drop masks that say nothing about the labels, and say so."""
-        from cliplab import segmentation
-
         self.left = ""  # which classes of the masks were not asked for
         if odd := segmentation.nothing_note(self.labels):
             notes.append(odd)
@@ -134,15 +217,15 @@ class Segment(Job[Options]):
 
     def _find_targets(self) -> None:
         """The files of each picture; refuse those in the place of others."""
-        from cliplab import segmentation
-
         outputs = self.options.outputs
         masks = {one.masks.png.resolve() for one in self.pictures if one.masks and one.masks.png}
-        self.targets: dict[str, dict[Path, tuple[Path, ...]]] = {"--out": {}, "--panoptic": {}}
+        how: dict[str, Any] = {"kept": masks, "force": outputs.force}
         if folder := outputs.out:
-            refuse_inputs("--out", folder / SUMMARY, self.inputs())
+            refuse_inputs("--out", summary := folder / SUMMARY, self.inputs())
             ends = (segmentation.LABELS, segmentation.OVERLAY)
-            self._aim("--out", folder, ends, masks, summary=folder / SUMMARY)
+            self.masks = targets_in(
+                folder, self.pictures, ends, option="--out", besides=[summary], **how
+            )
         if outputs.panoptic:
             folder = segmentation.panoptic_folder(outputs.panoptic)
             source, root = self.options.pictures.source.resolve(), self.pictures.root.resolve()
@@ -152,26 +235,10 @@ class Segment(Job[Options]):
                     f"--panoptic {outputs.panoptic}: its PNGs would go to {folder}, among the "
                     "pictures of SOURCE; choose another name"
                 )
-            self._aim("--panoptic", folder, (".png",), masks)
-
-    def _aim(
-        self,
-        option: str,
-        folder: Path,
-        endings: tuple[str, ...],
-        masks: set[Path],
-        summary: Path | None = None,
-    ) -> None:
-        """Find the files of an option, and whether they may be written."""
-        targets = targets_in(folder, self.pictures, endings, option=option, kept=masks)
-        files = [path for some in targets.values() for path in some]
-        written = [summary, *files] if summary else files
-        check_folder(option, folder, written, force=self.options.outputs.force)
-        self.targets[option] = targets
+            self.segments = targets_in(folder, self.pictures, [".png"], option="--panoptic", **how)
 
     def load(self) -> None:
         """The model, what its card says was best on val, and the words that it reads."""
-        from cliplab import segmentation
         from cliplab.viz import class_colours
 
         given, notes = self.options.model, list[str]()
@@ -193,7 +260,12 @@ class Segment(Job[Options]):
             notes.append(f"{options}: what the model's card says was best on val")
         self.segmenter.embed(self.vocabulary.words, self.settings.templates)
         self.segmenter.side(self.settings)
-        notes += self._on_groups()
+        groups, labels = self.segmenter.groups, len(self.vocabulary.names)
+        if groups is not None and labels > groups:
+            notes.append(
+                f"{labels} labels for a model with {groups} groups: a window shows {groups} of "
+                "them at most"
+            )
         complain("note", notes)
         self.notes_on_model = notes
         self.remarks = [*segmentation.unread_remarks(self.segmenter, self.vocabulary)]
@@ -201,21 +273,10 @@ class Segment(Job[Options]):
         words_of = [self.vocabulary.words_of(k) for k in range(len(names))]
         self.colours = tuple(class_colours(names, words_of, has_background=background).values())
 
-    def _on_groups(self) -> list[str]:
-        groups, labels = self.segmenter.groups, len(self.vocabulary.names)
-        if groups is None or labels <= groups:
-            return []
-        return [
-            f"{labels} labels for a model with {groups} groups: a window shows {groups} of them at "
-            "most"
-        ]
-
     def answer(self) -> int:
         """Picture after picture; one is in memory at a time, whatever their number."""
         from tqdm import tqdm
 
-        from cliplab import segmentation
-        from cliplab.data import UnreadableImage
         from cliplab.report import segmentation_page as page
 
         outputs = self.options.outputs
@@ -234,7 +295,7 @@ class Segment(Job[Options]):
         for sample in tqdm(self.pictures, unit="picture", disable=not sys.stderr.isatty()):
             try:
                 self._answer(sample)
-            except UnreadableImage as error:
+            except data.UnreadableImage as error:
                 self.unreadable.append(error)
         truth = list(filter(None, [self._truth_note()]))
         complain("note", truth)
@@ -245,21 +306,19 @@ class Segment(Job[Options]):
 
     def _answer(self, sample: Sample) -> None:
         """Judge, write and shrink one picture."""
-        from cliplab import segmentation
-        from cliplab.data import open_image
         from cliplab.report import segmentation_page as page
 
-        image, path, names = open_image(sample.path), sample.path, self.vocabulary.names
+        image, path, names = data.open_image(sample.path), sample.path, self.vocabulary.names
         (found,) = self.segmenter.segment([image], self.vocabulary, self.settings)
         labels = found.labels_at().numpy()
         true = self.judge.add(sample, found, labels)
         self.found.append(segmentation.PictureRow.of(sample, found, labels))
-        if files := self.targets["--out"].get(path):
+        if files := self.masks.get(path):
             segmentation.save_png(files[0], segmentation.label_image(labels, self.colours))
             sheet = segmentation.overlay_sheet(image, labels, names, self.colours)
             segmentation.save_png(files[1], sheet)
         if self.panoptic:
-            self.panoptic.add(sample.name, labels, self.targets["--panoptic"][path][0])
+            self.panoptic.add(sample.name, labels, self.segments[path][0])
         if path in self.shown:
             self.cards[path] = page.make_card(
                 image, labels, self.colours, side=self.side, true=true
@@ -300,8 +359,6 @@ class Segment(Job[Options]):
 
     def show(self) -> Iterator[str]:
         """The pictures, the labels and, where the truth is known, the verdict."""
-        from cliplab import segmentation
-
         quality = self.judge.quality
         self.rows = segmentation.label_rows(self.vocabulary, self.colours, self.found, quality)
         yield from segment_table(self.found, self.vocabulary.names, self.judge)
@@ -358,7 +415,7 @@ class Segment(Job[Options]):
     def _picture(self, one: PictureRow) -> dict[str, Any]:
         """One picture: its size, files, groups, shares and, where it was judged, its mean IoU."""
         said = one.as_dict(self.vocabulary.names)
-        for kind, path in zip(_FILES, self.targets["--out"].get(one.path, ()), strict=False):
+        for kind, path in zip(_FILES, self.masks.get(one.path, ()), strict=False):
             said[kind] = path.relative_to(self.options.outputs.out).as_posix()
         if (value := self.judge.pictures.get(one.path)) is not None:
             said["miou"] = round(value, 4)
@@ -374,3 +431,6 @@ def _as_option(setting: tuple[str, Any]) -> str:
         return f"--scales {' '.join(f'{x:g}' for x in value)}"
     said = {"top_words": f"--top-words {value or 'all'}", "refine": f"--refine {value}"}
     return said.get(name, "")
+
+
+SEGMENT = Call(Options, ABOUT, EPILOG, Segment.run)

@@ -1,25 +1,24 @@
-"""One run of a command that answers for pictures: its steps, and what is said on the way."""
+"""One run of a command that answers for pictures: its steps, what is said, what is written."""
 
 from __future__ import annotations
 
+import math
 import sys
-import unicodedata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from cliplab.cli.files import check_outputs, unreadable
+from cliplab.cli.options import flat
+from cliplab.runtime import atomic_write, write_json
 
 if TYPE_CHECKING:
-    from cliplab.data import SampleSet
+    from cliplab.data import Sample, SampleSet, UnreadableImage
     from cliplab.encoders import Encoder
 
-GOOD, SOME_UNREADABLE = 0, 3  # exit codes; 1, 2 and 130 are those of `main`
 MAX_COMPLAINTS = 20  # lines of one kind on stderr; the JSON has all
-MAX_LINES = 60  # of a printed table of pictures; the files have all
 
 Options = TypeVar("Options")
 
@@ -40,7 +39,11 @@ class Job(ABC, Generic[Options]):
         self.remarks: Sequence[str] = ()  # what is odd about the answer, with remedies
         self.unreadable: Sequence[Any] = ()  # errors of pictures
 
-    @abstractmethod
+    @classmethod
+    def run(cls, options: Options) -> int:
+        """The command -> exit code."""
+        return work(cls(options))
+
     def check(self) -> None:
         """Refuse options that exclude each other; nothing is read yet."""
 
@@ -51,7 +54,7 @@ class Job(ABC, Generic[Options]):
     def outputs(self) -> dict[str, Path | None]:
         """Option -> file to write."""
         outputs = self.options.outputs
-        return {"--out": outputs.out, "--html": outputs.html, "--json": outputs.json}
+        return {f"--{name}": getattr(outputs, name, None) for name in ("out", "html", "json")}
 
     @abstractmethod
     def prepare(self) -> None:
@@ -76,11 +79,7 @@ class Job(ABC, Generic[Options]):
     # ---- what several commands do alike ----------------------------------------------------
 
     def part(self, samples: SampleSet) -> SampleSet:
-        """The samples of --split, or all.
-
-        Raises:
-            ValueError: no such split, or nothing in it.
-        """
+        """The samples of --split, or all."""
         source, split = self.options.pictures.source, self.options.pictures.split
         if split is None:
             return samples
@@ -118,11 +117,7 @@ class Job(ABC, Generic[Options]):
 
 
 def work(job: Job) -> int:
-    """All steps of a job -> its exit code.
-
-    Raises:
-        ValueError, OSError, ImportError: what a user can cause, with the remedy.
-    """
+    """All steps of a job -> 0, or 3: some pictures could not be read."""
     job.check()
     check_outputs(job.outputs(), force=job.options.outputs.force, inputs=job.inputs())
     job.prepare()
@@ -139,7 +134,7 @@ def work(job: Job) -> int:
     show(job.show())
     complain("remark", job.remarks, most=job.most_remarks)
     job.write()
-    return SOME_UNREADABLE if job.unreadable or lacks_pictures(job.problems) else GOOD
+    return 3 if job.unreadable or lacks_pictures(job.problems) else 0
 
 
 # ---- what is said --------------------------------------------------------------------------
@@ -182,20 +177,189 @@ def show(lines: Iterable[str]) -> None:
         print(line)
 
 
-def aligned(rows: Sequence[Sequence[str]], *, text: int = 2) -> Iterator[str]:
-    """Lines with `text` columns of text, then numbers; a Chinese character is two columns wide."""
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        gaps = [" " * (width - _width(cell)) for width, cell in zip(widths, row, strict=True)]
-        left = [cell + gap for cell, gap in zip(row[:text], gaps[:text], strict=True)]
-        right = [gap + cell for cell, gap in zip(row[text:], gaps[text:], strict=True)]
-        yield "  ".join(left + right).rstrip()
+# ---- before the work -----------------------------------------------------------------------
 
 
-def decimals(value: float | None) -> str:
-    """Three decimals, or a dash for what is not known."""
-    return "-" if value is None else f"{value:.3f}"
+def check_outputs(
+    outputs: Mapping[str, Path | None], *, force: bool, inputs: Mapping[str, Path]
+) -> None:
+    """Find out before the long work, not after it, that a result cannot be written.
+
+    Args:
+        outputs: option -> file, None where it was not given.
+        force: whether files that exist may be replaced.
+        inputs: option -> file or folder that is read; they are never replaced.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if other := seen.get(path.resolve()):
+            raise ValueError(f"{other} and {option} are both {path}; expected two files")
+        seen[path.resolve()] = option
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: a folder; expected the name of a file to write")
+        refuse_inputs(option, path, inputs)
+        if path.exists() and not force:
+            raise FileExistsError(f"{path}: exists already; choose another name or pass --force")
+        probe(path)
 
 
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+def refuse_inputs(option: str, path: Path, inputs: Mapping[str, Path]) -> None:
+    """Refuse an output that would replace what the answer is made from; no --force allows that."""
+    for name, given in inputs.items():
+        if _is_read(path, given):
+            part = "" if path.resolve() == given.resolve() else "part of "
+            raise ValueError(
+                f"{option} {path}: would overwrite {part}{name}, with --force too; choose another "
+                "name"
+            )
+
+
+def _is_read(path: Path, given: Path) -> bool:
+    """Whether a file is the input `given`, or a picture or a table of that folder."""
+    own, whole = path.resolve(), given.resolve()
+    if own == whole or not given.is_dir() or not path.is_file():
+        return own == whole
+    from cliplab.data import is_read_of
+
+    with suppress(ValueError, OSError):  # said when the folder is read
+        return is_read_of(own, whole)
+    return False
+
+
+class _ProbeError(Exception):
+    """Leaves atomic_write before anything is written."""
+
+
+def probe(path: Path) -> None:
+    """Open a file for writing, and leave nothing; an OSError if that cannot be."""
+    with suppress(_ProbeError), atomic_write(path):
+        raise _ProbeError
+
+
+# ---- files of each picture -----------------------------------------------------------------
+
+
+def targets_in(
+    folder: Path,
+    pictures: Iterable[Sample],
+    endings: Sequence[str],
+    *,
+    option: str,
+    force: bool = False,
+    kept: Container[Path] = (),
+    besides: Sequence[Path] = (),
+) -> dict[Path, tuple[Path, ...]]:
+    """Path of a picture -> its files below `folder`, one for each ending, in its sub-folder.
+
+    Args:
+        folder: to write to; refused before the long work if it cannot be, or holds results.
+        pictures: with a `path` and a `name` relative to the source.
+        endings: such as ".jpg" or "_labels.png", in place of the picture's suffix.
+        option: that names the folder.
+        force: whether files that exist may be replaced; pictures that are read never are.
+        kept: other files that are read, resolved.
+        besides: files that are written there, too.
+    """
+    pictures = list(pictures)
+    own = {one.path.resolve() for one in pictures}
+    found: dict[Path, tuple[Path, ...]] = {}
+    taken: set[Path] = set()
+    for one in pictures:
+        stem = _free_stem(folder, one.name, taken)
+        found[one.path] = tuple(stem.with_name(stem.name + ending) for ending in endings)
+        for path in found[one.path]:
+            if path.resolve() in own or path.resolve() in kept:
+                raise ValueError(
+                    f"{option} {folder}: would overwrite {path}, which is read, with --force too; "
+                    "choose another folder"
+                )
+    files = [*besides, *(path for some in found.values() for path in some)]
+    _check_folder(option, folder, files, force=force)
+    return found
+
+
+def _free_stem(folder: Path, name: str, taken: set[Path]) -> Path:
+    """The path of a picture's files without their endings, different from those in `taken`."""
+    # ".." and "/" in the names of a JSON must not lead out of the folder
+    whole = folder.joinpath(*(p for p in PurePosixPath(name).parts if p not in ("/", "..")))
+    stem, count = whole.with_suffix(""), 1
+    while stem in taken:  # a.png beside a.jpg, or names that were equal but for the ".."
+        stem = whole.with_name(f"{whole.name}{f'-{count}' if count > 1 else ''}")
+        count += 1
+    taken.add(stem)
+    return stem
+
+
+def _check_folder(option: str, folder: Path, files: Sequence[Path], *, force: bool) -> None:
+    """Refuse a folder that cannot be written to, or holds results."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: a file; expected a folder to write to")
+    if not force and (taken := [path for path in files if path.exists()]):
+        raise FileExistsError(
+            f"{taken[0]}: exists already; choose another {option}, or pass --force to overwrite"
+        )
+    if files:
+        probe(files[0])
+
+
+# ---- the report for other programs ---------------------------------------------------------
+
+
+def report_of(command: str, options: Any, **parts: Any) -> dict[str, Any]:
+    """The report of a command: how it was called, by which versions, then its own parts."""
+    from cliplab.report import provenance
+
+    about = {"versions": provenance.versions(), "parameters": _parameters(options)}
+    return _finite({"command": command} | about | parts)
+
+
+def write_report(path: Path, command: str, options: Any, **parts: Any) -> None:
+    """Write the report, whole or not at all."""
+    write_json(path, report_of(command, options, **parts))
+
+
+def _parameters(options: Any) -> dict[str, Any]:
+    """The options as they were given; the command's own bookkeeping left out."""
+    from cliplab.data import shown
+
+    own = {key: value for key, value in flat(options).items() if key != "debug"}
+    return {key: shown(v) if isinstance(v, Path) else v for key, v in own.items()}
+
+
+def describe(encoder: Encoder) -> dict[str, Any]:
+    """What was used to encode, so that somebody else can use the same."""
+    return {
+        "name": encoder.name,
+        "provenance": dict(encoder.provenance),
+        "fingerprint": encoder.fingerprint,
+        "precision": encoder.precision,
+        "dimensions": encoder.dim,
+        "languages": list(encoder.languages),
+        "logit_scale": encoder.logit_scale,
+        "logit_bias": encoder.logit_bias,
+    }
+
+
+def unreadable(
+    errors: Iterable[UnreadableImage], names: Mapping[Path, str] | None = None
+) -> list[dict[str, str]]:
+    """The files that could not be read, as `names` calls them: cause and remedy of each, once."""
+    from cliplab.data import shown
+
+    names = names or {}
+    by_name = {names.get(error.path, shown(error.path)): error for error in errors}
+    return [
+        {"file": file, "cause": error.cause, "remedy": error.remedy}
+        for file, error in by_name.items()
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """The same in JSON's types: None for NaN and infinity, lists for tuples."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliplab.cli.skeleton import MAX_LINES, aligned, decimals
-
 if TYPE_CHECKING:
     from cliplab.classification import Answer, Assessment
     from cliplab.detection import Found, Judged, Row
     from cliplab.segmentation import Judge, LabelRow, PictureRow, Quality
+
+MAX_LINES = 60  # of a printed table of pictures; the files have all
+
+
+def aligned(rows: Sequence[Sequence[str]], *, text: int = 2) -> Iterator[str]:
+    """Lines with `text` columns of text, then numbers; a Chinese character is two columns wide."""
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        gaps = [" " * (width - _width(cell)) for width, cell in zip(widths, row, strict=True)]
+        left = [cell + gap for cell, gap in zip(row[:text], gaps[:text], strict=True)]
+        right = [gap + cell for cell, gap in zip(row[text:], gaps[text:], strict=True)]
+        yield "  ".join(left + right).rstrip()
+
+
+def decimals(value: float | None) -> str:
+    """Three decimals, or a dash for what is not known."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
 
 # ---- classify ------------------------------------------------------------------------------
 
