@@ -3,7 +3,6 @@
 import errno
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -124,41 +123,11 @@ def test_boxes_of_one_file_are_cut_from_one_opening(tmp_path: Path, opened: list
     torch.testing.assert_close(done.image_emb, expected, rtol=0, atol=1e-6)
 
 
-def test_many_boxes_of_one_file_are_cut_some_at_a_time(
-    tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embeddings, "_BOXES_AT_ONCE", 3)
-    (path,) = make_photos(tmp_path, 1)
-    photos = [Sample(path, box_xyxy=(i, 0, i + 2, 4)) for i in range(7)]
-    done = embed_photos(colours(), photos)
-    assert len(opened) == 3
-    expected = colours().encode_image([photo.open() for photo in photos])
-    torch.testing.assert_close(done.image_emb, expected, rtol=0, atol=1e-6)
-
-
-def test_on_image_sees_every_readable_picture_in_order(tmp_path: Path) -> None:
-    paths = make_photos(tmp_path, 20)
-    paths[4].write_bytes(b"")
-    photos = [*paths[:19], Sample(paths[19], box_xyxy=(0, 0, 5, 3))]
-    seen: list[tuple[int, tuple[int, int]]] = []
-    embed_photos(colours(), photos, batch_size=3, on_image=lambda i, x: seen.append((i, x.size)))
-    assert [i for i, _ in seen] == [i for i in range(20) if i != 4]
-    assert seen[-1] == (19, (5, 3))
-    assert {size for _, size in seen[:-1]} == {(12, 9)}
-
-
 def test_an_encoder_without_encode_pixels_is_given_images(tmp_path: Path) -> None:
     paths, encoder = make_photos(tmp_path, 3), colours()
     plain = SimpleNamespace(dim=3, encode_image=encoder.encode_image)
     expected = embed_photos(encoder, paths).image_emb
     torch.testing.assert_close(embed_photos(plain, paths, batch_size=2).image_emb, expected)
-
-
-def test_bad_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"photos: got one path; expected several: use \[path\]"):
-        embed_photos(colours(), tmp_path)
-    with pytest.raises(ValueError, match="batch_size: got 0; expected 1 or more"):
-        embed_photos(colours(), [], batch_size=0)
 
 
 # ---- threads and memory ----------------------------------------------------------------------
@@ -255,18 +224,6 @@ def test_an_error_in_the_encoder_ends_it_and_keeps_nothing(tmp_path: Path) -> No
     assert rows_in(cache) == 0
 
 
-def test_the_process_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that open images at once must not restore each other's warning filters."""
-    monkeypatch.setenv("CLIPLAB_MAX_PIXELS", "1000")
-    before = list(warnings.filters)
-    paths = make_photos(tmp_path, 40)
-    Image.new("RGB", (40, 40)).save(paths[20])
-    done = embed_photos(colours(), paths, batch_size=4)
-    assert [error.path for error in done.unreadable] == [paths[20]]
-    assert "more than 1,000 pixels" in str(done.unreadable[0])
-    assert list(warnings.filters) == before
-
-
 # ---- the cache -------------------------------------------------------------------------------
 
 
@@ -328,17 +285,6 @@ def test_weights_preprocessing_precision_and_box_have_rows_of_their_own(
     assert rows_in(cache) == 12
     embed_photos(colours(), [path], cache=cache)
     assert rows_in(cache) == 12
-
-
-def test_the_default_place_is_in_the_cache_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "chosen"))
-    cache, row = EmbeddingCache(), torch.randn(3)
-    cache.put("0123", row)
-    assert torch.equal(cache.get("0123"), row)
-    assert cache.get("0124") is None
-    assert len(list((tmp_path / "chosen" / "embeddings").rglob("*.npy"))) == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"not numpy at all", None])

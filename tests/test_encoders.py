@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_images
+from tiny_checkpoints import RESNET, make_modelscope, make_openai, noise_images
 
 from cliplab import encoders
 from cliplab.encoders import TwoTowers, load_encoder
@@ -73,18 +73,6 @@ def test_readable_and_official_agree(
     assert [ours.tokenizer.pieces(t) for t in texts] == [theirs.tokenizer.pieces(t) for t in texts]
     assert ours.logit_scale == pytest.approx(theirs.logit_scale, abs=1e-5)
     assert (ours.dim, ours.languages) == (theirs.dim, theirs.languages)
-
-
-def test_readable_and_official_agree_on_a_vit(tmp_path: Path, data: Path) -> None:
-    path = make_openai(tmp_path / "vit", VIT, seed=1)
-    ours = encoders.read_openai(path, name="vit", device=torch.device("cpu"))
-    theirs = load_encoder(f"openai:{path}", device="cpu")
-    images = noise_images(3, seed=1)
-    torch.testing.assert_close(
-        ours.encode_image(images), theirs.encode_image(images), rtol=0, atol=1e-5
-    )
-    pasture = load_encoder("pasture", device="cpu")
-    assert (ours.encode_image(images) - pasture.encode_image(images)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("official", [False, True])
@@ -148,14 +136,7 @@ def test_rows_are_unit_float32_on_the_cpu_and_may_serve_in_training(data: Path, 
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-3)
     assert encoder.languages == (("zh",) if key in ("pasture-zh", "modelscope") else ("en",))
     assert encoder.name == specs(data)[key]
-
-
-@pytest.mark.parametrize("key", ["pasture", "pasture-zh"])
-def test_empty_input_gives_empty_rows(data: Path, key: str) -> None:
-    encoder = load_encoder(specs(data)[key])
-    assert encoder.encode_image([]).shape == (0, 32)
-    assert encoder.encode_image(iter([])).shape == (0, 32)
-    assert encoder.encode_text([]).shape == (0, 32)
+    assert encoder.encode_image([]).shape == encoder.encode_text([]).shape == (0, 32)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
@@ -164,13 +145,6 @@ def test_batch_size_and_generators_do_not_change_the_result(batch_size: int) -> 
     together = encoder.encode_image(images)
     split = encoder.encode_image((image for image in images), batch_size=batch_size)
     torch.testing.assert_close(split, together, rtol=0, atol=1e-6)
-
-
-def test_many_texts_are_split_into_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, texts = load_encoder("pasture-zh"), ["站立的羊", "进食的羊", "躺着的羊"]
-    together = encoder.encode_text(texts)
-    monkeypatch.setattr("cliplab.encoders.two_towers.TEXT_BATCH", 2)
-    torch.testing.assert_close(encoder.encode_text(texts), together, rtol=0, atol=1e-6)
 
 
 class Spy(torch.nn.Module):
@@ -211,31 +185,6 @@ def test_generator_is_read_batch_by_batch_in_inference_mode() -> None:
     assert model.batches == [2, 2, 1]
     assert given == [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4)]
     assert model.modes == [(True, False)] * 3
-
-
-def test_weights_that_give_nan_are_reported() -> None:
-    with pytest.raises(ValueError, match="spy: embeddings are not finite; its weights are damaged"):
-        spy_encoder(Spy(float("nan"))).encode_image(noise_images(1))
-
-
-def test_wrong_element_and_batch_size() -> None:
-    encoder = load_encoder("pasture")
-    with pytest.raises(ValueError, match=r"images\[1\]: got a str; .*data\.open_image"):
-        encoder.encode_image([*noise_images(1), "sheep.jpg"])
-    with pytest.raises(ValueError, match="batch_size: got 0; expected 1 or more"):
-        encoder.encode_image([], batch_size=0)
-
-
-def test_progress_bar_is_on_stderr_and_only_when_asked(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    encoder = load_encoder("pasture")
-    encoder.encode_image(noise_images(2))
-    assert capfd.readouterr() == ("", "")
-    encoder.encode_image(noise_images(2), progress=True)
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "2/2" in err
 
 
 @pytest.mark.parametrize("key", ALL)
@@ -293,14 +242,6 @@ def test_unknown_encoder_lists_the_nearest(spec: str, hint: str) -> None:
     with pytest.raises(ValueError, match=re.escape(hint)) as caught:
         load_encoder(spec)
     assert str(caught.value).startswith(f"unknown encoder {spec!r}; ")
-
-
-def test_path_without_prefix_is_told_the_prefix(data: Path) -> None:
-    folder = data / "checkpoints" / "clip-chinese"
-    with pytest.raises(ValueError, match=r"did you mean 'modelscope:.*clip-chinese'\?"):
-        load_encoder(str(folder))
-    with pytest.raises(ValueError, match=r"did you mean 'openai:.*vocab\.txt'\?"):
-        load_encoder(str(folder / "vocab.txt"))
 
 
 @pytest.mark.parametrize(
@@ -374,29 +315,6 @@ def test_hashes_of_the_model_card(
         r"restore the folder with `git checkout",
     ):
         load_encoder(spec)
-
-
-def test_card_that_lists_a_missing_file_or_is_no_card(data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "clip-chinese"
-    shutil.copytree(data / "checkpoints" / "clip-chinese", folder)
-    write_card(folder, **{"more.bin": "0" * 64})
-    with pytest.raises(FileNotFoundError, match=r"more\.bin: missing, though model_card\.json"):
-        load_encoder(f"modelscope:{folder}")
-    for text in ("{", "[]", '{"files": 3}', "{}"):
-        (folder / "model_card.json").write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match=r"model_card\.json: not a model card with hashes"):
-            load_encoder(f"modelscope:{folder}")
-
-
-@pytest.mark.parametrize(
-    "name", ["vision_model_config.json", "text_model_config.json", "vocab.txt", "pytorch_model.bin"]
-)
-def test_modelscope_folder_with_a_file_missing(data: Path, tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "clip-chinese"
-    shutil.copytree(data / "checkpoints" / "clip-chinese", folder)
-    (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=re.escape(name)):
-        load_encoder(f"modelscope:{folder}")
 
 
 @pytest.mark.parametrize(

@@ -384,17 +384,6 @@ def test_openai_model_is_downloaded_checked_and_kept(
     assert len(serve.asked) == count  # the second time from the cache
 
 
-def test_openai_download_cut_short_leaves_nothing(
-    home: Path, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch, serve: Callable
-) -> None:
-    url = publish(monkeypatch, made["openai"], serve({}))
-    serve({"/clip" + url.partition("/clip")[2]: made["openai"].read_bytes()})
-    serve.cut = 1000
-    with pytest.raises(FileNotFoundError, match=r"RuntimeError.*Missing: tiny\.pt"):
-        load_encoder("openai:Tiny/1", offline=False)
-    assert list((home / ".cache" / "clip").iterdir()) == []
-
-
 def test_damaged_openai_file_offline_is_named(
     home: Path, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

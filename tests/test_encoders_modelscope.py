@@ -43,11 +43,6 @@ def test_long_texts_are_cut_and_end_in_sep() -> None:
     assert ids["text"][0].tolist() == [start] + [sheep] * 50 + [end]
 
 
-def test_resolution_may_be_given() -> None:
-    pixels = CLIPPreprocessor(FOLDER, resolution=30)({"img": noise_images(2)})["img"]
-    assert pixels.shape == (2, 3, 30, 30)
-
-
 @pytest.mark.parametrize(
     "wrong", [{"img": "羊.jpg"}, {"img": [noise_images(1)[0], 1]}, {"text": ["羊", None]}]
 )

@@ -206,18 +206,6 @@ def test_json_of_another_kind(root: Path, text: str, message: str) -> None:
         read_photos(root / "boxes.json")
 
 
-def test_pictures_without_boxes_and_unused_categories_are_counted(root: Path) -> None:
-    picture(root / "b.jpg")
-    found = coco([1, 1, 5, 5])
-    found["images"].append({"id": 8, "file_name": "b.jpg"})
-    photos = read_photos(write(root, found))
-    assert photos.class_names == ("sheep",)
-    assert "pictures without boxes, left out (1): b.jpg" in said(photos)
-    assert "classes without a box, no class of this set (1): goat" in list(
-        map(str, photos.problems)
-    )
-
-
 # where the red block lies upright, worked out by hand for 40 x 20 stored pixels
 UPRIGHT = {5: (5, 10, 10, 20), 6: (10, 10, 15, 20), 7: (10, 20, 15, 30), 8: (5, 20, 10, 30)}
 

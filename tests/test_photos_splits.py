@@ -114,17 +114,6 @@ def test_small_classes_reach_as_many_splits_as_they_have_groups(groups: int, row
     assert said(found) == ((remark,) if lacking else ())
 
 
-def test_a_class_with_one_group_is_trained_on_even_if_train_is_small() -> None:
-    found = named({"sheep": 20, "rare": 4}, per_group=4).with_splits({"train": 0.2, "test": 0.8})
-    assert table(found)["rare"] == [4, 0, 0]
-
-
-def test_the_largest_groups_are_dealt_first() -> None:
-    photos = [*named({"sheep": 10}).samples, *named({"goat": 10}, per_group=10).samples]
-    same = SampleSet.of((Sample(p.path, "sheep", None, p.group) for p in photos), ROOT)
-    assert same.with_splits({"train": 0.5, "test": 0.5}).splits == {"train": 10, "test": 10}
-
-
 @pytest.mark.parametrize(
     ("fractions", "message"),
     [
@@ -232,12 +221,6 @@ def test_manifest_fixes_the_splits_for_good(herd: Path, tmp_path: Path) -> None:
     assert None not in of(again).values()
 
 
-def test_unreadable_pictures_are_groups_of_their_own(tmp_path: Path) -> None:
-    for i in range(10):
-        (tmp_path / f"{i}.jpg").write_bytes(b"no picture %d" % i)
-    assert read_photos(tmp_path).with_splits().splits == {"train": 6, "val": 2, "test": 2}
-
-
 def test_crops_with_groups_are_compared_as_crops(tmp_path: Path) -> None:
     """The same crop under two names of animals stays together, other crops of the file do not."""
     pictures = portraits("train", 6, size=48).pil()
@@ -271,11 +254,6 @@ def test_similar_prints() -> None:
         pairs = list(_similar([print_of(image) for image in [*images, *map(change, images)]]))
         assert set(pairs) <= {(i, i + 40) for i in range(40)}
         assert len(pairs) >= 38
-
-
-def test_flat_pictures_are_told_apart_by_their_colour() -> None:
-    greys = [Image.new("RGB", (20, 20), (v, v, v)) for v in (0, 0, 2, 128, 255)]
-    assert sorted(_similar([print_of(image) for image in greys])) == [(0, 1), (0, 2)]
 
 
 def test_many_equal_prints_are_joined_without_comparing_each_pair() -> None:

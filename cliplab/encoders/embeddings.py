@@ -39,13 +39,7 @@ class CacheWarning(RuntimeWarning):
 
 
 def picture_key(fingerprint: str, content: str, box: Sequence[float] | None) -> str:
-    """Hex digits for one encoder, one file's content and one box; equal keys, equal embeddings.
-
-    Args:
-        fingerprint: of the encoder.
-        content: hex SHA-256 of the file.
-        box: x1, y1, x2, y2 in pixels of the upright picture, as it is cut out; None for all of it.
-    """
+    """Hex digits for an encoder's fingerprint, a file's SHA-256, a box: equal keys, equal rows."""
     # Decoding may change with either version, and then the pixels and their embedding do.
     versions = (FORMAT, cliplab.__version__, PIL.__version__)
     cut = None if box is None else tuple(float(value) for value in box)
@@ -104,6 +98,19 @@ class Embedded:
     unreadable: list[UnreadableImage]  # the others, in order
 
 
+@dataclass
+class _Picture:
+    """One photo on its way from the file to its row."""
+
+    index: int
+    photo: Sample
+    key: str = ""  # in the cache; "": not to be kept
+    row: Tensor | None = None  # (D,), found in the cache
+    item: Any = None  # pixels (3, R, R), or the image for an encoder that wants it
+    image: Image.Image | None = None  # for `on_image`
+    error: UnreadableImage | None = None
+
+
 def embed_photos(
     encoder: Encoder,
     photos: Sequence[Sample | Path],
@@ -128,11 +135,12 @@ def embed_photos(
             then files are decoded whatever the cache holds.
 
     Raises:
-        ValueError: a batch size below 1, one path instead of several, weights that give NaN.
+        ValueError: a batch size below 1, or weights that give NaN.
     """
     from tqdm import tqdm
 
-    _check(photos, batch_size)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}; expected 1 or more")
 
     rows, kept, unreadable = torch.zeros(len(photos), encoder.dim), [], []  # rows (N, D)
     waiting: list[_Picture] = []  # to be encoded
@@ -153,49 +161,20 @@ def embed_photos(
                 waiting.append(picture)
             if len(waiting) == batch_size:
                 _encode(encoder, waiting, rows, cache)
-        _encode(encoder, waiting, rows, cache)
+        if waiting:
+            _encode(encoder, waiting, rows, cache)
     return Embedded(rows[kept], kept, unreadable)
-
-
-def _check(photos: object, batch_size: int) -> None:
-    if isinstance(photos, str | Path):
-        raise ValueError("photos: got one path; expected several: use [path] or list_images(path)")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}; expected 1 or more")
-
-
-@dataclass
-class _Picture:
-    """One photo on its way from the file to its row."""
-
-    index: int
-    photo: Any  # Sample or a path
-    key: str = ""  # in the cache; "": not to be kept
-    row: Tensor | None = None  # (D,), found in the cache
-    item: Any = None  # pixels (3, R, R), or the image for an encoder that wants it
-    image: Image.Image | None = None  # for `on_image`
-    error: UnreadableImage | None = None
-
-    @property
-    def path(self) -> Path:
-        return Path(getattr(self.photo, "path", self.photo))
-
-    @property
-    def box(self) -> tuple[float, ...] | None:
-        return getattr(self.photo, "box_xyxy", None)
 
 
 def _encode(
     encoder: Encoder, waiting: list[_Picture], rows: Tensor, cache: EmbeddingCache | None
 ) -> None:
     """Put the embeddings of the pictures that wait into `rows` (N, D) and the cache."""
-    if not waiting:
-        return
+    items = [picture.item for picture in waiting]
     if hasattr(encoder, "encode_pixels"):
-        pixels = torch.stack([picture.item for picture in waiting])  # (B, 3, R, R)
-        found = encoder.encode_pixels([pixels])
+        found = encoder.encode_pixels([torch.stack(items)])
     else:
-        found = encoder.encode_image([picture.item for picture in waiting], batch_size=len(waiting))
+        found = encoder.encode_image(items, batch_size=len(items))
     for picture, row in zip(waiting, found, strict=True):
         rows[picture.index] = row
         if cache is not None and picture.key:
@@ -210,37 +189,30 @@ def _read(
     encoder: Encoder, cache: EmbeddingCache | None, keep_images: bool, pictures: list[_Picture]
 ) -> list[_Picture]:
     """Turn photos of one file into rows of the cache, or into pixels."""
-    try:
-        if cache is not None:
-            with suppress(OSError):  # opening it will tell why
-                content = sha256(pictures[0].path)
-                for one in pictures:
-                    one.key = picture_key(encoder.fingerprint, content, one.box)
-                    one.row = cache.get(one.key)
-        if keep_images or any(picture.row is None for picture in pictures):
-            whole = open_image(pictures[0].path)
-            for picture in pictures:
-                _cut(picture, whole, encoder, keep_images)
-    except UnreadableImage as error:
-        for picture in pictures:
-            picture.error = error
+    path, whole = pictures[0].photo.path, None
+    content = ""
+    if cache is not None:
+        with suppress(OSError):  # opening it will tell why
+            content = sha256(path)
+    for one in pictures:
+        try:
+            if cache is not None and content:
+                one.key = picture_key(encoder.fingerprint, content, one.photo.box_xyxy)
+                one.row = cache.get(one.key)
+            if keep_images or one.row is None:
+                whole = whole or open_image(path)
+                image = one.photo.crop(whole)
+                one.image = image if keep_images else None
+                if one.row is None:
+                    takes_pixels = hasattr(encoder, "encode_pixels")
+                    one.item = encoder.preprocess(image) if takes_pixels else image
+        except UnreadableImage as error:
+            one.error = error
     return pictures
 
 
-def _cut(picture: _Picture, whole: Image.Image, encoder: Encoder, keep_images: bool) -> None:
-    try:
-        image = whole if picture.box is None else picture.photo.crop(whole)
-    except UnreadableImage as error:
-        picture.error = error
-        return
-    picture.image = image if keep_images else None
-    if picture.row is None:
-        takes_pixels = hasattr(encoder, "encode_pixels")
-        picture.item = encoder.preprocess(image) if takes_pixels else image
-
-
 def _read_ahead(
-    read: Callable[[list[_Picture]], list[_Picture]], photos: Sequence[Any]
+    read: Callable[[list[_Picture]], list[_Picture]], photos: Sequence[Sample | Path]
 ) -> Iterator[_Picture]:
     """The pictures in order, a few files ahead of whoever asks for them."""
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
@@ -257,9 +229,10 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _jobs(photos: Sequence[Any]) -> Iterator[list[_Picture]]:
+def _jobs(photos: Sequence[Sample | Path]) -> Iterator[list[_Picture]]:
     """Pictures of one file that follow each other, some boxes at a time."""
-    pictures = (_Picture(index, photo) for index, photo in enumerate(photos))
-    for _, run in groupby(pictures, key=lambda picture: picture.path):
+    samples = (one if isinstance(one, Sample) else Sample(Path(one)) for one in photos)
+    pictures = (_Picture(index, sample) for index, sample in enumerate(samples))
+    for _, run in groupby(pictures, key=lambda picture: picture.photo.path):
         while job := list(islice(run, _BOXES_AT_ONCE)):
             yield job

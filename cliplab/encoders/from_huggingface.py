@@ -189,11 +189,7 @@ def _tensor(features: Any) -> Tensor:
 
 
 def find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
-    """Folder and commit ("" for a folder of your own) of what follows the colon.
-
-    Raises:
-        FileNotFoundError: no such folder; or a repository that is neither cached nor to be had.
-    """
+    """Folder and commit ("" for a folder of your own) of what follows the colon."""
     if (folder := Path(where).expanduser()).is_dir():
         return folder, ""
     repo, _, revision = where.partition("@")
@@ -239,11 +235,7 @@ def wanted_files(names: list[str]) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of weights that transformers will read: safetensors if there are any.
-
-    Raises:
-        FileNotFoundError: naming all that the folder lacks.
-    """
+    """The files of weights that transformers will read: safetensors if there are any."""
     if absent := missing_files(folder):
         raise FileNotFoundError(f"{folder}: missing {', '.join(absent)}; copy the whole model")
     whole = first_of(folder, WEIGHTS)
@@ -251,12 +243,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_kind(folder: Path) -> str:
-    """model_type of config.json.
-
-    Raises:
-        FileNotFoundError: no config.json.
-        ValueError: it cannot be read, or is of a model without two towers.
-    """
+    """model_type of config.json, one with two towers."""
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; expected a folder that save_pretrained wrote")
@@ -267,11 +254,7 @@ def read_kind(folder: Path) -> str:
 
 
 def read_json(path: Path, what: str, key: str) -> Any:
-    """One entry of a JSON object.
-
-    Raises:
-        ValueError: no JSON, no object, or no such entry.
-    """
+    """One entry of a JSON object."""
     try:
         return json.loads(path.read_text("utf-8"))[key]
     except (ValueError, KeyError, TypeError) as error:

@@ -21,12 +21,7 @@ _FORCED = {"mean": "image_mean", "std": "image_std", "interpolation": "image_int
 
 
 def load_open_clip(where: str, offline: bool) -> Found:
-    """The model "<arch>/<tag>", "<arch>/<checkpoint>", "hf-hub:<repo>[@revision]" or of a folder.
-
-    Raises:
-        ValueError: an unknown architecture or tag, or QuickGELU where the tag had GELU.
-        FileNotFoundError: weights that are neither here nor to be had.
-    """
+    """Of "<arch>/<tag>", "<arch>/<checkpoint>", "hf-hub:<repo>[@revision]" or a folder."""
     with official("open_clip"):
         import open_clip
     source = find_source(where, offline=offline)
@@ -96,11 +91,7 @@ def find_source(where: str, *, offline: bool) -> Source:
 
 
 def split_name(where: str) -> tuple[str, str]:
-    """ "ViT-B-32/laion2b_e16" -> its architecture and its tag or path.
-
-    Raises:
-        ValueError: no such architecture, or nothing after it.
-    """
+    """ "ViT-B-32/laion2b_e16" -> its architecture and its tag or path."""
     import open_clip
 
     parts, known = where.split("/"), open_clip.list_models()

@@ -49,12 +49,7 @@ def timeout_s() -> float:
 
 @contextmanager
 def downloading(wanted: Wanted, *, offline: bool) -> Iterator[None]:
-    """Turn whatever a downloader raises into one error with the way out.
-
-    Raises:
-        FileNotFoundError: offline, no answer in time, or the download failed.
-        OSError: the disk is full.
-    """
+    """Turn whatever a downloader raises into `wanted.error`; a full disk is called so."""
     if offline:
         raise wanted.error("offline")
     before = socket.getdefaulttimeout()

@@ -131,11 +131,7 @@ def load_modelscope(where: str, offline: bool) -> Found:
 
 
 def _find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
-    """Folder and revision ("" for a folder of your own) of what follows the colon.
-
-    Raises:
-        FileNotFoundError: no such folder; or a model that is neither cached nor to be had.
-    """
+    """Folder and revision ("" for a folder of your own) of what follows the colon."""
     if (folder := Path(where).expanduser()).is_dir():
         return folder, ""
     model, _, revision = where.partition("@")

@@ -124,10 +124,6 @@ def check_weights(path: Path) -> None:
 
     The official loaders are handed the file only after this: one of them calls `torch.load`
     without saying `weights_only`, another falls back to doing so.
-
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: truncated, no weights at all, or a pickle with more than tensors in it.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; expected a file of weights")
@@ -142,14 +138,14 @@ def check_weights(path: Path) -> None:
 
 
 def _check_safetensors(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, "pt") as file:  # compares the header with the length of the file
             file.keys()
-    except (SafetensorError, OSError) as error:
+    except Exception as error:
         raise ValueError(
-            f"{path}: truncated or not safetensors ({error}); {_again(path)}"
+            f"{path}: truncated or not safetensors ({error}); download or copy it again"
         ) from error
 
 
@@ -157,15 +153,12 @@ def _check_pickle(path: Path) -> None:
     try:
         # "meta": the pickle is read and judged, the tensors are not
         torch.load(path, map_location="meta", weights_only=True)
-    except pickle.UnpicklingError as error:
-        _, found, rest = " ".join(str(error).split()).partition("GLOBAL ")
-        if found:  # the only part of torch's long message that tells what the pickle would do
-            raise ValueError(f"{path}: refused, {_UNSAFE} (it calls {rest.split()[0]})") from error
-        raise ValueError(f"{path}: not a file of weights; {_again(path)}") from error
     except Exception as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise ValueError(f"{path}: truncated or no weights ({reason}); {_again(path)}") from error
-
-
-def _again(path: Path) -> str:
-    return f"delete {path.name} and download or copy it again"
+        text = " ".join(str(error).split()) or type(error).__name__
+        _, found, rest = text.partition("GLOBAL ")
+        if found and isinstance(error, pickle.UnpicklingError):
+            # the only part of torch's long message that tells what the pickle would do
+            raise ValueError(f"{path}: refused, {_UNSAFE} (it calls {rest.split()[0]})") from error
+        raise ValueError(
+            f"{path}: truncated or no weights ({text[:80]}); download or copy it again"
+        ) from error

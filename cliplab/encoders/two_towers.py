@@ -6,11 +6,10 @@ such models come from is the business of `cliplab.encoders`.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -124,38 +123,33 @@ class TwoTowers:
             progress: show a bar on stderr.
 
         Raises:
-            ValueError: something that is not a PIL image, or weights that give NaN.
+            ValueError: a batch size below 1, or weights that give NaN.
         """
-        if isinstance(images, Image.Image | str | Path):
-            raise ValueError(f"images: got one {type(images).__name__}; expected several: use [x]")
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}; expected 1 or more")
         from tqdm import tqdm
 
         total = len(images) if isinstance(images, Sized) else None
         bar = tqdm(images, total=total, unit="image", disable=not progress)
-        pixels = (self.preprocess(_checked(image, i)) for i, image in enumerate(bar))
-        return self.encode_pixels(_stacks(pixels, batch_size))
+        pixels = map(self.preprocess, bar)
+        stacks = iter(lambda: list(islice(pixels, batch_size)), [])
+        return self.encode_pixels(map(torch.stack, stacks))
 
     def encode_pixels(self, batches: Iterable[Tensor]) -> Tensor:
-        """Batches (B, 3, R, R) that `preprocess` made -> (N, dim) unit rows, float32, on the CPU.
-
-        Raises:
-            ValueError: pixels of another size, or weights that give NaN.
-        """
+        """Batches (B, 3, R, R) of `preprocess` -> (N, dim) unit rows, float32, on the CPU."""
         if self.device.type == "cpu":
-            batches = (part for batch in batches for part in _cached_parts(batch))
+            batches = (
+                part
+                for batch in batches
+                for part in batch.split(max(1, CACHED_VALUES // max(1, batch[:1].numel())))
+            )
         return self._encode(self.model.encode_image, batches)
 
     def encode_text(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
         """K texts -> (K, dim) unit rows, float32, on the CPU.
 
-        Args:
-            texts: strings; one alone counts as a list of one.
-            truncate: cut texts that are longer than the context, instead of refusing them.
-
         Raises:
-            ValueError: a text that is too long, something that is no text, or weights giving NaN.
+            ValueError: a text longer than the context (unless `truncate`), or weights giving NaN.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         starts = range(0, len(texts), TEXT_BATCH)
@@ -188,14 +182,7 @@ class TwoTowers:
         return emb
 
     def _mixed(self) -> AbstractContextManager:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
-
-def _cached_parts(batch: Tensor) -> tuple[Tensor, ...]:
-    """A batch (B, ...) cut along B into parts of at most CACHED_VALUES, or of one row."""
-    return batch.split(max(1, CACHED_VALUES // max(1, batch[:1].numel())))
+        return torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16")
 
 
 def _cast_products(model: nn.Module) -> None:
@@ -220,20 +207,6 @@ def _probe() -> Image.Image:
     y, x = torch.meshgrid(torch.arange(61.0), torch.arange(97.0), indexing="ij")
     waves = torch.stack([(x * y / 40).sin(), (x / 3).cos(), (y / 5 + x / 7).sin()], dim=-1)
     return Image.fromarray(((waves + 1) * 127.5).round().byte().numpy())
-
-
-def _checked(image: Any, index: int) -> Image.Image:
-    if not isinstance(image, Image.Image):
-        raise ValueError(
-            f"images[{index}]: got a {type(image).__name__}; expected a PIL image: open files with "
-            "cliplab.data.open_image(path)"
-        )
-    return image
-
-
-def _stacks(tensors: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    while batch := list(islice(tensors, size)):
-        yield torch.stack(batch)
 
 
 # ---- preprocessing -------------------------------------------------------------------------
