@@ -9,18 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cliplab import classification, data, encoders
-from cliplab.cli.options import (
-    BatchSize,
-    Call,
-    Common,
-    Device,
-    Flag,
-    Offline,
-    Outputs,
-    Precision,
-    Source,
-    opt,
-)
+from cliplab.cli.options import EXIT_CODES, Call, Common, Encoding, Flag, Outputs, Source, opt
 from cliplab.cli.skeleton import Job, complain, describe, named, write_report
 from cliplab.cli.tables import classify_table, classify_verdict
 from cliplab.runtime import unknown_name
@@ -59,13 +48,7 @@ examples:
   cliplab classify flock --examples flock --shots 16           learn from a part, judge the rest
   cliplab classify barn --examples flock --save-classifier sheep.safetensors
   cliplab classify barn2 --classifier sheep.safetensors --out scores.csv
-
-exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
-
-ENCODERS = (
-    "pasture, pasture-zh, openai:<name or .pt>, modelscope:<id>[@revision] or <folder>, "
-    "hf:<repo>[@revision] or <folder>, open_clip:<architecture>/<tag or file>"
-)
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,19 +95,6 @@ class Learning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
-    """What reads photos and texts."""
-
-    encoder: Annotated[str, opt("SPEC", help=ENCODERS)] = "pasture"
-    precision: Precision = "float32"
-    device: Device = "auto"
-    batch_size: BatchSize = 64
-    offline: Offline = False
-    no_cache: Flag = False
-    """neither use nor keep embeddings"""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Written(Outputs):
     """What is written; nothing else is."""
 
@@ -139,7 +109,7 @@ class Options(Common):
     pictures: Pictures
     classes: Classes = field(default_factory=Classes)
     learning: Learning = field(default_factory=Learning)
-    encoder: Encoding = field(default_factory=Encoding)
+    encoder: Encoding = field(default_factory=lambda: Encoding(encoder="pasture"))
     outputs: Written = field(default_factory=Written)
 
 
@@ -365,4 +335,4 @@ class Classify(Job[Options]):
         }
 
 
-CLASSIFY = Call(Options, ABOUT, EPILOG, Classify.run)
+CLASSIFY = Call(Options, ABOUT, f"{EPILOG}\n{EXIT_CODES}", Classify.run)

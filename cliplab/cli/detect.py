@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cliplab import data, detection
-from cliplab.cli.options import Call, Common, Outputs, Source, opt
+from cliplab.cli.options import EXIT_CODES, Call, Common, Outputs, Source, opt
 from cliplab.cli.skeleton import Job, complain, describe, named, targets_in, write_report
 from cliplab.cli.tables import detect_classes, detect_table, detect_verdict
 from cliplab.detection import MODELS, Settings, check_settings, parse_model
@@ -57,8 +57,7 @@ examples:
   cliplab detect flock --model glip --phrases "the [black goat] left of the [trough]"
   cliplab detect flock --model glip --phrases "羊、黑山羊" --html gallery.html
   cliplab detect photos --model glip-t:glip_tiny_model_o365_goldg_cc_sbu.pth --phrases "a sheep"
-
-exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,4 +323,4 @@ def _told(pictures: SampleSet, told: SampleSet) -> tuple[Sample, ...]:
     )
 
 
-DETECT = Call(Options, ABOUT, EPILOG, Detect.run)
+DETECT = Call(Options, ABOUT, f"{EPILOG}\n{EXIT_CODES}", Detect.run)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cliplab.cli.options import Call, Common, Flag
+from cliplab.cli.tables import aligned
 from cliplab.runtime import cache_dir, checkpoint_dir, is_offline, verify_checkpoint
 
 ABOUT = """\
@@ -68,10 +69,8 @@ class Finding:
 def run(options: Options) -> int:
     """Print the findings -> exit code."""
     findings = examine()
-    if options.json:
-        print(json.dumps([asdict(f) for f in findings], ensure_ascii=False, indent=1))
-    else:
-        print(as_text(findings))
+    listed = [asdict(f) for f in findings]
+    print(json.dumps(listed, ensure_ascii=False, indent=1) if options.json else as_text(findings))
     return int(any(f.status == FAULT for f in findings))
 
 
@@ -90,16 +89,13 @@ def examine() -> list[Finding]:
 
 def as_text(findings: list[Finding]) -> str:
     """The findings for people, and a verdict."""
-    width = max(len(f.subject) for f in findings)
-    lines = []
+    rows = []
     for f in findings:
-        lines.append(f"{f.status:5}  {f.subject:{width}}  {f.text}")
-        if f.remedy:
-            lines.append(f"{'':5}  {'':{width}}  -> {f.remedy}")
-    faults = sum(f.status == FAULT for f in findings)
-    notes = sum(f.status == NOTE for f in findings)
+        rows.append([f"{f.status:5}", f.subject, f.text])
+        rows += [["", "", f"-> {f.remedy}"]] if f.remedy else []
+    faults, notes = (sum(f.status == kind for f in findings) for kind in (FAULT, NOTE))
     verdict = f"{faults} faults, {notes} notes" if faults or notes else "all well"
-    return "\n".join([*lines, "", verdict])
+    return "\n".join([*aligned(rows, text=3), "", verdict])
 
 
 # ---- the checks ----------------------------------------------------------------------------
@@ -139,7 +135,8 @@ def check_packages() -> Iterator[Finding]:
     """Every package that cliplab asks for, against the pins."""
     from cliplab.report import provenance
 
-    pins, asked = read_pins(provenance.root() / "constraints.txt"), requirements()
+    pinned, asked = provenance.root() / "constraints.txt", requirements()
+    pins = pinned.read_text(encoding="utf-8").lower() if pinned.exists() else ""
     here = {name: version for name in asked if (version := _version(name))}
     absent = [name for name in asked if name not in here]
     for name in filter(asked.get, absent):
@@ -148,33 +145,22 @@ def check_packages() -> Iterator[Finding]:
     if optional := [name for name in absent if not asked[name]]:
         note = 'pip install -c constraints.txt -e ".[all]", if you need what they are for'
         yield _said("packages", f"optional ones absent: {', '.join(optional)}", note=note)
-    if other := [
-        f"{name} {version} (pinned: {' or '.join(pins[name])})"
-        for name, version in here.items()
-        if name in pins and version.partition("+")[0] not in pins[name]
-    ]:
-        note = "numbers can differ a little; for the pinned ones: make clean, then make run"
-        yield _said("packages", "; ".join(other), note=note)
+    for name, version in here.items():  # several pins where they hang on Python or the system
+        known = re.findall(rf"^{re.escape(name)}==(\S+)", pins, flags=re.MULTILINE)
+        if known and version.partition("+")[0] not in known:
+            note = "numbers can differ a little; for the pinned ones: make clean, then make run"
+            text = f"{name} {version} (pinned: {' or '.join(known)})"
+            yield _said("packages", text, note=note)
 
 
 def requirements() -> dict[str, bool]:
     """Packages that cliplab declares: name -> whether the package itself or a run needs it."""
     found = {}
     for line in importlib.metadata.requires("cliplab") or []:
-        name = re.match(r"[\w.-]+", line)
-        extra = re.search(r"extra == ['\"](\w+)", line)
-        if name and name[0] != "cliplab":
-            found[name[0].lower()] = extra is None or extra[1] == "notebooks"
+        (name,), extra = re.findall(r"^[\w.-]+", line), re.search(r"extra == ['\"](\w+)", line)
+        found[name.lower()] = extra is None or extra[1] == "notebooks"
+    found.pop("cliplab", None)  # the extra `all` asks for the others
     return dict(sorted(found.items()))
-
-
-def read_pins(path: Path) -> dict[str, list[str]]:
-    """Versions in a constraints file by name; several where they hang on Python or the system."""
-    pins: dict[str, list[str]] = {}
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE):
-        pins.setdefault(name.lower(), []).append(version)
-    return pins
 
 
 def _version(name: str) -> str:

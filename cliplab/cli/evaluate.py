@@ -9,18 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cliplab import classification, encoders
-from cliplab.cli.options import (
-    BatchSize,
-    Call,
-    Common,
-    Device,
-    Flag,
-    Offline,
-    Positional,
-    Precision,
-    opt,
-)
+from cliplab.cli.options import Call, Common, Encoding, Flag, Positional, opt
 from cliplab.cli.skeleton import Job, complain, named
+from cliplab.cli.tables import aligned
 from cliplab.runtime import write_json
 
 ABOUT = """\
@@ -79,20 +70,6 @@ class Prompts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
-    """What reads pictures and prompts."""
-
-    encoder: Annotated[str, opt("SPEC")]
-    """as of `cliplab classify`"""
-    precision: Precision = "float32"
-    device: Device = "auto"
-    batch_size: BatchSize = 64
-    offline: Offline = False
-    no_cache: Flag = False
-    """neither use nor keep embeddings"""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outputs:
     """What is written."""
 
@@ -116,29 +93,13 @@ class Evaluate(Job[Options]):
     """ImageNet in, accuracy out."""
 
     def check(self) -> None:
-        """Refuse files that are not there, and sizes of nothing."""
-        files = {
-            "--label-list": self.options.pictures.label_list,
-            "--class-names": self.options.prompts.class_names,
-        }
-        for option, path in files.items():
-            if path is not None and not path.is_file():
-                raise FileNotFoundError(f"{option}: there is no file {path}")
-        sizes = {
-            "--batch-size": self.options.encoder.batch_size,
-            "--limit": self.options.pictures.limit,
-        }
-        for option, value in sizes.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{option}: got {value}; expected 1 or more")
+        """Refuse a batch of nothing, which would be noticed after the prompts only."""
+        if (size := self.options.encoder.batch_size) < 1:
+            raise ValueError(f"--batch-size: got {size}; expected 1 or more")
 
     def inputs(self) -> dict[str, Path]:
         """The folder of pictures."""
         return {"--data": self.options.pictures.data}
-
-    def outputs(self) -> dict[str, Path | None]:
-        """The result."""
-        return {"--json": self.options.outputs.json}
 
     def prepare(self) -> None:
         """Prompts and pictures."""
@@ -189,11 +150,8 @@ class Evaluate(Job[Options]):
 def summary(report: Mapping[str, Any]) -> Iterator[str]:
     """Accuracy with intervals, calibration, speed, and what is not as it should be."""
     prompts, encoder = report["prompts"], report["encoder"]
-    speed, error, count = (
-        report["images_per_second"],
-        report["calibration_error"],
-        prompts["templates"],
-    )
+    speed, error = report["images_per_second"], report["calibration_error"]
+    count = prompts["templates"]
     yield (
         f"{report['benchmark']} {report['split']}, zero-shot: {report['images']:,} images, "
         f"{report['classes']:,} classes"
@@ -223,12 +181,13 @@ def _percent(found: Mapping[str, float]) -> str:
 def worst(classes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """The classes with the lowest recall, surest failures (more pictures) first."""
     order = sorted(classes, key=lambda c: (c["top1"] / c["n"], -c["n"], c["wnid"]))[:WORST]
-    yield f"{'worst classes':32} {'right':>9}  {'95 % interval':>15}  mostly taken for"
+    rows = [["worst classes", "mostly taken for", "right", "95 % interval"]]
     for found in order:
         low, high = classification.metrics.wilson_interval(found["top1"], found["n"])
-        right = f"{found['top1']} of {found['n']}"
         other = f"{found['taken_for']} ({found['taken_for_times']})" if found["taken_for"] else ""
-        yield f"{found['name'][:32]:32} {right:>9}  {low:>7.1%} -{high:>6.1%}  {other}"
+        right = f"{found['top1']} of {found['n']}"
+        rows.append([found["name"][:32], other, right, f"{low:.1%}-{high:.1%}"])
+    yield from aligned(rows)
 
 
 EVALUATE = Call(Options, ABOUT, EPILOG, Evaluate.run)

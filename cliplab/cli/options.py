@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from itertools import groupby, takewhile
 from pathlib import Path
 from textwrap import wrap
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -33,20 +33,12 @@ class UsageError(ValueError):
 
 
 def opt(metavar: str | None, *aliases: str, help: str | None = None) -> Any:
-    """What `Annotated` tells of an option; its help is the docstring below the field.
-
-    A `metavar` "WORD ..." takes one value or more, "[WORD ...]" may do without any.
-    """
+    """What `Annotated` tells of an option; its help is the docstring below the field."""
     return tyro.conf.arg(metavar=metavar, help=help, aliases=aliases or None)
 
 
 Device = Annotated[str, opt("NAME", help="auto, cpu, cuda or mps")]
 Offline = Annotated[Flag, opt(None, help="never use the network, whatever is missing")]
-Precision = Annotated[
-    Literal["float32", "bfloat16"],
-    opt(None, help="bfloat16 is quicker on processors that have it, and a little coarser"),
-]
-BatchSize = Annotated[int, opt("N", help="images at a time")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +64,23 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """What reads pictures and texts."""
+
+    encoder: Annotated[str, opt("SPEC")]
+    """pasture, pasture-zh, openai:<name or .pt>, modelscope:<id>[@revision] or <folder>,
+    hf:<repo>[@revision] or <folder>, open_clip:<architecture>/<tag or file>"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is quicker on processors that have it, and a little coarser"""
+    device: Device = "auto"
+    batch_size: Annotated[int, opt("N")] = 64
+    """images at a time"""
+    offline: Offline = False
+    no_cache: Flag = False
+    """neither use nor keep embeddings"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outputs:
     """What is written; nothing else is."""
 
@@ -93,6 +102,10 @@ class Call:
     about: str
     epilog: str  # examples, exit codes
     run: Callable[[Any], int]  # options -> exit code
+
+
+EXIT_CODES = """\
+exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
 
 
 # ---- reading -------------------------------------------------------------------------------
@@ -121,7 +134,10 @@ def parse(options: type[T], typed: Sequence[str], *, prog: str, about: str, epil
             raise UsageError(f"{_message(err.getvalue())}; see {prog} --help") from None
         print(_page(out.getvalue(), about, epilog))
         raise
-    _refuse_empty(read)
+    for name, value in flat(read).items():
+        option = f"--{name.replace('_', '-')}"
+        if value == () and option in typed and name != "background":
+            raise UsageError(f"{option}: nothing follows; expected a value or more")
     return read
 
 
@@ -161,27 +177,6 @@ def _message(box: str) -> str:
     message = re.sub(r"'\w+\.(\w+)'", lambda found: found[1].upper(), message)
     close = re.search(r"Perhaps you meant:\s+(--[\w-]+)", box)
     return f"{message}; did you mean {close[1]}" if close else message
-
-
-def _refuse_empty(read: Any) -> None:
-    """Refuse an option that was named without a value, but for those that may do without."""
-    for group, name, metavar in _many(read):
-        if getattr(group, name) == () and not metavar.startswith("["):
-            option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option}: nothing follows; expected {metavar}")
-
-
-def _many(group: Any) -> Iterator[tuple[Any, str, str]]:
-    """(group, name, metavar) of every option that takes several values and has no default."""
-    hints = get_type_hints(type(group), include_extras=True)
-    for field in fields(group):
-        value = getattr(group, field.name)
-        if is_dataclass(value):
-            yield from _many(value)
-        elif isinstance(value, tuple) and field.default is None:
-            about = getattr(hints[field.name], "__metadata__", ())
-            metavars = [one.metavar for one in about if getattr(one, "metavar", None)]
-            yield group, field.name, metavars[0] if metavars else "VALUE ..."
 
 
 def flat(options: Any) -> dict[str, Any]:

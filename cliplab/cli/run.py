@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,19 +68,18 @@ def run(options: Options) -> int:
         return 0
     if options.in_place:
         return _save(options)
-    request, final = asked, options.out
+    request, old = asked, None
     if options.resume:
-        final, before = report.old_run(options.out)
-        bare = report.Request(timeout_s=options.timeout)
-        request = before if asked == bare else asked
+        old, before = report.old_run(options.out)
+        request = before if asked == report.Request(timeout_s=options.timeout) else asked
     jobs = report.plan(request)
-    final = final if options.resume and final else report.new_run(final)
+    final = old or report.new_run(options.out)
     watcher = Bar()
     try:
         state = report.carry_out(jobs, request, final, watcher)
     except KeyboardInterrupt:
         watcher.close()
-        print(f"\ncontinue with: python -m cliplab run --out {_quoted(final)} --resume")
+        print(f"\ncontinue with: {_again(final)}")
         raise
     failed = [name for name, record in state["notebooks"].items() if not record["finished"]]
     if failed:
@@ -114,16 +114,13 @@ def _explain(failed: Sequence[str], state: dict[str, Any], final: Path) -> int:
         kept = state["notebooks"][name]["notebook"]
         if kept:
             print(f"{name}: executed until there, kept in {work / kept}", file=sys.stderr)
-    print(
-        f"{len(failed)} of {len(state['notebooks'])} failed; mend it, then: "
-        f"python -m cliplab run --out {_quoted(final)} --resume",
-        file=sys.stderr,
-    )
+    count = f"{len(failed)} of {len(state['notebooks'])}"
+    print(f"{count} failed; mend it, then: {_again(final)}", file=sys.stderr)
     return 1
 
 
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if " " in str(path) else str(path)
+def _again(final: Path) -> str:
+    return f"python -m cliplab run --out {shlex.quote(str(final))} --resume"
 
 
 def _parameters(names: Sequence[str]) -> str:

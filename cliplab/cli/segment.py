@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cliplab import data, segmentation
-from cliplab.cli.options import Call, Common, Device, Offline, Outputs, Source, opt
+from cliplab.cli.options import EXIT_CODES, Call, Common, Device, Offline, Outputs, Source, opt
 from cliplab.cli.skeleton import Job, complain, refuse_inputs, report_of, targets_in
 from cliplab.cli.tables import segment_labels, segment_table, segment_verdict
 from cliplab.runtime import write_json
@@ -41,8 +41,7 @@ examples:
   cliplab segment flock --labels 羊 狗 草地 天空 --out masks --panoptic masks.json
   cliplab segment herd.json --images frames --labels sheep goat --background grass sky
   cliplab segment photos --labels sheep --background --model hf:nvidia/groupvit-gcc-yfcc
-
-exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -433,4 +432,4 @@ def _as_option(setting: tuple[str, Any]) -> str:
     return said.get(name, "")
 
 
-SEGMENT = Call(Options, ABOUT, EPILOG, Segment.run)
+SEGMENT = Call(Options, ABOUT, f"{EPILOG}\n{EXIT_CODES}", Segment.run)

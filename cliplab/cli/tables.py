@@ -69,8 +69,9 @@ def classify_verdict(said: Assessment, before: Assessment | None = None) -> Iter
     guess, share = said.majority
     rows = [["accuracy", str(said.accuracy)]]
     if said.by_group and said.groups:
-        low, high = said.by_group
-        rows.append(["  by group", f"{low:.3f}-{high:.3f} ({groups_of(said.groups)})"])
+        (low, high), n = said.by_group, len(set(said.groups))
+        few = ": too few to rely on" * (n < FEW_GROUPS)
+        rows.append(["  by group", f"{low:.3f}-{high:.3f} ({n} groups{few})"])
     if before:
         gain, least, most = gained(before, said)
         rows.append(["  prompts alone", str(before.accuracy)])
@@ -85,12 +86,6 @@ def classify_verdict(said: Assessment, before: Assessment | None = None) -> Iter
     yield from aligned(rows, text=2)
     yield ""
     yield from (_matrix if len(said.scores.class_names) <= MAX_MATRIX else _pairs)(said)
-
-
-def groups_of(groups: Sequence[object]) -> str:
-    """How many groups, and whether that is enough to resample them."""
-    n = len(set(groups))
-    return f"{n} groups" if n >= FEW_GROUPS else f"{n} groups: too few to rely on"
 
 
 def shuffled(said: Assessment) -> str:
