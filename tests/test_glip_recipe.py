@@ -28,7 +28,7 @@ from cliplab.models.glip.training import losses
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import load_vild
 from cliplab.pasture import SPECIES
-from cliplab.pasture.grounding import PROPS, Sight, Words, say
+from cliplab.pasture.grounding import PROPS, Annotations, Words, say
 from cliplab.pasture.scene import Dice
 from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.training import glip as recipe, glip_dataset as dataset, glip_evaluation as evaluation
@@ -75,12 +75,12 @@ def config() -> GLIPConfig:
 def test_the_vocabulary_knows_every_prompt(flock, paired, tokenizer) -> None:
     batches = dataset.GLIPBatches(flock, tokenizer, GLIPConfig(), seed=0, batch=2, prompts=MIX)
     captions = [
-        batches.say(sight, Dice("words", i, j)).caption
-        for i, sight in enumerate(flock.sights)
+        batches.say(annotated, Dice("words", i, j)).caption
+        for i, annotated in enumerate(flock.annotations)
         for j in range(20)
     ]
-    for i, sight in enumerate(paired.sights):
-        captions += [one.caption for one in batches.say_twice(sight, Dice("twice", i))]
+    for i, annotated in enumerate(paired.annotations):
+        captions += [one.caption for one in batches.say_twice(annotated, Dice("twice", i))]
     # The mark between the members of a Chinese series is no word of the vocabulary.
     spoken = " ".join(captions).replace("、", " ")
     assert tokenizer.unknown_token not in tokenizer.pieces(spoken)
@@ -106,20 +106,22 @@ def test_herds_come_back_from_their_files(tmp_path) -> None:
     again, fresh = dataset.load_herds(tmp_path, 3), dataset.draw_herds("train", 3)
     assert path.stat().st_mtime_ns == stamp  # read, not drawn
     assert (again.images == fresh.images).all()
-    assert again.sights == drawn.sights == fresh.sights
-    assert again.first(2).sights == fresh.sights[:2]
+    assert again.annotations == drawn.annotations == fresh.annotations
+    assert again.first(2).annotations == fresh.annotations[:2]
 
 
 def test_paired_herds_are_those_that_allow_a_pair(paired, tmp_path) -> None:
     every = dataset.draw_few_kinds("train", 40)
     kept = [
-        s for i, s in enumerate(every.sights) if dataset.pair_of(s, "en", Dice("paired", i), 171)
+        s
+        for i, s in enumerate(every.annotations)
+        if dataset.pair_of(s, "en", Dice("paired", i), 171)
     ]
     assert 0 < len(kept) < 40
-    assert kept == paired.sights
+    assert kept == paired.annotations
     assert every.width == 171
     first, again = (dataset.load_paired(tmp_path, 40) for _ in range(2))
-    assert first.sights == again.sights == kept
+    assert first.annotations == again.annotations == kept
     assert (again.images == paired.images).all()
     with pytest.raises(ValueError, match="none of 1 herds allows a pair; draw more"):
         dataset.draw_few_kinds("train", 1, paired=True)
@@ -162,12 +164,12 @@ def test_a_batch_comes_with_what_its_truth_asks_of_the_anchors(flock, tokenizer,
 
 def test_the_words_of_a_box_are_those_that_mean_it(flock, tokenizer, config) -> None:
     make = batches_of(flock, tokenizer, config)
-    sight = flock.sights[0]
-    said = make.say(sight, Dice("words of a box"))
+    annotated = flock.annotations[0]
+    said = make.say(annotated, Dice("words of a box"))
     (chunk,) = chunks_of(dataset.to_prompt(said), tokenizer)
-    truth = dataset.truth_of(sight, dataset.things_of(said, chunk), chunk.positive)
+    truth = dataset.truth_of(annotated, dataset.things_of(said, chunk), chunk.positive)
     meant = sorted({i for things in said.things for i in things})
-    assert truth.boxes_xyxy.tolist() == [list(sight.things[i].box) for i in meant]
+    assert truth.boxes_xyxy.tolist() == [list(annotated.things[i].box) for i in meant]
     for row, i in zip(truth.positive, meant, strict=True):
         phrases = [k for k, things in enumerate(said.things) if i in things]
         assert torch.equal(row, chunk.positive[phrases].any(0))
@@ -184,21 +186,21 @@ def test_a_list_that_is_too_long_is_asked_in_part(flock, tokenizer, config) -> N
         generator = np.random.default_rng([0, step])
         chosen, mirrored = generator.choice(len(flock), 3, replace=False), generator.random(3) < 0.5
         for i, (picture, mirror) in enumerate(zip(chosen, mirrored, strict=True)):
-            sight = flock.sights[picture]
-            sight = sight.mirrored(flock.width) if mirror else sight
-            said = make.say(sight, Dice("glip", 0, step, i))
+            annotated = flock.annotations[picture]
+            annotated = annotated.mirrored(flock.width) if mirror else annotated
+            said = make.say(annotated, Dice("glip", 0, step, i))
             parts = chunks_of(dataset.to_prompt(said), tokenizer, config.max_tokens)
             ids = batch.token_ids[i, : batch.text_mask[i].sum()]
             (part,) = [p for p in parts if torch.equal(p.token_ids, ids)]
             seen.add((len(parts) > 1, parts.index(part) > 0))
-            meant = {sight.things[j].box for k in part.labels for j in said.things[k]}
+            meant = {annotated.things[j].box for k in part.labels for j in said.things[k]}
             assert {tuple(box) for box in batch.truth[i].boxes_xyxy.tolist()} == meant
     assert (True, True) in seen  # not the first part alone
 
 
 def test_a_lesson_speaks_of_what_it_is_about(flock, tokenizer, config) -> None:
     make = batches_of(flock, tokenizer, config, prompts=COLOUR_LESSON)
-    said = [make.say(flock.sights[i % 6], Dice("lesson", i)) for i in range(60)]
+    said = [make.say(flock.annotations[i % 6], Dice("lesson", i)) for i in range(60)]
     animals = [words for one in said for words in one.words if words.kind not in PROPS]
     assert all(words.colour and not words.kind and not words.posture for words in animals)
     empty = [not any(one.things) for one in said]
@@ -211,7 +213,7 @@ def test_a_picture_is_asked_twice_about_two_that_look_alike(
     make = batches_of(
         flock, tokenizer, config, batch=5, prompts=replace(MIX, pairs=2), paired=paired
     )
-    known = {box for s in paired.sights for m in (s, s.mirrored(171)) for box in boxes_of(m)}
+    known = {box for s in paired.annotations for m in (s, s.mirrored(171)) for box in boxes_of(m)}
     told = 0
     for step in range(8):
         batch = make(step)
@@ -228,13 +230,13 @@ def test_a_picture_is_asked_twice_about_two_that_look_alike(
     assert told == 16
 
 
-def boxes_of(sight: Sight) -> list[tuple]:
-    return [thing.box for thing in sight.things]
+def boxes_of(annotated: Annotations) -> list[tuple]:
+    return [thing.box for thing in annotated.things]
 
 
 def test_a_picture_without_a_pair_is_asked_twice_all_the_same(flock, tokenizer, config) -> None:
     make = batches_of(flock, tokenizer, config, prompts=PAIRS, paired=flock)
-    lonely = Sight(flock.sights[0].things[:1], ())
+    lonely = Annotations(flock.annotations[0].things[:1], ())
     one, other = make.say_twice(lonely, Dice("lonely"))
     assert {one.family, other.family} <= {"list", "attributes"}
 
@@ -416,7 +418,9 @@ def test_the_evaluation_knows_a_perfect_grounder(
     assert asked
     prompts, reader = [dataset.to_prompt(one.said) for one in asked], oracle.model.tokenizer
     _, _, maps = batch_of([chunks_of(one, reader)[0] for one in prompts])
-    truth = [dataset.truth_of(a.sight, a.said.things, m) for a, m in zip(asked, maps, strict=True)]
+    truth = [
+        dataset.truth_of(a.annotated, a.said.things, m) for a, m in zip(asked, maps, strict=True)
+    ]
     monkeypatch.setattr(GLIP, "forward", lambda self, *given: oracle.raw(truth, maps[0].shape[1]))
     hits = evaluation.right_boxes(oracle.model, flock, asked)
     assert [len(hit) for hit in hits] == [len(one.said.phrases) for one in asked]
@@ -436,7 +440,7 @@ def test_truth_holds_each_animal_under_each_name_that_fits(flock) -> None:
     asked = (Words("sheep"), Words(), Words("", "", "white"))
     truth = evaluation.truth_of(flock, asked, ["sheep", "animal", "white animal"])
     clear = [a for a in truth["annotations"] if not a["iscrowd"]]
-    things = [t for sight in flock.sights for t in sight.things if t.is_animal]
+    things = [t for annotated in flock.annotations for t in annotated.things if t.is_animal]
     count = {k + 1: sum(t.fits(w) for t in things) for k, w in enumerate(asked)}
     found = {k: sum(a["category_id"] == k for a in clear) for k in count}
     assert found == count
@@ -484,7 +488,7 @@ def test_the_two_of_a_pair_look_alike(few) -> None:
     for one, other in zip(asked[::2], asked[1::2], strict=True):
         (a,), (b,) = one.said.things[0], other.said.things[0]
         assert a != b
-        assert one.sight.things[a].look == one.sight.things[b].look
+        assert one.annotated.things[a].look == one.annotated.things[b].look
 
 
 def test_an_untrained_model_is_evaluated_whole(flock, tokenizer, config) -> None:

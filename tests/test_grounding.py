@@ -7,15 +7,15 @@ from cliplab.pasture import SPECIES, captions, grounding, herd, labels, relation
 from cliplab.pasture.captions import class_phrase, noun_phrase
 from cliplab.pasture.grounding import (
     PROPS,
-    Sight,
+    Annotations,
     Thing,
     Words,
+    annotations_of,
     class_list,
     describe,
     is_held_out,
     say,
     sentence,
-    sight_of,
     universe,
 )
 from cliplab.pasture.relations import near_pair, relation
@@ -28,53 +28,55 @@ BETWEEN = ("relation", "near")  # families that tell one of several alike by a l
 
 
 @pytest.fixture(scope="module")
-def sights() -> list[Sight]:
+def annotations() -> list[Annotations]:
     scenes = [herd(seed) for seed in range(40)]
-    return [sight_of(scene, labels(scene, 128)) for scene in scenes]
+    return [annotations_of(scene, labels(scene, 128)) for scene in scenes]
 
 
-def prompts(sights: list[Sight], language: str, unnamed: tuple[str, ...] = UNNAMED):
-    """A prompt of each family about each herd, with its sight."""
-    for i, sight in enumerate(sights):
+def prompts(annotations: list[Annotations], language: str, unnamed: tuple[str, ...] = UNNAMED):
+    """A prompt of each family about each herd, with its annotated."""
+    for i, annotated in enumerate(annotations):
         dice = Dice("test", language, i)
         for said in (
-            class_list(sight, language, dice, unnamed=unnamed),
-            sentence(sight, language, dice, unnamed=unnamed),
-            relation(sight, language, dice, width=WIDTH, unnamed=unnamed),
-            *(near_pair(sight, language, dice, width=WIDTH, unnamed=unnamed) or ()),
+            class_list(annotated, language, dice, unnamed=unnamed),
+            sentence(annotated, language, dice, unnamed=unnamed),
+            relation(annotated, language, dice, width=WIDTH, unnamed=unnamed),
+            *(near_pair(annotated, language, dice, width=WIDTH, unnamed=unnamed) or ()),
         ):
             if said is not None:
-                yield sight, said
+                yield annotated, said
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_phrases_mean_what_they_say(sights: list[Sight], language: str) -> None:
+def test_phrases_mean_what_they_say(annotations: list[Annotations], language: str) -> None:
     families = []
-    for sight, said in prompts(sights, language):
+    for annotated, said in prompts(annotations, language):
         families.append(said.family)
         assert len(said.spans) == len(said.words) == len(said.things) >= 1
         for phrase, words, things in zip(said.phrases, said.words, said.things, strict=True):
             assert phrase.strip() == phrase != ""
-            assert all(sight.things[i].fits(words) for i in things)
+            assert all(annotated.things[i].fits(words) for i in things)
             if said.family not in BETWEEN:  # there the sentence decides, not the phrase alone
-                assert things == sight.meant(words)
-    assert families.count("list") == len(sights)
-    assert families.count("relation") > len(sights) / 3
-    assert families.count("near") > len(sights) / 2  # two about every other picture
+                assert things == annotated.meant(words)
+    assert families.count("list") == len(annotations)
+    assert families.count("relation") > len(annotations) / 3
+    assert families.count("near") > len(annotations) / 2  # two about every other picture
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_training_never_names_what_is_held_out(sights: list[Sight], language: str) -> None:
+def test_training_never_names_what_is_held_out(
+    annotations: list[Annotations], language: str
+) -> None:
     names = {say(Words(species), language) for species in UNNAMED} | {"dog", "horse", "狗", "马"}
-    for _, said in prompts(sights, language):
+    for _, said in prompts(annotations, language):
         assert not any(is_held_out(words) for words in said.words)
         assert not any(name in said.caption for name in names)
 
 
-def test_unnamed_species_are_spoken_of_as_animals(sights: list[Sight]) -> None:
+def test_unnamed_species_are_spoken_of_as_animals(annotations: list[Annotations]) -> None:
     meant = [
-        sight.things[i].kind
-        for sight, said in prompts(sights, "en")
+        annotated.things[i].kind
+        for annotated, said in prompts(annotations, "en")
         for things in said.things
         for i in things
     ]
@@ -93,33 +95,33 @@ def test_gaps_of_boxes() -> None:
     assert to(23, 24, 30, 30) == to(0, 0, 7, 6) == 5  # over a corner
 
 
-def test_mirrored_things_change_sides(sights: list[Sight]) -> None:
-    sight = sights[0]
-    turned = sight.mirrored(WIDTH)
-    for before, after in zip(sight.things, turned.things, strict=True):
+def test_mirrored_things_change_sides(annotations: list[Annotations]) -> None:
+    annotated = annotations[0]
+    turned = annotated.mirrored(WIDTH)
+    for before, after in zip(annotated.things, turned.things, strict=True):
         assert after.middle == pytest.approx(WIDTH - before.middle)
         assert after.box[1::2] == before.box[1::2]
         assert after.box[2] - after.box[0] == before.box[2] - before.box[0]
     again = turned.mirrored(WIDTH)
-    assert again == sight
+    assert again == annotated
 
 
-def test_lists_hold_classes_that_are_not_there(sights: list[Sight]) -> None:
-    said = [class_list(s, "en", Dice("absent", i)) for i, s in enumerate(sights)]
+def test_lists_hold_classes_that_are_not_there(annotations: list[Annotations]) -> None:
+    said = [class_list(s, "en", Dice("absent", i)) for i, s in enumerate(annotations)]
     things = [t for one in said for t in one.things]
     assert 0.2 < sum(not t for t in things) / len(things) < 0.8
 
 
-def test_a_list_may_speak_of_nothing_that_is_there(sights: list[Sight]) -> None:
+def test_a_list_may_speak_of_nothing_that_is_there(annotations: list[Annotations]) -> None:
     """A detector that always finds something true learns that something always is."""
     empty = 0
-    for i, sight in enumerate(sights):
-        said = class_list(sight, "en", Dice("untrue", i), untrue=1.0)
+    for i, annotated in enumerate(annotations):
+        said = class_list(annotated, "en", Dice("untrue", i), untrue=1.0)
         assert said.words
         assert not any(said.things) or all(said.things)  # "animal": where nothing can be absent
         empty += not any(said.things)
-        assert any(class_list(sight, "en", Dice("untrue", i)).things)
-    assert empty > 0.8 * len(sights)
+        assert any(class_list(annotated, "en", Dice("untrue", i)).things)
+    assert empty > 0.8 * len(annotations)
 
 
 def first_near(*given, **more):
@@ -128,11 +130,11 @@ def first_near(*given, **more):
 
 
 @pytest.mark.parametrize("make", [class_list, sentence, relation, first_near])
-def test_descriptions_say_what_they_are_told_to(sights: list[Sight], make) -> None:
+def test_descriptions_say_what_they_are_told_to(annotations: list[Annotations], make) -> None:
     between = make in (relation, first_near)
     more = {"width": WIDTH} if between else {}
     said = [make(s, "en", Dice("levels", i), levels={("colour",): 1}, **more)
-            for i, s in enumerate(sights)]  # fmt: skip
+            for i, s in enumerate(annotations)]  # fmt: skip
     first = [one.words[:1] if between else one.words for one in said if one]
     animals = [words for some in first for words in some if words.kind not in PROPS]
     assert animals
@@ -142,9 +144,9 @@ def test_descriptions_say_what_they_are_told_to(sights: list[Sight], make) -> No
 def test_what_is_hidden_is_never_said_to_be_absent() -> None:
     seen = Thing("sheep", "lying", "white", (0.0, 0.0, 9.0, 9.0))
     hidden = (Thing("tree", "", "", (0.0,) * 4), Thing("cow", "eating", "black", (0.0,) * 4))
-    sight = Sight((seen,), hidden)
+    annotated = Annotations((seen,), hidden)
     for seed in range(200):
-        for words in class_list(sight, "en", Dice("hidden", seed)).words:
+        for words in class_list(annotated, "en", Dice("hidden", seed)).words:
             assert seen.fits(words) or not any(thing.fits(words) for thing in hidden)
 
 
@@ -154,9 +156,9 @@ def test_two_of_a_kind_of_prop_are_not_spoken_of() -> None:
         trees = [prop for prop in scene.props if prop.kind in ("tree", "pine")]
         if len(trees) == 2:
             break
-    sight = sight_of(scene, labels(scene, 128))
-    assert "tree" not in {thing.kind for thing in sight.things}
-    assert "tree" in {thing.kind for thing in sight.hidden}
+    annotated = annotations_of(scene, labels(scene, 128))
+    assert "tree" not in {thing.kind for thing in annotated.things}
+    assert "tree" in {thing.kind for thing in annotated.hidden}
 
 
 def test_boxes_of_props_hold_their_pixels() -> None:
@@ -164,7 +166,7 @@ def test_boxes_of_props_hold_their_pixels() -> None:
         s for s in map(herd, range(300)) if [p.kind for p in s.props].count("barn") == 1
     )  # fmt: skip
     found = labels(scene, 128)
-    (barn,) = [t for t in sight_of(scene, found).things if t.kind == "barn"]
+    (barn,) = [t for t in annotations_of(scene, found).things if t.kind == "barn"]
     x0, y0, x1, y1 = (int(v) for v in barn.box)
     mask = found.semantic == 6
     assert mask[y0:y1, x0:x1].sum() == mask.sum() > 0
@@ -217,11 +219,11 @@ def test_wordings_vary() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_lexicon_covers_every_word(sights: list[Sight], language: str) -> None:
+def test_the_lexicon_covers_every_word(annotations: list[Annotations], language: str) -> None:
     rooms = (captions, grounding, relations)
     known = " ".join(word for room in rooms for word in room.lexicon(language))
     known = known if language == "zh" else set(known.replace(",", " ").split())
-    for _, said in prompts(sights, language):
+    for _, said in prompts(annotations, language):
         text = said.caption.replace(".", " ").replace(",", " ")
         for word in text.split() if language == "en" else text.replace(" ", ""):
             assert word in known, said.caption
@@ -230,10 +232,12 @@ def test_the_lexicon_covers_every_word(sights: list[Sight], language: str) -> No
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_user_who_types_what_was_trained_on_means_the_same_phrases(sights, language: str) -> None:
+def test_a_user_who_types_what_was_trained_on_means_the_same_phrases(
+    annotations, language: str
+) -> None:
     families = set()
     for unnamed in (UNNAMED, ()):
-        for _, said in prompts(sights, language, unnamed):
+        for _, said in prompts(annotations, language, unnamed):
             families.add(said.family)
             found = set(read_prompt(said.caption).phrases)
             if len(found) == 1:  # "a goat" alone is a list of one class, and keeps its article

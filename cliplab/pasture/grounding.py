@@ -112,8 +112,8 @@ class Grounded(NamedTuple):
         return tuple(self.caption[a:b] for a, b in self.spans)
 
 
-class Sight(NamedTuple):
-    """What can be spoken of in a picture, and what had better not be."""
+class Annotations(NamedTuple):
+    """The things of a picture: those that phrases may mean, and those that hardly show."""
 
     things: tuple[Thing, ...]  # animals in the scene's order, then props
     hidden: tuple[Thing, ...]  # animals that hardly show, and props of which there are several
@@ -126,13 +126,13 @@ class Sight(NamedTuple):
         """Whether a description is true of nothing that is hidden."""
         return not any(thing.fits(words) for thing in self.hidden)
 
-    def mirrored(self, width: float) -> Sight:
+    def mirrored(self, width: float) -> Annotations:
         """The same in a picture of this width that was turned left to right."""
         things, hidden = (tuple(t.mirrored(width) for t in part) for part in self)
-        return Sight(things, hidden)
+        return Annotations(things, hidden)
 
 
-def sight_of(scene: Scene, found: Labels) -> Sight:
+def annotations_of(scene: Scene, found: Labels) -> Annotations:
     """Sort what a scene shows.
 
     Args:
@@ -153,7 +153,7 @@ def sight_of(scene: Scene, found: Labels) -> Sight:
             clear = count == 1 and mask.sum() >= _LEAST_PIXELS and not mixed
             box = _around(mask) if clear else (0.0, 0.0, 0.0, 0.0)
             (things if clear else hidden).append(Thing(kind, "", "", box))
-    return Sight(tuple(things), tuple(hidden))
+    return Annotations(tuple(things), tuple(hidden))
 
 
 def _floats(values: NDArray) -> tuple[float, float, float, float]:
@@ -224,7 +224,8 @@ def say(words: Words, language: str, dice: Dice | None = None) -> str:
 
 
 def class_list(
-    sight: Sight, language: str, dice: Dice, *, unnamed: Sequence[str] = (), most: int = 7,
+    annotated: Annotations, language: str, dice: Dice, *, unnamed: Sequence[str] = (),
+    most: int = 7,
     levels: Levels = LEVELS, untrue: float = 0.0,
 ) -> Grounded:  # fmt: skip
     """A detection prompt: classes that are there and classes that are not, in random order.
@@ -233,7 +234,7 @@ def class_list(
     mix levels and props.
 
     Args:
-        sight: of the picture.
+        annotated: of the picture.
         language: "en" or "zh".
         dice: draws everything.
         unnamed: species that are never named.
@@ -242,13 +243,13 @@ def class_list(
         untrue: chance that nothing of the list is there, if anything of its level is absent.
     """
     mixed, level = dice.chance(0.5), dice.weighted(levels)
-    seen = [thing for thing in sight.things if mixed or thing.is_animal]
+    seen = [thing for thing in annotated.things if mixed or thing.is_animal]
     there = [
         describe(thing, dice.weighted(levels) if mixed else level, unnamed)
         for thing in dice.shuffled(seen)
     ]
     absent = universe(level, unnamed) + ([Words(kind) for kind in PROPS] if mixed else [])
-    absent = [w for w in absent if not sight.meant(w) and sight.is_clear(w)]
+    absent = [w for w in absent if not annotated.meant(w) and annotated.is_clear(w)]
     count = 1 + dice.integer(most)
     chosen = list(dict.fromkeys(there))[: max(1, count - dice.integer(3))]
     if absent and untrue and dice.chance(untrue):
@@ -257,17 +258,17 @@ def class_list(
     names: dict[str, Words] = {}
     for words in dice.shuffled(chosen):
         names.setdefault(say(words, language, dice), words)
-    return _joined(sight, names)
+    return _joined(annotated, names)
 
 
-def _joined(sight: Sight, names: Mapping[str, Words], separator: str = ". ") -> Grounded:
+def _joined(annotated: Annotations, names: Mapping[str, Words], separator: str = ". ") -> Grounded:
     """Names with their descriptions, joined to a class list."""
     starts = [0]
     for name in names:
         starts.append(starts[-1] + len(name) + len(separator))
     spans = tuple((a, a + len(name)) for a, name in zip(starts, names, strict=False))
     words = tuple(names.values())
-    things = tuple(sight.meant(one) for one in words)
+    things = tuple(annotated.meant(one) for one in words)
     return Grounded(separator.join(names), spans, words, things, "list")
 
 
@@ -275,14 +276,14 @@ def _joined(sight: Sight, names: Mapping[str, Words], separator: str = ". ") -> 
 
 
 def sentence(
-    sight: Sight, language: str, dice: Dice, *, unnamed: Sequence[str] = (),
+    annotated: Annotations, language: str, dice: Dice, *, unnamed: Sequence[str] = (),
     levels: Levels = LEVELS,
 ) -> Grounded | None:  # fmt: skip
     """One to three things of the picture, each described; None if there is nothing to speak of.
 
     "a photo of a white sheep lying down and a barn"; a phrase means all that it is true of.
     """
-    picked = dice.shuffled(sight.things)[: 1 + dice.integer(3)]
+    picked = dice.shuffled(annotated.things)[: 1 + dice.integer(3)]
     said = tuple(dict.fromkeys(describe(thing, dice.weighted(levels), unnamed) for thing in picked))
     if not said:
         return None
@@ -296,7 +297,7 @@ def sentence(
         text += _article(words, phrase, language)
         spans.append((len(text), len(text) + len(phrase)))
         text += phrase
-    meant = tuple(sight.meant(words) for words in said)
+    meant = tuple(annotated.meant(words) for words in said)
     return Grounded(text + after, tuple(spans), said, meant, "attributes")
 
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cliplab.pasture.grounding import LEVELS, Grounded, Levels, Parts, Sight, Words, describe, say
+from cliplab.pasture.grounding import (
+    LEVELS,
+    Annotations,
+    Grounded,
+    Levels,
+    Parts,
+    Words,
+    describe,
+    say,
+)
 from cliplab.pasture.scene import Dice
 
 _APART = 0.06  # of the picture's width: centres nearer than this are neither left nor right
@@ -28,7 +37,7 @@ _EN_NEAR, _ZH_NEAR = ("near", "by"), ("旁边", "附近")
 
 
 def relation(
-    sight: Sight, language: str, dice: Dice, *, width: float, unnamed: Sequence[str] = (),
+    annotated: Annotations, language: str, dice: Dice, *, width: float, unnamed: Sequence[str] = (),
     levels: Levels = LEVELS,
 ) -> Grounded | None:  # fmt: skip
     """One of several alike, told by its side of something: "the black goat left of the trough".
@@ -37,7 +46,7 @@ def relation(
     that who cannot relate has at best an even chance. The second means the landmark.
 
     Args:
-        sight: of the picture.
+        annotated: of the picture.
         language: "en" or "zh".
         dice: draws everything.
         width: of the picture, px.
@@ -48,7 +57,7 @@ def relation(
         None if the draws found no such pair.
     """
     for _ in range(_TRIES):
-        found = _told_apart(sight, dice, width, unnamed, levels)
+        found = _told_apart(annotated, dice, width, unnamed, levels)
         if found:
             words, target, side, landmark, anchor = found
             told, mark = say(words, language, dice), say(landmark, language, dice)
@@ -59,20 +68,20 @@ def relation(
 
 
 def _told_apart(
-    sight: Sight, dice: Dice, width: float, unnamed: Sequence[str], levels: Levels
+    annotated: Annotations, dice: Dice, width: float, unnamed: Sequence[str], levels: Levels
 ) -> tuple[Words, int, str, Words, int] | None:
     """One draw: description, which thing, side, landmark's description, which thing that is."""
-    animals = [i for i, thing in enumerate(sight.things) if thing.is_animal]
-    anchor = dice.integer(len(sight.things)) if sight.things else 0
+    animals = [i for i, thing in enumerate(annotated.things) if thing.is_animal]
+    anchor = dice.integer(len(annotated.things)) if annotated.things else 0
     if len(animals) < 2:
         return None
-    landmark = describe(sight.things[anchor], dice.choice(_TELLING), unnamed)
-    words = describe(sight.things[dice.choice(animals)], dice.weighted(levels), unnamed)
-    alike = [i for i in sight.meant(words) if i != anchor]
-    clear = sight.is_clear(words) and sight.is_clear(landmark)
-    if len(alike) < 2 or len(sight.meant(landmark)) != 1 or not clear:
+    landmark = describe(annotated.things[anchor], dice.choice(_TELLING), unnamed)
+    words = describe(annotated.things[dice.choice(animals)], dice.weighted(levels), unnamed)
+    alike = [i for i in annotated.meant(words) if i != anchor]
+    clear = annotated.is_clear(words) and annotated.is_clear(landmark)
+    if len(alike) < 2 or len(annotated.meant(landmark)) != 1 or not clear:
         return None
-    away = [sight.things[i].middle - sight.things[anchor].middle for i in alike]
+    away = [annotated.things[i].middle - annotated.things[anchor].middle for i in alike]
     side = dice.choice(SIDES)
     there = [i for i, x in zip(alike, away, strict=True) if (x < 0) == (side == "left")]
     if len(there) != 1 or min(map(abs, away)) < _APART * width:
@@ -81,7 +90,7 @@ def _told_apart(
 
 
 def near_pair(
-    sight: Sight, language: str, dice: Dice, *, width: float, unnamed: Sequence[str] = (),
+    annotated: Annotations, language: str, dice: Dice, *, width: float, unnamed: Sequence[str] = (),
     levels: Levels = LEVELS, alike: bool = False,
 ) -> tuple[Grounded, Grounded] | None:  # fmt: skip
     """Two sentences that differ in their landmark alone, and therefore mean two things.
@@ -93,7 +102,7 @@ def near_pair(
     animals that drink are near troughs: `alike` rules that out.
 
     Args:
-        sight, language, dice, width, unnamed, levels: as `relation` takes them.
+        annotated, language, dice, width, unnamed, levels: as `relation` takes them.
         alike: whether the two that are meant must be of one species, posture and colour, so that
             nothing but their places tells them apart.
 
@@ -101,7 +110,7 @@ def near_pair(
         Both, in random order; each with the phrase and its landmark. None if the draws found none.
     """
     for _ in range(_TRIES):
-        found = _near_two(sight, dice, width, unnamed, levels, alike)
+        found = _near_two(annotated, dice, width, unnamed, levels, alike)
         if found:
             words, marks = found
             told = say(words, language, dice)
@@ -116,36 +125,41 @@ def near_pair(
 
 
 def _near_two(
-    sight: Sight, dice: Dice, width: float, unnamed: Sequence[str], levels: Levels, alike: bool
+    annotated: Annotations,
+    dice: Dice,
+    width: float,
+    unnamed: Sequence[str],
+    levels: Levels,
+    alike: bool,
 ) -> tuple[Words, list[tuple[int, Words, int]]] | None:
     """One draw: description, and twice which thing, landmark's description, which thing that is."""
-    animals = [i for i, thing in enumerate(sight.things) if thing.is_animal]
+    animals = [i for i, thing in enumerate(annotated.things) if thing.is_animal]
     if len(animals) < 2:
         return None
-    words = describe(sight.things[dice.choice(animals)], dice.weighted(levels), unnamed)
-    meant = sight.meant(words)
-    if len(meant) < 2 or not sight.is_clear(words):
+    words = describe(annotated.things[dice.choice(animals)], dice.weighted(levels), unnamed)
+    meant = annotated.meant(words)
+    if len(meant) < 2 or not annotated.is_clear(words):
         return None
     marks: dict[int, tuple[int, Words, int]] = {}
-    for anchor in dice.shuffled(range(len(sight.things))):
-        landmark = describe(sight.things[anchor], dice.choice(_TELLING), unnamed)
-        target = _nearest([i for i in meant if i != anchor], anchor, sight, width)
-        told = len(sight.meant(landmark)) == 1 and sight.is_clear(landmark)
+    for anchor in dice.shuffled(range(len(annotated.things))):
+        landmark = describe(annotated.things[anchor], dice.choice(_TELLING), unnamed)
+        target = _nearest([i for i in meant if i != anchor], anchor, annotated, width)
+        told = len(annotated.meant(landmark)) == 1 and annotated.is_clear(landmark)
         if target is None or target in marks or not told:
             continue
         for other in marks:
-            if not alike or sight.things[other].look == sight.things[target].look:
+            if not alike or annotated.things[other].look == annotated.things[target].look:
                 return words, [marks[other], (target, landmark, anchor)]
         marks[target] = (target, landmark, anchor)
     return None
 
 
-def _nearest(some: Sequence[int], anchor: int, sight: Sight, width: float) -> int | None:
+def _nearest(some: Sequence[int], anchor: int, annotated: Annotations, width: float) -> int | None:
     """The one of several things that is clearly the nearest to another; None: there is none."""
     if len(some) < 2:
         return None
-    mark = sight.things[anchor]
-    (first, target), (second, _) = sorted((sight.things[i].gap(mark), i) for i in some)[:2]
+    mark = annotated.things[anchor]
+    (first, target), (second, _) = sorted((annotated.things[i].gap(mark), i) for i in some)[:2]
     return target if first <= _NEAR * width and second - first >= _NEARER * width else None
 
 

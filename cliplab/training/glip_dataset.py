@@ -39,15 +39,15 @@ from cliplab.models.glip.inference import MULTIPLE
 from cliplab.models.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
 from cliplab.pasture import (
     PROPS,
+    Annotations,
     Dice,
     Grounded,
     Scene,
-    Sight,
     Thing,
+    annotations_of,
     captions,
     grounding,
     relations,
-    sight_of,
 )
 from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_chunks
 
@@ -92,7 +92,7 @@ class GLIPDataset:
     """Herds in memory: N pictures of one size, and what can be spoken of in each."""
 
     images: NDArray[np.uint8]  # (N, H, W, 3)
-    sights: list[Sight]  # N
+    annotations: list[Annotations]  # N
 
     def __len__(self) -> int:
         return len(self.images)
@@ -104,7 +104,7 @@ class GLIPDataset:
 
     def first(self, count: int) -> GLIPDataset:
         """The first `count` pictures."""
-        return GLIPDataset(self.images[:count], self.sights[:count])
+        return GLIPDataset(self.images[:count], self.annotations[:count])
 
 
 def draw_herds(
@@ -132,25 +132,25 @@ def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = Fal
 
 
 def _drawn(scenes: Sequence[Scene], *, paired: bool = False) -> GLIPDataset:
-    images, sights = [], []
+    images, annotations = [], []
     for scene in scenes:
         found = pasture.labels(scene, HEIGHT)
-        sight, width = sight_of(scene, found), found.semantic.shape[1]
-        if paired and not pair_of(sight, "en", Dice("paired", scene.seed), width):
+        annotated, width = annotations_of(scene, found), found.semantic.shape[1]
+        if paired and not pair_of(annotated, "en", Dice("paired", scene.seed), width):
             continue
         images.append(np.asarray(pasture.draw(scene, HEIGHT, supersample=2)))
-        sights.append(sight)
+        annotations.append(annotated)
     if not images:
         raise ValueError(f"none of {len(scenes)} herds allows a pair; draw more")
-    return GLIPDataset(np.stack(images), sights)
+    return GLIPDataset(np.stack(images), annotations)
 
 
 def pair_of(
-    sight: Sight, language: str, dice: Dice, width: float, **more: Any
+    annotated: Annotations, language: str, dice: Dice, width: float, **more: Any
 ) -> tuple[Grounded, Grounded] | None:
     """Who is near this, who is near that: `relations.near_pair` of two that look alike."""
     given = {"width": width, "unnamed": UNNAMED, "alike": True, **more}
-    return relations.near_pair(sight, language, dice, **given)
+    return relations.near_pair(annotated, language, dice, **given)
 
 
 def load_herds(folder: Path, count: int) -> GLIPDataset:
@@ -166,7 +166,7 @@ def load_paired(folder: Path, count: int) -> GLIPDataset:
 def _loaded(folder: Path, name: str, count: int) -> GLIPDataset:
     make = partial(_to_arrays, name)
     parts = load_chunks(folder, f"{name}-{HEIGHT}-", count, make, size=_CHUNK)
-    return GLIPDataset(joined(parts, "images"), _sights(parts))
+    return GLIPDataset(joined(parts, "images"), _annotations(parts))
 
 
 def _to_arrays(name: str, start: int, count: int) -> Arrays:
@@ -175,25 +175,25 @@ def _to_arrays(name: str, start: int, count: int) -> Arrays:
         herds = draw_few_kinds("train", count, start=start, paired=True)
     else:
         herds = draw_herds("train", count, start=start)
-    things = [thing for sight in herds.sights for part in sight for thing in part]
+    things = [thing for annotated in herds.annotations for part in annotated for thing in part]
     names = [
         (_KINDS.index(t.kind), _POSTURES.index(t.posture), _COLOURS.index(t.colour)) for t in things
     ]
     return {
         "images": herds.images,
-        "counts": np.array([[len(part) for part in sight] for sight in herds.sights]),
+        "counts": np.array([[len(part) for part in annotated] for annotated in herds.annotations]),
         "names": np.array(names, np.uint8),
         "boxes": np.array([thing.box for thing in things], np.float32),
     }
 
 
-def _sights(parts: Sequence[Arrays]) -> list[Sight]:
+def _annotations(parts: Sequence[Arrays]) -> list[Annotations]:
     rows = zip(joined(parts, "names").tolist(), joined(parts, "boxes").tolist(), strict=True)
     things = iter(
         [Thing(_KINDS[k], _POSTURES[p], _COLOURS[c], tuple(box)) for (k, p, c), box in rows]
     )
     counts = joined(parts, "counts").tolist()
-    return [Sight(*(tuple(next(things) for _ in range(n)) for n in row)) for row in counts]
+    return [Annotations(*(tuple(next(things) for _ in range(n)) for n in row)) for row in counts]
 
 
 # ---- batches -------------------------------------------------------------------------------
@@ -253,18 +253,18 @@ class GLIPBatches:
         rows: list[tuple[_View, Grounded, Dice]] = []
         for i, view in enumerate(_views(self.herds, self.batch - 2 * pairs, generator)):
             dice = Dice("glip", self.seed, step, i)
-            rows.append((view, self.say(view.sight, dice), dice))
+            rows.append((view, self.say(view.annotated, dice), dice))
         if self.paired is not None:
             for i, view in enumerate(_views(self.paired, pairs, generator)):
                 dice = Dice("glip, asked twice", self.seed, step, i)
-                rows += [(view, one, dice) for one in self.say_twice(view.sight, dice)]
+                rows += [(view, one, dice) for one in self.say_twice(view.annotated, dice)]
         return self._batch(rows)
 
     def _batch(self, rows: Sequence[tuple[_View, Grounded, Dice]]) -> GLIPBatch:
         chunks = [self._chunk(said, dice) for _, said, dice in rows]
         ids, mask, maps = batch_of(chunks)
         truth = [
-            truth_of(view.sight, things_of(said, chunk), positive)
+            truth_of(view.annotated, things_of(said, chunk), positive)
             for (view, said, _), chunk, positive in zip(rows, chunks, maps, strict=True)
         ]
         images = np.stack([view.image for view, _, _ in rows])
@@ -273,24 +273,24 @@ class GLIPBatches:
         sizes = self.config.cells(*pixels.shape[2:])
         return GLIPBatch(pixels, ids, mask, truth, targets_of(truth, sizes, self.config))
 
-    def say(self, sight: Sight, dice: Dice) -> Grounded:
+    def say(self, annotated: Annotations, dice: Dice) -> Grounded:
         """A prompt for a picture: its family is drawn; a class list where no other can be made."""
         mix, language = self.prompts, dice.choice(LANGUAGES)
         family = dice.weighted(dict(zip(grounding.FAMILIES[:3], mix.shares, strict=True)))
         said: dict[str, Any] = {"unnamed": UNNAMED, "levels": dict(mix.levels)}
         found = None
         if family == "relation":
-            found = relations.relation(sight, language, dice, width=self.herds.width, **said)
+            found = relations.relation(annotated, language, dice, width=self.herds.width, **said)
         elif family == "attributes":
-            found = grounding.sentence(sight, language, dice, **said)
+            found = grounding.sentence(annotated, language, dice, **said)
         said |= {"most": mix.classes, "untrue": mix.untrue}
-        return found or grounding.class_list(sight, language, dice, **said)
+        return found or grounding.class_list(annotated, language, dice, **said)
 
-    def say_twice(self, sight: Sight, dice: Dice) -> Sequence[Grounded]:
+    def say_twice(self, annotated: Annotations, dice: Dice) -> Sequence[Grounded]:
         """Two sentences that differ in their landmark alone; any two where the draws find none."""
         levels, width = dict(self.prompts.levels), self.herds.width
-        pair = pair_of(sight, dice.choice(LANGUAGES), dice, width, levels=levels)
-        return pair or (self.say(sight, dice), self.say(sight, dice))
+        pair = pair_of(annotated, dice.choice(LANGUAGES), dice, width, levels=levels)
+        return pair or (self.say(annotated, dice), self.say(annotated, dice))
 
     def _chunk(self, grounded: Grounded, dice: Dice) -> Chunk:
         """One part of a prompt that is too long to be read at once, as a detector asks it."""
@@ -302,7 +302,7 @@ class _View(NamedTuple):
     """A picture as a batch shows it."""
 
     image: NDArray[np.uint8]  # (H, W, 3)
-    sight: Sight
+    annotated: Annotations
     gain: float
 
 
@@ -310,10 +310,10 @@ def _views(herds: GLIPDataset, count: int, generator: np.random.Generator) -> li
     """Different pictures of a dataset."""
     views = []
     for index, mirrored, gain in zip(*choose(len(herds), count, generator), strict=True):
-        image, sight = herds.images[index], herds.sights[index]
+        image, annotated = herds.images[index], herds.annotations[index]
         if mirrored:
-            image, sight = image[:, ::-1], sight.mirrored(herds.width)
-        views.append(_View(image, sight, float(gain)))
+            image, annotated = image[:, ::-1], annotated.mirrored(herds.width)
+        views.append(_View(image, annotated, float(gain)))
     return views
 
 
@@ -338,11 +338,11 @@ def things_of(grounded: Grounded, chunk: Chunk) -> list[tuple[int, ...]]:
     return [grounded.things[k] for k in chunk.labels.tolist()]
 
 
-def truth_of(sight: Sight, things: Sequence[Sequence[int]], positive: Tensor) -> Truth:
+def truth_of(annotated: Annotations, things: Sequence[Sequence[int]], positive: Tensor) -> Truth:
     """Boxes that a prompt speaks of, with the words that mean each.
 
     Args:
-        sight: of the picture.
+        annotated: of the picture.
         things: K, which of its things each phrase means.
         positive: (K, L) bool, the tokens of each phrase.
     """
@@ -350,5 +350,5 @@ def truth_of(sight: Sight, things: Sequence[Sequence[int]], positive: Tensor) ->
     if not named:
         return Truth(torch.zeros(0, 4), positive[:0])
     says = torch.tensor([[i in some for some in things] for i in named])  # (G, K)
-    boxes = torch.tensor([sight.things[i].box for i in named])
+    boxes = torch.tensor([annotated.things[i].box for i in named])
     return Truth(boxes, (says.float() @ positive.float()) > 0)

@@ -25,9 +25,9 @@ from cliplab.pasture import (
     HELD_OUT_TRIPLES,
     PAIR_COMBOS,
     POSTURES,
+    Annotations,
     Dice,
     Grounded,
-    Sight,
     Words,
     is_held_out,
     relation,
@@ -112,10 +112,10 @@ def pictures(herds: GLIPDataset) -> Iterator[Image.Image]:
 def truth_of(herds: GLIPDataset, asked: Sequence[Words], names: Sequence[str]) -> dict[str, Any]:
     """The herds as a COCO data set; animals that hardly show may be found or not."""
     boxes, labels, ignored = [], [], []
-    for sight in herds.sights:
+    for annotated in herds.annotations:
         rows = [
             (thing.box, k, hidden)
-            for hidden, part in enumerate(sight)
+            for hidden, part in enumerate(annotated)
             for thing in part
             for k, words in enumerate(asked)
             if thing.fits(words)
@@ -140,8 +140,8 @@ def unnamed_row(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any
         pictures(herds), [say(Words(), language)]
     )
     true = [
-        torch.tensor([t.box for t in sight.things if t.kind in UNNAMED]).view(-1, 4)
-        for sight in herds.sights
+        torch.tensor([t.box for t in annotated.things if t.kind in UNNAMED]).view(-1, 4)
+        for annotated in herds.annotations
     ]
     boxes = [one.above(0.3).boxes_xyxy for one in animals]
     return {
@@ -157,7 +157,7 @@ class Asked(NamedTuple):
     """A prompt about one picture of a dataset."""
 
     picture: int
-    sight: Sight
+    annotated: Annotations
     said: Grounded
 
 
@@ -190,7 +190,7 @@ def relation_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, A
         return {}
     hits = [hit[0] for hit in right_boxes(model, herds, asked)]
     alone = [hit[0] for hit in right_boxes(model, herds, [_unsaid(one) for one in asked])]
-    by_prop = [not one.sight.things[one.said.things[1][0]].is_animal for one in asked]
+    by_prop = [not one.annotated.things[one.said.things[1][0]].is_animal for one in asked]
     some = {
         "by prop": [h for h, p in zip(hits, by_prop, strict=True) if p],
         "by animal": [h for h, p in zip(hits, by_prop, strict=True) if not p],
@@ -224,7 +224,7 @@ def near_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
 
 def _alike(one: Asked) -> int:
     """How many things the first phrase is true of, without the relation and its landmark."""
-    return len(set(one.sight.meant(one.said.words[0])) - set(one.said.things[1]))
+    return len(set(one.annotated.meant(one.said.words[0])) - set(one.said.things[1]))
 
 
 def _unsaid(one: Asked) -> Asked:
@@ -237,16 +237,16 @@ def _unsaid(one: Asked) -> Asked:
 def ask_about(herds: GLIPDataset, language: str, family: str) -> list[Asked]:
     """A prompt of a family about every picture that allows one; of "near" two in a row."""
     asked = []
-    for index, sight in enumerate(herds.sights):
+    for index, annotated in enumerate(herds.annotations):
         dice = Dice("glip exam", family, language, index)
         said: tuple[Grounded | None, ...]
         if family == "near":
-            said = pair_of(sight, language, dice, herds.width) or ()
+            said = pair_of(annotated, language, dice, herds.width) or ()
         elif family == "relation":
-            said = (relation(sight, language, dice, width=herds.width, unnamed=UNNAMED),)
+            said = (relation(annotated, language, dice, width=herds.width, unnamed=UNNAMED),)
         else:
-            said = (sentence(sight, language, dice, unnamed=UNNAMED),)
-        asked += [Asked(index, sight, one) for one in said if one is not None]
+            said = (sentence(annotated, language, dice, unnamed=UNNAMED),)
+        asked += [Asked(index, annotated, one) for one in said if one is not None]
     return asked
 
 
@@ -264,7 +264,7 @@ def right_boxes(model: GLIP, herds: GLIPDataset, asked: Sequence[Asked]) -> list
 def _hits(box: Tensor, one: Asked, things: Sequence[int]) -> bool:
     from torchvision.ops import box_iou
 
-    true = torch.tensor([one.sight.things[i].box for i in things]).view(-1, 4)
+    true = torch.tensor([one.annotated.things[i].box for i in things]).view(-1, 4)
     return bool((box_iou(box[None], true) >= 0.5).any())
 
 
