@@ -58,7 +58,7 @@ def answer(
     scores = torch.as_tensor(cosine, dtype=torch.float32)
     n, k = scores.shape
     labels = tuple(names or [f"c{i}" for i in range(k)])
-    photos = SampleSet([Sample(Path(f"{i}.png"), name=f"{i}.png") for i in range(n)], Path("p"))
+    photos = SampleSet.of((Sample(Path(f"{i}.png"), name=f"{i}.png") for i in range(n)), Path("p"))
     known = tuple(true or [None] * n)
     return Answer(photos, Classes(labels, labels), tuple(range(n)), known,
                   Scores.from_cosine(labels, scores, 10.0))  # fmt: skip
@@ -102,7 +102,7 @@ def test_every_card_has_every_number(tmp_path: Path) -> None:
 def test_whatever_files_and_labels_are_called_is_text(tmp_path: Path) -> None:
     found = answer(random_cosine(1, 2), [0], [TRAP, "b"])
     photo = replace(found.photos[0], name=TRAP)
-    found = replace(found, photos=SampleSet([photo], Path("p")))
+    found = replace(found, photos=SampleSet.of([photo], Path("p")))
     broken = [{"file": TRAP, "cause": "<i>broken", "remedy": "mend"}]
     page = classify(tmp_path, found, title=TRAP, notes=[TRAP], unreadable=broken)
     assert page.select_one("li.card img")["alt"] == TRAP

@@ -72,11 +72,7 @@ def split_in(path: Path) -> str | None:
 
 
 def load(path: Path) -> Table:
-    """The three lists of a COCO file.
-
-    Raises:
-        ValueError: not JSON, or JSON of another kind.
-    """
+    """The three lists of a COCO file."""
     try:
         found = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -92,11 +88,7 @@ def load(path: Path) -> Table:
 
 
 def _root_of(table: Table, path: Path, images: Path | None) -> Path:
-    """The folder in which most of the pictures are.
-
-    Raises:
-        FileNotFoundError: none is anywhere near.
-    """
+    """The folder in which most of the pictures are."""
     names = [name for image in table["images"] if isinstance(name := image.get("file_name"), str)]
     if not names:
         raise ValueError(f"{shown(path)}: no picture has a 'file_name'; export it again as COCO")
@@ -121,11 +113,7 @@ def _places(path: Path) -> Iterator[Path]:
 
 
 def _by_id(table: Table, what: str, field: str, path: Path) -> dict[Any, str]:
-    """Id -> name of images or categories.
-
-    Raises:
-        ValueError: one without id or name, or one id for two names.
-    """
+    """Id -> name of images or categories, each with both."""
     names: dict[Any, str] = {}
     for i, one in enumerate(table[what]):
         key, name = one.get("id"), one.get(field)
@@ -142,11 +130,7 @@ def _by_id(table: Table, what: str, field: str, path: Path) -> dict[Any, str]:
 
 
 def _category_names(table: Table, path: Path) -> dict[Any, str]:
-    """The name of each category id.
-
-    Raises:
-        ValueError: as `_by_id`, or annotations of an unknown category.
-    """
+    """The name of each category id; all that annotations name must be known."""
     names = {key: plain(name) for key, name in _by_id(table, "categories", "name", path).items()}
     known = set(map(repr, names))
     used = Counter(repr(one.get("category_id")) for one in table["annotations"])
@@ -204,9 +188,8 @@ def _add(
 
 def _box_of(box: Any) -> Box | None:
     """xyxy of COCO's x, y, width, height; None if it is not four finite numbers."""
-    if not isinstance(box, list) or len(box) != 4:
-        return None
-    if not all(isinstance(n, int | float) and math.isfinite(n) for n in box):
+    whole = isinstance(box, list) and len(box) == 4
+    if not whole or not all(isinstance(n, int | float) and math.isfinite(n) for n in box):
         return None
     x, y, width, height = map(float, box)
     return x, y, x + width, y + height

@@ -115,10 +115,6 @@ def read_folder(root: Path) -> Reading:
     Pictures of `sheep/`, and of folders below it, are labelled "sheep". If the sub-folders are
     train, val (valid, validation) and test, they are the splits and theirs are the classes.
     Pictures without any sub-folder have no label.
-
-    Raises:
-        OSError: no such folder.
-        ValueError: no pictures, or pictures both beside and in class folders.
     """
     reading, names = Reading(root), image_names(root)
     splits = _split_folders(names, root)
@@ -136,11 +132,7 @@ def read_folder(root: Path) -> Reading:
 
 
 def _split_folders(names: Iterable[str], root: Path) -> dict[str, str]:
-    """Folder -> split, if the folders at the top are splits; {} if they are classes.
-
-    Raises:
-        ValueError: some are called like splits, others are not.
-    """
+    """Folder -> split, if the folders at the top are splits; {} if they are classes."""
     tops = dict.fromkeys(name.partition("/")[0] for name in names if "/" in name)
     found = {top: split for top in tops if (split := split_of(top))}
     others = [top for top in tops if top not in found]

@@ -4,9 +4,8 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
 
 from cliplab.data.files import printable, shown
 from cliplab.data.samples import SPLITS, Problem, Sample
@@ -24,14 +23,6 @@ class SampleSet:
     class_names: tuple[str, ...] = ()  # sorted; none if nothing is labelled
     problems: tuple[Problem, ...] = ()  # what was clipped, skipped or guessed, and why
     are_answers: bool = False  # its boxes or masks have scores: a model drew them, no truth
-    _index: dict[str, int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "samples", tuple(self.samples))
-        index = {name: i for i, name in enumerate(self.class_names)}
-        object.__setattr__(self, "_index", index)
-        if unknown := {p.label for p in self.samples if p.label is not None} - index.keys():
-            raise ValueError(unknown_name("label", min(unknown), self.class_names))
 
     @classmethod
     def of(
@@ -49,17 +40,14 @@ class SampleSet:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
-    @overload
-    def __getitem__(self, i: int) -> Sample: ...
-    @overload
-    def __getitem__(self, i: slice) -> "SampleSet": ...
-    def __getitem__(self, i: int | slice) -> "Sample | SampleSet":
-        return replace(self, samples=self.samples[i]) if isinstance(i, slice) else self.samples[i]
+    def __getitem__(self, i: int) -> Sample:
+        return self.samples[i]
 
     @property
     def labels(self) -> list[int | None]:
         """For each sample the index of its class in `class_names`, None if it is not labelled."""
-        return [None if p.label is None else self._index[p.label] for p in self.samples]
+        index = {name: i for i, name in enumerate(self.class_names)}
+        return [None if p.label is None else index[p.label] for p in self.samples]
 
     @property
     def splits(self) -> dict[str, int]:
@@ -94,9 +82,8 @@ class SampleSet:
             fractions: share of train, val and test; default 0.6, 0.2 and 0.2.
             seed: another one gives other splits.
             near_duplicates: look at every picture (0.06 s for a JPEG of 12 megapixels), so that
-                copies and near-duplicates stay together; False joins groups and files only.
-            previous: pictures of this set keep the split they have there, so that adding pictures
-                moves no old one. A manifest with empty cells in its split column does the same.
+                copies stay together; False joins groups and files only.
+            previous: pictures of this set keep the split that they have there.
 
         Raises:
             ValueError: fractions of other splits or with another sum than 1; or so few groups

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cliplab.data.coco import load, read_coco, split_in
-from cliplab.data.files import SUFFIXES, image_names, is_image_name, list_images, printable, shown
+from cliplab.data.files import image_names, is_image_name, printable, shown
 from cliplab.data.reading import Reading, read_folder
 from cliplab.data.sample_set import SampleSet
 from cliplab.data.samples import ProblemKind as Kind, Sample, lacked, problems_of, some
@@ -82,11 +82,7 @@ def read_photos(
 
 
 def read_unlabelled(folder: str | Path) -> SampleSet:
-    """Every picture below `folder`, whatever its sub-folders are called, without labels.
-
-    Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: as `list_images`.
-    """
+    """Every picture below `folder`, whatever its sub-folders are called, without labels."""
     root = Path(folder)
     return SampleSet.of((Sample(root / n, name=printable(n)) for n in image_names(root)), root)
 
@@ -112,12 +108,7 @@ def read_pictures(
     source, images = _existing(Path(source), kind), Path(images) if images is not None else None
     single = source.is_file() and is_image_name(source)
     kind, places = ("folder", [source]) if single else _places_of(source, kind)
-    if kind == "folder":
-        if images is not None:
-            raise ValueError(
-                f"{shown(source)}: pictures without boxes; drop images=, which is for a COCO JSON, "
-                "a CSV or a YOLO file that speaks of pictures elsewhere"
-            )
+    if kind == "folder" and images is None:
         return SampleSet((Sample(source),), source.parent) if single else read_unlabelled(source)
     reading = _read(kind, places, images, 1.0)
     if any(map(reading.problems.get, _LOSSES)) and not reading.samples and not reading.masks:
@@ -125,8 +116,7 @@ def read_pictures(
     if kind == "coco" and source.is_dir() and images is None:
         # Such as the answers of an earlier run, which know nothing of pictures that came later.
         _tell_of_strays(source, reading)
-    problems = problems_of(reading.problems)
-    found = SampleSet.of(_wholes(reading, kind), reading.root, problems)
+    found = SampleSet.of(_wholes(reading, kind), reading.root, problems_of(reading.problems))
     return replace(found, are_answers=reading.are_answers)
 
 
@@ -178,8 +168,8 @@ def _read(kind: str, places: list[Path], images: Path | None, box_scale: float) 
 def _tell_of_strays(folder: Path, reading: Reading) -> None:
     """Note pictures of a folder that its table or JSON does not list."""
     known = {path.resolve() for path in reading.listed}
-    strays = [path for path in list_images(folder) if path.resolve() not in known]
-    reading.problems[Kind.STRAY_PICTURES] += [shown(path.relative_to(folder)) for path in strays]
+    strays = [name for name in image_names(folder) if (folder / name).resolve() not in known]
+    reading.problems[Kind.STRAY_PICTURES] += map(printable, strays)
 
 
 def _tell_of_classes(reading: Reading) -> None:
@@ -218,12 +208,7 @@ def _names_of(paths: Iterable[Path], root: Path) -> dict[Path, str]:
 
 
 def _places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path]]:
-    """The kind of a source, and the files that it consists of.
-
-    Raises:
-        ValueError: a file of no known kind, a folder of several kinds; none or too many files of
-            the kind.
-    """
+    """The kind of a source, and the files that it consists of."""
     if source.is_file():
         kind = _SUFFIX_KINDS.get(source.suffix.lower(), "") if kind == "auto" else kind
         if not kind:
@@ -256,11 +241,7 @@ def _places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path]]:
 
 
 def is_read_of(path: Path, folder: Path) -> bool:
-    """Whether a file is a picture, a table or a list of classes that a folder is read from.
-
-    Raises:
-        ValueError: labels of several kinds.
-    """
+    """Whether a file is a picture, a table or a list of classes that a folder is read from."""
     if is_image_name(path) or path.name in NAME_FILES + YAML_NAMES:
         return path.is_relative_to(folder)
     return path in [place.resolve() for place in _places_of(folder)[1]]
@@ -268,24 +249,18 @@ def is_read_of(path: Path, folder: Path) -> bool:
 
 def _is_yolo(folder: Path) -> bool:
     """Whether a folder has YOLO's YAML file, or names of classes and label files."""
-    if any((folder / name).is_file() for name in YAML_NAMES):
-        return True
-    if any((folder / "labels").rglob("*.txt")):
-        return True
-    if not any((folder / name).is_file() for name in NAME_FILES):
-        return False
+    has_yaml, has_names = (
+        any((folder / name).is_file() for name in names) for names in (YAML_NAMES, NAME_FILES)
+    )
     # A list of classes may lie beside class folders, too: text files with the names of pictures
     # are what tells.
-    stems = {path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
-    return any(path.stem in stems for path in folder.glob("*.txt"))
+    stems = {path.stem for path in folder.iterdir() if is_image_name(path)}
+    beside = any(path.stem in stems for path in folder.glob("*.txt"))
+    return has_yaml or any((folder / "labels").rglob("*.txt")) or (has_names and beside)
 
 
 def _coco_files(folder: Path) -> list[Path]:
-    """The COCO files of a folder: one, or one for each split.
-
-    Raises:
-        ValueError: several that do not tell their splits.
-    """
+    """The COCO files of a folder: one, or one for each split."""
     # Where exports put them; the JSON of something else lies about too, so each is looked into.
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
     places = [folder, folder / "annotations", *(p for p in inside if split_in(p / "x"))]

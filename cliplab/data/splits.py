@@ -110,11 +110,7 @@ def deal(
 
 
 def _checked(fractions: Mapping[str, float]) -> dict[str, float]:
-    """The splits that get anything, and how much.
-
-    Raises:
-        ValueError: an unknown split, a share outside 0..1, or another sum than 1.
-    """
+    """The splits that get anything, and how much."""
     for name, share in fractions.items():
         if name not in SPLITS:
             raise ValueError(unknown_name("split", name, SPLITS))
@@ -147,14 +143,12 @@ def _groups(
     for i, j in near_pairs(samples) if near_duplicates else ():
         if together.merge(i, j):
             to[Kind.NEAR_DUPLICATE].append(f"{samples[i].name} = {samples[j].name}")
-    groups = [_group(sorted(indices), samples, seed) for indices in together.subsets()]
+    groups = []
+    for indices in map(sorted, together.subsets()):
+        names = {samples[i].group or _file_name(samples[i]) for i in indices}
+        order = min(hashlib.sha256(f"{seed}\n{name}".encode()).hexdigest() for name in names)
+        groups.append(_Group(tuple(indices), Counter(samples[i].label for i in indices), order))
     return sorted(groups, key=lambda group: (-len(group.members), group.order))
-
-
-def _group(indices: Sequence[int], samples: Sequence[Sample], seed: int) -> _Group:
-    names = {samples[i].group or _file_name(samples[i]) for i in indices}
-    order = min(hashlib.sha256(f"{seed}\n{name}".encode()).hexdigest() for name in names)
-    return _Group(tuple(indices), Counter(samples[i].label for i in indices), order)
 
 
 def _file_name(sample: Sample) -> str:
@@ -167,16 +161,13 @@ def _file_name(sample: Sample) -> str:
 
 
 def _given(
-    group: _Group,
-    fixed: Sequence[str | None],
-    samples: Sequence[Sample],
-    problems: Places,
+    group: _Group, fixed: Sequence[str | None], samples: Sequence[Sample], to: Places
 ) -> str | None:
     """The split that a group must join, since some of its samples are there already."""
     there = {fixed[i]: samples[i].name for i in group.members if fixed[i]}
     if len(there) > 1:
         places = (f"{name} ({split})" for split, name in there.items())
-        problems[Kind.STRADDLING].append(" = ".join(places))
+        to[Kind.STRADDLING].append(" = ".join(places))
     return next((split for split in SPLITS if split in there), None)
 
 
@@ -184,11 +175,8 @@ def _greedy(
     groups: Sequence[_Group], given: Sequence[str | None], shares: Mapping[str, float]
 ) -> list[str]:
     """A split for each group: where its classes lack most of their share."""
-    totals: Counter[str | None] = Counter()
-    owners: Counter[str | None] = Counter()
-    for group in groups:
-        totals.update(group.counts)
-        owners.update(group.counts.keys())
+    totals = sum((group.counts for group in groups), Counter[str | None]())
+    owners = Counter(label for group in groups for label in group.counts)
     have: Counter[tuple[str, str | None]] = Counter()
     chosen: dict[int, str] = {}
     # What is given comes first, for the rest has to make up for it.
@@ -269,10 +257,7 @@ def near_pairs(photos: Sequence[Sample]) -> Iterator[tuple[int, int]]:
     prints: list[tuple[int, Print]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = pool.map(lambda at: _prints(at, photos), wanted.values())
-        bar = tqdm(
-            jobs, total=len(wanted), desc="comparing", unit="image", leave=False, disable=None
-        )
-        for found in bar:
+        for found in tqdm(jobs, "comparing", len(wanted), leave=False, unit="image", disable=None):
             prints.extend(found)
     places = [i for i, _ in prints]
     for i, j in _similar([p for _, p in prints]):

@@ -106,11 +106,7 @@ def _rows(source: Path, reading: Reading) -> Iterator[tuple[int, dict[str, str]]
 
 
 def _text(source: Path, reading: Reading) -> str:
-    """Contents of the file, in the encoding that fits.
-
-    Raises:
-        ValueError: no encoding of tables fits.
-    """
+    """Contents of the file, in the encoding that fits."""
     data = source.read_bytes()
     utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # Excel's "Unicode text"
     for encoding in ["utf-16"] if utf16 else ["utf-8-sig", "gb18030"]:
@@ -128,11 +124,7 @@ def _text(source: Path, reading: Reading) -> str:
 
 
 def _header(line: str, source: Path) -> tuple[str, list[str]]:
-    """The separator that gives most columns, and their names, known ones by ours.
-
-    Raises:
-        ValueError: no column for pictures, a column twice, or boxes with an edge missing.
-    """
+    """The separator that gives most columns, and their names, known ones by ours."""
     tried = []
     for separator in (",", ";", "\t"):
         cells = [cell.strip().casefold() for cell in next(csv.reader([line], delimiter=separator))]

@@ -6,6 +6,7 @@ The names are in `data.yaml` (`dataset.yaml`), which may name the splits too, or
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,7 @@ def _from_yaml(path: Path, images: Path | None) -> tuple[Path, _Names, _Listed, 
 
 
 def _splits_in_yaml(found: Mapping[str, Any], root: Path, source: Path) -> _Listed:
-    """Pictures of train, val and test: each a folder, a text file of paths, or a list of those.
-
-    Raises:
-        FileNotFoundError: none of the named places is there.
-        ValueError: an entry is neither a text nor a list of texts, or two share a picture.
-    """
+    """Pictures of train, val and test: each a folder, a text file of paths, or a list of those."""
     listed: _Listed = {}
     named = [
         (split_of(str(key)), place)
@@ -145,10 +141,9 @@ def _splits_in_yaml(found: Mapping[str, Any], root: Path, source: Path) -> _List
 def _pictures_of(place: Path, root: Path) -> list[Path]:
     """Pictures of a folder, or those that a text file lists."""
     if place.is_dir():
-        try:
+        with suppress(ValueError):  # an empty split is the owner's affair, as long as others aren't
             return list_images(place)
-        except ValueError:  # an empty split is the owner's affair, as long as others are not
-            return []
+        return []
     lines = filter(None, map(str.strip, _text_of(place).splitlines()))
     return [(place.parent if line.startswith("./") else root) / line for line in lines]
 
@@ -198,11 +193,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _parse(line: str, names: _Names) -> tuple[int, Box]:
-    """Class number, and the box as shares (x1, y1, x2, y2) of the picture.
-
-    Raises:
-        ValueError: what is wrong with the line.
-    """
+    """Class number, and the box as shares (x1, y1, x2, y2) of the picture."""
     try:
         number, *values = map(float, line.split())
     except ValueError:
