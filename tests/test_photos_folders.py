@@ -112,6 +112,7 @@ def test_set_counts_labels_and_selects() -> None:
     assert train.class_names == found.class_names  # so that an index means the same everywhere
     assert len(found.select("val")) == 0
     assert found[1].label == "goat"
+    assert found[1:].labels == [0, None]
     with pytest.raises(ValueError, match=r"no photo of /x has a split; call with_splits\(\)"):
         SampleSet.of([Sample(Path("/x/a.png"))], Path("/x")).select("train")
 

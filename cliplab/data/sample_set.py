@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 from cliplab.data.files import printable, shown
 from cliplab.data.samples import SPLITS, Problem, Sample
@@ -40,8 +41,12 @@ class SampleSet:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
-    def __getitem__(self, i: int) -> Sample:
-        return self.samples[i]
+    @overload
+    def __getitem__(self, i: int) -> Sample: ...
+    @overload
+    def __getitem__(self, i: slice) -> "SampleSet": ...
+    def __getitem__(self, i: int | slice) -> "Sample | SampleSet":
+        return replace(self, samples=self.samples[i]) if isinstance(i, slice) else self.samples[i]
 
     @property
     def labels(self) -> list[int | None]:
