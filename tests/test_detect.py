@@ -233,7 +233,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--base", "c"], "base: unknown label 'c'"),
         (["--labels", "a", "b", "--boxes", "absent.json"], "absent.json: no such file"),
         (["--labels", "a", "b", "--boxes", "source"], "no box for any of the 3 pictures"),
-        (["--labels", "a", "b", "--kind", "coco"], "looked for one *.json"),
+        (["--labels", "a", "b", "--kind", "coco"], "expected one file"),
         (["--labels", "a", "b", "--split", "test"], "--split test: no picture of"),
         (["--labels", "a", "b", "--split", "tset"], "--split tset: no picture of"),
         (["--labels", "a", "b", "--score", "2"], "score: got 2; expected 0 to 1"),

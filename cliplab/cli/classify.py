@@ -117,11 +117,13 @@ class Classify(Job[Options]):
     """Photos in, classes out."""
 
     most_remarks = 3  # of the diagnosis; the first ones come first for a reason
+    reads = ("source", "boxes", "examples", "classifier")
+    writes = ("out", "html", "json", "save_classifier")
 
     def check(self) -> None:
         """Refuse options that exclude each other."""
-        learning = self.options.learning
-        for other, given in (("--examples", learning.examples), ("--labels", self._labels)):
+        learning, labels = self.options.learning, self.options.classes.labels
+        for other, given in (("--examples", learning.examples), ("--labels", labels)):
             if learning.classifier and given:
                 raise ValueError(
                     f"--classifier and {other}: a classifier that was kept has its classes and has "
@@ -135,26 +137,6 @@ class Classify(Job[Options]):
                 raise ValueError(f"{option} without --examples: there is nothing to learn from")
         if learning.method not in METHODS:
             raise ValueError(unknown_name("method", learning.method, METHODS))
-
-    @property
-    def _labels(self) -> tuple[str, ...] | None:
-        return self.options.classes.labels
-
-    def inputs(self) -> dict[str, Path]:
-        """SOURCE, and what is read beside it."""
-        learning = self.options.learning
-        others = {
-            "--boxes": self.options.pictures.boxes,
-            "--examples": learning.examples,
-            "--classifier": learning.classifier,
-        }
-        return super().inputs() | {option: path for option, path in others.items() if path}
-
-    def outputs(self) -> dict[str, Path | None]:
-        """CSV, gallery, report and classifier."""
-        return super().outputs() | {"--save-classifier": self.options.learning.save_classifier}
-
-    # ---- the work --------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Photos, classes and examples, and what each photo shows if that is known."""
@@ -182,7 +164,7 @@ class Classify(Job[Options]):
             self.classes = classification.Classes(self.fitted.class_names, self.fitted.class_names)
         else:
             with named("--labels"):
-                self.classes = classification.resolve_classes(self._labels, known)
+                self.classes = classification.resolve_classes(self.options.classes.labels, known)
         if self.division:
             classification.check_classes(self.division, self.classes.names)
         classification.true_classes(self.photos, self.classes.names)
@@ -272,8 +254,6 @@ class Classify(Job[Options]):
             self.thumbnails[i] = page.thumbnail(image, size=size)
 
         return keep
-
-    # ---- what is shown and written -----------------------------------------------------------
 
     def show(self) -> Iterator[str]:
         """The table of images and, where the truth is known, the verdict."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from cliplab.data import Sample, SampleSet
     from cliplab.detection import Detections
-    from cliplab.models.glip import Prompt
 
 OWN = Path("source")  # --boxes source: those of SOURCE itself
 
@@ -106,9 +105,8 @@ class Options(Common):
 class Detect(Job[Options]):
     """Pictures and words in, boxes out."""
 
+    reads = ("source", "boxes")
     targets: Mapping[Path, tuple[Path, ...]] = {}  # copies with boxes
-
-    # ---- before the work -------------------------------------------------------------------
 
     def check(self) -> None:
         """Refuse options that exclude each other or mean nothing to the model."""
@@ -128,20 +126,9 @@ class Detect(Job[Options]):
             )
         check_settings(name, settings)
         self.cut = settings.cut(given=self.options.pictures.boxes is not None)
-        self.prompt = self._prompt(words.phrases)
-
-    def _prompt(self, texts: Sequence[str] | None) -> Prompt | None:
-        if texts is None:
-            return None
         with named("--phrases"):
-            return detection.read_phrases(texts)
-
-    def inputs(self) -> dict[str, Path]:
-        """SOURCE, and the file of boxes."""
-        boxes = self.options.pictures.boxes
-        return super().inputs() | ({"--boxes": boxes} if boxes and boxes != OWN else {})
-
-    # ---- the work --------------------------------------------------------------------------
+            read, phrases = detection.read_phrases, words.phrases
+            self.prompt = None if phrases is None else read(phrases)
 
     def prepare(self) -> None:
         """Pictures, words, boxes to name, and whether the answer can be judged."""
@@ -225,8 +212,6 @@ class Detect(Job[Options]):
 
         return keep
 
-    # ---- what is said of it ----------------------------------------------------------------
-
     def _on_boxes(self, boxes: Path | None) -> str:
         given = self.given or {}
         if boxes is None or boxes == OWN:
@@ -263,8 +248,6 @@ class Detect(Job[Options]):
             f"the source knows boxes of {len(set(asked.values()))} of the "
             f"{len(self.classes.names)} labels, by which the answer is judged{found}{others}"
         )
-
-    # ---- what is shown and written ---------------------------------------------------------
 
     def show(self) -> Iterator[str]:
         """The pictures, the classes and, where the truth is known, the verdict."""

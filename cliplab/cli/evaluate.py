@@ -92,14 +92,12 @@ class Options(Common):
 class Evaluate(Job[Options]):
     """ImageNet in, accuracy out."""
 
+    reads = ("data",)
+
     def check(self) -> None:
         """Refuse a batch of nothing, which would be noticed after the prompts only."""
         if (size := self.options.encoder.batch_size) < 1:
             raise ValueError(f"--batch-size: got {size}; expected 1 or more")
-
-    def inputs(self) -> dict[str, Path]:
-        """The folder of pictures."""
-        return {"--data": self.options.pictures.data}
 
     def prepare(self) -> None:
         """Prompts and pictures."""

@@ -1,12 +1,16 @@
 """The command line: ``python -m cliplab COMMAND``, or ``cliplab COMMAND``."""
 
+from __future__ import annotations
+
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliplab.cli.options import Call
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,9 @@ def _command(name: str, typed: Sequence[str]) -> int:
     except ImportError as error:
         return _fail(name, f"{error}; a part is missing: pip install -e '.[all]'")
     try:
-        return int(_prepared(module, name, typed)())
+        return (
+            _train(typed) if name == "train" else _call(getattr(module, name.upper()), name, typed)
+        )
     except SystemExit as end:  # after --help, or of the second parser of `train`
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -95,17 +101,11 @@ def _command(name: str, typed: Sequence[str]) -> int:
         return _fail(name, str(error))
 
 
-def _prepared(module: ModuleType, name: str, typed: Sequence[str]) -> Callable[[], int]:
-    """The command with its options read."""
-    if name == "train":
-        return lambda: _train(typed)
+def _call(command: Call, name: str, typed: Sequence[str]) -> int:
     from cliplab.cli.options import parse
 
-    call = getattr(module, name.upper())
-    options = parse(
-        call.options, typed, prog=f"cliplab {name}", about=call.about, epilog=call.epilog
-    )
-    return lambda: int(call.run(options))
+    prog, about, epilog = f"cliplab {name}", command.about, command.epilog
+    return command.run(parse(command.options, typed, prog=prog, about=about, epilog=epilog))
 
 
 def _fail(name: str, message: str) -> int:
@@ -153,11 +153,7 @@ def _train(typed: Sequence[str]) -> int:
 
 
 def read_recipe(stem: str, *typed: str) -> Any:
-    """The options of a recipe.
-
-    Raises:
-        ValueError: no such recipe, or options that it does not have.
-    """
+    """The options of a recipe."""
     from cliplab.cli.options import parse
     from cliplab.runtime import unknown_name
     from cliplab.training import RECIPES

@@ -112,14 +112,7 @@ exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inpu
 
 
 def parse(options: type[T], typed: Sequence[str], *, prog: str, about: str, epilog: str) -> T:
-    """What was typed, as `options`.
-
-    Args:
-        options: a dataclass made of groups.
-        typed: the words after the command's name.
-        prog: the command as help calls it, "cliplab classify".
-        about: the text above the options of `--help`.
-        epilog: that below: examples, exit codes.
+    """What was typed, as `options`, a dataclass made of groups; the texts are for `--help`.
 
     Raises:
         UsageError: words that are no options, or not what an option takes.

@@ -129,6 +129,8 @@ _FILES = ("labels", "overlay")  # how the summary calls those of a picture
 class Segment(Job[Options]):
     """Pictures and words in, a label for every pixel out."""
 
+    reads = ("source", "truth")
+    writes = ("panoptic", "html", "json")  # folders are looked at when the pictures are known
     masks: Mapping[Path, tuple[Path, ...]] = {}  # files of --out
     segments: Mapping[Path, tuple[Path, ...]] = {}  # files of --panoptic
 
@@ -138,18 +140,6 @@ class Segment(Job[Options]):
         limit = self.options.pictures.limit
         if limit is not None and limit < 1:
             raise ValueError(f"--limit: got {limit}; expected 1 or more")
-
-    def inputs(self) -> dict[str, Path]:
-        """SOURCE and the truth."""
-        truth = self.options.pictures.truth
-        return super().inputs() | ({"--truth": truth} if truth else {})
-
-    def outputs(self) -> dict[str, Path | None]:
-        """Files; the folders are looked at when the pictures are known."""
-        outputs = self.options.outputs
-        return {"--panoptic": outputs.panoptic, "--html": outputs.html, "--json": outputs.json}
-
-    # ---- the work --------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Pictures, what is known of their pixels, and words; refuse folders that hold results."""
@@ -220,7 +210,7 @@ class Segment(Job[Options]):
         masks = {one.masks.png.resolve() for one in self.pictures if one.masks and one.masks.png}
         how: dict[str, Any] = {"kept": masks, "force": outputs.force}
         if folder := outputs.out:
-            refuse_inputs("--out", summary := folder / SUMMARY, self.inputs())
+            refuse_inputs("--out", summary := folder / SUMMARY, self.files(self.reads))
             ends = (segmentation.LABELS, segmentation.OVERLAY)
             self.masks = targets_in(
                 folder, self.pictures, ends, option="--out", besides=[summary], **how
@@ -353,8 +343,6 @@ class Segment(Job[Options]):
         if judged == known:
             return f"{said}, by which the answer is judged{self.left}"
         return f"{said}; the answer is judged by {judged or 'none'} of them{self.left}"
-
-    # ---- what is shown and written -----------------------------------------------------------
 
     def show(self) -> Iterator[str]:
         """The pictures, the labels and, where the truth is known, the verdict."""

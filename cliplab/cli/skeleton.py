@@ -31,6 +31,8 @@ class Job(ABC, Generic[Options]):
     """
 
     most_remarks: ClassVar[int] = MAX_COMPLAINTS
+    reads: ClassVar[tuple[str, ...]] = ("source",)  # options whose files are not written over
+    writes: ClassVar[tuple[str, ...]] = ("out", "html", "json")
 
     def __init__(self, options: Options) -> None:
         self.options: Any = options
@@ -47,14 +49,11 @@ class Job(ABC, Generic[Options]):
     def check(self) -> None:
         """Refuse options that exclude each other; nothing is read yet."""
 
-    def inputs(self) -> dict[str, Path]:
-        """Option -> what is read and must not be written over."""
-        return {"SOURCE": self.options.pictures.source}
-
-    def outputs(self) -> dict[str, Path | None]:
-        """Option -> file to write."""
-        outputs = self.options.outputs
-        return {f"--{name}": getattr(outputs, name, None) for name in ("out", "html", "json")}
+    def files(self, names: Sequence[str]) -> dict[str, Path]:
+        """Option as it is typed -> its file, of those that were given."""
+        given = flat(self.options)
+        typed = {name: f"--{name.replace('_', '-')}" for name in names} | {"source": "SOURCE"}
+        return {typed[name]: given[name] for name in names if given.get(name)}
 
     @abstractmethod
     def prepare(self) -> None:
@@ -119,7 +118,9 @@ class Job(ABC, Generic[Options]):
 def work(job: Job) -> int:
     """All steps of a job -> 0, or 3: some pictures could not be read."""
     job.check()
-    check_outputs(job.outputs(), force=job.options.outputs.force, inputs=job.inputs())
+    check_outputs(
+        job.files(job.writes), force=job.options.outputs.force, inputs=job.files(job.reads)
+    )
     job.prepare()
     complain("problem", job.problems)
     complain("note", job.notes)
@@ -180,20 +181,13 @@ def show(lines: Iterable[str]) -> None:
 # ---- before the work -----------------------------------------------------------------------
 
 
-def check_outputs(
-    outputs: Mapping[str, Path | None], *, force: bool, inputs: Mapping[str, Path]
-) -> None:
+def check_outputs(outputs: Mapping[str, Path], *, force: bool, inputs: Mapping[str, Path]) -> None:
     """Find out before the long work, not after it, that a result cannot be written.
 
-    Args:
-        outputs: option -> file, None where it was not given.
-        force: whether files that exist may be replaced.
-        inputs: option -> file or folder that is read; they are never replaced.
+    Files that exist are replaced with `force`; `inputs` never are.
     """
     seen: dict[Path, str] = {}
     for option, path in outputs.items():
-        if path is None:
-            continue
         if other := seen.get(path.resolve()):
             raise ValueError(f"{other} and {option} are both {path}; expected two files")
         seen[path.resolve()] = option
@@ -253,13 +247,12 @@ def targets_in(
 ) -> dict[Path, tuple[Path, ...]]:
     """Path of a picture -> its files below `folder`, one for each ending, in its sub-folder.
 
+    The folder is refused before the long work if it cannot be written to or holds results already;
+    pictures that are read, and the files `kept`, are not replaced with `force` either.
+
     Args:
-        folder: to write to; refused before the long work if it cannot be, or holds results.
-        pictures: with a `path` and a `name` relative to the source.
         endings: such as ".jpg" or "_labels.png", in place of the picture's suffix.
         option: that names the folder.
-        force: whether files that exist may be replaced; pictures that are read never are.
-        kept: other files that are read, resolved.
         besides: files that are written there, too.
     """
     pictures = list(pictures)
