@@ -18,11 +18,9 @@ from cliplab.pasture import (
     SEEN_COMBOS,
     SEMANTIC_CLASSES,
     SPECIES,
-    WEATHERS,
     Scene,
     caption,
     class_phrase,
-    combo_group,
     draw,
     herd,
     labels,
@@ -36,7 +34,7 @@ from cliplab.pasture.dataset import (
     in_parallel,
     portraits,
 )
-from cliplab.pasture.scene import SPLITS, Dice
+from cliplab.pasture.scene import SPLITS, WEATHERS, Dice, combo_group
 
 # ---- scenes --------------------------------------------------------------------------------
 
