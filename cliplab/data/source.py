@@ -49,12 +49,11 @@ def read_photos(
         images: folder that paths in `source` are relative to, if not its own.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: a file or folder is missing, or all pictures are.
-        ValueError: nothing known is recognised, the source contradicts itself, or box_scale is
-            given where there is no box.
+        OSError: a file or folder is missing, or all pictures are.
+        ValueError: nothing known, a source that contradicts itself, box_scale without boxes.
     """
     source = _existing(Path(source), kind)
-    if not (math.isfinite(box_scale) and box_scale > 0):
+    if not 0 < box_scale < math.inf:
         raise ValueError(f"box_scale: got {box_scale}; expected a number above 0, such as 1 or 1.5")
     if boxes is not None:
         if not source.is_dir() or images is not None:
@@ -102,7 +101,7 @@ def read_pictures(
         images: folder that file names in `source` are relative to, if not its own.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: a file or folder is missing.
+        OSError: a file or folder is missing.
         ValueError: no pictures, or a source that contradicts itself.
     """
     source, images = _existing(Path(source), kind), Path(images) if images is not None else None
@@ -133,17 +132,11 @@ def _wholes(reading: Reading, kind: str) -> list[Sample]:
             label = None if reading.are_answers else sample.label
             regions[sample.path].append(replace(sample, label=label))
     names = _names_of(regions, reading.root)
-    found = [
-        Sample(
-            path,
-            split=reading.listed[path],
-            name=names[path],
-            regions=tuple(inside),
-            judged=(bool(inside) or kind != "csv") and not reading.are_answers,
-            masks=reading.masks.get(path),
-        )
-        for path, inside in regions.items()
-    ]
+    found = []
+    for path, inside in regions.items():
+        judged = (bool(inside) or kind != "csv") and not reading.are_answers
+        whole = Sample(path, split=reading.listed[path], name=names[path], judged=judged)
+        found.append(replace(whole, regions=tuple(inside), masks=reading.masks.get(path)))
     return sorted(found, key=lambda one: one.name)
 
 

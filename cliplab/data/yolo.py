@@ -5,7 +5,7 @@ number and centre, width and height as shares of the upright picture, or a polyg
 The names are in `data.yaml` (`dataset.yaml`), which may name the splits too, or in `classes.txt`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,10 @@ def _by_folder(root: Path, images: Path | None) -> _Listed:
 def _add_boxes(path: Path, label_file: Path, names: _Names, reading: Reading) -> list[str]:
     """Keep the boxes of one picture; what is wrong with lines, and where."""
     wrong = []
-    for line, text in _numbered(label_file):
+    lines = label_file.read_bytes().decode("utf-8-sig", "replace").splitlines()
+    for line, text in enumerate(map(str.strip, lines), 1):
+        if not text:
+            continue
         try:
             number, share = _parse(text, names)
         except ValueError as error:
@@ -184,12 +187,6 @@ def _label_file(picture: Path) -> Path | None:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
         tries.insert(0, Path(*parts))
     return next(filter(Path.is_file, tries), None)
-
-
-def _numbered(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with something on them, numbered from 1."""
-    text = path.read_bytes().decode("utf-8-sig", "replace")
-    return ((i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip())
 
 
 def _parse(line: str, names: _Names) -> tuple[int, Box]:

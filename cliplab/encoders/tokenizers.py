@@ -57,12 +57,8 @@ class OfficialWordPieces(Tokenizer):
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer of transformers, always padded to the context, long texts refused.
 
-    Args:
-        tokenizer: as AutoTokenizer gives it.
-        context_length: tokens with start and end.
-        clean: what becomes of a text first.
-        tokenize: texts -> ids (K, L), cleaning included; default the tokenizer itself, cut and
-            padded to the context.
+    `clean` is what becomes of a text first; `tokenize` makes ids (K, L) of texts, cleaning
+    included, by default the tokenizer itself, cut and padded to the context.
     """
 
     def __init__(
@@ -82,11 +78,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self._byte_of = BYTE_OF_SYMBOL if "ByteLevel" in splitter else {}
 
     def __call__(self, texts: str | Sequence[str], *, truncate: bool = False) -> Tensor:
-        """K texts -> int64 ids (K, context_length), framed and padded as the official one does.
-
-        Raises:
-            ValueError: a text longer than the context (unless `truncate`), or not a string.
-        """
+        """K texts -> int64 ids (K, context_length), framed and padded as the official one does."""
         texts = as_list(texts)
         for text in [] if truncate else texts:
             count = len(self.encode(text)) + self._added
@@ -133,11 +125,7 @@ class OpenClipBytePairs(Tokenizer):
         self.start_id, self.end_id = tokenizer.sot_token_id, tokenizer.eot_token_id
 
     def __call__(self, texts: str | Sequence[str], *, truncate: bool = False) -> Tensor:
-        """K texts -> int64 ids (K, context_length) from open_clip itself.
-
-        Raises:
-            ValueError: a text longer than the context (unless `truncate`), or not a string.
-        """
+        """K texts -> int64 ids (K, context_length) from open_clip itself."""
         if not truncate:
             super().__call__(texts)  # only for its error: open_clip cuts silently
         texts = as_list(texts)
