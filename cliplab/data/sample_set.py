@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import overload
 
 from cliplab.data.files import printable, shown
+from cliplab.data.reading import COLUMNS
 from cliplab.data.samples import SPLITS, Problem, Sample
 from cliplab.data.splits import deal
-from cliplab.data.tables import COLUMNS
 from cliplab.runtime import atomic_write, unknown_name
 
 

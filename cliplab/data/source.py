@@ -8,10 +8,9 @@ from pathlib import Path
 
 from cliplab.data.coco import load, read_coco, split_in
 from cliplab.data.files import image_names, is_image_name, printable, shown
-from cliplab.data.reading import Reading, read_folder
+from cliplab.data.reading import Reading, read_csv, read_folder
 from cliplab.data.sample_set import SampleSet
 from cliplab.data.samples import ProblemKind as Kind, Sample, lacked, problems_of, some
-from cliplab.data.tables import read_csv
 from cliplab.data.yolo import NAME_FILES, YAML_NAMES, read_yolo
 from cliplab.runtime import unknown_name
 

@@ -127,15 +127,11 @@ def embed_photos(
 
     Args:
         encoder: its `preprocess` is called in threads.
-        photos: files, or boxes of files.
         batch_size: pictures encoded at a time; smaller takes less memory, same result.
         cache: asked before a file is decoded, filled batch by batch; changes no result.
         progress: show a bar on stderr.
         on_image: called with index and RGB picture for every one that can be read, in order;
             then files are decoded whatever the cache holds.
-
-    Raises:
-        ValueError: a batch size below 1, or weights that give NaN.
     """
     from tqdm import tqdm
 

@@ -11,8 +11,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cliplab.encoders.hub import find_snapshot
-from cliplab.encoders.official import Found, check_weights, official, quiet, reading
-from cliplab.encoders.tokenizers import CHINESE_CONTEXT, HuggingFaceTokenizer
+from cliplab.encoders.official import (
+    CHINESE_CONTEXT,
+    Found,
+    HuggingFaceTokenizer,
+    check_weights,
+    official,
+    quiet,
+    reading,
+)
 from cliplab.runtime import unknown_name
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

@@ -7,8 +7,15 @@ from typing import Any
 
 from cliplab.encoders.from_huggingface import TOKEN_FILES, TOKENS, first_of, lacking, read_json
 from cliplab.encoders.hub import find_file, find_snapshot
-from cliplab.encoders.official import Found, check_weights, hushed, official, reading
-from cliplab.encoders.tokenizers import HuggingFaceTokenizer, OpenClipBytePairs
+from cliplab.encoders.official import (
+    Found,
+    HuggingFaceTokenizer,
+    OpenClipBytePairs,
+    check_weights,
+    hushed,
+    official,
+    reading,
+)
 from cliplab.models.tokenizers import Tokenizer
 from cliplab.models.weights import is_torchscript
 from cliplab.runtime import nearest, unknown_name

@@ -20,8 +20,16 @@ from cliplab.encoders.hub import (
     modelscope_cache,
     modelscope_snapshot,
 )
-from cliplab.encoders.official import Found, check_weights, hushed, official, reading
-from cliplab.encoders.tokenizers import CHINESE_CONTEXT, OfficialBytePairs, OfficialWordPieces
+from cliplab.encoders.official import (
+    CHINESE_CONTEXT,
+    Found,
+    OfficialBytePairs,
+    OfficialWordPieces,
+    check_weights,
+    hushed,
+    official,
+    reading,
+)
 from cliplab.encoders.two_towers import (
     Encoder,
     TwoTowers,

@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliplab.encoders.official import official
-from cliplab.encoders.tokenizers import CHINESE_CONTEXT, OfficialWordPieces
+from cliplab.encoders.official import CHINESE_CONTEXT, OfficialWordPieces, official
 from cliplab.encoders.two_towers import modelscope_preprocess
 
 with official("modelscope"):
