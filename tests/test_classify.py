@@ -9,7 +9,6 @@ from tiny_checkpoints import noise_images
 
 from cliplab.classification.zero_shot import build_classifier, classify
 from cliplab.cli import classify as command, tables
-from cliplab.cli.options import parse
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder
 
@@ -198,25 +197,6 @@ def test_sources_that_are_none(
     monkeypatch.chdir(photos)
     assert run(*arguments) == 2
     assert message in capsys.readouterr().err
-
-
-def test_unexpected_errors_are_not_dressed_up(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(self: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(command.Classify, "answer", broken)
-    with pytest.raises(RuntimeError, match="a bug"):  # the interpreter's exit code is then 1
-        run(photos, "--labels", "a,b")
-
-
-def test_options_are_read_into_groups() -> None:
-    typed = ["photos", "--labels", "a", "b"]
-    read = parse(command.Options, typed, prog="x", about="", epilog="")
-    assert (read.pictures.source, read.classes.labels) == (Path("photos"), ("a", "b"))
-    assert (read.encoder.encoder, read.classes.template) == ("pasture", ("{}",))
-    assert read.outputs.force is False
 
 
 # ---- outputs ---------------------------------------------------------------------------------

@@ -33,16 +33,6 @@ def test_without_labels_the_classes_of_the_source_are_meant() -> None:
     assert classes == Classes(("lying_down", "躺着"), ("lying down", "躺着"))
 
 
-def test_without_labels_and_classes_there_is_nothing_to_choose() -> None:
-    with pytest.raises(ValueError, match=r"no labels: the source has no classes .* expected some"):
-        resolve_classes(None, [])
-
-
-def test_a_source_with_one_class_cannot_be_sorted() -> None:
-    with pytest.raises(ValueError, match="got only 'lying', which would always get 100 %"):
-        resolve_classes(None, ["lying"])
-
-
 @pytest.mark.parametrize("source", [[], POSTURES])
 def test_a_class_can_be_given_its_prompt(source: list[str]) -> None:
     given = ["standing = a sheep standing", "lying=a sheep lying down"]
@@ -104,15 +94,13 @@ def test_as_many_labels_as_classes_are_taken_in_order_and_that_is_said() -> None
         (["=a"], POSTURES, "expected CLASS=PROMPT with text on both sides"),
         (["a=x", "A=y"], [], "'A', 'a' repeated"),
         (["a=x", "b=X"], [], "repeated; expected each once"),
+        (None, [], "no labels: the source has no classes .* expected some"),
+        (None, ["lying"], "got only 'lying', which would always get 100 %"),
+        (["a", "b", "c"], ["k", "l"], 'k="what it looks like"; or read the source as'),
     ],
 )
 def test_labels_that_fit_no_class_are_refused(
-    given: list[str], source: list[str], message: str
+    given: list[str] | None, source: list[str], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         resolve_classes(given, source)
-
-
-def test_the_remedy_is_named() -> None:
-    with pytest.raises(ValueError, match='k="what it looks like"; or read the source as'):
-        resolve_classes(["a", "b", "c"], ["k", "l"])

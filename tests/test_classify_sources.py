@@ -174,21 +174,6 @@ def test_what_is_wrong_with_boxes_is_said_and_counted(
     assert report(js)["counts"]["problems"] == len(complaints)
 
 
-def test_yolo(tmp_path: Path) -> None:
-    for part in ("images", "labels"):
-        (tmp_path / "herd" / part).mkdir(parents=True)
-    coloured("lying", 1).save(tmp_path / "herd" / "images" / "a.png")
-    (tmp_path / "herd" / "labels" / "a.txt").write_text(
-        "0 0.5 0.5 0.5 0.5\n1 0.25 0.25 0.5 0.5\n", encoding="utf-8"
-    )
-    data = tmp_path / "herd" / "data.yaml"
-    data.write_text("path: .\ntrain: images\nnames: [lying, standing]\n", encoding="utf-8")
-    for source in (data, tmp_path / "herd"):
-        out = tmp_path / "s.csv"
-        assert run(source, "--out", out, "--force") == 0
-        assert {row["true"] for row in rows(out)} == {"lying", "standing"}
-
-
 # ---- mistakes, remarks, provenance -------------------------------------------------------------
 
 

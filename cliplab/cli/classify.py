@@ -33,10 +33,7 @@ a CSV manifest, a COCO JSON, or a YOLO folder or data.yaml. Each box becomes a c
 
 Where the source knows the classes, they are the labels, and the answer is judged: accuracy with
 its interval, confusion, calibration, and the worst mistakes first. The text that stands for a class
-is its name, or what you write for it: --labels lying="a sheep lying down" 躺着=躺着的羊
-
-What has been encoded is kept, so that the next run is quick: in the folder cliplab of your user
-cache, or in $CLIPLAB_CACHE; --no-cache does without."""
+is its name, or what you write for it: --labels lying="a sheep lying down" 躺着=躺着的羊"""
 
 EPILOG = """\
 examples:

@@ -261,18 +261,15 @@ class Detect(Job[Options]):
         if outputs.out:
             write_json(outputs.out, detection.as_coco(self.found, self.classes.names, about))
         if outputs.html:
-            self._write_gallery(outputs.html)
+            from cliplab.report import detection_page
+
+            detection_page.write_gallery(
+                outputs.html, self.detector, self.query, self.found, self.rows, judged=self.judged,
+                thumbnails=self.thumbnails, notes=self.notes,
+                title=f"{self.options.pictures.source.resolve().name}, boxes by label",
+            )  # fmt: skip
         if outputs.json:
             write_report(outputs.json, "detect", self.options, **self._report(about))
-
-    def _write_gallery(self, path: Path) -> None:
-        from cliplab.report import detection_page
-
-        detection_page.write_gallery(
-            path, self.detector, self.query, self.found, self.rows, judged=self.judged,
-            thumbnails=self.thumbnails, notes=self.notes,
-            title=f"{self.options.pictures.source.resolve().name}, boxes by label",
-        )  # fmt: skip
 
     def _report(self, about: dict[str, Any]) -> dict[str, Any]:
         """Provenance, counts and numbers of each class."""

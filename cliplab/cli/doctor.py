@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -249,16 +249,8 @@ def check_kernel() -> Iterator[Finding]:
     yield _said("kernel", f"JupyterLab would use {'this Python' if ours else command}", note=note)
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    check_python,
-    check_machine,
-    check_packages,
-    check_device,
-    check_encoders,
-    check_cache,
-    check_fonts,
-    check_checkpoints,
-    check_kernel,
-)
+CHECKS: Sequence[Callable[[], Iterator[Finding]]] = [
+    check for name, check in list(globals().items()) if name.startswith("check_")
+]
 
 DOCTOR = Call(Options, ABOUT, EPILOG, run)

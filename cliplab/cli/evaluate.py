@@ -20,10 +20,7 @@ the mean of the prompts' embeddings as classifier, top-1 and top-5 among all 1,0
 
 --data holds the validation pictures: val/n01440764/*.JPEG and so on, or ImageNetV2's 0 ... 999, or
 all in one folder with the list of their labels beside it. A part of the classes will do for a look;
-it is judged among all 1,000 and says so.
-
-What has been encoded is kept, so that the same command goes on where it was stopped: in the folder
-cliplab of your user cache, or in $CLIPLAB_CACHE; --no-cache does without."""
+it is judged among all 1,000 and says so."""
 
 EPILOG = """\
 examples:

@@ -77,7 +77,8 @@ class Encoding:
     """images at a time"""
     offline: Offline = False
     no_cache: Flag = False
-    """neither use nor keep embeddings"""
+    """neither use nor keep what was encoded: in the folder cliplab of your user cache, or in
+    $CLIPLAB_CACHE, from where the next run or one that was stopped goes on"""
 
 
 @dataclass(frozen=True, kw_only=True)
