@@ -247,14 +247,11 @@ def test_unknown_encoder_lists_the_nearest(spec: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (
-            "openai:absent/x.pt",
-            r"openai:absent/x\.pt: no such model and no such file; .*expected a",
-        ),
+        ("openai:absent/x.pt", r"openai:absent/x\.pt: no such model and no such file"),
         ("openai:ViT-B32", r"did you mean 'openai:ViT-B/32'"),
         ("modelscope:absent", r"modelscope:absent: no such path; expected a folder such as"),
         ("modelscope:./absent/x", r"no such path; .*or a model such as damo/multi-modal_clip"),
-        ("hf:absent", r"hf:absent: no such path; expected a folder that save_pretrained wrote"),
+        ("hf:absent", r"hf:absent: no such path"),
         ("hf:/absent/x", r"no such path; .*or a repository such as openai/clip-vit-base-patch32"),
     ],
 )

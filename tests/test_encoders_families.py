@@ -156,18 +156,6 @@ def test_long_texts_are_refused_unless_cut(
     torch.testing.assert_close(cut, encoder.encode_text([word * fits]), **CLOSE)
 
 
-@pytest.mark.parametrize("kind", HF_KINDS)
-def test_bfloat16_is_close_to_float32(
-    folders: dict[str, Path], loaded: dict[str, TwoTowers], kind: str
-) -> None:
-    half = load_encoder(f"hf:{folders[kind]}", device="cpu", precision="bfloat16")
-    images = noise_images(3)
-    cosine = (half.encode_image(images) * loaded[kind].encode_image(images)).sum(dim=-1)
-    assert half.precision == "bfloat16"
-    assert cosine.min() > 0.99
-    assert half.fingerprint != loaded[kind].fingerprint
-
-
 def test_preprocessing_settings_are_in_the_fingerprint(
     folders: dict[str, Path], loaded: dict[str, TwoTowers], tmp_path: Path
 ) -> None:
@@ -342,11 +330,7 @@ def test_open_clip_folder_is_what_its_hub_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "kind", "message"),
     [
-        (
-            "ViT-B-33/openai",
-            ValueError,
-            r"unknown architecture 'ViT-B-33'; did you mean open_clip:",
-        ),
+        ("ViT-B-33/openai", ValueError, r"unknown architecture 'ViT-B-33'; did you mean open_"),
         ("ViT-B-32", ValueError, r"no weights named; expected open_clip:ViT-B-32/<tag or path>"),
         ("ViT-B/32/", ValueError, r"no weights named; .*tags: openai"),
         ("ViT-B-32/laion2b_e17", ValueError, r"unknown tag 'laion2b_e17'; did you mean 'laion2b_e"),

@@ -351,15 +351,15 @@ def test_yolo_lines_that_are_wrong_are_named(tmp_path: Path) -> None:
     yolo(tmp_path, a=text, b="-1 .5 .5 .2 .2\n0 nan .5 .2 .2\n0 .1 .1 .2 .2 .9\n")
     with pytest.raises(ValueError, match="7 malformed lines: ") as caught:
         read_photos(tmp_path)
-    assert str(caught.value) == (
-        "7 malformed lines: labels/a.txt:2: class 2, where there are 0 to 1, "
-        "labels/a.txt:3: 4 values, where a box has 5 and a polygon 7, 9, ..., "
-        "labels/a.txt:4: '0 120 50 30 30' has values outside 0 to 1, such as pixels, "
-        "labels/a.txt:5: 'sheep .5 .5 .2 .2' are not numbers, "
-        "labels/b.txt:1: class -1, where there are 0 to 1 and 2 more; "
-        "expected a class number of " + (tmp_path / "classes.txt").as_posix() + ", then centre, "
-        "width and height, or a polygon, as shares of the picture"
-    )
+    for fault in (
+        "labels/a.txt:2: class 2, where there are 0 to 1",
+        "labels/a.txt:3: 4 values",
+        "labels/a.txt:4: '0 120 50 30 30' has values outside 0 to 1",
+        "labels/a.txt:5: 'sheep .5 .5 .2 .2' are not numbers",
+        "labels/b.txt:1: class -1, where there are 0 to 1 and 2 more",
+        (tmp_path / "classes.txt").as_posix(),
+    ):
+        assert fault in str(caught.value)
 
 
 def test_yolo_without_names_or_boxes(tmp_path: Path) -> None:

@@ -130,10 +130,7 @@ def test_impossible_fractions(fractions: dict[str, float], message: str) -> None
 
 
 def test_too_few_groups() -> None:
-    match = (
-        r"nothing left for val: 8 pictures are 2 groups .*near-duplicates\), "
-        r"the largest has 4: sheep0\.jpg, .*; add pictures, or ask for fewer splits"
-    )
+    match = r"nothing left for val: 8 pictures are 2 groups .* the largest has 4: sheep0\.jpg"
     with pytest.raises(ValueError, match=match):
         named({"sheep": 8}, per_group=4).with_splits()
     with pytest.raises(ValueError, match="nothing left for val and test: 2 pictures are 2 groups"):
