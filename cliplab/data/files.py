@@ -52,24 +52,22 @@ def printable(text: str) -> str:
 # ---- one image -----------------------------------------------------------------------------
 
 
-def open_image(
-    path: str | Path, *, max_pixels: int | None = None, side: int | None = None
-) -> Image.Image:
+def open_image(path: str | Path, *, side: int | None = None) -> Image.Image:
     """Read one image file as 8-bit RGB, upright, on white, its first frame.
 
     EXIF rotation is applied; transparency is laid on white; CMYK and palettes are converted;
     16-bit grey (0..65535) and float grey (0..1) are scaled to 0..255, never stretched.
 
+    A file of more than $CLIPLAB_MAX_PIXELS (else MAX_PIXELS) is refused before it is decoded.
+
     Args:
         path: the file; its content decides the format, not its name.
-        max_pixels: width x height above which the file is refused before it is decoded;
-            default $CLIPLAB_MAX_PIXELS, else MAX_PIXELS.
         side: pixels that suffice; JPEG is then decoded to about as many, which saves work.
 
     Raises:
         UnreadableImage: for anything that does not give an image.
     """
-    with _opened(Path(path), max_pixels) as image:
+    with _opened(Path(path)) as image:
         if side is not None:
             image.draft(image.mode, (side, side))  # whole eighths only, and never below `side`
         image.load()
@@ -115,9 +113,9 @@ def _orientation(image: Image.Image, path: Path) -> int:
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[Image.Image]:
     """The undecoded picture, guarded; whatever happens inside becomes UnreadableImage."""
-    limit = _max_pixels() if max_pixels is None else max_pixels
+    limit = _max_pixels()
     # Pillow's limit belongs to the process: it is raised when the user trusts more, never lowered.
     Image.MAX_IMAGE_PIXELS = max(limit, Image.MAX_IMAGE_PIXELS or limit)
     try:
@@ -176,7 +174,7 @@ def _explain(error: Exception, path: Path, limit: int) -> tuple[str, str]:
     """Cause and remedy of what went wrong while reading `path`."""
     text = (str(error) or type(error).__name__).splitlines()[0]
     bombs = Image.DecompressionBombError, Image.DecompressionBombWarning
-    raise_it = "shrink it, or if you trust it raise max_pixels or $CLIPLAB_MAX_PIXELS"
+    raise_it = "shrink it, or if you trust it raise $CLIPLAB_MAX_PIXELS"
     known: list[tuple[bool, str, str]] = [
         (isinstance(error, FileNotFoundError), "no such file", "check the name"),
         (path.is_dir(), "this is a folder", "give an image file, or use list_images(folder)"),
