@@ -28,14 +28,7 @@ _Pictures = Mapping[Any, tuple[Path, Size | None]]  # by id: file, and what size
 def read_coco(paths: Sequence[Path], images: Path | None, box_scale: float) -> Reading:
     """Pictures, boxes and masks of one COCO file, or of several whose names tell their splits.
 
-    Args:
-        paths: the JSON; of several, `train`, `val` and `test` in the name are the splits.
-        images: folder that the file names are relative to; by default searched near the JSON.
-        box_scale: enlarges every box about its centre, then clips it to the picture.
-
-    Raises:
-        FileNotFoundError: no such file, or none of its pictures is there.
-        ValueError: not JSON, not COCO, unknown categories, or an id twice.
+    File names are relative to `images`, by default to a folder near the JSON that is searched.
     """
     tables = [load(path) for path in paths]
     roots = [_root_of(t, p, images) for t, p in zip(tables, paths, strict=True)]

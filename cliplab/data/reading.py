@@ -189,12 +189,8 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
     """Pictures and boxes of a table with the columns image, label, group, split, x1, y1, x2, y2.
 
     Only `image` must be there: a path relative to `images`, by default the file's folder. Boxes
-    are pixels of the upright picture, half-open. Further columns are ignored.
-
-    Raises:
-        FileNotFoundError: no such file, or none of its pictures exists.
-        ValueError: it is not a table, has no column for pictures, or a row contradicts the
-            header or another row; with the line.
+    are pixels of the upright picture, half-open. Further columns are ignored; a row that
+    contradicts the header or another row is refused, with its line.
     """
     reading = Reading(images if images is not None else source.parent, box_scale)
     seen: dict[tuple[str, Box | None], tuple[int, tuple[str | None, ...]]] = {}

@@ -101,11 +101,8 @@ class SampleSet:
     def write_manifest(self, target: str | Path, force: bool = False) -> Path:
         """Write these samples as a CSV table that `read_photos` reads back as the same set.
 
-        It fixes labels, boxes, groups and splits for good; paths are relative to the table.
-
-        Raises:
-            FileExistsError: the file is there already and `force` is not given.
-            ValueError: a path that is not text.
+        It fixes labels, boxes, groups and splits for good; paths are relative to the table. A file
+        that is there already is overwritten only if `force` is given.
         """
         path = Path(target)
         if path.exists() and not force:

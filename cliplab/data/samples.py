@@ -174,11 +174,7 @@ def same_shape(size: Sequence[int], other: Sequence[int]) -> bool:
 
 
 def run_lengths(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """COCO's polygons, or run lengths of either kind, as pycocotools' compressed run lengths.
-
-    Raises:
-        ValueError: neither, or run lengths of another size.
-    """
+    """COCO's polygons, or run lengths of either kind, as pycocotools' compressed run lengths."""
     from pycocotools import mask as coco
 
     try:
@@ -226,11 +222,7 @@ def resized(numbers: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, or a box of it, and what its owner knows about it.
-
-    Raises:
-        ValueError: a box without area or with values that are not finite, or an unknown split.
-    """
+    """A picture, or a box of it, and what its owner knows about it."""
 
     path: Path
     label: str | None = None
@@ -257,11 +249,7 @@ class Sample:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the whole upright picture, read from the file's first bytes.
-
-        Raises:
-            UnreadableImage: as `open_image`.
-        """
+        """(width, height) of the whole upright picture, read from the file's first bytes."""
         return read_header(self.path).size
 
     @property
@@ -275,11 +263,7 @@ class Sample:
         return tuple(one.label for one in self.regions)
 
     def open(self) -> Image.Image:
-        """The picture as 8-bit RGB, upright, cut to its box.
-
-        Raises:
-            UnreadableImage: as `open_image`, or the box lies outside the picture.
-        """
+        """The picture as 8-bit RGB, upright, cut to its box; errors as `open_image` and `crop`."""
         return self.crop(open_image(self.path))
 
     def crop(self, image: Image.Image) -> Image.Image:

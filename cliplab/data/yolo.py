@@ -22,16 +22,10 @@ _Listed = dict[Path, str | None]  # picture -> split
 
 
 def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
-    """Pictures and boxes of a YOLO data set: its folder, or its YAML file.
+    """Pictures and boxes of a YOLO data set: a folder, or its YAML file.
 
-    Args:
-        source: a folder with `data.yaml` or `classes.txt`, or the YAML file.
-        images: folder of the pictures, where that is not told by the YAML or the layout.
-        box_scale: enlarges every box about its centre, then clips it to the picture.
-
-    Raises:
-        FileNotFoundError: no such file or folder, or no names of classes.
-        ValueError: malformed lines or unknown classes, each with file and line.
+    `images` is the folder of the pictures, where neither the YAML nor the layout tells it. All
+    malformed lines and unknown classes are refused at once, each with file and line.
     """
     root, names, listed, names_file = _layout(source, images)
     reading, wrong, used = Reading(root, box_scale), list[str](), set[Path]()
