@@ -176,12 +176,11 @@ def _refuse_mixture(reading: Reading) -> None:
 # ---- CSV manifests --------------------------------------------------------------------------
 COLUMNS = ("image", "label", "group", "split", "x1", "y1", "x2", "y2")
 _EDGES = COLUMNS[4:]
-_ALIASES = {  # what else a column may be called
-    **dict.fromkeys(("path", "file", "filename", "file_name", "filepath"), "image"),
-    **dict.fromkeys(("图片", "文件", "文件名"), "image"),
-    **dict.fromkeys(("class", "category", "标签", "类别"), "label"),
-    **dict.fromkeys(("animal", "组", "动物"), "group"),
-    "划分": "split",
+_ALIASES = {  # what else a column may be called, the best name first
+    "image": ("path", "file", "filename", "file_name", "filepath", "图片", "文件", "文件名"),
+    "label": ("class", "category", "标签", "类别"),
+    "group": ("animal", "组", "动物"),
+    "split": ("划分",),
 }
 
 
@@ -284,17 +283,19 @@ def _header(line: str, source: Path) -> tuple[str, list[str]]:
     tried = []
     for separator in (",", ";", "\t"):
         cells = [cell.strip().casefold() for cell in next(csv.reader([line], delimiter=separator))]
-        columns = [_ALIASES.get(cell, cell) for cell in cells]
-        tried.append(("image" in columns, len(columns), separator, columns))
-    has_image, _, separator, columns = max(tried, key=lambda one: one[:2])
-    count = {name: columns.count(name) for name in COLUMNS}
-    if not has_image or max(count.values()) > 1 or len({count[edge] for edge in _EDGES}) > 1:
+        named = {column: (column, *_ALIASES.get(column, ())) for column in COLUMNS}
+        best = {c: next((n for n in names if n in cells), "") for c, names in named.items()}
+        tried.append((bool(best["image"]), len(cells), separator, cells, best))
+    has_image, _, separator, cells, best = max(tried, key=lambda one: one[:2])
+    repeated = any(cells.count(name) > 1 for name in best.values() if name)
+    if not has_image or repeated or len({bool(best[edge]) for edge in _EDGES}) > 1:
         raise ValueError(
-            f"{shown(source)}: got the columns {', '.join(map(repr, columns))}; expected image (or "
+            f"{shown(source)}: got the columns {', '.join(map(repr, cells))}; expected image (or "
             f"path, file), maybe {', '.join(COLUMNS[1:4])} and {', '.join(_EDGES)}, each once, "
             "apart by comma, semicolon or tab"
         )
-    return separator, [name if name in COLUMNS else str(i) for i, name in enumerate(columns)]
+    ours = {name: column for column, name in best.items() if name}
+    return separator, [ours.get(name, str(i)) for i, name in enumerate(cells)]
 
 
 def _parsed(row: Mapping[str, str], where: str) -> tuple[str, Box | None, tuple[str | None, ...]]:
