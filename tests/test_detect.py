@@ -245,7 +245,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--template", "photo"], "template 'photo' has no {}"),
         (
             ["--labels", "a", "b", "--images", "x"],
-            "pictures without boxes",
+            "no boxes",
         ),
     ],
 )
@@ -344,7 +344,7 @@ def test_annotated_copies_never_replace_the_pictures(
     before = (frames / "b, '羊' & <i>.jpg").read_bytes()
     options = ("--labels", "sheep", "goat", "--model", "oracle")
     assert run(frames, *options, "--pictures", frames, "--force") == 2
-    assert "a picture of SOURCE; choose another folder" in capsys.readouterr().err
+    assert "which is read, with --force too; choose another folder" in capsys.readouterr().err
     assert run(frames, *options, "--pictures", frames / "a.png", "--force") == 2
     assert "a file; expected a folder" in capsys.readouterr().err
     assert (frames / "b, '羊' & <i>.jpg").read_bytes() == before

@@ -447,7 +447,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--split", "tset"], "--split tset: no picture of"),
         (["--labels", "a", "b", "--kind", "coco"], "expected one file"),
         (["--labels", "a", "b", "--truth", "absent"], "absent: no such file or folder"),
-        (["--labels", "a", "b", "--images", "x"], "pictures without boxes"),
+        (["--labels", "a", "b", "--images", "x"], "no boxes"),
     ],
 )
 def test_bad_arguments_give_one_clean_line(

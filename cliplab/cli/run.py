@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -120,7 +119,8 @@ def _explain(failed: Sequence[str], state: dict[str, Any], final: Path) -> int:
 
 
 def _again(final: Path) -> str:
-    return f"python -m cliplab run --out {shlex.quote(str(final))} --resume"
+    where = f'"{final}"' if " " in str(final) else final  # as every system's shell reads it
+    return f"python -m cliplab run --out {where} --resume"
 
 
 def _parameters(names: Sequence[str]) -> str:
