@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from cliplab.encoders.hub import find_snapshot
 from cliplab.encoders.official import (
     CHINESE_CONTEXT,
     Found,
     HuggingFaceTokenizer,
+    Towers,
     check_weights,
     official,
     quiet,
@@ -71,24 +72,13 @@ def load_huggingface(where: str, offline: bool) -> Found:
 # ---- the model -----------------------------------------------------------------------------
 
 
-class HuggingFaceTowers(nn.Module):
+class HuggingFaceTowers(Towers):
     """A two-tower model of transformers under the names that every encoder's model has."""
 
     def __init__(self, model: Any, *, pad_id: int) -> None:
-        super().__init__()
-        self.model: Any = model
+        super().__init__(model)
         self.pad_id = pad_id
         self.kind: str = model.config.model_type
-
-    @property
-    def logit_scale(self) -> Tensor:
-        """Logarithm of 1 / temperature."""
-        return self.model.logit_scale
-
-    @property
-    def logit_bias(self) -> Tensor | None:
-        """SigLIP's, else None."""
-        return getattr(self.model, "logit_bias", None)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, R, R), or SigLIP 2's packed patches (B, 1, P, C + 3) -> (B, D)."""

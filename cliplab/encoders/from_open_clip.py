@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from cliplab.encoders.from_huggingface import TOKEN_FILES, TOKENS, first_of, lacking, read_json
 from cliplab.encoders.hub import find_file, find_snapshot
 from cliplab.encoders.official import (
     Found,
     HuggingFaceTokenizer,
     OpenClipBytePairs,
+    Towers,
     check_weights,
     hushed,
     official,
@@ -45,7 +48,20 @@ def load_open_clip(where: str, offline: bool) -> Found:
         tokenizer = read_tokenizer(source)
     many = tokenizer.vocab_size > _MANY_LANGUAGES
     languages = ("en", "zh") if many else ("en",)
-    return Found(model, tokenizer, preprocess, languages, [source.weights], source.revision)
+    towers, weights = OpenClipTowers(model), [source.weights]
+    return Found(towers, tokenizer, preprocess, languages, weights, source.revision)
+
+
+class OpenClipTowers(Towers):
+    """A model of open_clip, of whichever of its classes."""
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, R, R) -> (B, D)."""
+        return self.model.encode_image(pixels)
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Ids (B, L) -> (B, D)."""
+        return self.model.encode_text(ids)
 
 
 @dataclass
