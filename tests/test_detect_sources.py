@@ -203,6 +203,13 @@ def test_one_place_has_one_name(options: dict, names: list[str]) -> None:
     assert postprocess(said(NAMES, answers), **options).names == names
 
 
+def test_all_names_of_a_place_stay_if_asked_for(frames: Path) -> None:
+    answers: Answers = [[(0, 0.9, LEFT_XYXY), (1, 0.8, LEFT_XYXY)], [], []]
+    for cut, names in ((None, ["sheep"]), (Cut(all_names=True), ["sheep", "goat"])):
+        found = find(Oracle(answers), read_pictures(frames), NAMES, cut)
+        assert found.found[0].names == names
+
+
 # ---- judging -----------------------------------------------------------------------------------
 
 

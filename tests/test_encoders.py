@@ -147,6 +147,13 @@ def test_batch_size_and_generators_do_not_change_the_result(batch_size: int) -> 
     torch.testing.assert_close(split, together, rtol=0, atol=1e-6)
 
 
+def test_many_texts_are_split_into_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, texts = load_encoder("pasture-zh"), CHINESE[:3]
+    together = encoder.encode_text(texts)
+    monkeypatch.setattr("cliplab.encoders.two_towers.TEXT_BATCH", 2)
+    torch.testing.assert_close(encoder.encode_text(texts), together, rtol=0, atol=1e-6)
+
+
 class Spy(torch.nn.Module):
     """Model whose image embedding is the mean colour, and which remembers what it was given."""
 

@@ -253,6 +253,11 @@ def test_similar_prints() -> None:
         assert len(pairs) >= 38
 
 
+def test_flat_pictures_are_told_apart_by_their_colour() -> None:
+    greys = [Image.new("RGB", (20, 20), (v, v, v)) for v in (0, 0, 2, 128, 255)]
+    assert sorted(_similar([print_of(image) for image in greys])) == [(0, 1), (0, 2)]
+
+
 def test_many_equal_prints_are_joined_without_comparing_each_pair() -> None:
     found = print_of(Image.new("RGB", (9, 9)))
     pairs = list(_similar([found] * 20_000))

@@ -25,6 +25,7 @@ from cliplab.models.vild import (
     save_vild,
     streamlined,
 )
+from cliplab.models.weights import save_model
 
 # 16 channels, not fewer: with 8, torch 2.15's CPU convolution crashes in the backward pass of
 # pictures that lie channels last in memory.
@@ -267,5 +268,7 @@ def test_weights_of_something_else_are_refused(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="no such weight file"):
         load_vild(tmp_path / "none.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="not a ViLD of this package"):
-        load_vild(tmp_path / "other.safetensors")
+    save_model(tiny(), tmp_path / "kind.safetensors", "cliplab.glip", config={}, teacher={})
+    for name in ("other", "kind"):
+        with pytest.raises(ValueError, match="not a ViLD of this package"):
+            load_vild(tmp_path / f"{name}.safetensors")
