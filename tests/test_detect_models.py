@@ -9,10 +9,12 @@ import torch
 from detect_world import make_vild, picture, run, world
 from PIL import Image
 from tiny_checkpoints import noise_images
+from torchvision.ops import box_iou
 
 from cliplab.classification import build_classifier, templates
 from cliplab.detection import (
     CropsDetector,
+    Cut,
     Settings,
     ViLDDetector,
     load_detector,
@@ -215,6 +217,14 @@ def test_crops_find_boxes_by_the_proposals_of_a_vild(world: Path, image: Image.I
     for box, score in zip(found.boxes_xyxy.tolist(), found.scores.tolist(), strict=True):
         assert score <= known[tuple(box)] ** 0.5 + 1e-6
     assert detector.describe(LABELS)["proposals"]["file"].endswith("vild/model.safetensors")
+
+
+def test_what_is_found_twice_is_said_once(world: Path, image: Image.Image) -> None:
+    for detector in (vild(), crops(scales=(1.0,))):
+        (found,) = detector.detect([image], LABELS)
+        overlap = box_iou(found.boxes_xyxy, found.boxes_xyxy).fill_diagonal_(0)
+        doubles = overlap * (found.labels[:, None] == found.labels)
+        assert 0 < float(doubles.max()) <= Cut().overlap
 
 
 def test_batches_of_crops_change_nothing(world: Path, image: Image.Image) -> None:
