@@ -448,6 +448,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "a", "b", "--kind", "coco"], "expected one file"),
         (["--labels", "a", "b", "--truth", "absent"], "absent: no such file or folder"),
         (["--labels", "a", "b", "--images", "x"], "no boxes"),
+        (["--labels", "a", "--background", ""], "--background: got an empty text"),
     ],
 )
 def test_bad_arguments_give_one_clean_line(

@@ -175,6 +175,8 @@ class Segment(Job[Options]):
         background: tuple[str, ...] | None = None if threshold is None else ()
         if given.background is not None:  # without words the usual ones, which depend on the model
             words = split_labels(given.background) or given.background
+            if not all(map(str.strip, words)):
+                raise ValueError("--background: got an empty text; expected words, or none at all")
             background = tuple(words) or ("?",)
         self.vocabulary = segmentation.vocabulary(self.labels, background=background)
         if len(self.vocabulary.names) > segmentation.MAX_LABELS:
