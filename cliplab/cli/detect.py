@@ -200,8 +200,9 @@ class Detect(Job[Options]):
         from cliplab.report import detection_page as page, thumbnail
 
         self.thumbnails: dict[Path, str] = {}
-        paths = [one.path for one in self.pictures if self.options.outputs.html]
-        wanted, side = page.choose_pictures(paths)
+        wanted, side = set[Path](), 0
+        if self.options.outputs.html:
+            wanted, side = page.choose_pictures([one.path for one in self.pictures])
 
         def keep(picture: Sample, image: Image, found: Detections) -> None:
             if picture.path in wanted:

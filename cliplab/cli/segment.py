@@ -278,8 +278,9 @@ class Segment(Job[Options]):
         if outputs.panoptic:
             names = self.vocabulary.names
             self.panoptic = segmentation.Panoptic(outputs.panoptic, names, self.colours)
-        paths = [one.path for one in self.pictures] if outputs.html else []
-        self.shown, self.side = page.choose_pictures(paths)
+        self.shown, self.side = set[Path](), 0
+        if outputs.html:
+            self.shown, self.side = page.choose_pictures([one.path for one in self.pictures])
         self.cards: dict[Path, page.Card] = {}
         self.found: list[PictureRow] = []
         self.unreadable = []
