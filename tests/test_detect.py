@@ -285,7 +285,8 @@ def test_every_option_reaches_the_model() -> None:
 
     typed = ["--head", "text", "--base", "a", "--novel", "b", "--all-names"]
     given = settings(*typed, "--score", ".1", "--iou", ".2", "--top", "300")
-    assert given.cut() == Cut(0.1, 0.2, all_names=True, top=300)
+    asked = Cut(0.1, 0.2, all_names=True, top=300)
+    assert given.cut() == given.cut(given=True) == asked
     assert (given.head, given.base, given.novel) == ("text", ("a",), ("b",))
     assert given.most == 300
     assert settings().cut() == Cut(0.5, 0.5, all_names=False, top=100)

@@ -194,6 +194,11 @@ def test_generator_is_read_batch_by_batch_in_inference_mode() -> None:
     assert model.modes == [(True, False)] * 3
 
 
+def test_weights_that_give_nan_are_reported() -> None:
+    with pytest.raises(ValueError, match="spy: embeddings are not finite; its weights are damaged"):
+        spy_encoder(Spy(float("nan"))).encode_image(noise_images(1))
+
+
 @pytest.mark.parametrize("key", ALL)
 @pytest.mark.filterwarnings("error")
 def test_loading_is_quiet(

@@ -253,6 +253,16 @@ def test_hugging_faces_cache_follows_its_variables(
     assert found in (Path(expected), home.parent / expected)
 
 
+def test_an_ambiguous_or_short_commit_is_no_snapshot(home: Path, made: dict[str, Path]) -> None:
+    cache, other = home / ".cache" / "huggingface" / "hub", COMMIT[:-1] + "8"
+    snapshot = fill_huggingface(cache, "a/b", made["hf"])
+    assert hub.huggingface_snapshot("a/b", COMMIT[:7]) == snapshot
+    assert hub.huggingface_snapshot("a/b", COMMIT[:6]) is None  # too short to be one for sure
+    (snapshot.parent / other).mkdir()
+    assert hub.huggingface_snapshot("a/b", COMMIT[:8]) is None
+    assert hub.huggingface_snapshot("a/b", other) == snapshot.parent / other
+
+
 # ---- what is not here, and cannot be had -----------------------------------------------------
 
 ABSENT = {  # spec -> file, folder, command that the error names
@@ -598,6 +608,7 @@ def test_a_full_disk_is_called_so() -> None:
         hub.downloading(wanted, offline=False),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
+    assert socket.getdefaulttimeout() is None  # other sockets of the process are left alone
 
 
 def test_open_clip_weights_of_an_address_arrive_whole_or_not_at_all(

@@ -114,6 +114,11 @@ def test_small_classes_reach_as_many_splits_as_they_have_groups(groups: int, row
     assert said(found) == ((remark,) if lacking else ())
 
 
+def test_a_class_with_one_group_is_trained_on_even_if_train_is_small() -> None:
+    found = named({"sheep": 20, "rare": 4}, per_group=4).with_splits({"train": 0.2, "test": 0.8})
+    assert table(found)["rare"] == [4, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("fractions", "message"),
     [
