@@ -123,6 +123,19 @@ def test_boxes_of_one_file_are_cut_from_one_opening(tmp_path: Path, opened: list
     torch.testing.assert_close(done.image_emb, expected, rtol=0, atol=1e-6)
 
 
+def test_on_image_sees_every_readable_picture_in_order(tmp_path: Path) -> None:
+    paths, seen = make_photos(tmp_path, 20), []
+    paths[4].write_bytes(b"")
+    photos = [*paths[:19], Sample(paths[19], box_xyxy=(0, 0, 5, 3))]
+    embed_photos(colours(), photos, batch_size=3, on_image=lambda i, x: seen.append((i, x.size)))
+    assert seen == [(i, (12, 9)) for i in range(19) if i != 4] + [(19, (5, 3))]
+
+
+def test_a_batch_size_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size: got 0; expected 1 or more"):
+        embed_photos(colours(), [], batch_size=0)
+
+
 def test_an_encoder_without_encode_pixels_is_given_images(tmp_path: Path) -> None:
     paths, encoder = make_photos(tmp_path, 3), colours()
     plain = SimpleNamespace(dim=3, encode_image=encoder.encode_image)

@@ -119,6 +119,12 @@ def test_a_class_with_one_group_is_trained_on_even_if_train_is_small() -> None:
     assert table(found)["rare"] == [4, 0, 0]
 
 
+def test_the_largest_groups_are_dealt_first() -> None:
+    photos = [*named({"sheep": 10}).samples, *named({"goat": 10}, per_group=10).samples]
+    same = SampleSet.of((Sample(p.path, "sheep", None, p.group) for p in photos), ROOT)
+    assert same.with_splits({"train": 0.5, "test": 0.5}).splits == {"train": 10, "test": 10}
+
+
 @pytest.mark.parametrize(
     ("fractions", "message"),
     [

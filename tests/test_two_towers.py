@@ -46,6 +46,11 @@ def towers(model: torch.nn.Module | None = None, **kwargs: object) -> TwoTowers:
 # ---- precision -------------------------------------------------------------------------------
 
 
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown precision 'bf16'; .*valid: float32, bfloat16"):
+        towers(precision="bf16")
+
+
 def test_bfloat16_is_close_to_float32_and_is_computed_in_bfloat16() -> None:
     images, texts = noise_images(6), ["a sheep", "goats", "x"]
     exact, rough = towers(), towers(precision="bfloat16")
@@ -122,6 +127,12 @@ class Gamma:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         return self.resize(image) * self.gamma
+
+
+def test_equal_encoders_have_equal_fingerprints() -> None:
+    first = towers(provenance={"spec": "a"}).fingerprint
+    assert len(first) == 64
+    assert towers(languages=("zh",)).fingerprint == first
 
 
 def test_whatever_changes_the_embedding_changes_the_fingerprint() -> None:
