@@ -429,7 +429,7 @@ def test_nothing_readable_is_an_error_without_outputs(
         (["--labels", "sheep"], "labels: got only 'sheep', which would be everywhere"),
         (["--labels", "sheep", "--threshold", "0.5"], "labels: got only 'sheep'"),
         (["--labels", "sheep", "--background", "sheep"], "'sheep' repeated among the words"),
-        (["--labels", "sheep", "--background", ""], "got '' among 2 words"),
+        (["--labels", "sheep", "--background", ""], "--background: got an empty text"),
         (["--labels", "background=x", "b", "--background", "c"], "'background' repeated among"),
         (
             ["--labels", *(f"x{i}" for i in range(255)), "--threshold", "0.1"],
