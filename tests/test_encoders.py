@@ -199,6 +199,15 @@ def test_weights_that_give_nan_are_reported() -> None:
         spy_encoder(Spy(float("nan"))).encode_image(noise_images(1))
 
 
+def test_modelscope_folder_with_a_file_missing(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clip-chinese"
+    shutil.copytree(data / "checkpoints" / "clip-chinese", folder)
+    for name in ("vocab.txt", "text_model_config.json"):
+        (folder / name).unlink()
+        with pytest.raises(FileNotFoundError, match=rf"missing .*{re.escape(name)}.*; copy the wh"):
+            load_encoder(f"modelscope:{folder}")
+
+
 @pytest.mark.parametrize("key", ALL)
 @pytest.mark.filterwarnings("error")
 def test_loading_is_quiet(
