@@ -287,6 +287,21 @@ def test_the_content_counts_and_not_the_name(
     assert not torch.allclose(after, before)
 
 
+def test_a_file_that_changes_while_it_is_read_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, cache = make_photos(tmp_path / "photos", 2), EmbeddingCache(tmp_path / "cache")
+
+    def meddling(path: Path) -> Image.Image:
+        if path == paths[0]:
+            Image.new("RGB", (30, 30), "red").save(path)
+        return open_image(path)
+
+    monkeypatch.setattr(embeddings, "open_image", meddling)
+    assert len(embed_photos(colours(), paths, cache=cache).kept) == 2
+    assert rows_in(cache) == 1
+
+
 def test_weights_preprocessing_precision_and_box_have_rows_of_their_own(
     tmp_path: Path, cache: EmbeddingCache
 ) -> None:
