@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import vild_world
 from PIL import Image
 from tiny_checkpoints import RESNET, make_modelscope, make_openai
 
@@ -18,19 +20,10 @@ from cliplab.__main__ import main
 from cliplab.detection import Detections, Query, as_classes
 from cliplab.detection.words import Words
 from cliplab.encoders import Encoder, load_encoder
-from cliplab.models.vild import ViLD, ViLDConfig, save_vild
+from cliplab.models.vild import ViLD, save_vild
 from cliplab.runtime import data_dir, sha256
 
-TINY = ViLDConfig(
-    embed_dim=32,
-    widths=(16,) * 4,
-    depths=(1, 1, 1),
-    pyramid_width=16,
-    head_channels=16,
-    head_width=16,
-    height=32,
-    proposals=20,
-)
+TINY = replace(vild_world.TINY, embed_dim=32, height=32)
 BASE = ["standing sheep", "goat"]  # categories of the shipped card that had boxes
 _made: list[Path] = []  # a fixture that modules import is made anew for each of them
 
@@ -69,7 +62,7 @@ def make_vild(
 ) -> Path:
     """A random ViLD with TINY's sizes and `changes`, beside `card` -> its folder."""
     torch.manual_seed(0)
-    model = ViLD(ViLDConfig(**{**vars(TINY), **changes}))
+    model = ViLD(replace(TINY, **changes))
     model.teacher = teacher or {}
     path = folder / "model.safetensors"
     save_vild(model, path)

@@ -1,11 +1,9 @@
 """ViLD: the arithmetic of its heads, the network, its files, and the recipe on a tiny scale."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from vild_world import rows, tiny
 
 from cliplab.models.distillation import (
     distillation_loss,
@@ -26,30 +24,6 @@ from cliplab.models.vild import (
     streamlined,
 )
 from cliplab.models.weights import save_model
-
-# 16 channels, not fewer: with 8, torch 2.15's CPU convolution crashes in the backward pass of
-# pictures that lie channels last in memory.
-TINY = ViLDConfig(
-    embed_dim=8,
-    widths=(16,) * 4,
-    depths=(1, 1, 1),
-    pyramid_width=16,
-    head_channels=16,
-    head_width=16,
-    proposals=20,
-)
-
-
-def rows(n: int, d: int = 8, *, seed: int = 0) -> Tensor:
-    """(n, d) unit rows."""
-    generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(n, d, generator=generator), dim=-1)
-
-
-def tiny(**changes) -> ViLD:
-    torch.manual_seed(0)
-    return ViLD(replace(TINY, **changes))
-
 
 # ---- arithmetic ----------------------------------------------------------------------------
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from vild_world import rows, tiny
 
 from cliplab.classification.zero_shot import build_classifier, templates
 from cliplab.cli.main import read_recipe
 from cliplab.detection.boxes import average_precision, coco_results
 from cliplab.encoders import load_encoder
-from cliplab.models.vild import HEADS, Regions, ViLD, ViLDConfig, load_vild
+from cliplab.models.vild import HEADS, Regions, ViLD, load_vild
 from cliplab.pasture import POSTURES, SPECIES
 from cliplab.runtime import checkpoint_dir, sha256
 from cliplab.training import vild as recipe, vild_evaluation as evaluation
@@ -33,30 +34,6 @@ from cliplab.training.vild_dataset import (
     members,
     phrases,
 )
-
-# 16 channels, not fewer: with 8, torch 2.15's CPU convolution crashes in the backward pass of
-# pictures that lie channels last in memory.
-TINY = ViLDConfig(
-    embed_dim=8,
-    widths=(16,) * 4,
-    depths=(1, 1, 1),
-    pyramid_width=16,
-    head_channels=16,
-    head_width=16,
-    proposals=20,
-)
-
-
-def rows(n: int, d: int = 8, *, seed: int = 0) -> Tensor:
-    """(n, d) unit rows."""
-    generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(n, d, generator=generator), dim=-1)
-
-
-def tiny(**changes) -> ViLD:
-    torch.manual_seed(0)
-    return ViLD(replace(TINY, **changes))
-
 
 VARIANTS = tuple(evaluation.HEADS_OF)
 
