@@ -10,7 +10,7 @@ seed 0 are shipped, and several seeds of each are compared.
 Six rounds. After the second no training of three with fusion knew a colour, though all knew
 species, postures and relations: "white" and "black" were one word, and the pyramid had lost the
 colours that the body sees; either can only be learned from the other. A short round of hardly
-anything but colours and species ends that, and the two behind it bring the rest back. The fourth
+anything but colours and species ends that, and the three behind it bring the rest back. The fourth
 still speaks of sides only, and who is on a side can be found without the landmark, as the
 outermost of those alike. The fifth asks who of several is near a landmark, which takes reading it
 (`relations.near_pair`): both sentences of a pair in one batch, about two animals that look alike.
