@@ -17,6 +17,7 @@ from cliplab.detection import (
     Cut,
     Settings,
     ViLDDetector,
+    as_classes,
     load_detector,
     name_boxes,
     parse_model,
@@ -332,3 +333,10 @@ def test_5000_regions_are_named_within_bounds() -> None:
     assert len(found) == 100
     assert found.scores[0] == scores.max()
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def test_a_list_of_labels_may_have_prompts_and_is_read_as_the_command_reads_it() -> None:
+    classes = as_classes(["lying=a sheep lying", "goat"])
+    assert classes.names == ("lying", "goat")
+    assert classes.prompts == ("a sheep lying", "goat")
+    assert as_classes("sheep, goat").names == as_classes(["sheep", "goat"]).names

@@ -163,6 +163,11 @@ def test_a_class_that_is_called_another_is_named(english: Encoder) -> None:
     assert "'sheep lying down' is mostly called 'cow lying down'" in said
     assert "a few labelled examples" in said  # the next rung
     assert "another wording (accuracy between" in said
+    short = list(pasture.SPECIES)  # as the answers are called, whatever stands in the prompts
+    truth = torch.zeros(16, dtype=torch.long)
+    named = diagnose(english, emb, short, TEMPLATES, truth, texts=names)
+    assert torch.equal(named.scores.prediction, found.scores.prediction)
+    assert "'sheep' is mostly called 'cow'" in " ".join(named.remarks)
 
 
 def test_luck_is_called_luck(english: Encoder, flock: tuple[Tensor, Tensor]) -> None:

@@ -20,7 +20,6 @@ from .metrics import (
 )
 from .photos import (
     Classifying as Classifying,
-    Division as Division,
     Learning as Learning,
     check_classes as check_classes,
     divide as divide,
@@ -35,6 +34,8 @@ from .prompts import (
     check_templates as check_templates,
     fill_templates as fill_templates,
     fold as fold,
+    is_chinese as is_chinese,
+    is_nothing as is_nothing,
     name_and_prompt as name_and_prompt,
     resolve_classes as resolve_classes,
     split_labels as split_labels,

@@ -21,6 +21,7 @@ from cliplab.classification.metrics import (
     balanced_accuracy,
     bootstrap_interval,
     brier_score,
+    confusion,
     error_by_luck,
     negative_log_likelihood,
     recall_per_class,
@@ -85,9 +86,7 @@ class Assessment:
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Counts (K, K): row = true class, column = predicted class."""
-        k = len(self.scores.class_names)  # counted here, since loading scikit-learn takes seconds
-        cells = [k * t + p for p, t in zip(self.predicted, self.true, strict=True)]
-        return np.bincount(cells, minlength=k * k).reshape(k, k)
+        return confusion(self.predicted, self.true, self.scores.class_names)
 
     @cached_property
     def control(self) -> Control:

@@ -155,14 +155,25 @@ def prompt_sensitivity(
     Raises:
         ValueError: as `build_classifier`, or embeddings that are not (N, D).
     """
+    names, templates = check_class_names(class_names), check_templates(templates)
+    emb = _checked(encoder, image_emb)
+    return _sensitivity(templates, encode_prompts(encoder, names, templates), emb, true)
+
+
+def _checked(encoder: Encoder, image_emb: Tensor) -> Tensor:
+    """The embeddings (N, D), float32 on the CPU."""
     if image_emb.ndim != 2 or not len(image_emb) or image_emb.shape[1] != encoder.dim:
         raise ValueError(
             f"image_emb: got shape {tuple(image_emb.shape)}; expected (N, {encoder.dim}) of at "
             f"least one image: use encode_image of {encoder.name}"
         )
-    names, templates = check_class_names(class_names), check_templates(templates)
-    emb = image_emb.float().cpu()
-    prompt_emb = encode_prompts(encoder, names, templates)  # (K, T, D)
+    return image_emb.float().cpu()
+
+
+def _sensitivity(
+    templates: Sequence[str], prompt_emb: Tensor, emb: Tensor, true: ArrayLike | Tensor | None
+) -> Sensitivity:
+    """Of T templates: prompts (K, T, D) and images (N, D), both unit rows."""
     alone = (prompt_emb.transpose(0, 1) @ emb.T).argmax(dim=1).numpy()  # (T, K, N) -> (T, N)
     together = (emb @ average_templates(prompt_emb).T).argmax(dim=-1).numpy()  # (N,)
     rates = None if true is None else tuple(accuracy(row, true) for row in alone)
@@ -188,18 +199,24 @@ def diagnose(
     class_names: Sequence[str],
     templates: Sequence[str] = ("{}",),
     true: ArrayLike | Tensor | None = None,
+    *,
+    texts: Sequence[str] | None = None,
 ) -> Diagnosis:
     """Climb the ladder of cures as far as figures can show the way: `Diagnosis`.
 
     The arguments and errors are those of `prompt_sensitivity`; the bare name is looked at beside
-    the templates, and without the truth nothing is said about right and wrong.
+    the templates, and without the truth nothing is said about right and wrong. `texts` stand for
+    the classes in the prompts (K, default: their names).
     """
-    asked = list(dict.fromkeys(["{}", *check_templates(templates)]))
-    sensitivity = prompt_sensitivity(encoder, image_emb, class_names, asked, true)
-    names, emb = check_class_names(class_names), image_emb.float().cpu()
-    rows = average_templates(encode_prompts(encoder, names, templates))  # (K, D)
+    names, templates = check_class_names(class_names), check_templates(templates)
+    words = names if texts is None else check_class_names(texts)
+    asked = list(dict.fromkeys(["{}", *templates]))
+    emb = _checked(encoder, image_emb)
+    prompt_emb = encode_prompts(encoder, words, asked)  # (K, T, D)
+    sensitivity = _sensitivity(asked, prompt_emb, emb, true)
+    rows = average_templates(prompt_emb[:, [asked.index(text) for text in templates]])  # (K, D)
     scores = Scores.from_cosine(names, emb @ rows.T, encoder.logit_scale, encoder.logit_bias)
-    unread = complain_of_unread(encoder, names, templates)
+    unread = complain_of_unread(encoder, words, templates)
     remarks, control = [unread] if unread else [], None
     remarks += _of_answers(scores, sensitivity, bool(unread))
     if true is not None:

@@ -5,13 +5,12 @@ Examples, the labelled photos to learn from, are kept apart from those that are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from cliplab.classification import few_shot
@@ -27,7 +26,7 @@ from cliplab.classification.prompts import (
 )
 from cliplab.classification.zero_shot import Scores, average_templates, encode_prompts
 from cliplab.data import Sample, SampleSet, UnreadableImage, shown
-from cliplab.encoders import Embedded, EmbeddingCache, Encoder, embed_photos
+from cliplab.encoders import Embedded, EmbeddingCache, Encoder, OnImage, embed_photos
 from cliplab.runtime import sha256, unknown_name
 
 # ---- examples ------------------------------------------------------------------------------
@@ -140,8 +139,6 @@ def _without(photos: SampleSet, names: Container[str]) -> SampleSet:
 # ---- the work ------------------------------------------------------------------------------
 
 MAX_ANSWERS = 50_000_000  # numbers that a diagnosis may hold at once, 200 MB
-
-OnImage = Callable[[int, Image], None]
 
 
 def true_classes(photos: SampleSet, class_names: Sequence[str]) -> tuple[int | None, ...]:
@@ -300,9 +297,9 @@ class Classifying:
         self, classes: Classes, templates: Sequence[str], truncate: bool
     ) -> tuple[Tensor, list[str]]:
         """Classifier (K, D) of the prompts, and what the text tower could not read."""
-        names, prompts = check_class_names(classes.prompts), check_templates(templates)
-        emb = encode_prompts(self.encoder, names, prompts, truncate=truncate)  # (K, T, D)
-        unread = complain_of_unread(self.encoder, names, prompts)
+        texts, wording = check_class_names(classes.prompts), check_templates(templates)
+        emb = encode_prompts(self.encoder, texts, wording, truncate=truncate)  # (K, T, D)
+        unread = complain_of_unread(self.encoder, texts, wording)
         return average_templates(emb), [unread] if unread else []
 
     def _zero_shot(self, classes: Classes, found: Embedded, text_emb: Tensor) -> Scores:
@@ -322,12 +319,14 @@ class Classifying:
 
         Each template answers for each image then, so that of very many an even sample has to do.
         """
-        n, prompts = len(found.kept), classes.prompts
-        step = -(-n * len(prompts) * (1 + len(templates)) // MAX_ANSWERS)
+        n, texts = len(found.kept), classes.prompts
+        step = -(-n * len(texts) * (1 + len(templates)) // MAX_ANSWERS)
         rows = found.kept[::step]
         known = [t for i in rows if (t := true[i]) is not None]
         whole = known if len(known) == len(rows) else None
-        return diagnose(self.encoder, found.image_emb[::step], prompts, templates, whole).remarks
+        emb = found.image_emb[::step]
+        found_out = diagnose(self.encoder, emb, classes.names, templates, whole, texts=texts)
+        return found_out.remarks
 
 
 def _answer(

@@ -29,10 +29,24 @@ if TYPE_CHECKING:
 READABLE = 2 / 3
 
 _LANGUAGES = {"en": "English", "zh": "Chinese"}
+# What annotators call that which is nothing.
+_NOTHING = ("background", "backgrounds", "__background__", "nothing", "背景")
 
 
 class UnreadPromptWarning(UserWarning):
     """The text tower cannot read a prompt, or cannot tell two of them apart."""
+
+
+def is_nothing(name: str) -> bool:
+    """Whether a name is one that annotators give to what is nothing, such as background."""
+    return fold(name) in {fold(word) for word in _NOTHING}
+
+
+def is_chinese(text: str) -> bool:
+    """Whether there is a Chinese character in it."""
+    from cliplab.models.tokenizers import is_cjk
+
+    return any(map(is_cjk, text))
 
 
 def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[str]:

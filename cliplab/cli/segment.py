@@ -158,13 +158,13 @@ class Segment(Job[Options]):
 
     def _read_words(self) -> None:
         """Labels and background; refused before a model is loaded."""
-        from cliplab.classification import split_labels
+        from cliplab.classification import is_nothing, split_labels
 
         given, known = self.options.words, self._known_classes()
         if given.labels is not None:
             self.labels = segmentation.read_labels(given.labels)
         else:
-            names = [name for name in known if not segmentation.is_nothing(name)]
+            names = [name for name in known if not is_nothing(name)]
             self.labels = {name: (name.replace("_", " "),) for name in names}
             if not names:
                 raise ValueError(
@@ -377,9 +377,10 @@ class Segment(Job[Options]):
                 unreadable=self.unreadable,
             )
             page.write_gallery(outputs.html, answer, self.cards)
-        for path in (outputs.json, outputs.out and outputs.out / SUMMARY):
-            if path:
-                write_json(path, self._report())
+        paths = [path for path in (outputs.json, outputs.out and outputs.out / SUMMARY) if path]
+        report = self._report() if paths else {}  # once: it hashes the weights
+        for path in paths:
+            write_json(path, report)
 
     def _report(self) -> dict[str, Any]:
         """Labels and their numbers and colours, provenance, shares of every picture, quality."""

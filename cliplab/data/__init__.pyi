@@ -1,6 +1,4 @@
 from .files import (
-    FORMATS as FORMATS,
-    MAX_PIXELS as MAX_PIXELS,
     SUFFIXES as SUFFIXES,
     UnreadableImage as UnreadableImage,
     is_image_name as is_image_name,
@@ -15,7 +13,6 @@ from .samples import (
     SKIPPED as SKIPPED,
     SPLITS as SPLITS,
     UNSAID as UNSAID,
-    Box as Box,
     Masks as Masks,
     Problem as Problem,
     ProblemKind as ProblemKind,

@@ -1,6 +1,5 @@
 from .boxes import (
     Detections,
-    Precision,
     average_precision,
     box_recall,
     check_boxes,
@@ -57,7 +56,6 @@ from .vild import (
     to_pixels,
 )
 from .words import (
-    NOTHING,
     Query,
     as_classes,
     as_prompt,
@@ -71,7 +69,6 @@ from .words import (
 
 __all__ = [
     "MODELS",
-    "NOTHING",
     "SCALES",
     "CropsDetector",
     "Cut",
@@ -80,7 +77,6 @@ __all__ = [
     "Found",
     "GLIPDetector",
     "Judged",
-    "Precision",
     "Query",
     "Row",
     "Settings",

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cliplab.classification import is_chinese
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections
 from cliplab.detection.settings import PUBLISHED, Settings
@@ -24,7 +25,6 @@ from cliplab.detection.words import (
     Query,
     Words,
     as_prompt,
-    is_chinese,
     overlap_note,
     quoted,
     unread_words,

@@ -94,7 +94,7 @@ class Settings:
     score: float | None = None
     """least score of a box, 0 to 1 (default: 0.5; of given boxes 0)"""
     iou: float | None = None
-    """boxes that overlap more are one place (default: 0.5; given boxes all stay; in a GLIP 0.6)"""
+    """boxes that overlap more are one place (default: 0.5; none of given ones; GLIP phrases 0.6)"""
     all_names: bool = False
     """keep every name of a place, not the best alone"""
     top: int | None = None

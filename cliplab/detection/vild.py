@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliplab.classification import Classes, fold
+from cliplab.classification import Classes, fold, is_chinese
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections, clip_boxes, name_boxes
 from cliplab.detection.settings import MOST, OVERLAP, PUBLISHED, WEIGHTS, Settings
-from cliplab.detection.words import Query, Words, as_classes, embed_words, is_chinese
+from cliplab.detection.words import Query, Words, as_classes, embed_words
 from cliplab.encoders import LOADERS, Encoder
 from cliplab.models.vild import HEADS, Regions, ViLD, class_scores, load_vild
 from cliplab.runtime import checkpoint_dir, pick_device, sha256, unknown_name, verify_checkpoint

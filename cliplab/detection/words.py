@@ -18,6 +18,7 @@ from cliplab.classification import (
     check_templates,
     encode_prompts,
     fold,
+    is_nothing,
     name_and_prompt,
     resolve_classes,
     split_labels,
@@ -28,10 +29,8 @@ from cliplab.detection.phrases import SEPARATOR, class_prompt, read_prompt
 from cliplab.detection.settings import Settings
 from cliplab.encoders import Encoder
 from cliplab.models.glip import Prompt, pieces_of
-from cliplab.models.tokenizers import WordPieceTokenizer, is_cjk
+from cliplab.models.tokenizers import WordPieceTokenizer
 
-# What annotators call that which is nothing; to a detector with a learned background it is a word.
-NOTHING = ("background", "backgrounds", "__background__", "nothing", "背景")
 _BRACKETS = re.compile(r"[\[\]【】［］]")  # around the phrases of a sentence
 _QUOTED = 6  # words quoted in a sentence of ours
 
@@ -61,7 +60,7 @@ def as_classes(words: Words) -> Classes:
     if isinstance(words, Prompt):
         raise ValueError("a sentence: only a GLIP reads one; expected a list of labels")
     texts = split_labels([words]) if isinstance(words, str) else list(words)
-    return read_labels([f"{text}={text}" for text in texts])
+    return read_labels(texts)
 
 
 def read_labels(given: Sequence[str] | None, class_names: Sequence[str] = ()) -> Classes:
@@ -100,9 +99,8 @@ def match(classes: Classes, class_names: Sequence[str]) -> dict[str, int]:
 
 def background_note(classes: Classes) -> str:
     """A remark if a label is a word for nothing; "" if none is."""
-    words = {fold(word) for word in NOTHING}
     for name, prompt in zip(classes.names, classes.prompts, strict=True):
-        if {fold(name), fold(prompt)} & words:
+        if is_nothing(name) or is_nothing(prompt):
             return (
                 f"{name!r} is a class like the others here, found by its text; a detector's own "
                 "background was learned and has no word: leave the label out unless you want "
@@ -237,8 +235,3 @@ def quoted(words: Sequence[str]) -> str:
     """The first few of them, in quotation marks."""
     more = len(words) - _QUOTED
     return ", ".join(map(repr, words[:_QUOTED])) + (f" and {more} more" if more > 0 else "")
-
-
-def is_chinese(text: str) -> bool:
-    """Whether there is a Chinese character in it."""
-    return any(map(is_cjk, text))

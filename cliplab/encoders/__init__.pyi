@@ -2,14 +2,12 @@ from .embeddings import (
     CacheWarning as CacheWarning,
     Embedded as Embedded,
     EmbeddingCache as EmbeddingCache,
+    OnImage as OnImage,
     embed_photos as embed_photos,
-    picture_key as picture_key,
 )
 from .hub import (
     find_snapshot as find_snapshot,
     huggingface_cache as huggingface_cache,
-    modelscope_cache as modelscope_cache,
-    openai_cache as openai_cache,
     timeout_s as timeout_s,
 )
 from .loading import (

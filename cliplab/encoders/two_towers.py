@@ -1,7 +1,7 @@
 """Two towers: the interface of every encoder, its one implementation, and the preprocessing.
 
 Any model with `encode_image`, `encode_text` and `logit_scale` becomes an `Encoder` here; where
-such models come from is the business of `cliplab.encoders`.
+such models come from is the business of `cliplab.encoders.loading`.
 """
 
 import hashlib

@@ -151,15 +151,15 @@ def _choices(found: Answer, cards: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
 def _card(found: Answer, i: int) -> dict[str, Any]:
     """Row i; its bars in the order of the labels, or the best first where some fold away."""
-    scores, true = found.scores, found.true[i]
-    shares, best = scores.probability[i].tolist(), int(scores.prediction[i])
+    scores, true = found.scores.subset([i]), found.true[i]
+    shares, best = scores.probability[0].tolist(), int(scores.prediction[0])
     order = list(range(len(shares)))
     if len(order) > MAX_BARS:
         order.sort(key=lambda k: -shares[k])
         if true is not None and true not in order[:MAX_BARS]:  # the truth is never folded away
             order.remove(true)
             order.insert(MAX_BARS - 1, true)
-    margin, entropy = float(scores.margin[i]), float(scores.relative_entropy[i])
+    margin, entropy = float(scores.margin[0]), float(scores.relative_entropy[0])
     return {
         "row": i, "name": found.photos[found.kept[i]].name, "shares": shares, "best": best,
         "true": true, "right": None if true is None else true == best, "order": order[:MAX_BARS],

@@ -38,11 +38,9 @@ from .scene import (
 )
 from .segmenter import (
     GroupViTSegmenter as GroupViTSegmenter,
-    find_checkpoint as find_checkpoint,
     load_segmenter as load_segmenter,
     own_templates as own_templates,
     reader_of as reader_of,
-    tokenizer_of as tokenizer_of,
     tuned_settings as tuned_settings,
     unread_remarks as unread_remarks,
     usual_background as usual_background,
@@ -52,7 +50,6 @@ from .settings import (
     BACKGROUND_WORDS as BACKGROUND_WORDS,
     Settings as Settings,
     Vocabulary as Vocabulary,
-    is_nothing as is_nothing,
     language_of as language_of,
     nothing_note as nothing_note,
     read_labels as read_labels,

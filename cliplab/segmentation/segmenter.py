@@ -22,6 +22,7 @@ from cliplab.classification import (
     check_templates,
     fill_templates,
     fold,
+    is_chinese,
 )
 from cliplab.models.groupvit import GroupViT, load_groupvit
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
@@ -39,7 +40,6 @@ from cliplab.segmentation.settings import (
     BACKGROUND_WORDS,
     Settings,
     Vocabulary,
-    is_chinese,
     language_of,
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cliplab.classification import fold, name_and_prompt, split_labels
+from cliplab.classification import fold, is_chinese, is_nothing, name_and_prompt, split_labels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,6 @@ BACKGROUND_WORDS = (
     "bed", "building", "cloud", "lamp", "door", "window", "wardrobe", "ceiling", "shelf",
     "curtain", "stair", "floor", "hill", "rail", "fence",
 )  # fmt: skip
-# What annotators call that which is nothing.
-_NOTHING = ("background", "backgrounds", "__background__", "nothing", "背景")
 _OR = re.compile("[|｜]")  # a Chinese keyboard has the full-width one
 
 
@@ -181,18 +179,6 @@ def nothing_note(labels: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def is_nothing(name: str) -> bool:
-    """Whether a name is one that annotators give to what is nothing, such as background."""
-    return fold(name) in {fold(word) for word in _NOTHING}
-
-
 def language_of(words: Sequence[str]) -> str:
     """ "zh" if every word has a Chinese character, else "en"."""
     return "zh" if all(map(is_chinese, words)) else "en"
-
-
-def is_chinese(word: str) -> bool:
-    """Whether a word has a Chinese character."""
-    from cliplab.models.tokenizers import is_cjk
-
-    return any(map(is_cjk, word))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cliplab.classification import fold
+from cliplab.classification import fold, is_nothing
 from cliplab.data import (
     Masks,
     Problem,
@@ -30,7 +30,7 @@ from cliplab.data import (
 )
 from cliplab.segmentation.features import Segmentation
 from cliplab.segmentation.quality import IGNORE, Quality, Tally
-from cliplab.segmentation.settings import Vocabulary, is_nothing
+from cliplab.segmentation.settings import Vocabulary
 
 NAMES = "classes.txt"  # of label PNGs: one name a line, the first is number 0
 LABELS, OVERLAY = "_labels.png", "_overlay.png"  # what the files of a picture end with
