@@ -42,6 +42,19 @@ _RESTORE = (
 )
 
 
+class ArgumentError(ValueError):
+    """An argument that cannot be used; a command calls it by its option.
+
+    Args:
+        name: of the argument.
+        what: was got, was expected, is to be done.
+    """
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"{name}: {what}")
+        self.name, self.what = name, what
+
+
 # ---- places --------------------------------------------------------------------------------
 
 
@@ -72,7 +85,7 @@ def checkpoint_dir(name: str) -> Path:
 def seed_all(seed: int) -> None:
     """Seed python's, numpy's and torch's (every device) global generators; 0 <= seed < 2**32."""
     if not 0 <= seed <= _MAX_SEED:
-        raise ValueError(f"seed: got {seed}; expected a whole number from 0 to {_MAX_SEED}")
+        raise ArgumentError("seed", f"got {seed}; expected a whole number from 0 to {_MAX_SEED}")
     import numpy as np
     import torch
 

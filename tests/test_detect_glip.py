@@ -534,7 +534,7 @@ def test_settings_that_cannot_be_meant(settings: dict, message: str) -> None:
             ["--labels", "a", "b", "--aggregate", "max", "--model", "crops"],
             "aggregate: means not",
         ),
-        (["--phrases", "goat", "--batch-size", "0"], "batch_size: got 0; expected 1 or more"),
+        (["--phrases", "goat", "--batch-size", "0"], "--batch-size: got 0; expected 1 or more"),
         (["--phrases", "goat", "--iou", "2"], "iou: got 2; expected more than 0"),
         ([], "no labels: the source has no boxes with classes; give labels"),
     ],

@@ -252,7 +252,7 @@ def test_labels_of_several_kinds_are_refused(tmp_path: Path) -> None:
 
 def test_boxes_belong_to_folders(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "t.csv")
-    with pytest.raises(ValueError, match="expected with a folder of pictures as the source"):
+    with pytest.raises(ValueError, match="goes with a folder of pictures as the source"):
         read_photos(tmp_path / "t.csv", boxes=tmp_path / "t.csv")
     with pytest.raises(FileNotFoundError, match=r"b\.json: no such file or folder"):
         read_photos(tmp_path, boxes=tmp_path / "b.json")

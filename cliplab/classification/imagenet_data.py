@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.data import SUFFIXES, shown
-from cliplab.runtime import unknown_name
+from cliplab.runtime import ArgumentError, unknown_name
 
 # ---- the words -----------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class ValidationSet:
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
-            raise ValueError(f"limit: got {limit}; expected 1 or more images")
+            raise ArgumentError("limit", f"got {limit}; expected 1 or more images")
         kept = [i * len(self) // limit for i in range(limit)]
         files, labels = tuple(self.files[i] for i in kept), tuple(self.labels[i] for i in kept)
         note = f"{limit:,} of {len(self):,} images, evenly spread"

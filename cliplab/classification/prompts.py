@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cliplab.runtime import data_dir, nearest, unknown_name
+from cliplab.runtime import ArgumentError, data_dir, nearest, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,23 +57,28 @@ def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[str]:
 def check_class_names(class_names: Sequence[str]) -> list[str]:
     """The names without outer white space; ValueError unless at least two differ, whatever case."""
     if isinstance(class_names, str):
-        raise ValueError(
-            f"class_names: got the text {class_names!r}; expected a list, such as ['sheep', 'goat']"
+        raise ArgumentError(
+            "class_names",
+            f"got the text {class_names!r}; expected a list, such as ['sheep', 'goat']",
         )
     names = [str(name).strip() for name in class_names]
     if not names or not all(names):
-        raise ValueError(f"class_names: got {names or 'none'}; expected texts to choose between")
+        raise ArgumentError(
+            "class_names", f"got {names or 'none'}; expected texts to choose between"
+        )
     if len(names) == 1:
-        raise ValueError(
-            f"class_names: got only {names[0]!r}, which would always get 100 %; "
-            "expected two or more, for instance with 'something else'"
+        raise ArgumentError(
+            "class_names",
+            f"got only {names[0]!r}, which would always get 100 %; "
+            "expected two or more, for instance with 'something else'",
         )
     # Both tokenizers lower-case: "Sheep" and "sheep" would be the same row twice.
     counts = Counter(name.casefold() for name in names)
     if repeated := sorted({name for name in names if counts[name.casefold()] > 1}):
-        raise ValueError(
-            f"class_names: {', '.join(map(repr, repeated))} repeated; expected each once, since "
-            "duplicates share their probability"
+        raise ArgumentError(
+            "class_names",
+            f"{', '.join(map(repr, repeated))} repeated; expected each once, since "
+            "duplicates share their probability",
         )
     return names
 
@@ -81,8 +86,8 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
 def check_templates(templates: Sequence[str]) -> list[str]:
     """The templates as a list; ValueError unless each has {} where the class name goes."""
     if isinstance(templates, str) or not templates:
-        raise ValueError(
-            f"templates: got {templates!r}; expected a list of texts, such as ['{{}}']"
+        raise ArgumentError(
+            "templates", f"got {templates!r}; expected a list of texts, such as ['{{}}']"
         )
     for template in templates:
         if "{}" not in template:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cliplab.runtime import ArgumentError
+
 if TYPE_CHECKING:
     from cliplab.cli.options import Call
 
@@ -98,7 +100,7 @@ def _command(name: str, typed: Sequence[str]) -> int:
     except (ValueError, OSError, ImportError) as error:
         if "--debug" in typed:
             raise
-        return _fail(name, str(error))
+        return _fail(name, _worded(error))
 
 
 def _call(command: Call, name: str, typed: Sequence[str]) -> int:
@@ -106,6 +108,21 @@ def _call(command: Call, name: str, typed: Sequence[str]) -> int:
 
     prog, about, epilog = f"cliplab {name}", command.about, command.epilog
     return command.run(parse(command.options, typed, prog=prog, about=about, epilog=epilog))
+
+
+# Arguments that an option has another name for; the others are called alike.
+_OPTION_OF = {
+    "class_names": "--labels", "per_class": "--shots", "phrases": "--phrases",
+    "prompt": "--phrases", "templates": "--template",
+}  # fmt: skip
+
+
+def _worded(error: Exception) -> str:
+    """What an error says, about an option where it is about an argument."""
+    if not isinstance(error, ArgumentError) or error.name.startswith("-"):
+        return str(error)
+    option = _OPTION_OF.get(error.name, f"--{error.name.replace('_', '-')}")
+    return f"{option}: {error.what}"
 
 
 def _fail(name: str, message: str) -> int:

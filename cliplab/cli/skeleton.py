@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from cliplab.cli.options import flat
-from cliplab.runtime import atomic_write, write_json
+from cliplab.runtime import ArgumentError, atomic_write, write_json
 
 if TYPE_CHECKING:
     from cliplab.data import Sample, SampleSet, UnreadableImage
@@ -167,7 +167,8 @@ def named(option: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{option}: {error}") from error
+        what = error.what if isinstance(error, ArgumentError) else str(error)
+        raise ArgumentError(option, what) from error
 
 
 def show(lines: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from cliplab.data.reading import Reading, read_csv, read_folder
 from cliplab.data.sample_set import SampleSet
 from cliplab.data.samples import ProblemKind as Kind, Sample, lacked, problems_of, some
 from cliplab.data.yolo import NAME_FILES, YAML_NAMES, read_yolo
-from cliplab.runtime import unknown_name
+from cliplab.runtime import ArgumentError, unknown_name
 
 KINDS = ("auto", "folder", "csv", "coco", "yolo")
 # Tables that lie among pictures are read only under these names: others may be results.
@@ -53,18 +53,18 @@ def read_photos(
     """
     source = _existing(Path(source), kind)
     if not 0 < box_scale < math.inf:
-        raise ValueError(f"box_scale: got {box_scale}; expected a number above 0, such as 1 or 1.5")
+        raise ArgumentError("box_scale", f"got {box_scale}; expected a number above 0, as in 1.5")
     if boxes is not None:
         if not source.is_dir() or images is not None:
-            raise ValueError(
-                f"boxes={shown(boxes)}: expected with a folder of pictures as the source, and "
-                f"without images=; got the source {shown(source)}"
-            )
+            what = "goes with a folder of pictures as the source, and without another of images"
+            raise ArgumentError("boxes", f"{shown(boxes)} {what}; got {shown(source)}")
         return read_photos(boxes, kind=kind, box_scale=box_scale, images=source)
     kind, places = _places_of(source, kind)
     reading = _read(kind, places, Path(images) if images is not None else None, box_scale)
     if box_scale != 1 and not any(one.box_xyxy for one in reading.samples):
-        raise ValueError(f"box_scale: got {box_scale}, but {shown(source)} has no boxes; drop it")
+        raise ArgumentError(
+            "box_scale", f"got {box_scale}, but {shown(source)} has no boxes; drop it"
+        )
     if kind in ("coco", "yolo"):
         boxed = {one.path for one in reading.samples}
         bare = [path for path in reading.listed if path not in boxed]

@@ -127,7 +127,7 @@ def _splits_in_yaml(found: Mapping[str, Any], root: Path, source: Path) -> _List
     if absent and len(absent) == len(named):
         raise FileNotFoundError(
             f"{shown(source)}: none of {', '.join(absent)} is in {shown(root)}; mend path, train, "
-            "val and test, or give images=, the folder of the pictures"
+            "val and test, or name the folder of the pictures (images)"
         )
     return listed
 

@@ -29,7 +29,7 @@ from cliplab.detection.vild import checkpoint_path, inside, propose
 from cliplab.detection.words import Query, Words, as_classes, embed_words
 from cliplab.encoders import Encoder
 from cliplab.models.vild import ViLD, load_vild
-from cliplab.runtime import pick_device, sha256
+from cliplab.runtime import ArgumentError, pick_device, sha256
 
 SCALES = (1.0, 1.5)  # of the crops that ViLD's teacher looks at
 
@@ -77,7 +77,7 @@ def embed_boxes(
         crops = (c for i, b in pairs for c in crop_boxes(i, b, scale=scale, size=size))
         total = total + teacher.encode_image(crops, batch_size=batch_size)
     if isinstance(total, float):
-        raise ValueError("scales: got none; expected at least one, such as (1.0, 1.5)")
+        raise ArgumentError("scales", "got none; expected at least one, such as (1.0, 1.5)")
     return F.normalize(total, dim=-1)
 
 

@@ -45,7 +45,7 @@ from cliplab.models.glip import (
     select,
     to_picture,
 )
-from cliplab.runtime import sha256
+from cliplab.runtime import ArgumentError, sha256
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -261,9 +261,10 @@ def load_glip_detector(where: str = "", settings: Settings | None = None) -> GLI
     if variant in PUBLISHED:
         path = Path(published)
     elif settings.vocab is not None:
-        raise ValueError(
-            "vocab: means nothing to a GLIP that has its vocabulary in its file; drop it, or use a "
-            f"published one, {PUBLISHED[0]}:PATH"
+        raise ArgumentError(
+            "vocab",
+            "means nothing to a GLIP that has its vocabulary in its file; drop it, or use a "
+            f"published one, {PUBLISHED[0]}:PATH",
         )
     else:
         path = checkpoint_path(where, "glip")

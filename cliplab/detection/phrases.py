@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from cliplab.models.glip import Prompt, Span
+from cliplab.runtime import ArgumentError
 
 SEPARATOR = ". "  # between classes; what the released models were trained with
 _SHOWN = 60  # characters of a prompt quoted in an error
@@ -72,7 +73,7 @@ def read_prompt(text: str | Sequence[str] | Prompt) -> Prompt:
     if "[" in plain or "]" in plain or _NOT_ARTICLE.search(plain):
         return sentence_prompt(text)
     if not plain.strip(f" {_MARKS}\n"):
-        raise ValueError(_nothing(text))
+        raise ArgumentError("prompt", _nothing(text))
     return class_prompt(_BREAK.split(plain))
 
 
@@ -91,7 +92,7 @@ def class_prompt(names: Sequence[str], separator: str = SEPARATOR) -> Prompt:
         unique.setdefault(name.casefold(), name)
     phrases = tuple(unique.values())
     if not phrases:
-        raise ValueError(_nothing(", ".join(names)))
+        raise ArgumentError("prompt", _nothing(", ".join(names)))
     starts = [0]
     for phrase in phrases:
         starts.append(starts[-1] + len(phrase) + len(separator))
@@ -123,7 +124,7 @@ def sentence_prompt(sentence: str, phrases: Sequence[str] | None = None) -> Prom
         known = table.setdefault(phrase.casefold(), (phrase, []))[1]
         known.extend(span for span in spans if span not in known)
     if not table:
-        raise ValueError(_nothing(sentence))
+        raise ArgumentError("prompt", _nothing(sentence))
     names, places = zip(*table.values(), strict=True)
     return Prompt(caption, names, tuple(map(tuple, places)))
 
@@ -143,7 +144,7 @@ def relating_words(prompt: Prompt) -> list[str]:
 def _nothing(text: str) -> str:
     quoted = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return (
-        f"prompt: got {quoted!r}, in which there is no phrase; expected a list such as "
+        f"got {quoted!r}, in which there is no phrase; expected a list such as "
         "'sheep, goat' or a sentence such as 'the [black goat] left of the [trough]'"
     )
 
@@ -162,13 +163,13 @@ def _unmarked(text: str) -> tuple[str, list[Span]]:
         elif char == "]":
             inside = caption[marked[opened[-1]][0] :] if opened else ""
             if not inside.strip():
-                raise ValueError(f"prompt: got {text!r}; expected words in matching brackets")
+                raise ArgumentError("prompt", f"got {text!r}; expected words in matching brackets")
             start = len(caption) - len(inside.lstrip())
             marked[opened.pop()] = (start, len(caption.rstrip()))
         else:
             caption += char
     if opened:
-        raise ValueError(f"prompt: got {text!r}; expected a ] for each [")
+        raise ArgumentError("prompt", f"got {text!r}; expected a ] for each [")
     return caption, marked
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from cliplab.runtime import unknown_name
+from cliplab.runtime import ArgumentError, unknown_name
 
 SCORE = 0.5  # least score of a box that counts as found
 OVERLAP = 0.5  # IoU above which two boxes are one place
@@ -60,11 +60,11 @@ class Cut:
 
     def __post_init__(self) -> None:
         if not 0 <= self.score <= 1:
-            raise ValueError(f"score: got {self.score:g}; expected 0 to 1")
+            raise ArgumentError("score", f"got {self.score:g}; expected 0 to 1")
         if self.overlap is not None and not 0 < self.overlap <= 1:
-            raise ValueError(f"iou: got {self.overlap:g}; expected more than 0, at most 1")
+            raise ArgumentError("iou", f"got {self.overlap:g}; expected more than 0, at most 1")
         if self.top is not None and self.top < 1:
-            raise ValueError(f"top: got {self.top}; expected 1 or more")
+            raise ArgumentError("top", f"got {self.top}; expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -130,17 +130,18 @@ def check_settings(name: str, settings: Settings) -> None:
     """
     settings.cut()
     if settings.batch_size is not None and settings.batch_size < 1:
-        raise ValueError(f"batch_size: got {settings.batch_size}; expected 1 or more")
+        raise ArgumentError("batch_size", f"got {settings.batch_size}; expected 1 or more")
     for scale in settings.scales or ():
         if not 0 < scale < float("inf"):
-            raise ValueError(f"scales: got {scale:g}; expected numbers above 0, as in 1 1.5")
+            raise ArgumentError("scales", f"got {scale:g}; expected numbers above 0, as in 1 1.5")
     for field in fields(settings):
         readers = [other for other, model in MODELS.items() if field.name in model.reads]
         told = getattr(settings, field.name) != field.default
         if told and readers and name not in readers:
-            raise ValueError(
-                f"{field.name}: means nothing to the model {name}; drop it, or use the model "
-                f"{' or '.join(readers)}"
+            raise ArgumentError(
+                field.name,
+                f"means nothing to the model {name}; drop it, or use the model "
+                f"{' or '.join(readers)}",
             )
 
 

@@ -24,7 +24,14 @@ from cliplab.detection.settings import MOST, OVERLAP, PUBLISHED, WEIGHTS, Settin
 from cliplab.detection.words import Query, Words, as_classes, embed_words
 from cliplab.encoders import LOADERS, Encoder
 from cliplab.models.vild import HEADS, Regions, ViLD, class_scores, load_vild
-from cliplab.runtime import checkpoint_dir, pick_device, sha256, unknown_name, verify_checkpoint
+from cliplab.runtime import (
+    ArgumentError,
+    checkpoint_dir,
+    pick_device,
+    sha256,
+    unknown_name,
+    verify_checkpoint,
+)
 
 _LONGEST = 8  # times its height that a picture may be wide, or else it is made smaller
 _INSTEAD = {
@@ -181,7 +188,7 @@ class ViLDDetector:
         """
         told = self.settings.head
         if told and told not in HEADS:
-            raise ValueError(f"head: {unknown_name('head', told, HEADS)}")
+            raise ArgumentError("head", unknown_name("head", told, HEADS))
         if told or self.model.image_head:
             return told or ("text" if single else "ensemble")
         return "image" if (self.card.get("recipe") or {}).get("variant") == "image" else "text"

@@ -30,6 +30,7 @@ from cliplab.detection.settings import Settings
 from cliplab.encoders import Encoder
 from cliplab.models.glip import Prompt, pieces_of
 from cliplab.models.tokenizers import WordPieceTokenizer
+from cliplab.runtime import ArgumentError
 
 _BRACKETS = re.compile(r"[\[\]【】［］]")  # around the phrases of a sentence
 _QUOTED = 6  # words quoted in a sentence of ours
@@ -173,16 +174,17 @@ def as_prompt(words: Words) -> tuple[Prompt, Classes]:
         return prompt, Classes(prompt.phrases, prompt.phrases)
     classes = as_classes(words)
     if marked := [text for text in classes.prompts if _BRACKETS.search(text)]:
-        raise ValueError(
-            f"labels: got {marked[0]!r}; brackets mark the phrases of a sentence: drop them, or "
-            "ask for the sentence"
+        raise ArgumentError(
+            "labels",
+            f"got {marked[0]!r}; brackets mark the phrases of a sentence: drop them, or "
+            "ask for the sentence",
         )
     same: dict[str, str] = {}
     for text in classes.prompts:
         phrase = class_prompt([text]).phrases[0].casefold()
         if (other := same.setdefault(phrase, text)) != text:
-            raise ValueError(
-                f"labels: {other!r} and {text!r} are the same phrase; expected each once"
+            raise ArgumentError(
+                "labels", f"{other!r} and {text!r} are the same phrase; expected each once"
             )
     return class_prompt(classes.prompts), classes
 

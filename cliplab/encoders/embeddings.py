@@ -22,7 +22,7 @@ from torch import Tensor
 import cliplab
 from cliplab.data import Sample, UnreadableImage, open_image
 from cliplab.encoders.two_towers import Encoder
-from cliplab.runtime import atomic_write, cache_dir, sha256
+from cliplab.runtime import ArgumentError, atomic_write, cache_dir, sha256
 
 FORMAT = 2  # raise it when rows or keys change their meaning
 _MOST_THREADS = 8  # that read files: decoding a photo is a few milliseconds
@@ -136,7 +136,7 @@ def embed_photos(
     from tqdm import tqdm
 
     if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}; expected 1 or more")
+        raise ArgumentError("batch_size", f"got {batch_size}; expected 1 or more")
 
     rows, kept, unreadable = torch.zeros(len(photos), encoder.dim), [], []  # rows (N, D)
     waiting: list[_Picture] = []  # to be encoded

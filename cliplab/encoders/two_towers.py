@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cliplab.models.layers import SelfAttention
 from cliplab.models.tokenizers import Tokenizer
-from cliplab.runtime import unknown_name
+from cliplab.runtime import ArgumentError, unknown_name
 
 TEXT_BATCH = 256  # texts are short, so one size suits every machine
 PRECISIONS = ("float32", "bfloat16")
@@ -126,7 +126,7 @@ class TwoTowers:
             ValueError: a batch size below 1, or weights that give NaN.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size: got {batch_size}; expected 1 or more")
+            raise ArgumentError("batch_size", f"got {batch_size}; expected 1 or more")
         from tqdm import tqdm
 
         total = len(images) if isinstance(images, Sized) else None

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cliplab.models.groupvit import Groups, GroupViT
 from cliplab.models.tokenizers import Tokenizer
+from cliplab.runtime import ArgumentError
 from cliplab.segmentation.scene import name_groups, refine
 from cliplab.segmentation.settings import Settings, Vocabulary
 
@@ -111,9 +112,10 @@ def best_labels(scores: Tensor, lowest: float | None) -> Tensor:
 def check_threshold(threshold: float | None, *, has_background: bool) -> None:
     """Raise ValueError for a threshold that has no label to give."""
     if threshold is not None and not has_background:
-        raise ValueError(
-            f"threshold: got {threshold}, but there is no background to give to pixels below it; "
-            "make the vocabulary with background=() or with words for the background"
+        raise ArgumentError(
+            "threshold",
+            f"got {threshold}, but there is no background to give to pixels below it; "
+            "give words for the background",
         )
 
 

@@ -28,6 +28,7 @@ from cliplab.models.groupvit import GroupViT, load_groupvit
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 from cliplab.pasture import NOUNS, SPECIES, class_of
 from cliplab.runtime import (
+    ArgumentError,
     checkpoint_dir,
     is_offline,
     pick_device,
@@ -125,8 +126,8 @@ class GroupViTSegmenter:
         config = self.model.config
         side = settings.side or config.test_resolution or 2 * config.image_resolution
         if side % config.patch_size:
-            raise ValueError(
-                f"side: got {side} px; expected a multiple of the patch, {config.patch_size}"
+            raise ArgumentError(
+                "side", f"got {side} px; expected a multiple of the patch, {config.patch_size}"
             )
         return side
 

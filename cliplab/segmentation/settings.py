@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cliplab.classification import fold, is_chinese, is_nothing, name_and_prompt, split_labels
+from cliplab.runtime import ArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,16 +49,16 @@ class Settings:
         object.__setattr__(self, "templates", tuple(check_templates(self.templates)))
         object.__setattr__(self, "scales", tuple(self.scales))
         if not self.scales or not all(0 < scale <= MAX_SCALE for scale in self.scales):
-            raise ValueError(
-                f"scales: got {self.scales}; expected one or more, over 0 to {MAX_SCALE}"
+            raise ArgumentError(
+                "scales", f"got {self.scales}; expected one or more, over 0 to {MAX_SCALE}"
             )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold: got {self.threshold}; expected a score, 0 to 1")
+            raise ArgumentError("threshold", f"got {self.threshold}; expected a score, 0 to 1")
         for name in ("top_words", "side"):
             if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}: got {value}; expected 1 or more, or None")
+                raise ArgumentError(name, f"got {value}; expected 1 or more")
         if self.refine < 0:
-            raise ValueError(f"refine: got {self.refine} steps; expected 0 or more")
+            raise ArgumentError("refine", f"got {self.refine} steps; expected 0 or more")
 
     def views(self) -> list[tuple[float, bool]]:
         """Scale of each view of a picture, and whether it is mirrored; the first is not."""
@@ -110,9 +111,10 @@ def vocabulary(
         ValueError: an empty or repeated name or word; one word in all, which nothing competes with.
     """
     if not labels or isinstance(labels, str) or isinstance(background, str):
-        raise ValueError(
-            f"labels: got {labels!r}, background {background!r}; expected lists of names, the "
-            "first not empty"
+        raise ArgumentError(
+            "labels",
+            f"got {labels!r}, background {background!r}; expected lists of names, the "
+            "first not empty",
         )
     given = labels if isinstance(labels, Mapping) else {}
     pairs = [(name, [*given.get(name, ())] or [name]) for name in labels]
@@ -122,9 +124,10 @@ def vocabulary(
     words = [word for _, some in pairs for word in some]
     _check(words, "words")
     if len(words) == 1:
-        raise ValueError(
-            f"labels: got only {words[0]!r}, which would be everywhere with probability 1; "
-            "expected a second label, or words for the background such as grass and sky"
+        raise ArgumentError(
+            "labels",
+            f"got only {words[0]!r}, which would be everywhere with probability 1; "
+            "expected a second label, or words for the background such as grass and sky",
         )
     return Vocabulary(
         names=tuple(name.strip() for name, _ in pairs),
@@ -137,16 +140,17 @@ def vocabulary(
 def _check(words: Sequence[str], what: str) -> None:
     """Raise ValueError for what is empty, no text, or there twice whatever its case."""
     if odd := [word for word in words if not isinstance(word, str) or not word.strip()]:
-        raise ValueError(
-            f"labels: got {odd[0]!r} among {len(words)} {what}; expected text, not empty"
+        raise ArgumentError(
+            "labels", f"got {odd[0]!r} among {len(words)} {what}; expected text, not empty"
         )
     folded = [fold(word) for word in words]
     repeated = [w for w, key in zip(words, folded, strict=True) if folded.count(key) > 1]
     if repeated:
-        raise ValueError(
-            f"labels: {', '.join(map(repr, dict.fromkeys(repeated)))} repeated among the {what}; "
+        raise ArgumentError(
+            "labels",
+            f"{', '.join(map(repr, dict.fromkeys(repeated)))} repeated among the {what}; "
             "expected every label, word and background word once, since duplicates would share "
-            "their probability"
+            "their probability",
         )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cliplab.classification.prompts import check_class_names
+from cliplab.runtime import ArgumentError
 
 SPLITS = ("train", "val", "test")
 
@@ -90,7 +91,7 @@ def sample_shots(shots: Shots, per_class: int, *, seed: int) -> Shots:
         ValueError: `per_class` below 1, or a class that has fewer images.
     """
     if per_class < 1:
-        raise ValueError(f"per_class: got {per_class}; expected 1 or more")
+        raise ArgumentError("per_class", f"got {per_class}; expected 1 or more")
     if (fewest := int(shots.counts.min())) < per_class:
         name = shots.class_names[int(shots.counts.argmin())]
         raise ValueError(

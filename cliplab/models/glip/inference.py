@@ -18,6 +18,7 @@ from torch import Tensor
 from cliplab.models.glip.anchors import anchor_boxes, decode, half_open
 from cliplab.models.glip.config import GLIPConfig
 from cliplab.models.glip.head import Raw
+from cliplab.runtime import ArgumentError
 
 MULTIPLE = 32  # that sides are filled up to, at the right and at the bottom, with the mean colour
 
@@ -94,8 +95,8 @@ class Selection:
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
         if self.aggregate not in AGGREGATES:
-            raise ValueError(
-                f"aggregate: got {self.aggregate!r}; expected one of {', '.join(AGGREGATES)}"
+            raise ArgumentError(
+                "aggregate", f"got {self.aggregate!r}; expected one of {', '.join(AGGREGATES)}"
             )
         if not (0 <= self.least <= 1 and 0 < self.nms <= 1 and min(self.candidates, self.top) >= 1):
             raise ValueError(

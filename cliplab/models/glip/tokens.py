@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.models.tokenizers import WordPieceTokenizer, clean_char, isolate_mark
+from cliplab.runtime import ArgumentError
 
 _SHOWN = 60  # characters of a prompt quoted in an error
 Span = tuple[int, int]  # characters from, up to but not including
@@ -155,10 +156,11 @@ def _check_known(prompt: Prompt, pieces: Sequence[Piece], tokenizer: WordPieceTo
     spelled = (positive_map(prompt, pieces, len(pieces) + 1) & known).any(1).tolist()
     unknown = [phrase for phrase, yes in zip(prompt.phrases, spelled, strict=True) if not yes]
     if unknown:
-        raise ValueError(
-            f"phrases: {', '.join(map(repr, unknown[:5]))}: no word of it is in the model's "
+        raise ArgumentError(
+            "phrases",
+            f"{', '.join(map(repr, unknown[:5]))}: no word of it is in the model's "
             "vocabulary, so that it cannot tell it from any other; say it in words that the model "
-            "was trained on"
+            "was trained on",
         )
 
 
@@ -171,9 +173,10 @@ def _cuts(prompt: Prompt, pieces: Sequence[Piece], budget: int) -> list[int]:
         allowed = [i for i in range(first + 1, first + budget + 1) if _may_cut(pieces, i, inside)]
         if not allowed:
             start = pieces[first].start
-            raise ValueError(
-                f"prompt: no place to cut in the {budget} tokens from "
-                f"{prompt.caption[start : start + _SHOWN]!r} on; expected phrases of fewer tokens"
+            raise ArgumentError(
+                "prompt",
+                f"no place to cut in the {budget} tokens from "
+                f"{prompt.caption[start : start + _SHOWN]!r} on; expected phrases of fewer tokens",
             )
         stops = [i for i in allowed if pieces[i - 1].text in ".;,!?" and i > first + budget // 2]
         edges.append(max(stops or allowed))
