@@ -106,7 +106,7 @@ def test_the_words_are_the_teachers(world: Path) -> None:
     torch.testing.assert_close(vild().read(LABELS).text_emb, own)
     bare = build_classifier(teacher, LABELS, ["{}"])
     torch.testing.assert_close(vild(template=("{}",)).read(LABELS).text_emb, bare)
-    torch.testing.assert_close(vild(template=("{}",)).read("goat").text_emb, bare[2:])
+    torch.testing.assert_close(vild(template=("{}",)).read("goat").text_emb[:1], bare[2:])
 
 
 def test_base_and_novel_are_as_the_card_says_or_as_told(world: Path) -> None:

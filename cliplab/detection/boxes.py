@@ -66,7 +66,7 @@ class Detections:
 
 def postprocess(
     found: Detections, *, score: float = SCORE, iou: float | None = OVERLAP,
-    top: int | None = MOST, by_name: bool = False,
+    top: int | None = MOST, by_name: bool = False, nested: Tensor | None = None,
 ) -> Detections:  # fmt: skip
     """What counts of a picture's detections, best first.
 
@@ -77,14 +77,29 @@ def postprocess(
             all stay.
         top: boxes that stay; None: all.
         by_name: only boxes of one name suppress each other.
+        nested: (K, K) bool, pairs of names whose boxes never do.
     """
     from torchvision.ops import batched_nms
 
     found = found.above(score)
-    if iou is not None and len(found):
+    if iou is not None and nested is not None and nested.any():
+        found = _without_doubles(found, iou, nested)
+    elif iou is not None and len(found):
         groups = found.labels if by_name else torch.zeros_like(found.labels)
         found = found.select(batched_nms(found.boxes_xyxy, found.scores, groups, iou))
     return found.select(torch.arange(len(found))[:top])
+
+
+def _without_doubles(found: Detections, iou: float, nested: Tensor) -> Detections:
+    """Non-maximum suppression in which boxes of nested names stay together."""
+    from torchvision.ops import box_iou
+
+    same = box_iou(found.boxes_xyxy, found.boxes_xyxy) > iou
+    same &= ~nested[found.labels][:, found.labels]
+    keep = torch.ones(len(found), dtype=torch.bool)
+    for row in range(len(found)):
+        keep[row + 1 :] &= ~(same[row, row + 1 :] & keep[row])
+    return found.select(keep)
 
 
 def name_boxes(

@@ -25,10 +25,10 @@ from cliplab.classification import Scores, check_class_names
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections, clip_boxes, expand_boxes, name_boxes
 from cliplab.detection.settings import REGIONS, Settings
-from cliplab.detection.vild import checkpoint_path, inside, propose
+from cliplab.detection.vild import checkpoint_path, contest_of, inside, nested, propose
 from cliplab.detection.words import Query, Words, as_classes, embed_words
 from cliplab.encoders import Encoder
-from cliplab.models.vild import ViLD, load_vild
+from cliplab.models.vild import Contest, ViLD, load_vild, shares
 from cliplab.runtime import ArgumentError, pick_device, sha256
 
 SCALES = (1.0, 1.5)  # of the crops that ViLD's teacher looks at
@@ -82,8 +82,9 @@ def embed_boxes(
 
 
 def crop_scores(
-    teacher: Encoder, image_emb: Tensor, text_emb: Tensor, objectness: Tensor | None = None
-) -> Tensor:
+    teacher: Encoder, image_emb: Tensor, text_emb: Tensor, objectness: Tensor | None = None,
+    *, contest: Contest | None = None,
+) -> Tensor:  # fmt: skip
     """How sure a teacher is of each class in each region, (R, D), (K, D) -> (R, K), 0 to 1.
 
     A CLIP has no background: its softmax shares out all of a box, half an animal too. Objectness
@@ -96,6 +97,7 @@ def crop_scores(
     names = [str(k) for k in range(len(text_emb))]
     scale, bias = teacher.logit_scale, getattr(teacher, "logit_bias", None)
     probability = Scores.from_cosine(names, image_emb @ text_emb.T, scale, bias).probability
+    probability = probability if contest is None else shares(probability, contest)
     return probability if objectness is None else (probability * objectness[:, None]).sqrt()
 
 
@@ -104,6 +106,7 @@ class CropsQuery(Query):
     """K classes in the words of the teacher."""
 
     text_emb: Tensor  # (K, D) unit rows
+    contest: Contest
 
 
 @dataclass(eq=False)
@@ -136,7 +139,11 @@ class CropsDetector:
         classes = as_classes(prompts)
         check_class_names(classes.names)
         text_emb, remarks = embed_words(self.teacher, classes, self.settings)
-        return CropsQuery(classes=classes, text_emb=text_emb, remarks=remarks)
+        contest = contest_of(classes.prompts)
+        return CropsQuery(
+            classes=classes, text_emb=text_emb, remarks=remarks, contest=contest,
+            nested=nested(contest),
+        )  # fmt: skip
 
     def detect(
         self, images: Iterable[Image.Image], prompts: Words,
@@ -162,7 +169,9 @@ class CropsDetector:
             self.teacher, [image], [found], scales=self.scales, size=self._side,
             batch_size=self.settings.batch_size or REGIONS,
         )  # fmt: skip
-        scores = crop_scores(self.teacher, image_emb, query.text_emb, objectness)
+        scores = crop_scores(
+            self.teacher, image_emb, query.text_emb, objectness, contest=query.contest
+        )
         iou = self.settings.cut(given=boxes_xyxy is not None).overlap
         return name_boxes(found, scores, query.classes.names, iou=iou, top=self.settings.most)
 

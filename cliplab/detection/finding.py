@@ -143,7 +143,9 @@ def find(
         for (picture, image), said in zip(
             block, detector.detect(images, query, boxes), strict=True
         ):
-            found = postprocess(said, score=cut.score, iou=overlap, top=cut.top)
+            found = postprocess(
+                said, score=cut.score, iou=overlap, top=cut.top, nested=query.nested
+            )
             if on_found is not None:
                 on_found(picture, image, found)
             rows.append((picture, image.size, said, found))

@@ -6,6 +6,7 @@ Letters: R regions, K classes, D embedding, H W pixels.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -18,12 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from cliplab.classification import Classes, fold, is_chinese
-from cliplab.data import shown
+from cliplab.data import shown, some
 from cliplab.detection.boxes import Detections, clip_boxes, name_boxes
 from cliplab.detection.settings import MOST, OVERLAP, PUBLISHED, WEIGHTS, Settings
 from cliplab.detection.words import Query, Words, as_classes, embed_words
 from cliplab.encoders import LOADERS, Encoder
-from cliplab.models.vild import HEADS, Regions, ViLD, class_scores, load_vild
+from cliplab.models.vild import HEADS, Contest, Regions, ViLD, class_scores, load_vild
 from cliplab.runtime import (
     ArgumentError,
     checkpoint_dir,
@@ -79,21 +80,57 @@ def propose(model: ViLD, image: Image.Image) -> tuple[Tensor, Tensor]:
 def name_regions(
     model: ViLD, regions: Regions, text_emb: Tensor, base: Tensor, phrases: Sequence[str], *,
     head: str = "ensemble", iou: float | None = OVERLAP, top: int = MOST,
+    contest: Contest | None = None,
 ) -> Detections:  # fmt: skip
     """The regions of a picture under the names of K classes, best first.
 
     Args:
         model: that found the regions.
         regions: of one picture.
-        text_emb: (K, D) unit rows of the teacher's text tower.
+        text_emb: (K, D) unit rows of the teacher's text tower; (M, D) with a contest.
         base: (K,) bool, classes that had boxes in training.
         phrases: K names.
         head: of `cliplab.models.vild.HEADS`.
         iou: of suppression within each class; None: each region stays, under its best name.
         top: detections of a picture.
+        contest: of `cliplab.models.vild.class_scores`.
     """
-    scores = class_scores(model, regions, text_emb, base, head=head).cpu()
+    scores = class_scores(model, regions, text_emb, base, head=head, contest=contest).cpu()
     return name_boxes(regions.boxes_xyxy.cpu(), scores, phrases, iou=iou, top=top)
+
+
+# ---- what excludes what --------------------------------------------------------------------
+
+
+def contest_of(prompts: Sequence[str], known: Sequence[str] = ()) -> Contest:
+    """What counts for and against K labels, by their words; M texts: `prompts`, then `known`.
+
+    A label with more words is a kind of one with fewer: "black sheep" says nothing against "sheep",
+    and must beat it to be more than that. Kinds that the detector knows speak, too, though nobody
+    asks for them: "sheep eating" for "sheep", "cow eating" against "sheep" and "sheep standing",
+    and neither for nor against "black sheep", which may stand or eat.
+    """
+    asked, kinds = [_words(text) for text in prompts], [_words(text) for text in known]
+    read = frozenset[str]().union(*kinds)  # words that the detector knows kinds by
+    own, rivals = [], []
+    for k, label in enumerate(asked):
+        said = label & read
+        own.append([m == k for m in range(len(asked))] + [label <= kind for kind in kinds])
+        rivals.append([m != k and not label < other for m, other in enumerate(asked)])
+        rivals[k] += [bool(said) and not said <= kind for kind in kinds]
+    return Contest(torch.tensor(own), torch.tensor(rivals))
+
+
+def nested(contest: Contest) -> Tensor:
+    """(K, K) bool: pairs of labels of which one is a kind of the other: a box may be both."""
+    both = contest.rivals[:, : len(contest.rivals)]
+    return ~(both & both.T | torch.eye(len(both), dtype=torch.bool))
+
+
+def _words(text: str) -> frozenset[str]:
+    """Words of a label, without articles and endings of plurals; Chinese ones are apart by 的."""
+    found = re.findall(r"[^\W_]+", fold(text).replace("的", " "))
+    return frozenset(w[:-1] if re.search("[^s]s$", w) else w for w in found) - {"a", "an", "the"}
 
 
 # ---- the detector --------------------------------------------------------------------------
@@ -103,7 +140,8 @@ def name_regions(
 class ViLDQuery(Query):
     """K classes in the words of the teacher."""
 
-    text_emb: Tensor  # (K, D) unit rows
+    text_emb: Tensor  # (M, D) unit rows: the classes, then kinds that they are compared with
+    contest: Contest
     base: Tensor  # (K,) bool: had boxes in training
     head: str  # of HEADS
 
@@ -134,8 +172,11 @@ class ViLDDetector:
             return prompts
         classes, device = as_classes(prompts), self.model.background_emb.device
         base, said = base_flags(classes, self.card, self.settings)
+        kinds = self._kinds(classes.prompts)
+        texts = (*classes.prompts, *kinds)
         head = self._head(single=len(classes.names) == 1)
-        text_emb, unread = embed_words(self.teacher, classes, self.settings)
+        text_emb, unread = embed_words(self.teacher, Classes(texts, texts), self.settings)
+        contest = contest_of(classes.prompts, kinds)
         groups = {
             group: tuple(k for k, flag in enumerate(base.tolist()) if flag is kind)
             for group, kind in (("base", True), ("novel", False))
@@ -143,9 +184,11 @@ class ViLDDetector:
         return ViLDQuery(
             classes=classes,
             groups={group: ks for group, ks in groups.items() if ks},
-            notes=list(self._notes(classes, head, said)),
+            notes=list(self._notes(classes, head, said, kinds)),
             remarks=[*unread, *self._on_chinese(classes)] if unread else [],
+            nested=nested(contest),
             text_emb=text_emb.to(device),
+            contest=contest,
             base=base.to(device),
             head=head,
         )
@@ -169,7 +212,7 @@ class ViLDDetector:
         found = regions.boxes_xyxy.cpu() / ratios if boxes_xyxy is None else boxes_xyxy
         return name_regions(
             self.model, regions._replace(boxes_xyxy=found), query.text_emb, query.base,
-            query.classes.names, head=query.head, top=self.settings.most,
+            query.classes.names, head=query.head, top=self.settings.most, contest=query.contest,
             iou=self.settings.cut(given=given is not None).overlap,
         )  # fmt: skip
 
@@ -178,7 +221,8 @@ class ViLDDetector:
         query = self.read(prompts)
         names = zip(query.classes.names, query.base.tolist(), strict=True)
         bases = [name for name, flag in names if flag]
-        return {"model": "vild", **self.source, "head": query.head, "base": bases}
+        kinds = self._kinds(query.classes.prompts)
+        return {"model": "vild", **self.source, "head": query.head, "base": bases, "besides": kinds}
 
     def _head(self, *, single: bool) -> str:
         """The head that answers: as told, else both, or the one that a single head was trained as.
@@ -193,11 +237,24 @@ class ViLDDetector:
             return told or ("text" if single else "ensemble")
         return "image" if (self.card.get("recipe") or {}).get("variant") == "image" else "text"
 
-    def _notes(self, classes: Classes, head: str, on_base: str) -> Iterator[str]:
+    def _kinds(self, prompts: Sequence[str]) -> list[str]:
+        """Kinds that its card says it or its teacher has learned, but those that are asked for."""
+        categories, asked = self.card.get("categories") or {}, set(map(_words, prompts))
+        known = [one for group in ("base", "novel") for one in categories.get(group, ())]
+        return [one for one in known if _words(one) not in asked]
+
+    def _notes(
+        self, classes: Classes, head: str, on_base: str, kinds: Sequence[str]
+    ) -> Iterator[str]:
         if not (self.model.teacher or self.card.get("teacher")):
             yield f"the checkpoint does not say who taught it; taken to be {self.teacher.name}"
         if head == "ensemble":
             yield on_base
+        if kinds:
+            yield (
+                f"{len(kinds)} other kinds of its card are compared, too ({some(kinds)}), so that "
+                "they are not taken for the labels"
+            )
         if len(classes.names) == 1 and not self.settings.head and self.model.image_head:
             yield (
                 "one label: the text head decides, against its learned background; the teacher's "

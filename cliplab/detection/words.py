@@ -45,6 +45,7 @@ class Query:
     notes: Sequence[str] = ()  # what was assumed, for the user to check
     remarks: Sequence[str] = ()  # what is likely wrong, with the remedy
     overlapping: bool = False  # whether a place may have several of the names
+    nested: Tensor | None = None  # (K, K) bool: pairs of names that a place may have both
 
 
 Words: TypeAlias = str | Sequence[str] | Classes | Prompt | Query

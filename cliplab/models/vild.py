@@ -237,18 +237,21 @@ def _as_image_list(coarsest: Tensor, size: tuple[int, int]) -> Any:
 
 
 def class_scores(
-    model: ViLD, regions: Regions, text_emb: Tensor, base: Tensor, *, head: str = "ensemble"
-) -> Tensor:
+    model: ViLD, regions: Regions, text_emb: Tensor, base: Tensor, *, head: str = "ensemble",
+    contest: Contest | None = None,
+) -> Tensor:  # fmt: skip
     """How sure the detector is of each class in each region, (R, K), 0 to 1.
 
     Args:
         model: whose background and temperature are used.
         regions: of one picture.
-        text_emb: (K, D) unit rows, the classes in the words of the teacher's text tower.
+        text_emb: (K, D) unit rows, the classes in the words of the teacher's text tower; (M, D)
+            with a contest, the classes first.
         base: (K,) bool, classes that had boxes in training; read by "ensemble" only.
         head: "text" (softmax with the background), "image" (the teacher's view: softmax without
             background, which it has none of, so the geometric mean with the proposal's
             objectness), or "ensemble" of the two.
+        contest: which texts decide about which class; default: the classes exclude one another.
 
     Raises:
         ValueError: another head, or texts of another dimension than the teacher's.
@@ -256,14 +259,32 @@ def class_scores(
     if head not in HEADS:
         raise ValueError(f"head: got {head!r}; expected one of {', '.join(HEADS)}")
     tau, background = model.config.temperature, model.background_emb.detach()
-    text_prob = text_logits(regions.text_emb, text_emb, background, tau).softmax(1)[:, 1:]
+    text_prob = text_logits(regions.text_emb, text_emb, background, tau).softmax(1)
+    text_prob = text_prob[:, 1:] if contest is None else shares(text_prob, contest)
     if head == "text":
         return text_prob
     image_logits = text_logits(regions.image_emb, text_emb, background, tau)[:, 1:]
     image_prob = image_logits.softmax(1)  # (R, K)
+    image_prob = image_prob if contest is None else shares(image_prob, contest)
     if head == "image":
         return (image_prob * regions.objectness[:, None]).sqrt()
     return ensemble_geometric(text_prob, image_prob, base)
+
+
+class Contest(NamedTuple):
+    """What counts for and against each of K classes, of M texts."""
+
+    own: Tensor  # (K, M) bool: the class, or a kind of it
+    rivals: Tensor  # (K, M) bool: what excludes the class; the rest says nothing about it
+
+
+def shares(prob: Tensor, contest: Contest) -> Tensor:
+    """A softmax (R, B + M), B columns of background first -> (R, K): each class in its contest."""
+    own, rivals = (mask.to(prob).T for mask in contest)  # (M, K)
+    background, texts = prob.split([prob.shape[1] - len(own), len(own)], dim=1)
+    mine = texts @ own
+    against = background.sum(1, keepdim=True) + texts @ rivals
+    return mine / (mine + against).clamp_min(torch.finfo(prob.dtype).tiny)
 
 
 # ---- files ---------------------------------------------------------------------------------
