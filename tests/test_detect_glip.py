@@ -496,10 +496,10 @@ def test_settings_that_cannot_be_meant(settings: dict, message: str) -> None:
         (["--phrases", "a []"], "expected words in matching brackets"),
         (
             ["--phrases", "🐑"],
-            "--phrases: phrases: '🐑': no word of it is in the model's vocabulary",
+            "--phrases: '🐑': no word of it is in the model's vocabulary",
         ),
-        (["--labels", "goat", "cow=牛"], "--labels: phrases: '牛': no word of it is in"),
-        (["--phrases", "goat " * 300], "--phrases: prompt: no place to cut in the 254 tokens from"),
+        (["--labels", "goat", "cow=牛"], "--labels: '牛': no word of it is in"),
+        (["--phrases", "goat " * 300], "--phrases: no place to cut in the 254 tokens from"),
         (
             ["--phrases", "goat", "--labels", "goat"],
             "--labels and --phrases: both say what to look",

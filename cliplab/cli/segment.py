@@ -107,7 +107,8 @@ class Written(Outputs):
     """What is written; nothing else is."""
 
     out: Annotated[Path | None, opt("FOLDER")] = None
-    """NAME_labels.png and NAME_overlay.png of each image and, last, summary.json"""
+    """NAME_labels.png (a palette: PIL reads the numbers of labels, OpenCV colours) and
+    NAME_overlay.png of each image and, last, summary.json"""
     panoptic: Annotated[Path | None, opt("JSON")] = None
     """COCO panoptic segments; their PNGs go to a folder of the same name"""
 

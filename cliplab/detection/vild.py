@@ -157,6 +157,10 @@ class ViLDDetector:
     source: Mapping[str, Any] = field(default_factory=dict)  # path, hash
     pictures: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse an unknown head before words are read, whose errors bear another name."""
+        self._head(single=True)
+
     @property
     def name(self) -> str:
         """For people: the model, and which head answers."""
