@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,41 @@ def test_many_classes_fold_away_but_never_the_truth(tmp_path: Path) -> None:
     page = classify(tmp_path, replace(found, true=(last,)))
     assert texts(page, ".body > table tr.true th") == [f"c{last}"]
     assert len(page.select(".body > table tr")) == classification_page.MAX_BARS
+
+
+def test_a_page_of_thousands_of_labels_and_photos_is_bounded(tmp_path: Path) -> None:
+    n = 2000
+    rng, start = np.random.default_rng(0), time.monotonic()
+    side = classification_page.thumbnail_size(n)
+    noise = [np.kron(rng.integers(0, 256, (12, 16, 3)), np.ones((20, 20, 1))) for _ in range(20)]
+    shots = [galleries.thumbnail(Image.fromarray(a.astype(np.uint8)), size=side) for a in noise]
+    names = [f"class {k}" for k in range(n)]
+    found = answer(random_cosine(n, n), list(range(n)), names)
+    made = {i: shots[i % 20] for i in range(n)}
+    path = tmp_path / "g.html"
+    classification_page.write_gallery(path, found, "pasture", thumbnails=made, title="t",
+                                      templates=("{}",), notes=(), unreadable=[])  # fmt: skip
+    assert time.monotonic() - start < 20
+    assert path.stat().st_size < 20_000_000
+    html = path.read_text(encoding="utf-8")
+    assert html.count('<li class="card"') == n
+    assert html.count("1,994 less likely ones: see the CSV of scores") == n
+    assert html.count('<td class="share">') == n * classification_page.MAX_BARS
+
+
+def test_boxes_of_many_pictures_are_bounded(tmp_path: Path) -> None:
+    n = detection_page.MAX_CARDS
+    one = detections(*((0, 1 - i / 600, LEFT) for i in range(300)), names=("goat",))
+    pictures = tuple(Sample(Path(f"{i}.png"), name=f"{i}.png") for i in range(n))
+    found = Found(pictures, ((60, 40),) * n, (one,) * n, (one,) * n, (), Cut(score=0))
+    query, path = Query(classes=Classes(("goat",), ("goat",))), tmp_path / "g.html"
+    thumbnails = {one.path: PICTURE for one in pictures}
+    rows = summarise(found, query, None)
+    detection_page.write_gallery(path, Oracle(), query, found, rows, judged=None, notes=[],
+                                 thumbnails=thumbnails, title="t")  # fmt: skip
+    html = path.read_text(encoding="utf-8")
+    assert html.count("the best 20 are drawn") == n
+    assert len(html) < 12_000_000
 
 
 def test_close_calls_are_marked(tmp_path: Path) -> None:

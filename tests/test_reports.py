@@ -19,7 +19,7 @@ from notebook_builder import code, markdown, stream, write
 from cliplab.cli.main import main
 from cliplab.cli.run import Bar
 from cliplab.report import folder, jobs, outputs, page
-from cliplab.report.exporter import to_html, to_mathml
+from cliplab.report.exporter import chapters, to_mathml
 from cliplab.report.notebook import (
     Parameter,
     bind,
@@ -497,15 +497,6 @@ def test_a_formula_that_cannot_be_translated_can_be_read() -> None:
     assert to_mathml(r"\nosuch{x} < 1") == r'<code class="latex">\nosuch{x} &lt; 1</code>'
 
 
-def test_links_between_notebooks_lead_to_their_place_on_the_page(in_tmp: Path) -> None:
-    cells = [markdown("# A `b`\n\n[there](02_b.ipynb#The-part) [here](#A-b) [out](https://a.b)")]
-    html = to_html(nbformat.v4.new_notebook(cells=cells), name="01_a", folder=str(in_tmp))
-    assert '<h2 id="01_a--a-b">' in html
-    assert 'href="#02_b--the-part"' in html
-    assert 'href="#01_a--a-b"' in html
-    assert 'href="https://a.b"' in html
-
-
 @pytest.mark.parametrize(
     ("source", "question"),
     [
@@ -546,7 +537,8 @@ def test_a_rate_is_one_result_on_the_page() -> None:
 def test_figures_are_described_for_those_who_cannot_see_them(below: str, alt: str) -> None:
     figure = nbformat.v4.new_output("display_data", {"image/png": "eA=="})
     cells = [code("plot()", outputs=[figure]), markdown(below)]
-    html = to_html(nbformat.v4.new_notebook(cells=cells), name="01", folder=".")
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    html = chapters({"01": (notebook, Path())})["01"]
     assert f'alt="{alt}"' in html
 
 

@@ -20,9 +20,10 @@ from cliplab.report.galleries import (
     write_html,
 )
 
-MAX_CARDS = 2000  # a page with more opens slowly: about 10 KB for each
+MAX_CARDS = 2000  # a page with more opens slowly; this many weigh less than 20 MB
 MAX_BARS = 6  # classes shown at once on a card; the others fold away
-_FEW, _LARGE, _SMALL = 500, 320, 208  # up to _FEW cards have thumbnails _LARGE pixels long
+MAX_CLASSES = 24  # with more the others are left to the CSV of scores
+_SIZES = ((500, 320), (1000, 208), (MAX_CARDS, 136))  # cards, pixels of their thumbnails
 _MAX_CHIPS = 12  # classes that get a button each
 _CLOSE_CALL = 0.1  # margin below which a card is marked
 # Okabe and Ito's colours, told apart by colour-blind readers; no yellow and black, which vanish
@@ -32,7 +33,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#8
 
 def thumbnail_size(cards: int) -> int:
     """Pixels of the longer side, fewer on a page with many cards."""
-    return _LARGE if cards <= _FEW else _SMALL
+    return next(size for most, size in _SIZES if min(cards, MAX_CARDS) <= most)
 
 
 # ---- which cards ---------------------------------------------------------------------------
@@ -133,6 +134,7 @@ def _words(found: Answer, templates: Sequence[str]) -> dict[str, list[str]]:
     """The labels that have a text of their own, and the prompts that all were put into."""
     pairs = zip(found.classes.names, found.classes.prompts, strict=True)
     own = [f"{name} = {prompt}" for name, prompt in pairs if name != prompt]
+    own[_MAX_CHIPS:] = [f"{len(own) - _MAX_CHIPS} more"] * (len(own) > _MAX_CHIPS)
     bare = "its text alone" if own else "the bare label"
     return {"own": own, "prompts": [bare if text == "{}" else text for text in templates]}
 
@@ -163,8 +165,8 @@ def _card(found: Answer, i: int) -> dict[str, Any]:
     return {
         "row": i, "name": found.photos[found.kept[i]].name, "shares": shares, "best": best,
         "true": true, "right": None if true is None else true == best, "order": order[:MAX_BARS],
-        "folded": order[MAX_BARS:], "margin": margin, "entropy": entropy,
-        "close": margin < _CLOSE_CALL,
+        "folded": order[MAX_BARS:] if len(order) <= MAX_CLASSES else [],
+        "margin": margin, "entropy": entropy, "close": margin < _CLOSE_CALL,
     }  # fmt: skip
 
 

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from cliplab.detection import Detections, Detector, Found, Judged, Query, Row
     from cliplab.models.glip import Prompt
 
-MAX_CARDS = 1000  # 20 to 40 KB each
+MAX_CARDS = 800  # 10 to 25 KB each, with 20 boxes
 MAX_BOXES = 200  # drawn on a card, the best ones; more could not be told apart
-_FEW, _LARGE, _SMALL = 300, 560, 320  # up to _FEW cards have thumbnails _LARGE pixels long
+_MOST_BOXES = 16_000  # on all cards together: 10 MB
+_FEW, _LARGE, _SMALL = 200, 480, 240  # up to _FEW cards have thumbnails _LARGE pixels long
 _CARD = 380  # pixels that a card's picture is wide on a usual screen, and 3/4 of it high
 _FONT = 12.0  # pixels of a tag's text there
 
@@ -58,8 +59,9 @@ def write_gallery(
         notes: what was assumed, by the detector too.
         title: of the page.
     """
+    drawn = MAX_BOXES if found.boxes <= _MOST_BOXES else _MOST_BOXES // max(1, len(thumbnails))
     cards = [
-        _card(found, judged, i) | {"picture": thumbnails[one.path]}
+        _card(found, judged, i, min(drawn, MAX_BOXES)) | {"picture": thumbnails[one.path]}
         for i, one in enumerate(found.pictures)
         if one.path in thumbnails
     ]
@@ -80,8 +82,8 @@ def write_gallery(
     )  # fmt: skip
 
 
-def _card(found: Found, judged: Judged | None, i: int) -> dict[str, Any]:
-    """Picture i: its boxes and tags, those that were missed, and how many of what."""
+def _card(found: Found, judged: Judged | None, i: int, drawn: int) -> dict[str, Any]:
+    """Picture i: its best boxes with tags, those that were missed, and how many of what."""
     one, known = found.found[i], judged is not None and i in judged.missed
     missed, wrong = [], 0
     if judged is not None and known:
@@ -93,15 +95,16 @@ def _card(found: Found, judged: Judged | None, i: int) -> dict[str, Any]:
         "name": found.pictures[i].name, "size": found.sizes[i], "count": len(one),
         "held": sorted({*tally, *(k for _, k in missed)}), "tally": tally.most_common(),
         "least": float(one.scores.min()) if len(one) else 2.0,
-        "judged": known, "missed": missed, "wrong": wrong, "tags": _tags(one, found.sizes[i]),
+        "judged": known, "missed": missed, "wrong": wrong,
+        "tags": _tags(one, found.sizes[i], drawn),
     }  # fmt: skip
 
 
-def _tags(one: Detections, size: tuple[int, int]) -> list[dict[str, Any]]:
+def _tags(one: Detections, size: tuple[int, int], most: int) -> list[dict[str, Any]]:
     """The best boxes and where their tags go, in pixels of the picture, best first."""
     unit = max(size[0] / _CARD, size[1] / (0.75 * _CARD))  # pixels of the picture per CSS pixel
-    boxes, labels = one.boxes_xyxy[:MAX_BOXES].tolist(), one.labels[:MAX_BOXES].tolist()
-    scores = one.scores[:MAX_BOXES].tolist()
+    boxes, labels = one.boxes_xyxy[:most].tolist(), one.labels[:most].tolist()
+    scores = one.scores[:most].tolist()
     texts = [f"{one.phrases[k]} {score:.2f}" for k, score in zip(labels, scores, strict=True)]
     extents = [tag_size(text, _FONT * unit) for text in texts]
     corners = place_tags(boxes, extents, size)

@@ -1,15 +1,26 @@
-"""A notebook as a piece of HTML that needs no network: mathematics as MathML, pictures inside.
+"""Notebooks as pieces of HTML that need no network and run nothing: MathML, pictures inside.
 
 nbconvert's own pages fetch MathJax from the network to draw mathematics, and MathJax is some
 megabytes to carry along. Browsers draw MathML by themselves, on screen and on paper, so formulas
-are translated here, once, by latex2mathml.
+are translated here, once, by latex2mathml. A notebook may come from anybody: what it may put into
+the page is listed here, and bleach, at the end, lets nothing else through.
 """
 
+import base64
 import copy
+import json
+import mimetypes
 import re
+from collections.abc import Collection, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from bleach import Cleaner
+from bleach.css_sanitizer import ALLOWED_CSS_PROPERTIES, CSSSanitizer
+from bs4 import BeautifulSoup
+from bs4.element import Tag
 from jinja2 import pass_context
 from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
@@ -81,13 +92,12 @@ class Renderer(IPythonRenderer):
         lower = min(level + 1, 6)
         return f'<h{lower} id="{anchor}">{text}</h{lower}>\n'
 
-    def link(self, text: str, url: str, title: str | None = None) -> str:
-        """A link; one into a notebook leads to its place on this page."""
-        if match := re.fullmatch(r"(?:\./)?([\w-]+)\.ipynb(?:#(.*))?", url):
-            url = "#" + anchor_of(match[1], match[2] or "")
-        elif url.startswith("#"):
-            url = "#" + anchor_of(self.prefix, url[1:])
-        return super().link(text, url, title)
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        """A picture; an attachment that is not there keeps its address, to be named."""
+        name = unquote(url)
+        if name.startswith("attachment:") and name[11:] not in self.attachments:
+            return f'<img src="{escape(name)}" alt="{text}">'
+        return super().image(text, name if name.startswith("attachment:") else url, title)
 
 
 def anchor_of(notebook: str, heading: str) -> str:
@@ -103,8 +113,9 @@ class PageExporter(HTMLExporter):
 
     @property
     def default_config(self) -> Config:
-        """Pictures inside, and no output that needs a script."""
-        own = Config({"HTMLExporter": {"embed_images": True, "exclude_anchor_links": True}})
+        """No output that needs a script."""
+        kinds = {"display_data_priority": list(_KINDS)}
+        own = Config({"HTMLExporter": {"exclude_anchor_links": True}, "NbConvertBase": kinds})
         base = super().default_config
         base.merge(own)
         return base
@@ -112,20 +123,23 @@ class PageExporter(HTMLExporter):
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
         """Markdown cells through our renderer."""
-        renderer = Renderer(
-            escape=False,
-            attachments=context.get("cell", {}).get("attachments", {}),
-            embed_images=True,
-            path=context.get("resources", {}).get("metadata", {}).get("path", ""),
-            exclude_anchor_links=True,
-        )
-        renderer.prefix = self.prefix
-        return MarkdownWithMath(renderer=renderer).render(source)
+        attachments = context.get("cell", {}).get("attachments", {})
+        return to_html(source, prefix=self.prefix, attachments=attachments)
 
 
-def describe_figures(notebook: Any) -> None:
-    """Give each figure, for those who cannot see it, the description in italics below it."""
+def to_html(source: str, *, prefix: str = "", attachments: dict[str, Any] | None = None) -> str:
+    """HTML of Markdown, as it was written: nothing is checked or embedded yet."""
+    renderer = Renderer(escape=False, attachments=attachments or {}, exclude_anchor_links=True)
+    renderer.prefix = prefix
+    return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def _prepare(notebook: Any) -> None:
+    """Name outputs that no page can show, and describe figures by the words in italics below."""
     for cell, following in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+        for output in cell.get("outputs", []):
+            if (data := output.get("data")) and not data.keys() & set(_KINDS):
+                data["text/plain"] = f"left out: {', '.join(data)}"
         if cell.cell_type == "code" and "alt" not in cell.metadata:
             words = following.source.strip() if following is not None else ""
             text = re.match(r"\*([^*].*?)\*(?:\n\n|$)", words, re.DOTALL)
@@ -136,11 +150,118 @@ def describe_figures(notebook: Any) -> None:
             )
 
 
-def to_html(notebook: Any, *, name: str, folder: str) -> str:
-    """HTML of a notebook's cells; `folder` is where its pictures are looked for."""
+def chapters(notebooks: Mapping[str, tuple[Any, Path]]) -> dict[str, str]:
+    """HTML of the cells of each notebook, safe to show, whoever wrote them.
+
+    Args:
+        notebooks: name -> the notebook, and the folder where its pictures are looked for.
+    """
+    bodies = {name: _body(name, *given) for name, given in notebooks.items()}
+    anchors = {str(tag["id"]) for body in bodies.values() for tag in body(id=True)} | bodies.keys()
+    return {name: _cleaned(body, name, anchors) for name, body in bodies.items()}
+
+
+def _body(name: str, notebook: Any, folder: Path) -> BeautifulSoup:
+    """A notebook's cells with pictures inside, and ids that no other has."""
     notebook = copy.deepcopy(notebook)
-    describe_figures(notebook)
+    _prepare(notebook)
     exporter = PageExporter(template_name="basic")
     exporter.prefix = name
-    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": folder}})
+    html, _ = exporter.from_notebook_node(notebook)
+    body, seen = BeautifulSoup(html, "html.parser"), set()
+    for image in body("img"):
+        address = str(image.get("src", ""))
+        if not address.startswith("data:"):
+            _embed(image, address, picture(address, folder))
+    for tag in body(id=True):
+        own = str(tag["id"])
+        own = tag["id"] = own if own.startswith(f"{name}--") else anchor_of(name, own)
+        if own in seen or own == name:
+            del tag["id"]
+        seen.add(own)
     return body
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+_NO_WORDS = "No description has been provided for this image"  # nbconvert's own
+
+
+def picture(address: str, folder: Path) -> Path | None:
+    """The file that a notebook in `folder` shows; None if it is none, or not of the same run.
+
+    A run is the folder around its notebooks: what lies beyond is not for others to see.
+    """
+    parts = urlsplit(address)
+    path = (folder / unquote(parts.path)).resolve()
+    mine = not parts.scheme and not parts.netloc and path.is_relative_to(folder.resolve().parent)
+    return path if mine and (mimetypes.guess_type(path)[0] or "").startswith("image/") else None
+
+
+def addresses(notebook: Any) -> set[str]:
+    """Addresses of the pictures that the text of a notebook shows."""
+    texts = [to_html(cell.source) for cell in notebook.cells if cell.cell_type == "markdown"]
+    images = BeautifulSoup("".join(texts), "html.parser")("img", src=True)
+    return {str(image["src"]) for image in images}
+
+
+def _embed(image: Tag, address: str, path: Path | None) -> None:
+    if path and path.is_file():
+        content = base64.b64encode(path.read_bytes()).decode("ascii")
+        image["src"] = f"data:{mimetypes.guess_type(path)[0]};base64,{content}"
+    else:
+        words = str(image.get("alt", "")).replace(_NO_WORDS, "")
+        _replace(image, f"picture missing: {words} ({address})")
+
+
+# ---- what may come into the page -----------------------------------------------------------
+
+_KINDS = (
+    "text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/latex",
+    "text/plain",
+)  # fmt: skip
+_ALLOWED = json.loads(
+    (Path(__file__).parent / "templates" / "allowed.json").read_text(encoding="utf-8")
+)
+_STYLES = ALLOWED_CSS_PROPERTIES - {"cursor"} | {"padding", "max-width"}
+
+
+def _allowed(tag: str, name: str, value: str) -> bool:
+    if name == "src":
+        return tag == "img" and value.startswith("data:image/")
+    if name == "href":
+        return tag == "a" and value.startswith(("https:", "http:", "mailto:", "#"))
+    return name in _ALLOWED["attributes"]
+
+
+def _cleaned(body: BeautifulSoup, name: str, anchors: Collection[str]) -> str:
+    """HTML of a body without what runs, loads or leads nowhere; what is left out is named."""
+    for sheet in body("style"):
+        sheet.decompose()
+    for tag in body(["script", "svg", "iframe", "object", "embed", "audio", "video"]):
+        _replace(tag, f"left out: {tag.name}")
+    for link in body("a"):
+        address = str(link.get("href", ""))
+        if place := _place(address, name, anchors):
+            link["href"] = place
+        else:
+            link.name, words = "span", link.get_text()
+            link.append(f" ({unquote(address)})" if address not in ("", words) else "")
+    css, schemes = CSSSanitizer(_STYLES), ["https", "http", "mailto", "data"]
+    cleaner = Cleaner(_ALLOWED["tags"], attributes=_allowed, protocols=schemes, css_sanitizer=css)
+    return cleaner.clean(str(body))
+
+
+def _place(address: str, name: str, anchors: Collection[str]) -> str:
+    """Where a link of the notebook `name` leads: on this page, into the web, "" if nowhere."""
+    if address.startswith(("https:", "http:", "mailto:")):
+        return address
+    match = re.fullmatch(r"(?:\./)?(?:([^/#]+)\.ipynb)?(?:#(.*))?", unquote(address))
+    chapter = (match[1] or name) if match and address else ""
+    here = (anchor_of(chapter, (match and match[2]) or ""), chapter)
+    return next((f"#{anchor}" for anchor in here if anchor in anchors), "")
+
+
+def _replace(tag: Tag, words: str) -> None:
+    tag.clear()
+    tag.name, tag.attrs, tag.string = "span", {"class": "missing"}, words

@@ -13,7 +13,6 @@ from cliplab.report.jobs import Job
 from cliplab.report.notebook import RESULTS_PATH, read_notebook, tags
 from cliplab.runtime import atomic_write
 
-_PICTURE = re.compile(r"""(?:\]\(|src=["'])([^)"'\s:]+\.(?:svg|png|jpg))""")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 
 
@@ -74,12 +73,13 @@ def write_notebook(notebook: Any, path: Path) -> None:
 
 def _copy_pictures(notebook: Any, source: Path, target: Path) -> None:
     """Copy the local pictures that the text shows, so that the executed notebook shows them too."""
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    for name in set(_PICTURE.findall(text)):
-        inside = (source / name).resolve().is_relative_to(source.resolve())
-        if inside and (source / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, target / name)
+    from cliplab.report.exporter import addresses, picture
+
+    for address in addresses(notebook):
+        original, copy = picture(address, source), picture(address, target)
+        if original and copy and original.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(original, copy)
 
 
 def write_figures(notebook: Path, folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 from cliplab.report.galleries import write_html
 from cliplab.report.notebook import read_notebook
 
+CODE_STYLES = ("xcode", "lightbulb")  # on white and on black; their comments can be read
 _FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-cliplab.woff2"
 
 
@@ -22,7 +23,7 @@ def write_page(state: Mapping[str, Any], folder: Path) -> Path:
     """
     from pygments.formatters import HtmlFormatter
 
-    notebooks = [_chapter(n, record, folder) for n, record in state["notebooks"].items()]
+    notebooks = _chapters(state, folder)
     formulas = any("<math" in notebook["html"] for notebook in notebooks)
     path = folder / "index.html"
     write_html(
@@ -30,7 +31,7 @@ def write_page(state: Mapping[str, Any], folder: Path) -> Path:
         "report.html.j2",
         state=state,
         title=notebooks[0]["title"] if len(notebooks) == 1 else "Images and words",
-        code_css=HtmlFormatter(style="friendly").get_style_defs(".highlight"),
+        code_css=[HtmlFormatter(style=name).get_style_defs(".highlight") for name in CODE_STYLES],
         font=base64.b64encode(_FONT.read_bytes()).decode() if formulas else "",
         notebooks=notebooks,
         environment=list(_environment(state)),
@@ -38,18 +39,19 @@ def write_page(state: Mapping[str, Any], folder: Path) -> Path:
     return path
 
 
-def _chapter(name: str, record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What the template needs of one notebook."""
-    results = [(key, show(value)) for key, value in flatten(fold(record["results"]))]
-    chapter = dict(record) | {"name": name, "results": results, "question": "", "html": ""}
-    if record["notebook"]:
-        from cliplab.report.exporter import to_html
+def _chapters(state: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """What the template needs of each notebook."""
+    from cliplab.report.exporter import chapters
 
-        path = folder / record["notebook"]
-        notebook = read_notebook(path)
-        chapter["question"] = question(notebook)
-        chapter["html"] = to_html(notebook, name=name, folder=str(path.parent))
-    return chapter
+    paths = {n: folder / r["notebook"] for n, r in state["notebooks"].items() if r["notebook"]}
+    read = {name: (read_notebook(path), path.parent) for name, path in paths.items()}
+    bodies = chapters(read)
+    return [
+        dict(record)
+        | {"name": name, "tables": list(tables(record["results"])), "html": bodies.get(name, "")}
+        | {"question": question(read[name][0]) if name in read else ""}
+        for name, record in state["notebooks"].items()
+    ]
 
 
 def question(notebook: Any) -> str:
@@ -74,12 +76,30 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def fold(value: Any) -> Any:
-    """Results with each rate (value, low, high, n) as one text, for people."""
+    """Results with each value that has an interval as one text, for people."""
     if not isinstance(value, Mapping):
         return value
-    if {"value", "low", "high", "n"} == set(value):
-        return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f}, n={value['n']})"
+    if {"value", "low", "high"} <= set(value):
+        n = f", n={value['n']}" if "n" in value else ""
+        return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f}{n})"
     return {key: fold(item) for key, item in value.items()}
+
+
+def tables(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], dict[str, list[str]]]]:
+    """Results by groups: title, columns, rows; of a group of groups the shorter side across."""
+    folded = fold(results)
+    groups = {key: value for key, value in folded.items() if isinstance(value, Mapping)}
+    groups[""] = {key: value for key, value in folded.items() if key not in groups}
+    for title, group in sorted(groups.items(), key=lambda pair: pair[0] != ""):
+        nested = all(isinstance(value, Mapping) for value in group.values())
+        columns = group if nested else {"": group}
+        cells = {(row, name): show(x) for name in columns for row, x in flatten(columns[name])}
+        down, across = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+        if len(across) > len(down):
+            cells = {(column, row): text for (row, column), text in cells.items()}
+            down, across = across, down
+        if cells:
+            yield title, across, {r: [cells.get((r, c), "") for c in across] for r in down}
 
 
 def show(value: Any) -> str:

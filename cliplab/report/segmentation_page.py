@@ -29,9 +29,9 @@ from cliplab.report.galleries import (
 from cliplab.segmentation import IGNORE, Judge, LabelRow, PictureRow, Settings, percent
 from cliplab.viz import rgb
 
-MAX_CARDS = 600  # 20 to 60 KB each
+MAX_CARDS = 500  # 10 to 35 KB each
 _MAX_REFUSED = 20  # masks that were refused, named on the page
-_FEW, _LARGE, _SMALL = 200, 480, 280  # up to _FEW cards have thumbnails _LARGE pixels long
+_FEW, _LARGE, _SMALL = 150, 480, 220  # up to _FEW cards have thumbnails _LARGE pixels long
 
 
 @dataclass(frozen=True)
