@@ -87,7 +87,7 @@ class Written(Outputs):
     """What is written; nothing else is."""
 
     out: Annotated[Path | None, opt("JSON")] = None
-    """boxes and scores as COCO"""
+    """boxes and scores as COCO; pictures and classes of a COCO SOURCE keep their ids"""
     pictures: Annotated[Path | None, opt("FOLDER")] = None
     """the pictures with boxes drawn in"""
 
@@ -163,6 +163,7 @@ class Detect(Job[Options]):
         found = data.read_pictures(given.source, kind=given.kind, images=given.images)
         self.pictures = self.part(found)
         self.problems, self.answers = self.pictures.problems, self.pictures.are_answers
+        self.ids = self.pictures.ids
         self.given = None
         if given.boxes == OWN:
             self.given = detection.given_boxes(self.pictures, self.pictures)
@@ -170,6 +171,7 @@ class Detect(Job[Options]):
             told = data.read_pictures(given.boxes, images=self.pictures.root)
             self.given = detection.given_boxes(told, self.pictures)
             self.problems = tuple(dict.fromkeys((*self.problems, *told.problems)))
+            self.ids = self.ids if self.ids.images else told.ids
             if not any(one.regions for one in self.pictures):  # then the file is all that is known
                 self.answers |= told.are_answers
                 self.pictures = replace(self.pictures, samples=_told(self.pictures, told))
@@ -260,7 +262,9 @@ class Detect(Job[Options]):
         """COCO, gallery and report."""
         outputs, about = self.options.outputs, self.detector.describe(self.query)
         if outputs.out:
-            write_json(outputs.out, detection.as_coco(self.found, self.classes.names, about))
+            write_json(
+                outputs.out, detection.as_coco(self.found, self.classes, ids=self.ids, model=about)
+            )
         if outputs.html:
             from cliplab.report import detection_page
 
@@ -290,6 +294,7 @@ class Detect(Job[Options]):
             },
             "summary": [row.as_dict() for row in self.rows],
             "precision": judged and {name: one.as_dict() for name, one in judged.groups.items()},
+            "precision_of_out": judged and judged.counting.as_dict(),
             **self.told(),
         }
 

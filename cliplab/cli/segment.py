@@ -278,7 +278,9 @@ class Segment(Job[Options]):
         self.panoptic = None
         if outputs.panoptic:
             names = self.vocabulary.names
-            self.panoptic = segmentation.Panoptic(outputs.panoptic, names, self.colours)
+            self.panoptic = segmentation.Panoptic(
+                outputs.panoptic, names, self.colours, self.pictures
+            )
         self.shown, self.side = set[Path](), 0
         if outputs.html:
             self.shown, self.side = page.choose_pictures([one.path for one in self.pictures])
@@ -311,7 +313,7 @@ class Segment(Job[Options]):
             sheet = segmentation.overlay_sheet(image, labels, names, self.colours)
             segmentation.save_png(files[1], sheet)
         if self.panoptic:
-            self.panoptic.add(sample.name, labels, self.segments[path][0])
+            self.panoptic.add(path, labels, self.segments[path][0])
         if path in self.shown:
             self.cards[path] = page.make_card(
                 image, labels, self.colours, side=self.side, true=true

@@ -13,6 +13,7 @@ from .samples import (
     SKIPPED as SKIPPED,
     SPLITS as SPLITS,
     UNSAID as UNSAID,
+    Ids as Ids,
     Masks as Masks,
     Problem as Problem,
     ProblemKind as ProblemKind,

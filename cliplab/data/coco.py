@@ -17,7 +17,16 @@ from typing import Any
 
 from cliplab.data.files import Header, shown
 from cliplab.data.reading import Reading, find_file
-from cliplab.data.samples import Box, Masks, ProblemKind as Kind, plain, same_shape, some, split_of
+from cliplab.data.samples import (
+    Box,
+    Ids,
+    Masks,
+    ProblemKind as Kind,
+    plain,
+    same_shape,
+    some,
+    split_of,
+)
 
 _LISTS = ("images", "annotations", "categories")
 Table = Mapping[str, list[dict[str, Any]]]
@@ -41,6 +50,9 @@ def read_coco(paths: Sequence[Path], images: Path | None, box_scale: float) -> R
         pictures = _listed(table, known, folder, split, reading)
         names = _category_names(table, path)
         reading.classes = [*reading.classes, *names.values()]
+        if len(paths) == 1:  # several files may use one id for different things
+            files = {file: (key, known[key]) for key, (file, _) in pictures.items()}
+            reading.ids = Ids(files, {name: key for key, name in names.items()})
         for one in table["annotations"]:
             _add(one, names[one["category_id"]], known, pictures, reading)
             if one.get("segmentation") and (picture := pictures.get(one.get("image_id"))):

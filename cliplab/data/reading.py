@@ -16,6 +16,7 @@ from cliplab.data.files import Header, UnreadableImage, image_names, is_hidden, 
 from cliplab.data.samples import (
     SPLITS,
     Box,
+    Ids,
     Masks,
     ProblemKind as Kind,
     Sample,
@@ -39,6 +40,7 @@ class Reading:
         self.samples: list[Sample] = []
         self.listed: dict[Path, str | None] = {}
         self.masks: dict[Path, Masks] = {}
+        self.ids = Ids()
         self.classes: Sequence[str] = ()  # that the source names, boxed or not
         self.are_answers = False  # boxes and masks have scores: a model drew them
         self.problems: dict[Kind, list[str]] = defaultdict(list)

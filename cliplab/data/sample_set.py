@@ -4,13 +4,13 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
 from cliplab.data.files import printable, shown
 from cliplab.data.reading import COLUMNS
-from cliplab.data.samples import SPLITS, Problem, Sample
+from cliplab.data.samples import SPLITS, Ids, Problem, Sample
 from cliplab.data.splits import deal
 from cliplab.runtime import atomic_write, unknown_name
 
@@ -24,6 +24,7 @@ class SampleSet:
     class_names: tuple[str, ...] = ()  # sorted; none if nothing is labelled
     problems: tuple[Problem, ...] = ()  # what was clipped, skipped or guessed, and why
     are_answers: bool = False  # its boxes or masks have scores: a model drew them, no truth
+    ids: Ids = field(default_factory=Ids)  # of a COCO file
 
     @classmethod
     def of(

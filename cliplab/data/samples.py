@@ -2,9 +2,10 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,31 @@ def _pixels(low: float, high: float, size: int) -> tuple[int, int]:
         return 0, 0
     first = min(max(math.floor(low + 0.5), 0), size - 1)
     return first, min(max(math.floor(high + 0.5), first + 1), size)
+
+
+# ---- ids -----------------------------------------------------------------------------------
+
+Id = int | str
+
+
+@dataclass(frozen=True)
+class Ids:
+    """How a COCO file calls its pictures and classes: what came in with ids goes out with them."""
+
+    images: Mapping[Path, tuple[Id, str]] = field(default_factory=dict)  # id and file_name
+    categories: Mapping[str, Id] = field(default_factory=dict)  # of a class name
+
+    def of_images(self, pictures: Iterable[Sample]) -> list[tuple[Id, str]]:
+        """Id and file name of each picture; those that have none get free numbers from 1."""
+        free = _free(key for key, _ in self.images.values())
+        return [self.images.get(one.path) or (next(free), one.name) for one in pictures]
+
+    def of_categories(self, names: Iterable[str], first: int = 1) -> list[Id]:
+        """Id of each class; those that have none get free numbers from `first`."""
+        free = _free(self.categories.values(), first)
+        return [self.categories[n] if n in self.categories else next(free) for n in names]
+
+
+def _free(taken: Iterable[Id], first: int = 1) -> Iterator[int]:
+    used = set(taken)
+    return (number for number in count(first) if number not in used)

@@ -115,7 +115,7 @@ def read_pictures(
         # Such as the answers of an earlier run, which know nothing of pictures that came later.
         _tell_of_strays(source, reading)
     found = SampleSet.of(_wholes(reading, kind), reading.root, problems_of(reading.problems))
-    return replace(found, are_answers=reading.are_answers)
+    return replace(found, are_answers=reading.are_answers, ids=reading.ids)
 
 
 def _nothing_left(source: Path, reading: Reading) -> str:

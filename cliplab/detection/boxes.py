@@ -192,9 +192,11 @@ def coco_truth(
             annotations.append({
                 "id": len(annotations) + 1, "image_id": n + 1, "category_id": k + 1,
                 "bbox": shape, "area": round(shape[2] * shape[3], 3), "iscrowd": int(flag),
+                "segmentation": [],  # datumaro and CVAT ask for one, and for licences
             })  # fmt: skip
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(names)]
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+    lists = {"images": images, "annotations": annotations, "categories": categories}
+    return {"info": {}, "licenses": [], **lists}
 
 
 def coco_results(found: Sequence[Detections]) -> list[dict[str, Any]]:

@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from cliplab.data import Sample, SampleSet, UnreadableImage, open_image, shown
+from cliplab.classification import Classes
+from cliplab.data import Ids, Sample, SampleSet, UnreadableImage, open_image, shown
 from cliplab.detection.boxes import Detections, coco_truth, postprocess
 from cliplab.detection.crops import load_crops_detector
 from cliplab.detection.glip import load_glip_detector
 from cliplab.detection.settings import Cut, Settings, check_settings, parse_model
 from cliplab.detection.vild import load_vild_detector
-from cliplab.detection.words import Query, Words
+from cliplab.detection.words import Query, Words, match
 from cliplab.encoders import Encoder
 from cliplab.viz import box_colour, plot_boxes
 
@@ -185,19 +186,34 @@ def given_boxes(told: SampleSet, pictures: SampleSet) -> dict[Path, Tensor]:
 
 
 def as_coco(
-    found: Found, classes: Sequence[str], model: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    found: Found, classes: Classes, *, ids: Ids | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What was found as a COCO data set whose annotations have scores.
 
-    It can be read back as boxes; its annotations alone are COCO results. `model`, of
-    `Detector.describe`, goes to its "info", with what counted as found.
+    It can be read back as boxes; its annotations alone are COCO results.
+
+    Args:
+        found: N pictures, of whose boxes those that count are written.
+        classes: what was looked for, K.
+        ids: of the source's COCO file; pictures and classes that it knows keep theirs.
+        model: of `Detector.describe`; goes to "info", with what counted as found.
     """
+    ids = ids or Ids()
     boxes, labels = [one.boxes_xyxy for one in found.found], [one.labels for one in found.found]
-    table = coco_truth(found.sizes, boxes, labels, classes)
-    for image, picture in zip(table["images"], found.pictures, strict=True):
-        image["file_name"] = picture.name
+    table = coco_truth(found.sizes, boxes, labels, classes.names)
+    keys = ids.of_images(found.pictures)
+    for image, (key, name) in zip(table["images"], keys, strict=True):
+        image |= {"id": key, "file_name": name}
+    asked = match(classes, list(ids.categories))
+    kept = {classes.names[k]: ids.categories[name] for name, k in asked.items()}
+    categories = Ids(categories=kept).of_categories(classes.names)
+    for category, number in zip(table["categories"], categories, strict=True):
+        category["id"] = number
     scores = [score for one in found.found for score in one.scores.tolist()]
     for annotation, score in zip(table["annotations"], scores, strict=True):
+        n, k = annotation["image_id"] - 1, annotation["category_id"] - 1
+        annotation |= {"image_id": keys[n][0], "category_id": categories[k]}
         annotation["score"] = round(score, 5)
     table["info"] = {"description": "boxes found by cliplab detect; scores are 0 to 1"}
     table["info"] |= {"cut": asdict(found.cut)} | ({"model": dict(model)} if model else {})

@@ -44,6 +44,7 @@ class Judged:
 
     rows: tuple[int, ...]  # N numbers of pictures among those found
     groups: Mapping[str, Precision]  # "all", and the detector's groups
+    counting: Precision  # of "all" by those boxes alone that count as found: what files hold
     classes: Mapping[int, Precision]  # of those classes that have a true box
     known: frozenset[int]  # classes that the source knows; of the others nothing can be said
     true: tuple[int, ...]  # K: boxes there are
@@ -71,9 +72,10 @@ def judge(found: Found, query: Query) -> Judged | None:
         return None
     known = frozenset(index.values())
     hits = {i: _hits(found.found[i], one, known) for i, one in truth.items()}
-    groups, classes = _precision(found, truth, query)
+    groups, classes = _precision(found.sizes, found.said, truth, query)
+    counting, _ = _precision(found.sizes, found.found, truth, query)
     return Judged(
-        tuple(truth), groups, classes, known, true,
+        tuple(truth), groups, counting["all"], classes, known, true,
         hit=_counts([one.labels[hits[i][0]] for i, one in truth.items()], len(names)),
         counted=_counts([found.found[i].labels for i in truth], len(names)),
         missed={i: one.select(~hits[i][0] & (one.labels >= 0)) for i, one in truth.items()},
@@ -94,8 +96,9 @@ def _truth(picture: Sample, index: Mapping[str, int]) -> Truth:
 
 
 def _precision(
-    found: Found, truth: Mapping[int, Truth], query: Query
-) -> tuple[dict[str, Precision], dict[int, Precision]]:
+    sizes: Sequence[tuple[int, int]], said: Sequence[Detections], truth: Mapping[int, Truth],
+    query: Query,
+) -> tuple[dict[str, Precision], dict[int, Precision]]:  # fmt: skip
     """Of "all" and of the groups, and of each class; those without a true box are left out."""
     present = sorted({int(k) for one in truth.values() for k in one.labels if k >= 0})
     groups = {"all": present} | {
@@ -103,9 +106,8 @@ def _precision(
     }
     wanted = {f"group {name}": ks for name, ks in groups.items()}  # a class may be called "base"
     wanted |= {f"class {k}": [k] for k in present}
-    sizes, said = [found.sizes[i] for i in truth], [found.said[i] for i in truth]
-    data = _as_coco(sizes, list(truth.values()), query.classes.names)
-    scored = average_precision(data, coco_results(said), wanted)
+    data = _as_coco([sizes[i] for i in truth], list(truth.values()), query.classes.names)
+    scored = average_precision(data, coco_results([said[i] for i in truth]), wanted)
     return (
         {name: scored[f"group {name}"] for name in groups},
         {k: scored[f"class {k}"] for k in present},

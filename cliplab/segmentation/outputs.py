@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliplab.data import Sample, resized, shown
+from cliplab.data import Sample, SampleSet, resized, shown
 from cliplab.runtime import atomic_write, write_json
 from cliplab.segmentation.features import Segmentation
 from cliplab.segmentation.quality import Quality
@@ -150,15 +150,20 @@ class Panoptic:
     Source: https://cocodataset.org/#format-data, 4. Panoptic Segmentation.
     """
 
-    def __init__(self, path: Path, names: Sequence[str], colours: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, names: Sequence[str], colours: Sequence[str], pictures: SampleSet
+    ) -> None:
         self.path, self.names, self.colours = path, tuple(names), tuple(colours)
+        keys = pictures.ids.of_images(pictures)
+        self.keys = {one.path: key for one, key in zip(pictures, keys, strict=True)}
+        self.categories = pictures.ids.of_categories(names, first=0)
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
-    def add(self, name: str, labels: NDArray[np.uint8], target: Path) -> None:
-        """Write the segments of the picture `name`, labels (H, W), to a PNG in the folder."""
+    def add(self, picture: Path, labels: NDArray[np.uint8], target: Path) -> None:
+        """Write the segments of a picture, labels (H, W), to a PNG in the folder."""
         save_png(target, label_image(labels, self.colours).convert("RGB"))
-        key, (height, width) = len(self.images) + 1, labels.shape
+        (key, name), (height, width) = self.keys[picture], labels.shape
         self.images.append({"id": key, "file_name": name, "width": width, "height": height})
         segments = [self._segment(labels, k) for k in np.unique(labels).tolist()]
         self.annotations.append(
@@ -174,18 +179,24 @@ class Panoptic:
 
         code = coco.encode(np.asfortranarray(labels == k))
         box = [int(value) for value in coco.toBbox(code)]
-        found = {"id": segment_id(self.colours[k]), "category_id": k, "iscrowd": 0}
+        found = {"id": segment_id(self.colours[k]), "category_id": self.categories[k]}
+        found["iscrowd"] = 0
         return found | {"area": int(coco.area(code)), "bbox": box}
 
     def write(self) -> None:
         """The JSON, when all pictures are done."""
         categories = [
             {"id": k, "name": name, "supercategory": "label", "isthing": 0, "color": list(rgb(c))}
-            for k, (name, c) in enumerate(zip(self.names, self.colours, strict=True))
+            for k, name, c in zip(self.categories, self.names, self.colours, strict=True)
             if c != NOTHING
         ]
         info = {"description": "labels found by cliplab segment; black is background"}
-        found = {"info": info, "images": self.images, "annotations": self.annotations}
+        found = {
+            "info": info,
+            "licenses": [],
+            "images": self.images,
+            "annotations": self.annotations,
+        }
         write_json(self.path, found | {"categories": categories})
 
 
