@@ -436,7 +436,7 @@ def test_nothing_readable_is_an_error_without_outputs(
             "got 255; expected at",
         ),
         (["--labels", "a", "b", "--threshold", "2"], "threshold: got 2.0; expected a score"),
-        (["--labels", "a", "b", "--top-words", "0"], "top_words: got 0; expected 1 or more"),
+        (["--labels", "a", "b", "--top-words", "0"], "--top-words: got 0; expected 1 or more"),
         (["--labels", "a", "b", "--top-words", "x"], "--top-words"),
         (["--labels", "a", "b", "--scales", "1", "9"], "scales: got (1.0, 9.0); expected one or"),
         (["--labels", "a", "b", "--refine", "-1"], "refine: got -1 steps; expected 0 or more"),
