@@ -259,11 +259,8 @@ def main() -> None:
         folder = Path(name)
         save_file(weights, folder / "model.safetensors")
         encoders = {
-            precision: read_openai(
-                folder / "model.safetensors",
-                name="ViT-B/32",
-                device=torch.device("cpu"),
-                precision=precision,
+            precision: read_openai(folder / "model.safetensors").encoder(
+                "ViT-B/32", torch.device("cpu"), precision
             )
             for precision in PICTURES
         }

@@ -98,7 +98,7 @@ def recipe_encoder(path: Path):
     from cliplab.encoders import read_modelscope, read_openai
 
     read = read_modelscope if path.is_dir() else read_openai
-    return read(path, name="made", device=CPU)
+    return read(path).encoder("made", CPU)
 
 
 # ---- shipped checkpoints -------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_chinese_model_dir_gives_the_golden_vectors(official: bool) -> None:
     encoder = (
         load_encoder(f"modelscope:{folder}", device="cpu")
         if official
-        else encoders.read_modelscope(folder, name="golden", device=torch.device("cpu"))
+        else encoders.read_modelscope(folder).encoder("golden", torch.device("cpu"))
     )
     texts = ["站立的羊", "进食的羊", "躺着的羊"]
     torch.testing.assert_close(encoder.tokenizer(texts), golden["in.text_ids52"])

@@ -83,15 +83,13 @@ class HuggingFaceTowers(Towers):
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, R, R), or SigLIP 2's packed patches (B, 1, P, C + 3) -> (B, D)."""
         if self.kind != "siglip2":
-            return _tensor(self.model.get_image_features(pixel_values=pixels))
+            return self.model.get_image_features(pixel_values=pixels).pooler_output
         patches, extra = pixels[:, 0, :, :-3], pixels[:, 0, :, -3:]  # (B, P, C), (B, P, 3)
-        return _tensor(
-            self.model.get_image_features(
-                pixel_values=patches,
-                pixel_attention_mask=extra[..., 0].long(),
-                spatial_shapes=extra[:, 0, 1:].long(),
-            )
-        )
+        return self.model.get_image_features(
+            pixel_values=patches,
+            pixel_attention_mask=extra[..., 0].long(),
+            spatial_shapes=extra[:, 0, 1:].long(),
+        ).pooler_output
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Padded ids (B, L) -> (B, D).
@@ -100,7 +98,7 @@ class HuggingFaceTowers(Towers):
         and SigLIP learned with the padding in sight.
         """
         mask = {"attention_mask": (ids != self.pad_id).long()} if self.kind == KINDS[1] else {}
-        return _tensor(self.model.get_text_features(input_ids=ids, **mask))
+        return self.model.get_text_features(input_ids=ids, **mask).pooler_output
 
 
 class PixelPreprocess:
@@ -175,11 +173,6 @@ def _read_tokenizer(folder: Path) -> Any:
         if not (folder / "tokenizer.json").is_file():
             raise
         return PreTrainedTokenizerFast.from_pretrained(folder, **LOCAL)
-
-
-def _tensor(features: Any) -> Tensor:
-    """The embedding (B, D): transformers 5 wraps it, 4 did not."""
-    return getattr(features, "pooler_output", features)
 
 
 # ---- its files -----------------------------------------------------------------------------

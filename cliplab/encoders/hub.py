@@ -77,11 +77,6 @@ def check_answer(url: str) -> None:
 # ---- single files --------------------------------------------------------------------------
 
 
-def openai_cache() -> Path:
-    """Where `clip` and `open_clip` keep files, ~/.cache/clip; they have no variable for it."""
-    return _cache({}, ".cache/clip")
-
-
 def _cache(variables: Mapping[str, str], default: str) -> Path:
     """A folder below the first variable that is set, else below the home folder."""
     for variable, inside in variables.items():
@@ -101,7 +96,8 @@ def find_file(spec: str, url: str, digest: str, *, named: str, offline: bool) ->
     """
     from torch.hub import download_url_to_file
 
-    path = openai_cache() / url.rpartition("/")[2]
+    # `clip` and `open_clip` have no variable for the place of their cache
+    path = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
     if path.is_file() and (not digest or sha256(path).startswith(digest)):
         return path
     if path.is_file() and offline:

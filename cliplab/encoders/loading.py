@@ -8,8 +8,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from cliplab.encoders.from_huggingface import load_huggingface
 from cliplab.encoders.from_open_clip import load_open_clip
 from cliplab.encoders.hub import (
@@ -30,12 +28,7 @@ from cliplab.encoders.official import (
     official,
     reading,
 )
-from cliplab.encoders.two_towers import (
-    Encoder,
-    TwoTowers,
-    modelscope_preprocess,
-    openai_preprocess,
-)
+from cliplab.encoders.two_towers import Encoder, modelscope_preprocess, openai_preprocess
 from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
 from cliplab.runtime import checkpoint_dir, is_offline, nearest, pick_device, verify_checkpoint
 
@@ -49,21 +42,8 @@ _OWNERS = {"damo": "iic", "iic": "damo"}  # the same models under two names
 # ---- our own code --------------------------------------------------------------------------
 
 
-def read_openai(
-    path: Path, *, name: str, device: torch.device, precision: str = "float32"
-) -> TwoTowers:
-    """Encoder of our readable CLIP on weights in OpenAI's format."""
-    return _openai(path).encoder(name, device, precision)
-
-
-def read_modelscope(
-    folder: Path, *, name: str, device: torch.device, precision: str = "float32"
-) -> TwoTowers:
-    """Encoder of our readable Chinese-CLIP on a folder in ModelScope's format."""
-    return _modelscope(folder).encoder(name, device, precision)
-
-
-def _openai(path: Path) -> Found:
+def read_openai(path: Path) -> Found:
+    """Our readable CLIP on weights in OpenAI's format."""
     from cliplab.models import clip
 
     verify_checkpoint(path.parent, [path.name])
@@ -73,7 +53,8 @@ def _openai(path: Path) -> Found:
     return Found(model, tokenizer, preprocess, ("en",), [path])
 
 
-def _modelscope(folder: Path) -> Found:
+def read_modelscope(folder: Path) -> Found:
+    """Our readable Chinese-CLIP on a folder in ModelScope's format."""
     from cliplab.models import chinese_clip
 
     verify_checkpoint(folder)
@@ -172,8 +153,8 @@ def _find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
 
 # A name, or a prefix with its colon -> loader(what follows the colon, offline).
 LOADERS: dict[str, Callable[[str, bool], Found]] = {
-    "pasture": lambda _, __: _openai(checkpoint_dir("clip-openai") / "model.pt"),
-    "pasture-zh": lambda _, __: _modelscope(checkpoint_dir("clip-chinese")),
+    "pasture": lambda _, __: read_openai(checkpoint_dir("clip-openai") / "model.pt"),
+    "pasture-zh": lambda _, __: read_modelscope(checkpoint_dir("clip-chinese")),
     "openai:": load_openai,
     "modelscope:": load_modelscope,
     "hf:": load_huggingface,

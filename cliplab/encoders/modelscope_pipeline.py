@@ -42,19 +42,9 @@ class CLIPPreprocessor(Preprocessor):
     Args:
         model_dir: folder with vocab.txt and vision_model_config.json.
         mode: "inference" or "eval"; the original's "train" augments with timm.
-        tokenizer: instead of the one that vocab.txt gives.
-        resolution: pixels a side, instead of the configured one.
     """
 
-    def __init__(
-        self,
-        model_dir: str,
-        mode: str = ModeKeys.INFERENCE,
-        *,
-        tokenizer: FullTokenizer | None = None,
-        resolution: int | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, model_dir: str, mode: str = ModeKeys.INFERENCE, **kwargs: Any) -> None:
         if mode == ModeKeys.TRAIN:
             raise NotImplementedError(
                 f"mode: got {mode!r}; expected 'inference' or 'eval', since {THEIRS} cannot be "
@@ -62,13 +52,10 @@ class CLIPPreprocessor(Preprocessor):
             )
         super().__init__(mode, **kwargs)
         folder = Path(model_dir)
-        tokenizer = tokenizer or FullTokenizer(vocab_file=str(folder / ModelFile.VOCAB_FILE))
-        if resolution is None:
-            config = (folder / "vision_model_config.json").read_text(encoding="utf-8")
-            resolution = json.loads(config)["image_resolution"]
-        self.tokenizer = tokenizer
-        self.img_preprocess = modelscope_preprocess(resolution)
-        self._tokenize = OfficialWordPieces(tokenizer, CHINESE_CONTEXT)
+        config = (folder / "vision_model_config.json").read_text(encoding="utf-8")
+        self.tokenizer = FullTokenizer(vocab_file=str(folder / ModelFile.VOCAB_FILE))
+        self.img_preprocess = modelscope_preprocess(json.loads(config)["image_resolution"])
+        self._tokenize = OfficialWordPieces(self.tokenizer, CHINESE_CONTEXT)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """{"img": one or a list, "text": one or a list} -> the same keys, as tensors.

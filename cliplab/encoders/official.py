@@ -47,7 +47,7 @@ class Found:
     weights: Sequence[Path]
     revision: str = ""  # of the hub; "": a file or folder of your own
 
-    def encoder(self, name: str, device: torch.device, precision: str) -> TwoTowers:
+    def encoder(self, name: str, device: torch.device, precision: str = "float32") -> TwoTowers:
         """The encoder, with what a report says of it: spec, revision, SHA-256 of each file."""
         hashes = {f"sha256 {path.name}": sha256(path) for path in self.weights}
         revision = self.revision or "none (a local file or folder)"
