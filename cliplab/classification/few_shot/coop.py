@@ -6,7 +6,7 @@ Source: Learning to Prompt for Vision-Language Models, arXiv:2109.01134, section
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
@@ -35,16 +35,13 @@ class CoOp(Method):
     the tower (a hook on its embedding layer), so that any tower with such a layer will do, CLIP's
     or BERT's. What is kept is the resulting classifier (K, D): the tower is not needed to use it.
 
-    With `context="a photo of a"` the vectors start as those words, and with 0 steps the classifier
-    is the zero-shot one of the template "a photo of a {}", up to the rounding of other batches.
-
     Deviates: images are embedded once, without augmentation; AdamW in place of SGD, since the
         paper's learning rate of 0.002 for SGD is made for a logit scale of 100.
     """
 
     encoder: Encoder
     _: KW_ONLY
-    context: str | int = 4  # M, drawn from N(0, 0.02), or words to start from
+    context: int = 4  # M, drawn from N(0, 0.02)
     steps: int = 100
     learning_rate: float = 0.002
     seed: int = 0  # of the draws
@@ -52,8 +49,8 @@ class CoOp(Method):
     def __post_init__(self) -> None:
         if self.encoder is None:
             raise ValueError("encoder: got None; CoOp needs the encoder, whose text tower it uses")
-        if isinstance(self.context, int) and self.context < 1:
-            raise ValueError(f"context: got {self.context}; expected 1 or more vectors, or words")
+        if self.context < 1:
+            raise ValueError(f"context: got {self.context}; expected 1 or more vectors")
         if self.steps < 0:
             raise ValueError(f"steps: got {self.steps}; expected 0 or more")
 
@@ -105,26 +102,17 @@ class CoOp(Method):
 class _PromptTower:
     """K prompts "<M vectors> <class name>" through an encoder's text tower."""
 
-    def __init__(self, encoder: Encoder, names: Sequence[str], context: str | int) -> None:
+    def __init__(self, encoder: Encoder, names: Sequence[str], context: int) -> None:
         self.encoder, self.context = encoder, context
         self.model: Any = getattr(encoder, "model", None)
         self.device = getattr(encoder, "device", torch.device("cpu"))
         self.embedding = _embedding_layer(encoder.name, self.model)
-        tokenizer = encoder.tokenizer
-        if isinstance(context, str):
-            self.words = torch.tensor(tokenizer.encode(context), device=self.device)  # (M,)
-            ids = tokenizer([f"{context} {name}" for name in names]).to(self.device)  # (K, L)
-            self.ids, self.first = ids, _place(ids, self.words, encoder.name)
-        else:
-            ids, self.first = _with_gap(encoder, names, context)
-            self.ids = ids.to(self.device)
+        ids, self.first = _with_gap(encoder, names, context)
+        self.ids = ids.to(self.device)  # (K, L)
 
     def start(self, generator: torch.Generator) -> Tensor:
-        """The first context (M, C): the embeddings of the words, or draws from N(0, 0.02)."""
-        table = self.embedding.weight
-        if isinstance(self.context, str):
-            return table.detach()[self.words].float().clone()
-        drawn = torch.randn(self.context, table.shape[1], generator=generator)
+        """The first context (M, C), drawn from N(0, 0.02)."""
+        drawn = torch.randn(self.context, self.embedding.embedding_dim, generator=generator)
         return (0.02 * drawn).to(self.device)
 
     def __call__(self, context: Tensor) -> Tensor:
@@ -165,14 +153,10 @@ class _PromptTower:
         read = self.model.encode_text
         if len(batches) > 1:
             read = partial(checkpoint, read, use_reentrant=False)
-        with self._mixed():
+        mixed = self.encoder.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, mixed):
             parts = [read(ids) for ids in batches]
         return F.normalize(torch.cat(parts).float(), dim=-1)
-
-    def _mixed(self) -> AbstractContextManager:
-        if self.encoder.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
 
 
 def _embedding_layer(name: str, model: Any) -> nn.Embedding:
@@ -192,11 +176,18 @@ def _with_gap(encoder: Encoder, names: Sequence[str], count: int) -> tuple[Tenso
     """Ids (K, L) of the names with `count` tokens to be replaced before each, and where they stand.
 
     Raises:
-        ValueError: names so long that the vectors do not fit into the context.
+        ValueError: names so long that the vectors do not fit into the context, or a tokenizer that
+            does more to a name than to frame it.
     """
     ids = encoder.tokenizer(list(names))  # (K, L)
     tokens = [encoder.tokenizer.encode(name) for name in names]
-    first = _place(ids[:1], torch.tensor(tokens[0]), encoder.name)
+    starts = [at for at in (0, 1) if ids[0, at : at + len(tokens[0])].tolist() == tokens[0]]
+    if not tokens[0] or not starts:
+        raise ValueError(
+            f"{encoder.name}: {names[0]!r} is not a run of tokens of its own in a prompt; expected "
+            "a tokenizer that only frames it: use another encoder, or TextProbe"
+        )
+    first = starts[0]  # with a start token it is 1
     room = ids.shape[1] - first - 1 - max(map(len, tokens))  # 1: the end token
     if count > room:
         raise ValueError(
@@ -205,14 +196,3 @@ def _with_gap(encoder: Encoder, names: Sequence[str], count: int) -> tuple[Tenso
         )
     gap = ids[:, first : first + 1].expand(-1, count)  # any token that is not special will do
     return torch.cat([ids[:, :first], gap, ids[:, first : ids.shape[1] - count]], dim=1), first
-
-
-def _place(ids: Tensor, words: Tensor, name: str) -> int:
-    """Where in every row (K, L) of `ids` the tokens `words` (M,) stand: first, or second."""
-    for first in (0, 1):
-        if len(words) and (ids[:, first : first + len(words)] == words).all():
-            return first
-    raise ValueError(
-        f"{name}: the context words are not a run of tokens of their own in front of the class "
-        "names; expected words that the tokenizer keeps apart: give others, or a number of vectors"
-    )
