@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from detect_world import Oracle, coco, picture, read, run, said, world, write
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from cliplab.cli import detect
 from cliplab.cli.options import parse
@@ -114,6 +116,44 @@ def test_boxes_of_the_source_judge_what_was_found(
     goat = next(row for row in read(report)["summary"] if row["name"] == "goat")
     assert (goat["true"], goat["hit"], goat["ap50"]) == (2, 2, 1.0)
     assert told(out)["a.png"] == [("sheep", LEFT, 0.9), ("goat", RIGHT, 0.6)]
+
+
+@pytest.mark.parametrize("odd", ["plain", "clipped", "close scores", "crowd"])
+def test_precision_of_out_is_that_of_the_file(
+    odd: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What pycocotools says of --out and the user's own file, ids of its own in an own order."""
+    rng, scale = np.random.default_rng(0), 2e-5 if odd == "close scores" else 0.4
+    boxes = np.stack([[5.0 + 18 * (i % 3), 4.0 + 17 * (i // 3), 14, 13] for i in range(6)])
+    files = ["sub/c.png", "b, '羊' & <i>.jpg", "a.png"]
+    truth = {name: [(NAMES[i % 2], box.tolist()) for i, box in enumerate(boxes)] for name in files}
+    table = coco(NAMES, truth)
+    for one in table["annotations"]:
+        one |= {"iscrowd": 0, "area": one["bbox"][2] * one["bbox"][3]}
+    if odd == "clipped":
+        table["annotations"][2]["bbox"] = [41.0, 4.0, 30.0, 13.0]
+    if odd == "crowd":
+        table["annotations"][2] |= {"bbox": [35.0, 0.0, 25.0, 40.0], "iscrowd": 1}
+    source = write(tmp_path / "herd.json", table)
+    answers = []
+    for _ in files:
+        moved = boxes + rng.normal(0, 1.0, boxes.shape)
+        moved[:, 2:] += moved[:, :2]
+        scores = 0.55 + scale * rng.random(len(boxes))
+        labels = [i % 2 if rng.random() < 0.8 else 1 - i % 2 for i in range(len(boxes))]
+        answers.append(list(zip(labels, scores.tolist(), moved.tolist(), strict=True)))
+    monkeypatch.setitem(MODELS, "oracle", Model(frozenset(), "knows", takes_boxes=False))
+    monkeypatch.setitem(finding._LOADERS, "oracle", lambda where, settings: Oracle(answers))
+    report, out = tmp_path / "r.json", tmp_path / "o.json"
+    options = ("--labels", *NAMES, "--model", "oracle", "--json", report, "--out", out)
+    assert run(source, "--images", frames, *options) == 0
+    own = COCO(str(source))
+    judged = COCOeval(own, own.loadRes(read(out)["annotations"]), "bbox")
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
+    assert 0.1 < judged.stats[0] < 0.9
+    assert read(report)["precision_of_out"]["ap"] == pytest.approx(judged.stats[0], abs=1e-4)
 
 
 @pytest.mark.usefixtures("world")

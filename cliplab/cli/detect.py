@@ -193,7 +193,9 @@ class Detect(Job[Options]):
             on_found=self._keeper(), progress=sys.stderr.isatty(),
         )  # fmt: skip
         self.unreadable = self.found.unreadable
-        self.judged = detection.judge(self.found, self.query) if self.can_judge else None
+        self.judged = None
+        if self.can_judge:
+            self.judged = detection.judge(self.found, self.query, self.ids)
         self.rows = detection.summarise(self.found, self.query, self.judged)
         return len(self.found)
 

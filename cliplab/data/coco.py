@@ -52,7 +52,7 @@ def read_coco(paths: Sequence[Path], images: Path | None, box_scale: float) -> R
         reading.classes = [*reading.classes, *names.values()]
         if len(paths) == 1:  # several files may use one id for different things
             files = {file: (key, known[key]) for key, (file, _) in pictures.items()}
-            reading.ids = Ids(files, {name: key for key, name in names.items()})
+            reading.ids = Ids(files, {name: key for key, name in names.items()}, reading.written)
         for one in table["annotations"]:
             _add(one, names[one["category_id"]], known, pictures, reading)
             if one.get("segmentation") and (picture := pictures.get(one.get("image_id"))):
@@ -181,14 +181,17 @@ def _add(
     to.are_answers |= "score" in one
     if not isinstance(key, int | str) or key not in known:
         to.problems[Kind.UNLISTED].append(where)
-    elif one.get("iscrowd") == 1:
-        to.problems[Kind.CROWD].append(where)
-    elif (box := _box_of(one.get("bbox"))) is None:
-        to.problems[Kind.NO_BOX].append(where)
+        return
+    crowd, box = one.get("iscrowd") == 1, _box_of(one.get("bbox"))
+    if crowd or box is None:
+        to.problems[Kind.CROWD if crowd else Kind.NO_BOX].append(where)
     elif key in pictures:
         file, size = pictures[key]
         if (header := to.header(file)) and (upright := _upright(box, file, size, header, to)):
+            to.written[file].append((label, upright, False))
             to.add(file, label, upright, None, to.listed[file])
+    if crowd and box and key in pictures:
+        to.written[pictures[key][0]].append((label, box, True))
 
 
 def _box_of(box: Any) -> Box | None:

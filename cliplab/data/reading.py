@@ -41,6 +41,7 @@ class Reading:
         self.listed: dict[Path, str | None] = {}
         self.masks: dict[Path, Masks] = {}
         self.ids = Ids()
+        self.written: dict[Path, list[tuple[str, Box, bool]]] = defaultdict(list)
         self.classes: Sequence[str] = ()  # that the source names, boxed or not
         self.are_answers = False  # boxes and masks have scores: a model drew them
         self.problems: dict[Kind, list[str]] = defaultdict(list)

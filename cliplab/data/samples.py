@@ -24,6 +24,7 @@ SPLIT_NAMES = {
     **{name: "test" for name in ("test", "testing", "测试", "测试集")},
 }
 Box = tuple[float, float, float, float]
+Written = Mapping[Path, Sequence[tuple[str, Box, bool]]]  # picture -> class, xyxy, whether a crowd
 
 
 def split_of(name: str) -> str | None:
@@ -308,6 +309,7 @@ class Ids:
 
     images: Mapping[Path, tuple[Id, str]] = field(default_factory=dict)  # id and file_name
     categories: Mapping[str, Id] = field(default_factory=dict)  # of a class name
+    boxes: Written = field(default_factory=dict)  # as written: not clipped, crowds too
 
     def of_images(self, pictures: Iterable[Sample]) -> list[tuple[Id, str]]:
         """Id and file name of each picture; those that have none get free numbers from 1."""

@@ -214,7 +214,7 @@ def as_coco(
     for annotation, score in zip(table["annotations"], scores, strict=True):
         n, k = annotation["image_id"] - 1, annotation["category_id"] - 1
         annotation |= {"image_id": keys[n][0], "category_id": categories[k]}
-        annotation["score"] = round(score, 5)
+        annotation["score"] = round(score, 7)  # of float32: fewer would make ties
     table["info"] = {"description": "boxes found by cliplab detect; scores are 0 to 1"}
     table["info"] |= {"cut": asdict(found.cut)} | ({"model": dict(model)} if model else {})
     return table

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.data import Sample
+from cliplab.data import Ids, Sample
 from cliplab.detection.boxes import (
     Detections,
     Precision,
@@ -44,7 +44,7 @@ class Judged:
 
     rows: tuple[int, ...]  # N numbers of pictures among those found
     groups: Mapping[str, Precision]  # "all", and the detector's groups
-    counting: Precision  # of "all" by those boxes alone that count as found: what files hold
+    counting: Precision  # of "all" by the boxes that count as found and the source's own: of files
     classes: Mapping[int, Precision]  # of those classes that have a true box
     known: frozenset[int]  # classes that the source knows; of the others nothing can be said
     true: tuple[int, ...]  # K: boxes there are
@@ -54,12 +54,13 @@ class Judged:
     wrong: Mapping[int, Tensor]  # number of the picture -> (R,) bool: found, known, and not there
 
 
-def judge(found: Found, query: Query) -> Judged | None:
+def judge(found: Found, query: Query, ids: Ids | None = None) -> Judged | None:
     """Average precision over all that was said, hits and misses of what counts as found.
 
     Args:
         found: pictures whose sources know boxes, others too; they are left out.
         query: what was looked for.
+        ids: of the source's COCO file, with its boxes.
 
     Returns:
         None if no box of a class that was looked for is known.
@@ -73,9 +74,16 @@ def judge(found: Found, query: Query) -> Judged | None:
     known = frozenset(index.values())
     hits = {i: _hits(found.found[i], one, known) for i, one in truth.items()}
     groups, classes = _precision(found.sizes, found.said, truth, query)
-    counting, _ = _precision(found.sizes, found.found, truth, query)
+    own = {i: (ids or Ids()).boxes.get(found.pictures[i].path, ()) for i in truth}
+    if any(own.values()):
+        written = _written(found.sizes, own, index, names)
+    else:
+        written = _as_coco([found.sizes[i] for i in truth], list(truth.values()), names)
+    results = coco_results([found.found[i] for i in truth])
+    present = [k for k, count in enumerate(true) if count]
+    counting = average_precision(written, results, {"all": present})["all"]
     return Judged(
-        tuple(truth), groups, counting["all"], classes, known, true,
+        tuple(truth), groups, counting, classes, known, true,
         hit=_counts([one.labels[hits[i][0]] for i, one in truth.items()], len(names)),
         counted=_counts([found.found[i].labels for i in truth], len(names)),
         missed={i: one.select(~hits[i][0] & (one.labels >= 0)) for i, one in truth.items()},
@@ -126,6 +134,18 @@ def _as_coco(
         parts.append((boxes, labels, torch.arange(len(labels)) >= len(sure)))
     boxes_of, labels_of, ignored = zip(*parts, strict=True)
     return coco_truth(sizes, boxes_of, labels_of, names, ignored=ignored)
+
+
+def _written(
+    sizes: Sequence[tuple[int, int]], own: Mapping[int, Sequence[tuple[str, Any, bool]]],
+    index: Mapping[str, int], names: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """The boxes of a COCO source as it has them: they may end outside; crowds count for nothing."""
+    rows = [[(box, index[k], crowd) for k, box, crowd in one if k in index] for one in own.values()]
+    boxes = [torch.tensor([box for box, _, _ in one]).reshape(-1, 4) for one in rows]
+    labels = [torch.tensor([k for _, k, _ in one], dtype=torch.long) for one in rows]
+    crowds = [torch.tensor([crowd for _, _, crowd in one], dtype=torch.bool) for one in rows]
+    return coco_truth([sizes[i] for i in own], boxes, labels, names, ignored=crowds)
 
 
 def _hits(found: Detections, truth: Truth, asked: frozenset[int]) -> tuple[Tensor, Tensor]:
