@@ -17,18 +17,38 @@ from torch import Tensor, nn
 NORM_EPS = 1e-12  # with torch's default of 1e-5 the small embeddings come out visibly different
 
 
+@dataclass(frozen=True)
+class BertConfig:
+    """Sizes of a BERT; the vocabulary's first entry is the padding."""
+
+    vocab_size: int
+    width: int  # C
+    layers: int
+    heads: int  # a divisor of the width
+    hidden_width: int  # inside a layer's MLP, usually 4 C
+    positions: int  # longest text, in tokens
+    segments: int = 2  # sentences per text that the weights know of; CLIP uses the first
+    hidden_dropout: float = 0.1  # probability
+    attention_dropout: float = 0.1  # probability
+    init_std: float = 0.02  # of new weights
+
+    def __post_init__(self) -> None:
+        """Refuse heads that do not divide the width."""
+        if self.heads < 1 or self.width % self.heads:
+            raise ValueError(f"heads: got {self.heads}; expected a divisor of width {self.width}")
+
+
 class BertEmbeddings(nn.Module):
     """Word + position + segment embedding, normalised: ids (B, L) -> (B, L, C)."""
 
-    def __init__(
-        self, vocab_size: int, width: int, positions: int, *, segments: int, dropout: float
-    ) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(vocab_size, width, padding_idx=0)
-        self.position_embeddings = nn.Embedding(positions, width)
-        self.token_type_embeddings = nn.Embedding(segments, width)
+        width = config.width
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=0)
+        self.position_embeddings = nn.Embedding(config.positions, width)
+        self.token_type_embeddings = nn.Embedding(config.segments, width)
         self.LayerNorm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """(B, L) -> (B, L, C). One sentence at a time, so every token is of segment 0."""
@@ -40,9 +60,9 @@ class BertEmbeddings(nn.Module):
 class BertSelfAttention(nn.Module):
     """Multi-head attention over the real tokens, (B, L, C) -> (B, L, C)."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, width = config.heads, config.attention_dropout, config.width
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
@@ -66,11 +86,11 @@ class BertSelfAttention(nn.Module):
 class AddAndNorm(nn.Module):
     """Linear layer, added to the residual stream, then normalised (post-norm)."""
 
-    def __init__(self, width_in: int, width: int, dropout: float) -> None:
+    def __init__(self, width_in: int, config: BertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(width_in, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(width_in, config.width)
+        self.LayerNorm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """(B, L, C_in), (B, L, C) -> (B, L, C)."""
@@ -80,12 +100,10 @@ class AddAndNorm(nn.Module):
 class BertAttention(nn.Module):
     """Self-attention and its residual sum, (B, L, C) -> (B, L, C)."""
 
-    def __init__(
-        self, width: int, heads: int, *, hidden_dropout: float, attention_dropout: float
-    ) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.self = BertSelfAttention(width, heads, attention_dropout)
-        self.output = AddAndNorm(width, width, hidden_dropout)
+        self.self = BertSelfAttention(config)
+        self.output = AddAndNorm(config.width, config)
 
     def forward(self, tok: Tensor, text_mask: Tensor) -> Tensor:
         """(B, L, C), bool (B, L) -> (B, L, C)."""
@@ -95,23 +113,12 @@ class BertAttention(nn.Module):
 class BertLayer(nn.Module):
     """One transformer layer, (B, L, C) -> (B, L, C)."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        hidden_width: int,
-        *,
-        hidden_dropout: float,
-        attention_dropout: float,
-    ) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.attention = BertAttention(
-            width, heads, hidden_dropout=hidden_dropout, attention_dropout=attention_dropout
-        )
-        self.intermediate = nn.Sequential(
-            OrderedDict(dense=nn.Linear(width, hidden_width), gelu=nn.GELU())
-        )
-        self.output = AddAndNorm(hidden_width, width, hidden_dropout)
+        self.attention = BertAttention(config)
+        dense = nn.Linear(config.width, config.hidden_width)
+        self.intermediate = nn.Sequential(OrderedDict(dense=dense, gelu=nn.GELU()))
+        self.output = AddAndNorm(config.hidden_width, config)
 
     def forward(self, tok: Tensor, text_mask: Tensor) -> Tensor:
         """(B, L, C), bool (B, L) -> (B, L, C)."""
@@ -119,53 +126,17 @@ class BertLayer(nn.Module):
         return self.output(self.intermediate(tok), tok)
 
 
-@dataclass(frozen=True)
-class BertConfig:
-    """Sizes of a BERT; the vocabulary's first entry is the padding."""
-
-    vocab_size: int
-    width: int  # C
-    layers: int
-    heads: int  # a divisor of the width
-    hidden_width: int  # inside a layer's MLP, usually 4 C
-    positions: int  # longest text, in tokens
-    segments: int = 2  # sentences per text that the weights know of; CLIP uses the first
-    hidden_dropout: float = 0.1  # probability
-    attention_dropout: float = 0.1  # probability
-    init_std: float = 0.02  # of new weights
-
-    def __post_init__(self) -> None:
-        """Refuse heads that do not divide the width."""
-        if self.heads < 1 or self.width % self.heads:
-            raise ValueError(f"heads: got {self.heads}; expected a divisor of width {self.width}")
-
-
 class Bert(nn.Module):
     """Token ids to contextual token vectors, (B, L) -> (B, L, C)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        width = config.width
-        self.embeddings = BertEmbeddings(
-            config.vocab_size,
-            width,
-            config.positions,
-            segments=config.segments,
-            dropout=config.hidden_dropout,
-        )
-        stack = [
-            BertLayer(
-                width,
-                config.heads,
-                config.hidden_width,
-                hidden_dropout=config.hidden_dropout,
-                attention_dropout=config.attention_dropout,
-            )
-            for _ in range(config.layers)
-        ]
+        self.embeddings = BertEmbeddings(config)
+        stack = [BertLayer(config) for _ in range(config.layers)]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(stack)})
         # In every published file, and required by its strict loader, but CLIP reads [CLS] itself.
-        self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)}).requires_grad_(False)
+        dense = nn.Linear(config.width, config.width)
+        self.pooler = nn.ModuleDict({"dense": dense}).requires_grad_(False)
         self._initialize(config.init_std)
 
     def _initialize(self, std: float) -> None:

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from cliplab.models.bert import Bert, BertConfig
 from cliplab.models.layers import (
     HEAD_WIDTH,
-    check_pixels,
+    TwoTowers,
     check_token_ids,
     image_tower,
-    similarity_logits,
 )
 from cliplab.models.tokenizers import PAD_ID, check_vocab, read_vocab
 from cliplab.models.weights import load_strict, read_state_dict, to_published_precision
@@ -86,7 +85,7 @@ class ChineseCLIPConfig:
         )
 
 
-class ChineseCLIP(nn.Module):
+class ChineseCLIP(TwoTowers):
     """Image tower and BERT into one space of D dimensions.
 
     A new model is initialised for training from scratch as in the official code; seed first.
@@ -108,11 +107,6 @@ class ChineseCLIP(nn.Module):
         self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # log of 1 / temperature
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, R, R) -> features (B, D), not of unit length."""
-        check_pixels(pixels, self.config.image_resolution)
-        return self.visual(pixels)
-
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """Token ids (B, L), 0 = padding -> features (B, D), not of unit length.
 
@@ -122,12 +116,6 @@ class ChineseCLIP(nn.Module):
         check_token_ids(token_ids, self.config.text_max_position_embeddings)
         tok = self.bert(token_ids, token_ids != PAD_ID)  # (B, L, C)
         return tok[:, 0] @ self.text_projection  # (B, D)
-
-    def forward(self, pixels: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, R, R), (K, L) -> scaled cosines per image (N, K) and per text (K, N)."""
-        return similarity_logits(
-            self.encode_image(pixels), self.encode_text(token_ids), self.logit_scale
-        )
 
 
 def load_modelscope(directory: str | Path) -> ChineseCLIP:

@@ -15,12 +15,10 @@ from torch import Tensor, nn
 from cliplab.models.chinese_clip import ChineseCLIP, load_modelscope, save_modelscope
 from cliplab.models.layers import (
     HEAD_WIDTH,
-    ResidualAttentionBlock,
     Transformer,
-    check_pixels,
+    TwoTowers,
     check_token_ids,
     image_tower,
-    similarity_logits,
 )
 from cliplab.models.weights import (
     StateDict,
@@ -98,7 +96,7 @@ class CLIPConfig:
         )
 
 
-class CLIP(nn.Module):
+class CLIP(TwoTowers):
     """Two towers into one space of D dimensions; what is said of an image lies near the image.
 
     A new model is initialised for training from scratch as in the official code; seed first.
@@ -123,26 +121,10 @@ class CLIP(nn.Module):
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # log of 1 / temperature
-        self._initialize_text()
-
-    def _initialize_text(self) -> None:
-        """Normal weights; those that write into the residual stream shrink with the depth."""
-        width, layers = self.config.transformer_width, self.config.transformer_layers
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
         nn.init.normal_(self.text_projection, std=width**-0.5)
-        into_stream = width**-0.5 * (2 * layers) ** -0.5
-        for block in self.transformer.modules():
-            if isinstance(block, ResidualAttentionBlock):
-                nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-                nn.init.normal_(block.attn.out_proj.weight, std=into_stream)
-                nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-                nn.init.normal_(block.mlp.c_proj.weight, std=into_stream)
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, R, R) -> features (B, D), not of unit length."""
-        check_pixels(pixels, self.config.image_resolution)
-        return self.visual(pixels)
+        self.transformer.initialize()
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """Token ids (B, L), L <= context_length -> features (B, D), not of unit length.
@@ -157,12 +139,6 @@ class CLIP(nn.Module):
         rows = torch.arange(len(tok), device=tok.device)  # (B,)
         end_tok = tok[rows, token_ids.argmax(dim=-1)]  # (B, C)
         return self.ln_final(end_tok) @ self.text_projection  # (B, D)
-
-    def forward(self, pixels: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, R, R), (K, L) -> scaled cosines per image (N, K) and per text (K, N)."""
-        return similarity_logits(
-            self.encode_image(pixels), self.encode_text(token_ids), self.logit_scale
-        )
 
 
 def load_openai(path: str | Path) -> CLIP:

@@ -8,12 +8,13 @@ Letters in shape comments: B batch, L tokens, P patches, C width, H heads, D emb
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.models.losses import at_least_float32, pair_logits
+from cliplab.models.losses import pair_logits, unit_rows
 
 HEAD_WIDTH = 64  # channels per attention head in every published CLIP
 
@@ -89,7 +90,18 @@ class Transformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
         blocks = [ResidualAttentionBlock(width, heads, causal=causal) for _ in range(layers)]
-        self.resblocks = nn.Sequential(*blocks)
+        self.width, self.resblocks = width, nn.Sequential(*blocks)
+
+    def initialize(self) -> None:
+        """Normal weights; those that write into the residual stream shrink with the depth."""
+        std = self.width**-0.5
+        into_stream = std * (2 * max(1, len(self.resblocks))) ** -0.5
+        for block in self.modules():
+            if isinstance(block, ResidualAttentionBlock):
+                nn.init.normal_(block.attn.in_proj_weight, std=std)
+                nn.init.normal_(block.attn.out_proj.weight, std=into_stream)
+                nn.init.normal_(block.mlp.c_fc.weight, std=(2 * self.width) ** -0.5)
+                nn.init.normal_(block.mlp.c_proj.weight, std=into_stream)
 
     def forward(self, tok: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
@@ -278,15 +290,6 @@ def image_tower(
     return ModifiedResNet(layers, heads=heads, **sizes)
 
 
-def check_pixels(pixels: Tensor, resolution: int) -> None:
-    """Raise ValueError unless pixels are (B, 3, resolution, resolution)."""
-    if pixels.ndim != 4 or pixels.shape[1:] != (3, resolution, resolution):
-        raise ValueError(
-            f"pixels: got shape {tuple(pixels.shape)}; expected (B, 3, {resolution}, "
-            f"{resolution}): resize and crop the images, then normalise and stack them"
-        )
-
-
 def check_token_ids(token_ids: Tensor, limit: int) -> None:
     """Raise ValueError unless token ids are integers (B, L) with L <= limit."""
     if token_ids.ndim != 2 or token_ids.is_floating_point() or token_ids.shape[1] > limit:
@@ -296,14 +299,32 @@ def check_token_ids(token_ids: Tensor, limit: int) -> None:
         )
 
 
-def similarity_logits(
-    image_feature: Tensor, text_feature: Tensor, log_scale: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Scaled cosines of features of any length: (N, D), (K, D) -> (N, K), (K, N)."""
-    image_emb = F.normalize(at_least_float32(image_feature), dim=-1)
-    text_emb = F.normalize(at_least_float32(text_feature), dim=-1)
-    logits = pair_logits(image_emb, text_emb, log_scale.exp())  # (N, K)
-    return logits, logits.T
+class TwoTowers(nn.Module):
+    """What the CLIPs share: images and texts into one space, compared at a learned temperature."""
+
+    config: Any  # with `image_resolution`, pixels per side
+    visual: VisionTransformer | ModifiedResNet
+    logit_scale: nn.Parameter  # log of 1 / temperature
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, R, R) -> features (B, D), not of unit length."""
+        side = self.config.image_resolution
+        if pixels.ndim != 4 or pixels.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"pixels: got shape {tuple(pixels.shape)}; expected (B, 3, {side}, {side}): "
+                "resize and crop the images, then normalise and stack them"
+            )
+        return self.visual(pixels)
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """Token ids (B, L) -> features (B, D), not of unit length."""
+        raise NotImplementedError
+
+    def forward(self, pixels: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, R, R), (K, L) -> scaled cosines per image (N, K) and per text (K, N)."""
+        emb = unit_rows(self.encode_image(pixels)), unit_rows(self.encode_text(token_ids))
+        logits = pair_logits(*emb, self.logit_scale.exp())
+        return logits, logits.T
 
 
 def _heads(what: str, width: int, head_width: int) -> int:

@@ -158,6 +158,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def unit_rows(feature: Tensor) -> Tensor:
+    """(..., D) -> the same of unit length, float32 or better."""
+    return F.normalize(at_least_float32(feature), dim=-1)
+
+
 def _check_pairs(image_emb: Tensor, text_emb: Tensor) -> None:
     if image_emb.shape != text_emb.shape or image_emb.ndim != 2 or len(image_emb) == 0:
         raise ValueError(

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.models.groupvit import Groups, GroupViT
-from cliplab.models.losses import at_least_float32, clip_loss
+from cliplab.models.losses import at_least_float32, clip_loss, unit_rows
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.pasture import LANGUAGES
 from cliplab.segmentation import IGNORE
@@ -199,7 +199,7 @@ class Criterion:
     ) -> dict[str, Tensor]:
         recipe = self.recipe
         groups = self.model.group(pixels)
-        image_emb, segment_emb = (_unit(e) for e in self.model.encode_groups(groups))
+        image_emb, segment_emb = (unit_rows(e) for e in self.model.encode_groups(groups))
         if not recipe.multi_label:
             caption_emb = self._embed(batch.captions)
             return {"caption": best_segment_loss(segment_emb, caption_emb, self.model.scale())}
@@ -260,8 +260,4 @@ class Criterion:
         return ids[:, : int((ids != 0).sum(dim=1).max())].to(self.device)
 
     def _embed(self, texts: list[str]) -> Tensor:
-        return _unit(self.model.encode_text(self._ids(texts)))
-
-
-def _unit(feature: Tensor) -> Tensor:
-    return F.normalize(at_least_float32(feature), dim=-1)
+        return unit_rows(self.model.encode_text(self._ids(texts)))

@@ -223,7 +223,7 @@ class Tower(nn.Sequential):
         parts: list[nn.Module] = []
         for _ in range(config.blocks):
             if config.fusion:
-                parts += [Fusion(config), _bert_layer(config)]
+                parts += [Fusion(config), BertLayer(config.bert)]
             parts.append(DyConv(config))
         super().__init__(*parts)
 
@@ -239,8 +239,3 @@ class Tower(nn.Sequential):
             else:
                 maps = part(maps)
         return maps, text
-
-
-def _bert_layer(config: GLIPConfig) -> BertLayer:
-    dropout = {"hidden_dropout": config.dropout, "attention_dropout": config.dropout}
-    return BertLayer(config.text_width, config.text_heads, config.text_hidden, **dropout)

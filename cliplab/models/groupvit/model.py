@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from cliplab.models.groupvit.config import GroupViTConfig
 from cliplab.models.groupvit.encoder import GroupingEncoder, Groups
-from cliplab.models.layers import ResidualAttentionBlock, Transformer, check_token_ids
-from cliplab.models.losses import at_least_float32, clip_loss, multi_label_loss, pair_logits
+from cliplab.models.layers import Transformer, check_token_ids
+from cliplab.models.losses import clip_loss, multi_label_loss, pair_logits, unit_rows
 
 MAX_SCALE = 100.0  # the largest 1 / temperature, as in CLIP
 # What a processor embeds at a time, whatever the batch: the attention maps of 8 pictures of 224 px
@@ -44,20 +44,9 @@ class TextTransformer(nn.Module):
         self.transformer = Transformer(width, config.text_layers, config.text_heads, causal=True)
         self.ln_final = nn.LayerNorm(width)
         self.token_embedding = nn.Embedding(config.vocab_size, width)
-        self._initialize(config.text_layers)
-
-    def _initialize(self, layers: int) -> None:
-        """As in CLIP: what writes into the residual stream starts smaller the deeper it is."""
-        width = self.positional_embedding.shape[1]
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
-        into_stream = width**-0.5 * (2 * max(1, layers)) ** -0.5
-        for block in self.transformer.modules():
-            if isinstance(block, ResidualAttentionBlock):
-                nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-                nn.init.normal_(block.attn.out_proj.weight, std=into_stream)
-                nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-                nn.init.normal_(block.mlp.c_proj.weight, std=into_stream)
+        self.transformer.initialize()
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """(B, L) -> (B, C), the feature of the end token: the highest id of its row.
@@ -163,7 +152,7 @@ class GroupViT(nn.Module):
     def forward(self, pixels: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W), (K, L) -> scaled cosines per image (N, K) and per text (K, N)."""
         image, text = self.encode_image(pixels), self.encode_text(token_ids)
-        logits = pair_logits(_unit(image), _unit(text), self.scale())
+        logits = pair_logits(unit_rows(image), unit_rows(text), self.scale())
         return logits, logits.T
 
     def losses(self, pixels: Tensor, token_ids: Tensor, nouns: Tensor | None = None) -> Losses:
@@ -176,8 +165,8 @@ class GroupViT(nn.Module):
             nouns: (N, M) integers, see `multi_label_loss`.
         """
         texts = token_ids if token_ids.ndim == 3 else token_ids[:, None]  # (N, 1 + M, L)
-        image_emb = _unit(self.encode_image(pixels))  # (N, D)
-        text_emb = _unit(self.encode_text(texts.flatten(0, 1)))
+        image_emb = unit_rows(self.encode_image(pixels))  # (N, D)
+        text_emb = unit_rows(self.encode_text(texts.flatten(0, 1)))
         text_emb = text_emb.unflatten(0, texts.shape[:2])  # (N, 1 + M, D)
         caption = clip_loss(image_emb, text_emb[:, 0], self.scale())
         if texts.shape[1] == 1:
@@ -200,10 +189,6 @@ class GroupViT(nn.Module):
                 f"pixels: got shape {tuple(pixels.shape)}; expected (B, 3, H, W) with sides that "
                 f"are multiples of {patch}, as cliplab.segmentation cuts them"
             )
-
-
-def _unit(feature: Tensor) -> Tensor:
-    return F.normalize(at_least_float32(feature), dim=-1)
 
 
 def _linears(module: nn.Module) -> Iterator[nn.Linear]:
