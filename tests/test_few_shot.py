@@ -23,10 +23,9 @@ from cliplab.classification.few_shot import (
     WiseFT,
     ZeroShot,
     fit_temperature,
-    rescaled,
 )
 from cliplab.classification.few_shot.methods import _held_out_weights
-from cliplab.classification.few_shot.probes import class_multipliers
+from cliplab.classification.few_shot.probes import class_multipliers, held_probe
 from cliplab.classification.zero_shot import Scores
 
 PLAIN = [name for name in METHODS if name != "coop"]
@@ -39,6 +38,16 @@ def fit(method: str, train: Shots, val: Shots | None = None, seed: int = 0) -> C
 
 def accuracy(classifier: Classifier, shots: Shots = OTHERS) -> float:
     return float((classifier.scores(shots.image_emb).prediction == shots.labels).float().mean())
+
+
+class Given(LinearProbe):
+    """The linear probe of one C."""
+
+    def __init__(self, c: float) -> None:
+        self.c = c
+
+    def _choose(self, train: Shots, val: Shots | None) -> tuple[float, str]:
+        return self.c, "given"
 
 
 def baseline() -> LinearClassifier:
@@ -61,8 +70,9 @@ def test_tip_with_alpha_0_is_zero_shot(method: type[TipAdapter], beta: float) ->
     assert torch.equal(tip.logits(OTHERS.image_emb), baseline().logits(OTHERS.image_emb))
 
 
-def test_tip_f_without_epochs_is_tip() -> None:
-    tuned = TipAdapterF(zero_shot(), SCALE, epochs=0).fit(make_shots())
+def test_tip_f_without_epochs_is_tip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_shot.methods, "EPOCHS", 0)
+    tuned = TipAdapterF(zero_shot(), SCALE).fit(make_shots())
     plain = TipAdapter(zero_shot(), SCALE).fit(make_shots())
     assert torch.equal(tuned.logits(OTHERS.image_emb), plain.logits(OTHERS.image_emb))
 
@@ -89,13 +99,14 @@ def test_wise_interpolates_weights() -> None:
 def test_temperature_1_changes_no_bit(method: str) -> None:
     classifier = fit(method, make_shots(), make_shots(split="val", seed=2))
     emb = OTHERS.image_emb
-    assert torch.equal(rescaled(classifier, 1.0).logits(emb), classifier.logits(emb))
-    assert not torch.equal(rescaled(classifier, 1.5).logits(emb), classifier.logits(emb))
+    assert torch.equal(replace(classifier, temperature=1.0).logits(emb), classifier.logits(emb))
+    assert not torch.equal(replace(classifier, temperature=1.5).logits(emb), classifier.logits(emb))
 
 
 def test_a_held_probe_that_is_held_hard_is_zero_shot() -> None:
-    probe = TextProbe(zero_shot(), SCALE, strength=1e9).fit(make_shots())
-    torch.testing.assert_close(probe.weight, zero_shot(), atol=1e-6, rtol=0)
+    hold = torch.full((3,), 1e9)
+    weight = held_probe(make_shots(), zero_shot(), logit_scale=SCALE, hold=hold)
+    torch.testing.assert_close(weight, zero_shot(), atol=1e-6, rtol=0)
 
 
 # ---- formulas ------------------------------------------------------------------------------
@@ -159,7 +170,7 @@ def test_a_probe_of_two_classes_says_what_scikit_learn_says() -> None:
     from sklearn.linear_model import LogisticRegression
 
     train = make_shots(names=("sheep", "goat"))
-    probe = LinearProbe(c=3.0).fit(train)
+    probe = Given(3.0).fit(train)
     model = LogisticRegression(C=3.0, max_iter=5000, tol=1e-6)
     model.fit(train.image_emb.double().numpy(), train.labels.numpy())
     emb = make_shots(30, names=("sheep", "goat"), seed=9).image_emb
@@ -170,7 +181,7 @@ def test_a_probe_of_two_classes_says_what_scikit_learn_says() -> None:
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 def test_a_probe_is_the_same_in_every_unit(scale: float) -> None:
     train = make_shots()
-    one, other = (LinearProbe(10.0, logit_scale=s).fit(train) for s in (1.0, scale))
+    one, other = (LinearProbe(logit_scale=s).fit(train) for s in (1.0, scale))
     emb = OTHERS.image_emb
     torch.testing.assert_close(one.logits(emb), other.logits(emb), atol=1e-4, rtol=1e-5)
 
@@ -242,7 +253,7 @@ def test_settings_are_the_best_on_val(method: str) -> None:
     classifier = fit(method, train, val)
     assert classifier.choices["chosen on"] == "val"
     fixed = {
-        "linear-probe": [LinearProbe(c) for c in few_shot.probes.STRENGTHS],
+        "linear-probe": [Given(c) for c in few_shot.probes.STRENGTHS],
         "tip-adapter": [
             TipAdapter(zero_shot(), SCALE, alpha=a * SCALE, beta=b)
             for a in few_shot.methods.ALPHAS[::3] for b in few_shot.methods.BETAS[::4]
@@ -255,8 +266,8 @@ def test_settings_are_the_best_on_val(method: str) -> None:
 def test_val_holds_back_what_learns_from_wrong_labels() -> None:
     train, val = make_shots(4), make_shots(12, split="val", seed=2)
     wrong = replace(train, labels=(train.labels + 1) % 3)
-    tip = TipAdapterF(zero_shot(), SCALE, alpha=20.0, beta=5.0, epochs=12)
-    assert tip.fit(wrong).choices["epochs"] == 12
+    tip = TipAdapterF(zero_shot(), SCALE, alpha=20.0, beta=5.0)
+    assert tip.fit(wrong).choices["epochs"] == 20
     assert tip.fit(wrong, val).choices["epochs"] == 0
     assert TipAdapter(zero_shot(), SCALE).fit(wrong, val).alpha == 0
     assert WiseFT(zero_shot(), SCALE).fit(wrong, val).choices["alpha"] <= 0.1
@@ -265,8 +276,8 @@ def test_val_holds_back_what_learns_from_wrong_labels() -> None:
 def test_fine_tuning_the_keys_lowers_the_loss() -> None:
     train = make_shots(5)
     losses = []
-    for epochs in (0, 20):
-        tip = TipAdapterF(zero_shot(), SCALE, alpha=5.0, beta=3.0, epochs=epochs).fit(train)
+    for method in (TipAdapter, TipAdapterF):
+        tip = method(zero_shot(), SCALE, alpha=5.0, beta=3.0).fit(train)
         losses.append(float(F.cross_entropy(tip.logits(train.image_emb), train.labels)))
     assert losses[1] < losses[0]
 
@@ -326,7 +337,7 @@ def test_scores_have_cosines_only_where_the_classes_are_directions() -> None:
     assert torch.equal(baseline().scores(emb).cosine, emb @ zero_shot().T)
     assert fit("linear-probe", make_shots()).scores(emb).cosine is None
     assert fit("tip-adapter", make_shots()).scores(emb).cosine is None
-    assert rescaled(baseline(), 2.0).scores(emb).logit_scale == SCALE / 2
+    assert replace(baseline(), temperature=2.0).scores(emb).logit_scale == SCALE / 2
     assert baseline().scores(torch.zeros(0, 8)).logits.shape == (0, 3)
 
 

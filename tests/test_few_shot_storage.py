@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from cliplab.classification import few_shot
 from cliplab.classification.few_shot import (
     Classifier,
     load_classifier,
-    rescaled,
     save_classifier,
 )
 
@@ -44,7 +44,7 @@ def fitted(method: str = "tip-adapter", **options: object) -> Classifier:
 
 @pytest.mark.parametrize("method", ["linear-probe", "text-probe", "tip-adapter-f", "wise-ft"])
 def test_what_is_read_is_what_was_written(method: str, tmp_path: Path) -> None:
-    before = rescaled(fitted(method), 1.7)
+    before = replace(fitted(method), temperature=1.7)
     save_classifier(before, tmp_path / "c.safetensors")
     after = load_classifier(tmp_path / "c.safetensors")
     assert torch.equal(after.logits(EMB), before.logits(EMB))

@@ -24,7 +24,6 @@ from cliplab.classification.few_shot.methods import (
     TipAdapterF,
     ZeroShot,
     fit_temperature,
-    rescaled,
 )
 from cliplab.classification.few_shot.probes import LinearProbe, TextProbe, WiseFT
 from cliplab.classification.few_shot.shots import Shots, sample_shots
@@ -34,7 +33,7 @@ from cliplab.runtime import unknown_name
 __all__ = [
     "METHODS", "CacheClassifier", "Classifier", "CoOp", "LinearClassifier", "LinearProbe",
     "Method", "Shots", "TemperatureScaling", "TextProbe", "TipAdapter", "TipAdapterF", "WiseFT",
-    "ZeroShot", "fit", "fit_temperature", "load_classifier", "rescaled", "sample_shots",
+    "ZeroShot", "fit", "fit_temperature", "load_classifier", "sample_shots",
     "save_classifier",
 ]  # fmt: skip
 

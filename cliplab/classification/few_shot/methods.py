@@ -140,18 +140,11 @@ class TemperatureScaling(Method):
         classifier = self.method._fit(train, val)
         temperature = fit_temperature(classifier.logits(held_out.image_emb), held_out.labels)
         chosen = {"temperature": temperature, "temperature chosen on": held_out.split}
-        return rescaled(classifier, temperature, chosen)
-
-
-def rescaled(
-    classifier: Classifier, temperature: float, choices: dict[str, object] | None = None
-) -> Classifier:
-    """The classifier with its logits divided by `temperature`; with 1 they are the same bits."""
-    return replace(
-        classifier,
-        temperature=classifier.temperature * temperature,
-        choices={**classifier.choices, **(choices or {"temperature": temperature})},
-    )
+        return replace(
+            classifier,
+            temperature=classifier.temperature * temperature,
+            choices=classifier.choices | chosen,
+        )
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -177,6 +170,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 # ---- Tip-Adapter: arXiv:2111.03930, section 3; written from its formulas ------------------------
 
 ALPHA, BETA = 1.17, 1.0  # the paper's code starts its search from them
+EPOCHS = 20  # of Tip-Adapter-F
 # As shares of the logit scale: a vote weighs the same whatever the temperature of the encoder.
 ALPHAS = (0.0, *(0.01 * 2**n for n in range(10)))  # alpha / logit_scale, 0 to 5
 BETAS = tuple(0.5 * 2 ** (n / 2) for n in range(12))  # 0.5 to 23
@@ -277,23 +271,17 @@ class TipAdapterF(TipAdapter):
 
     With val, the best of the epochs is kept, and then alpha and beta are searched again.
 
-    Source: Tip-Adapter, section 3; learning rate 0.001, eps 1e-4, 20 epochs, batches of 256.
+    Source: Tip-Adapter, section 3; learning rate 0.001, eps 1e-4, EPOCHS, batches of 256.
     """
 
     name: ClassVar[str] = "tip-adapter-f"
 
-    epochs: int = field(default=20, kw_only=True)  # 0 or more; 0 is Tip-Adapter
     seed: int = field(default=0, kw_only=True)  # of the batches' order
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.epochs < 0:
-            raise ValueError(f"epochs: got {self.epochs}; expected 0 or more")
 
     def _fit(self, train: Shots, val: Shots | None) -> CacheClassifier:
         alpha, beta, chosen_on = self._choose(train, val)
         tried = [train.image_emb, *self._epochs(train, alpha, beta)]  # keys after each epoch
-        epoch = self.epochs
+        epoch = EPOCHS
         if val is not None:
             fitted = [self._cache(train, keys, alpha, beta) for keys in tried]
             logits = [(n, one.logits(val.image_emb)) for n, one in enumerate(fitted)]
@@ -308,11 +296,9 @@ class TipAdapterF(TipAdapter):
         keys = nn.Parameter(train.image_emb.clone())
         optimizer = torch.optim.AdamW([keys], lr=1e-3, eps=1e-4)
         batches = -(-len(train) // 256)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, max(1, self.epochs * batches)
-        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * batches)
         values = _one_hot(train)
-        for _ in range(self.epochs):
+        for _ in range(EPOCHS):
             for rows in torch.randperm(len(train), generator=generator).split(256):
                 emb = train.image_emb[rows]
                 votes = torch.exp(-beta * (1 - emb @ keys.T)) @ values

@@ -18,6 +18,7 @@ STRENGTHS = tuple(float(c) for c in np.logspace(-1, 4, 11))  # C: inverse of the
 DEFAULT_STRENGTH = 10.0  # C where nothing can be held out
 FOLDS = 5
 WISE_ALPHAS = tuple(n / 10 for n in range(11))
+WISE_STEPS = 200  # of AdamW
 DEFAULT_ALPHA = 0.5  # of WiSE-FT: what the paper recommends where nothing can tell
 
 
@@ -32,12 +33,7 @@ class LinearProbe(Method):
     Source: CLIP, arXiv:2103.00020, section 3.2 and appendix A.3 (L-BFGS, C swept on validation).
     """
 
-    c: float | None = None  # inverse strength of the regularisation, above 0; None = chosen
     logit_scale: float = field(default=1.0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        if self.c is not None and self.c <= 0:
-            raise ValueError(f"c: got {self.c}; expected a number above 0, or None to choose it")
 
     def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
         c, chosen_on = self._choose(train, val)
@@ -51,8 +47,6 @@ class LinearProbe(Method):
         )
 
     def _choose(self, train: Shots, val: Shots | None) -> tuple[float, str]:
-        if self.c is not None:
-            return self.c, "given"
         if val is not None:
             fitted = [(c, _affine(val.image_emb, logistic_regression(train, c))) for c in STRENGTHS]
             return best(fitted, val.labels), "val"
@@ -108,7 +102,7 @@ class TextProbe(FromZeroShot):
     """CLAP: a linear probe that starts at the text and is held there, class by class.
 
     Minimises the mean cross-entropy of logits logit_scale * f W^T plus
-    strength * sum over classes of lambda_k |w_k - t_k|^2, where t_k is the text of class k and
+    the sum over classes of lambda_k |w_k - t_k|^2, where t_k is the text of class k and
     lambda_k the mean zero-shot probability of class k on its own shots. A class that the text
     already names well stays; one that it misnames is free to follow its pictures. Nothing is
     tuned, so every label can serve as a shot. That, and that it is convex, is why CLAP and not
@@ -120,22 +114,11 @@ class TextProbe(FromZeroShot):
         random.
     """
 
-    strength: float = field(default=1.0, kw_only=True)  # of the hold; 0: free, 1: the paper's
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.strength < 0:
-            raise ValueError(f"strength: got {self.strength}; expected 0 or more")
-
     def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
         hold = class_multipliers(self.logit_scale * train.image_emb @ self.zero_shot.T, train)
-        weight = _held_probe(
-            train, self.zero_shot, logit_scale=self.logit_scale, hold=self.strength * hold
-        )
+        weight = held_probe(train, self.zero_shot, logit_scale=self.logit_scale, hold=hold)
         by_class = dict(zip(train.class_names, hold.tolist(), strict=True))
-        return self._linear(
-            train, weight, method="text-probe", strength=self.strength, hold=by_class
-        )
+        return self._linear(train, weight, method="text-probe", strength=1.0, hold=by_class)
 
 
 def class_multipliers(logits: Tensor, shots: Shots) -> Tensor:
@@ -144,7 +127,7 @@ def class_multipliers(logits: Tensor, shots: Shots) -> Tensor:
     return torch.zeros(len(shots.counts)).index_add(0, shots.labels, own) / shots.counts
 
 
-def _held_probe(shots: Shots, start: Tensor, *, logit_scale: float, hold: Tensor) -> Tensor:
+def held_probe(shots: Shots, start: Tensor, *, logit_scale: float, hold: Tensor) -> Tensor:
     """argmin over W (K, D) of cross-entropy + sum_k hold_k |w_k - start_k|^2."""
     emb, text = shots.image_emb.double(), start.double()
     weight = text.clone().requires_grad_()
@@ -181,15 +164,11 @@ class WiseFT(FromZeroShot):
     """
 
     alpha: float | None = field(default=None, kw_only=True)  # 0 to 1; None = chosen
-    steps: int = field(default=200, kw_only=True)  # of AdamW on all shots at once, 0 or more
-    learning_rate: float = field(default=0.01, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha: got {self.alpha}; expected 0 to 1, or None to choose it")
-        if self.steps < 0:
-            raise ValueError(f"steps: got {self.steps}; expected 0 or more")
 
     def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
         end = self.fine_tune(train)
@@ -210,17 +189,15 @@ class WiseFT(FromZeroShot):
         )
 
     def fine_tune(self, train: Shots) -> LinearClassifier:
-        """The other end: the head trained from the zero-shot weights on all shots."""
+        """The other end: the head trained from the zero-shot weights, on all shots at once."""
         weight = nn.Parameter(self.zero_shot.clone())
         bias = nn.Parameter(torch.zeros(len(weight)))
-        optimizer = torch.optim.AdamW([weight, bias], lr=self.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.steps))
-        for _ in range(self.steps):
+        optimizer = torch.optim.AdamW([weight, bias], lr=0.01, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, WISE_STEPS)
+        for _ in range(WISE_STEPS):
             optimizer.zero_grad()
             logits = self.logit_scale * (train.image_emb @ weight.T) + bias
             F.cross_entropy(logits, train.labels).backward()
             optimizer.step()
             schedule.step()
-        return self._linear(
-            train, weight.detach(), bias.detach(), method="fine-tuned head", steps=self.steps
-        )
+        return self._linear(train, weight.detach(), bias.detach(), method="fine-tuned head")
