@@ -27,13 +27,7 @@ from cliplab.pasture import (
     portrait,
 )
 from cliplab.pasture.captions import FULL, lexicon
-from cliplab.pasture.dataset import (
-    Portraits,
-    crops,
-    export_coco,
-    in_parallel,
-    portraits,
-)
+from cliplab.pasture.dataset import crops, export_coco
 from cliplab.pasture.scene import SPLITS, WEATHERS, Dice, combo_group
 
 # ---- scenes --------------------------------------------------------------------------------
@@ -263,31 +257,12 @@ def test_class_phrases() -> None:
 # ---- data sets -----------------------------------------------------------------------------
 
 
-def test_portraits_on_demand() -> None:
-    items = Portraits("train", 3, start=10, size=32, language="zh")
-    image, text, combo = items[2]
-    assert len(items) == 3
-    assert image.size == (32, 32)
-    assert combo == portrait(12).animals[0].combo
-    assert text == caption(portrait(12), "zh")
-    with pytest.raises(IndexError):
-        items[3]
-
-
 def test_crops_show_the_animal_they_name() -> None:
     made = crops("train", 12, size=48)
     assert made.images.shape == (12, 48, 48, 3)
     for example in made.examples:
         assert example.animal.species in example.caption("en")
         assert labels(example.scene, 176).visible[example.index] >= 0.5
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_parallel_drawing_equals_serial(workers: int) -> None:
-    chunks = list(in_parallel(portraits, "val", 5, start=3, chunk=2, workers=workers, size=32))
-    serial = portraits("val", 5, start=3, size=32)
-    assert [len(c) for c in chunks] == [2, 2, 1]
-    assert (np.concatenate([c.images for c in chunks]) == serial.images).all()
 
 
 def test_coco_files_hold_scenes_masks_and_boxes(tmp_path) -> None:

@@ -117,7 +117,9 @@ def caption(scene: Scene, language: str = "en", variant: int = 0, *, facts: str 
     Raises:
         ValueError: unknown language or facts.
     """
-    _check(language, facts)
+    check_language(language)
+    if facts not in ("some", "all"):
+        raise ValueError(f"unknown facts {facts!r}; expected 'some' or 'all'")
     dice = _dice(scene, language, variant, None)
     if len(scene.animals) > 1:
         return (_herd_en if language == "en" else _herd_zh)(scene, dice)
@@ -128,7 +130,7 @@ def caption(scene: Scene, language: str = "en", variant: int = 0, *, facts: str 
 
 def animal_caption(scene: Scene, index: int, language: str = "en", variant: int = 0) -> str:
     """Caption of one animal of a herd alone, as of a crop: never its place or the weather."""
-    _check(language, "some")
+    check_language(language)
     dice = _dice(scene, language, variant, index)
     detail = _facts(dice, alone=True)
     say = _animal_en if language == "en" else _animal_zh
@@ -157,11 +159,10 @@ def _facts(dice: Dice, *, alone: bool) -> tuple[str, ...]:
     return tuple(f for f in facts if f in ("colour", "posture")) if alone else facts
 
 
-def _check(language: str, facts: str) -> None:
+def check_language(language: str) -> None:
+    """Raise ValueError unless it is one of `LANGUAGES`."""
     if language not in LANGUAGES:
         raise ValueError(f"unknown language {language!r}; expected one of {', '.join(LANGUAGES)}")
-    if facts not in ("some", "all"):
-        raise ValueError(f"unknown facts {facts!r}; expected 'some' or 'all'")
 
 
 def class_phrase(
@@ -174,7 +175,7 @@ def class_phrase(
     Raises:
         ValueError: unknown language, or no attribute given.
     """
-    _check(language, "some")
+    check_language(language)
     if not (species or posture or colour):
         raise ValueError("class_phrase: give at least one of species, posture, colour")
     if language == "zh":
@@ -196,7 +197,7 @@ def noun_phrase(
     Raises:
         ValueError: unknown language.
     """
-    _check(language, "some")
+    check_language(language)
     if dice is None:
         if species or posture or colour:
             return class_phrase(species=species, posture=posture, colour=colour, language=language)
@@ -360,7 +361,7 @@ def _herd_zh(scene: Scene, dice: Dice) -> str:
 
 def lexicon(language: str) -> list[str]:
     """Every word that `caption` and `class_phrase` can use: what a vocabulary must cover."""
-    _check(language, "some")
+    check_language(language)
     tables = {
         "en": (_POSTURE, _SOURCE, _GROUND, _BY, _WEATHER, _PLURAL, _COUNT, _FRAME, COLOURS,
                "a", "an", "the", "is", "are", "these", "and", "animal", "animals", ","),

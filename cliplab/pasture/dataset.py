@@ -1,22 +1,18 @@
-"""Batches of pictures and captions, crops of herds, and COCO files."""
+"""Portraits and crops of herds in arrays, and COCO files."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
 
 from cliplab.pasture.captions import animal_caption, caption
-from cliplab.pasture.drawing import SEMANTIC_CLASSES, Labels, draw, labels
+from cliplab.pasture.drawing import draw, labels
 from cliplab.pasture.scene import SPECIES, Animal, Combo, Dice, Scene, herd, portrait
 from cliplab.runtime import write_json
 
@@ -62,25 +58,6 @@ class Pictures:
         return [Image.fromarray(image) for image in self.images]
 
 
-class Portraits(Dataset):
-    """Portraits drawn on demand: item i is (PIL image, caption, Combo) of seed `start + i`."""
-
-    def __init__(
-        self, split: str, count: int, *, start: int = 0, size: int = 64, language: str = "en"
-    ) -> None:
-        self.split, self.count, self.start = split, count, start
-        self.size, self.language = size, language
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, i: int) -> tuple[Image.Image, str, Combo]:
-        if not 0 <= i < self.count:
-            raise IndexError(f"item {i} of {self.count}")
-        scene = portrait(self.start + i, split=self.split)
-        return draw(scene, self.size), caption(scene, self.language), scene.animals[0].combo
-
-
 def portraits(
     split: str,
     count: int,
@@ -88,7 +65,6 @@ def portraits(
     start: int = 0,
     size: int = 64,
     combos: Sequence[Combo] | None = None,
-    weather: str | None = None,
 ) -> Pictures:
     """Draw `count` portraits from consecutive seeds of a split: images (count, size, size, 3).
 
@@ -96,21 +72,14 @@ def portraits(
         ValueError: as `pasture.portrait`.
     """
     seeds = range(start, start + count)
-    scenes = [portrait(s, split=split, combos=combos, weather=weather) for s in seeds]
+    scenes = [portrait(s, split=split, combos=combos) for s in seeds]
     images = np.zeros((count, size, size, 3), np.uint8)
     for i, scene in enumerate(scenes):
         images[i] = np.asarray(draw(scene, size))
     return Pictures(images, tuple(Example(scene) for scene in scenes))
 
 
-def crops(
-    split: str,
-    count: int,
-    *,
-    start: int = 0,
-    size: int = 64,
-    combos: Sequence[Combo] | None = None,
-) -> Pictures:
+def crops(split: str, count: int, *, start: int = 0, size: int = 64) -> Pictures:
     """Cut animals out of herds drawn from consecutive seeds, at least half of each visible.
 
     Half of the crops are squares around the box, half the box itself squeezed into a square; both
@@ -120,7 +89,7 @@ def crops(
     examples: list[Example] = []
     seed = start
     while len(examples) < count:
-        scene = herd(seed, split=split, combos=combos)
+        scene = herd(seed, split=split)
         for index, crop in _crops_of(scene, size):
             if len(examples) < count:
                 images[len(examples)] = crop
@@ -146,31 +115,6 @@ def _crops_of(scene: Scene, size: int) -> Iterator[tuple[int, NDArray[np.uint8]]
         right, bottom = min(left + 2 * half_w, image.width), min(top + 2 * half_h, image.height)
         crop = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, right, bottom))
         yield i, np.asarray(crop)
-
-
-def in_parallel(
-    make: Callable[..., Pictures], split: str, count: int, *, start: int = 0, chunk: int = 500,
-    workers: int | None = None, **options: Any,
-) -> Iterator[Pictures]:  # fmt: skip
-    """Run `portraits` or `crops` over chunks of seeds in worker processes, in order.
-
-    Crops need fewer than one seed each, so chunk k starts at seed `start + k * chunk` for both.
-    """
-    workers = workers or os.cpu_count() or 1
-    starts = range(start, start + count, chunk)
-    sizes = [min(chunk, start + count - s) for s in starts]
-    run = partial(_chunk, make, split, options)
-    if workers == 1:
-        yield from map(run, starts, sizes)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(run, starts, sizes)
-
-
-def _chunk(
-    make: Callable[..., Pictures], split: str, options: dict, start: int, n: int
-) -> Pictures:
-    return make(split, n, start=start, **options)
 
 
 def to_coco(scenes: Iterable[Scene], size: int = 256) -> dict[str, Any]:
@@ -228,9 +172,3 @@ def export_coco(scenes: Sequence[Scene], folder: Path | str, size: int = 256) ->
         draw(scene, size).save(folder / image["file_name"])
     write_json(target, coco)
     return target
-
-
-__all__ = [
-    "SEMANTIC_CLASSES", "Example", "Labels", "Pictures", "Portraits", "crops", "export_coco",
-    "in_parallel", "portraits", "to_coco",
-]  # fmt: skip

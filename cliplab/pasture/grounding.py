@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliplab.pasture.captions import LANGUAGES, noun_phrase
+from cliplab.pasture.captions import check_language, noun_phrase
 from cliplab.pasture.drawing import SEMANTIC_CLASSES, Labels
 from cliplab.pasture.scene import (
     COLOURS,
@@ -319,8 +319,7 @@ def lexicon(language: str) -> list[str]:
     Raises:
         ValueError: unknown language.
     """
-    if language not in LANGUAGES:
-        raise ValueError(f"unknown language {language!r}; expected one of {', '.join(LANGUAGES)}")
+    check_language(language)
     if language == "en":
         words = [*PROPS, *_EN_FRAME, "an", "animal", "and", ","]
     else:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from cliplab.pasture.captions import LANGUAGES
+from cliplab.pasture.captions import LANGUAGES, check_language
 from cliplab.pasture.drawing import SEMANTIC_CLASSES
 from cliplab.pasture.scene import Dice, Scene
 
@@ -149,7 +149,7 @@ def stuff_caption(scene: Scene, language: str = "en", variant: int = 0) -> str:
     Raises:
         ValueError: unknown language.
     """
-    _check(language)
+    check_language(language)
     dice = Dice("stuff", language, scene.kind, scene.split, scene.seed, variant)
     words = _EN if language == "en" else _ZH
     there = dice.shuffled(_things(scene))
@@ -164,7 +164,7 @@ def nouns_in(text: str, language: str = "en") -> list[str]:
     Raises:
         ValueError: unknown language.
     """
-    _check(language)
+    check_language(language)
     forms = _FORMS[language]
     found = {forms[word] for word in _FINDERS[language].findall(text.lower()) if word in forms}
     return [noun for noun in NOUNS[language] if noun in found]
@@ -194,7 +194,7 @@ def _classes_by_word() -> dict[str, str]:
 
 def stuff_lexicon(language: str) -> list[str]:
     """Every word that `stuff_caption` can use, as `captions.lexicon` has those of `caption`."""
-    _check(language)
+    check_language(language)
     words = [w for some in (_EN if language == "en" else _ZH).values() for w in some]
     frames = [frame.replace("{}", "").strip() for frame in _FRAME[language]]
     return sorted({*words, *filter(None, frames), "and" if language == "en" else "和、"})
@@ -215,8 +215,3 @@ def _things(scene: Scene) -> list[str]:
 def _listed(names: Sequence[str], language: str) -> str:
     comma, last = (", ", " and ") if language == "en" else ("、", "和")
     return last.join(filter(None, [comma.join(names[:-1]), names[-1]]))
-
-
-def _check(language: str) -> None:
-    if language not in LANGUAGES:
-        raise ValueError(f"unknown language {language!r}; expected one of {', '.join(LANGUAGES)}")
