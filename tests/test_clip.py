@@ -12,15 +12,13 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig
-from cliplab.models.clip import (
-    CLIP,
-    CLIPConfig,
+from cliplab.models.chinese_clip import (
+    ChineseCLIP,
+    ChineseCLIPConfig,
     load_modelscope,
-    load_openai,
     save_modelscope,
-    save_openai,
 )
+from cliplab.models.clip import CLIP, CLIPConfig, load_openai, save_openai
 from cliplab.models.losses import clip_loss
 from cliplab.models.weights import load_strict, read_state_dict
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cliplab.models.chinese_clip import ChineseCLIP, load_modelscope, save_modelscope
 from cliplab.models.layers import (
     HEAD_WIDTH,
     Transformer,
@@ -29,18 +28,6 @@ from cliplab.models.weights import (
     to_published_precision,
     write_torchscript,
 )
-
-__all__ = [
-    "CLIP",
-    "IMAGE_MEAN",
-    "IMAGE_STD",
-    "CLIPConfig",
-    "ChineseCLIP",
-    "load_modelscope",
-    "load_openai",
-    "save_modelscope",
-    "save_openai",
-]
 
 # Mean and standard deviation of OpenAI's training images, RGB in [0, 1].
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)

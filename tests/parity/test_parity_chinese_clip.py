@@ -11,8 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cliplab.encoders.two_towers import modelscope_preprocess
-from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig
-from cliplab.models.clip import load_modelscope, save_modelscope
+from cliplab.models.chinese_clip import (
+    ChineseCLIP,
+    ChineseCLIPConfig,
+    load_modelscope,
+    save_modelscope,
+)
 from cliplab.models.tokenizers import WordPieceTokenizer, read_vocab
 from cliplab.models.weights import load_strict
 

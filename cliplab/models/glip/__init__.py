@@ -17,7 +17,6 @@ from cliplab.models.glip.inference import (
 from cliplab.models.glip.model import GLIP
 from cliplab.models.glip.tokens import (
     Chunk,
-    Piece,
     Prompt,
     Span,
     batch_of,
@@ -25,7 +24,7 @@ from cliplab.models.glip.tokens import (
     pieces_of,
     positive_map,
 )
-from cliplab.models.glip.training import Losses, Targets, Truth, glip_loss, targets_of
+from cliplab.models.glip.training import Targets, Truth, glip_loss, targets_of
 from cliplab.models.glip.weights import load_glip, save_glip
 
 __all__ = [
@@ -37,8 +36,6 @@ __all__ = [
     "Chunk",
     "Found",
     "GLIPConfig",
-    "Losses",
-    "Piece",
     "Prompt",
     "Raw",
     "Selection",
