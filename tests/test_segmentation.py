@@ -482,7 +482,7 @@ def test_the_hub_is_asked_after_this_machine(
     found = load_segmenter(name, offline=True, device="cpu")
     assert found.model.config == segmenter.model.config
     for absent, message in (
-        ("hf:nowhere", "no such folder"),
+        ("hf:nowhere", "no such path"),
         (str(tmp_path / "x"), "no such file"),
     ):
         with pytest.raises(FileNotFoundError, match=message):

@@ -50,12 +50,6 @@ examples:
   python -m cliplab COMMAND --help         everything about one command"""
 
 
-def help_page() -> str:
-    """What there is, one command a line."""
-    lines = [f"    {name:9} {command.help}" for name, command in COMMANDS.items()]
-    return "\n".join([HEAD, *lines, "", EXAMPLES])
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -65,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     typed = list(sys.argv[1:] if argv is None else argv)
     if not typed or typed[0] in ("-h", "--help"):
-        print(help_page())
+        lines = [f"    {name:9} {command.help}" for name, command in COMMANDS.items()]
+        print("\n".join([HEAD, *lines, "", EXAMPLES]))
         return 0 if typed else 2
     if typed[0] == "--version":
         from cliplab import __version__

@@ -15,7 +15,7 @@ from cliplab.cli.options import flat
 from cliplab.runtime import ArgumentError, atomic_write, write_json
 
 if TYPE_CHECKING:
-    from cliplab.data import Sample, SampleSet, UnreadableImage
+    from cliplab.data import Sample, SampleSet
     from cliplab.encoders import Encoder
 
 MAX_COMPLAINTS = 20  # lines of one kind on stderr; the JSON has all
@@ -107,11 +107,17 @@ class Job(ABC, Generic[Options]):
 
     def told(self, names: Mapping[Path, str] | None = None) -> dict[str, Any]:
         """For the JSON: all that was complained of; `names` are those of unreadable files."""
+        from cliplab.data import shown
+
+        unreadable = {}  # each once
+        for error in self.unreadable:
+            file = (names or {}).get(error.path, shown(error.path))
+            unreadable[file] = {"file": file, "cause": error.cause, "remedy": error.remedy}
         return {
             "notes": list(self.notes),
             "remarks": list(self.remarks),
             "problems": [str(problem) for problem in self.problems],
-            "unreadable": unreadable(self.unreadable, names),
+            "unreadable": list(unreadable.values()),
         }
 
 
@@ -334,20 +340,6 @@ def describe(encoder: Encoder) -> dict[str, Any]:
         "logit_scale": encoder.logit_scale,
         "logit_bias": encoder.logit_bias,
     }
-
-
-def unreadable(
-    errors: Iterable[UnreadableImage], names: Mapping[Path, str] | None = None
-) -> list[dict[str, str]]:
-    """The files that could not be read, as `names` calls them: cause and remedy of each, once."""
-    from cliplab.data import shown
-
-    names = names or {}
-    by_name = {names.get(error.path, shown(error.path)): error for error in errors}
-    return [
-        {"file": file, "cause": error.cause, "remedy": error.remedy}
-        for file, error in by_name.items()
-    ]
 
 
 def _finite(value: Any) -> Any:

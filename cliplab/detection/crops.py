@@ -194,11 +194,10 @@ class CropsDetector:
         return about
 
 
-def load_crops_detector(where: str = "", settings: Settings | None = None) -> CropsDetector:
+def load_crops_detector(where: str, settings: Settings) -> CropsDetector:
     """Any encoder as the judge of crops; `where` is the ViLD that proposes boxes."""
     from cliplab.encoders import load_encoder
 
-    settings = settings or Settings()
     spec = settings.teacher or "pasture"
     teacher = load_encoder(spec, device=settings.device, offline=settings.offline or None)
     return CropsDetector(teacher, settings, where)

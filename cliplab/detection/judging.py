@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -208,10 +208,7 @@ class Row:
 
 def summarise(found: Found, query: Query, judged: Judged | None) -> list[Row]:
     """A row for each class, in the order of the labels."""
-    return list(_rows(found, query, judged))
-
-
-def _rows(found: Found, query: Query, judged: Judged | None) -> Iterator[Row]:
+    rows = []
     group_of = {k: group for group, ks in query.groups.items() for k in ks}
     for k, name in enumerate(query.classes.names):
         scores = [one.scores[one.labels == k] for one in found.found]
@@ -223,4 +220,5 @@ def _rows(found: Found, query: Query, judged: Judged | None) -> Iterator[Row]:
             known = {"true": judged.true[k], "hit": judged.hit[k], "counted": judged.counted[k]}
             known |= {"ap50": precision.ap50, "ap": precision.ap} if precision else {}
         pictures = sum(bool(len(one)) for one in scores)
-        yield Row(name, group_of.get(k, ""), len(every), pictures, mean, **known)
+        rows.append(Row(name, group_of.get(k, ""), len(every), pictures, mean, **known))
+    return rows

@@ -337,8 +337,8 @@ def read_card(weights: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def load_vild_detector(where: str = "", settings: Settings | None = None) -> ViLDDetector:
-    """The ViLD at `where` (default: the shipped one) and the teacher that it learned from.
+def load_vild_detector(where: str, settings: Settings) -> ViLDDetector:
+    """The ViLD at `where` ("": the shipped one) and the teacher that it learned from.
 
     Raises:
         FileNotFoundError: no such checkpoint, or none yet.
@@ -346,7 +346,6 @@ def load_vild_detector(where: str = "", settings: Settings | None = None) -> ViL
     """
     from cliplab.encoders import load_encoder
 
-    settings = settings or Settings()
     path = checkpoint_path(where)
     model, card = load_vild(path), read_card(path)
     taught: Mapping[str, Any] = model.teacher or card.get("teacher") or {}

@@ -6,7 +6,7 @@ from .embeddings import (
     embed_photos as embed_photos,
 )
 from .hub import (
-    find_snapshot as find_snapshot,
+    find_folder as find_folder,
     huggingface_cache as huggingface_cache,
     timeout_s as timeout_s,
 )

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliplab.encoders.hub import find_snapshot
+from cliplab.encoders.hub import find_folder
 from cliplab.encoders.official import (
     CHINESE_CONTEXT,
     Found,
@@ -41,7 +41,10 @@ def load_huggingface(where: str, offline: bool) -> Found:
     processor. Texts are padded to the context: 77 tokens for CLIP, 52 for Chinese-CLIP, 64 for
     SigLIP, whose texts are also cleaned, see `canonical`.
     """
-    folder, revision = find_folder(where, offline=offline)
+    folder, revision = find_folder(
+        where, "openai/clip-vit-base-patch32", missing=missing_files, choose=wanted_files,
+        offline=offline,
+    )  # fmt: skip
     kind = read_kind(folder)
     weights = weight_files(folder)
     for path in weights:
@@ -176,21 +179,6 @@ def _read_tokenizer(folder: Path) -> Any:
 
 
 # ---- its files -----------------------------------------------------------------------------
-
-
-def find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
-    """Folder and commit ("" for a folder of your own) of what follows the colon."""
-    if (folder := Path(where).expanduser()).is_dir():
-        return folder, ""
-    repo, _, revision = where.partition("@")
-    if repo.count("/") != 1 or not all(repo.split("/")) or repo.startswith((".", "~")):
-        raise FileNotFoundError(
-            f"hf:{where}: no such path; expected a folder that save_pretrained wrote, or a "
-            "repository such as openai/clip-vit-base-patch32[@revision]"
-        )
-    return find_snapshot(
-        f"hf:{where}", repo, revision, missing=missing_files, choose=wanted_files, offline=offline
-    )
 
 
 def first_of(folder: Path, names: Sequence[str]) -> Path | None:

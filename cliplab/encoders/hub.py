@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cliplab.runtime import sha256
 
@@ -120,6 +121,24 @@ def huggingface_cache() -> Path:
     """Hugging Face's folder of snapshots; from the variables that its own library heeds."""
     tail = {"HF_HUB_CACHE": ".", "HUGGINGFACE_HUB_CACHE": ".", "HF_HOME": "hub"}
     return _cache({**tail, "XDG_CACHE_HOME": "huggingface/hub"}, ".cache/huggingface/hub")
+
+
+def find_folder(where: str, example: str, **how: Any) -> tuple[Path, str]:
+    """Folder and commit ("" for a folder of your own) of what follows `hf:`.
+
+    Raises:
+        FileNotFoundError: neither a folder nor the name of a repository, such as `example`; or as
+            `find_snapshot`, whose other arguments are `how`.
+    """
+    if (folder := Path(where).expanduser()).is_dir():
+        return folder, ""
+    repo, _, revision = where.partition("@")
+    if repo.count("/") != 1 or not all(repo.split("/")) or repo.startswith((".", "~")):
+        raise FileNotFoundError(
+            f"hf:{where}: no such path; expected a folder that save_pretrained wrote, or a "
+            f"repository such as {example}[@revision]"
+        )
+    return find_snapshot(f"hf:{where}", repo, revision, **how)
 
 
 def find_snapshot(

@@ -70,9 +70,7 @@ def to_mathml(latex: str, *, display: bool = False) -> str:
 
 
 class Renderer(IPythonRenderer):
-    """Markdown with MathML, and with anchors that are unique on a page of several notebooks."""
-
-    prefix = ""
+    """Markdown with MathML."""
 
     def block_math(self, body: str) -> str:
         """A displayed formula."""
@@ -85,12 +83,6 @@ class Renderer(IPythonRenderer):
     def latex_environment(self, name: str, body: str) -> str:
         """A displayed formula written as an environment."""
         return to_mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
-
-    def heading(self, text: str, level: int, **attrs: Any) -> str:
-        """A heading, one level lower than in the notebook: the page has a title of its own."""
-        anchor = anchor_of(self.prefix, re.sub(r"<[^>]+>", "", text))
-        lower = min(level + 1, 6)
-        return f'<h{lower} id="{anchor}">{text}</h{lower}>\n'
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """A picture; an attachment that is not there keeps its address, to be named."""
@@ -109,8 +101,6 @@ def anchor_of(notebook: str, heading: str) -> str:
 class PageExporter(HTMLExporter):
     """Body of one notebook, without a head and without scripts."""
 
-    prefix = ""
-
     @property
     def default_config(self) -> Config:
         """No output that needs a script."""
@@ -124,13 +114,12 @@ class PageExporter(HTMLExporter):
     def markdown2html(self, context: Any, source: str) -> str:
         """Markdown cells through our renderer."""
         attachments = context.get("cell", {}).get("attachments", {})
-        return to_html(source, prefix=self.prefix, attachments=attachments)
+        return to_html(source, attachments)
 
 
-def to_html(source: str, *, prefix: str = "", attachments: dict[str, Any] | None = None) -> str:
+def to_html(source: str, attachments: dict[str, Any] | None = None) -> str:
     """HTML of Markdown, as it was written: nothing is checked or embedded yet."""
     renderer = Renderer(escape=False, attachments=attachments or {}, exclude_anchor_links=True)
-    renderer.prefix = prefix
     return MarkdownWithMath(renderer=renderer).render(source)
 
 
@@ -165,17 +154,17 @@ def _body(name: str, notebook: Any, folder: Path) -> BeautifulSoup:
     """A notebook's cells with pictures inside, and ids that no other has."""
     notebook = copy.deepcopy(notebook)
     _prepare(notebook)
-    exporter = PageExporter(template_name="basic")
-    exporter.prefix = name
-    html, _ = exporter.from_notebook_node(notebook)
+    html, _ = PageExporter(template_name="basic").from_notebook_node(notebook)
     body, seen = BeautifulSoup(html, "html.parser"), set()
     for image in body("img"):
         address = str(image.get("src", ""))
         if not address.startswith("data:"):
             _embed(image, address, picture(address, folder))
+    for heading in body(re.compile("^h[1-6]$")):
+        heading.attrs.setdefault("id", heading.get_text())
+        heading.name = f"h{min(int(heading.name[1]) + 1, 6)}"  # the page has a title of its own
     for tag in body(id=True):
-        own = str(tag["id"])
-        own = tag["id"] = own if own.startswith(f"{name}--") else anchor_of(name, own)
+        own = tag["id"] = anchor_of(name, str(tag["id"]))
         if own in seen or own == name:
             del tag["id"]
         seen.add(own)

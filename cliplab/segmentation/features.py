@@ -109,16 +109,6 @@ def best_labels(scores: Tensor, lowest: float | None) -> Tensor:
     return best if lowest is None else torch.where(scores[1:].amax(dim=0) < lowest, 0, best)
 
 
-def check_threshold(threshold: float | None, *, has_background: bool) -> None:
-    """Raise ValueError for a threshold that has no label to give."""
-    if threshold is not None and not has_background:
-        raise ArgumentError(
-            "threshold",
-            f"got {threshold}, but there is no background to give to pixels below it; "
-            "give words for the background",
-        )
-
-
 def _strips(scores: Tensor, width: int, height: int) -> Iterator[tuple[int, Tensor]]:
     """Scores (K, H, W) enlarged (bilinear) to strips (K, rows, width), with their first row."""
     rows_in = scores.shape[1]
@@ -164,7 +154,12 @@ class Features:
             ValueError: a side that is no multiple of the patch, a threshold without a background,
                 or words longer than the context.
         """
-        check_threshold(settings.threshold, has_background=vocabulary.has_background)
+        if settings.threshold is not None and not vocabulary.has_background:
+            raise ArgumentError(
+                "threshold",
+                f"got {settings.threshold}, but there is no background to give to pixels below it; "
+                "give words for the background",
+            )
         word_emb = self.segmenter.embed(vocabulary.words, settings.templates)  # (W, D)
         for number, images in enumerate(self._batches):
             scores, owner = self._read_batch(number, vocabulary, word_emb, settings)

@@ -25,6 +25,7 @@ from cliplab.classification import (
     is_chinese,
 )
 from cliplab.models.groupvit import GroupViT, load_groupvit
+from cliplab.models.groupvit.files import WEIGHTS
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 from cliplab.pasture import NOUNS, SPECIES, class_of
 from cliplab.runtime import (
@@ -49,8 +50,7 @@ _TEXTS = 256  # read at a time
 _TEMPLATES = {"en": ("a photo of a {}.",), "zh": ("一张{}的照片",)}
 SHIPPED = "pasture"  # the name of the model that comes with the package
 _PHOTOGRAPHS = "hf:nvidia/groupvit-gcc-yfcc"
-_CONFIG, _WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
-_EXTRA = "preprocessor_config.json"
+_CONFIG, _EXTRA = "config.json", "preprocessor_config.json"
 _TUNED = ("top_words", "templates", "hard", "scales", "flip", "refine")  # what a card chooses
 
 
@@ -273,7 +273,10 @@ def find_checkpoint(spec: str = SHIPPED, *, offline: bool | None = None) -> Path
     """
     prefix, colon, where = spec.partition(":")
     if prefix == "hf" and colon:
-        return _hub_folder(where, offline=is_offline(offline))
+        from cliplab.encoders import find_folder
+
+        how: dict[str, Any] = {"missing": _lacking, "choose": _wanted}
+        return find_folder(where, _PHOTOGRAPHS[3:], **how, offline=is_offline(offline))[0]
     path = checkpoint_dir("groupvit") if spec == SHIPPED else Path(spec).expanduser()
     weights = weights_in(path)
     if spec == SHIPPED and not weights.is_file():
@@ -295,7 +298,7 @@ def weights_in(path: Path) -> Path:
     """The file that is read at `path`."""
     if path.is_file():
         return path
-    return next((path / name for name in _WEIGHTS if (path / name).is_file()), path / _WEIGHTS[0])
+    return next((path / name for name in WEIGHTS if (path / name).is_file()), path / WEIGHTS[0])
 
 
 def tuned_settings(path: Path | None, language: str) -> dict[str, Any]:
@@ -316,30 +319,11 @@ def tuned_settings(path: Path | None, language: str) -> dict[str, Any]:
     return {name: chosen[name] for name in _TUNED if name in chosen}
 
 
-def _hub_folder(where: str, *, offline: bool) -> Path:
-    """The folder of `hf:<where>`: one on this disk, else the hub's snapshot, local first.
+def _lacking(folder: Path) -> list[str]:
+    kinds = ((_CONFIG,), WEIGHTS)
+    return [" or ".join(k) for k in kinds if not any((folder / name).is_file() for name in k)]
 
-    Raises:
-        FileNotFoundError: neither a folder nor the name of a repository.
-    """
-    from cliplab.encoders import find_snapshot
 
-    if (folder := Path(where).expanduser()).is_dir():
-        return folder
-    repo, _, revision = where.partition("@")
-    if repo.count("/") != 1 or not all(repo.split("/")) or repo.startswith((".", "~")):
-        raise FileNotFoundError(
-            f"hf:{where}: no such folder; expected one that save_pretrained wrote, or a repository "
-            "such as nvidia/groupvit-gcc-yfcc[@revision]"
-        )
-
-    def lacking(folder: Path) -> list[str]:
-        kinds = ((_CONFIG,), _WEIGHTS)
-        return [" or ".join(k) for k in kinds if not any((folder / name).is_file() for name in k)]
-
-    def wanted(names: list[str]) -> list[str]:  # not the same weights once more
-        weights = [name for name in _WEIGHTS if name in names][:1]
-        return [name for name in names if name in (_CONFIG, _EXTRA)] + weights
-
-    spec = f"hf:{where}"
-    return find_snapshot(spec, repo, revision, missing=lacking, choose=wanted, offline=offline)[0]
+def _wanted(names: list[str]) -> list[str]:  # not the same weights once more
+    weights = [name for name in WEIGHTS if name in names][:1]
+    return [name for name in names if name in (_CONFIG, _EXTRA)] + weights
