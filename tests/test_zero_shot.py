@@ -10,13 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cliplab.classification import prompts, zero_shot
-from cliplab.classification.zero_shot import (
-    Scores,
-    UnreadPromptWarning,
-    build_classifier,
-    check_class_names,
-    classify,
-)
+from cliplab.classification.prompts import UnreadPromptWarning, check_class_names
+from cliplab.classification.zero_shot import Scores, build_classifier, classify
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 
 PROMPTS = {
@@ -229,7 +224,7 @@ def test_nan_is_refused() -> None:
     with pytest.raises(ValueError, match=r"logits: got shape \(3, 2\), 2 of it NaN"):
         Scores.from_logits("ab", logits)
     with pytest.raises(ValueError, match=r"cosine: got shape \(1, 2\), 1 of it NaN"):
-        Scores.from_logits("ab", torch.zeros(1, 2), cosine=torch.tensor([[math.nan, 0]]))
+        Scores.from_cosine("ab", torch.tensor([[math.nan, 0]]), 1.0)
 
 
 def test_logits_of_a_fitted_classifier_need_no_cosine() -> None:
@@ -436,15 +431,15 @@ def test_words_without_a_caption_are_unread_where_the_weights_tell(english: Read
     assert said is not None
     assert "'a zebra': it knows 0% of the 1 token of 'zebra', the rest were in no caption" in said
     assert prompts.PromptReader.of(tower).coverage("a zebra") == 0.5
-    assert zero_shot.token_coverage(tower, ["a zebra"])["coverage"].tolist() == [0.5]
+    assert prompts.token_coverage(tower, ["a zebra"])["coverage"].tolist() == [0.5]
 
 
 def test_token_table_shows_what_prompts_share(english: Reading) -> None:
-    table = zero_shot.token_coverage(english, ["躺着的羊", "站着的羊", "a sheep"])
+    table = prompts.token_coverage(english, ["躺着的羊", "站着的羊", "a sheep"])
     assert table["tokens"].tolist() == [12, 12, 2]
     assert table["coverage"].tolist() == [0, 0, 1]
     assert table["shared"].tolist() == [0.75, 0.75, 0]
     assert table["pieces"].iloc[2] == "a sheep"
-    alone = zero_shot.token_coverage(english.tokenizer, "a sheep")
+    alone = prompts.token_coverage(english.tokenizer, "a sheep")
     assert alone["shared"].tolist() == [0]
-    assert len(zero_shot.token_coverage(english, [])) == 0
+    assert len(prompts.token_coverage(english, [])) == 0

@@ -30,18 +30,13 @@ from cliplab.classification.prompts import (
     check_class_names,
     check_templates,
     complain_of_unread,
-    token_coverage,
+    token_coverage as token_coverage,
 )
 from cliplab.classification.zero_shot import Scores, average_templates, encode_prompts
 from cliplab.encoders import Encoder
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "Control", "Diagnosis", "Sensitivity", "diagnose", "permuted_label_control",
-    "prompt_sensitivity", "token_coverage",
-]  # fmt: skip
 
 FLAT = 0.8  # mean entropy, as a share of log K, above which the answers count as no opinion
 WORDING = 0.1  # share of pictures whose answer hangs on the template, above which it is remarked

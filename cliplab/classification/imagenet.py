@@ -17,21 +17,16 @@ import torch
 from torch import Tensor
 
 from cliplab.classification.imagenet_data import (
-    Prompts,
-    ValidationSet,
-    read_prompts,
-    read_validation,
-    synsets,
+    Prompts as Prompts,
+    ValidationSet as ValidationSet,
+    read_prompts as read_prompts,
+    read_validation as read_validation,
+    synsets as synsets,
 )
 from cliplab.classification.metrics import binned, rate
 from cliplab.classification.prompts import READABLE, PromptReader
 from cliplab.classification.zero_shot import average_templates, encode_prompts
 from cliplab.encoders import EmbeddingCache, Encoder, embed_photos
-
-__all__ = [
-    "Prompts", "ValidationSet", "classifier_of", "evaluate", "notes_of", "ranks", "read_prompts",
-    "read_validation", "synsets",
-]  # fmt: skip
 
 TOP = 5
 BLOCK = 16  # classes whose prompts are embedded at a time

@@ -16,12 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from cliplab.classification.prompts import (
-    UnreadPromptWarning,
     check_class_names,
     check_templates,
     fill_templates,
-    templates,
-    token_coverage,
+    templates as templates,
     warn_of_unread,
 )
 from cliplab.encoders import Encoder
@@ -62,12 +60,7 @@ class Scores:
 
     @classmethod
     def from_logits(
-        cls,
-        class_names: Sequence[str],
-        logits: Tensor,
-        *,
-        logit_scale: float = 1.0,
-        cosine: Tensor | None = None,
+        cls, class_names: Sequence[str], logits: Tensor, *, logit_scale: float = 1.0
     ) -> Scores:
         """Scores from logits (N, K) of any classifier, such as a linear probe.
 
@@ -75,11 +68,9 @@ class Scores:
             class_names: K names.
             logits: (N, K), natural logarithms up to a constant per row.
             logit_scale: what `gap` is divided by; 1 leaves it in units of the logits.
-            cosine: (N, K), where the classifier is one of cosines.
         """
         logits = _plain("logits", logits)
-        cosine = None if cosine is None else _plain("cosine", cosine)
-        return cls(tuple(class_names), logits, logits.softmax(dim=-1), logit_scale, cosine)
+        return cls(tuple(class_names), logits, logits.softmax(dim=-1), logit_scale)
 
     @classmethod
     def from_probability(
@@ -220,12 +211,6 @@ def _plain(name: str, values: Tensor) -> Tensor:
         got = tuple(values.shape) if hasattr(values, "shape") else type(values).__name__
         raise ValueError(f"{name}: got {got}; expected a tensor (N, K), images x class names")
     return values.detach().float().cpu()
-
-
-__all__ = [
-    "Scores", "UnreadPromptWarning", "build_classifier", "check_class_names", "classify",
-    "encode_prompts", "templates", "token_coverage",
-]  # fmt: skip
 
 
 def build_classifier(

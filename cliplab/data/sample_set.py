@@ -77,25 +77,23 @@ class SampleSet:
         fractions: Mapping[str, float] | None = None,
         *,
         seed: int = 0,
-        near_duplicates: bool = True,
         previous: "SampleSet | None" = None,
     ) -> "SampleSet":
         """The same samples, each in train, val or test; splits that are there already stay.
 
-        How, and what it promises, says `cliplab.data.splits`.
+        How, and what it promises, says `cliplab.data.splits`. Every picture is looked at (0.06 s
+        for a JPEG of 12 megapixels), so that copies stay together.
 
         Args:
             fractions: share of train, val and test; default 0.6, 0.2 and 0.2.
             seed: another one gives other splits.
-            near_duplicates: look at every picture (0.06 s for a JPEG of 12 megapixels), so that
-                copies stay together; False joins groups and files only.
             previous: pictures of this set keep the split that they have there.
 
         Raises:
             ValueError: fractions of other splits or with another sum than 1; or so few groups
                 that a split would be empty.
         """
-        dealt, problems = deal(self.samples, fractions, seed, near_duplicates, previous or ())
+        dealt, problems = deal(self.samples, fractions, seed, previous or ())
         said = tuple(dict.fromkeys([*self.problems, *problems]))
         return replace(self, samples=tuple(dealt), problems=said)
 

@@ -9,7 +9,6 @@ gets a group of every class that has as many; a class with a single group is in 
 is told. More pictures may shift the shares and with them old pictures, unless those come
 with their split: in a manifest, or as `previous`.
 
-
 Near-duplicates are found in two steps, as one alone is either blind or credulous. A difference hash
 (64 signs of horizontal brightness steps on a 9 x 8 thumbnail) finds candidates with one XOR a pair;
 thumbnails of 16 x 16 colours decide. Thresholds were chosen on the pasture (1,500 portraits, 800
@@ -78,7 +77,6 @@ def deal(
     samples: Sequence[Sample],
     fractions: Mapping[str, float] | None,
     seed: int,
-    near_duplicates: bool,
     previous: Iterable[Sample],
 ) -> tuple[Sequence[Sample], tuple[Problem, ...]]:
     """See `SampleSet.with_splits`: the samples with their splits, and what is to be said."""
@@ -90,7 +88,7 @@ def deal(
     if None not in fixed:
         return list(map(_with_split, samples, fixed)), ()
     problems: Places = defaultdict(list)
-    groups = _groups(samples, seed, near_duplicates, problems)
+    groups = _groups(samples, seed, problems)
     given = [_given(group, fixed, samples, problems) for group in groups]
     chosen = _repaired(_greedy(groups, given, shares), groups, given, list(shares))
     if empty := [split for split in shares if split not in chosen]:
@@ -129,9 +127,7 @@ def _with_split(sample: Sample, split: str | None) -> Sample:
 # ---- groups --------------------------------------------------------------------------------
 
 
-def _groups(
-    samples: Sequence[Sample], seed: int, near_duplicates: bool, to: Places
-) -> list[_Group]:
+def _groups(samples: Sequence[Sample], seed: int, to: Places) -> list[_Group]:
     """Photos that belong together, in the order in which they are dealt."""
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -140,7 +136,7 @@ def _groups(
     for i, one in enumerate(samples):
         key = f"file {one.path.absolute()}" if one.group is None else f"group {one.group}"
         together.merge(first.setdefault(key, i), i)
-    for i, j in near_pairs(samples) if near_duplicates else ():
+    for i, j in near_pairs(samples):
         if together.merge(i, j):
             to[Kind.NEAR_DUPLICATE].append(f"{samples[i].name} = {samples[j].name}")
     groups = []

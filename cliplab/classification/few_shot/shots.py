@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from cliplab.classification.prompts import check_class_names
+from cliplab.data import SPLITS
 from cliplab.runtime import ArgumentError
-
-SPLITS = ("train", "val", "test")
 
 _UNIT_TOLERANCE = 1e-3  # of the length of a row; bfloat16 encoders stay well below
 
