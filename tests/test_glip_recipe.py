@@ -120,7 +120,7 @@ def test_paired_herds_are_those_that_allow_a_pair(paired, tmp_path) -> None:
     assert 0 < len(kept) < 40
     assert kept == paired.annotations
     assert every.width == 171
-    first, again = (dataset.load_paired(tmp_path, 40) for _ in range(2))
+    first, again = (dataset.load_herds(tmp_path, 40, paired=True) for _ in range(2))
     assert first.annotations == again.annotations == kept
     assert (again.images == paired.images).all()
     with pytest.raises(ValueError, match="none of 1 herds allows a pair; draw more"):
@@ -242,7 +242,7 @@ def test_a_picture_without_a_pair_is_asked_twice_all_the_same(flock, tokenizer, 
 
 
 def test_pairs_need_herds_that_allow_them(flock, tokenizer, config) -> None:
-    with pytest.raises(ValueError, match="paired: got none for 1 pairs a batch; see load_paired"):
+    with pytest.raises(ValueError, match="paired: got none for 1 pairs a batch; see load_herds"):
         batches_of(flock, tokenizer, config, prompts=PAIRS)
 
 

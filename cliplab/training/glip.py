@@ -47,7 +47,6 @@ from cliplab.training.glip_dataset import (
     GLIPDataset,
     PromptMix,
     load_herds,
-    load_paired,
     vocabulary,
 )
 from cliplab.training.loop import (
@@ -211,7 +210,7 @@ def run(options: Options) -> None:
     recipe, device, work = options.recipe, options.start(), options.folder("glip")
     herds = load_herds(work / "herds", recipe.pictures)
     asks_pairs = any(ROUNDS[number].prompts.pairs for number in recipe.rounds)
-    paired = load_paired(work / "herds", recipe.pictures) if asks_pairs else None
+    paired = load_herds(work / "herds", recipe.pictures, paired=True) if asks_pairs else None
     seeded = work / recipe.name / f"seed{recipe.seed}"
     model = train(recipe, herds, seeded, device, paired=paired, workers=options.workers)
     target = options.out or target_of(recipe, seeded)

@@ -12,7 +12,7 @@ the pictures, with boxes, and are called animals. Their names are in the vocabul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,11 +56,8 @@ LANGUAGES = ("en", "zh")
 UNNAMED = ("dog", "horse")  # species without a name in training
 NAMED = tuple(s for s in pasture.SPECIES if s not in UNNAMED)
 _CHUNK = 500  # pictures per file
-_KINDS, _POSTURES, _COLOURS = (
-    (*pasture.SPECIES, *PROPS),
-    ("", *pasture.POSTURES),
-    ("", *pasture.COLOURS),
-)
+_KINDS = (*pasture.SPECIES, *PROPS)
+_POSTURES, _COLOURS = ("", *pasture.POSTURES), ("", *pasture.COLOURS)
 
 
 # ---- words ---------------------------------------------------------------------------------
@@ -153,28 +150,20 @@ def pair_of(
     return relations.near_pair(annotated, language, dice, **given)
 
 
-def load_herds(folder: Path, count: int) -> GLIPDataset:
-    """The first `count` herds of the training split, drawing those not in `folder` yet."""
-    return _loaded(folder, "herds", count)
+def load_herds(folder: Path, count: int, *, paired: bool = False) -> GLIPDataset:
+    """The first `count` herds of the training split, drawing those not in `folder` yet.
 
-
-def load_paired(folder: Path, count: int) -> GLIPDataset:
-    """As `load_herds`, of other herds: those of the first `count` that allow a pair."""
-    return _loaded(folder, "pairs", count)
-
-
-def _loaded(folder: Path, name: str, count: int) -> GLIPDataset:
-    make = partial(_to_arrays, name)
+    `paired`: of other herds, those of the first `count` that allow a pair.
+    """
+    name = "pairs" if paired else "herds"
+    make = partial(_to_arrays, partial(draw_few_kinds, paired=True) if paired else draw_herds)
     parts = load_chunks(folder, f"{name}-{HEIGHT}-", count, make, size=_CHUNK)
     return GLIPDataset(joined(parts, "images"), _annotations(parts))
 
 
-def _to_arrays(name: str, start: int, count: int) -> Arrays:
+def _to_arrays(draw: Callable[..., GLIPDataset], start: int, count: int) -> Arrays:
     """Images; counts (N, 2) of things and hidden ones; their names (T, 3), their boxes (T, 4)."""
-    if name == "pairs":
-        herds = draw_few_kinds("train", count, start=start, paired=True)
-    else:
-        herds = draw_herds("train", count, start=start)
+    herds = draw("train", count, start=start)
     things = [thing for annotated in herds.annotations for part in annotated for thing in part]
     names = [
         (_KINDS.index(t.kind), _POSTURES.index(t.posture), _COLOURS.index(t.colour)) for t in things
@@ -241,7 +230,7 @@ class GLIPBatches:
         """Refuse pairs without herds that allow them."""
         if self.prompts.pairs and self.paired is None:
             raise ValueError(
-                f"paired: got none for {self.prompts.pairs} pairs a batch; see load_paired"
+                f"paired: got none for {self.prompts.pairs} pairs a batch; see load_herds"
             )
 
     def __call__(self, step: int) -> GLIPBatch:

@@ -60,27 +60,26 @@ LEVELS: dict[str, tuple[Words, ...]] = {
 _BATCH = 25  # pictures at a time
 
 
-def evaluate(model: GLIP, *, count: int = 200, split: str = "test") -> dict[str, Any]:
+def evaluate(model: GLIP, *, count: int = 200) -> dict[str, Any]:
     """All metrics of a model card.
 
     Args:
         model: with its tokenizer.
         count: herds of seen kinds, and as many of held-out ones. Phrases are grounded in three
             times as many of seen kinds, since only half of them allow a relation.
-        split: "test" for the card; "val" while something is still being chosen, of seen kinds only.
     """
-    sets = {"seen": draw_herds(split, 3 * count, start=STARTS["seen"])}
-    if split == "test":
-        start = STARTS["held-out"]
-        sets["held-out"] = draw_herds(split, count, start=start, combos=HELD_OUT)
-    report: dict[str, Any] = {"pictures": count, "split": split, "detection": {}, "grounding": {}}
+    sets = {
+        "seen": draw_herds("test", 3 * count, start=STARTS["seen"]),
+        "held-out": draw_herds("test", count, start=STARTS["held-out"], combos=HELD_OUT),
+    }
+    report: dict[str, Any] = {"pictures": count, "split": "test", "detection": {}, "grounding": {}}
     for name, herds in sets.items():
         some = herds.first(count)
         report["detection"][name] = {x: detection_rows(model, some, x) for x in LANGUAGES}
         report["grounding"][name] = {x: grounding_rows(model, herds, x) for x in LANGUAGES}
     seen = sets["seen"].first(count)
     report["species without a name"] = {x: unnamed_row(model, seen, x) for x in LANGUAGES}
-    few = draw_few_kinds(split, 5 * count, start=STARTS["few kinds"])
+    few = draw_few_kinds("test", 5 * count, start=STARTS["few kinds"])
     report["near"] = {x: near_rows(model, few, x) for x in LANGUAGES}
     return report
 

@@ -221,17 +221,9 @@ def choose_threshold(
 # ---- the card ------------------------------------------------------------------------------
 
 
-def evaluate(
-    segmenter: Segmenter, *, count: int = 200, val_count: int | None = None
-) -> dict[str, Any]:
-    """All metrics of a model card.
-
-    Args:
-        segmenter: the model, from its file.
-        count: test pictures.
-        val_count: val pictures, for tuning; None: three for every eight of test.
-    """
-    val_count = max(2, count * 3 // 8) if val_count is None else val_count
+def evaluate(segmenter: Segmenter, *, count: int = 200) -> dict[str, Any]:
+    """All metrics of a model card, on `count` test pictures; val has three for every eight."""
+    val_count = max(2, count * 3 // 8)
     scenes = {"val": draw_scenes("val", val_count), "test": draw_scenes("test", count)}
     features = {split: Features(segmenter, some.pil()) for split, some in scenes.items()}
     if segmenter.model.config.stages:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -168,21 +167,16 @@ def _grouping_blocks(model: GroupViT) -> Iterator[GroupingBlock]:
             yield block
 
 
-def start_from_clip(model: GroupViT, path: Path | None = None) -> int:
-    """Copy the layers that the stem shares with CLIP's ResNet; -> how many tensors.
-
-    Args:
-        model: with a convolutional stem.
-        path: CLIP's weights; None: the shipped ones.
+def start_from_clip(model: GroupViT) -> None:
+    """Copy the layers that the stem shares with the ResNet of the shipped CLIP.
 
     Raises:
         ValueError: nothing of the file fits.
     """
-    path = path or checkpoint_dir("clip-openai") / "model.pt"
+    path = checkpoint_dir("clip-openai") / "model.pt"
     stem = model.img_encoder.patch_embed.proj
     own, theirs = stem.state_dict(), load_openai(path).visual.state_dict()
     shared = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
     if not shared:
         raise ValueError(f"{path}: no layer of it fits the stem; expected a ResNet 32 wide")
     stem.load_state_dict(shared, strict=False)
-    return len(shared)
