@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig, save_modelscope
 from cliplab.models.clip import CLIP, CLIPConfig, load_openai, save_openai
-from cliplab.models.losses import clamp_logit_scale, clip_loss
+from cliplab.models.losses import clamp_logit_scale, clip_loss, unit_rows
 from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
 from cliplab.runtime import atomic_write, checkpoint_dir, seed_all
 from cliplab.training.cards import command_of, write_model_card
@@ -123,12 +122,9 @@ def train_english(
             text = model.encode_text(words(texts).to(device))
         return _contrast(image, text, model.logit_scale)
 
-    def clamp(step: int) -> None:
-        clamp_logit_scale(model.logit_scale)
-
     settings = {k: v for k, v in asdict(recipe).items() if not k.startswith(("locked", "joint"))}
     schedule = Schedule(steps=recipe.steps, lr=recipe.lr)
-    fit(model, losses_of, schedule, Run(folder, settings), after_step=clamp)
+    _fit(model, losses_of, schedule, Run(folder, settings))
     save_openai(words.scatter(model.state_dict()), folder / "model.pt")
     return folder / "model.pt"
 
@@ -158,16 +154,12 @@ def train_chinese(
         return _contrast(image, text, model.logit_scale)
 
     settings = asdict(recipe)
-
-    def clamp(step: int) -> None:
-        clamp_logit_scale(model.logit_scale)
-
     model.visual.requires_grad_(False)
     stage1 = Schedule(steps=recipe.locked_steps, lr=recipe.lr)
-    fit(model, locked_losses, stage1, Run(folder / "locked", settings), after_step=clamp)
+    _fit(model, locked_losses, stage1, Run(folder / "locked", settings))
     model.visual.requires_grad_(True)
     stage2 = Schedule(steps=recipe.joint_steps, lr=recipe.joint_lr, warmup=100)
-    fit(model.train(), joint_losses, stage2, Run(folder / "joint", settings), after_step=clamp)
+    _fit(model.train(), joint_losses, stage2, Run(folder / "joint", settings))
     save_modelscope(model.eval(), folder / "model", vocab)
     return folder / "model"
 
@@ -176,11 +168,14 @@ def _batches(recipe: CLIPRecipe, dataset: CLIPDataset, language: str) -> CLIPBat
     return CLIPBatches(dataset, language, recipe.seed, recipe.batch, recipe.recolour)
 
 
+def _fit(model: CLIP | ChineseCLIP, losses_of: Any, schedule: Schedule, run: Run) -> None:
+    fit(model, losses_of, schedule, run, after_step=lambda _: clamp_logit_scale(model.logit_scale))
+
+
 def _contrast(image: Tensor, text: Tensor, log_scale: Tensor) -> dict[str, Tensor]:
     # Equal captions in a batch need no special care: their logits are equal, so spreading the
     # target over them changes neither the loss nor its gradient (see losses.clip_loss).
-    unit = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-    return {"contrast": clip_loss(*unit, log_scale.exp())}
+    return {"contrast": clip_loss(unit_rows(image), unit_rows(text), log_scale.exp())}
 
 
 @torch.inference_mode()
@@ -192,7 +187,7 @@ def _embed_all(model: ChineseCLIP, dataset: CLIPDataset, device: torch.device) -
         pixels = normalised(dataset.images[begin : begin + 512])
         with mixed_precision(device):
             feature = model.encode_image(pixels.to(device))
-        parts.append(F.normalize(feature.float(), dim=-1).cpu())
+        parts.append(unit_rows(feature).cpu())
     return torch.cat(parts).clone()
 
 

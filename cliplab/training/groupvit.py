@@ -107,12 +107,11 @@ def fit_round(
         with mixed_precision(criterion.device), sdpa_kernel(SDPBackend.MATH):
             return criterion.losses(batches(step), done + step)
 
-    def after_step(step: int) -> None:
-        snapshots(done + step)
-
     schedule = Schedule(steps=steps, lr=criterion.recipe.lr, warmup=min(100, steps // 4))
-    fit(criterion.model, losses_of, schedule, log, after_step=after_step,
-               save_every=SAVE_EVERY)  # fmt: skip
+    fit(
+        criterion.model, losses_of, schedule, log,
+        after_step=lambda step: snapshots(done + step), save_every=SAVE_EVERY,
+    )  # fmt: skip
 
 
 # ---- snapshots -----------------------------------------------------------------------------
