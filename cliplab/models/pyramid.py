@@ -37,7 +37,8 @@ class Block(nn.Module):
         return F.relu(self.second(F.relu(self.first(x))) + self.around(x))
 
 
-def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
+def residual_stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
+    """`depth` blocks, the first of stride 2, (B, C, H, W) -> (B, C', H / 2, W / 2)."""
     more = [Block(outputs, outputs) for _ in range(depth - 1)]
     return nn.Sequential(Block(inputs, outputs, stride=2), *more)
 
@@ -52,7 +53,7 @@ class Pyramid(nn.Module):
         stem, *stages = widths
         self.stem = convolution(3, stem, stride=2)
         shapes = zip(widths, stages, depths, strict=False)
-        self.stages = nn.ModuleList(_stage(*shape) for shape in shapes)
+        self.stages = nn.ModuleList(residual_stage(*shape) for shape in shapes)
         self.fpn = FeaturePyramidNetwork(stages, pyramid_width)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -42,8 +42,7 @@ def relation(
 ) -> Grounded | None:  # fmt: skip
     """One of several alike, told by its side of something: "the black goat left of the trough".
 
-    The first phrase means exactly one thing, though its words alone are true of at least two, so
-    that who cannot relate has at best an even chance. The second means the landmark.
+    The first phrase means exactly one thing, the second the landmark.
 
     Args:
         annotated: of the picture.

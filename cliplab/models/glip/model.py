@@ -21,7 +21,7 @@ from cliplab.models.bert import Bert
 from cliplab.models.glip.config import GLIPConfig
 from cliplab.models.glip.head import Head, Raw
 from cliplab.models.glip.swin import Swin
-from cliplab.models.pyramid import Block, convolution
+from cliplab.models.pyramid import Block, convolution, residual_stage
 
 if TYPE_CHECKING:
     from cliplab.models.tokenizers import WordPieceTokenizer
@@ -39,12 +39,9 @@ class ConvBody(nn.Module):
         self.stem = nn.Sequential(convolution(3, first, stride=2), nn.ReLU())
         for inputs, outputs in pairwise((first, *rest)):
             self.stem.append(Block(inputs, outputs, stride=2))
-        inputs = config.stem_widths[-1]
-        self.layers = nn.ModuleList()
-        for outputs, depth in zip(config.widths, config.depths, strict=True):
-            more = [Block(outputs, outputs) for _ in range(depth - 1)]
-            self.layers.append(nn.Sequential(Block(inputs, outputs, stride=2), *more))
-            inputs = outputs
+        widths = config.stem_widths[-1], *config.widths
+        shapes = zip(widths[:-1], config.widths, config.depths, strict=True)
+        self.layers = nn.ModuleList(residual_stage(*shape) for shape in shapes)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> four maps (B, C, h, w), finest first."""
