@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cliplab import classification, data, encoders
 from cliplab.cli.options import EXIT_CODES, Call, Common, Encoding, Flag, Outputs, Source, opt
-from cliplab.cli.skeleton import Job, complain, describe, named, write_report
+from cliplab.cli.skeleton import Job, complain, describe, named, report_of
 from cliplab.cli.tables import classify_table, classify_verdict
-from cliplab.runtime import unknown_name
+from cliplab.runtime import unknown_name, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -271,7 +271,7 @@ class Classify(Job[Options]):
                 self.found.classifier, learning.save_classifier, encoder=self.encoder
             )
         if outputs.json:
-            write_report(outputs.json, "classify", self.options, **self._report())
+            write_json(outputs.json, report_of("classify", self.options, **self._report()))
 
     def _write_gallery(self, path: Path) -> None:
         from cliplab.report import classification_page as page

@@ -13,7 +13,7 @@ import tyro
 
 from cliplab import data, detection
 from cliplab.cli.options import EXIT_CODES, Call, Common, Outputs, Source, opt
-from cliplab.cli.skeleton import Job, complain, describe, named, targets_in, write_report
+from cliplab.cli.skeleton import Job, complain, describe, named, report_of, targets_in
 from cliplab.cli.tables import detect_classes, detect_table, detect_verdict
 from cliplab.detection import MODELS, Settings, check_settings, parse_model
 from cliplab.runtime import atomic_write, write_json
@@ -276,7 +276,7 @@ class Detect(Job[Options]):
                 title=f"{self.options.pictures.source.resolve().name}, boxes by label",
             )  # fmt: skip
         if outputs.json:
-            write_report(outputs.json, "detect", self.options, **self._report(about))
+            write_json(outputs.json, report_of("detect", self.options, **self._report(about)))
 
     def _report(self, about: dict[str, Any]) -> dict[str, Any]:
         """Provenance, counts and numbers of each class."""

@@ -82,9 +82,13 @@ def _command(name: str, typed: Sequence[str]) -> int:
     except ImportError as error:
         return _fail(name, f"{error}; a part is missing: pip install -e '.[all]'")
     try:
-        return (
-            _train(typed) if name == "train" else _call(getattr(module, name.upper()), name, typed)
-        )
+        if name == "train":
+            return _train(typed)
+        from cliplab.cli.options import parse
+
+        call: Call = getattr(module, name.upper())
+        texts = {"prog": f"cliplab {name}", "about": call.about, "epilog": call.epilog}
+        return call.run(parse(call.options, typed, **texts))
     except SystemExit as end:  # after --help, or of the second parser of `train`
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -96,13 +100,6 @@ def _command(name: str, typed: Sequence[str]) -> int:
         if "--debug" in typed:
             raise
         return _fail(name, _worded(error))
-
-
-def _call(command: Call, name: str, typed: Sequence[str]) -> int:
-    from cliplab.cli.options import parse
-
-    prog, about, epilog = f"cliplab {name}", command.about, command.epilog
-    return command.run(parse(command.options, typed, prog=prog, about=about, epilog=epilog))
 
 
 # Arguments that an option has another name for; the others are called alike.

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from cliplab.cli.options import flat
-from cliplab.runtime import ArgumentError, atomic_write, write_json
+from cliplab.runtime import ArgumentError, atomic_write
 
 if TYPE_CHECKING:
     from cliplab.data import Sample, SampleSet
@@ -313,11 +313,6 @@ def report_of(command: str, options: Any, **parts: Any) -> dict[str, Any]:
 
     about = {"versions": provenance.versions(), "parameters": _parameters(options)}
     return _finite({"command": command} | about | parts)
-
-
-def write_report(path: Path, command: str, options: Any, **parts: Any) -> None:
-    """Write the report, whole or not at all."""
-    write_json(path, report_of(command, options, **parts))
 
 
 def _parameters(options: Any) -> dict[str, Any]:

@@ -57,19 +57,6 @@ class ThisInterpreter(AsyncKernelManager):
         await super().start_kernel(stderr=subprocess.DEVNULL, **options)
 
 
-class _Progress:
-    """Knows which cell of the source notebook runs."""
-
-    def __init__(self, on_cell: Callable[[int], None]) -> None:
-        self.on_cell, self.cell, self.injected = on_cell, -1, 0
-
-    def start(self, cell: Any, cell_index: int) -> None:
-        """Called by nbclient before each cell; papermill has put one in between."""
-        self.injected |= "injected-parameters" in tags(cell)
-        self.cell = cell_index - self.injected
-        self.on_cell(self.cell)
-
-
 def execute(
     source: Path,
     target: Path,
@@ -92,7 +79,14 @@ def execute(
     """
     import papermill
 
-    progress, deadline = _Progress(on_cell), time.monotonic() + timeout_s
+    running, injected, deadline = -1, 0, time.monotonic() + timeout_s
+
+    def start(cell: Any, cell_index: int) -> None:
+        nonlocal running, injected
+        injected |= "injected-parameters" in tags(cell)  # papermill's own, put in between
+        running = cell_index - injected
+        on_cell(running)
+
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it says, we say
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         try:
@@ -107,10 +101,10 @@ def execute(
                 kernel_manager_class=type("Kernel", (ThisInterpreter,), {"settings": scratch}),
                 shutdown_kernel="immediate",
                 timeout_func=lambda cell: max(1.0, deadline - time.monotonic()),
-                on_cell_start=progress.start,
+                on_cell_start=start,
             )
         except Exception as error:  # whatever it is, it is the notebook's, and the others go on
-            return _failure(source, progress.cell, error, timeout_s)
+            return _failure(source, running, error, timeout_s)
     return None
 
 

@@ -18,6 +18,7 @@ from cliplab.report.outputs import keep, write_figures
 from cliplab.runtime import write_json
 
 RESULTS = "results.json"
+_RUNS = Path("runs")  # where the command is given
 _SUFFIX = ".unfinished"
 _FORMAT = 1
 
@@ -38,11 +39,6 @@ class Watcher(Protocol):
 # ---- places --------------------------------------------------------------------------------
 
 
-def runs_dir() -> Path:
-    """Folder that runs are put into: `runs` where the command is given."""
-    return Path("runs")
-
-
 def unfinished(final: Path) -> Path:
     """Where the run that will be `final` is written until it is complete."""
     return final.with_name(final.name + _SUFFIX)
@@ -54,7 +50,7 @@ def new_run(out: Path | None) -> Path:
     Raises:
         FileExistsError: when a finished or an interrupted run of that name is there.
     """
-    final = out or runs_dir() / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    final = out or _RUNS / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     if final.exists():
         raise FileExistsError(
             f"{final} exists, and a finished run is never overwritten; choose another folder, or "
@@ -74,10 +70,10 @@ def old_run(out: Path | None) -> tuple[Path, Request]:
     Raises:
         FileNotFoundError: when there is none.
     """
-    waiting = sorted(runs_dir().glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    waiting = sorted(_RUNS.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
     works = [unfinished(out)] if out else waiting[-1:]
     if not works or not works[0].is_dir():
-        where = unfinished(out) if out else f"{runs_dir()}/*{_SUFFIX}"
+        where = unfinished(out) if out else f"{_RUNS}/*{_SUFFIX}"
         raise FileNotFoundError(f"no interrupted run {where}: start a new one")
     asked: dict[str, Any] = load(works[0])["request"]
     asked |= {name: tuple(asked[name]) for name in ("notebooks", "parameters")}

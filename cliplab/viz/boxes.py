@@ -128,14 +128,12 @@ def plot_boxes(
     Raises:
         ValueError: not (R, 4), or another number of names or scores than boxes.
     """
-    from cliplab.viz.figures import as_array, as_pixels
+    from cliplab.viz.figures import as_array, as_pixels, bare
 
     pixels, boxes = as_pixels(image), as_array(boxes_xyxy).reshape(-1, 4)
     _check_counts(len(boxes), names, scores)
     ax.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None)
-    ax.set(xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    bare(ax)
     known = dict.fromkeys(names or [""])
     chosen = {name: box_colour(k) for k, name in enumerate(known)} | dict(colours or {})
     paints = [chosen[name] for name in names or [""] * len(boxes)]

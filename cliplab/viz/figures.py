@@ -295,6 +295,13 @@ def plot_reliability(
     return ax
 
 
+def bare(ax: Axes) -> Axes:
+    """Axes without ticks and frame."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    return ax
+
+
 def as_array(x: Any) -> np.ndarray:
     """Numbers of a tensor on any device, of an array or of nested lists, as float64."""
     x = x.detach().cpu() if hasattr(x, "detach") else x
@@ -336,9 +343,7 @@ def _matrix(
     _check_names("rows", rows, values.shape[0])
     _check_names("cols", cols, values.shape[1])
     mesh = ax.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap, aspect="equal")
-    ax.spines[:].set_visible(False)
-    ax.set(xticks=[], yticks=[])
-    ax.tick_params(length=0)
+    bare(ax).tick_params(length=0)
     if max(values.shape) <= 8:
         _print_values(ax, mesh, values)
     if cols is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliplab.viz.boxes import box_colour, ink_on
-from cliplab.viz.figures import HAIRLINE, INK, MUTED, as_array, as_pixels
+from cliplab.viz.figures import HAIRLINE, INK, MUTED, as_array, as_pixels, bare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +50,8 @@ def plot_positive_map(
     Raises:
         ValueError: a map of another shape.
     """
+    from matplotlib.patches import Rectangle
+
     table = as_array(positive)
     _check_table("positive", table, phrases, tokens)
     paints = phrase_colours(phrases) | dict(colours or {})
@@ -57,7 +59,8 @@ def plot_positive_map(
     for (row, column), value in np.ndenumerate(table):
         if value:
             paint = paints[phrases[row]]
-            ax.add_patch(_cell(row, column, paint))
+            ax.add_patch(Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, facecolor=paint,
+                                   edgecolor="none", zorder=2))  # fmt: skip
             ax.text(column, row, tokens[column], ha="center", va="center", color=ink_on(paint),
                     size=_size_for(tokens[column]))  # fmt: skip
     return ax
@@ -110,13 +113,6 @@ def _grid(ax: Axes, rows: Sequence[str], tokens: Sequence[str]) -> None:
         ax.axhline(k - 0.5, color=HAIRLINE, lw=0.7, zorder=1)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-
-
-def _cell(row: int, column: int, paint: str) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, facecolor=paint, edgecolor="none",
-                     zorder=2)  # fmt: skip
 
 
 def _width(token: str) -> float:
@@ -191,9 +187,7 @@ def plot_attention(ax: Axes, image: Any, heat: Any, *, limit: float) -> Axes:
     ax.imshow(0.35 + 0.65 * grey / scale, cmap="gray", vmin=0, vmax=1)
     share = np.clip(values[:height, :width] / limit, 0, 1)
     ax.imshow(share, cmap="viridis", vmin=0, vmax=1, alpha=np.clip(1.6 * share, 0, 0.8))
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    return ax
+    return bare(ax)
 
 
 def plot_cells(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliplab.viz.boxes import BOX_COLOURS, box_colour
-from cliplab.viz.figures import BLUE, HAIRLINE, INK, MUTED, PALETTE, as_array, as_pixels
+from cliplab.viz.figures import BLUE, HAIRLINE, INK, MUTED, PALETTE, as_array, as_pixels, bare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,7 +151,7 @@ def plot_groups(ax: Axes, maps: Any) -> Axes:
     mixed = blend_groups(maps)
     mixed[_borders(as_array(maps).argmax(axis=0))] *= _DARK
     ax.imshow(mixed, interpolation="nearest")
-    return _bare(ax)
+    return bare(ax)
 
 
 def plot_labels(ax: Axes, image: Any, labels: Any, colours: Mapping[str, str]) -> Axes:
@@ -175,7 +175,7 @@ def plot_labels(ax: Axes, image: Any, labels: Any, colours: Mapping[str, str]) -
     if pixels.dtype != np.uint8:
         pixels = (255 * pixels).round().astype(np.uint8)
     ax.imshow(paint(pixels, table, list(colours.values())), interpolation="nearest")
-    return _bare(ax)
+    return bare(ax)
 
 
 def label_panels(
@@ -196,7 +196,7 @@ def label_panels(
     axes = np.array([[figure.add_subplot(whole[r, c]) for c in range(len(titles))]
                      for r in range(rows)])  # fmt: skip
     for ax in axes.flat:
-        _bare(ax)
+        bare(ax)
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, size=9)
     plot_legend(figure.add_subplot(whole[rows, :]), colours, columns=columns)
@@ -220,12 +220,6 @@ def plot_legend(ax: Axes, colours: Mapping[str, str], *, columns: int = 8) -> Ax
     ax.legend(handles=patches, ncols=columns, loc="center", frameon=False, fontsize=8,
               handlelength=1.1, handleheight=1.0, columnspacing=1.1, borderpad=0.0)  # fmt: skip
     ax.axis("off")
-    return ax
-
-
-def _bare(ax: Axes) -> Axes:
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
     return ax
 
 
