@@ -19,6 +19,7 @@ from .galleries import thumbnail as thumbnail
 from .jobs import Job as Job, Request as Request, jobs_of as jobs_of, plan as plan
 from .notebook import (
     find_notebooks as find_notebooks,
+    open_inputs as open_inputs,
     read_notebook as read_notebook,
     read_parameters as read_parameters,
     title as title,

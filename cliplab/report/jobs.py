@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.report.notebook import (
+    PHOTOS,
     RESULTS_PATH,
     bind,
     find_notebooks,
@@ -18,7 +19,6 @@ from cliplab.report.notebook import (
     title,
 )
 
-PHOTOS = "PHOTOS"  # the parameter that names the reader's own pictures
 MODELS = ("ENCODER", "MODEL")  # those that name a model, perhaps by a path: "openai:model.pt"
 _SHIPPED = ("pasture", "pasture-zh", "twin")  # models, whatever folders are called so
 

@@ -2,16 +2,17 @@
 
 import ast
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliplab.runtime import nearest, unknown_name
+from cliplab.runtime import nearest, pick_device, unknown_name
 
 #: Set by whoever executes a notebook: where its last cell writes its results.
 RESULTS_PATH = "RESULTS_PATH"
+PHOTOS = "PHOTOS"  # the parameter that names the reader's own pictures
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,20 @@ def _parameter(node: ast.stmt, lines: Sequence[str]) -> Parameter:
     wrong = (
         f"the cell tagged `parameters` holds {ast.unparse(node)!r}; expected only NAME = constant"
     )
-    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
-        raise ValueError(wrong)
+    match node:
+        case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(
+            ast.Name(name), value=ast.expr() as value
+        ):
+            pass
+        case _:
+            raise ValueError(wrong)
     try:
-        default = ast.literal_eval(node.value)
+        default = ast.literal_eval(value)
     except ValueError as error:
         raise ValueError(wrong) from error
     # ast counts columns in bytes of UTF-8, and a default can be Chinese
     rest = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode()
-    return Parameter(node.targets[0].id, default, rest.strip().lstrip("#").strip())
+    return Parameter(name, default, rest.strip().lstrip("#").strip())
 
 
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
@@ -171,3 +177,48 @@ def _unknown(name: str, parameters: Mapping[str, Mapping[str, Parameter]]) -> st
     close = nearest(name, known)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"unknown parameter {name}; {hint}{', '.join(parameters)} knows: {', '.join(known)}"
+
+
+# ---- what a notebook asks for in its first cells -------------------------------------------------
+
+
+def open_inputs(
+    load: Callable[..., Any], *, device: str = "auto", split_seed: int | None = None, **given: str
+) -> list[Any]:
+    """What the parameters of a notebook name, opened before anything is computed.
+
+    Args:
+        load: (name, device=) -> the model of that name.
+        device: of the model.
+        split_seed: pictures must have classes, and are dealt into train, val and test by this seed.
+        given: the parameters by name: PHOTOS, of which "" gives None, and those that name a model.
+
+    Raises:
+        ValueError: with a line for each parameter whose value cannot be had, and what to do.
+    """
+    pick_device(device)
+    opened, wrong = [], []
+    for name, value in given.items():
+        try:
+            is_model = name != PHOTOS
+            opened.append(load(value, device=device) if is_model else _photos(value, split_seed))
+        except (OSError, ValueError, ImportError) as error:
+            wrong.append(f"parameter {name}: got {value!r}; {error}")
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    return opened
+
+
+def _photos(source: str, split_seed: int | None) -> Any:
+    from cliplab.data import iter_images, read_photos
+
+    if not source:
+        return None
+    found, unreadable = read_photos(source), list[Any]()
+    if next(iter_images((one.path for one in found), unreadable), None) is None:
+        raise ValueError(f"no picture in it can be read: {unreadable[0]}")
+    if split_seed is None:
+        return found
+    if len(found.class_names) < 2:
+        raise ValueError("its pictures have fewer than two classes; give each class a sub-folder")
+    return found.with_splits(seed=split_seed)

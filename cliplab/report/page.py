@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.report.galleries import write_html
-from cliplab.report.notebook import read_notebook
+from cliplab.report.notebook import read_notebook, read_parameters
 
 CODE_STYLES = ("xcode", "lightbulb")  # on white and on black; their comments can be read
 _FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-cliplab.woff2"
@@ -35,6 +35,7 @@ def write_page(state: Mapping[str, Any], folder: Path) -> Path:
         font=base64.b64encode(_FONT.read_bytes()).decode() if formulas else "",
         notebooks=notebooks,
         environment=list(_environment(state)),
+        changed=_changed(state, folder),
     )
     return path
 
@@ -52,6 +53,18 @@ def _chapters(state: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
         | {"question": question(read[name][0]) if name in read else ""}
         for name, record in state["notebooks"].items()
     ]
+
+
+def _changed(state: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Parameters of the run that differ from the defaults that its notebooks were written for."""
+    changed: dict[str, dict[str, None]] = {}
+    for name, record in state["notebooks"].items():
+        if record["notebook"]:
+            for known in read_parameters(read_notebook(folder / record["notebook"]), name).values():
+                value = record["parameters"].get(known.name, known.default)
+                if value != known.default:
+                    changed.setdefault(known.name, {})[repr(value)] = None
+    return {name: " or ".join(values) for name, values in changed.items()}
 
 
 def question(notebook: Any) -> str:
@@ -73,6 +86,11 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, item in value.items():
         yield from flatten(item, f"{key}.{name}" if key else str(name))
+
+
+def lasting(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves of results, as `flatten` names them, but for `timings`, which need not repeat."""
+    return dict(flatten({key: value for key, value in results.items() if key != "timings"}))
 
 
 def fold(value: Any) -> Any:
@@ -145,16 +163,14 @@ class Difference:
 def compare(
     a: Mapping[str, Any], b: Mapping[str, Any], *, rtol: float = 0.01, atol: float = 1e-6
 ) -> list[Difference]:
-    """Every result of the runs `a` and `b` (as in results.json).
+    """Every result of the runs `a` and `b` (as in results.json), timings left out.
 
     Numbers agree when |a - b| <= atol + rtol |a|; lists of numbers, when each does; anything
     else, when equal. A result or a notebook that only one run has does not agree.
     """
     differences = []
     for name in dict.fromkeys([*a["notebooks"], *b["notebooks"]]):
-        left, right = (
-            dict(flatten(run["notebooks"].get(name, {}).get("results", {}))) for run in (a, b)
-        )
+        left, right = (lasting(run["notebooks"].get(name, {}).get("results", {})) for run in (a, b))
         for key in dict.fromkeys([*left, *right]):
             x, y = left.get(key), right.get(key)
             agrees = key in left and key in right and close(x, y, rtol=rtol, atol=atol)

@@ -2,20 +2,20 @@
 
 A baseline is {key: {"value": v, "rtol" or "atol": t}} for numbers that may move a little, and
 {key: {"value": v, "exact": true}} for counts, names and whatever must not move. Keys of nested
-results are joined by dots.
+results are joined by dots; `timings` are left out, since no run repeats them.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from cliplab.report.page import close, flatten
+from cliplab.report.page import close, lasting
 
 Baseline = dict[str, dict[str, Any]]
 
 
 def differences(results: Mapping[str, Any], baseline: Baseline) -> list[str]:
     """What does not agree, one line each; [] when everything does."""
-    found = dict(flatten(results))
+    found = lasting(results)
     lines = [f"{key}: missing, was {baseline[key]['value']!r}" for key in baseline.keys() - found]
     lines += [f"{key}: new, {found[key]!r}" for key in found.keys() - baseline]
     for key in baseline.keys() & found:
@@ -39,7 +39,7 @@ def updated(results: Mapping[str, Any], baseline: Baseline) -> Baseline:
     """A baseline with the new values and the old tolerances; a new number gets 5 %."""
     return {
         key: {"value": value, **_tolerance(value, baseline.get(key, {}))}
-        for key, value in flatten(results)
+        for key, value in lasting(results).items()
     }
 
 

@@ -95,6 +95,7 @@ SAME = {"n": 12, "loss": 1.0, "accuracy": {"seen": 0.98}, "ranks": [1.0, 2.0], "
         ({"loss": 1.11}, ["loss: 1.11, was 1.0 (rtol 0.1)"]),
         ({"accuracy": {"seen": 0.971}}, []),
         ({"accuracy": {"seen": 0.96}}, ["accuracy.seen: 0.96, was 0.98 (atol 0.01)"]),
+        ({"timings": {"times faster": 9.0}}, []),
         ({"n": 13}, ["n: 13, was 12 (exact)"]),
         ({"n": True}, ["n: True, was 12 (exact)"]),
         ({"name": "other"}, ["name: 'other', was 'pasture' (exact)"]),
@@ -109,11 +110,12 @@ def test_what_moved_is_named(change: dict[str, Any], expected: list[str]) -> Non
 
 
 def test_an_update_keeps_tolerances() -> None:
-    new = updated(SAME | {"loss": 2.0, "more": 0.5, "count": 3}, BASE)
+    new = updated(SAME | {"loss": 2.0, "more": 0.5, "count": 3, "timings": {"s": 1.0}}, BASE)
     assert new["loss"] == {"value": 2.0, "rtol": 0.1}
     assert new["more"] == {"value": 0.5, "rtol": 0.05}
     assert new["count"] == {"value": 3, "exact": True}
     assert malformed(new) == []
+    assert "timings.s" not in new
 
 
 @pytest.mark.parametrize(

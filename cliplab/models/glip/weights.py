@@ -25,9 +25,10 @@ from cliplab.models.weights import (
     read_state_dict,
     save_model,
 )
-from cliplab.runtime import pick_device, unknown_name
+from cliplab.runtime import checkpoint_dir, pick_device, unknown_name
 
 FORMAT = "cliplab.glip"
+SHIPPED = {"pasture": "glip", "twin": "glip-no-fusion"}  # name -> its folder of checkpoints
 _CLASSIFIER = "rpn.head.cls_logits.weight"
 # Computed anew, or never used: buffers of old libraries, anchors, BERT's pooler.
 _LEFT_OUT = re.compile(
@@ -43,8 +44,9 @@ def load_glip(
     """A GLIP with its weights and its tokenizer, in float32, in eval mode.
 
     Args:
-        spec: "glip-t:<path>" for a published file, by variant: glip-t-a, glip-t-b, glip-t-c, glip-t
-            or glip-l; or the path of a file that `save_glip` wrote.
+        spec: "pasture", or "twin", the same without fusion; "glip-t:<path>" for a published file,
+            by variant: glip-t-a, glip-t-b, glip-t-c, glip-t or glip-l; or the path of a file that
+            `save_glip` wrote.
         vocab: vocab.txt of bert-base-uncased for a published file, or its tokens. None: the
             vocab.txt beside the file, else the one in Hugging Face's cache.
         device: "cpu", "cuda", "mps" or "auto".
@@ -54,6 +56,8 @@ def load_glip(
         ValueError: an unknown variant, a damaged file, or weights of another model; missing and
             unexpected names are listed.
     """
+    if spec in SHIPPED:
+        spec = checkpoint_dir(SHIPPED[spec]) / "model.safetensors"
     name, colon, where = str(spec).partition(":")
     if colon and where and (name in VARIANTS or (len(name) > 1 and not Path(spec).exists())):
         if name not in VARIANTS:
