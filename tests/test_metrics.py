@@ -201,3 +201,12 @@ def test_interval_is_repeatable_and_of_any_statistic() -> None:
 def test_what_cannot_be_resampled_is_refused(values: list, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(values, **options)
+
+
+@pytest.mark.parametrize(
+    ("hits", "others", "said"),
+    [(90, 50, "higher"), (50, 90, "lower"), (55, 50, "not decided"), (50, 50, "not decided")],
+)
+def test_rates_are_told_apart_where_their_intervals_part(hits: int, others: int, said: str) -> None:
+    one, other = (metrics.rate([True] * k + [False] * (100 - k)) for k in (hits, others))
+    assert one.against(other) == said
