@@ -103,20 +103,16 @@ def _parameter(node: ast.stmt, lines: Sequence[str]) -> Parameter:
     wrong = (
         f"the cell tagged `parameters` holds {ast.unparse(node)!r}; expected only NAME = constant"
     )
-    match node:
-        case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(
-            ast.Name(name), value=ast.expr() as value
-        ):
-            pass
-        case _:
-            raise ValueError(wrong)
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(targets[0], ast.Name):
+        raise ValueError(wrong)
     try:
-        default = ast.literal_eval(value)
+        default = ast.literal_eval(node.value or node)  # a name without a value is no constant
     except ValueError as error:
         raise ValueError(wrong) from error
     # ast counts columns in bytes of UTF-8, and a default can be Chinese
     rest = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode()
-    return Parameter(name, default, rest.strip().lstrip("#").strip())
+    return Parameter(targets[0].id, default, rest.strip().lstrip("#").strip())
 
 
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
@@ -215,10 +211,8 @@ def _photos(source: str, split_seed: int | None) -> Any:
     if not source:
         return None
     found, unreadable = read_photos(source), list[Any]()
-    if next(iter_images((one.path for one in found), unreadable), None) is None:
+    if not any(iter_images((one.path for one in found), unreadable)):
         raise ValueError(f"no picture in it can be read: {unreadable[0]}")
-    if split_seed is None:
-        return found
-    if len(found.class_names) < 2:
+    if split_seed is not None and len(found.class_names) < 2:
         raise ValueError("its pictures have fewer than two classes; give each class a sub-folder")
-    return found.with_splits(seed=split_seed)
+    return found if split_seed is None else found.with_splits(seed=split_seed)

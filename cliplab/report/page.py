@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.report.galleries import write_html
-from cliplab.report.notebook import read_notebook, read_parameters
+from cliplab.report.notebook import read_notebook
 
 CODE_STYLES = ("xcode", "lightbulb")  # on white and on black; their comments can be read
 _FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-cliplab.woff2"
@@ -35,7 +35,6 @@ def write_page(state: Mapping[str, Any], folder: Path) -> Path:
         font=base64.b64encode(_FONT.read_bytes()).decode() if formulas else "",
         notebooks=notebooks,
         environment=list(_environment(state)),
-        changed=_changed(state, folder),
     )
     return path
 
@@ -53,18 +52,6 @@ def _chapters(state: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
         | {"question": question(read[name][0]) if name in read else ""}
         for name, record in state["notebooks"].items()
     ]
-
-
-def _changed(state: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Parameters of the run that differ from the defaults that its notebooks were written for."""
-    changed: dict[str, dict[str, None]] = {}
-    for name, record in state["notebooks"].items():
-        if record["notebook"]:
-            for known in read_parameters(read_notebook(folder / record["notebook"]), name).values():
-                value = record["parameters"].get(known.name, known.default)
-                if value != known.default:
-                    changed.setdefault(known.name, {})[repr(value)] = None
-    return {name: " or ".join(values) for name, values in changed.items()}
 
 
 def question(notebook: Any) -> str:
