@@ -1,4 +1,4 @@
-"""Which class a label means: by name, by place, or an error that says how to go on."""
+"""Which class a label means: by a name alone, or an error that says how to go on."""
 
 import pytest
 
@@ -71,14 +71,36 @@ def test_more_labels_than_classes_are_welcome_by_name() -> None:
     assert classes.names == ("something else", "lying", "standing")
 
 
-def test_as_many_labels_as_classes_are_taken_in_order_and_that_is_said() -> None:
-    classes = resolve_classes(["a sheep lying down", "a sheep standing"], POSTURES)
-    assert classes.names == ("lying", "standing")
-    assert classes.prompts == ("a sheep lying down", "a sheep standing")
-    assert classes.note == (
-        "labels taken in the order of the classes: lying = a sheep lying down, "
-        "standing = a sheep standing"
-    )
+@pytest.mark.parametrize(
+    ("source", "prompts"),  # each prompt shows the class at its place
+    [
+        (POSTURES, ["a sheep lying down", "a sheep standing"]),
+        (["goat", "wild_goat"], ["a GOAT", "a wild goat seen from afar"]),
+        (["lying", "lying down"], ["it is lying", "it is lying-down"]),
+        (["horn", "no_horn"], ["a sheep with a horn", "a sheep with no horn"]),
+        ([str(n) for n in range(1, 12)], [f"{n} sheep" for n in range(1, 12)]),
+        ([str(n) for n in range(1, 12)], [f"{n}只羊" for n in range(1, 12)]),
+        (["1", "11"], ["图片1号", "第11号"]),
+        (["躺着", "站着"], ["躺着的羊", "一只站着的羊"]),
+        (["有角", "没有角"], ["有角的羊", "没有角的羊"]),
+        (["躺", "躺着睡"], ["躺在地上", "躺着睡的羊"]),
+        (["lying", "goat"], ["lying", "a goat"]),
+        (["standing", "lying"], ["standing and not lying", "lying and never standing"]),
+    ],
+)
+def test_prompts_are_paired_with_the_classes_that_they_name(
+    source: list[str], prompts: list[str]
+) -> None:
+    for order in (1, -1):
+        classes = resolve_classes(prompts[::order], source)
+        assert (classes.names, classes.prompts) == (tuple(source[::order]), tuple(prompts[::order]))
+        assert all(
+            f"{n} = {p}" in classes.note
+            for n, p in zip(source, prompts, strict=True)
+            if fold(n) != fold(p)
+        )
+    classes = resolve_classes([*prompts, "something else"], source)
+    assert classes.names == (*source, "something else")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +108,20 @@ def test_as_many_labels_as_classes_are_taken_in_order_and_that_is_said() -> None
     [
         (["a", "b", "c"], ["k", "l", "m", "n"], r"3 labels but 4 classes \(k, l, m, n\)"),
         (["a", "b"], ["k"], r"2 labels but 1 class \(k\)"),
-        (["standing", "a sheep lying"], POSTURES, "none of the labels is 'lying'"),
+        (["standing", "a sheep"], POSTURES, "none of the labels is 'lying'"),
+        (["on its legs", "on its belly"], POSTURES, 'expected one for each class, as in lying="wh'),
+        (["a calm sheep", "a lying sheep"], POSTURES, "none of the labels is 'standing', or names"),
+        (["a sheep lying or standing", "standing"], POSTURES, "none of the labels is 'lying', or"),
+        (
+            ["lying left", "lying right", "standing"],
+            POSTURES,
+            "none of the labels is 'lying', did you mean 'lying left'",
+        ),
+        (["an understanding sheep", "lying"], POSTURES, "none of the labels is 'standing'"),
+        (["not lying", "standing"], POSTURES, "none of the labels is 'lying'"),
+        (["羊不要山羊", "猫"], ["羊", "山羊"], "none of the labels is"),
+        (["不是躺着的羊", "站着的羊"], ["躺着", "站着"], "none of the labels is '躺着'"),
+        ([f"{n}0 sheep" for n in range(11)], [f"{n}" for n in range(11)], "fit the classes"),
         (["standing=x", "lyng=y"], POSTURES, "none of the labels is 'lying', did you mean 'lyng'"),
         (["a=x", "b=y"], POSTURES, "none of the labels is 'lying'"),
         (["a", "b"], [f"c{i}" for i in range(20)], r"c0, .*c7, and 12 more\)"),

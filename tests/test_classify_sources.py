@@ -43,13 +43,24 @@ def test_class_folders_are_labels_and_truth(
     assert "true \\ predicted" in printed
 
 
-def test_labels_in_order_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flock = class_folders(tmp_path / "flock", 1, "lying", "standing")
-    assert run(flock, "--labels", "a sheep lying down", "a sheep standing") == 0
-    assert (
-        "note: labels taken in the order of the classes: lying = a sheep lying down, standing = "
-        "a sheep standing\n"
-    ) in capsys.readouterr().err
+def test_the_order_of_labels_never_matters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flock, labels = (
+        class_folders(tmp_path / "flock", 2),
+        ["sheep eating", "lying one", "standing one"],
+    )
+    found = []
+    for order in (1, -1):
+        js = tmp_path / f"{order}.json"
+        given = [f"a {label}" for label in labels][::order]
+        assert run(flock, "--labels", *given, "--json", js) == 0
+        found.append(report(js)["assessment"]["accuracy"])
+    assert found[0] == found[1]
+    note = "note: labels paired with the classes that they name: eating = a sheep eating, lying = "
+    assert capsys.readouterr().err.count(note) == 2
+    assert run(flock, "--labels", "on its legs", "on its belly", "at the trough") == 2
+    assert 'as in eating="what it looks like"' in capsys.readouterr().err
 
 
 def test_chinese_folders(tmp_path: Path) -> None:

@@ -175,6 +175,9 @@ def test_luck_is_called_luck(english: Encoder, flock: tuple[Tensor, Tensor]) -> 
     wrong = true[torch.randperm(len(true), generator=torch.Generator().manual_seed(0))]
     found = diagnose(english, emb, ENGLISH, TEMPLATES, wrong)
     assert any("shuffled labels give as well" in remark for remark in found.remarks)
+    swapped = diagnose(english, emb, ENGLISH, TEMPLATES, (true + 1) % 4)
+    assert any("far below what shuffled labels give" in remark for remark in swapped.remarks)
+    assert not any("give as well" in remark for remark in swapped.remarks)
 
 
 def test_answers_that_are_too_sure_ask_for_a_temperature(

@@ -247,11 +247,16 @@ def _of_answers(scores: Scores, sensitivity: Sensitivity, unread: bool) -> Itera
 def _of_truth(scores: Scores, true: NDArray, control: Control) -> Iterator[str]:
     """Remarks on luck, on classes that are mostly called something else, and on confidence."""
     names, predicted, observed = scores.class_names, scores.prediction.numpy(), control.observed
-    if control.p_value > LUCK:
+    dealt = f"({control.chance_mean:.3f}, p = {control.p_value:.2f})"
+    if observed.value < control.chance_low:
         yield (
-            f"accuracy {observed} is what shuffled labels give as well "
-            f"({control.chance_mean:.3f}, p = {control.p_value:.2f}): either the answers do not "
-            "depend on the pictures, or there are too few of them to tell"
+            f"accuracy {observed} is far below what shuffled labels give {dealt}, as if the names "
+            "of classes were swapped: check which prompt stands for which class"
+        )
+    elif control.p_value > LUCK:
+        yield (
+            f"accuracy {observed} is what shuffled labels give as well {dealt}: either the answers "
+            "do not depend on the pictures, or there are too few of them to tell"
         )
     counts = confusion(predicted, true, names)  # (K, K)
     for name, found in recall_per_class(predicted, true, names).items():

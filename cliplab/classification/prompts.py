@@ -247,6 +247,8 @@ def warn_of_unread(
 
 _COMMAS = re.compile(r"\s*[,，、]\s*")
 _EQUALS = re.compile("[=＝]")
+_LETTER = r"[^\W\u3040-\u9fff]"  # or digit, and not of a script without spaces
+_DENIED = re.compile(r"(\b(no|not|never|without)( an?| the)? |[不没无未非](有|是|在)?)$")
 _SHOWN = 8  # class names quoted in an error
 
 
@@ -276,9 +278,9 @@ def split_labels(texts: Sequence[str]) -> list[str]:
 def resolve_classes(given: Sequence[str] | None, class_names: Sequence[str]) -> Classes:
     """The classes that are meant, in the order given; without `given` those of the source.
 
-    Labels are matched to the class names of a labelled source by name, whatever case; more labels
-    than classes are welcome then ("something else"). Labels none of which is a class name are its
-    prompts in the order of the class names, if there are as many.
+    Labels are matched to the class names of a labelled source, whatever case and order: a label is
+    a class name, or a prompt with one class name in it, as "a sheep lying down" has lying. More
+    labels than classes are welcome ("something else").
 
     Args:
         given: labels; None if there were none.
@@ -320,20 +322,40 @@ def _checked(classes: Classes) -> Classes:
 
 
 def _matched(classes: Classes, class_names: Sequence[str]) -> Classes:
-    """`classes` under the names of the source, by name or else by place."""
+    """`classes` under the names of the source: each is a name, or a prompt with a name in it."""
     source = {fold(name): name for name in class_names}
-    folded = [fold(name) for name in classes.names]
-    missing = [name for key, name in source.items() if key not in folded]
-    if not missing:
-        named = zip(folded, classes.names, strict=True)
-        return Classes(tuple(source.get(key, name) for key, name in named), classes.prompts)
-    bare = classes.names == classes.prompts
-    if bare and len(missing) == len(source) == len(classes.names):
-        pairs = zip(class_names, classes.prompts, strict=True)
-        note = "labels taken in the order of the classes: "
-        note += ", ".join(f"{name} = {prompt}" for name, prompt in pairs)
-        return Classes(tuple(class_names), classes.prompts, note)
-    raise ValueError(_misfit(classes, class_names, missing))
+    names = [source.get(fold(name), name) for name in classes.names]
+    missing = [name for name in class_names if name not in names]
+    bare = [prompt for prompt in classes.prompts if prompt in names] if missing else []
+    held = {prompt: _names_in(prompt, class_names) for prompt in bare}
+    paired = {
+        held_by[0]: name
+        for name in missing
+        if len(held_by := [prompt for prompt in bare if held[prompt] == {name}]) == 1
+    }
+    if left := [name for name in missing if name not in paired.values()]:
+        raise ValueError(_misfit(classes, class_names, left))
+    note = ", ".join(f"{name} = {prompt}" for prompt, name in paired.items())
+    note = note and f"labels paired with the classes that they name: {note}"
+    return Classes(tuple(paired.get(name, name) for name in names), classes.prompts, note)
+
+
+def _names_in(prompt: str, class_names: Sequence[str]) -> set[str]:
+    """Class names that stand in a prompt as words, not denied; "lying down" goes before "lying"."""
+    text = _plain_words(prompt)
+    by_word = {word: name for name in class_names if (word := _plain_words(name))}
+    words = "|".join(
+        # Chinese has no spaces: only other letters and digits can be the rest of a longer word.
+        f"{f'(?<!{_LETTER})' * bool(re.match(_LETTER, word))}{re.escape(word)}"
+        f"{f'(?!{_LETTER})' * bool(re.match(_LETTER, word[-1]))}"
+        for word in sorted(by_word, key=len, reverse=True)
+    )
+    found = re.finditer(words, text)
+    return {by_word[one[0]] for one in found if not _DENIED.search(text[: one.start()])}
+
+
+def _plain_words(text: str) -> str:
+    return " ".join(fold(text).replace("-", " ").split())
 
 
 def _misfit(classes: Classes, class_names: Sequence[str], missing: Sequence[str]) -> str:
@@ -344,7 +366,7 @@ def _misfit(classes: Classes, class_names: Sequence[str], missing: Sequence[str]
     if n == m or len(missing) < m:
         close = nearest(missing[0], classes.names, n=1)
         what += f": none of the labels is {missing[0]!r}"
-        what += f", did you mean {close[0]!r}" if close else ""
+        what += f", did you mean {close[0]!r}" if close else ", or names that class and no other"
     return (
         f'{what}; expected one for each class, as in {missing[0]}="what it looks like"; or read '
         "the source as unlabelled, if these are no classes"
