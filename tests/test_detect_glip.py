@@ -244,10 +244,10 @@ def test_labels_keep_their_names(frames: Path, tmp_path: Path) -> None:
     labels = ("--labels", "lying=a sheep lying down", "羊=goat", "trough")
     assert ask(frames, *labels, "--out", out, "--json", report, "--html", html) == 0
     assert [one["name"] for one in read(out)["categories"]] == ["lying", "羊", "trough"]
-    assert read(report)["model"]["prompt"] == "a sheep lying down. goat. trough"
+    assert read(report)["model"]["prompt"] == "sheep lying down. goat. trough"
     assert [one["label"] for one in read(report)["model"]["phrases"]] == ["lying", "羊", "trough"]
     page = html.read_text(encoding="utf-8")
-    assert '>a sheep lying down</label> <span class="as">(lying)</span>. <label' in page
+    assert '>sheep lying down</label> <span class="as">(lying)</span>. <label' in page
     assert {*re.findall(r">(\S+?) 0\.\d\d</text>", page)} == {"lying", "羊", "trough"}
     assert ">trough</label></p>" in page
 
@@ -326,6 +326,19 @@ def test_words_that_the_model_does_not_know(
     complaints = capsys.readouterr().err
     assert "remark: the model does not know 'zebra', '🐑', and takes such words for" in complaints
     assert "'!'" not in complaints
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        *[("the sheep, black goat", ""), ("羊，黑羊", "")],
+        *[("sheep, not goat", "'not goat'"), ("羊，不要黑羊", "'不要黑羊'")],
+        *[("the leftmost sheep", "'leftmost'"), ("最左边的羊", "'最左边的'")],
+    ],
+)
+def test_remarks_on_what_is_not_understood(typed: str, words: str) -> None:
+    remarks = GLIPDetector(tiny()).read(read_phrases([typed])).remarks
+    assert [one.partition(": left out")[0] for one in remarks] == [words] * bool(words)
 
 
 def test_three_thousand_tokens_are_read_in_parts(

@@ -36,7 +36,7 @@ def texts(prompt: Prompt) -> list[list[str]]:
         ("羊、黑山羊", ["羊", "黑山羊"]),
         ("羊，山羊；狗。", ["羊", "山羊", "狗"]),
         ("ｓｈｅｅｐ，　ｇｏａｔ", ["sheep", "goat"]),
-        ("a sheep, the goat", ["a sheep", "the goat"]),
+        ("a sheep, the goat", ["sheep", "goat"]),
         (["red barn", "dog"], ["red barn", "dog"]),
         ("the black goat left of the trough", ["black goat", "trough"]),
         ("the black goat to the left of a trough.", ["black goat", "trough"]),
@@ -75,6 +75,61 @@ def test_lists_and_sentences(typed: str | list, phrases: list) -> None:
 )
 def test_words_that_tell_which_one_is_meant(typed: str, words: list[str]) -> None:
     assert relating_words(read_prompt(typed)) == words
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("sheep", "a sheep", "the sheep", "two sheep", "all the sheep", "a flock of sheep"),
+        ["the sheep"],
+        *("羊", "一只羊", "那只羊", "两只羊", "所有的羊", "一群羊"),
+    ],
+)
+def test_articles_and_counts_are_no_part_of_what_is_looked_for(typed: str | list) -> None:
+    expected = "羊" if "羊" in typed else "sheep"
+    prompt = read_prompt(typed)
+    assert (prompt.caption, prompt.phrases, prompt.left_out) == (expected, (expected,), ())
+
+
+@pytest.mark.parametrize(
+    ("typed", "phrases", "left_out"),
+    [
+        ("sheep, not goats", ["sheep"], ["not goats"]),
+        ("羊，不要山羊", ["羊"], ["不要山羊"]),
+        ("an animal that is not a sheep", ["animal"], ["that is not a sheep"]),
+        ("不是羊的动物", ["动物"], ["不是羊的"]),
+        ("sheep without horns", ["sheep"], ["without horns"]),
+        ("没有角的羊", ["羊"], ["没有角的"]),
+        ("the sheep without horns left of the trough", ["sheep", "trough"], ["without horns"]),
+        ("没有角的羊在水槽左边", ["羊", "水槽"], ["没有角的"]),
+        ("animals except sheep", ["animals"], ["except sheep"]),
+        ("除了羊以外的动物", ["动物"], ["除了羊以外的"]),
+        ("the leftmost sheep", ["sheep"], ["leftmost"]),
+        ("最左边的羊", ["羊"], ["最左边的"]),
+        ("the largest goat", ["goat"], ["largest"]),
+        ("最大的山羊", ["山羊"], ["最大的"]),
+        ("the sheep nearest to the trough", ["sheep"], ["nearest to the trough"]),
+        ("离水槽最近的羊", ["羊"], ["离水槽最近的"]),
+        ("the second sheep", ["sheep"], ["second"]),
+        ("第二只羊", ["羊"], ["第二只"]),
+        ("[sheep], not [goat]", ["sheep"], ["not [goat]"]),
+        ("[羊]，不要[山羊]", ["羊"], ["不要[山羊]"]),
+        ("a [no entry sign]", ["no entry sign"], []),
+        ("不锈钢水槽", ["不锈钢水槽"], []),
+        ("the northwest forest, no-entry", ["northwest forest", "no-entry"], []),
+    ],
+)
+def test_negation_and_superlatives_are_left_out_whole(
+    typed: str, phrases: list[str], left_out: list[str]
+) -> None:
+    prompt = read_prompt(typed)
+    assert (list(prompt.phrases), list(prompt.left_out)) == (phrases, left_out)
+
+
+@pytest.mark.parametrize("typed", ["not a goat", "不是山羊", "不要山羊"])
+def test_who_only_says_what_is_not_meant_asks_for_nothing(typed: str) -> None:
+    with pytest.raises(ValueError, match=f"got '{typed}', in which there is no phrase"):
+        read_prompt(typed)
 
 
 def test_a_list_becomes_a_sentence() -> None:
@@ -176,6 +231,12 @@ def test_spans_that_end_between_words() -> None:
     for span, tokens in (((1, 10), [1]), ((0, 11), []), ((3, 11), []), ((3, 13), [1, 2])):
         (row,) = positive_map(Prompt(caption, ("x",), ((span,),)), pieces, 4)
         assert row.nonzero().flatten().tolist() == tokens, span
+
+
+def test_a_short_phrase_at_the_beginning() -> None:
+    prompt = class_prompt(["羊", "狗"])
+    rows = positive_map(prompt, pieces_of(TOKENIZER, prompt.caption), 5)
+    assert rows.int().tolist() == [[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]]
 
 
 def test_pieces_are_those_of_the_tokenizer() -> None:

@@ -25,6 +25,7 @@ from cliplab.detection.words import (
     Query,
     Words,
     as_prompt,
+    left_out_words,
     overlap_note,
     quoted,
     unread_words,
@@ -120,7 +121,8 @@ class GLIPDetector:
             mask = torch.ones_like(ids, dtype=torch.bool)
             with self._autocast(device):
                 texts.append((*self.model.language_backbone(ids, mask), mask))
-        remarks = [*unread_words(prompt, self.tokenizer), *self._on_language(prompt)]
+        remarks = left_out_words(prompt) + unread_words(prompt, self.tokenizer)
+        remarks += self._on_language(prompt)
         return GLIPQuery(
             classes=classes, notes=self._on_length(chunks), remarks=remarks,
             overlapping=bool(overlap_note(prompt)), prompt=prompt, chunks=chunks, texts=texts,

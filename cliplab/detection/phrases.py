@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import replace
+from itertools import accumulate, chain, pairwise
 
 from cliplab.models.glip import Prompt, Span
 from cliplab.runtime import ArgumentError
@@ -25,32 +26,68 @@ _MARKS = ".,;:!?|"  # between the classes of a list that was typed, and the part
 _BREAK = re.compile(rf"[{_MARKS}\n]+")
 _EDGES = f" \t{_MARKS}的"
 
-# What says that things are there, and no more: frames, articles, counts.
-_EN_FRAMES = r"(?:a |an |the )?(?:photo|picture|image|photograph)s? (?:of|showing)"
-_ZH_FRAMES = r"照片(?:上|里|中)?|图片(?:上|里|中)?|画面(?:上|里|中)|图[里中]"
-_ZH_COUNTS = r"(?:[一二两三四五六七八九十几这那]|每)(?:只|头|匹|条|个|群|棵|座|片|堆|道)"
-_JOINING = re.compile(
-    rf"\b(?:{_EN_FRAMES}|in (?:the|this) (?:photo|picture|image|photograph)|"
-    r"an?|the|this|that|these|those|is|are|was|were|there|here|and|or)\b|"
-    rf"一张|这里|那里|{_ZH_FRAMES}|{_ZH_COUNTS}|以及|[这和与跟有是的]",
+_ANY = rf"[^{_MARKS}\n\[\]]*"  # as far as the next mark
+_MEASURE = "[只头匹条个群棵座片堆道名]"
+
+# What function words do -> their patterns in English and in Chinese; the other words are things.
+_WORDS = {
+    # a picture, which says no more than that things are there
+    "frames": (
+        r"(?:a |an |the )?(?:photo|picture|image|photograph)s? (?:of|showing)|"
+        r"in (?:the|this) (?:photo|picture|image|photograph)",
+        r"照片(?:上|里|中)?|图片(?:上|里|中)?|画面(?:上|里|中)|图[里中]|一张",
+    ),
+    # articles, numbers and quantifiers, which change nothing in what is found
+    "counts": (
+        r"(?:few|couple|lot|number|group|herd|flock)s? of|all of|an?|the|this|that|these|those|"
+        r"all|every|each|any|some|both|several|many|few|"
+        r"one|two|three|four|five|six|seven|eight|nine|ten|\d+",
+        rf"(?:[一二两三四五六七八九十几这那每某]|\d+){_MEASURE}|"
+        r"(?:所有|全部|任何|一些|这些|那些|有些|许多|很多)的?",
+    ),
+    "joining": ("is|are|was|were|there|here|and|or|but", "这是|[这那]里有?|以及|[和与跟有是]"),
+    # which of the things is meant
+    "relating": (
+        r"(?:(?:to|on|at) the )?(?:left|right)(?: hand)?(?: side)? of|in front of|next to|"
+        r"on top of|be|being|it|its|with|of|in|on|at|by|near|behind|beside|between|under|over|"
+        r"above|below|beneath|into|onto|from|to|for|while|as|who|which|has|have|having",
+        r"(?:左|右|前|后|上|下|里|外)(?:边|侧|面|方)|旁边?|附近|[上里边下内](?=的)|中间|之间|对面|"
+        r"正在|正|在",
+    ),
+    # what is not meant
+    "negation": (
+        r"(?:(?:that|which|who) )?(?:(?:is|are|do|does|has|have) )?"
+        r"(?:not|no|without|except(?: for)?|excluding|other than|\w+n['’]t)"
+        r"(?: (?!(?:left|right|in front|next|near|behind|beside|under|and|or|but)\b)[\w'’-]+)*",
+        rf"除了?{_ANY}?外的?|(?:不[要找]|别找|除了){_ANY}|(?:不(?!锈)|没)(?:{_ANY}?的|{_ANY})",
+    ),
+    # one among several
+    "superlatives": (
+        r"(?:left|right|top|upper|lower|front|rear)[ -]?most|(?:most|least) \w+|"
+        r"(?:nearest|closest) to (?:the |an? )?[\w-]+|nearest|closest|farthest|largest|biggest|"
+        r"smallest|tallest|shortest|longest|highest|lowest|oldest|youngest|darkest|brightest|"
+        r"first|second|third|fourth|fifth|last",
+        rf"离{_ANY}?最近的|最靠近{_ANY}?的|最[左右前后上下里外中间远近大小高矮低胖瘦长短老年轻黑白]+"
+        rf"[边侧面]?的?|第[一二三四五六七八九十\d]+{_MEASURE}?的?",
+    ),
+}
+
+
+def _words(*kinds: str) -> str:
+    """A pattern of these function words."""
+    return "|".join(rf"(?<![\w-])(?:{_WORDS[k][0]})(?![\w-])|{_WORDS[k][1]}" for k in kinds)
+
+
+_JOINING = re.compile(_words("frames", "counts", "joining") + "|[这的]", re.IGNORECASE)
+_TELLING = re.compile(_words("frames", "relating", "joining"), re.IGNORECASE)
+_BETWEEN = re.compile(
+    rf"{_words('frames', 'relating', 'counts', 'joining')}|{_BREAK.pattern}", re.IGNORECASE
+)
+_COUNTS = re.compile(rf"^(?:(?:{_words('counts')})(?=[\s\w])\s*)+", re.IGNORECASE)
+_LEFT_OUT = re.compile(  # [what is marked] stays, but not behind a negation
+    rf"(\[[^\]]*\])|(?:(?:{_words('negation')})(?: *\[[^\]]*\])?|{_words('superlatives')}) ?",
     re.IGNORECASE,
 )
-
-# Words between things: relations, verbs of being, articles, counts. The rest are things.
-_EN = (
-    r"(?:(?:to|on|at) the )?(?:left|right)(?: hand)?(?: side)? of|in front of|next to|on top of|"
-    rf"{_EN_FRAMES}|"
-    r"an?|the|this|that|these|those|is|are|was|were|be|being|there|here|it|its|and|or|with|"
-    r"without|of|in|on|at|by|near|behind|beside|between|under|over|above|below|beneath|into|"
-    r"onto|from|to|for|while|as|who|which|has|have|having"
-)
-_ZH = (
-    rf"(?:一张|这是|这里有|那里有)|{_ZH_FRAMES}|"
-    r"(?:左|右|前|后|上|下|里|外)(?:边|侧|面|方)|旁边?|附近|[上里边下内](?=的)|中间|之间|对面|以及|正在|正|在|"
-    rf"和|与|跟|有|是|{_ZH_COUNTS}"
-)
-_BETWEEN = re.compile(rf"\b(?:{_EN})\b|{_ZH}", re.IGNORECASE)
-_NOT_ARTICLE = re.compile(rf"\b(?!(?:an?|the|this|that|these|those)\b)(?:{_EN})\b|{_ZH}", re.I)
 _PLACE = re.compile(r"(?<=[\u4e00-\u9fff])[上里旁边中下内外]+$")  # 草地上: 草地
 
 # ---- from what people type -------------------------------------------------------------------
@@ -69,16 +106,26 @@ def read_prompt(text: str | Sequence[str] | Prompt) -> Prompt:
         return text
     if not isinstance(text, str):
         return class_prompt(text)
-    plain = text.translate(_PLAIN)
-    if "[" in plain or "]" in plain or _NOT_ARTICLE.search(plain):
-        return sentence_prompt(text)
+    plain, left_out = _understood(text)
     if not plain.strip(f" {_MARKS}\n"):
         raise ArgumentError("prompt", _nothing(text))
-    return class_prompt(_BREAK.split(plain))
+    parts = [_COUNTS.sub("", part.strip()) for part in _BREAK.split(plain)]
+    relates = "[" in plain or "]" in plain or any(map(_TELLING.search, parts))
+    prompt = sentence_prompt(plain) if relates else class_prompt(parts)
+    return replace(prompt, left_out=left_out)
+
+
+def _understood(text: str) -> tuple[str, tuple[str, ...]]:
+    """A text without negation, superlatives and ordinals, and these words of it."""
+    plain = text.translate(_PLAIN)
+    left_out = tuple(match[0].strip() for match in _LEFT_OUT.finditer(plain) if not match[1])
+    return _LEFT_OUT.sub(r"\1", plain).strip(), left_out
 
 
 def class_prompt(names: Sequence[str], separator: str = SEPARATOR) -> Prompt:
     """Classes joined to a sentence; one that occurs twice (whatever its case) is asked for once.
+
+    Articles, counts, negation and superlatives are left out.
 
     Raises:
         ValueError: no name has anything in it, or one is not a string.
@@ -86,18 +133,19 @@ def class_prompt(names: Sequence[str], separator: str = SEPARATOR) -> Prompt:
     for index, name in enumerate(names):
         if not isinstance(name, str):
             raise ValueError(f"names[{index}]: got a {type(name).__name__}; expected a string")
-    tidy = (" ".join(name.translate(_PLAIN).split()).strip(f" {_MARKS}") for name in names)
+    read = [_understood(" ".join(name.split())) for name in names]
     unique: dict[str, str] = {}
-    for name in filter(None, tidy):
+    for plain, _ in read:
+        name = _COUNTS.sub("", plain.strip(f" {_MARKS}"))
         unique.setdefault(name.casefold(), name)
+    unique.pop("", None)
     phrases = tuple(unique.values())
     if not phrases:
         raise ArgumentError("prompt", _nothing(", ".join(names)))
-    starts = [0]
-    for phrase in phrases:
-        starts.append(starts[-1] + len(phrase) + len(separator))
+    starts = accumulate((len(phrase) + len(separator) for phrase in phrases), initial=0)
     spans = tuple(((s, s + len(p)),) for s, p in zip(starts, phrases, strict=False))
-    return Prompt(separator.join(phrases), phrases, spans)
+    left_out = tuple(chain(*(words for _, words in read)))
+    return Prompt(separator.join(phrases), phrases, spans, left_out)
 
 
 def sentence_prompt(sentence: str, phrases: Sequence[str] | None = None) -> Prompt:
@@ -107,8 +155,7 @@ def sentence_prompt(sentence: str, phrases: Sequence[str] | None = None) -> Prom
         sentence: may mark its phrases: "the [black goat] left of the [trough]".
         phrases: parts of the sentence, whatever their case, when it does not mark them. One that
             occurs several times is one phrase with several spans. None: what stands between
-            relations, articles and verbs of being, by a short list of such words in English and
-            Chinese; mark phrases where that is not what you mean.
+            function words; mark phrases where that is not what you mean.
 
     Raises:
         ValueError: nothing in it, unmatched brackets, or a phrase that is not in the sentence.
@@ -118,15 +165,22 @@ def sentence_prompt(sentence: str, phrases: Sequence[str] | None = None) -> Prom
         found = [_occurrences(caption, p.translate(_PLAIN).strip()) for p in phrases]
     else:
         found = [[span] for span in marked or _between(caption)]
+    if not found:
+        raise ArgumentError("prompt", _nothing(sentence))
+    return prompt_of(caption, found)
+
+
+def prompt_of(
+    caption: str, found: Sequence[Sequence[Span]], left_out: tuple[str, ...] = ()
+) -> Prompt:
+    """Phrases by their places; those that differ in nothing but case are one."""
     table: dict[str, tuple[str, list[Span]]] = {}
     for spans in found:
         phrase = caption[slice(*spans[0])]
         known = table.setdefault(phrase.casefold(), (phrase, []))[1]
         known.extend(span for span in spans if span not in known)
-    if not table:
-        raise ArgumentError("prompt", _nothing(sentence))
     names, places = zip(*table.values(), strict=True)
-    return Prompt(caption, names, tuple(map(tuple, places)))
+    return Prompt(caption, names, tuple(map(tuple, places)), left_out)
 
 
 def relating_words(prompt: Prompt) -> list[str]:
@@ -135,9 +189,8 @@ def relating_words(prompt: Prompt) -> list[str]:
     Not those that only say that things are there: "a photo of", "and", "the", "there is".
     """
     rest = list(prompt.caption)
-    for spans in prompt.spans:
-        for start, end in spans:
-            rest[start:end] = "." * (end - start)
+    for start, end in chain(*prompt.spans):
+        rest[start:end] = "." * (end - start)
     return re.findall(r"\w+", _JOINING.sub(" ", "".join(rest)))
 
 
@@ -186,16 +239,10 @@ def _occurrences(caption: str, phrase: str) -> list[Span]:
 
 def _between(caption: str) -> list[Span]:
     """Spans of what is left when relations and separators are taken away."""
-    parts = re.compile(rf"{_BETWEEN.pattern}|{_BREAK.pattern}", re.IGNORECASE)
-    holes = [(0, 0), *(m.span() for m in parts.finditer(caption)), (len(caption),) * 2]
+    holes = [(0, 0), *(m.span() for m in _BETWEEN.finditer(caption)), (len(caption),) * 2]
     spans = []
     for (_, start), (end, _) in pairwise(holes):
-        while start < end and caption[start] in _EDGES:
-            start += 1
-        while start < end and caption[end - 1] in _EDGES:
-            end -= 1
-        if place := _PLACE.search(caption[start:end]):
-            end = start + place.start()
-        if start < end:
-            spans.append((start, end))
+        rest = caption[start:end].lstrip(_EDGES)
+        if phrase := _PLACE.sub("", rest.rstrip(_EDGES)):
+            spans.append((end - len(rest), end - len(rest) + len(phrase)))
     return spans

@@ -25,10 +25,10 @@ from cliplab.classification import (
     templates,
     warn_of_unread,
 )
-from cliplab.detection.phrases import SEPARATOR, class_prompt, read_prompt
+from cliplab.detection.phrases import SEPARATOR, class_prompt, prompt_of, read_prompt
 from cliplab.detection.settings import Settings
 from cliplab.encoders import Encoder
-from cliplab.models.glip import Prompt, pieces_of
+from cliplab.models.glip import Prompt, Span, pieces_of
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.runtime import ArgumentError
 
@@ -146,7 +146,7 @@ def read_phrases(texts: Sequence[str]) -> Prompt:
     Raises:
         ValueError: a text without a phrase, or with brackets that do not match.
     """
-    caption, known = "", dict[str, tuple[str, list[tuple[int, int]]]]()
+    caption, found, left_out = "", list[list[Span]](), list[str]()
     for text in texts:
         try:
             part = read_prompt(text)
@@ -157,11 +157,9 @@ def read_phrases(texts: Sequence[str]) -> Prompt:
             caption += " " if caption[-1] in ".,;!?" else SEPARATOR
         start = len(caption)
         caption += part.caption
-        for phrase, spans in zip(part.phrases, part.spans, strict=True):
-            places = known.setdefault(phrase.casefold(), (phrase, []))[1]
-            places += [(a + start, b + start) for a, b in spans]
-    names, places_of = zip(*known.values(), strict=True)
-    return Prompt(caption, names, tuple(map(tuple, places_of)))
+        left_out += part.left_out
+        found += [[(a + start, b + start) for a, b in spans] for spans in part.spans]
+    return prompt_of(caption, found, tuple(left_out))
 
 
 def as_prompt(words: Words) -> tuple[Prompt, Classes]:
@@ -227,6 +225,16 @@ def unread_words(prompt: Prompt, tokenizer: WordPieceTokenizer) -> list[str]:
     return [
         f"the model does not know {quoted(words)}, and takes such words for one another; say it in "
         "words that it was trained on"
+    ]
+
+
+def left_out_words(prompt: Prompt) -> list[str]:
+    """A remark on words that were typed and are not asked for; [] if all are."""
+    if not prompt.left_out:
+        return []
+    return [
+        f"{quoted(prompt.left_out)}: left out; no shipped model was taught negation, superlatives "
+        "or ordinals, so look at which things were found"
     ]
 
 

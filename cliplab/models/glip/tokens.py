@@ -8,7 +8,7 @@ Source: GLIP, arXiv:2112.03857, section 3.1; spans and positive maps as in the r
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -31,6 +31,7 @@ class Prompt:
     caption: str
     phrases: tuple[str, ...]  # K, in the order of the labels
     spans: tuple[tuple[Span, ...], ...]  # of each phrase, characters of the caption
+    left_out: tuple[str, ...] = ()  # words that were typed and say which things are not meant
 
     def __post_init__(self) -> None:
         """Refuse prompts without phrases, and spans outside the caption."""
@@ -110,16 +111,15 @@ def positive_map(prompt: Prompt, pieces: Sequence[Piece], length: int) -> Tensor
     positive = torch.zeros(len(prompt.phrases), length, dtype=torch.bool)
     for row, spans in zip(positive, prompt.spans, strict=True):
         for start, end in spans:
-            first = _first_token(places, range(start, start + 3))
-            last = _first_token(places, range(end - 1, end - 4, -1))
+            first = _first_token(places[start : start + 3])
+            last = _first_token(reversed(places[max(end - 3, 0) : end]))
             if first is not None and last is not None:
                 row[first : last + 1] = True
     return positive
 
 
-def _first_token(places: Sequence[int | None], characters: range) -> int | None:
-    inside = (places[c] for c in characters if 0 <= c < len(places))
-    return next((token for token in inside if token is not None), None)
+def _first_token(places: Iterable[int | None]) -> int | None:
+    return next((token for token in places if token is not None), None)
 
 
 # ---- prompts of any length ---------------------------------------------------------------------
@@ -192,19 +192,10 @@ def _may_cut(pieces: Sequence[Piece], index: int, inside: set[int]) -> bool:
 def _chunk(prompt: Prompt, pieces: Sequence[Piece], tokenizer: WordPieceTokenizer) -> Chunk:
     """What these pieces say of the prompt."""
     ids = torch.tensor([tokenizer.start_id, *(p.id for p in pieces), tokenizer.end_id])
-    low, high = pieces[0].start, pieces[-1].end
-    caption = prompt.caption[low:high]
-    inside: dict[int, tuple[Span, ...]] = {}
-    for k, spans in enumerate(prompt.spans):
-        held = [(max(a, low) - low, min(b, high) - low) for a, b in spans if a < high and b > low]
-        if held:
-            inside[k] = tuple(held)
-    labels = torch.tensor(list(inside), dtype=torch.long)
-    if not inside:
-        return Chunk(caption, ids, torch.zeros(0, len(ids), dtype=torch.bool), labels)
-    part = Prompt(caption, tuple(prompt.phrases[k] for k in inside), tuple(inside.values()))
-    here = [p._replace(start=p.start - low, end=p.end - low) for p in pieces]
-    return Chunk(caption, ids, positive_map(part, here, len(ids)), labels)
+    positive = positive_map(prompt, pieces, len(ids))
+    labels = positive.any(1).nonzero().flatten()
+    caption = prompt.caption[pieces[0].start : pieces[-1].end]
+    return Chunk(caption, ids, positive[labels], labels)
 
 
 def batch_of(chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor, list[Tensor]]:
