@@ -296,6 +296,19 @@ def test_a_figure_without_boxes_names_or_scores() -> None:
     plt.close("all")
 
 
+def test_a_tag_is_as_wide_as_its_text_and_at_its_box() -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(6.3, 2.4), layout="constrained")
+    for ax in axes:
+        plot_boxes(ax, torch.rand(3, 128, 171), [[20.0, 60, 120, 100]], ["sheep standing"])
+    figure.draw_without_rendering()
+    (text,) = axes[0].texts
+    plate, font = text.get_bbox_patch().get_window_extent(), text.get_fontsize() / 72 * figure.dpi
+    assert 0 < plate.width - text.get_window_extent().width <= font
+    left, top = axes[0].transData.transform((19.5, 59.5))  # the corner of the box
+    assert (plate.x0, plate.y0) == pytest.approx((left, top), abs=0.25 * font)
+    plt.close(figure)
+
+
 def test_of_hundreds_of_boxes_the_first_have_tags(ax) -> None:
     plot_boxes(ax, torch.rand(3, 40, 60), [LEFT] * 201, ["goat"] * 201)
     assert len(ax.texts) == 200

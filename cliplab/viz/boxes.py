@@ -164,20 +164,20 @@ def _outline(ax: Axes, box: Any, paint: str) -> None:
 def _tags(
     ax: Axes, boxes: Any, texts: Sequence[str], paints: Sequence[str], *, frame: tuple[int, int]
 ) -> None:
-    from matplotlib.patches import Rectangle
-
     from cliplab.viz.fonts import cjk_fonts
 
+    figure = ax.get_figure(root=True)
+    if figure and (engine := figure.get_layout_engine()):
+        engine.execute(figure)  # else the tags are measured on axes of another size
     extent, points = ax.get_window_extent(), ax.figure.dpi / 72
     per_pixel = max(frame[0] / extent.width, frame[1] / extent.height)  # aspect is kept
     font = _POINTS * points * per_pixel  # in pixels of the picture
     sizes = [tag_size(text, font) for text in texts]
     corners = place_tags(boxes[: len(texts)].tolist(), sizes, frame)
     family = ["DejaVu Sans", *cjk_fonts()]
-    for (x, y), (width, height), text, paint in zip(corners, sizes, texts, paints, strict=False):
-        at = (x - 0.5, y - 0.5)
-        ax.add_patch(Rectangle(at, width, height, facecolor=paint, edgecolor="none", zorder=3))
+    for (x, y), (_, height), text, paint in zip(corners, sizes, texts, paints, strict=False):
+        plate = {"boxstyle": "square,pad=0.2", "facecolor": paint, "edgecolor": "none"}
         ax.text(
-            at[0] + width / 2, at[1] + height / 2, text, color=ink_on(paint), fontsize=_POINTS,
-            family=family, zorder=4, ha="center", va="center_baseline", clip_on=True,
+            x - 0.5 + 0.2 * font, y - 0.5 + height / 2, text, color=ink_on(paint), bbox=plate,
+            fontsize=_POINTS, family=family, zorder=4, ha="left", va="center", clip_on=True,
         )  # fmt: skip
