@@ -301,32 +301,6 @@ def test_open_clip_with_a_text_tower_of_transformers(
     assert torch.equal(encoder.tokenizer(texts), tokenizer(texts))
 
 
-def test_open_clip_folder_is_what_its_hub_holds(tmp_path: Path) -> None:
-    path = make_open_clip(tmp_path, "tiny-hub-folder", OPEN_CLIP)
-    folder = tmp_path / "model"
-    folder.mkdir()
-    path.rename(folder / "open_clip_model.safetensors")
-    half = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
-    config = {"model_cfg": OPEN_CLIP, "preprocess_cfg": half}
-    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    encoder = load_encoder(f"open_clip:{folder}")
-    white = encoder.preprocess(Image.new("RGB", (40, 40), "white"))
-    torch.testing.assert_close(white, torch.ones(3, 32, 32))
-    assert encoder.encode_image(noise_images(2)).shape == (2, 24)
-    with pytest.raises(ValueError, match=rf"did you mean 'open_clip:{folder}'"):
-        load_encoder(str(folder))
-    (folder / "open_clip_config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"open_clip_config\.json: not a config of open_clip"):
-        load_encoder(f"open_clip:{folder}")
-    config["model_cfg"] = SIGLIP
-    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(FileNotFoundError, match=r"missing tokenizer\.json or vocab\.txt"):
-        load_encoder(f"open_clip:{folder}")
-    (folder / "open_clip_model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"missing open_clip_model\.safetensors or open_cl"):
-        load_encoder(f"open_clip:{folder}")
-
-
 @pytest.mark.parametrize(
     ("where", "kind", "message"),
     [

@@ -59,8 +59,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = root / "open_clip_folder"
     folder.mkdir()
     shutil.copy(open_clip, folder / "open_clip_model.safetensors")
-    config = json.dumps({"model_cfg": OPEN_CLIP, "preprocess_cfg": {}})
-    (folder / "open_clip_config.json").write_text(config, encoding="utf-8")
     return {
         "openai": make_openai(root / "openai", RESNET),
         "modelscope": make_modelscope(root / "modelscope", RESNET),
@@ -149,11 +147,6 @@ def fill_address(home: Path, made: dict[str, Path], monkeypatch: pytest.MonkeyPa
     shutil.copy(made["open_clip"], home / ".cache" / "clip" / name)
 
 
-def fill_open_clip(home: Path, made: dict[str, Path], _: pytest.MonkeyPatch) -> None:
-    cache = home / ".cache" / "huggingface" / "hub"
-    fill_huggingface(cache, "tiny/open", made["open_clip_folder"])
-
-
 CACHED = {  # spec -> what puts it into its hub's cache, the revision that the report must name
     "openai:Tiny/1": (fill_openai, "published"),
     "modelscope:": (fill_modelscope, "v1.0.1"),
@@ -163,7 +156,6 @@ CACHED = {  # spec -> what puts it into its hub's cache, the revision that the r
     f"hf:tiny/clip@{COMMIT[:8]}": (fill_hf, COMMIT),
     "open_clip:tiny-hub-cached/tag": (fill_tag, COMMIT),
     "open_clip:tiny-hub-cached/tag ": (fill_address, "published"),
-    "open_clip:hf-hub:tiny/open": (fill_open_clip, COMMIT),
 }
 
 
@@ -194,10 +186,10 @@ def test_cached_models_load_without_a_socket(
     assert set(hashes.values()) == {sha256(weights)}
 
 
-@pytest.mark.parametrize("key", ["openai", "modelscope", "hf", "open_clip", "open_clip_folder"])
+@pytest.mark.parametrize("key", ["openai", "modelscope", "hf", "open_clip"])
 def test_paths_load_without_a_socket(made: dict[str, Path], sockets: list[str], key: str) -> None:
     between = "tiny-hub-cached/" if key == "open_clip" else ""
-    encoder = load_encoder(f"{key.removesuffix('_folder')}:{between}{made[key]}", device="cpu")
+    encoder = load_encoder(f"{key}:{between}{made[key]}", device="cpu")
     assert encoder.encode_text(["a sheep"]).shape == (1, encoder.dim)
     assert encoder.provenance["spec"] == encoder.name
     assert encoder.provenance["revision"].startswith("none")
@@ -282,7 +274,6 @@ ABSENT = {  # spec -> file, folder, command that the error names
         "hub/models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K/snapshots/",
         "hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K --revision main",
     ),
-    "open_clip:hf-hub:a/b": ("open_clip_config.json", "models--a--b", "hf download a/b"),
 }
 
 

@@ -184,8 +184,7 @@ def load_encoder(
             "modelscope:<folder>";
             "hf:<repo>[@revision]" or "hf:<folder>", a CLIP, Chinese-CLIP, SigLIP or SigLIP 2 of
             transformers;
-            "open_clip:<arch>/<tag>", "open_clip:<arch>/<checkpoint>", "open_clip:<folder>" or
-            "open_clip:hf-hub:<repo>[@revision]".
+            "open_clip:<arch>/<tag>" or "open_clip:<arch>/<checkpoint>".
         device: "auto", "cpu", "cuda" or "mps".
         offline: True forbids downloads, False allows them; None asks $CLIPLAB_OFFLINE and the
             hubs' own variables.
@@ -212,14 +211,8 @@ def load_encoder(
 def _unknown(spec: str, key: str) -> str:
     close = nearest(key, LOADERS)
     if spec and (path := Path(spec)).exists():
-        close = [f"{'openai' if path.is_file() else _kind_of_folder(path)}:{spec}"]
+        folder = "hf" if (path / "config.json").is_file() else "modelscope"
+        close = [f"{'openai' if path.is_file() else folder}:{spec}"]
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     valid = [name + _AFTER.get(name, "") for name in LOADERS]
     return f"unknown encoder {spec!r}; {hint}valid: {', '.join(valid)}"
-
-
-def _kind_of_folder(folder: Path) -> str:
-    """The prefix for a folder, by the file that only its format has."""
-    if (folder / "open_clip_config.json").is_file():
-        return "open_clip"
-    return "hf" if (folder / "config.json").is_file() else "modelscope"
