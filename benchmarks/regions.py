@@ -31,7 +31,7 @@ from cliplab.detection import (
 )
 from cliplab.encoders import Encoder, TwoTowers, load_encoder, openai_preprocess
 from cliplab.models.clip import CLIP, CLIPConfig
-from cliplab.models.vild import ViLD, ViLDConfig, class_scores, load_vild, streamlined
+from cliplab.models.vild import ViLD, ViLDConfig, class_scores, load_vild
 from cliplab.pasture import draw, herd
 from cliplab.runtime import checkpoint_dir
 from cliplab.training.vild_dataset import HEIGHT, members, phrases
@@ -246,20 +246,18 @@ def main() -> None:
         "ViT-B/32": Judge(large, random_texts(len(words), large.dim), 224),
     }
     model, what = shipped_or_random(pasture.dim)
-    quick = streamlined(model)
-    models = {"pasture": quick, "ViT-B/32": streamlined(shipped_or_random(large.dim)[0])}
+    models = {"pasture": model, "ViT-B/32": shipped_or_random(large.dim)[0]}
     table = by_count(image, detectors, models)
-    found = finding_too(image, detectors["pasture"], quick)
-    plain = milliseconds({"pass": lambda: one_pass(model, image, texts)})["pass"]
+    found = finding_too(image, detectors["pasture"], model)
     width, height = image.size
     print(f"A picture of {width} x {height} px, {what}, {torch.get_num_threads()} threads:\n")
     print_counts(table, list(detectors))
     print(f"\nBoth find their boxes first: crops {found['crops']:.1f} ms, one pass "
-          f"{found['pass']:.1f} ms, not streamlined {plain:.1f} ms.")  # fmt: skip
+          f"{found['pass']:.1f} ms.")  # fmt: skip
     boxes = some_boxes(100, image.size)
     print_parts(
         {
-            "one pass": parts_of_a_pass(quick, image, texts),
+            "one pass": parts_of_a_pass(model, image, texts),
             "crops": parts_of_crops(detectors["pasture"], image, boxes),
         }
     )

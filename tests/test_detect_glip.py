@@ -418,7 +418,6 @@ def test_published_files_that_do_not_fit(
 
     wrong = said(f"glip-t-a:{zoo}")
     assert "b_attn" in wrong  # a part that only the others have
-    assert re.search(r"they fit .*glip-t.*, not glip-t-a\n$", wrong)
     assert "write its variant in front, glip-t:" in said(str(zoo))
     assert "not a GLIP of this package" in said(f"glip:{zoo}")
     absent = said(f"glip-t:{zoo.parent}/no.pth")

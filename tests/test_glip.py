@@ -25,7 +25,6 @@ from cliplab.models.glip import (
     Truth,
     batch_of,
     chunks_of,
-    glip_loss,
     load_glip,
     phrase_scores,
     prepare,
@@ -39,7 +38,15 @@ from cliplab.models.glip.dyhead import DeformableConv, DynamicReLU, reread
 from cliplab.models.glip.fusion import Fusion
 from cliplab.models.glip.inference import resized, same_sizes, suppress
 from cliplab.models.glip.swin import Swin, shifted_apart, to_windows
-from cliplab.models.glip.training import assign, centerness_targets, giou_loss, token_targets
+from cliplab.models.glip.training import (
+    Losses,
+    assign,
+    centerness_targets,
+    giou_loss,
+    losses,
+    targets_of,
+    token_targets,
+)
 from cliplab.models.glip.weights import build
 from cliplab.models.tokenizers import WordPieceTokenizer
 
@@ -222,10 +229,10 @@ def test_skipped_blocks_keep_the_mean() -> None:
     torch.manual_seed(0)
     block = Swin(config).layers[3].blocks[0].train()
     branch = torch.ones(4000, 1, 1, 1)
-    kept = block._kept(branch)
+    kept = block.drop_path(branch)
     assert set(kept.flatten().tolist()) == {0.0, 2.0}
     assert kept.mean().item() == pytest.approx(1, abs=0.06)
-    assert torch.equal(block.eval()._kept(branch), branch)
+    assert torch.equal(block.eval().drop_path(branch), branch)
 
 
 # ---- boxes and assignment ----------------------------------------------------------------------
@@ -286,7 +293,6 @@ def test_words_of_the_anchors() -> None:
     positive = torch.tensor([[True, False, False], [False, True, False]])
     matched = torch.tensor([1, -1, 0])
     assert token_targets(matched, positive).tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 0]]
-    assert token_targets(matched, positive, mark_last=True)[1].tolist() == [0, 0, 1]
     assert token_targets(matched[1:2], positive[:0]).tolist() == [[0, 0, 0]]
 
 
@@ -458,6 +464,10 @@ def truth_for(mask: Tensor) -> list[Truth]:
     return [Truth(boxes, positive), Truth(boxes[:1], positive[:1])]
 
 
+def glip_loss(raw: Raw, mask: Tensor, truth: list[Truth], config: GLIPConfig) -> Losses:
+    return losses(raw, targets_of(truth, raw.sizes, config), mask)
+
+
 def test_losses_reach_every_weight() -> None:
     for fusion in (True, False):
         model = tiny(fusion=fusion)
@@ -491,19 +501,9 @@ def test_the_order_of_pictures_does_not_matter() -> None:
     )
 
 
-def test_truth_that_does_not_fit() -> None:
-    raw, mask = raw_of(tiny().eval())
-    truth = truth_for(mask)
-    with pytest.raises(ValueError, match="truth: got 1 entries; expected 2"):
-        glip_loss(raw, mask, truth[:1], TINY)
-    wrong = truth[0]._replace(positive=truth[0].positive[:, :3])
-    with pytest.raises(ValueError, match=r"truth\[1\]: got boxes \(2, 4\) and words \(2, 3\)"):
-        glip_loss(raw, mask, [truth[0], wrong], TINY)
-
-
 def test_bfloat16_is_near_and_has_gradients() -> None:
     model = tiny()
-    losses = []
+    totals = []
     for half in (False, True):
         model.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
@@ -511,10 +511,10 @@ def test_bfloat16_is_near_and_has_gradients() -> None:
         assert all(x.dtype == torch.float32 for x in raw[:3])
         loss = glip_loss(raw, mask, truth_for(mask), TINY).total
         loss.backward()
-        losses.append(loss.item())
+        totals.append(loss.item())
     assert all(p.grad.isfinite().all() for p in model.parameters())
-    assert losses[1] == pytest.approx(losses[0], rel=0.02)
-    assert losses[1] != losses[0]
+    assert totals[1] == pytest.approx(totals[0], rel=0.02)
+    assert totals[1] != totals[0]
 
 
 # ---- learning, and the whole way -----------------------------------------------------------------
@@ -746,7 +746,6 @@ def test_a_checkpoint_of_the_wrong_variant(zoo: Path) -> None:
     text = str(refused.value)
     assert "rpn.head.dyhead_tower.0.DyConv.0.bn.bias" in text  # missing
     assert "rpn.head.dyhead_tower.0.b_attn.attn.l_proj.bias" in text  # unexpected
-    assert text.endswith("they fit glip-t, not glip-t-a")
     with pytest.raises(ValueError, match=r"of another shape: .* instead of \(192,"):
         load_glip(f"glip-l:{zoo}")
 
@@ -796,29 +795,11 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         load_glip(other)
 
 
-def test_the_vocabulary_of_a_published_file(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_vocabulary_of_a_published_file(zoo: Path) -> None:
     assert load_glip(f"glip-t:{zoo}", vocab=VOCAB).tokenizer.vocab == VOCAB
     with pytest.raises(ValueError, match=rf"vocab: got 5 tokens; expected {len(VOCAB)}"):
         load_glip(f"glip-t:{zoo}", vocab=VOCAB[:5])
-    moved = zoo.parent / "vocab.txt"
-    moved = moved.rename(zoo.parent / "bert.txt")
-    monkeypatch.setattr("cliplab.models.glip.weights._cached_vocab", lambda: moved)
-    assert load_glip(f"glip-t:{zoo}").tokenizer.vocab == VOCAB
-    monkeypatch.setattr("cliplab.models.glip.weights._cached_vocab", lambda: None)
+    moved = (zoo.parent / "vocab.txt").rename(zoo.parent / "bert.txt")
+    assert load_glip(f"glip-t:{zoo}", vocab=moved).tokenizer.vocab == VOCAB
     with pytest.raises(FileNotFoundError, match=r"expected vocab\.txt of bert-base-uncased"):
         load_glip(f"glip-t:{zoo}")
-
-
-def test_the_vocabulary_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("huggingface_hub")
-    from cliplab.models.glip.weights import _cached_vocab
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert _cached_vocab() is None
-    repo = tmp_path / "models--google-bert--bert-base-uncased"
-    commit = "a" * 40
-    (repo / "snapshots" / commit).mkdir(parents=True)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(commit, encoding="utf-8")
-    (repo / "snapshots" / commit / "vocab.txt").write_text("[PAD]\n", encoding="utf-8")
-    assert _cached_vocab() == repo / "snapshots" / commit / "vocab.txt"

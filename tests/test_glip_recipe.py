@@ -20,11 +20,10 @@ from cliplab.models.glip import (
     Truth,
     batch_of,
     chunks_of,
-    glip_loss,
     load_glip,
     prepare,
 )
-from cliplab.models.glip.training import losses
+from cliplab.models.glip.training import losses, targets_of
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import load_vild
 from cliplab.pasture import SPECIES
@@ -158,7 +157,7 @@ def test_a_batch_comes_with_what_its_truth_asks_of_the_anchors(flock, tokenizer,
     model, batch = GLIP(config, tokenizer).train(), batches_of(flock, tokenizer, config)(1).to(CPU)
     raw = model(batch.pixels, batch.token_ids, batch.text_mask)
     assert raw.sizes == config.cells(*batch.pixels.shape[2:])
-    expected = glip_loss(raw, batch.text_mask, batch.truth, config)
+    expected = losses(raw, targets_of(batch.truth, raw.sizes, config), batch.text_mask)
     assert losses(raw, batch.targets, batch.text_mask) == expected
 
 

@@ -299,37 +299,17 @@ def test_multi_label_loss_of_equal_rows() -> None:
     assert multi_label_loss(image, label, SCALE).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_noun_is_right_for_every_image_that_has_it() -> None:
-    image, label = rows(3, 5), rows(3, 2, 5, seed=1)
-    apart = torch.arange(6).view(3, 2)
-    alone = multi_label_loss(image, label, SCALE)
-    torch.testing.assert_close(multi_label_loss(image, label, SCALE, nouns=apart), alone)
-    # images 0 and 1 have both nouns alike: all four texts are right for both
-    shared = torch.tensor([[7, 8], [8, 7], [5, 6]])
-    equal = torch.stack([image[0], image[0], image[2]])
-    both = multi_label_loss(equal, label, SCALE, nouns=shared)
-    logits = 14 * equal @ label.flatten(0, 1).T
-    target = torch.tensor([[0.25] * 4 + [0] * 2] * 2 + [[0] * 4 + [0.5] * 2])
-    back = torch.tensor([[0.5, 0.5, 0]] * 4 + [[0, 0, 1.0]] * 2)
-    expected = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, back)
-    torch.testing.assert_close(both, expected / 2)
-
-
 @pytest.mark.parametrize(
-    ("image", "label", "nouns", "message"),
+    ("image", "label", "message"),
     [
-        ((3, 5), (3, 5), None, r"expected \(N, D\) and \(N, M, D\)"),
-        ((3, 5), (2, 2, 5), None, r"expected \(N, D\) and \(N, M, D\)"),
-        ((0, 5), (0, 2, 5), None, r"N and M >= 1"),
-        ((3, 5), (3, 2, 5), torch.zeros(3), r"nouns: got .*expected \(3, 2\) integers"),
-        ((3, 5), (3, 2, 5), torch.zeros(3, 2), r"nouns: got .*float32; expected \(3, 2\) integers"),
+        ((3, 5), (3, 5), r"expected \(N, D\) and \(N, M, D\)"),
+        ((3, 5), (2, 2, 5), r"expected \(N, D\) and \(N, M, D\)"),
+        ((0, 5), (0, 2, 5), r"N and M >= 1"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(
-    image: tuple, label: tuple, nouns: Tensor | None, message: str
-) -> None:
+def test_labels_that_do_not_fit_are_refused(image: tuple, label: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        multi_label_loss(torch.zeros(image), torch.zeros(label), SCALE, nouns=nouns)
+        multi_label_loss(torch.zeros(image), torch.zeros(label), SCALE)
 
 
 # ---- files ---------------------------------------------------------------------------------
@@ -375,7 +355,6 @@ def test_weights_under_official_names_are_read(
     model = load_groupvit(path)
     assert model.config == WIDE
     assert all(torch.equal(t, official[name]) for name, t in model.state_dict().items())
-    assert load_groupvit(path, heads=(4, 4, 4)).config.heads == (4, 4, 4)
 
 
 def test_a_folder_of_transformers_tells_heads_and_colours(

@@ -215,29 +215,15 @@ def test_token_focal_loss_is_computed_in_float32_under_autocast() -> None:
     torch.testing.assert_close(found, token_focal_loss(logits.bfloat16().float(), targets))
 
 
-def test_token_focal_loss_softmax_keeps_the_last_word_and_the_mask() -> None:
-    logits, targets = pairs()
-    mask = torch.ones(2, 4, dtype=torch.bool)
-    mask[:, 2:] = False
-    before = mask.clone()
-    found = token_focal_loss(logits, targets, mask, version="softmax")
-    assert torch.equal(mask, before)
-    mask[:, 3] = True
-    torch.testing.assert_close(token_focal_loss(logits, targets, mask, version="softmax"), found)
-
-
 @pytest.mark.parametrize(
-    ("logits", "targets", "mask", "version"),
+    ("logits", "targets", "mask"),
     [
-        ((2, 5, 4), (2, 5, 3), None, "binary"),
-        ((5, 4), (5, 4), None, "binary"),
-        ((2, 5, 4), (2, 5, 4), (2, 5), "binary"),
-        ((2, 5, 4), (2, 5, 4), None, "trinary"),
+        ((2, 5, 4), (2, 5, 3), None),
+        ((5, 4), (5, 4), None),
+        ((2, 5, 4), (2, 5, 4), (2, 5)),
     ],
 )
-def test_token_focal_loss_refuses(
-    logits: tuple, targets: tuple, mask: tuple | None, version: str
-) -> None:
+def test_token_focal_loss_refuses(logits: tuple, targets: tuple, mask: tuple | None) -> None:
     real = None if mask is None else torch.ones(mask)
     with pytest.raises(ValueError, match=r"expected .*\((B, A, L|B, L)\)"):
-        token_focal_loss(torch.zeros(logits), torch.zeros(targets), real, version=version)
+        token_focal_loss(torch.zeros(logits), torch.zeros(targets), real)

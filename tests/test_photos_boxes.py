@@ -10,7 +10,6 @@ from PIL import Image
 
 from cliplab.data import Sample, SampleSet, read_photos
 from cliplab.data.files import open_image
-from cliplab.pasture import dataset, herd, labels
 
 
 def said(found: SampleSet) -> tuple[str, ...]:
@@ -283,22 +282,6 @@ def test_several_files_without_splits_are_refused(root: Path) -> None:
     write(root, coco([1, 1, 5, 5]), "two.json")
     with pytest.raises(ValueError, match=r"2 COCO files, one\.json, two\.json; expected one, or"):
         read_photos(root)
-
-
-def test_the_pastures_own_export_is_read(tmp_path: Path) -> None:
-    scenes = [herd(seed, split="val") for seed in range(4)]
-    dataset.export_coco(scenes, tmp_path, 96)
-    found = read_photos(tmp_path)
-    expected = [
-        (animal.species, tuple(float(v) for v in box))
-        for scene in scenes
-        for animal, box in zip(scene.animals, labels(scene, 96).boxes_xyxy, strict=True)
-        if box.any()
-    ]
-    assert [(photo.label, photo.box_xyxy) for photo in found] == expected
-    assert found[0].name == "val_herd_00000000.png#1"
-    found.write_manifest(tmp_path / "manifest.csv")
-    assert read_photos(tmp_path).samples == found.samples
 
 
 # ---- YOLO ------------------------------------------------------------------------------------

@@ -342,20 +342,6 @@ def test_the_verdict_is_printed_and_written(
     assert said["labels"][1]["oracle_iou"] == 1.0
 
 
-def test_a_pasture_is_judged_by_its_own_masks(
-    tmp_path: Path, knowing: Knowing, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from cliplab.pasture import herd
-    from cliplab.pasture.dataset import export_coco
-
-    scenes = [herd(seed, split="test") for seed in range(3)]
-    table = export_coco(scenes, tmp_path / "herd", size=32)
-    assert run(table, "--labels", "sheep", "dog", "--background", "grass", "sky") == 0
-    printed, complaints = capsys.readouterr()
-    assert "masks of 3 of the 3 pictures are known" in complaints
-    assert "judged in 3 pictures" in printed
-
-
 def test_numbers_without_names_are_those_of_the_labels(tmp_path: Path) -> None:
     path = flat(tmp_path / "a.png", "sdg")
     masks = Masks((), png=numbers(tmp_path / "t.png", "12x"))

@@ -21,7 +21,6 @@ from cliplab.models.vild import (
     class_scores,
     load_vild,
     save_vild,
-    streamlined,
 )
 from cliplab.models.weights import save_model
 
@@ -184,27 +183,6 @@ def test_each_head_answers_for_itself() -> None:
     torch.testing.assert_close(both, ensemble_cube_root(by_text, no_background, base))
     with pytest.raises(ValueError, match="head: got 'crops'; expected one of text, image, ensem"):
         class_scores(model, regions, text, base, head="crops")
-
-
-def test_a_streamlined_vild_answers_the_same() -> None:
-    torch.manual_seed(0)
-    model = ViLD(ViLDConfig(embed_dim=16, proposals=30))
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # as after training
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 2)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    pixels, box = torch.rand(1, 3, 128, 171), torch.tensor([[3.0, 4, 60, 50]])
-    quick = streamlined(model)
-    assert model.training  # a copy
-    for given in (None, [box]):
-        (mine,), (other,) = model.eval()(pixels, given), quick(pixels, given)
-        for name in ("text_emb", "image_emb", "objectness"):
-            torch.testing.assert_close(getattr(other, name), getattr(mine, name), atol=1e-5, rtol=0)
-        torch.testing.assert_close(other.boxes_xyxy, mine.boxes_xyxy, atol=1e-6 * 171, rtol=0)
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in quick.modules())
-    after = model.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_a_class_called_background_is_a_class() -> None:

@@ -156,7 +156,6 @@ def save_modelscope(model: ChineseCLIP, directory: str | Path, vocab: Sequence[s
     """
     directory = Path(directory)
     _check_vocab(vocab, model.config)
-    _check_lines(vocab)
     weights = to_published_precision(model.state_dict())
     vision, text = _settings(model.config)
     contents = {"configuration.json": _CONFIGURATION, _VISION: vision, _TEXT: text}
@@ -215,16 +214,4 @@ def _check_vocab(vocab: Sequence[str], config: ChineseCLIPConfig) -> None:
         raise ValueError(
             f"vocab: got {len(vocab)} tokens; expected {config.vocab_size}, as in the model's "
             "configuration: use the vocabulary that the model was trained with"
-        )
-
-
-def _check_lines(vocab: Sequence[str]) -> None:
-    """Raise ValueError unless a file of one token per line gives the same tokens back."""
-    odd = [
-        token for token in vocab if not token or token != token.strip() or len(token.split()) > 1
-    ]
-    if odd:
-        raise ValueError(
-            f"vocab: got {odd[0]!r}; expected tokens without white space, one per line is all that "
-            "vocab.txt can hold"
         )

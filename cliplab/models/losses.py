@@ -83,9 +83,7 @@ def siglip_loss(
     return -F.logsigmoid(sign * logits).sum() / len(logits)
 
 
-def multi_label_loss(
-    image_emb: Tensor, label_emb: Tensor, logit_scale: Tensor, *, nouns: Tensor | None = None
-) -> Tensor:
+def multi_label_loss(image_emb: Tensor, label_emb: Tensor, logit_scale: Tensor) -> Tensor:
     """InfoNCE with M right texts per image: unit rows (N, D), (N, M, D) -> scalar.
 
     An image must spread its choice evenly over its own M texts among the N * M texts of the batch;
@@ -96,10 +94,6 @@ def multi_label_loss(
         image_emb: (N, D) unit rows.
         label_emb: (N, M, D) unit rows, the M texts of each image, such as its prompted nouns.
         logit_scale: scalar, 1 / temperature.
-        nouns: (N, M) integers, which noun each text is. Texts of one noun are then right for every
-            image that has it, wherever in the batch they stand: with few nouns in the world most
-            of a batch's "wrong" texts would be true. None: a text is right for its own image only,
-            as in the paper.
 
     Returns:
         Scalar, float32 (float64 for float64 inputs), in nats.
@@ -118,10 +112,10 @@ def multi_label_loss(
             f"{tuple(label_emb.shape)}; expected (N, D) and (N, M, D) with N and M >= 1"
         )
     logits = pair_logits(image_emb, label_emb.flatten(0, 1), logit_scale)  # (N, N*M)
-    right = _right_texts(nouns, label_emb).to(logits)  # (N, N*M), 1 where a text is true
-    per_image = F.cross_entropy(logits, right / right.sum(dim=1, keepdim=True))
-    per_text = F.cross_entropy(logits.T, (right / right.sum(dim=0)).T)
-    return (per_image + per_text) / 2
+    count, labels = label_emb.shape[:2]
+    own = torch.arange(count, device=logits.device).repeat_interleave(labels)  # (N*M,)
+    right = F.one_hot(own, count).T.to(logits)  # (N, N*M), 1 for an image's own texts
+    return (F.cross_entropy(logits, right / labels) + F.cross_entropy(logits.T, own)) / 2
 
 
 @torch.no_grad()
@@ -189,7 +183,6 @@ def token_focal_loss(
     *,
     alpha: float = 0.25,
     gamma: float = 2.0,
-    version: str = "binary",
 ) -> Tensor:
     """Does this word mean this box? (B, A, L), (B, A, L) -> scalar, the sum over all pairs.
 
@@ -202,82 +195,30 @@ def token_focal_loss(
         text_mask: bool or 0 and 1, (B, L), the real words; None: all are.
         alpha: weight of the pairs that belong together, 1 - alpha of the others; negative: none.
         gamma: 0 is cross-entropy.
-        version: of the released code: "binary", each pair by itself (all published models);
-            "binaryv2", the same with 1e-8 inside the logarithm, whole targets only and deaf to the
-            mask; "softmax", the words of an anchor compete, deaf to alpha, and the last word, kept
-            for "nothing", is never masked.
 
     Raises:
-        ValueError: shapes that do not fit, or another version.
+        ValueError: shapes that do not fit.
 
     Source: RetinaNet, arXiv:1708.02002, equation 5; GLIP, arXiv:2112.03857, section 3.1.
     """
-    if logits.ndim != 3 or logits.shape != targets.shape or version not in _FOCAL:
+    if logits.ndim != 3 or logits.shape != targets.shape:
         raise ValueError(
-            f"token_focal_loss: got logits {tuple(logits.shape)}, targets {tuple(targets.shape)}, "
-            f"version {version!r}; expected the same (B, A, L) and one of {', '.join(_FOCAL)}"
+            f"token_focal_loss: got logits {tuple(logits.shape)}, targets {tuple(targets.shape)}; "
+            "expected the same (B, A, L)"
         )
     if text_mask is not None and text_mask.shape != (len(logits), logits.shape[2]):
         raise ValueError(
             f"text_mask: got {tuple(text_mask.shape)}; expected (B, L) = "
             f"({len(logits)}, {logits.shape[2]})"
         )
-    real = None if text_mask is None else text_mask.bool()[:, None]  # (B, 1, L)
     with torch.autocast(logits.device.type, enabled=False):
         logits = at_least_float32(logits)
-        return _FOCAL[version](logits, targets.to(logits.dtype), real, alpha, gamma).sum()
-
-
-def _binary_focal(
-    logits: Tensor, targets: Tensor, real: Tensor | None, alpha: float, gamma: float
-) -> Tensor:
-    """(B, A, L) -> (B, A, L)."""
-    right = logits.sigmoid()
-    right = right * targets + (1 - right) * (1 - targets)
-    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    loss = loss * (1 - right) ** gamma
-    if alpha >= 0:
-        loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
-    return loss if real is None else loss.masked_fill(~real, 0.0)
-
-
-def _binary_focal_v2(
-    logits: Tensor, targets: Tensor, real: Tensor | None, alpha: float, gamma: float
-) -> Tensor:
-    """(B, A, L) -> (B, A, L); does not look at `real`."""
-    yes, belongs = logits.sigmoid(), targets.long().bool()
-    right = torch.where(belongs, yes, 1 - yes) + 1e-8
-    weight = torch.where(belongs, alpha, 1 - alpha)
-    return -weight * (1 - right) ** gamma * right.log()
-
-
-def _softmax_focal(
-    logits: Tensor, targets: Tensor, real: Tensor | None, alpha: float, gamma: float
-) -> Tensor:
-    """(B, A, L) -> (B, A, L); does not look at `alpha`."""
-    targets = targets / (targets.sum(-1, keepdim=True) + 1e-8)
-    if real is not None:
-        real = real.clone()
-        real[..., -1] = True
-        logits = logits.masked_fill(~real, -1e6)
-    log_prob = logits.log_softmax(-1)
-    filled = targets.masked_fill(targets == 0, 1.0)
-    weight = ((targets - log_prob.exp()).clamp(min=0.001) / filled) ** gamma
-    return -targets * weight * log_prob
-
-
-_FOCAL = {"binary": _binary_focal, "binaryv2": _binary_focal_v2, "softmax": _softmax_focal}
-
-
-def _right_texts(nouns: Tensor | None, label_emb: Tensor) -> Tensor:
-    """Noun ids (N, M) -> (N, N*M) bool, whether a text is true of an image."""
-    count, labels = label_emb.shape[:2]
-    if nouns is None:
-        own = torch.eye(count, device=label_emb.device, dtype=torch.bool)
-        return own.repeat_interleave(labels, dim=1)
-    if nouns.shape != (count, labels) or nouns.is_floating_point():
-        raise ValueError(
-            f"nouns: got shape {tuple(nouns.shape)} of {nouns.dtype}; expected "
-            f"({count}, {labels}) integers, one id per text, equal where the nouns are equal"
-        )
-    return (nouns[:, :, None] == nouns.flatten()).any(dim=1)
+        targets, right = targets.to(logits.dtype), logits.sigmoid()
+        right = right * targets + (1 - right) * (1 - targets)
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        loss = loss * (1 - right) ** gamma
+        if alpha >= 0:
+            loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+        if text_mask is not None:
+            loss = loss.masked_fill(~text_mask.bool()[:, None], 0.0)
+        return loss.sum()

@@ -12,7 +12,6 @@ Source: ViLD, arXiv:2104.13921, section 3. Written from the paper.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,25 +188,6 @@ class ViLD(nn.Module):
         from torchvision.ops import clip_boxes_to_image
 
         return clip_boxes_to_image(self.box_coder.decode(deltas, boxes).view(-1, 4), size)
-
-
-def streamlined(model: ViLD) -> ViLD:
-    """A copy that finds the same sooner, on a CPU by a tenth; it is not to be trained or saved.
-
-    Each batch norm becomes part of the convolution before it, and where maps are large the weights
-    lie as a CPU's convolutions want them, channels last. Outputs move by rounding errors: about
-    1e-6 in embeddings, and in boxes 1e-6 of the picture's size.
-    """
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    copy = deepcopy(model).eval()
-    for pair in [m for m in copy.modules() if isinstance(m, nn.Sequential) and len(m) == 2]:
-        conv, norm = pair
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            pair[0], pair[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    for part in (copy.backbone, copy.rpn):
-        part.to(memory_format=torch.channels_last)
-    return copy
 
 
 def _proposal_network(config: ViLDConfig) -> nn.Module:

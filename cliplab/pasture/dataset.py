@@ -1,11 +1,9 @@
-"""Portraits and crops of herds in arrays, and COCO files."""
+"""Portraits and crops of herds in arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +11,7 @@ from PIL import Image
 
 from cliplab.pasture.captions import animal_caption, caption
 from cliplab.pasture.drawing import draw, labels
-from cliplab.pasture.scene import SPECIES, Animal, Combo, Dice, Scene, herd, portrait
-from cliplab.runtime import write_json
+from cliplab.pasture.scene import Animal, Combo, Dice, Scene, herd, portrait
 
 _CROP_HEIGHT = 176  # pixels of the herd that crops are cut from
 
@@ -115,60 +112,3 @@ def _crops_of(scene: Scene, size: int) -> Iterator[tuple[int, NDArray[np.uint8]]
         right, bottom = min(left + 2 * half_w, image.width), min(top + 2 * half_h, image.height)
         crop = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, right, bottom))
         yield i, np.asarray(crop)
-
-
-def to_coco(scenes: Iterable[Scene], size: int = 256) -> dict[str, Any]:
-    """Describe herds as a COCO data set: boxes, masks, attributes, captions, and the scenes.
-
-    Categories are the five species; the masks are run-length encoded by pycocotools. Each image
-    carries its scene, which `Scene.from_dict` gives back exactly.
-    """
-    from pycocotools import mask as coco_mask
-
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    captions: list[dict[str, Any]] = []
-    for image_id, scene in enumerate(scenes, start=1):
-        found = labels(scene, size)
-        height, width = found.semantic.shape
-        name = f"{scene.split}_{scene.kind}_{scene.seed:08d}.png"
-        images.append({"id": image_id, "file_name": name, "width": width, "height": height,
-                       "scene": scene.to_dict()})  # fmt: skip
-        for language in ("en", "zh"):
-            captions.append({"id": len(captions) + 1, "image_id": image_id, "language": language,
-                             "caption": caption(scene, language)})  # fmt: skip
-        for i, animal in enumerate(scene.animals):
-            mask = found.instance == i + 1
-            if not mask.any():
-                continue
-            code = coco_mask.encode(np.asfortranarray(mask))
-            x0, y0, x1, y1 = (int(v) for v in found.boxes_xyxy[i])
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image_id,
-                "category_id": SPECIES.index(animal.species) + 1,
-                "bbox": [x0, y0, x1 - x0, y1 - y0], "area": int(mask.sum()), "iscrowd": 0,
-                "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode()},
-                "attributes": {"posture": animal.posture, "colour": animal.colour, "animal": i,
-                               "visible": round(float(found.visible[i]), 4)},
-            })  # fmt: skip
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(SPECIES)]
-    return {"info": {"description": "cliplab pasture", "height": size}, "images": images,
-            "annotations": annotations, "captions": captions, "categories": categories}  # fmt: skip
-
-
-def export_coco(scenes: Sequence[Scene], folder: Path | str, size: int = 256) -> Path:
-    """Write pictures and `annotations.json` into a new folder; -> the JSON's path.
-
-    Raises:
-        FileExistsError: the folder has an `annotations.json` already.
-    """
-    folder = Path(folder)
-    target = folder / "annotations.json"
-    if target.exists():
-        raise FileExistsError(f"{target} exists: choose another folder or move it away")
-    folder.mkdir(parents=True, exist_ok=True)
-    coco = to_coco(scenes, size)
-    for image, scene in zip(coco["images"], scenes, strict=True):
-        draw(scene, size).save(folder / image["file_name"])
-    write_json(target, coco)
-    return target

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple, TypeVar
 
@@ -121,17 +121,6 @@ class Scene:
     aspect: float  # width over height
     props: tuple[Prop, ...]
     animals: tuple[Animal, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and numbers, ready for JSON; `from_dict` is the exact inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Scene:
-        """Rebuild a scene from `to_dict`'s values (or from their JSON)."""
-        props = tuple(Prop(**p) for p in values["props"])
-        animals = tuple(Animal(**a) for a in values["animals"])
-        return cls(**{**values, "props": props, "animals": animals})
 
 
 class Dice:

@@ -24,38 +24,5 @@ from cliplab.models.glip.tokens import (
     pieces_of,
     positive_map,
 )
-from cliplab.models.glip.training import Targets, Truth, glip_loss, targets_of
+from cliplab.models.glip.training import Targets, Truth, targets_of
 from cliplab.models.glip.weights import load_glip, save_glip
-
-__all__ = [
-    "GLIP",
-    "GLIP_L",
-    "GLIP_T",
-    "GLIP_T_A",
-    "VARIANTS",
-    "Chunk",
-    "Found",
-    "GLIPConfig",
-    "Prompt",
-    "Raw",
-    "Selection",
-    "Span",
-    "Targets",
-    "Truth",
-    "anchors",
-    "batch_of",
-    "best_boxes",
-    "chunks_of",
-    "glip_loss",
-    "load_glip",
-    "merge",
-    "phrase_scores",
-    "pieces_of",
-    "positive_map",
-    "prepare",
-    "same_sizes",
-    "save_glip",
-    "select",
-    "targets_of",
-    "to_picture",
-]

@@ -64,8 +64,11 @@ class Block(nn.Module):
     def __init__(
         self, channels: int, heads: int, window: int, *, shift: int, drop_path: float
     ) -> None:
+        from torchvision.ops import StochasticDepth
+
         super().__init__()
-        self.window, self.shift, self.drop_path = window, shift, drop_path
+        self.window, self.shift = window, shift
+        self.drop_path = StochasticDepth(drop_path, "row")
         self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.attn = WindowAttention(channels, heads, window)
         parts = {"fc1": nn.Linear(channels, 4 * channels), "act": nn.GELU()}
@@ -73,8 +76,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, apart: Tensor) -> Tensor:
         """(B, H, W, C), apart (M, N, N) for shifted windows -> (B, H, W, C)."""
-        x = x + self._kept(self._attended(self.norm1(x), apart))
-        return x + self._kept(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self._attended(self.norm1(x), apart))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _attended(self, x: Tensor, apart: Tensor) -> Tensor:
         height, width = x.shape[1:3]
@@ -87,13 +90,6 @@ class Block(nn.Module):
         if self.shift:
             x = x.roll((self.shift, self.shift), (1, 2))
         return x[:, :height, :width]
-
-    def _kept(self, branch: Tensor) -> Tensor:
-        """The branch, or in training now and then nothing of it, image by image."""
-        if not (self.training and self.drop_path):
-            return branch
-        keep = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.drop_path
-        return branch * keep / (1 - self.drop_path)
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:

@@ -65,17 +65,13 @@ def _is_inside(anchors: Tensor, boxes: Tensor) -> Tensor:
     return room.amin(2) > _INSIDE
 
 
-def token_targets(matched: Tensor, positive: Tensor, *, mark_last: bool = False) -> Tensor:
+def token_targets(matched: Tensor, positive: Tensor) -> Tensor:
     """Which words mean each anchor: (A,) of `assign`, bool (G, L) -> (A, L) of 0 and 1.
 
-    Args:
-        matched: index of each anchor's box, -1 for none.
-        positive: the words of each box.
-        mark_last: anchors of no box point at the last token, as in the released code; its loss
-            leaves that token out as long as it is padding.
+    Deviates: the released code lets anchors of no box mean the last token; with a prompt that
+    fills all tokens it would learn that the background is [SEP]. Not so here.
     """
     none = positive.new_zeros(1, positive.shape[1])
-    none[:, -1] = mark_last
     return torch.cat([positive, none]).float()[matched]  # index -1 is the last row
 
 
@@ -125,27 +121,6 @@ class Targets(NamedTuple):
         return Targets(*(part.to(device) for part in self))
 
 
-def glip_loss(raw: Raw, text_mask: Tensor, truth: Sequence[Truth], config: GLIPConfig) -> Losses:
-    """Token focal loss, GIoU of the boxes, cross-entropy of the centerness.
-
-    Args:
-        raw: of the model, for B pictures.
-        text_mask: bool (B, L) or (1, L), the real tokens; only these are learned.
-        truth: of each picture; one without boxes teaches that nothing is there.
-        config: of the model, for its anchors.
-
-    Raises:
-        ValueError: truth that does not fit the batch.
-
-    Source: GLIP, arXiv:2112.03857, equation 1 and Appendix A; ATSS for the boxes.
-    Deviates: the released code marks the last token of anchors without a box; with a prompt that
-        fills all tokens it would learn that the background is [SEP]. Not so here.
-    """
-    _check(raw, truth)
-    targets = targets_of(truth, raw.sizes, config)
-    return losses(raw, targets, text_mask.expand(len(truth), -1))
-
-
 @torch.no_grad()
 def targets_of(
     truth: Sequence[Truth], sizes: Sequence[tuple[int, int]], config: GLIPConfig
@@ -178,11 +153,16 @@ def make_targets(
 
 
 def losses(raw: Raw, targets: Targets, text_mask: Tensor) -> Losses:
-    """The three losses, each over the number of anchors with a box (the box loss: over the sum of
-    their centerness, which weights it)."""
+    """Token focal loss, GIoU of the boxes, cross-entropy of the centerness.
+
+    Each over the number of anchors with a box (the box loss: over the sum of their centerness,
+    which weights it). `text_mask`: bool (B, L) or (1, L), the real tokens; only these are learned.
+
+    Source: GLIP, arXiv:2112.03857, equation 1 and Appendix A; ATSS for the boxes.
+    """
     has_box = targets.matched >= 0  # (B, A)
-    count = has_box.sum().clamp(min=1)
-    token = token_focal_loss(raw.token_logits, targets.tokens, text_mask) / count
+    count, mask = has_box.sum().clamp(min=1), text_mask.expand(len(has_box), -1)
+    token = token_focal_loss(raw.token_logits, targets.tokens, mask) / count
     anchors = targets.anchors.expand(len(has_box), -1, -1)[has_box]  # (N, 4)
     deltas = targets.deltas[has_box]
     if not len(anchors):  # zero, with a gradient of zero
@@ -207,16 +187,3 @@ def giou_loss(found: Tensor, wanted: Tensor) -> Tensor:
     around = around.prod(1) + 1e-7
     union = (high - low).prod(1) + (wanted[:, 2:] - wanted[:, :2]).prod(1) - shared + 1e-7
     return 1 - shared / union + (around - union) / around
-
-
-def _check(raw: Raw, truth: Sequence[Truth]) -> None:
-    images, _, tokens = raw.token_logits.shape
-    if len(truth) != images:
-        raise ValueError(f"truth: got {len(truth)} entries; expected {images}, one a picture")
-    for i, one in enumerate(truth):
-        boxes = len(one.boxes_xyxy)
-        if one.boxes_xyxy.shape != (boxes, 4) or one.positive.shape != (boxes, tokens):
-            raise ValueError(
-                f"truth[{i}]: got boxes {tuple(one.boxes_xyxy.shape)} and words "
-                f"{tuple(one.positive.shape)}; expected (G, 4) and (G, {tokens})"
-            )

@@ -8,7 +8,7 @@ configuration and vocabulary in the header.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -35,7 +35,6 @@ _LEFT_OUT = re.compile(
     r"relative_position_index$|^rpn\.anchor_generator\.|\.embeddings\.position_ids$|"
     r"^language_backbone\.body\.model\.pooler\."
 )
-_BERT = ("bert-base-uncased", "google-bert/bert-base-uncased")  # where its vocabulary may be cached
 
 
 def load_glip(
@@ -48,7 +47,7 @@ def load_glip(
             by variant: glip-t-a, glip-t-b, glip-t-c, glip-t or glip-l; or the path of a file that
             `save_glip` wrote.
         vocab: vocab.txt of bert-base-uncased for a published file, or its tokens. None: the
-            vocab.txt beside the file, else the one in Hugging Face's cache.
+            vocab.txt beside the file.
         device: "cpu", "cuda", "mps" or "auto".
 
     Raises:
@@ -74,10 +73,7 @@ def _load_published(name: str, path: Path, vocab: str | Path | Sequence[str] | N
     if _CLASSIFIER in tensors:  # of any number of classes, since nobody reads it
         config = replace(config, unused_classes=len(tensors[_CLASSIFIER]))
     model = build(config)
-    try:
-        check_names(model, tensors, f"{name}:{path}")
-    except ValueError as error:
-        raise ValueError(f"{error}{_hint(name, tensors)}") from error
+    check_names(model, tensors, f"{name}:{path}")
     tokens = _tokenizer(path, vocab, config)
     model = load_strict(model, tensors, str(path))
     model.tokenizer = tokens
@@ -109,24 +105,12 @@ def read_published(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in tensors.items() if not _LEFT_OUT.search(key)}
 
 
-def _hint(name: str, tensors: Mapping[str, Tensor]) -> str:
-    """Which variants the weights do fit."""
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    fitting = []
-    for other, variant in VARIANTS.items():
-        classes = len(tensors.get(_CLASSIFIER, ()))
-        wanted = build(replace(variant.config, unused_classes=classes)).state_dict()
-        if shapes == {key: tuple(tensor.shape) for key, tensor in wanted.items()}:
-            fitting.append(other)
-    return f"; they fit {' or '.join(fitting)}, not {name}" if fitting else ""
-
-
 def _tokenizer(
     path: Path, vocab: str | Path | Sequence[str] | None, config: GLIPConfig
 ) -> WordPieceTokenizer:
     beside = path.parent / "vocab.txt"
-    source = vocab or (beside if beside.is_file() else _cached_vocab())
-    if source is None:
+    source = vocab or beside
+    if source == beside and not beside.is_file():
         raise FileNotFoundError(
             f"{path}: the file has no vocabulary, and there is no {beside}; expected vocab.txt of "
             "bert-base-uncased there (hf download bert-base-uncased vocab.txt --local-dir "
@@ -139,16 +123,6 @@ def _tokenizer(
             "bert-base-uncased, with which the model was trained"
         )
     return WordPieceTokenizer(tokens, config.max_tokens)
-
-
-def _cached_vocab() -> Path | None:
-    """BERT's vocabulary in Hugging Face's cache; the network is not asked."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return None
-    found = (try_to_load_from_cache(repo, "vocab.txt") for repo in _BERT)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 # ---- our own format ------------------------------------------------------------------------

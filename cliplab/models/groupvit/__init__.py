@@ -9,8 +9,3 @@ from cliplab.models.groupvit.encoder import ConvStem, Groups
 from cliplab.models.groupvit.files import load_groupvit, official_names, save_groupvit
 from cliplab.models.groupvit.grouping import Assignment, GroupingBlock, assign, gumbel_noise
 from cliplab.models.groupvit.model import MAX_SCALE, GroupViT, Losses
-
-__all__ = [
-    "MAX_SCALE", "Assignment", "ConvStem", "GroupViT", "GroupViTConfig", "GroupingBlock", "Groups",
-    "Losses", "assign", "gumbel_noise", "load_groupvit", "official_names", "save_groupvit",
-]  # fmt: skip

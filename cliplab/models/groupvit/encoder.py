@@ -67,8 +67,10 @@ class Block(nn.Module):
     """
 
     def __init__(self, width: int, heads: int, drop_path: float = 0.0) -> None:
+        from torchvision.ops import StochasticDepth
+
         super().__init__()
-        self.drop_path = drop_path
+        self.drop_path = StochasticDepth(drop_path, "row")
         self.norm1 = nn.LayerNorm(width)
         self.attn = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width)
@@ -76,14 +78,8 @@ class Block(nn.Module):
 
     def forward(self, tok: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
-        tok = tok + self._drop(self.attn(self.norm1(tok)))
-        return tok + self._drop(self.mlp(self.norm2(tok)))
-
-    def _drop(self, branch: Tensor) -> Tensor:
-        if not self.training or self.drop_path == 0:
-            return branch
-        kept = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
-        return branch * kept / (1 - self.drop_path)
+        tok = tok + self.drop_path(self.attn(self.norm1(tok)))
+        return tok + self.drop_path(self.mlp(self.norm2(tok)))
 
 
 class Stage(nn.Module):

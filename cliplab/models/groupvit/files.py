@@ -56,13 +56,12 @@ _KNOWN_SETTINGS = {  # of transformers' configuration: with another value it is 
 }
 
 
-def load_groupvit(path: str | Path, *, heads: tuple[int, ...] | None = None) -> GroupViT:
+def load_groupvit(path: str | Path) -> GroupViT:
     """The model of a file or folder, in float32, in eval mode, on the CPU.
 
     Args:
         path: what `save_groupvit` wrote; weights under the official names (.pth, .safetensors); or
             a folder that transformers' `save_pretrained` wrote.
-        heads: of the image tower's stages, for official weights whose heads are not 64 wide.
 
     Raises:
         FileNotFoundError: nothing there, or a folder without weights.
@@ -82,7 +81,7 @@ def load_groupvit(path: str | Path, *, heads: tuple[int, ...] | None = None) -> 
         tensors = official_names(tensors)
     try:
         config = GroupViTConfig.from_state_dict(
-            tensors, heads=heads or settings.get("heads"), text_heads=settings.get("text_heads")
+            tensors, heads=settings.get("heads"), text_heads=settings.get("text_heads")
         )
     except (ValueError, IndexError) as error:
         raise ValueError(f"{path}: {error}") from error

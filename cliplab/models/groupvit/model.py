@@ -155,14 +155,13 @@ class GroupViT(nn.Module):
         logits = pair_logits(unit_rows(image), unit_rows(text), self.scale())
         return logits, logits.T
 
-    def losses(self, pixels: Tensor, token_ids: Tensor, nouns: Tensor | None = None) -> Losses:
+    def losses(self, pixels: Tensor, token_ids: Tensor) -> Losses:
         """Both losses of a batch.
 
         Args:
             pixels: (N, 3, H, W).
             token_ids: (N, 1 + M, L), the caption of each image and M prompted nouns of it; or
                 (N, L), captions only.
-            nouns: (N, M) integers, see `multi_label_loss`.
         """
         texts = token_ids if token_ids.ndim == 3 else token_ids[:, None]  # (N, 1 + M, L)
         image_emb = unit_rows(self.encode_image(pixels))  # (N, D)
@@ -172,7 +171,7 @@ class GroupViT(nn.Module):
         if texts.shape[1] == 1:
             return Losses(caption, caption.new_zeros(()))
         scale = self.scale(labels=True)
-        return Losses(caption, multi_label_loss(image_emb, text_emb[:, 1:], scale, nouns=nouns))
+        return Losses(caption, multi_label_loss(image_emb, text_emb[:, 1:], scale))
 
     def _at_a_time(self, pixels: Tensor) -> int:
         """Pictures to embed together: all where they learn from one another, or on a GPU."""
