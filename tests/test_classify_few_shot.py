@@ -106,6 +106,31 @@ def test_a_classifier_is_kept_and_used_again(flock: Path, tmp_path: Path) -> Non
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_a_kept_classifier_is_not_judged_by_what_it_learned_from(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Classes by coin toss: on its own examples it would be far better than luck."""
+    kept, js = tmp_path / "coins.safetensors", tmp_path / "r.json"
+    for i, photo in enumerate(sorted(flock.rglob("*.png"))):
+        coin = tmp_path / "coins" / ("heads" if i % 2 else "tails") / f"{i}.png"
+        coin.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, coin)
+    coins = tmp_path / "coins"
+    assert run(coins, "--examples", coins, "--save-classifier", kept) == 0
+    train, val, test = map(int, re.findall(r"(?:train|val|test) (\d+)", capsys.readouterr().err))
+    assert run(coins, "--classifier", kept, "--json", js) == 0
+    assert f"note: {train + val} of 36 labelled photos are not judged" in capsys.readouterr().err
+    assert report(js)["counts"]["read"] == 36
+    assert report(js)["assessment"]["n"] == test
+    other = class_folders(tmp_path / "fresh", 1, "lying", start=90)
+    (other / "lying").rename(other / "heads")
+    assert run(flock, "--examples", coins) == 2
+    assert run(other, "--examples", coins, "--save-classifier", kept, "--force") == 0
+    assert run(coins, "--classifier", kept) == 2
+    assert "learned from all 36 labelled photos" in capsys.readouterr().err
+    assert run(coins, "--classifier", kept, "--unlabelled") == 0
+
+
 def test_a_classifier_belongs_to_its_encoder(
     flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +174,7 @@ def test_copies_within_fixed_splits_are_left_out(
     ("arguments", "message"),
     [
         (["--shots", "99"], "expected 99 or more"),
+        (["--shots", "0"], "--shots: got 0; expected 1 or more"),
         (["--split", "val"], "--split: got 'val'; expected test"),
         (["--labels", "lying=x", "standing=y", "eating=z", "flying=w"], "no example of 'flying'"),
         (["--labels", "a", "b"], "2 labels but 3 classes"),

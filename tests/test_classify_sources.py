@@ -10,6 +10,7 @@ from PIL import Image
 
 from cliplab.classification.answer import assess, gained
 from cliplab.classification.zero_shot import Scores, build_classifier, classify
+from cliplab.cli.tables import classify_verdict
 from cliplab.encoders import load_encoder
 from cliplab.encoders.two_towers import TwoTowers
 
@@ -322,9 +323,20 @@ def test_what_was_gained_has_the_interval_of_its_pairs() -> None:
     judged = [assess(scores, [0] * 8, [None] * 8) for scores in (before, after)]
     gain, low, high = gained(*judged)
     assert gain == pytest.approx((3 - 1) / 8)
-    assert -0.3 < low < 0 < gain < high < 0.8
+    assert -0.4 < low < 0 < gain < high < 0.8
     alone = [assess(scores, [0] * 8, ["x"] * 8) for scores in (before, after)]
     assert gained(*alone) == (gain, -1.0, 1.0)
+    many = [assess(scores, [0] * 8, list("aabbccdd")) for scores in (before, after)]
+    assert gained(*many)[1] < 0 < gained(*many)[2]
+
+
+def test_of_two_pictures_nothing_is_gained_for_sure(capsys: pytest.CaptureFixture[str]) -> None:
+    same = assess(Scores.from_cosine(["a", "b"], torch.eye(2), 10.0), [0, 1], [None] * 2)
+    gain, low, high = gained(same, same)
+    assert gain == 0
+    assert low <= -0.5 <= 0.5 <= high
+    told = next(line for line in classify_verdict(same, same) if "gained" in line)
+    assert told.endswith(f"+0.000 ({low:+.3f} to {high:+.3f}: not decided)")
 
 
 def test_pictures_that_share_no_group_have_no_interval_by_group() -> None:

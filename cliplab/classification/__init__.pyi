@@ -6,7 +6,13 @@ from . import (
     photos as photos,
     zero_shot as zero_shot,
 )
-from .answer import Answer as Answer, Assessment as Assessment, assess as assess, gained as gained
+from .answer import (
+    FEW_GROUPS as FEW_GROUPS,
+    Answer as Answer,
+    Assessment as Assessment,
+    assess as assess,
+    gained as gained,
+)
 from .metrics import (
     Rate as Rate,
     Reliability as Reliability,
@@ -24,6 +30,7 @@ from .photos import (
     check_classes as check_classes,
     divide as divide,
     true_classes as true_classes,
+    unlearned as unlearned,
 )
 from .prompts import (
     READABLE as READABLE,

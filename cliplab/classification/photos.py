@@ -128,6 +128,35 @@ def twins(judged: Iterable[Sample], learned: Iterable[Sample]) -> dict[str, str]
     return {p.name: known[hash_] for p in files if (hash_ := hashed(p.path)) in known}
 
 
+def unlearned(photos: SampleSet, classifier: Classifier) -> tuple[SampleSet, str]:
+    """The photos, without the labels of those that a classifier learned from, and a note if any.
+
+    Files are compared byte by byte; pictures that were saved again, or look alike, are not found.
+
+    Raises:
+        ValueError: no label is left to judge by.
+    """
+    hashed, labelled = cache(sha256), sum(photo.label is not None for photo in photos)
+    bare = tuple(
+        replace(p, label=None)
+        if p.label is not None and p.path.is_file() and hashed(p.path) in classifier.learned
+        else p
+        for p in photos
+    )
+    known = labelled - sum(photo.label is not None for photo in bare)
+    if known and known == labelled:
+        raise ValueError(
+            f"the classifier learned from all {known} labelled photos of {shown(photos.root)}; "
+            "accuracy on what was learned says nothing: give other photos, or take these as "
+            "unlabelled"
+        )
+    note = (
+        f"{known} of {labelled} labelled photos are not judged, since the classifier learned from "
+        "these files"
+    )
+    return replace(photos, samples=bare), note if known else ""
+
+
 def _first(found: Mapping[str, str]) -> str:
     return "{} (= {})".format(*next(iter(found.items())))
 
@@ -261,6 +290,8 @@ class Classifying:
             encoder=self.encoder,
             seed=learning.seed,
         )
+        files = {photo.path for photo in (*division.train, *division.val) if photo.path.is_file()}
+        classifier = replace(classifier, learned=frozenset(map(sha256, files)))
         found = self._embed_some(division.judged, on_image)
         return _answer(
             division.judged,
@@ -279,7 +310,7 @@ class Classifying:
     ) -> tuple[tuple[Shots, Shots | None], list[UnreadableImage]]:
         """Shots to fit and to tune on, and what could not be read of them."""
         train, lost = self.shots(division.train, classes.names, "train")
-        if learning.shots:
+        if learning.shots is not None:
             train = few_shot.sample_shots(train, learning.shots, seed=learning.seed)
         if not len(division.val):
             return (train, None), lost

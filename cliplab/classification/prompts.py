@@ -245,7 +245,7 @@ def warn_of_unread(
 
 # ---- labels as people give them: `lying`, or `lying="a sheep lying down"` ------------------------
 
-_COMMAS = re.compile(r"\s*[,，、]\s*")
+_COMMAS = re.compile(r"\s*[,，、;；]\s*")
 _EQUALS = re.compile("[=＝]")
 _LETTER = r"[^\W\u3040-\u9fff]"  # or digit, and not of a script without spaces
 _DENIED = re.compile(r"(\b(no|not|never|without)( an?| the)? |[不没无未非](有|是|在)?)$")
@@ -262,16 +262,18 @@ class Classes:
 
 
 def split_labels(texts: Sequence[str]) -> list[str]:
-    """Labels given one by one, or in one text with commas, Western or Chinese.
+    """Labels given one by one, or a single text divided at its commas, Western or Chinese.
 
-    A text with = is divided only where every part has one, so that prompts may hold commas. The
-    full-width ＝ is the same.
+    Of several texts none is divided, since prompts may hold commas, unless one begins or ends with
+    a comma: then all are parts of one list. A text with = (or ＝) is divided only where every part
+    has one.
     """
+    one_list = len(texts) == 1 or any(not all(_COMMAS.split(t.strip())) for t in texts if t.strip())
     labels: list[str] = []
     for text in texts:
         parts = [part for part in _COMMAS.split(text.strip()) if part]
         whole = _EQUALS.search(text) and not all(map(_EQUALS.search, parts))
-        labels += [text.strip()] if whole else parts
+        labels += parts if one_list and not whole else [text.strip()]
     return labels
 
 

@@ -65,8 +65,8 @@ class Classes:
     """What there is to choose between."""
 
     labels: Annotated[tuple[str, ...] | None, opt("LABEL ...")] = None
-    """two or more, apart by spaces or commas; quote labels that contain spaces; CLASS=PROMPT gives
-    a class its text; default: the classes of SOURCE"""
+    """two or more, each quoted if it contains spaces; commas divide a single argument only;
+    CLASS=PROMPT gives a class its text; default: the classes of SOURCE"""
     template: Annotated[tuple[str, ...], opt("TEXT ...")] = ("{}",)
     """prompts with {} for the label, averaged, such as "a photo of a {}." """
     truncate: Flag = False
@@ -132,6 +132,8 @@ class Classify(Job[Options]):
         ):
             if value is not None and not learning.examples:
                 raise ValueError(f"{option} without --examples: there is nothing to learn from")
+        if learning.shots is not None and learning.shots < 1:
+            raise ValueError(f"--shots: got {learning.shots}; expected 1 or more")
         if learning.method not in METHODS:
             raise ValueError(unknown_name("method", learning.method, METHODS))
 
@@ -158,7 +160,9 @@ class Classify(Job[Options]):
     def _choose_classes(self, known: Sequence[str]) -> None:
         """Classes of the classifier, of --labels or of the source; refused before a model loads."""
         if self.fitted:
-            self.classes = classification.Classes(self.fitted.class_names, self.fitted.class_names)
+            self.photos, note = classification.unlearned(self.photos, self.fitted)
+            names = self.fitted.class_names
+            self.classes = classification.Classes(names, names, note)
         else:
             with named("--labels"):
                 self.classes = classification.resolve_classes(self.options.classes.labels, known)

@@ -73,8 +73,8 @@ class Words:
     """What to look for."""
 
     labels: Annotated[tuple[str, ...] | None, opt("LABEL ...")] = None
-    """apart by spaces or commas; quote labels that contain spaces; LABEL=PROMPT gives a label its
-    text; default: the classes of SOURCE's boxes"""
+    """each quoted if it contains spaces; commas divide a single argument only; LABEL=PROMPT gives a
+    label its text; default: the classes of SOURCE's boxes"""
     phrases: Annotated[tuple[str, ...] | None, opt("TEXT ...")] = None
     """of a GLIP, instead of --labels: a list or a sentence, quoted; [brackets] mark the phrases of
     a sentence, else those between its relations are found"""

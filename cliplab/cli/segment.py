@@ -60,8 +60,8 @@ class Words:
     """What to look for."""
 
     labels: Annotated[tuple[str, ...] | None, opt("LABEL ...")] = None
-    """apart by spaces or commas; quote labels that contain spaces; LABEL=WORD|WORD gives a label
-    its words; default: the classes of the known masks"""
+    """each quoted if it contains spaces; commas divide a single argument only; LABEL=WORD|WORD
+    gives a label its words; default: the classes of the known masks"""
     background: Annotated[tuple[str, ...] | None, opt("[WORD ...]")] = None
     """words for all that is none of the labels; without words the usual ones that mean none of
     them: the 26 that papers use, or for models of the pasture its landscape"""

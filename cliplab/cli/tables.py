@@ -37,7 +37,6 @@ def _width(text: str) -> int:
 
 # ---- classify ------------------------------------------------------------------------------
 
-FEW_GROUPS = 10  # with fewer the bootstrap is known to be too sure of itself
 MAX_MATRIX = 10  # classes in a printed confusion matrix; with more the pairs are listed
 
 
@@ -64,7 +63,7 @@ def classify_table(found: Answer) -> Iterator[str]:
 
 def classify_verdict(said: Assessment, before: Assessment | None = None) -> Iterator[str]:
     """Accuracy and what it is worth, confusion, calibration; `before`: of the prompts alone."""
-    from cliplab.classification import gained
+    from cliplab.classification import FEW_GROUPS, gained
 
     guess, share = said.majority
     rows = [["accuracy", str(said.accuracy)]]
@@ -75,7 +74,8 @@ def classify_verdict(said: Assessment, before: Assessment | None = None) -> Iter
     if before:
         gain, least, most = gained(before, said)
         rows.append(["  prompts alone", str(before.accuracy)])
-        rows.append(["  gained", f"{gain:+.3f} ({least:+.3f} to {most:+.3f})"])
+        unsure = ": not decided" * (least <= 0 <= most)
+        rows.append(["  gained", f"{gain:+.3f} ({least:+.3f} to {most:+.3f}{unsure})"])
     rows += [
         ["balanced accuracy", f"{said.balanced_accuracy:.3f}"],
         ["without looking", f"{share:.3f} by always saying {guess}"],

@@ -45,6 +45,7 @@ class Classifier(ABC):
     temperature: float = 1.0  # logits are divided by it; see TemperatureScaling
     choices: dict[str, Any] = field(default_factory=dict)  # method, its settings, chosen on what
     encoder: EncoderStamp | None = None
+    learned: frozenset[str] = frozenset()  # SHA-256 of the files it learned from, if known
 
     def __post_init__(self) -> None:
         _check_shape("weight", self.weight, (len(self.class_names), None))
@@ -180,7 +181,7 @@ def save_classifier(
     known = {f.name: getattr(classifier, f.name) for f in fields(classifier)}
     settings = {name: known[name] for name in known if name not in _WEIGHTS}
     header: dict[str, Any] = {"format": FORMAT, "kind": kind, **settings}
-    header["encoder"] = stamp and stamp._asdict()
+    header |= {"encoder": stamp and stamp._asdict(), "learned": sorted(classifier.learned)}
     text = json.dumps(header, ensure_ascii=False, allow_nan=False)
     rows = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as file:
@@ -208,6 +209,7 @@ def load_classifier(path: str | Path, *, encoder: Encoder | None = None) -> Clas
         if kind not in _KINDS:
             raise ValueError(unknown_name("kind", kind, _KINDS))
         header["class_names"] = tuple(header["class_names"])
+        header["learned"] = frozenset(header.get("learned", ()))  # older files do not say
         header["encoder"] = header["encoder"] and EncoderStamp(**header["encoder"])
         classifier = _KINDS[kind](**header, **tensors)
     except (KeyError, TypeError, ValueError) as error:
