@@ -162,11 +162,6 @@ def test_bars_draw_certain_outcomes(ax, hits: int, n: int) -> None:
     assert ax.patches[0].get_width() == certain.value
 
 
-def test_interval_that_misses_its_value_is_refused(ax) -> None:
-    with pytest.raises(ValueError, match="low <= value <= high"):
-        figures.plot_bars_with_intervals(ax, ["a"], [(0.5, 0.6, 0.7)])
-
-
 def test_probabilities_mark_truth_and_chance(ax) -> None:
     figures.plot_probabilities(ax, SEED_LABELS[:3], [0.2, 0.5, 0.3], truth="躺着的羊")
     assert [patch.get_width() for patch in ax.patches] == [0.2, 0.5, 0.3]
@@ -188,7 +183,7 @@ def test_images_fill_rows(n: int, columns: int, shape: tuple[int, int]) -> None:
 
 
 def test_images_need_one_title_each() -> None:
-    with pytest.raises(ValueError, match="got 1 titles for 2 images"):
+    with pytest.raises(ValueError, match="titles: got 1 for 2"):
         figures.show_images([Image.new("RGB", (4, 4))] * 2, ["one"])
 
 
@@ -291,7 +286,7 @@ def test_a_figure_without_boxes_names_or_scores() -> None:
     plot_boxes(axes[2], torch.rand(3, 4, 6), [[1.0, 1, 3, 3]], ["a"], colours={"a": "#112233"})
     assert to_hex(axes[2].patches[0].get_edgecolor()) == "#112233"
     assert len({box_colour(k) for k in range(21)}) == 21
-    with pytest.raises(ValueError, match="names: got 2 for 1 boxes; expected one for each"):
+    with pytest.raises(ValueError, match="names: got 2 for 1 rows"):
         plot_boxes(axes[1], torch.rand(3, 4, 6), [[1.0, 1, 3, 3]], ["a", "b"])
     plt.close("all")
 
@@ -350,7 +345,7 @@ def test_phrases_keep_their_colours_and_may_be_given_others(ax: Axes) -> None:
 
 @pytest.mark.parametrize("plot", [plot_positive_map, plot_token_table])
 def test_another_shape_is_refused(ax: Axes, plot) -> None:
-    with pytest.raises(ValueError, match=r"got shape \(2, 6\); expected \(2, 7\), a row for each"):
+    with pytest.raises(ValueError, match="tokens: got 7 for 6"):
         plot(ax, POSITIVE[:, 1:], PHRASES, TOKENS)
 
 
@@ -385,13 +380,6 @@ def test_cells_are_spread_over_their_pixels_and_keep_their_sum() -> None:
     np.testing.assert_allclose(heat, expected)
 
 
-def test_weights_and_cells_have_to_fit() -> None:
-    with pytest.raises(ValueError, match=r"weights: got shape \(5,\); expected \(6,\), one a cell"):
-        cells_to_pixels(np.ones(5), [(2, 3)], (4, 6))
-    with pytest.raises(ValueError, match=r"shape: got \(5, 6\); expected multiples of 2 and 3"):
-        cells_to_pixels(np.ones(6), [(2, 3)], (5, 6))
-
-
 def test_attention_covers_the_picture_with_what_was_given(ax: Axes) -> None:
     image = torch.zeros(3, 4, 6)
     heat = np.zeros((8, 8))  # filled up, as a model takes pictures
@@ -405,12 +393,6 @@ def test_attention_covers_the_picture_with_what_was_given(ax: Axes) -> None:
     assert shown.get_alpha()[1, 2] == pytest.approx(0.8)
     assert shown.get_alpha()[0, 0] == 0.0
     np.testing.assert_allclose(grey.get_array(), 0.35, rtol=1e-6)
-
-
-@pytest.mark.parametrize(("shape", "limit"), [((3, 6), 1.0), ((4,), 1.0), ((4, 6), 0.0)])
-def test_attention_that_does_not_cover_the_picture_is_refused(ax: Axes, shape, limit) -> None:
-    with pytest.raises(ValueError, match=r"expected at least \(4, 6\) and a limit above 0"):
-        plot_attention(ax, torch.zeros(3, 4, 6), np.zeros(shape), limit=limit)
 
 
 def test_cells_are_points_in_their_places(ax: Axes) -> None:

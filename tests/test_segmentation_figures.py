@@ -4,7 +4,6 @@ from itertools import combinations
 
 import matplotlib as mpl
 import numpy as np
-import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -13,17 +12,13 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from cliplab.pasture import SEMANTIC_CLASSES
-from cliplab.viz import figures
+from cliplab.viz import BOX_COLOURS, figures
 from cliplab.viz.segmentation import (
     NOTHING,
-    blend_groups,
     class_colours,
-    group_colours,
     label_panels,
-    plot_confusion_shares,
     plot_groups,
     plot_labels,
-    plot_legend,
     plot_spans,
     plot_trainings,
     plot_tries,
@@ -60,26 +55,12 @@ def test_other_classes_have_okabe_and_itos_colours_and_never_the_same_twice() ->
     assert NOTHING not in class_colours(("background", "grass")).values()  # only called so
 
 
-def test_groups_are_told_apart() -> None:
-    assert len(np.unique(group_colours(16), axis=0)) == 16
-    assert group_colours(16).min() >= 0
-    assert group_colours(16).max() <= 1
-
-
-def test_a_patch_has_the_colour_of_its_groups() -> None:
-    maps = torch.zeros(3, 1, 3)
-    maps[0, 0, 0] = maps[2, 0, 1] = 1.0
-    maps[:2, 0, 2] = 0.5
-    own = group_colours(3)
-    np.testing.assert_allclose(blend_groups(maps)[0], [own[0], own[2], (own[0] + own[1]) / 2])
-    rounded = (255 * torch.full((16, 1, 1), 1 / 16)).round() / 255  # as kept in files
-    assert blend_groups(rounded).shape == (1, 1, 3)
-
-
-@pytest.mark.parametrize("maps", [np.ones((2, 3, 3)), np.ones((3, 3))])
-def test_shares_have_to_add_up(maps: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"maps: got shape .*; expected \(G, h, w\) of shares"):
-        blend_groups(maps)
+def test_a_patch_has_the_colour_of_its_groups(ax: Axes) -> None:
+    maps = torch.zeros(3, 1, 1)
+    maps[:2] = 0.5
+    (shown,) = plot_groups(ax, maps).images
+    own = [np.array(rgb(colour)) / 255 for colour in BOX_COLOURS]
+    np.testing.assert_allclose(shown.get_array()[0], [(own[0] + own[1]) / 2])
 
 
 def test_owners_are_outlined(ax: Axes) -> None:
@@ -87,7 +68,7 @@ def test_owners_are_outlined(ax: Axes) -> None:
     maps[0, :, :2] = maps[1, :, 2:] = 1.0
     assert plot_groups(ax, maps) is ax
     (shown,) = ax.images
-    own = group_colours(2)
+    own = [np.array(rgb(colour)) / 255 for colour in BOX_COLOURS]
     expected = [own[0], 0.35 * own[0], own[1], own[1]]
     np.testing.assert_allclose(shown.get_array()[0], expected)
     assert ax.get_xticks().tolist() == []
@@ -107,21 +88,6 @@ def test_labels_tint_the_picture(ax: Axes) -> None:
     np.testing.assert_array_equal(ax.images[1].get_array(), shown)
 
 
-@pytest.mark.parametrize("labels", [np.zeros((4, 2)), np.full((2, 4), 2), np.full((2, 4), -1)])
-def test_labels_have_to_fit(ax: Axes, labels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected \(2, 4\) and 0 to 1, an index into"):
-        plot_labels(ax, np.zeros((2, 4, 3), np.uint8), labels, {"a": "#111111", "b": "#222222"})
-
-
-def test_the_legend_is_read_row_by_row(ax: Axes) -> None:
-    colours = {name: f"#00000{k}" for k, name in enumerate("abcde")}
-    assert plot_legend(ax, colours, columns=3) is ax
-    texts = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert texts == ["a", "d", "b", "e", "c", ""]  # matplotlib fills columns: a b c over d e
-    faces = [to_hex(p.get_facecolor()).upper() for p in ax.get_legend().get_patches()]
-    assert faces[:2] == ["#B8BEC4", "#000003"]
-
-
 def test_panels_stand_above_their_legend() -> None:
     with mpl.rc_context():
         figures.use_style()
@@ -129,12 +95,12 @@ def test_panels_stand_above_their_legend() -> None:
     assert axes.shape == (2, 3)
     assert [ax.get_title(loc="left") for ax in axes[0]] == ["picture", "truth", "named"]
     assert [ax.get_title(loc="left") for ax in axes[1]] == ["", "", ""]
-    legend = axes[0, 0].figure.axes[-1]
-    assert [text.get_text() for text in legend.get_legend().get_texts()] == ["sky", "hay"]
+    (legend,) = axes[0, 0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["sky", "hay"]
     for ax in axes.flat:
         ax.imshow(np.zeros((4, 4)))
     axes[0, 0].figure.canvas.draw()
-    assert legend.get_position().y1 < axes[1, 0].get_position().y0
+    assert legend.get_window_extent().y1 < axes[1, 0].get_window_extent().y0
     plt.close(axes[0, 0].figure)
 
 
@@ -143,7 +109,7 @@ def test_panels_stand_above_their_legend() -> None:
 
 def test_confusion_is_printed_in_per_cent_of_the_row(ax: Axes) -> None:
     counts = torch.tensor([[60, 36, 4], [0, 0, 0], [1, 0, 1]])
-    assert plot_confusion_shares(ax, counts, ["sky", "hill", "hay"]) is ax
+    assert figures.plot_confusion(ax, counts, ["sky", "hill", "hay"], least=0.05) is ax
     np.testing.assert_allclose(ax.images[0].get_array()[0], [0.6, 0.36, 0.04])
     assert ax.images[0].get_clim() == (0, 1)
     shown = [(*t.get_position(), t.get_text()) for t in ax.texts]

@@ -18,15 +18,11 @@ from .figures import as_array as as_array, as_pixels as as_pixels, use_style as 
 from .fonts import cjk_font as cjk_font, cjk_fonts as cjk_fonts
 from .segmentation import (
     NOTHING as NOTHING,
-    blend_groups as blend_groups,
     class_colours as class_colours,
-    group_colours as group_colours,
     label_panels as label_panels,
     paint as paint,
-    plot_confusion_shares as plot_confusion_shares,
     plot_groups as plot_groups,
     plot_labels as plot_labels,
-    plot_legend as plot_legend,
     plot_spans as plot_spans,
     plot_trainings as plot_trainings,
     plot_tries as plot_tries,

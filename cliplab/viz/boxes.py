@@ -124,14 +124,12 @@ def plot_boxes(
         names: R names, Chinese too; None draws outlines only (or the scores).
         scores: (R,), shown with two decimals.
         colours: name -> "#rrggbb"; default: Okabe and Ito's in the order of first appearance.
-
-    Raises:
-        ValueError: not (R, 4), or another number of names or scores than boxes.
     """
-    from cliplab.viz.figures import as_array, as_pixels, bare
+    from cliplab.viz.figures import as_array, as_pixels, bare, check_names
 
     pixels, boxes = as_pixels(image), as_array(boxes_xyxy).reshape(-1, 4)
-    _check_counts(len(boxes), names, scores)
+    check_names("names", names, len(boxes))
+    check_names("scores", scores, len(boxes))
     ax.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None)
     bare(ax)
     known = dict.fromkeys(names or [""])
@@ -141,12 +139,6 @@ def plot_boxes(
         _outline(ax, box, paint)
     _tags(ax, boxes, tag_texts(names, scores)[:MAX_TAGS], paints, frame=pixels.shape[1::-1])
     return ax
-
-
-def _check_counts(count: int, names: Sequence[str] | None, scores: Any) -> None:
-    for what, given in (("names", names), ("scores", scores)):
-        if given is not None and len(given) != count:
-            raise ValueError(f"{what}: got {len(given)} for {count} boxes; expected one for each")
 
 
 def _outline(ax: Axes, box: Any, paint: str) -> None:

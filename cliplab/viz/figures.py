@@ -57,11 +57,7 @@ def show_images(
         columns: images per row.
         width: of the figure, in inches.
     """
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(
-            f"show_images: got {len(titles)} titles for {len(images)} images; "
-            "expected one title per image, or titles=None"
-        )
+    check_names("titles", titles, len(images))
     columns = max(1, min(columns, len(images)))
     rows = max(1, -(-len(images) // columns))
     lines = 1 + max((t.count("\n") for t in titles), default=0) if titles else 0
@@ -95,39 +91,38 @@ def plot_similarity(
         limits: value of the darkest and of the brightest colour.
         label: text of the colour bar; None draws no bar.
     """
-    mesh = _matrix(ax, as_array(sim), rows, cols, cmap="viridis", limits=limits)
-    return _colour_bar(ax, mesh, label)
+    return _matrix(ax, as_array(sim), rows, cols, cmap="viridis", limits=limits, label=label)
 
 
 def plot_signed(
-    ax: Axes,
-    values: Any,
-    rows: Sequence[Any] | None = None,
-    cols: Sequence[str] | None = None,
-    *,
-    limit: float,
+    ax: Axes, values: Any, rows: Any = None, cols: Any = None, *, limit: float,
     label: str | None = None,
-) -> Axes:
+) -> Axes:  # fmt: skip
     """Matrix of signed numbers: blue above zero, white at zero, red below; -limit to limit.
 
     The arguments are those of `plot_similarity`.
     """
     limits = (-limit, limit)
-    mesh = _matrix(ax, as_array(values), rows, cols, cmap="RdBu", limits=limits)
-    return _colour_bar(ax, mesh, label)
+    return _matrix(ax, as_array(values), rows, cols, cmap="RdBu", limits=limits, label=label)
 
 
 def plot_confusion(
-    ax: Axes, counts: Any, names: Sequence[str], *, chance: float | None = None
-) -> Axes:
-    """Counts (K, K), true class in rows; the colour is the share of the row, the text the count."""
+    ax: Axes, counts: Any, names: Sequence[str], *, chance: float | None = None,
+    least: float | None = None,
+) -> Axes:  # fmt: skip
+    """Counts (K, K), true class in rows; the colour is the share of the row, the text the count.
+
+    With `least` the text is the share in per cent, where it is `least` or more.
+    """
     table = as_array(counts)
-    _check_names("names", names, table.shape[0])
+    check_names("names", names, table.shape[0])
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    ax.imshow(share, vmin=0.0, vmax=1.0, cmap="Blues", aspect="equal")
+    ax.imshow(share, vmin=0.0, vmax=1.0, cmap="Blues", aspect="equal" if least is None else "auto")
     for (i, j), count in np.ndenumerate(table):
         colour = "white" if share[i, j] > 0.55 else (INK if count else HAIRLINE)
-        ax.text(j, i, f"{int(count)}", ha="center", va="center", color=colour, size=8.5)
+        if least is None or share[i, j] >= least:
+            text = f"{int(count)}" if least is None else f"{100 * share[i, j]:.0f}"
+            ax.text(j, i, text, ha="center", va="center", color=colour, size=8)
     ax.set_xticks(range(len(names)), names, **(_SLANT if len(names) > 4 else {}))
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(length=0)
@@ -206,13 +201,8 @@ def plot_bars_with_intervals(
         chance: drawn as a dashed line.
         colours: one per bar; default all blue.
     """
-    _check_names("intervals", intervals, len(names))
+    check_names("intervals", intervals, len(names))
     value, low, high = as_array([row[:3] for row in intervals]).T
-    if (low > value + 1e-9).any() or (high < value - 1e-9).any():
-        raise ValueError(
-            f"intervals: expected low <= value <= high in every row, got {intervals}; "
-            "give the rows as (value, low, high)"
-        )
     place = range(len(names))
     ax.barh(place, value, height=0.62, color=list(colours or [BLUE] * len(names)), alpha=0.9)
     # an interval whose end is its value may miss it by a rounding error; a whisker cannot
@@ -223,17 +213,19 @@ def plot_bars_with_intervals(
     if chance is not None:
         ax.axvline(chance, color=MUTED, lw=1.2, ls=(0, (4, 3)))
         ax.text(chance, -0.62, f" chance {chance:.1%}", color=MUTED, size=8, va="bottom")
-    ax.set(xlim=(0, 1.12), ylim=(len(names) - 0.5, -0.75 if chance is not None else -0.5))
-    return _share_axis(ax, names)
-
-
-def _share_axis(ax: Axes, names: Sequence[str]) -> Axes:
-    """Names on the left, shares from 0 to 100 % below."""
-    ax.set_yticks(range(len(names)), names)
-    ax.set_xticks(np.linspace(0, 1, 6))
+    name_lines(ax, names).set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 6))
     ax.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
-    ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
+    if chance is not None:
+        ax.set(ylim=(len(names) - 0.5, -0.75))
+    return ax
+
+
+def name_lines(ax: Axes, names: Sequence[str], **text: Any) -> Axes:
+    """A name for each line, the first on top."""
+    ax.set_yticks(range(len(names)), names, **text)
+    ax.set(ylim=(len(names) - 0.5, -0.5))
+    ax.tick_params(axis="y", length=0)
     return ax
 
 
@@ -245,7 +237,7 @@ def plot_probabilities(
     Chance, 1 / K, is drawn as a dashed line: a flat answer is then visible at once.
     """
     shares = as_array(probability).reshape(-1)
-    _check_names("names", names, len(shares))
+    check_names("names", names, len(shares))
     colours = [GREEN if name == truth else (SKY if truth else BLUE) for name in names]
     place = range(len(names))
     ax.barh(place, shares, height=0.66, color=colours)
@@ -253,9 +245,7 @@ def plot_probabilities(
         paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
         ax.text(share + 0.02, y, f"{share:.2f}", va="center", size=8.5, bbox=paper)
     ax.axvline(1 / len(names), color=MUTED, lw=1.2, ls=(0, (4, 3)))
-    ax.set_yticks(place, names)
-    ax.set(xlim=(0, 1.15), ylim=(len(names) - 0.5, -0.5), xticks=[0, 0.5, 1])
-    ax.tick_params(axis="y", length=0)
+    name_lines(ax, names).set(xlim=(0, 1.15), xticks=[0, 0.5, 1])
     return ax
 
 
@@ -324,10 +314,12 @@ def as_pixels(image: Any) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else np.clip(pixels, 0.0, 1.0)
 
 
-def _check_names(what: str, names: Sequence[Any] | None, expected: int) -> None:
+def check_names(what: str, names: Sequence[Any] | None, expected: int) -> None:
+    """Raise ValueError unless there are as many names as things."""
     if names is not None and len(names) != expected:
         raise ValueError(
-            f"{what}: got {len(names)} for {expected} rows, columns or bars; expected one for each"
+            f"{what}: got {len(names)} for {expected} rows, columns, bars or images; "
+            "expected one for each"
         )
 
 
@@ -339,9 +331,10 @@ def _matrix(
     *,
     cmap: str,
     limits: tuple[float, float],
-) -> AxesImage:
-    _check_names("rows", rows, values.shape[0])
-    _check_names("cols", cols, values.shape[1])
+    label: str | None,
+) -> Axes:
+    check_names("rows", rows, values.shape[0])
+    check_names("cols", cols, values.shape[1])
     mesh = ax.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap, aspect="equal")
     bare(ax).tick_params(length=0)
     if max(values.shape) <= 8:
@@ -353,7 +346,10 @@ def _matrix(
         ax.set_yticks(range(len(rows)), rows)
     elif rows is not None:
         _thumbnails(ax, rows)
-    return mesh
+    if label is not None:
+        bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)), label=label)
+        bar.outline.set_visible(False)
+    return ax
 
 
 def _print_values(ax: Axes, mesh: AxesImage, values: np.ndarray) -> None:
@@ -363,13 +359,6 @@ def _print_values(ax: Axes, mesh: AxesImage, values: np.ndarray) -> None:
         colour = INK if bright else "white"
         text = f"{value:.2f}".replace("-0.00", "0.00")
         ax.text(j, i, text, ha="center", va="center", color=colour, size=8.5)
-
-
-def _colour_bar(ax: Axes, mesh: AxesImage, label: str | None) -> Axes:
-    if label is not None:
-        bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)), label=label)
-        bar.outline.set_visible(False)
-    return ax
 
 
 def _thumbnails(ax: Axes, images: Sequence[Any]) -> None:

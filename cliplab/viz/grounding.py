@@ -15,15 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliplab.viz.boxes import box_colour, ink_on
-from cliplab.viz.figures import HAIRLINE, INK, MUTED, as_array, as_pixels, bare
+from cliplab.viz.figures import HAIRLINE, INK, MUTED, as_array, as_pixels, bare, check_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PAPER = "#FFFFFF"
-_FLAT = (
-    75  # letters of all columns together, were each as wide as the widest, that fit side by side
-)
+_FLAT = 75  # letters of all columns together, each as wide as the widest, that fit side by side
 
 
 def phrase_colours(phrases: Sequence[str]) -> dict[str, str]:
@@ -46,16 +44,12 @@ def plot_positive_map(
         phrases: K.
         tokens: L, with [CLS] and [SEP].
         colours: phrase -> "#rrggbb"; default `phrase_colours`.
-
-    Raises:
-        ValueError: a map of another shape.
     """
     from matplotlib.patches import Rectangle
 
     table = as_array(positive)
-    _check_table("positive", table, phrases, tokens)
     paints = phrase_colours(phrases) | dict(colours or {})
-    _grid(ax, phrases, tokens)
+    _grid(ax, table, phrases, tokens)
     for (row, column), value in np.ndenumerate(table):
         if value:
             paint = paints[phrases[row]]
@@ -79,13 +73,9 @@ def plot_token_table(
         tokens: L.
         limit: value of the brightest colour.
         label: of the colour bar; None draws none.
-
-    Raises:
-        ValueError: values of another shape.
     """
     table = as_array(values)
-    _check_table("values", table, rows, tokens)
-    _grid(ax, rows, tokens)
+    _grid(ax, table, rows, tokens)
     mesh = ax.imshow(table, vmin=0.0, vmax=limit, cmap="viridis", aspect="auto", zorder=2)
     for (row, column), value in np.ndenumerate(table):
         bright = value > 0.62 * limit
@@ -98,8 +88,10 @@ def plot_token_table(
     return ax
 
 
-def _grid(ax: Axes, rows: Sequence[str], tokens: Sequence[str]) -> None:
+def _grid(ax: Axes, table: NDArray[Any], rows: Sequence[str], tokens: Sequence[str]) -> None:
     """An empty table with its names: rows on the left, tokens above."""
+    check_names("rows", rows, table.shape[0])
+    check_names("tokens", tokens, table.shape[1])
     ax.set(xlim=(-0.5, len(tokens) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     ax.set_yticks(range(len(rows)), rows)
     slant: dict[str, Any] = {}
@@ -124,16 +116,6 @@ def _size_for(token: str) -> float:
     return float(np.clip(40.0 / max(_width(token), 1.0), 5.0, 8.5))
 
 
-def _check_table(
-    what: str, table: NDArray[np.float64], rows: Sequence[str], tokens: Sequence[str]
-) -> None:
-    if table.shape != (len(rows), len(tokens)):
-        raise ValueError(
-            f"{what}: got shape {table.shape}; expected ({len(rows)}, {len(tokens)}), a row for "
-            "each name and a column for each token"
-        )
-
-
 # ---- pictures ------------------------------------------------------------------------------
 
 
@@ -146,18 +128,10 @@ def cells_to_pixels(
         weights: row by row, finest level first.
         sizes: cells (h, w) of each level.
         shape: (H, W) px that every level covers; multiples of all its h and w.
-
-    Raises:
-        ValueError: another number of weights than cells, or a shape that the cells do not tile.
     """
-    flat = as_array(weights)
-    counts = [h * w for h, w in sizes]
-    if flat.shape != (sum(counts),):
-        raise ValueError(f"weights: got shape {flat.shape}; expected ({sum(counts)},), one a cell")
+    ends = np.cumsum([h * w for h, w in sizes])
     total = np.zeros(shape)
-    for part, (h, w) in zip(np.split(flat, np.cumsum(counts)[:-1]), sizes, strict=True):
-        if shape[0] % h or shape[1] % w:
-            raise ValueError(f"shape: got {shape}; expected multiples of {h} and {w} cells")
+    for part, (h, w) in zip(np.split(as_array(weights), ends[:-1]), sizes, strict=True):
         high, wide = shape[0] // h, shape[1] // w
         total += np.kron(part.reshape(h, w), np.ones((high, wide))) / (high * wide)
     return total
@@ -171,17 +145,9 @@ def plot_attention(ax: Axes, image: Any, heat: Any, *, limit: float) -> Axes:
         image: PIL image, (H, W, 3) array or (3, H, W) tensor.
         heat: (H', W') with H' >= H and W' >= W; what lies outside of the picture is cut off.
         limit: heat of the brightest colour; give compared panels the same.
-
-    Raises:
-        ValueError: a map smaller than the picture, or a limit that is not above 0.
     """
     pixels, values = as_pixels(image), as_array(heat)
     height, width = pixels.shape[:2]
-    if values.ndim != 2 or values.shape[0] < height or values.shape[1] < width or not limit > 0:
-        raise ValueError(
-            f"heat: got shape {values.shape} and limit {limit}; expected at least "
-            f"({height}, {width}) and a limit above 0"
-        )
     grey = pixels[..., :3].mean(axis=2) if pixels.ndim == 3 else pixels
     scale = 255.0 if pixels.dtype == np.uint8 else 1.0
     ax.imshow(0.35 + 0.65 * grey / scale, cmap="gray", vmin=0, vmax=1)

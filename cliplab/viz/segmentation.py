@@ -17,7 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliplab.viz.boxes import BOX_COLOURS, box_colour
-from cliplab.viz.figures import BLUE, HAIRLINE, INK, MUTED, PALETTE, as_array, as_pixels, bare
+from cliplab.viz.figures import (
+    BLUE,
+    HAIRLINE,
+    INK,
+    MUTED,
+    PALETTE,
+    as_array,
+    as_pixels,
+    bare,
+    name_lines,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,11 +100,6 @@ def rgb(colour: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def group_colours(number: int) -> NDArray[np.float64]:
-    """Colours of groups, (G, 3) RGB in [0, 1]; neighbours in number differ most."""
-    return np.array([rgb(box_colour(k)) for k in range(number)]) / 255
-
-
 # ---- pictures ------------------------------------------------------------------------------
 
 
@@ -124,32 +129,16 @@ def _borders(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return found
 
 
-def blend_groups(maps: Any) -> NDArray[np.float64]:
-    """Shares of groups (G, h, w) -> colours (h, w, 3): a patch is the mix of its groups' colours.
+def plot_groups(ax: Axes, maps: Any) -> Axes:
+    """Which group owns what, shares (G, h, w): the mix of their colours, dark lines between owners.
 
     Where every group has an equal part, the mix is the same dull colour everywhere; where groups
-    have parted, theirs are seen.
-
-    Raises:
-        ValueError: shares that do not add up to 1; rounded ones may miss it by 0.04.
+    have parted, theirs are seen. Neighbours in number differ most.
     """
     shares = as_array(maps)
-    if shares.ndim != 3 or not np.allclose(shares.sum(axis=0), 1, atol=0.04):
-        raise ValueError(
-            f"maps: got shape {shares.shape}; expected (G, h, w) of shares that add up to 1 over "
-            "the groups in every patch"
-        )
-    return np.einsum("gyx,gc->yxc", shares, group_colours(len(shares))).clip(0, 1)
-
-
-def plot_groups(ax: Axes, maps: Any) -> Axes:
-    """Which group owns what, (G, h, w): the mix of their colours, dark lines between owners.
-
-    Raises:
-        ValueError: as `blend_groups`.
-    """
-    mixed = blend_groups(maps)
-    mixed[_borders(as_array(maps).argmax(axis=0))] *= _DARK
+    own = np.array([rgb(box_colour(k)) for k in range(len(shares))]) / 255  # (G, 3)
+    mixed = np.einsum("gyx,gc->yxc", shares, own).clip(0, 1)
+    mixed[_borders(shares.argmax(axis=0))] *= _DARK
     ax.imshow(mixed, interpolation="nearest")
     return bare(ax)
 
@@ -162,16 +151,8 @@ def plot_labels(ax: Axes, image: Any, labels: Any, colours: Mapping[str, str]) -
         image: (H, W, 3) uint8, PIL image or (3, H, W) tensor.
         labels: (H, W) integers, indices into the classes.
         colours: class -> "#rrggbb", in the order of the classes.
-
-    Raises:
-        ValueError: labels of another size, or of a class that has no colour.
     """
     pixels, table = as_pixels(image), as_array(labels).astype(int)
-    if table.shape != pixels.shape[:2] or not 0 <= table.min() <= table.max() < len(colours):
-        raise ValueError(
-            f"labels: got shape {table.shape} with values {table.min()} to {table.max()}; expected "
-            f"{pixels.shape[:2]} and 0 to {len(colours) - 1}, an index into the classes"
-        )
     if pixels.dtype != np.uint8:
         pixels = (255 * pixels).round().astype(np.uint8)
     ax.imshow(paint(pixels, table, list(colours.values())), interpolation="nearest")
@@ -188,67 +169,26 @@ def label_panels(
     the height of a panel over its width; `columns` are the legend's.
     """
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
 
     lines = -(-len(colours) // columns)
-    high, low = aspect * width / len(titles), 0.22 * lines
-    figure = plt.figure(figsize=(width, rows * high + low + 0.3))
-    whole = figure.add_gridspec(rows + 1, len(titles), height_ratios=[high] * rows + [low])
-    axes = np.array([[figure.add_subplot(whole[r, c]) for c in range(len(titles))]
-                     for r in range(rows)])  # fmt: skip
+    size = width, rows * aspect * width / len(titles) + 0.22 * lines + 0.3
+    figure = plt.figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, len(titles), squeeze=False)
     for ax in axes.flat:
         bare(ax)
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, size=9)
-    plot_legend(figure.add_subplot(whole[rows, :]), colours, columns=columns)
+    faces = {name: "#B8BEC4" if c == NOTHING else c for name, c in colours.items()}
+    patches = [Patch(facecolor=c, ec=INK, linewidth=0.6, label=n) for n, c in faces.items()]
+    figure.legend(
+        handles=patches, ncols=min(columns, len(faces)), loc="outside lower center", frameon=False,
+        fontsize=8, handlelength=1.1, handleheight=1.0, columnspacing=1.1, borderpad=0.0,
+    )  # fmt: skip
     return axes
 
 
-def plot_legend(ax: Axes, colours: Mapping[str, str], *, columns: int = 8) -> Axes:
-    """Only the names of classes beside their colours, row by row; the background is grey."""
-    from matplotlib.patches import Patch
-
-    faces = {name: "#B8BEC4" if c == "#000000" else c for name, c in colours.items()}
-    columns = min(columns, len(faces))
-    rows = -(-len(faces) // columns)
-    order = [r * columns + c for c in range(columns) for r in range(rows)]  # legends go by columns
-    items = list(faces.items())
-    patches = [
-        Patch(facecolor=items[k][1], edgecolor=INK, linewidth=0.6, label=items[k][0])
-        if k < len(items) else Patch(alpha=0, label="")
-        for k in order
-    ]  # fmt: skip
-    ax.legend(handles=patches, ncols=columns, loc="center", frameon=False, fontsize=8,
-              handlelength=1.1, handleheight=1.0, columnspacing=1.1, borderpad=0.0)  # fmt: skip
-    ax.axis("off")
-    return ax
-
-
 # ---- numbers -------------------------------------------------------------------------------
-
-
-def plot_confusion_shares(
-    ax: Axes, counts: Any, names: Sequence[str], *, least: float = 0.05
-) -> Axes:
-    """Of the pixels (K, K) of each true class (rows), the per cent that got each name (columns).
-
-    Shares below `least` are coloured, but not printed.
-    """
-    table = as_array(counts)
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    ax.imshow(share, vmin=0.0, vmax=1.0, cmap="Blues", aspect="auto")
-    for (i, j), value in np.ndenumerate(share):
-        if value >= least:
-            ink = "white" if value > 0.55 else INK
-            ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=ink, size=7.5)
-    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(range(len(names)), names, **slant)
-    ax.set_yticks(range(len(names)), names)
-    ax.tick_params(length=0)
-    for k in range(1, len(names)):
-        ax.axhline(k - 0.5, color=HAIRLINE, lw=0.5)
-    ax.spines[:].set_visible(False)
-    ax.set(xlabel="named", ylabel="true")
-    return ax
 
 
 def plot_spans(
@@ -274,7 +214,7 @@ def plot_spans(
                    edgecolor=_PAPER, linewidth=0.5, zorder=3)  # fmt: skip
     ax.set(xlim=(-0.02, 1.02))
     ax.grid(axis="x")
-    return _name_lines(ax, names)
+    return name_lines(ax, names)
 
 
 def plot_tries(ax: Axes, names: Sequence[str], values: Sequence[float]) -> Axes:
@@ -286,7 +226,7 @@ def plot_tries(ax: Axes, names: Sequence[str], values: Sequence[float]) -> Axes:
     for y, value in enumerate(tried):
         ax.text(value, y, f" {value:.3f}", va="center", size=7.5)
     ax.set(xlim=(0, 1))
-    return _name_lines(ax, names, size=8)
+    return name_lines(ax, names, size=8)
 
 
 def plot_trainings(
@@ -315,12 +255,4 @@ def plot_trainings(
     for measure, tint in colours.items():
         ax.scatter([], [], s=26, color=tint, marker=marks[measure], label=measure)
     ax.spines["left"].set_color(MUTED)
-    return _name_lines(ax, list(rows))
-
-
-def _name_lines(ax: Axes, names: Sequence[str], **text: Any) -> Axes:
-    """A name for each line, the first on top."""
-    ax.set_yticks(range(len(names)), names, **text)
-    ax.set(ylim=(len(names) - 0.5, -0.5))
-    ax.tick_params(axis="y", length=0)
-    return ax
+    return name_lines(ax, list(rows))
