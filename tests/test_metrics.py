@@ -210,3 +210,6 @@ def test_what_cannot_be_resampled_is_refused(values: list, options: dict, messag
 def test_rates_are_told_apart_where_their_intervals_part(hits: int, others: int, said: str) -> None:
     one, other = (metrics.rate([True] * k + [False] * (100 - k)) for k in (hits, others))
     assert one.against(other) == said
+    verdict = {"higher": "holds", "lower": "fails"}.get(said, said)
+    assert one.against(other, predicted="higher") == verdict
+    assert other.against(one, predicted="lower") == verdict

@@ -26,11 +26,11 @@ class Rate(NamedTuple):
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f}, n={self.n})"
 
-    def against(self, other: Rate) -> str:
-        """ "higher" or "lower" than another rate, or "not decided" where the intervals overlap."""
-        if self.low > other.high:
-            return "higher"
-        return "lower" if self.high < other.low else "not decided"
+    def against(self, other: Rate, *, predicted: str = "") -> str:
+        """ "higher", "lower" or, where intervals overlap, "not decided"; "holds" as predicted."""
+        said = "higher" if self.low > other.high else "lower" if self.high < other.low else ""
+        verdict = ("holds" if said == predicted else "fails") if predicted else said
+        return verdict if said else "not decided"
 
     def as_dict(self) -> dict[str, float | int]:
         """Plain numbers for JSON, rounded to 4 decimals."""
