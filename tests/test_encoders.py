@@ -273,6 +273,8 @@ def test_unknown_encoder_lists_the_nearest(spec: str, hint: str) -> None:
         ("modelscope:absent", r"modelscope:absent: no such path; expected a folder such as"),
         ("modelscope:./absent/x", r"no such path; .*or a model such as damo/multi-modal_clip"),
         ("hf:absent", r"hf:absent: no such path"),
+        (f"hf:{__file__}", rf"a file; give its folder, {Path(__file__).parent}"),
+        (f"modelscope:{__file__}", rf"a file; give its folder, {Path(__file__).parent}"),
         ("hf:/absent/x", r"no such path; .*or a repository such as openai/clip-vit-base-patch32"),
     ],
 )

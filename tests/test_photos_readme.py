@@ -18,7 +18,7 @@ def blocks(kind: str) -> list[str]:
 
 def make(path: Path, size: tuple[int, int] = (640, 480)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, "green").save(path)
+    Image.new("L", size, sum(path.name.encode()) % 256).save(path)
 
 
 def test_python_examples_run_in_a_row(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,3 +70,13 @@ def test_the_folder_the_table_and_the_boxes_are_as_drawn(tmp_path: Path) -> None
             (tmp_path / "yolo" / name).write_text(content, encoding="utf-8")
     (box,) = [photo.box_xyxy for photo in read_photos(tmp_path / "yolo")]
     assert box == pytest.approx((260.48, 163.2, 394.88, 249.6))
+
+
+def test_every_name_that_is_read_is_documented() -> None:
+    from cliplab.data import SUFFIXES, reading, source, yolo
+
+    text = re.sub(r"`|_(?=name)", "", README.read_text(encoding="utf-8"))
+    names = [name for names in reading._ALIASES.values() for name in names]
+    boxes = [",".join(way) for way in reading._CORNERS + reading._EXTENTS]
+    for name in (*names, *boxes, *SUFFIXES, *source._STEMS, yolo.SETTINGS[-1], *yolo.NAME_FILES):
+        assert name in text, name

@@ -17,8 +17,8 @@ def said(found: SampleSet) -> tuple[str, ...]:
 def root(tmp_path: Path) -> Path:
     """Four pictures of 40 x 20: a, b, c and 羊 in a sub-folder."""
     (tmp_path / "more").mkdir()
-    for name in ("a.png", "b.png", "c.png", "more/羊.png"):
-        Image.new("RGB", (40, 20), "red").save(tmp_path / name)
+    for grey, name in enumerate(("a.png", "b.png", "c.png", "more/羊.png")):
+        Image.new("L", (40, 20), grey).save(tmp_path / name)
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def test_encodings(root: Path, encoding: str, remark: str | None) -> None:
 
 
 def test_text_in_no_known_encoding(root: Path) -> None:
-    match = r"manifest\.csv: not a text in UTF-8 or GB18030; save it as CSV UTF-8"
+    match = r"manifest\.csv: not a text in UTF-8 or GB18030; save it as UTF-8"
     for data in (b"image,label\n\xff\xff\xff,\x80\n", b"image\0,label\n"):
         with pytest.raises(ValueError, match=match):
             read_photos(table(root, data))

@@ -15,22 +15,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cliplab.data.files import Header, shown
-from cliplab.data.reading import Reading, find_file
+from cliplab.data.files import shown
+from cliplab.data.reading import Reading, Size, find_files, size_of, where_from
 from cliplab.data.samples import (
     Box,
     Ids,
     Masks,
     ProblemKind as Kind,
     plain,
-    same_shape,
     some,
     split_of,
 )
 
 _LISTS = ("images", "annotations", "categories")
+_IDS = ("id", "image_id", "category_id")
 Table = Mapping[str, list[dict[str, Any]]]
-Size = tuple[int, int]
 _Pictures = Mapping[Any, tuple[Path, Size | None]]  # by id: file, and what size the boxes refer to
 
 
@@ -84,6 +83,8 @@ def load(path: Path) -> Table:
         raise ValueError(f"{shown(path)}: not JSON ({error}); export it again as COCO") from error
     lists = [found.get(name) if isinstance(found, dict) else None for name in _LISTS]
     if all(isinstance(one, list) and all(isinstance(x, dict) for x in one) for one in lists):
+        for one in (one for name in _LISTS for one in found[name]):  # of pandas: 1.0 is 1
+            one |= {k: int(v) for k in _IDS if isinstance(v := one.get(k), float) and v % 1 == 0}
         return found
     has = some(map(repr, found), 6) if isinstance(found, dict) else type(found).__name__
     raise ValueError(
@@ -98,13 +99,14 @@ def _root_of(table: Table, path: Path, images: Path | None) -> Path:
     if not names:
         raise ValueError(f"{shown(path)}: no picture has a 'file_name'; export it again as COCO")
     places = [images] if images is not None else list(_places(path))
-    for sample in (names[:: max(1, len(names) // 20)], names):  # all only if the few are missing
-        counts = [sum(find_file(place, name) is not None for name in sample) for place in places]
+    few = names[:: max(1, len(names) // 20)]
+    for sample, guess in ((few, 0), (names, 0), (names, 1)):
+        counts = [len(find_files(place, sample)[guess]) for place in places]
         if max(counts):
             return places[counts.index(max(counts))]
     raise FileNotFoundError(
         f"{shown(path)}: none of its {len(names)} pictures is there, such as {shown(names[0])}; "
-        f"looked in {', '.join(map(shown, places))}; give images=, the folder they are in"
+        f"looked in {', '.join(map(shown, places))}; {where_from(images, 'the JSON')}"
     )
 
 
@@ -153,21 +155,14 @@ def _listed(
 ) -> _Pictures:
     """The pictures that are there."""
     entries = {image.get("id"): image for image in table["images"]}
-    files = {key: find_file(root, name) for key, name in known.items()}
-    reading.problems[Kind.MISSING] += [shown(known[k]) for k, file in files.items() if not file]
+    files = reading.find(known.values(), root)
+    reading.problems[Kind.MISSING] += [shown(n) for n in known.values() if n not in files]
     found = {}
-    for key, file in files.items():
-        if file:
+    for key, name in known.items():
+        if file := files.get(name):
             reading.listed[file] = split or split_of(str(entries[key].get("split", "")))
-            found[key] = file, _size_of(entries[key])
+            found[key] = file, size_of(entries[key])
     return found
-
-
-def _size_of(image: Mapping[str, Any]) -> Size | None:
-    """(width, height) as the file has it, in pixels; None if it has no usable one."""
-    size = [image.get("width"), image.get("height")]
-    width, height = (int(n) if isinstance(n, int | float) and 0 < n < 1e9 else 0 for n in size)
-    return (width, height) if width and height else None
 
 
 # ---- boxes ---------------------------------------------------------------------------------
@@ -187,9 +182,7 @@ def _add(
         to.problems[Kind.CROWD if crowd else Kind.NO_BOX].append(where)
     elif key in pictures:
         file, size = pictures[key]
-        if (header := to.header(file)) and (upright := _upright(box, file, size, header, to)):
-            to.written[file].append((label, upright, False))
-            to.add(file, label, upright, None, to.listed[file])
+        to.add(file, (label, None, to.listed[file]), box, size)
     if crowd and box and key in pictures:
         to.written[pictures[key][0]].append((label, box, True))
 
@@ -201,42 +194,3 @@ def _box_of(box: Any) -> Box | None:
         return None
     x, y, width, height = map(float, box)
     return x, y, x + width, y + height
-
-
-def _upright(
-    box: Box, file: Path, size: Size | None, header: Header, reading: Reading
-) -> Box | None:
-    """The box in pixels of the upright picture; None if nobody can tell where it is."""
-    name = reading.name(file)
-    if size is None or size == header.size:
-        # A picture upside down or mirrored has the same size: what people see is what counts.
-        if header.orientation > 1 and header.stored == header.size:
-            reading.problems[Kind.AS_SEEN].append(name)
-        return box
-    if size == header.stored:
-        reading.problems[Kind.TURNED].append(name)
-        return to_upright(box, header)
-    sizes = f"{name} ({size[0]} x {size[1]}, the file has {header.size[0]} x {header.size[1]})"
-    if not same_shape(size, header.size):
-        reading.problems[Kind.OTHER_SHAPE].append(sizes)
-        return None
-    reading.problems[Kind.SCALED].append(sizes)
-    x1, y1, x2, y2 = box
-    across, down = header.size[0] / size[0], header.size[1] / size[1]
-    return x1 * across, y1 * down, x2 * across, y2 * down
-
-
-def to_upright(box: Box, header: Header) -> Box:
-    """A box in pixels of the stored picture as pixels of the upright one.
-
-    Where EXIF turns a picture on its side (orientation 5 to 8), editors that ignore it count
-    pixels along the stored rows.
-    """
-    x1, y1, x2, y2 = box
-    width, height = header.stored
-    across = {5: (y1, y2), 6: (height - y2, height - y1)}
-    across |= {7: across[6], 8: across[5]}
-    down = {5: (x1, x2), 7: (width - x2, width - x1)}
-    down |= {6: down[5], 8: down[7]}
-    (left, right), (top, bottom) = across[header.orientation], down[header.orientation]
-    return left, top, right, bottom

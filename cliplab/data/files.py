@@ -7,7 +7,7 @@ person sees it, or raises `UnreadableImage` that says why not and what to do.
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485  # Pillow's own bomb limit, 256 MiB as RGB; $CLIPLAB_MAX_PIXELS raises it
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm"),
+    *(".pgm", ".pbm", ".pnm", ".tga", ".jp2"),
+)
 PHONE_SUFFIXES = (".heic", ".heif")  # listed, so that a photo Pillow cannot read is not passed over
+# Raw photos, of which Pillow would give the thumbnail, and what else it cannot read: only counted.
+OTHER_SUFFIXES = (
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".jxl"),
+    *(".psd", ".svg", ".exr", ".hdr"),
+)
 # Not Pillow's whole list: it would start Ghostscript for a file that says it is PostScript.
 FORMATS = (
     *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM"),
@@ -121,6 +129,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableImage(path, "the file is empty (0 bytes)", "copy it again")
+        if is_other(path):
+            raise UnreadableImage(path, f"{path.suffix} is not read", "export it as JPEG")
         Image.init()  # registers every plugin; open() fails on the name of one that is missing
         formats = [name for name in FORMATS if name in Image.OPEN]
         with Image.open(path, formats=formats) as image:
@@ -214,17 +224,24 @@ def list_images(folder: str | Path) -> list[Path]:
     return [folder / name for name in image_names(folder)]
 
 
+def is_other(name: str | Path) -> bool:
+    """Whether a file is called as pictures in formats that are not read."""
+    return str(name).lower().endswith(OTHER_SUFFIXES)
+
+
 def image_names(folder: Path) -> list[str]:
     """As `list_images`, but paths relative to the folder, as text with /."""
-    found = sorted(_image_names(folder))
+    found = sorted(file_names(folder))
     if not found:
         wanted = ", ".join(SUFFIXES + PHONE_SUFFIXES)
-        raise ValueError(f"no images in {shown(folder)}, looked for {wanted}; add some")
+        others = [*file_names(folder, is_other)]
+        but = f" but {len(others)} such as {printable(others[0])}, which are not" if others else ""
+        raise ValueError(f"no images in {shown(folder)}{but}, looked for {wanted}; add some")
     return found
 
 
-def _image_names(folder: Path) -> Iterator[str]:
-    """Names of images below `folder` with /; links are followed, no folder is listed twice."""
+def file_names(folder: Path, wanted: Callable[[str], bool] = is_image_name) -> Iterator[str]:
+    """Names of files below `folder` with /; links are followed, no folder is listed twice."""
     seen: set[tuple[int, int]] = set()
     for place, inside, files in os.walk(folder, followlinks=True, onerror=_refuse):
         here = os.stat(place)
@@ -235,7 +252,7 @@ def _image_names(folder: Path) -> Iterator[str]:
         kept = [name for name in inside if not is_hidden(name)]  # true folders before links
         inside[:] = sorted(kept, key=lambda name: (os.path.islink(os.path.join(place, name)), name))
         base = os.path.relpath(place, folder).replace(os.sep, "/").removeprefix(".")
-        for name in filter(is_image_name, files):
+        for name in filter(wanted, files):
             # Not a link that leads nowhere.
             if not is_hidden(name) and os.path.isfile(os.path.join(place, name)):
                 yield f"{base}/{name}" if base else name
@@ -243,7 +260,7 @@ def _image_names(folder: Path) -> Iterator[str]:
 
 def is_hidden(name: str) -> bool:
     """Names of no picture of the user's: "." also begins the "._" twins of macOS."""
-    return name.startswith(".") or name == "@eaDir"
+    return name.startswith(".") or name in ("@eaDir", "__MACOSX")
 
 
 def _refuse(error: OSError) -> None:

@@ -8,9 +8,11 @@ import csv
 import io
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cliplab.data.files import Header, UnreadableImage, image_names, is_hidden, read_header, shown
 from cliplab.data.samples import (
@@ -21,10 +23,14 @@ from cliplab.data.samples import (
     ProblemKind as Kind,
     Sample,
     plain,
+    same_shape,
     some,
     split_of,
 )
 
+Size = tuple[int, int]  # width and height in pixels
+Problems = dict[Kind, list[str]]
+Said = tuple[str | None, str | None, str | None]  # label, group and split
 _TOLERANCE = 1.0  # pixels that a box may stick out before it is worth a word
 
 
@@ -44,7 +50,7 @@ class Reading:
         self.written: dict[Path, list[tuple[str, Box, bool]]] = defaultdict(list)
         self.classes: Sequence[str] = ()  # that the source names, boxed or not
         self.are_answers = False  # boxes and masks have scores: a model drew them
-        self.problems: dict[Kind, list[str]] = defaultdict(list)
+        self.problems: Problems = defaultdict(list)
         self._box_scale = box_scale
         self._headers: dict[Path, Header | None] = {}
         self._names: dict[Path, str] = {}
@@ -69,20 +75,28 @@ class Reading:
                 self.problems[Kind.UNREADABLE].append(str(error))
         return self._headers[path]
 
-    def add(
-        self, path: Path, label: str | None, box: Box | None, group: str | None, split: str | None
-    ) -> None:
-        """Keep a box, in pixels of the upright picture, or a whole picture where there is none.
+    def find(self, names: Iterable[str], root: Path | None = None) -> dict[str, Path]:
+        """The files that are there, of all that a table or JSON names."""
+        found, guessed = find_files(root or self.root, names)
+        self.problems[Kind.GUESSED] += map(shown, guessed)
+        return found | guessed
 
-        Boxes are enlarged about their centre by `box_scale` (ViLD, arXiv:2104.13921, section 3.2,
-        embeds each region at 1 and at 1.5) and clipped to the picture; those without area,
-        outside, or given twice are skipped and counted.
+    def add(self, path: Path, said: Said, box: Box | None = None, size: Size | None = None) -> None:
+        """Keep a box, or a whole picture where there is none; `said` are label, group and split.
+
+        Boxes are in pixels of a picture of `size`, else of the upright one. They are enlarged
+        about their centre by `box_scale` (ViLD, arXiv:2104.13921, section 3.2, embeds each region
+        at 1 and at 1.5) and clipped to the picture; those without area, outside, or given twice
+        are skipped and counted.
         """
-        name = self.name(path)
+        name, (label, group, split) = self.name(path), said
         if box is not None:
             header = self.header(path)
-            box = self._inside(name, box, header.size) if header else None
-            if box is None:
+            box = self._upright(name, box, size, header) if header else None
+            if header is None or box is None:
+                return
+            self.written[path].append((label or "", box, False))
+            if (box := self._inside(name, box, header.size)) is None:
                 return
             if (path, box, label) in self._seen:
                 self.problems[Kind.REPEATED_BOX].append(name)
@@ -92,7 +106,26 @@ class Reading:
             name = f"{name}#{self._numbers[path]}"
         self.samples.append(Sample(path, label, box, group, split, name))
 
-    def _inside(self, name: str, box: Box, size: tuple[int, int]) -> Box | None:
+    def _upright(self, name: str, box: Box, size: Size | None, header: Header) -> Box | None:
+        """The box in pixels of the upright picture; None if nobody can tell where it is."""
+        if size is None or size == header.size:
+            # A picture upside down or mirrored has the same size: what people see is what counts.
+            if header.orientation > 1 and (size is None or header.stored == header.size):
+                self.problems[Kind.AS_SEEN].append(name)
+            return box
+        if size == header.stored:
+            self.problems[Kind.TURNED].append(name)
+            return _turned(box, header)
+        sizes = f"{name} ({size[0]} x {size[1]}, the file has {header.size[0]} x {header.size[1]})"
+        if not same_shape(size, header.size):
+            self.problems[Kind.OTHER_SHAPE].append(sizes)
+            return None
+        self.problems[Kind.SCALED].append(sizes)
+        x1, y1, x2, y2 = box
+        across, down = header.size[0] / size[0], header.size[1] / size[1]
+        return x1 * across, y1 * down, x2 * across, y2 * down
+
+    def _inside(self, name: str, box: Box, size: Size) -> Box | None:
         """The box enlarged and clipped to a picture of (width, height), None if nothing is left."""
         (x1, y1, x2, y2), (width, height) = box, size
         where = f"{name} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
@@ -104,43 +137,66 @@ class Reading:
             return None
         if min(x1, y1, width - x2, height - y2) < -_TOLERANCE:
             self.problems[Kind.CLIPPED].append(f"{where} of {width} x {height}")
-        x1, x2 = _grown(x1, x2, self._box_scale, width)
-        y1, y2 = _grown(y1, y2, self._box_scale, height)
-        return x1, y1, x2, y2
+        if (scale := self._box_scale) != 1:  # else the numbers stay as they are written
+            x, y, across, down = (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2
+            x1, x2 = x - scale * across, x + scale * across
+            y1, y2 = y - scale * down, y + scale * down
+        return float(max(x1, 0)), float(max(y1, 0)), float(min(x2, width)), float(min(y2, height))
 
 
-def _grown(low: float, high: float, scale: float, size: int) -> tuple[float, float]:
-    if scale != 1:  # else the numbers stay as they are written
-        centre, half = (low + high) / 2, scale * (high - low) / 2
-        low, high = centre - half, centre + half
-    return float(max(low, 0)), float(min(high, size))
+def _turned(box: Box, header: Header) -> Box:
+    """A box in pixels of the stored picture as pixels of the upright one.
+
+    Where EXIF turns a picture on its side (orientation 5 to 8), editors that ignore it count
+    pixels along the stored rows.
+    """
+    x1, y1, x2, y2 = box
+    width, height = header.stored
+    left, right = (height - y2, height - y1) if header.orientation in (6, 7) else (y1, y2)
+    top, bottom = (width - x2, width - x1) if header.orientation in (7, 8) else (x1, x2)
+    return left, top, right, bottom
 
 
-def find_file(root: Path, name: str) -> Path | None:
-    """The file that a table or JSON calls `name`, maybe with \\ from Windows; None if absent."""
-    for text in dict.fromkeys([name, name.replace("\\", "/")]):
-        # os.path: a Path for each of 100,000 names that are then joined and asked takes seconds
-        if os.path.isfile(os.path.join(root, text)):  # False, too, for names no system allows
-            return root / text
-    return None
+def find_files(root: Path, names: Iterable[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The files that a table or JSON calls by these names: found, and guessed; absent ones in none.
+
+    Names may have \\ from Windows, and may begin with folders of another machine: a file that only
+    the end of a name leads to is a guess, unless two names lead there.
+    """
+    found, guessed = dict[str, Path](), dict[str, Path]()
+    for name in dict.fromkeys(names):
+        text = name.replace("\\", "/")
+        for end in [name, text, *(text[at.end() :] for at in re.finditer("/+", text))]:
+            # os.path: a Path for each of 100,000 names that are joined and asked takes seconds
+            if os.path.isfile(os.path.join(root, end)):  # False, too, for names no system allows
+                (found if end in (name, text) else guessed)[name] = root / end
+                break
+    used = Counter([*found.values(), *guessed.values()])
+    return found, {name: path for name, path in guessed.items() if used[path] == 1}
 
 
 # ---- class folders -------------------------------------------------------------------------
 
 
-def read_folder(root: Path) -> Reading:
-    """Pictures of a folder, labelled by the sub-folder they lie in.
+def read_folder(root: Path, labelled: bool = True) -> Reading:
+    """Pictures of a folder, labelled by the sub-folder they lie in, or not `labelled`.
 
     Pictures of `sheep/`, and of folders below it, are labelled "sheep". If the sub-folders are
     train, val (valid, validation) and test, they are the splits and theirs are the classes.
-    Pictures without any sub-folder have no label.
+    Pictures without any sub-folder have no label, nor have those of a single one called images.
     """
     reading, names = Reading(root), image_names(root)
+    if not labelled:
+        for name in names:
+            reading.add(root / name, (None, None, None))
+        return reading
+    bare = {name.split("/")[0].casefold() for name in names} <= {"images", "jpegimages"}
     splits = _split_folders(names, root)
     for name in names:
         folders = name.split("/")[:-1]
         split = splits[folders.pop(0)] if splits and folders else None
-        reading.add(root / name, plain(folders[0]) if folders else None, None, None, split)
+        label = plain(folders[0]) if folders and not bare else None
+        reading.add(root / name, (label, None, split))
     _refuse_mixture(reading)
     used = {root / parent for name in names for parent in Path(name).parents}
     for base in (root, *(root / name for name in splits)):
@@ -178,33 +234,44 @@ def _refuse_mixture(reading: Reading) -> None:
 
 # ---- CSV manifests --------------------------------------------------------------------------
 COLUMNS = ("image", "label", "group", "split", "x1", "y1", "x2", "y2")
-_EDGES = COLUMNS[4:]
 _ALIASES = {  # what else a column may be called, the best name first
-    "image": ("path", "file", "filename", "file_name", "filepath", "图片", "文件", "文件名"),
-    "label": ("class", "category", "标签", "类别"),
+    "image": ("path", "file", "filename", "filepath", "图片", "文件", "文件名"),
+    "label": ("class", "classname", "category", "标签", "类别"),
     "group": ("animal", "组", "动物"),
     "split": ("划分",),
+}
+# Columns of a box: its corners; or a corner, width and height.
+_CORNERS = (COLUMNS[4:], ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
+_EXTENTS = (
+    *(("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height")),
+)
+# Columns that speak of boxes in a way that is not read.
+_COORDINATES = {
+    *("x", "y", "x1", "y1", "x2", "y2", "xmin", "ymin", "xmax", "ymax", "cx", "cy", "xc", "yc"),
+    *("xcenter", "ycenter", "centerx", "centery", "box", "bbox", "boxes", "polygon", "points"),
 }
 
 
 def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
     """Pictures and boxes of a table with the columns image, label, group, split, x1, y1, x2, y2.
 
-    Only `image` must be there: a path relative to `images`, by default the file's folder. Boxes
-    are pixels of the upright picture, half-open. Further columns are ignored; a row that
-    contradicts the header or another row is refused, with its line.
+    They have other usual names, too. Only `image` must be there: a path relative to `images`, by
+    default the file's folder. Boxes are pixels of the upright picture, half-open; of the stored
+    one, where columns `width` and `height` say so. A row that contradicts the header or another
+    row is refused, with its line.
     """
     reading = Reading(images if images is not None else source.parent, box_scale)
-    seen: dict[tuple[str, Box | None], tuple[int, tuple[str | None, ...]]] = {}
-    paths: dict[str, Path | None] = {}
+    seen: dict[tuple[str, Box | None], tuple[int, Said]] = {}
     edges: list[float] = []
-    for line, row in _rows(source, reading):
-        image, box, said = _parsed(row, f"{shown(source)}:{line}")
-        if image not in paths:
-            paths[image] = find_file(reading.root, image)
-            if not paths[image]:
-                reading.problems[Kind.MISSING].append(f"{shown(image)} (line {line})")
-        path = paths[image]
+    rows = [(n, row, *_parsed(row, f"{shown(source)}:{n}")) for n, row in _rows(source, reading)]
+    first: dict[str, int] = {}  # line of each picture
+    for line, _, image, *_ in rows:
+        first.setdefault(image, line)
+    paths = reading.find(first)
+    absent = [f"{shown(i)} (line {n})" for i, n in first.items() if i not in paths]
+    reading.problems[Kind.MISSING] += absent
+    for line, row, image, box, said in rows:
+        path = paths.get(image)
         name = reading.name(path) if path else shown(image)
         before, told = seen.setdefault((name, box), (line, said))
         if told != said:
@@ -216,16 +283,14 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
         if before != line:
             reading.problems[Kind.REPEATED_ROW].append(f"line {line}")
         elif path:
-            label, group, split = said
-            reading.listed.setdefault(path, split)
-            reading.add(path, label, box, group, split)
-    if not paths:
+            reading.listed.setdefault(path, said[2])
+            reading.add(path, said, box, size_of(row))
+    if not rows:
         raise ValueError(f"{shown(source)}: no rows below the header; expected a picture on each")
     if not reading.listed:
         raise FileNotFoundError(
-            f"{shown(source)}: none of its {len(paths)} pictures is in {shown(reading.root)}, such "
-            f"as {some(reading.problems[Kind.MISSING])}; paths are relative to the table, or to "
-            "images="
+            f"{shown(source)}: none of its {len(first)} pictures is in {shown(reading.root)}, such "
+            f"as {some(absent)}; {where_from(images, 'the table')}"
         )
     if edges and max(map(abs, edges)) <= 1.01:
         raise ValueError(
@@ -237,13 +302,13 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
 
 def _rows(source: Path, reading: Reading) -> Iterator[tuple[int, dict[str, str]]]:
     """Line and cells by column of the rows with something in them."""
-    lines = list(io.StringIO(_text(source, reading), newline=""))  # as csv wants them
+    lines = list(io.StringIO(text_of(source, reading.problems), newline=""))  # as csv wants them
     start = 1 if lines and lines[0].lower().startswith("sep=") else 0  # Excel's own first line
     while start < len(lines) and not lines[start].strip():
         start += 1
     if start == len(lines):
         raise ValueError(f"{shown(source)}: the file is empty; expected a header with image, label")
-    separator, columns = _header(lines[start], source)
+    separator, columns = _header(lines[start], source, reading.problems)
     reader = csv.DictReader(lines[start + 1 :], columns, delimiter=separator, strict=True)
     try:
         for cells in reader:
@@ -263,8 +328,8 @@ def _rows(source: Path, reading: Reading) -> Iterator[tuple[int, dict[str, str]]
         ) from error
 
 
-def _text(source: Path, reading: Reading) -> str:
-    """Contents of the file, in the encoding that fits."""
+def text_of(source: Path, problems: Problems) -> str:
+    """Contents of a table or a list of names, in the encoding that fits."""
     data = source.read_bytes()
     utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # Excel's "Unicode text"
     for encoding in ["utf-16"] if utf16 else ["utf-8-sig", "gb18030"]:
@@ -275,53 +340,88 @@ def _text(source: Path, reading: Reading) -> str:
         if "\0" in text:
             break
         if encoding != "utf-8-sig":
-            said = f"{shown(source.name)} is read as {encoding.upper()}"
-            reading.problems[Kind.ENCODING].append(said)
+            problems[Kind.ENCODING].append(f"{shown(source.name)} is read as {encoding.upper()}")
         return text
-    raise ValueError(f"{shown(source)}: not a text in UTF-8 or GB18030; save it as CSV UTF-8")
+    raise ValueError(f"{shown(source)}: not a text in UTF-8 or GB18030; save it as UTF-8")
 
 
-def _header(line: str, source: Path) -> tuple[str, list[str]]:
+def _header(line: str, source: Path, problems: Problems) -> tuple[str, list[str]]:
     """The separator that gives most columns, and their names, known ones by ours."""
     tried = []
     for separator in (",", ";", "\t"):
-        cells = [cell.strip().casefold() for cell in next(csv.reader([line], delimiter=separator))]
-        named = {column: (column, *_ALIASES.get(column, ())) for column in COLUMNS}
+        told = next(csv.reader([line], delimiter=separator))
+        cells = [_column_name(cell) for cell in told]
+        named = {column: (column, *names) for column, names in _ALIASES.items()}
         best = {c: next((n for n in names if n in cells), "") for c, names in named.items()}
-        tried.append((bool(best["image"]), len(cells), separator, cells, best))
-    has_image, _, separator, cells, best = max(tried, key=lambda one: one[:2])
-    repeated = any(cells.count(name) > 1 for name in best.values() if name)
-    if not has_image or repeated or len({bool(best[edge]) for edge in _EDGES}) > 1:
+        tried.append((bool(best["image"]), len(cells), separator, told, cells, best))
+    has_image, _, separator, told, cells, best = max(tried, key=lambda one: one[:2])
+    edges = next((way for way in _CORNERS + _EXTENTS if set(way) <= set(cells)), ())
+    repeated = any(cells.count(name) > 1 for name in (*filter(None, best.values()), *edges))
+    if not has_image or repeated or (not edges and _COORDINATES.intersection(cells)):
         raise ValueError(
-            f"{shown(source)}: got the columns {', '.join(map(repr, cells))}; expected image (or "
-            f"path, file), maybe {', '.join(COLUMNS[1:4])} and {', '.join(_EDGES)}, each once, "
-            "apart by comma, semicolon or tab"
+            f"{shown(source)}: got the columns {', '.join(map(repr, told))}; expected image (or "
+            f"path, file), maybe {', '.join(COLUMNS[1:4])} and a box in pixels as one of "
+            f"{'; '.join(map(', '.join, _CORNERS + _EXTENTS))}, each once, apart by comma, "
+            "semicolon or tab; rename them, or leave out what is not to be read"
         )
     ours = {name: column for column, name in best.items() if name}
+    box = ("x1", "y1", "w", "h") if edges in _EXTENTS else COLUMNS[4:]
+    ours |= {"width": "width", "height": "height"} | dict(zip(edges, box, strict=False))
+    if not best["label"]:
+        problems[Kind.UNREAD_COLUMNS] += [
+            t for t, n in zip(told, cells, strict=True) if n not in ours
+        ]
     return separator, [ours.get(name, str(i)) for i, name in enumerate(cells)]
 
 
-def _parsed(row: Mapping[str, str], where: str) -> tuple[str, Box | None, tuple[str | None, ...]]:
+def _column_name(cell: str) -> str:
+    """A column as it is compared: File_Name is filename, bbox_x is x."""
+    return re.sub(r"^b?box(?=[xywhlt])", "", re.sub(r"[\W_]+", "", cell.casefold()))
+
+
+def size_of(row: Mapping[str, Any]) -> Size | None:
+    """(width, height) in pixels of the picture that boxes refer to; None if it is not told."""
+    try:
+        width, height = (int(float(row[key])) for key in ("width", "height"))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return (width, height) if 0 < width < 1e9 and 0 < height < 1e9 else None
+
+
+def where_from(images: Path | None, source: str) -> str:
+    """What to do where no picture is found."""
+    if images is None:
+        return f"paths are relative to {source}; or name the folder of the pictures (images)"
+    return f"give the folder they are in, not {shown(images)}, or mend the paths in {source}"
+
+
+def _parsed(row: Mapping[str, str], where: str) -> tuple[str, Box | None, Said]:
     """What one row says: picture, box, and (label, group, split)."""
     if not row["image"]:
         raise ValueError(f"{where}: no picture in this row; expected its path")
     cell = row.get("split", "")
     if cell and not split_of(cell):
         raise ValueError(f"{where}: split {cell!r}; expected {', '.join(SPLITS)}")
-    texts = [plain(row.get(column, "")) or None for column in ("label", "group")]
-    edges = [row.get(edge, "") for edge in _EDGES]
-    return row["image"], _box(edges, where) if any(edges) else None, (*texts, split_of(cell))
+    label, group = (plain(row.get(column, "")) or None for column in ("label", "group"))
+    return row["image"], _box(row, where), (label, group, split_of(cell))
 
 
-def _box(cells: list[str], where: str) -> Box:
+def _box(row: Mapping[str, str], where: str) -> Box | None:
+    """The box of a row, None if its cells are empty."""
+    extent = "w" in row
+    cells = [row.get(edge, "") for edge in ("x1", "y1", *("wh" if extent else ("x2", "y2")))]
+    if not any(cells):
+        return None
     try:
         x1, y1, x2, y2 = (float(cell) for cell in cells)
     except ValueError:
         x1 = y1 = x2 = y2 = math.nan
+    if extent:
+        x2, y2 = x1 + x2, y1 + y2
     if not all(map(math.isfinite, (x1, y1, x2, y2))) or x2 < x1 or y2 < y1:
+        wanted = "a corner, width and height" if extent else "corners, not width and height"
         raise ValueError(
-            f"{where}: box {', '.join(map(repr, cells))}; expected four numbers x1 < x2 and "
-            "y1 < y2 in pixels, with a decimal point, corners, not width and height; or four "
-            "empty cells"
+            f"{where}: box {', '.join(map(repr, cells))}; expected four numbers in pixels, with a "
+            f"decimal point, {wanted}; or four empty cells"
         )
     return x1, y1, x2, y2

@@ -1,33 +1,44 @@
 """One door for every way in which people keep labelled pictures."""
 
 import math
-from collections import Counter
+import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cliplab.data.coco import load, read_coco, split_in
-from cliplab.data.files import image_names, is_image_name, printable, shown
+from cliplab.data.files import (
+    file_names,
+    is_hidden,
+    is_image_name,
+    is_other,
+    printable,
+    shown,
+)
 from cliplab.data.reading import Reading, read_csv, read_folder
 from cliplab.data.sample_set import SampleSet
 from cliplab.data.samples import ProblemKind as Kind, Sample, lacked, problems_of, some
-from cliplab.data.yolo import NAME_FILES, YAML_NAMES, read_yolo
-from cliplab.runtime import ArgumentError, unknown_name
+from cliplab.data.yolo import NAME_FILES, SETTINGS, read_yolo
+from cliplab.runtime import ArgumentError, sha256, unknown_name
 
 KINDS = ("auto", "folder", "csv", "coco", "yolo")
 # Tables that lie among pictures are read only under these names: others may be results.
-_STEMS = ("manifest", "labels", "metadata", "photos")
+_STEMS = ("manifest", "labels", "metadata", "photos", "annotations", "_annotations")
 MANIFESTS = tuple(f"{stem}{suffix}" for stem in _STEMS for suffix in (".csv", ".tsv"))
 _SUFFIX_KINDS = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), "csv"),
-    **dict.fromkeys((".yaml", ".yml"), "yolo"),
+    **dict.fromkeys((".yaml", ".yml", ".data"), "yolo"),
     ".json": "coco",
 }
 _EXPECTED = (
     "expected a folder of class folders, a CSV manifest (.csv, .tsv), COCO boxes (.json), or a "
     "YOLO folder or its data.yaml"
 )
-_LOSSES = {Kind.NO_BOX, Kind.NO_AREA, Kind.OUTSIDE, Kind.OTHER_SHAPE, Kind.UNREADABLE}
+_LOSSES = {
+    *(Kind.NO_BOX, Kind.NO_AREA, Kind.OUTSIDE, Kind.OTHER_SHAPE, Kind.UNREADABLE, Kind.MALFORMED),
+}
 
 
 def read_photos(
@@ -59,8 +70,7 @@ def read_photos(
             what = "goes with a folder of pictures as the source, and without another of images"
             raise ArgumentError("boxes", f"{shown(boxes)} {what}; got {shown(source)}")
         return read_photos(boxes, kind=kind, box_scale=box_scale, images=source)
-    kind, places = _places_of(source, kind)
-    reading = _read(kind, places, Path(images) if images is not None else None, box_scale)
+    kind, reading = _read(source, kind, images, box_scale)
     if box_scale != 1 and not any(one.box_xyxy for one in reading.samples):
         raise ArgumentError(
             "box_scale", f"got {box_scale}, but {shown(source)} has no boxes; drop it"
@@ -73,16 +83,15 @@ def read_photos(
         reading.problems[Kind.UNUSED_CLASS] += [n for n in reading.classes if n not in used]
     if not reading.samples:
         raise ValueError(_nothing_left(source, reading))
+    _drop_contradictions(reading)
     _tell_of_classes(reading)
-    if kind == "csv" and source.is_dir():
-        _tell_of_strays(source, reading)
     return SampleSet.of(reading.samples, reading.root, problems_of(reading.problems))
 
 
 def read_unlabelled(folder: str | Path) -> SampleSet:
     """Every picture below `folder`, whatever its sub-folders are called, without labels."""
-    root = Path(folder)
-    return SampleSet.of((Sample(root / n, name=printable(n)) for n in image_names(root)), root)
+    _, reading = _read(Path(folder), "folder", labelled=False)
+    return SampleSet.of(reading.samples, reading.root, problems_of(reading.problems))
 
 
 def read_pictures(
@@ -94,26 +103,20 @@ def read_pictures(
     Pictures that a COCO file or YOLO folder lists without a box are in it, and `judged`: nothing
     is there. Boxes with scores are a model's answers (`are_answers`): they stay, without labels.
 
-    Args:
-        source: a folder, a COCO JSON, a CSV manifest, a YOLO folder or data.yaml, or one picture.
-        kind: of `read_photos`; "auto" finds out.
-        images: folder that file names in `source` are relative to, if not its own.
+    Arguments are those of `read_photos`; the source may be a single picture, too.
 
     Raises:
         OSError: a file or folder is missing.
         ValueError: no pictures, or a source that contradicts itself.
     """
-    source, images = _existing(Path(source), kind), Path(images) if images is not None else None
-    single = source.is_file() and is_image_name(source)
-    kind, places = ("folder", [source]) if single else _places_of(source, kind)
-    if kind == "folder" and images is None:
-        return SampleSet((Sample(source),), source.parent) if single else read_unlabelled(source)
-    reading = _read(kind, places, images, 1.0)
+    source = _existing(Path(source), kind)
+    if source.is_file() and is_image_name(source) and images is None:
+        return SampleSet((Sample(source),), source.parent)
+    kind, reading = _read(source, kind, images, labelled=False)
     if any(map(reading.problems.get, _LOSSES)) and not reading.samples and not reading.masks:
         raise ValueError(_nothing_left(source, reading))  # else all would be judged to be empty
-    if kind == "coco" and source.is_dir() and images is None:
-        # Such as the answers of an earlier run, which know nothing of pictures that came later.
-        _tell_of_strays(source, reading)
+    if kind == "folder":
+        return SampleSet.of(reading.samples, reading.root, problems_of(reading.problems))
     found = SampleSet.of(_wholes(reading, kind), reading.root, problems_of(reading.problems))
     return replace(found, are_answers=reading.are_answers, ids=reading.ids)
 
@@ -128,8 +131,7 @@ def _wholes(reading: Reading, kind: str) -> list[Sample]:
     regions: dict[Path, list[Sample]] = {path: [] for path in reading.listed}
     for sample in reading.samples:
         if sample.box_xyxy is not None:
-            label = None if reading.are_answers else sample.label
-            regions[sample.path].append(replace(sample, label=label))
+            regions[sample.path].append(sample)
     names = _names_of(regions, reading.root)
     found = []
     for path, inside in regions.items():
@@ -144,24 +146,76 @@ def _existing(source: Path, kind: str) -> Path:
         raise ValueError(unknown_name("kind", kind, KINDS))
     if not source.exists():
         raise FileNotFoundError(f"{shown(source)}: no such file or folder; check the name")
-    return source
+    inner = source / source.resolve().name  # of a zip that was unpacked into a folder of its name
+    if not inner.is_dir() or [p for p in source.iterdir() if not is_hidden(p.name)] != [inner]:
+        return source
+    only_pictures = all(is_image_name(p) or is_hidden(p.name) for p in inner.iterdir())
+    return source if only_pictures else inner  # a class may be called as its set
 
 
-def _read(kind: str, places: list[Path], images: Path | None, box_scale: float) -> Reading:
+def _read(
+    source: Path,
+    kind: str,
+    images: str | Path | None = None,
+    box_scale: float = 1.0,
+    *,
+    labelled: bool = True,
+) -> tuple[str, Reading]:
+    """The kind of a source, and all that it says; folders are classes if it is `labelled`."""
+    kind, places, passed = _places_of(source, kind)
+    where = None if images is None else Path(images)
     if kind == "folder":
-        if images is not None or not places[0].is_dir():
-            raise ValueError(f"{shown(places[0])}: no table and no boxes; {_EXPECTED}")
-        return read_folder(places[0])
-    if kind == "coco":
-        return read_coco(places, images, box_scale)
-    return (read_csv if kind == "csv" else read_yolo)(places[0], images, box_scale)
+        if where is not None or not source.is_dir():
+            raise ValueError(f"{shown(source)}: no table and no boxes; {_EXPECTED}")
+        reading = read_folder(source, labelled)
+    elif kind == "coco":
+        reading = read_coco(places, where, box_scale)
+        if reading.are_answers:
+            reading.samples = [replace(sample, label=None) for sample in reading.samples]
+            reading.classes = ()
+    else:
+        reading = (read_csv if kind == "csv" else read_yolo)(places[0], where, box_scale)
+    if where is None and source.is_dir():
+        _tell_of_unread(source, kind, reading, passed)
+    return kind, reading
 
 
-def _tell_of_strays(folder: Path, reading: Reading) -> None:
-    """Note pictures of a folder that its table or JSON does not list."""
-    known = {path.resolve() for path in reading.listed}
-    strays = [name for name in image_names(folder) if (folder / name).resolve() not in known]
-    reading.problems[Kind.STRAY_PICTURES] += map(printable, strays)
+def _tell_of_unread(folder: Path, kind: str, reading: Reading, passed: Iterable[Path]) -> None:
+    """Note what lies in a folder and is not read: pictures, and what may be labels."""
+    problems = reading.problems
+    problems[Kind.ANSWERS] += map(reading.name, passed)
+    names = sorted(file_names(folder, bool))
+    problems[Kind.OTHER_FORMAT] += [printable(name) for name in names if is_other(name)]
+    if kind != "folder":
+        known = {path.resolve() for path in reading.listed}
+        strays = [n for n in filter(is_image_name, names) if (folder / n).resolve() not in known]
+        problems[Kind.STRAY_PICTURES] += map(printable, strays)
+        return
+    stems = {Path(name).stem for name in names if is_image_name(name)}
+    for name in map(Path, names):
+        ending = name.suffix.lower()
+        if ending == ".xml" or (ending in (".json", ".txt") and name.stem in stems):
+            problems[Kind.UNREAD_LABELS].append(shown(name))
+
+
+def _drop_contradictions(reading: Reading) -> None:
+    """Take the label off whole pictures whose bytes are also there under another label."""
+    alike = [
+        one
+        for one in reading.samples
+        if one.label and not one.box_xyxy and os.access(one.path, os.R_OK)
+        if os.path.getsize(one.path)
+    ]
+    for key in (os.path.getsize, sha256):  # what is quick first
+        keys, labels = {one.path: key(one.path) for one in alike}, defaultdict[Any, set[str]](set)
+        for one in alike:
+            labels[keys[one.path]].add(one.label or "")
+        alike = [one for one in alike if len(labels[keys[one.path]]) > 1]
+    twins = {one.path for one in alike}
+    reading.problems[Kind.TWO_CLASSES] += [f"{one.name} ({one.label})" for one in alike]
+    reading.samples = [
+        replace(one, label=None) if one.path in twins else one for one in reading.samples
+    ]
 
 
 def _tell_of_classes(reading: Reading) -> None:
@@ -199,33 +253,36 @@ def _names_of(paths: Iterable[Path], root: Path) -> dict[Path, str]:
 # ---- recognising ---------------------------------------------------------------------------
 
 
-def _places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path]]:
-    """The kind of a source, and the files that it consists of."""
+def _places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path], list[Path]]:
+    """The kind of a source, the files that it consists of, and answers that are no part of it."""
     if source.is_file():
         kind = _SUFFIX_KINDS.get(source.suffix.lower(), "") if kind == "auto" else kind
         if not kind:
             what = "a single picture" if is_image_name(source) else "a file of no known kind"
             raise ValueError(f"{shown(source)}: {what}; {_EXPECTED}")
-        return kind, [source]
+        return kind, [source], []
     if kind in ("folder", "yolo"):
-        return kind, [source]
+        return kind, [source], []
     if kind == "auto" and (source / MANIFESTS[0]).is_file():
-        return "csv", [source / MANIFESTS[0]]  # write_manifest fixes things for good: it counts
+        return "csv", [source / MANIFESTS[0]], []  # write_manifest fixes things for good: it counts
     tables = [source / name for name in MANIFESTS]
     if kind == "csv":
         tables = sorted(p for p in source.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
+    truth, answers = _coco_files(source) if kind in ("auto", "coco") else ([], [])
+    if kind == "coco" and not truth:
+        truth, answers = answers, []
     found = {
-        "coco": _coco_files(source) if kind in ("auto", "coco") else [],
+        "coco": truth,
         "csv": [path for path in tables if path.is_file()] if kind in ("auto", "csv") else [],
         "yolo": [source] if kind == "auto" and _is_yolo(source) else [],
     }
     kinds = [name for name, paths in found.items() if paths]
     if len(kinds) == 1 and len(found["csv"]) < 2:
-        return kinds[0], found[kinds[0]]
+        return kinds[0], found[kinds[0]], answers
     if kind == "auto" and not kinds:
-        return "folder", [source]
+        return "folder", [source], answers
     files = [path.name for name in ("csv", "coco") for path in found[name]]
-    files += [name for name in YAML_NAMES + NAME_FILES if (source / name).is_file()]
+    files += [name for name in SETTINGS + NAME_FILES if (source / name).is_file()]
     raise ValueError(
         f"{shown(source)}: got the labels {', '.join(map(shown, files)) or '(none)'}; expected one "
         f"file or kind ({kind}): give the file that counts, or kind=, {', '.join(KINDS[1:])}"
@@ -234,30 +291,32 @@ def _places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path]]:
 
 def is_read_of(path: Path, folder: Path) -> bool:
     """Whether a file is a picture, a table or a list of classes that a folder is read from."""
-    if is_image_name(path) or path.name in NAME_FILES + YAML_NAMES:
+    if is_image_name(path) or path.name in NAME_FILES + SETTINGS:
         return path.is_relative_to(folder)
     return path in [place.resolve() for place in _places_of(folder)[1]]
 
 
 def _is_yolo(folder: Path) -> bool:
-    """Whether a folder has YOLO's YAML file, or names of classes and label files."""
-    has_yaml, has_names = (
-        any((folder / name).is_file() for name in names) for names in (YAML_NAMES, NAME_FILES)
+    """Whether a folder has YOLO's YAML file or obj.data, or names of classes and label files."""
+    has_settings, has_names = (
+        any((folder / name).is_file() for name in names) for names in (SETTINGS, NAME_FILES)
     )
     # A list of classes may lie beside class folders, too: text files with the names of pictures
     # are what tells.
     stems = {path.stem for path in folder.iterdir() if is_image_name(path)}
     beside = any(path.stem in stems for path in folder.glob("*.txt"))
-    return has_yaml or any((folder / "labels").rglob("*.txt")) or (has_names and beside)
+    return has_settings or any((folder / "labels").rglob("*.txt")) or (has_names and beside)
 
 
-def _coco_files(folder: Path) -> list[Path]:
-    """The COCO files of a folder: one, or one for each split."""
+def _coco_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The COCO files of a folder: one, or one for each split; and those with scores: answers."""
     # Where exports put them; the JSON of something else lies about too, so each is looked into.
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
     places = [folder, folder / "annotations", *(p for p in inside if split_in(p / "x"))]
     paths = [path for place in places for path in sorted(place.glob("*.json"))]
-    found = [path for path in paths if not path.name.startswith(".") and _holds_boxes(path)]
+    boxes = {path: _boxes_in(path) for path in paths if not path.name.startswith(".")}
+    answers = [path for path, inside in boxes.items() if any("score" in box for box in inside)]
+    found = [path for path, inside in boxes.items() if inside and path not in answers]
     splits = [split_in(path) for path in found]
     if len(found) > 1 and (None in splits or len(set(splits)) < len(splits)):
         names = some((shown(path.relative_to(folder)) for path in found), 8)
@@ -265,11 +324,12 @@ def _coco_files(folder: Path) -> list[Path]:
             f"{shown(folder)}: {len(found)} COCO files, {names}; expected one, or names that tell "
             "train, val and test once each: give the one file that counts"
         )
-    return found
+    return found, answers
 
 
-def _holds_boxes(path: Path) -> bool:
+def _boxes_in(path: Path) -> list[dict[str, Any]]:
+    """Annotations with a box of a file that may be COCO's."""
     try:
-        return any("bbox" in annotation for annotation in load(path)["annotations"])
+        return [annotation for annotation in load(path)["annotations"] if "bbox" in annotation]
     except (OSError, ValueError):
-        return False
+        return []

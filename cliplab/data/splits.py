@@ -3,25 +3,15 @@
 A group is what its owner named (an animal, a farm), else a file with all its boxes; groups whose
 pictures are copies or near-duplicates become one. Groups are dealt out one by one, the largest
 first and equal ones in the order of a hash of seed and name, each to the split that its classes
-are furthest from having their share of. So the same pictures and seed give the same splits on
-every platform; only near-duplicates at the edge of the threshold hang on the decoder. Each split
-gets a group of every class that has as many; a class with a single group is in train only, which
-is told. More pictures may shift the shares and with them old pictures, unless those come
-with their split: in a manifest, or as `previous`.
+are furthest from having their share of. Each split gets a group of every class that has as many; a
+class with a single group is in train only, which is told.
 
-Near-duplicates are found in two steps, as one alone is either blind or credulous. A difference hash
-(64 signs of horizontal brightness steps on a 9 x 8 thumbnail) finds candidates with one XOR a pair;
-thumbnails of 16 x 16 colours decide. Thresholds were chosen on the pasture (1,500 portraits, 800
-crops, 300 herds) and 33 photographs and plots, against copies of them saved as JPEG 30, halved,
-darkened, with noise, shifted or zoomed:
-
-* at most 10 of 64 bits apart and thumbnails correlated above 0.9: one pair of 1.5 million distinct
-  ones passes; 97 to 100 % of the copies in JPEG, halved, darker, noisy, shifted by 2 % or zoomed
-  by 3 % do, four of five of those shifted by 4 %, two of five by 6 %;
-* the hash alone, at 10 bits, joins 30 pairs of different animals, and through them half a class.
-
-Half of the copies with a logo over a tenth of the picture, mirrored ones and those cut out
-otherwise are not seen: give such pictures a group.
+Near-duplicates: a difference hash (64 signs of horizontal brightness steps on a 9 x 8 thumbnail)
+finds candidates, thumbnails of 16 x 16 colours decide. Thresholds were chosen on the pasture (1,500
+portraits, 800 crops, 300 herds) and 33 photographs and plots: of 1.5 million distinct pairs one
+passes, and 97 to 100 % of the copies saved as JPEG 30, halved, darkened, with noise, shifted by 2 %
+or zoomed by 3 % do. The hash alone joins 30 pairs of different animals, and through them half a
+class. Mirrored copies and those with a logo are not seen: give such pictures a group.
 """
 
 import hashlib
@@ -86,7 +76,7 @@ def deal(
         before.setdefault(one.path.absolute(), one.split)
     fixed = [one.split or before.get(one.path.absolute()) for one in samples]
     if None not in fixed:
-        return list(map(_with_split, samples, fixed)), ()
+        return _with_splits(samples, fixed), ()
     problems: Places = defaultdict(list)
     groups = _groups(samples, seed, problems)
     given = [_given(group, fixed, samples, problems) for group in groups]
@@ -102,7 +92,7 @@ def deal(
     for group, split in zip(groups, chosen, strict=True):
         for i in group.members:
             splits[i] = fixed[i] or split
-    dealt = list(map(_with_split, samples, splits))
+    dealt = _with_splits(samples, splits)
     problems[Kind.LACKED] += lacked(dealt)
     return dealt, problems_of(problems)
 
@@ -120,8 +110,8 @@ def _checked(fractions: Mapping[str, float]) -> dict[str, float]:
     return {name: fractions[name] for name in SPLITS if fractions.get(name)}
 
 
-def _with_split(sample: Sample, split: str | None) -> Sample:
-    return sample if sample.split == split else replace(sample, split=split)
+def _with_splits(samples: Sequence[Sample], splits: Sequence[str | None]) -> list[Sample]:
+    return [replace(one, split=split) for one, split in zip(samples, splits, strict=True)]
 
 
 # ---- groups --------------------------------------------------------------------------------

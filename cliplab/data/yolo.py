@@ -2,49 +2,50 @@
 
 `images/a.jpg` has its boxes in `labels/a.txt`, or beside itself in `a.txt`: lines of a class
 number and centre, width and height as shares of the upright picture, or a polygon in shares.
-The names are in `data.yaml` (`dataset.yaml`), which may name the splits too, or in `classes.txt`.
+The names are in `data.yaml` (`dataset.yaml`) or Darknet's `obj.data`, which may name the splits
+too, or in `classes.txt`. Where `kpt_shape` says that key points follow a box, they are not read.
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cliplab.data.files import list_images, shown
-from cliplab.data.reading import Reading
-from cliplab.data.samples import Box, ProblemKind as Kind, plain, some, split_of
+from cliplab.data.reading import Problems, Reading, find_files, text_of
+from cliplab.data.samples import Box, ProblemKind as Kind, plain, split_of
 
-YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+SETTINGS = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "obj.data")
 NAME_FILES = ("classes.txt", "obj.names")
-_SLACK = 0.01  # of the picture that a rounded share may leave it by
 _Names = Mapping[int, str]
 _Listed = dict[Path, str | None]  # picture -> split
 
 
 def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
-    """Pictures and boxes of a YOLO data set: a folder, or its YAML file.
+    """Pictures and boxes of a YOLO data set: a folder, its YAML file or its obj.data.
 
-    `images` is the folder of the pictures, where neither the YAML nor the layout tells it. All
-    malformed lines and unknown classes are refused at once, each with file and line.
+    `images` is the folder of the pictures, where neither the settings nor the layout tell it.
+    Malformed lines and unknown classes are skipped and counted, each with file and line.
     """
-    root, names, listed, names_file = _layout(source, images)
-    reading, wrong, used = Reading(root, box_scale), list[str](), set[Path]()
+    path = _settings_file(source)
+    root = path.parent.parent if path.parent.name == "labels" else path.parent
+    reading, used = Reading(root, box_scale), {path}
+    said = _settings(path, reading.problems)
+    if isinstance(base := said.get("path"), str) and (root / base).is_dir():
+        reading.root = root = root / base
+    names, points = _names(said, path), _points(said, path)
     reading.classes = sorted(set(names.values()))
-    for path, split in listed.items():
-        if not path.is_file():
-            reading.problems[Kind.MISSING].append(reading.name(path))
+    listed = {} if images is not None else _splits(said, path, reading)
+    for picture, split in (listed or _by_folder(root, images)).items():
+        if not picture.is_file():
+            reading.problems[Kind.MISSING].append(reading.name(picture))
             continue
-        reading.listed[path] = split
-        if label_file := _label_file(path):
+        reading.listed[picture] = split
+        if label_file := _label_file(picture):
             used.add(label_file)
-            wrong += _add_boxes(path, label_file, names, reading)
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} malformed lines: {some(wrong, 5)}; expected a class number of "
-            f"{shown(names_file)}, then centre, width and height, or a polygon, as shares of "
-            "the picture"
-        )
-    strays = sorted(set((root / "labels").glob("*.txt")) - used - {names_file})
+            _add_boxes(picture, label_file, names, points, reading)
+    strays = sorted(set((root / "labels").rglob("*.txt")) - used)
     reading.problems[Kind.STRAY_LABELS] += map(reading.name, strays)
     return reading
 
@@ -52,94 +53,103 @@ def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
 # ---- where things are ----------------------------------------------------------------------
 
 
-def _layout(source: Path, images: Path | None) -> tuple[Path, _Names, _Listed, Path]:
-    """Root, class names, pictures, and the file with the names."""
-    places = [source] if source.is_file() else [source / name for name in YAML_NAMES]
-    if path := next(filter(Path.is_file, places), None):
-        return _from_yaml(path, images)
+def _settings_file(source: Path) -> Path:
+    """The file with the names of the classes."""
     root = source.parent if source.name == "labels" else source
-    for path in (base / name for base in (root, root / "labels") for name in NAME_FILES):
-        if path.is_file():
-            names = _checked_names(dict(enumerate(_text_of(path).splitlines())), path)
-            return root, names, _by_folder(root, images), path
+    lists = [base / name for base in (root, root / "labels") for name in NAME_FILES]
+    places = [source, *(root / name for name in SETTINGS), *lists]
+    if path := next(filter(Path.is_file, places), None):
+        return path
     raise FileNotFoundError(
-        f"{shown(root)}: no names of classes; looked for {', '.join(YAML_NAMES[:2])}, "
+        f"{shown(root)}: no names of classes; looked for {', '.join(SETTINGS[:2])}, obj.data, "
         f"{', '.join(NAME_FILES)} there and in labels: write classes.txt with a name on each line"
     )
 
 
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig").rstrip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{shown(path)}: not a text in UTF-8; save it as UTF-8") from error
-
-
-def _checked_names(names: Mapping[Any, Any], path: Path) -> _Names:
-    for key, name in names.items() or [("0", "")]:
-        if not str(key).isdigit() or not plain(str(name)):
-            raise ValueError(f"{shown(path)}: class {key!r} is {name!r}; expected number and name")
-    return {int(key): plain(str(name)) for key, name in names.items()}
-
-
-def _from_yaml(path: Path, images: Path | None) -> tuple[Path, _Names, _Listed, Path]:
-    """Layout of an Ultralytics data set file: path, train, val, test, names."""
+def _settings(path: Path, problems: Problems) -> Mapping[str, Any]:
+    """What a settings file says: path, train, val, test, names and kpt_shape, all as text."""
     import yaml
 
+    text = text_of(path, problems).rstrip()
+    if path.name in NAME_FILES:
+        return {"names": text.splitlines()}
+    if path.suffix == ".data":  # Darknet's, which CVAT writes: key = value
+        pairs = [line.partition("=")[::2] for line in text.splitlines()]
+        found = {key.strip(): value.strip() for key, value in pairs}
+        files = [*find_files(path.parent, [found.get("names", "")])]
+        return {
+            **found,
+            **next((_settings(f[n], problems) for f in files for n in f), {"names": []}),
+        }
     try:
-        found = yaml.safe_load(_text_of(path))
-    except yaml.YAMLError as error:
+        found = yaml.load(text, yaml.BaseLoader)  # where `no` is a name, and no False
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{shown(path)}: not YAML ({' '.join(str(error).split())})") from error
-    names = found.get("names") if isinstance(found, dict) else None
-    if not isinstance(names, list | dict):
+    if not isinstance(found, dict) or not isinstance(found.get("names"), list | dict):
         raise ValueError(f"{shown(path)}: no list 'names'; expected names of classes")
-    numbered = names if isinstance(names, dict) else dict(enumerate(names))
-    root = path.parent
-    if isinstance(base := found.get("path"), str) and (root / base).is_dir():
-        root = root / base
-    listed = {} if images is not None else _splits_in_yaml(found, root, path)
-    return root, _checked_names(numbered, path), listed or _by_folder(root, images), path
+    return found
 
 
-def _splits_in_yaml(found: Mapping[str, Any], root: Path, source: Path) -> _Listed:
+def _names(said: Mapping[str, Any], path: Path) -> _Names:
+    names = said["names"]
+    numbered = names if isinstance(names, dict) else {str(i): n for i, n in enumerate(names)}
+    for key, name in numbered.items() or [("0", "")]:
+        if not key.isdecimal() or not isinstance(name, str) or not plain(name):
+            raise ValueError(f"{shown(path)}: class {key!r} is {name!r}; expected number and name")
+    return {int(key): plain(name) for key, name in numbered.items()}
+
+
+def _points(said: Mapping[str, Any], path: Path) -> int:
+    """How many values of key points follow each box."""
+    shape = said.get("kpt_shape") or ["0"]
+    if not isinstance(shape, list) or not all(isinstance(n, str) and n.isdecimal() for n in shape):
+        raise ValueError(f"{shown(path)}: kpt_shape is {shape!r}; expected two numbers, as [17, 3]")
+    return math.prod(map(int, shape))
+
+
+def _splits(said: Mapping[str, Any], path: Path, reading: Reading) -> _Listed:
     """Pictures of train, val and test: each a folder, a text file of paths, or a list of those."""
     listed: _Listed = {}
     named = [
-        (split_of(str(key)), place)
-        for key, value in found.items()
-        if split_of(str(key)) and value
+        (split, place)
+        for key, value in said.items()
+        if (split := split_of(str(key))) and value
         for place in (value if isinstance(value, list) else [value])
     ]
-    absent = []
+    absent, root = [], reading.root
     for split, place in named:
         if not isinstance(place, str):
-            raise ValueError(f"{shown(source)}: {split} is {place!r}; expected a folder or file")
+            raise ValueError(f"{shown(path)}: {split} is {place!r}; expected a folder or file")
         tries = [root / place, root / place.removeprefix("../"), root.parent / place]
-        if (hit := next(filter(Path.exists, tries), None)) is None:
-            absent.append(place)
+        hits = [*filter(Path.exists, tries), *reading.find([place]).values()]
+        if not hits:
+            absent.append(f"{split}: {place}")
             continue
-        for picture in _pictures_of(hit, root):
+        for picture in _pictures_of(hits[0], reading):
             if listed.setdefault(picture, split) != split:
                 raise ValueError(
-                    f"{shown(source)}: the same pictures in two splits, such as "
+                    f"{shown(path)}: the same pictures in two splits, such as "
                     f"{shown(picture)}; expected splits that share none"
                 )
     if absent and len(absent) == len(named):
         raise FileNotFoundError(
-            f"{shown(source)}: none of {', '.join(absent)} is in {shown(root)}; mend path, train, "
+            f"{shown(path)}: none of {', '.join(absent)} is in {shown(root)}; mend path, train, "
             "val and test, or name the folder of the pictures (images)"
         )
+    reading.problems[Kind.MISSING_SPLIT] += absent
     return listed
 
 
-def _pictures_of(place: Path, root: Path) -> list[Path]:
+def _pictures_of(place: Path, reading: Reading) -> list[Path]:
     """Pictures of a folder, or those that a text file lists."""
     if place.is_dir():
         with suppress(ValueError):  # an empty split is the owner's affair, as long as others aren't
             return list_images(place)
         return []
-    lines = filter(None, map(str.strip, _text_of(place).splitlines()))
-    return [(place.parent if line.startswith("./") else root) / line for line in lines]
+    lines = filter(None, map(str.strip, text_of(place, reading.problems).splitlines()))
+    names = [str(place.parent / line) if line.startswith("./") else line for line in lines]
+    found = reading.find(names)
+    return [found.get(name, reading.root / name) for name in names]
 
 
 def _by_folder(root: Path, images: Path | None) -> _Listed:
@@ -155,23 +165,21 @@ def _by_folder(root: Path, images: Path | None) -> _Listed:
 # ---- boxes ---------------------------------------------------------------------------------
 
 
-def _add_boxes(path: Path, label_file: Path, names: _Names, reading: Reading) -> list[str]:
-    """Keep the boxes of one picture; what is wrong with lines, and where."""
-    wrong = []
+def _add_boxes(path: Path, label_file: Path, names: _Names, points: int, reading: Reading) -> None:
+    """Keep the boxes of one picture; name the lines that are none."""
     lines = label_file.read_bytes().decode("utf-8-sig", "replace").splitlines()
     for line, text in enumerate(map(str.strip, lines), 1):
         if not text:
             continue
         try:
-            number, share = _parse(text, names)
+            number, share = _parse(text, names, points)
         except ValueError as error:
-            wrong.append(f"{reading.name(label_file)}:{line}: {error}")
+            reading.problems[Kind.MALFORMED].append(f"{reading.name(label_file)}:{line}: {error}")
             continue
         if header := reading.header(path):
             # Files have six decimals: without rounding, an edge at 10 would become 10.0000004.
             x1, y1, x2, y2 = (round(v * header.size[i % 2], 2) for i, v in enumerate(share))
-            reading.add(path, names[number], (x1, y1, x2, y2), None, reading.listed[path])
-    return wrong
+            reading.add(path, (names[number], None, reading.listed[path]), (x1, y1, x2, y2))
 
 
 def _label_file(picture: Path) -> Path | None:
@@ -183,7 +191,7 @@ def _label_file(picture: Path) -> Path | None:
     return next(filter(Path.is_file, tries), None)
 
 
-def _parse(line: str, names: _Names) -> tuple[int, Box]:
+def _parse(line: str, names: _Names, points: int) -> tuple[int, Box]:
     """Class number, and the box as shares (x1, y1, x2, y2) of the picture."""
     try:
         number, *values = map(float, line.split())
@@ -191,10 +199,13 @@ def _parse(line: str, names: _Names) -> tuple[int, Box]:
         raise ValueError(f"{line[:40]!r} are not numbers") from None
     if number not in names:  # 2.0 is 2, 2.5 is nothing
         raise ValueError(f"class {number:g}, where there are {min(names)} to {max(names)}")
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise ValueError(f"{1 + len(values)} values, where a box has 5 and a polygon 7, 9, ...")
-    if not all(-_SLACK <= value <= 1 + _SLACK for value in values):  # which NaN is not
-        raise ValueError(f"{line[:40]!r} has values outside 0 to 1, such as pixels")
+    if points and len(values) in (4, 4 + points):
+        values = values[:4]
+    elif points or (len(values) != 4 and (len(values) < 6 or len(values) % 2)):
+        others = f"{5 + points} with key points" if points else "a polygon 7, 9, ..."
+        raise ValueError(f"{1 + len(values)} values, where a box has 5 and {others}")
+    if not all(-1 <= value <= 2 for value in values):  # which NaN is not
+        raise ValueError(f"{line[:40]!r} has values far outside 0 to 1, such as pixels")
     if len(values) == 4:
         x, y, width, height = values
         return int(number), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)

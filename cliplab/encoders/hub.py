@@ -123,6 +123,11 @@ def huggingface_cache() -> Path:
     return _cache({**tail, "XDG_CACHE_HOME": "huggingface/hub"}, ".cache/huggingface/hub")
 
 
+def no_folder(path: Path) -> str:
+    """What is wrong with a path where a folder is wanted."""
+    return f"a file; give its folder, {path.parent}" if path.is_file() else "no such path"
+
+
 def find_folder(where: str, example: str, **how: Any) -> tuple[Path, str]:
     """Folder and commit ("" for a folder of your own) of what follows `hf:`.
 
@@ -135,7 +140,7 @@ def find_folder(where: str, example: str, **how: Any) -> tuple[Path, str]:
     repo, _, revision = where.partition("@")
     if repo.count("/") != 1 or not all(repo.split("/")) or repo.startswith((".", "~")):
         raise FileNotFoundError(
-            f"hf:{where}: no such path; expected a folder that save_pretrained wrote, or a "
+            f"hf:{where}: {no_folder(folder)}; expected a folder that save_pretrained wrote, or a "
             f"repository such as {example}[@revision]"
         )
     return find_snapshot(f"hf:{where}", repo, revision, **how)

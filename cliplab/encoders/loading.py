@@ -17,6 +17,7 @@ from cliplab.encoders.hub import (
     find_file,
     modelscope_cache,
     modelscope_snapshot,
+    no_folder,
 )
 from cliplab.encoders.official import (
     CHINESE_CONTEXT,
@@ -127,7 +128,7 @@ def _find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
     owner, _, name = model.partition("/")
     if not owner or not name or "/" in name or owner.startswith((".", "~")):
         raise FileNotFoundError(
-            f"modelscope:{where}: no such path; expected a folder such as "
+            f"modelscope:{where}: {no_folder(folder)}; expected a folder such as "
             f"data/checkpoints/clip-chinese, or a model such as {MODEL}[@{REVISION}]"
         )
     revision = revision or (REVISION if name == MODEL.partition("/")[2] else "master")
