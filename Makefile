@@ -46,7 +46,7 @@ lab: env
 	$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 notebooks: env
-	@$(PY) -m cliplab run --in-place $(ARGS)
+	@$(PY) tools/save_notebooks.py $(ARGS)
 
 train: env
 	@for stem in $(STEMS); do $(PY) -m cliplab train $$stem $(ARGS) || exit; \

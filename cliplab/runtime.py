@@ -14,7 +14,7 @@ import platform
 import random
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ _REMEDIES = {
     errno.EEXIST: "a part of the path is a file, not a folder; choose another folder",
     errno.EISDIR: "the path is a folder; give a file name",
 }
+_PARTIAL = f".*.{'[0-9a-f]' * 8}.partial"  # files of `atomic_write` that are not whole
 _RESTORE = (
     "restore the folder with `git checkout -- data/checkpoints`, fetch it again, or train it again "
     "with `python -m cliplab train`"
@@ -59,9 +60,19 @@ class ArgumentError(ValueError):
 
 
 def data_dir() -> Path:
-    """Folder of checkpoints, prompts and photos: $CLIPLAB_DATA, else `data` beside the package."""
+    """Folder of checkpoints, prompts and photos: $CLIPLAB_DATA, else `data` beside the package.
+
+    Raises:
+        FileNotFoundError: no such folder, as where the package was installed without a checkout.
+    """
     chosen = os.environ.get("CLIPLAB_DATA", "")
-    return Path(chosen).expanduser() if chosen else Path(__file__).resolve().parent.parent / "data"
+    path = Path(chosen).expanduser() if chosen else Path(__file__).resolve().parents[1] / "data"
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"{path}: no such folder. Models and prompts are not part of cliplab's wheel: get a "
+            "checkout, and set $CLIPLAB_DATA to the folder `data` in it"
+        )
+    return path
 
 
 def cache_dir() -> Path:
@@ -209,6 +220,39 @@ def _is_ours(error: OSError, path: Path, partial: Path) -> bool:
     if error.filename is None:  # a failed write or flush carries no name
         return True
     return Path(os.fsdecode(error.filename)) in (path, partial, *path.parents)
+
+
+@contextmanager
+def held(*paths: Path) -> Iterator[None]:
+    """Have files and folders for this process alone, until the block or the process ends.
+
+    What killed processes left of `atomic_write` there is deleted. The locks are in the cache, so
+    that nothing is left beside what is written; other users and machines do not see them.
+
+    Raises:
+        BlockingIOError: another process has one of them.
+    """
+    from filelock import FileLock, Timeout
+
+    with ExitStack() as locks:
+        for path in {path.resolve() for path in paths}:
+            lock = cache_dir() / "locks" / hashlib.sha256(os.fsencode(path)).hexdigest()
+            try:
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(lock, timeout=0))
+                if os.name != "nt":  # there it is deleted by filelock
+                    locks.callback(lock.unlink, missing_ok=True)
+            except Timeout as error:
+                raise BlockingIOError(
+                    f"{path}: another cliplab is writing it; wait, or choose another name"
+                ) from error
+            except OSError:
+                continue  # a cache that cannot be written: better unguarded than not at all
+            beside = path.parent.glob(_PARTIAL)
+            own = [left for left in beside if left.name.startswith(f".{path.name}.")]
+            for left in [*own, *path.rglob(_PARTIAL)]:
+                left.unlink(missing_ok=True)
+        yield
 
 
 def write_json(path: str | Path, obj: Any) -> None:

@@ -14,7 +14,9 @@ from cliplab.cli import main as cli
 from cliplab.cli.doctor import CHECKPOINTS
 from cliplab.cli.main import COMMANDS, main, read_recipe
 from cliplab.cli.options import Call, Common, opt
+from cliplab.runtime import held
 from cliplab.training import RECIPES
+from cliplab.training.loop import RunOptions
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +137,7 @@ def test_a_missing_part_is_said(
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(RunOptions):
     steps: Annotated[int, opt("N")] = 7
 
 
@@ -144,16 +146,28 @@ def recipe(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     monkeypatch.setitem(sys.modules, RECIPES["clip"].module, module)
 
 
-def test_a_recipe_gets_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_gets_its_own_options(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[Recipe] = []
     recipe(monkeypatch, got.append)
     for words in ([], ["--steps", "3"]):
         assert main(["train", "clip", *words]) == 0
-    assert got == [Recipe(7), Recipe(3)]
+    assert got == [Recipe(steps=7), Recipe(steps=3)]
+    with held(Path("runs/train/clip")):
+        assert main(["train", "clip"]) == 2
+
+
+@pytest.mark.parametrize("option", ["--out", "--html", "--json"])
+@pytest.mark.parametrize("command", ["classify", "detect", "segment"])
+def test_one_output_is_not_written_by_two(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], command: str, option: str
+) -> None:
+    with held(Path("there")):
+        assert main([command, ".", "--labels", "a", "b", option, "there"]) == 2
+    assert "another cliplab is writing it" in capsys.readouterr().err
 
 
 def test_an_interrupted_recipe_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(options: object) -> int:
         raise KeyboardInterrupt

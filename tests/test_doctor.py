@@ -230,3 +230,18 @@ def test_kernel(monkeypatch: pytest.MonkeyPatch, command: str | None, status: st
 
     monkeypatch.setattr(KernelSpecManager, "get_kernel_spec", get)
     assert statuses(checks.check_kernel()) == {"kernel": status}
+
+
+def test_without_a_checkout_the_commands_and_the_doctor_name_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path / "data"))  # as beside an installed wheel
+    (tmp_path / "a.png").write_bytes(b"")
+    for command in ("classify", "detect", "segment"):
+        assert main([command, str(tmp_path), "--labels", "a", "b"]) == 2
+        said = capsys.readouterr().err
+        assert "set $CLIPLAB_DATA to the folder `data`" in said
+        assert "git checkout" not in said
+    monkeypatch.setattr(checks, "CHECKS", [checks.check_checkpoints, checks.check_fonts])
+    faults = [found.text for found in checks.examine() if found.subject == "checkpoints"]
+    assert ["set $CLIPLAB_DATA to the folder `data`" in text for text in faults] == [True]

@@ -1,6 +1,8 @@
 """Reports: parameters checked, notebooks executed for real, runs resumed, pages self-contained."""
 
 import errno
+import importlib
+import itertools
 import json
 import os
 import re
@@ -16,9 +18,10 @@ import psutil
 import pytest
 from notebook_builder import code, markdown, stream, write
 
+from cliplab import runtime
 from cliplab.cli.main import main
 from cliplab.cli.run import Bar
-from cliplab.report import folder, jobs, outputs, page
+from cliplab.report import folder, jobs, outputs, page, provenance
 from cliplab.report.exporter import chapters, to_mathml
 from cliplab.report.notebook import (
     Parameter,
@@ -28,6 +31,9 @@ from cliplab.report.notebook import (
     read_notebook,
     read_parameters,
 )
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+save_notebooks = importlib.import_module("save_notebooks")
 
 Lab = Callable[..., Path]
 
@@ -308,8 +314,9 @@ def test_hanging_and_dying_notebooks_are_ended_and_explained(
 
 
 def nothing_known() -> dict[str, Any]:
-    keys = ("versions", "machine", "commit", "code_sha256", "checkpoints")
-    return {key: {} for key in keys}
+    keys = ("commit", "code_sha256", "checkpoints")
+    known = {"versions": {"cliplab": "0"}, "machine": {"cores": 1, "device": "cpu"}}
+    return known | {key: {} for key in keys}
 
 
 @pytest.fixture
@@ -327,7 +334,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             path.write_text("{}", encoding="utf-8")
 
     monkeypatch.setattr("cliplab.report.folder.execute", execute)
-    monkeypatch.setattr("cliplab.report.outputs.execute", execute)
+    monkeypatch.setattr(save_notebooks, "execute", execute)
     monkeypatch.setattr("cliplab.report.folder.provenance.snapshot", nothing_known)
     return said
 
@@ -547,7 +554,7 @@ def test_figures_are_described_for_those_who_cannot_see_them(below: str, alt: st
 
 def test_notebooks_are_saved_in_place_without_noise(lab: Lab) -> None:
     path = lab(1, "from tqdm import tqdm\nprint('羊')\nx = sum(1 for _ in tqdm(range(3)))")
-    assert main(["run", "--in-place", "01"]) == 0
+    assert save_notebooks.main(["01"]) == 0
     notebook = read_notebook(path)
     assert [c.execution_count for c in notebook.cells[1:]] == [1, 2, 3, 4]
     assert [o["text"] for o in notebook.cells[3].outputs] == ["羊\n"]
@@ -558,7 +565,7 @@ def test_notebooks_are_saved_in_place_without_noise(lab: Lab) -> None:
         {},
     ]
     first = path.read_bytes()
-    assert main(["run", "--in-place", "01"]) == 0
+    assert save_notebooks.main([]) == 0
     assert path.read_bytes() == first  # nothing that differs between two executions
 
 
@@ -568,7 +575,7 @@ def test_noise_is_not_saved(
     path = lab(1)
     before = path.read_bytes()
     fake["outputs"] = [stream("careful", name="stderr")]
-    assert main(["run", "--in-place", "01"]) == 1
+    assert save_notebooks.main(["01"]) == 1
     assert "01_small: cell 4 writes to stderr: careful" in capsys.readouterr().err
     assert path.read_bytes() == before
 
@@ -589,7 +596,7 @@ def test_noise_is_not_saved(
 )
 def test_noise_is_named(output: Any, fault: list[str]) -> None:
     notebook = nbformat.v4.new_notebook(cells=[code("x", outputs=[output])])
-    assert outputs.noise(notebook) == fault
+    assert save_notebooks.noise(notebook) == fault
 
 
 # ---- photos and models of the reader ---------------------------------------------------------
@@ -621,3 +628,163 @@ def test_models_are_found_from_where_the_command_was_called(
     both = {"ENCODER": given, "MODEL": given}
     job = jobs.Job(Path("notebooks/01_small.ipynb"), "", {}, both, 2, "")
     assert job.injected == {"ENCODER": seen, "MODEL": seen}
+
+
+# ---- what an interruption, a neighbour or a full disk leaves ---------------------------------
+
+
+def started(name: str = "runs/a", *words: str) -> int:
+    return main(["run", "--out", name, *words])
+
+
+@pytest.mark.parametrize("change", ["photos", "weights"])
+def test_resuming_sees_other_photos_and_weights(
+    lab: Lab, fake: dict[str, Any], capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    text = lab(1).read_text(encoding="utf-8")
+    text = text.replace("SIZE = 3 ", "PHOTOS = ''\\nENCODER = 'pasture'\\nSIZE = 3 ")
+    Path("notebooks/01_small.ipynb").write_text(text, encoding="utf-8")
+    Path("mine/sheep").mkdir(parents=True)
+    Path("mine/sheep/1.png").write_bytes(b"one")
+    Path("model.pt").write_bytes(b"weights")
+    request = jobs.Request(parameters=("PHOTOS=mine", "ENCODER=openai:model.pt"))
+
+    def said() -> str:
+        folder.carry_out(jobs.plan(request), request, Path("runs/a"), Bar())
+        return capsys.readouterr().out
+
+    assert "done in" in said()
+    assert "done before, unchanged" in said()
+    before = folder.load(Path("runs/a.unfinished"))["notebooks"]["01_small"]["inputs"]
+    assert set(before) == {"PHOTOS", "ENCODER"}
+    if change == "photos":
+        Path("mine/sheep/2.png").write_bytes(b"two")
+    else:
+        Path("model.pt").write_bytes(b"others")
+    assert "done in" in said()
+    after = folder.load(Path("runs/a.unfinished"))["notebooks"]["01_small"]["inputs"]
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"PHOTOS" if change == "photos" else "ENCODER"}
+
+
+def test_runs_of_one_second_have_folders_of_their_own(
+    lab: Lab, fake: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(5)
+
+    class Clock(folder.datetime):  # type: ignore[name-defined,misc]
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return cls(2026, 1, 2, 3, 4, next(seconds))
+
+    lab(1)
+    other = Path("runs/2026-01-02-030405.unfinished")
+    other.mkdir(parents=True)
+    monkeypatch.setattr(folder, "datetime", Clock)
+    assert main(["run"]) == 0
+    assert sorted(Path("runs").iterdir()) == [other, Path("runs/2026-01-02-030406")]
+
+
+@pytest.mark.parametrize("words", [[], ["--resume"]])
+def test_a_folder_in_use_is_refused_and_not_touched(
+    lab: Lab, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    lab(1)
+    work = Path("runs/a.unfinished")
+    work.mkdir(parents=True)
+    runtime.write_json(work / "results.json", {"request": {}, "notebooks": {}})
+    before = (work / "results.json").read_bytes()
+    with runtime.held(work):
+        assert started("runs/a", *words) == 2
+        assert "another cliplab is writing it" in capsys.readouterr().err
+        assert main(["report", str(work), "--student", "X"]) == 2
+    assert (work / "results.json").read_bytes() == before
+    assert [p.name for p in Path("runs").iterdir()] == ["a.unfinished"]
+
+
+def test_resuming_keeps_notebooks_parameters_and_the_first_start(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab(1, "x = 1 / 0"), lab(2)
+    assert started("runs/a", "01", "-p", "SIZE=5", "--student", "A") == 1
+    first = folder.load(Path("runs/a.unfinished"))["started"]
+    lab(1)
+    for words in (["02"], ["-p", "SIZE=6"]):
+        assert started("runs/a", "--resume", *words) == 2
+        assert "01 -p SIZE=5; leave out notebooks and -p" in capsys.readouterr().err
+    assert started("runs/a", "--resume", "01", "-p", "SIZE=5", "--student", "Li") == 0
+    state = folder.load(Path("runs/a"))
+    assert {n: r["results"]["x"] for n, r in state["notebooks"].items()} == {"01_small": 10}
+    assert (state["student"], state["started"], len(state["resumed"])) == ("Li", first, 1)
+    assert state["ended"] >= state["resumed"][0] >= first
+
+
+def test_killed_at_the_first_write_nothing_blocks_the_way(
+    lab: Lab, fake: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab(1)
+    work = Path("runs/a.unfinished")
+    work.mkdir(parents=True)
+    (work / ".results.json.0123abcd.partial").write_bytes(b"{")
+    assert started("runs/a", "--resume") == 2
+    assert "no interrupted run" in capsys.readouterr().err  # and so a new one is possible:
+    assert started("runs/a") == 0
+    assert not list(Path("runs/a").glob(".*"))
+
+
+def test_a_full_disk_is_named_and_what_was_executed_kept(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab(1, "x = 1\nprint('so ' + 'far')")
+    kept = Path("runs/a.unfinished/01_small.partial.ipynb")
+
+    def fsync(_: int) -> None:  # of each write: the first after the fourth cell finds no space
+        if kept.exists() and "so far" in kept.read_text(encoding="utf-8"):
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.os, "fsync", fsync)
+        assert started() == 2
+    said = capsys.readouterr()
+    assert re.search(r"error: .*cannot write .*free some space", said.err)
+    assert "at cell" not in said.err
+    command = "python -m cliplab report runs/a.unfinished"
+    assert command in said.out.replace(os.sep, "/")
+    assert main(["report", "runs/a.unfinished"]) == 0
+    html = Path("runs/a.unfinished/index.html").read_text(encoding="utf-8")
+    assert "so far" in html
+    assert "This run is unfinished" in html
+    assert started("runs/a", "--resume") == 0
+    assert not list(Path("runs/a").rglob("*partial*"))
+
+
+def test_what_differs_is_said_before_the_numbers(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        record = {"parameters": {"SEED": name}, "inputs": {"PHOTOS": name}, "results": {"x": 1}}
+        state = {
+            "notebooks": {"01": record},
+            "commit": {"id": name},
+            "versions": {"torch": name},
+            "machine": {"threads": name, "cores": 2},
+        }
+        runtime.write_json(in_tmp / name / "results.json", state)
+    assert main(["report", "--compare", "a", "b"]) == 0
+    facts, _, numbers = capsys.readouterr().out.partition("\n\n")
+    rows = [" ".join(line.split()) for line in facts.splitlines()]
+    assert rows == [
+        "made from a b", "01.parameters.SEED a b", "01.inputs.PHOTOS a b", "commit.id a b",
+        "versions.torch a b", "machine.threads a b",
+    ]  # fmt: skip
+    assert numbers.split()[0] == "result"
+
+
+def test_threads_and_the_build_of_torch_are_on_record() -> None:
+    import torch
+
+    found = provenance.snapshot()
+    assert found["machine"]["threads"] == torch.get_num_threads()
+    assert torch.version.git_version in found["machine"]["torch_build"]
+    assert {"transformers", "open-clip-torch", "tokenizers"} <= found["versions"].keys()
+    assert "pasture.json" in found["checkpoints"]["prompts"]

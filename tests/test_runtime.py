@@ -414,3 +414,43 @@ def test_importing_runtime_imports_nothing_heavy() -> None:
     code = "import sys, cliplab.runtime; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# ---- one process at a time -------------------------------------------------------------------
+
+WRITES = """
+import sys
+from pathlib import Path
+from cliplab import runtime
+folder = Path(sys.argv[1])
+with (runtime.held(folder / "x", folder / "y.bin"),
+      runtime.atomic_write(folder / "y.bin") as y, runtime.atomic_write(folder / "x/deep/z") as z):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_is_held_is_refused_and_what_its_killed_holder_left_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "cache"))
+    users = [".notes.partial", ".a.0123abcd.partial", ".y.bin.more.partial", "x/.b.partial"]
+    (tmp_path / "x").mkdir()
+    for name in users:
+        (tmp_path / name).write_bytes(b"a user's")
+    child = subprocess.Popen(
+        [sys.executable, "-c", WRITES, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout
+    assert child.stdout.readline() == b"ready\n"
+    left = [*tmp_path.glob(".y.bin.????????.partial"), *(tmp_path / "x/deep").iterdir()]
+    for name in ("x", "y.bin"):
+        with pytest.raises(BlockingIOError, match="wait"), runtime.held(tmp_path / name):
+            pytest.fail("the block must not run")
+    assert [path.exists() for path in left] == [True, True]
+    child.kill()
+    child.communicate()
+    with runtime.held(tmp_path / "x"), runtime.held(tmp_path / "y.bin", tmp_path / "y.bin"):
+        assert [path.exists() for path in left] == [False, False]
+    assert all((tmp_path / name).exists() for name in users)
+    assert not list((tmp_path / "cache/locks").iterdir())

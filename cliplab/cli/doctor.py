@@ -83,7 +83,8 @@ def examine() -> list[Finding]:
         except Exception as error:
             name = check.__name__.removeprefix("check_")
             text = f"could not be checked: {type(error).__name__}: {error}"
-            findings.append(Finding(name, FAULT, text, _REINSTALL))
+            remedy = "" if isinstance(error, FileNotFoundError) else _REINSTALL  # it says its own
+            findings.append(Finding(name, FAULT, text, remedy))
     return findings
 
 
@@ -137,7 +138,7 @@ def check_packages() -> Iterator[Finding]:
 
     pinned, asked = provenance.root() / "constraints.txt", requirements()
     pins = pinned.read_text(encoding="utf-8").lower() if pinned.exists() else ""
-    here = {name: version for name in asked if (version := _version(name))}
+    here = {name: version for name in asked if (version := provenance.version(name))}
     absent = [name for name in asked if name not in here]
     for name in filter(asked.get, absent):
         yield _said(name, "is not installed", fault=_REINSTALL)
@@ -163,14 +164,6 @@ def requirements() -> dict[str, bool]:
     return dict(sorted(found.items()))
 
 
-def _version(name: str) -> str:
-    """Of an installed distribution, "" if it is not."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
 def check_device() -> Iterator[Finding]:
     """What torch computes on."""
     import torch
@@ -185,8 +178,10 @@ def check_device() -> Iterator[Finding]:
 
 def check_encoders() -> Iterator[Finding]:
     """Which families of official encoders are installed; importing them would take seconds."""
+    from cliplab.report import provenance
+
     for prefix, (module, distribution) in FAMILIES.items():
-        version, found = _version(distribution), importlib.util.find_spec(module)
+        version, found = provenance.version(distribution), importlib.util.find_spec(module)
         text, fault, note = f"{module} {version}", "", ""
         if found is None:
             text, note = f"{module} is not installed", f"{_OFFICIAL}, if you need it"

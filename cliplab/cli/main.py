@@ -143,6 +143,7 @@ _FORMER = {"--more": "--second-round-steps"}  # in the commands of shipped cards
 
 def _train(typed: Sequence[str]) -> int:
     """Train what was typed -> exit code."""
+    from cliplab.runtime import held
     from cliplab.training import RECIPES
 
     if not typed or typed[0] in ("-h", "--help"):
@@ -154,7 +155,8 @@ def _train(typed: Sequence[str]) -> int:
     log.setLevel(logging.INFO)
     log.handlers[:] = [logging.StreamHandler(sys.stdout)]  # plain lines
     try:
-        importlib.import_module(RECIPES[typed[0]].module).run(options)
+        with held(options.folder(typed[0]), *filter(None, [options.out])):
+            importlib.import_module(RECIPES[typed[0]].module).run(options)
     except KeyboardInterrupt:
         print("the same command goes on from the last state that was saved", file=sys.stderr)
         raise

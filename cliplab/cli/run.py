@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ from cliplab.cli.options import Call, Common, Flag, Positional, Repeatable, opt
 from cliplab.cli.tables import aligned
 
 if TYPE_CHECKING:
-    from cliplab.report import Difference, Failure, Job
+    from cliplab.report import Difference, Failure, Job, Request
 
 ABOUT = """\
 Execute notebooks and leave a folder with a report to hand in: index.html (one file, no network
@@ -48,11 +48,9 @@ class Options(Common):
     student: Annotated[str, opt("NAME")] = ""
     """name on the report"""
     resume: Flag = False
-    """continue an interrupted run"""
+    """continue an interrupted run, with its own notebooks and parameters"""
     list: Flag = False
     """show parameters and run nothing"""
-    in_place: Flag = False
-    """save the notebooks where they are, and no report; for contributors"""
 
 
 def run(options: Options) -> int:
@@ -65,44 +63,48 @@ def run(options: Options) -> int:
     if options.list:
         print(_parameters(asked.notebooks))
         return 0
-    if options.in_place:
-        return _save(options)
-    request, old = asked, None
     if options.resume:
-        old, before = report.old_run(options.out)
-        request = before if asked == report.Request(timeout_s=options.timeout) else asked
-    jobs = report.plan(request)
-    final = old or report.new_run(options.out)
+        with report.old_run(options.out) as (final, before):
+            request = _resumed(asked, before)
+            return _carry_out(report.plan(request), request, final)
+    jobs = report.plan(asked)
+    with report.new_run(options.out) as final:
+        return _carry_out(jobs, asked, final)
+
+
+def _resumed(asked: Request, before: Request) -> Request:
+    """What a run goes on with: what it was asked for, but for a name and a time that are new."""
+    notebooks, given = asked.notebooks or before.notebooks, asked.parameters or before.parameters
+    if (notebooks, given) != (before.notebooks, before.parameters):
+        words = [*before.notebooks, *(f"-p {text}" for text in before.parameters)]
+        raise ValueError(
+            f"--resume goes on with what the run was asked for: {' '.join(words) or 'everything'}; "
+            "leave out notebooks and -p, or start another run without --resume"
+        )
+    timeout_s = before.timeout_s if asked.timeout_s == Options.timeout else asked.timeout_s
+    return replace(before, student=asked.student or before.student, timeout_s=timeout_s)
+
+
+def _carry_out(jobs: Sequence[Job], request: Request, final: Path) -> int:
+    """Execute, and leave the folder -> exit code; what an interruption leaves is said."""
+    from cliplab import report
+
     watcher = Bar()
     try:
         state = report.carry_out(jobs, request, final, watcher)
-    except KeyboardInterrupt:
+        failed = [name for name, record in state["notebooks"].items() if not record["finished"]]
+        if failed:
+            return _explain(failed, state, final)
+        report.write_page(state | {"finished": True}, report.unfinished(final))
+        report.finish(state, final)
+    except (KeyboardInterrupt, OSError):
         watcher.close()
-        print(f"\ncontinue with: {_again(final)}")
+        work = report.unfinished(final)
+        print(f"\nwhat was executed is kept; continue with: {_again(final)}")
+        print(f"or make a page of it: python -m cliplab report {_quoted(work)}")
         raise
-    failed = [name for name, record in state["notebooks"].items() if not record["finished"]]
-    if failed:
-        return _explain(failed, state, final)
-    report.write_page(state | {"finished": True}, report.unfinished(final))
-    report.finish(state, final)
     print(f"report: {final / 'index.html'}")
     return 0
-
-
-def _save(options: Options) -> int:
-    """Execute notebooks and save them in place -> exit code."""
-    from cliplab.report import jobs_of, save
-
-    faults = []
-    for job in jobs_of(options.notebooks):
-        bar = Bar()
-        fault = save(job, options.timeout, bar.start(job))
-        bar.close()
-        print(f"{job.name}  {'not saved' if fault else 'saved'}", flush=True)
-        faults += [fault] if fault else []
-    for fault in faults:
-        print(f"not saved: {fault}", file=sys.stderr)
-    return 1 if faults else 0
 
 
 def _explain(failed: Sequence[str], state: dict[str, Any], final: Path) -> int:
@@ -119,8 +121,11 @@ def _explain(failed: Sequence[str], state: dict[str, Any], final: Path) -> int:
 
 
 def _again(final: Path) -> str:
-    where = f'"{final}"' if " " in str(final) else final  # as every system's shell reads it
-    return f"python -m cliplab run --out {where} --resume"
+    return f"python -m cliplab run --out {_quoted(final)} --resume"
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"' if " " in str(path) else str(path)  # as every system's shell reads it
 
 
 def _parameters(names: Sequence[str]) -> str:
@@ -212,33 +217,32 @@ class ReportOptions(Common):
 
 def report(options: ReportOptions) -> int:
     """Make the page or the comparison -> exit code."""
-    if options.compare is None and options.folder is not None:
-        return _rebuild(options.folder, options.student)
-    if options.compare is None or options.folder is not None:
+    from cliplab.report import load, put_name, write_page
+
+    folder, compare = options.folder, options.compare
+    if folder is None and compare is not None:
+        return _compare(compare, rtol=options.rtol, atol=options.atol)
+    if folder is None or compare is not None:
         raise ValueError("give one RUN, or --compare A B; see `cliplab report --help`")
-    return _compare(options.compare, rtol=options.rtol, atol=options.atol)
-
-
-def _rebuild(folder: Path, student: str | None) -> int:
-    from cliplab.report import RESULTS, load, write_page
-    from cliplab.runtime import write_json
-
-    state = load(folder)
-    if student is not None:
-        state["student"] = student
-        write_json(folder / RESULTS, state)
-    print(f"report: {write_page(state, folder)}")
+    if options.student is not None:
+        put_name(folder, options.student)
+    print(f"report: {write_page(load(folder), folder)}")
     return 0
 
 
 def _compare(folders: tuple[Path, Path], *, rtol: float, atol: float) -> int:
-    from cliplab.report import compare, load
+    from cliplab.report import compare, load, origin
 
     a, b = (load(folder) for folder in folders)
+    names = [folder.name for folder in folders]
+    left, right = origin(a), origin(b)
+    unlike = [key for key in left | right if left.get(key) != right.get(key)]
+    rows = [[key, _short(left.get(key)), _short(right.get(key))] for key in unlike]
+    print("\n".join([*aligned([["made from", *names], *rows]), ""] if rows else []))
     differences = compare(a, b, rtol=rtol, atol=atol)
     if not differences:
         raise ValueError("neither run has results to compare")
-    print("\n".join(_table(differences, [folder.name for folder in folders])))
+    print("\n".join(_table(differences, names)))
     out = sum(not d.agrees for d in differences)
     print(f"\n{out} of {len(differences)} out of tolerance (rtol {rtol:g}, atol {atol:g})")
     return 1 if out else 0

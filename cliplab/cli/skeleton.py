@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from cliplab.cli.options import flat
-from cliplab.runtime import ArgumentError, atomic_write
+from cliplab.runtime import ArgumentError, atomic_write, held
 
 if TYPE_CHECKING:
     from cliplab.data import Sample, SampleSet
@@ -124,6 +124,11 @@ class Job(ABC, Generic[Options]):
 def work(job: Job) -> int:
     """All steps of a job -> 0, or 3: some pictures could not be read."""
     job.check()
+    with held(*job.files((*Job.writes, "save_classifier", "pictures", "panoptic")).values()):
+        return _work(job)
+
+
+def _work(job: Job) -> int:
     check_outputs(
         job.files(job.writes), force=job.options.outputs.force, inputs=job.files(job.reads)
     )

@@ -22,7 +22,7 @@ from torch import Tensor
 import cliplab
 from cliplab.data import Sample, UnreadableImage, open_image
 from cliplab.encoders.two_towers import Encoder
-from cliplab.runtime import ArgumentError, atomic_write, cache_dir, sha256
+from cliplab.runtime import ArgumentError, cache_dir, sha256
 
 FORMAT = 2  # raise it when rows or keys change their meaning
 _MOST_THREADS = 8  # that read files: decoding a photo is a few milliseconds
@@ -73,8 +73,8 @@ class EmbeddingCache:
         if not self._can_write:
             return
         try:
-            with atomic_write(self._path(key)) as file:
-                np.save(file, row.numpy())
+            self._path(key).parent.mkdir(parents=True, exist_ok=True)
+            np.save(self._path(key), row.numpy())  # killed in the middle: `get` sees the damage
         except OSError as error:
             self._can_write = False
             warnings.warn(

@@ -13,10 +13,11 @@ from .folder import (
     load as load,
     new_run as new_run,
     old_run as old_run,
+    put_name as put_name,
     unfinished as unfinished,
 )
 from .galleries import thumbnail as thumbnail
-from .jobs import Job as Job, Request as Request, jobs_of as jobs_of, plan as plan
+from .jobs import Job as Job, Request as Request, plan as plan
 from .notebook import (
     find_notebooks as find_notebooks,
     open_inputs as open_inputs,
@@ -24,11 +25,11 @@ from .notebook import (
     read_parameters as read_parameters,
     title as title,
 )
-from .outputs import save as save
 from .page import (
     Difference as Difference,
     close as close,
     compare as compare,
+    origin as origin,
     show as show,
     write_page as write_page,
 )

@@ -16,6 +16,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from cliplab.report.notebook import read_notebook, tags
+from cliplab.runtime import atomic_write
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,15 @@ def execute(
     """Execute `source` through papermill into `target`; None when all of it ran.
 
     The notebook runs in its own folder, on this Python, with progress bars off. `target` is
-    written after every cell, so that after a failure it holds what was executed until then.
+    written whole after every cell, so that it always holds what was executed until then.
 
     Args:
-        source: the notebook.
-        target: its executed copy.
         parameters: values put below the cell tagged `parameters`.
         timeout_s: seconds for the whole notebook; then it is ended, hanging or not.
         on_cell: called with the index of each cell that starts.
+
+    Raises:
+        OSError: not the notebook's: the disk is full, or `target` cannot be written.
     """
     import papermill
 
@@ -92,7 +94,7 @@ def execute(
         try:
             papermill.execute_notebook(
                 source,
-                target,
+                _written_whole(target),
                 parameters=dict(parameters),
                 kernel_name="python3",
                 language="python",
@@ -103,15 +105,31 @@ def execute(
                 timeout_func=lambda cell: max(1.0, deadline - time.monotonic()),
                 on_cell_start=start,
             )
-        except Exception as error:  # whatever it is, it is the notebook's, and the others go on
+        except Exception as error:  # the notebook's, if it is not the system's
             return _failure(source, running, error, timeout_s)
     return None
+
+
+def _written_whole(target: Path) -> str:
+    """The path for papermill, which from now on writes that file whole or not at all."""
+    from papermill.iorw import LocalHandler, papermill_io
+
+    class Whole(LocalHandler):
+        def write(self, buf: str, path: str) -> None:
+            with atomic_write(path, "w") as file:
+                file.write(buf)
+
+    path = str(target.resolve())  # it writes from the notebook's folder
+    papermill_io.register(path, Whole())
+    return path
 
 
 def _failure(source: Path, cell: int, error: Exception, timeout_s: float) -> Failure:
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    if isinstance(error, OSError) and error.errno:  # the system's; a time-out has no number
+        raise error
     said, trace = f"{type(error).__name__}: {error}", ""
     if isinstance(error, PapermillExecutionError):
         said, trace = f"{error.ename}: {error.evalue}", "\n".join(error.traceback)

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from cliplab.report.execute import Failure, execute
 from cliplab.report.jobs import Job, Request
 from cliplab.report.notebook import RESULTS_PATH
 from cliplab.report.outputs import keep, write_figures
-from cliplab.runtime import write_json
+from cliplab.runtime import held, write_json
 
 RESULTS = "results.json"
 _RUNS = Path("runs")  # where the command is given
@@ -44,40 +45,61 @@ def unfinished(final: Path) -> Path:
     return final.with_name(final.name + _SUFFIX)
 
 
-def new_run(out: Path | None) -> Path:
-    """Path for a new run, by default named after the time.
+@contextmanager
+def new_run(out: Path | None) -> Iterator[Path]:
+    """Path of a new run, this process's alone; by default named after the time.
 
     Raises:
         FileExistsError: when a finished or an interrupted run of that name is there.
+        BlockingIOError: when it is at work.
     """
-    final = out or _RUNS / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    if final.exists():
-        raise FileExistsError(
-            f"{final} exists, and a finished run is never overwritten; choose another folder, or "
-            "remove it first"
-        )
-    if unfinished(final).exists():
-        raise FileExistsError(
-            f"{unfinished(final)} is an interrupted run; resume it, choose another folder, or "
-            "remove it"
-        )
-    return final
+    final = out or _free_name()
+    with held(unfinished(final)):
+        if final.exists():
+            raise FileExistsError(
+                f"{final} exists, and a finished run is never overwritten; choose another folder, "
+                "or remove it first"
+            )
+        if (unfinished(final) / RESULTS).exists():  # else it was killed before it began
+            raise FileExistsError(
+                f"{unfinished(final)} is an interrupted run; resume it, choose another folder, or "
+                "remove it"
+            )
+        yield final
 
 
-def old_run(out: Path | None) -> tuple[Path, Request]:
-    """Path and request of the interrupted run `out`, by default of the latest one.
+def _free_name() -> Path:
+    """A run called after the time, whose folder is made, so that it is nobody else's."""
+    while True:
+        final = _RUNS / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+        with suppress(FileExistsError):  # another run of the same second
+            unfinished(final).mkdir(parents=True)
+            return final
+        time.sleep(0.2)
+
+
+@contextmanager
+def old_run(out: Path | None) -> Iterator[tuple[Path, Request]]:
+    """Path and request of the interrupted run `out`, by default the latest; this process's alone.
 
     Raises:
         FileNotFoundError: when there is none.
+        BlockingIOError: when it is at work.
     """
-    waiting = sorted(_RUNS.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    works = [unfinished(out)] if out else waiting[-1:]
-    if not works or not works[0].is_dir():
-        where = unfinished(out) if out else f"{_RUNS}/*{_SUFFIX}"
-        raise FileNotFoundError(f"no interrupted run {where}: start a new one")
-    asked: dict[str, Any] = load(works[0])["request"]
-    asked |= {name: tuple(asked[name]) for name in ("notebooks", "parameters")}
-    return works[0].with_name(works[0].name.removesuffix(_SUFFIX)), Request(**asked)
+    waiting = sorted(_RUNS.glob(f"*{_SUFFIX}/{RESULTS}"), key=lambda path: path.stat().st_mtime)
+    work = unfinished(out) if out else waiting[-1].parent if waiting else _RUNS / f"*{_SUFFIX}"
+    with held(work):
+        if not (work / RESULTS).is_file():
+            raise FileNotFoundError(f"no interrupted run {work}: start a new one")
+        asked: dict[str, Any] = load(work)["request"]
+        asked |= {name: tuple(asked[name]) for name in ("notebooks", "parameters")}
+        yield work.with_name(work.name.removesuffix(_SUFFIX)), Request(**asked)
+
+
+def put_name(folder: Path, student: str) -> None:
+    """Put a student's name on a run that is not at work."""
+    with held(folder):
+        write_json(folder / RESULTS, load(folder) | {"student": student})
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -106,43 +128,76 @@ def carry_out(
 ) -> dict[str, Any]:
     """Execute the jobs that are not done yet; the state, as written to results.json.
 
-    A notebook that fails does not keep the others from running. After each, results.json in
-    `NAME.unfinished` says what is done, so that an interruption loses one notebook at most.
+    A notebook that fails does not keep the others from running. Before and after each,
+    results.json in `NAME.unfinished` says what is done, so that an interruption loses one notebook
+    at most, and a page can show what was executed of that.
     """
     work, now = unfinished(final), provenance.snapshot()
-    before = load(work)["notebooks"] if (work / RESULTS).exists() else {}
+    before = load(work) if (work / RESULTS).exists() else {"notebooks": {}}
     wanted = {job.name for job in jobs}
     state: dict[str, Any] = {
         "format": _FORMAT,
         "finished": False,
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "started": before.get("started", _clock()),
+        "resumed": before.get("resumed", []) + [_clock()] * bool(before["notebooks"]),
         "student": request.student,
         "request": asdict(request),
         **now,
-        "notebooks": {name: record for name, record in before.items() if name in wanted},
+        "notebooks": {
+            name: record for name, record in before["notebooks"].items() if name in wanted
+        },
     }
-    write_json(work / RESULTS, state)
     for job in jobs:
-        key = _key(job, now)
+        begun = _begun(job)
+        key = _key(begun, now)
         if state["notebooks"].get(job.name, {}).get("key") == key:
             watcher.reuse(job)
             continue
-        record = _one(job, request, work, watcher)
+        for left in work.glob(f"{job.name}.partial.*"):
+            left.unlink()
+        state["notebooks"][job.name] = begun
+        _save(state, work)
+        record = begun | _one(job, request, work, watcher)
         state["notebooks"][job.name] = record | ({"key": key} if record["finished"] else {})
-        write_json(work / RESULTS, state)
+        _save(state, work)
     return state
 
 
-def _key(job: Job, now: dict[str, Any]) -> str:
-    """Equal for two executions that must give the same: notebook, parameters, code and weights."""
-    decisive = [job.sha256, job.parameters, now["code_sha256"], now["checkpoints"], now["versions"]]
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+def _clock() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _save(state: dict[str, Any], work: Path) -> None:
+    """Write what is done; the last time counts as the end of the run."""
+    write_json(work / RESULTS, state | {"ended": _clock()})
+
+
+def _begun(job: Job) -> dict[str, Any]:
+    """Record of a notebook before its first cell; one that is interrupted keeps it."""
+    return {
+        "title": job.title,
+        "finished": False,
+        "seconds": 0.0,
+        "parameters": job.parameters,
+        "inputs": job.inputs(),
+        "source_sha256": job.sha256,
+        "notebook": f"{job.name}.partial.ipynb",
+        "results": {},
+        "figures": [],
+    }
+
+
+def _key(begun: dict[str, Any], now: dict[str, Any]) -> str:
+    """Equal for two executions that must give the same: notebook, what it reads, code, weights."""
+    own = [begun[name] for name in ("source_sha256", "parameters", "inputs")]
+    shared = [now[name] for name in ("code_sha256", "checkpoints", "versions")]
+    machine = [now["machine"].get(name) for name in ("threads", "device")]
+    return hashlib.sha256(json.dumps(own + shared + machine, sort_keys=True).encode()).hexdigest()
 
 
 def _one(job: Job, request: Request, work: Path, watcher: Watcher) -> dict[str, Any]:
-    """Execute one notebook into `work`; its record."""
+    """Execute one notebook into `work`; what that adds to its record."""
     partial, found = work / f"{job.name}.partial.ipynb", work / f"{job.name}.partial.json"
-    found.unlink(missing_ok=True)
     on_cell, start = watcher.start(job), time.monotonic()
     parameters = job.injected | {RESULTS_PATH: job.path_to(found)}
     failure = execute(
@@ -155,15 +210,12 @@ def _one(job: Job, request: Request, work: Path, watcher: Watcher) -> dict[str, 
     kept = keep(partial, job.source, work / "notebooks", failed=failure is not None)
     watcher.end(job, seconds, failure)
     record: dict[str, Any] = {
-        "title": job.title,
         "finished": failure is None,
         "seconds": seconds,
-        "parameters": job.parameters,
-        "source_sha256": job.sha256,
         "notebook": kept.relative_to(work).as_posix() if kept else "",
     }
     if failure:
-        return record | {"failure": asdict(failure), "results": {}, "figures": []}
+        return record | {"failure": asdict(failure)}
     results = json.loads(found.read_text(encoding="utf-8"))
     found.unlink()
     figures = write_figures(kept, work / "figures") if kept else []
@@ -181,7 +233,7 @@ def finish(state: dict[str, Any], final: Path) -> None:
     for left in work.glob("*.partial.*"):  # of a notebook that was interrupted and then left out
         left.unlink()
     seconds = sum(record["seconds"] for record in state["notebooks"].values())
-    write_json(work / RESULTS, state | {"finished": True, "seconds": round(seconds, 1)})
+    _save(state | {"finished": True, "seconds": round(seconds, 1)}, work)
     if final.exists():  # os.replace would put up with an empty folder
         raise FileExistsError(f"{final} appeared meanwhile; the run stays in {work}")
     os.replace(work, final)

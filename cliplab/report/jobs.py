@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cliplab.data import read_photos
 from cliplab.report.notebook import (
     PHOTOS,
     RESULTS_PATH,
@@ -18,6 +20,7 @@ from cliplab.report.notebook import (
     tags,
     title,
 )
+from cliplab.report.provenance import fingerprint
 
 MODELS = ("ENCODER", "MODEL")  # those that name a model, perhaps by a path: "openai:model.pt"
 _SHIPPED = ("pasture", "pasture-zh", "twin")  # models, whatever folders are called so
@@ -56,12 +59,23 @@ class Job:
         A notebook runs in its own folder, so PHOTOS=../data/photos is meant as seen from it; but
         people who type a path on the command line see it from where they stand.
         """
-        moved = {}
-        for name in (PHOTOS, *MODELS):
-            value = self.given.get(name)
-            if isinstance(value, str) and (path := _path_in(value, is_model=name in MODELS)):
-                moved[name] = value.removesuffix(path) + self.path_to(Path(path))
+        moved = {
+            name: self.given[name].removesuffix(path) + self.path_to(Path(path))
+            for name, path in _paths_in(self.given, Path()).items()
+        }
         return self.given | moved
+
+    def inputs(self) -> dict[str, str]:
+        """SHA-256 of the reader's own pictures and models, by parameter."""
+        here, found = self.source.parent, {}
+        for name, text in _paths_in(self.parameters | self.injected, here).items():
+            path = here / text
+            files = {path, *path.rglob("*")}
+            if name == PHOTOS:  # what a table names may lie elsewhere
+                with suppress(OSError, ValueError):  # the notebook says that in its first cells
+                    files |= {one.path for one in read_photos(path)}
+            found[name] = fingerprint(path, files)
+        return found
 
     def path_to(self, path: Path) -> str:
         """A path as its notebook sees it: relative if it can be, since the report shows it."""
@@ -71,8 +85,15 @@ class Job:
             return path.resolve().as_posix()
 
 
-def _path_in(value: str, *, is_model: bool) -> str:
-    """The end of a parameter's value that is the path of something here; "" if there is none."""
+def _paths_in(parameters: Mapping[str, Any], place: Path) -> dict[str, str]:
+    """Of parameters that name pictures or models: the path in each, if it is one from `place`."""
+    values = {n: parameters[n] for n in (PHOTOS, *MODELS) if isinstance(parameters.get(n), str)}
+    found = {n: _path_in(value, place, is_model=n in MODELS) for n, value in values.items()}
+    return {name: path for name, path in found.items() if path}
+
+
+def _path_in(value: str, place: Path, *, is_model: bool) -> str:
+    """The end of a parameter's value that is a path, as seen from `place`; "" if there is none."""
     if is_model and value in _SHIPPED:
         return ""
     places = [(value, Path.exists)]
@@ -83,7 +104,7 @@ def _path_in(value: str, *, is_model: bool) -> str:
         if prefix == "open_clip":  # <architecture>/<file>, and ViT-B/32 has a slash of its own
             tails = ["/".join(where.split("/")[count:]) for count in (1, 2)]
             places += [(tail, Path.is_file) for tail in tails]
-    return next((text for text, is_there in places if text and is_there(Path(text))), "")
+    return next((text for text, is_there in places if text and is_there(place / text)), "")
 
 
 def plan(request: Request, folder: Path | None = None) -> list[Job]:
@@ -112,11 +133,3 @@ def _job(path: Path, notebook: Any, given: dict[str, Any]) -> Job:
     digest = hashlib.sha256(json.dumps(cells).encode()).hexdigest()
     name = title(notebook) or path.stem
     return Job(path, name, defaults | given, given, len(cells), digest)
-
-
-def jobs_of(names: Sequence[str]) -> list[Job]:
-    """The notebooks called `names` with their defaults; without, all of them and all solutions."""
-    paths = find_notebooks(names)
-    if not names:
-        paths += sorted((paths[0].parent / "solutions").glob("*.ipynb"))
-    return [job for path in paths for job in plan(Request(notebooks=(str(path),)))]

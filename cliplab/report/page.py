@@ -43,8 +43,8 @@ def _chapters(state: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     """What the template needs of each notebook."""
     from cliplab.report.exporter import chapters
 
-    paths = {n: folder / r["notebook"] for n, r in state["notebooks"].items() if r["notebook"]}
-    read = {name: (read_notebook(path), path.parent) for name, path in paths.items()}
+    paths = {name: folder / record["notebook"] for name, record in state["notebooks"].items()}
+    read = {n: (read_notebook(path), path.parent) for n, path in paths.items() if path.is_file()}
     bodies = chapters(read)
     return [
         dict(record)
@@ -120,6 +120,7 @@ def _environment(state: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]
     """Tables about how the run was made."""
     for record in state["notebooks"].values():
         facts = {name: repr(value) for name, value in record["parameters"].items()}
+        facts |= {f"{n}, SHA-256": digest for n, digest in record.get("inputs", {}).items()}
         yield f"Parameters: {record['title']}", facts
     machine = {key.replace("_", " "): str(value) for key, value in state["machine"].items()}
     if commit := state["commit"]:
@@ -129,7 +130,7 @@ def _environment(state: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]
     yield "Versions", state["versions"]
     files = {f"{n}/{f}": h for n, hashes in state["checkpoints"].items() for f, h in hashes.items()}
     if files:
-        yield "Checkpoints (SHA-256)", files
+        yield "Checkpoints and prompts (SHA-256)", files
 
 
 # ---- two runs --------------------------------------------------------------------------------
@@ -163,6 +164,14 @@ def compare(
             agrees = key in left and key in right and close(x, y, rtol=rtol, atol=atol)
             differences.append(Difference(name, key, x, y, _relative(x, y), agrees))
     return differences
+
+
+def origin(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run (as in results.json) was made from, flat: what may explain other results."""
+    kinds = ("parameters", "inputs", "source_sha256")
+    asked = {n: {kind: r.get(kind) for kind in kinds} for n, r in run["notebooks"].items()}
+    shared = ("commit", "code_sha256", "checkpoints", "versions", "machine")
+    return dict(flatten(asked | {kind: run.get(kind) for kind in shared}))
 
 
 def close(a: Any, b: Any, *, rtol: float, atol: float) -> bool:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from cliplab.runtime import data_dir, pick_device, sha256
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "pillow", "matplotlib", "pandas", "scikit-learn",
-    "scikit-image", "safetensors", "openai-clip", "modelscope", "papermill", "nbconvert",
-    "ipykernel",
+    "scikit-image", "safetensors", "openai-clip", "modelscope", "transformers", "tokenizers",
+    "open-clip-torch", "timm", "papermill", "nbconvert", "ipykernel",
 )  # fmt: skip
 
 
@@ -28,16 +29,19 @@ def root() -> Path:
 def versions() -> dict[str, str]:
     """Versions of python, cliplab and the packages that decide about numbers and pictures."""
     found = {"python": platform.python_version(), "cliplab": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    return found | {name: version(name) or "absent" for name in PACKAGES}
+
+
+def version(name: str) -> str:
+    """Of an installed distribution, "" if it is not."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def machine() -> dict[str, Any]:
-    """System, processor, cores, memory in GB and device, without anything that names its owner."""
+    """System, processor, memory in GB, device, torch; without anything that names its owner."""
     import psutil
     import torch
 
@@ -48,8 +52,11 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cores": len(process.cpu_affinity()) if has_affinity else os.cpu_count(),
+        "threads": torch.get_num_threads(),  # the kernels take as many
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "device": graphics,
+        "torch_build": f"{torch.__version__}, {torch.version.git_version}, "
+        f"{torch.backends.cpu.get_cpu_capability()}",
     }
 
 
@@ -66,31 +73,34 @@ def commit(folder: Path | None = None) -> dict[str, Any] | None:
     if not (folder / ".git").exists():
         return None
     try:
-        head = _git(folder, "rev-parse", "HEAD")
-        return {"id": head, "dirty": bool(_git(folder, "status", "--porcelain"))}
+        head, changes = (
+            subprocess.check_output(["git", *words], cwd=folder, stderr=subprocess.DEVNULL)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
     except (OSError, subprocess.CalledProcessError):  # no git, or none that reads this
         return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-    return done.stdout.strip()
+    return {"id": head.decode().strip(), "dirty": bool(changes)}
 
 
 def code_hash() -> str:
     """SHA-256 over the package's Python files: two runs of one version can still differ in it."""
     package = Path(__file__).resolve().parents[1]
+    return fingerprint(package, package.rglob("*.py"))
+
+
+def fingerprint(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over the bytes of `files`, and over their names as seen from `folder`."""
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode())
-        digest.update(path.read_bytes())
+    for path in sorted(filter(Path.is_file, set(files))):
+        digest.update(os.fsencode(path.as_posix().removeprefix(folder.as_posix())))
+        digest.update(sha256(path).encode())
     return digest.hexdigest()
 
 
 def checkpoints() -> dict[str, dict[str, str]]:
-    """SHA-256 of each file that a model card lists: checkpoint -> file -> hash, "absent" if so."""
-    found = {}
+    """SHA-256 of what a model card lists, and of prompts: folder -> file -> hash, or "absent"."""
+    prompts = sorted((data_dir() / "prompts").glob("*.json"))
+    found = {"prompts": {path.name: sha256(path) for path in prompts}}
     for card in sorted((data_dir() / "checkpoints").glob("*/model_card.json")):
         files = json.loads(card.read_text(encoding="utf-8")).get("files", {})
         paths = {name: card.parent / name for name in files}

@@ -42,10 +42,11 @@ def cjk_font() -> str | None:
 
 
 def _register_shipped_font() -> str | None:
-    path = data_dir() / "fonts" / SHIPPED_FONT
-    if not path.is_file():
+    try:
+        path = data_dir() / "fonts" / SHIPPED_FONT
+        name = font_manager.get_font(str(path)).family_name
+    except FileNotFoundError:  # installed without a checkout
         return None
-    name = font_manager.get_font(str(path)).family_name
     if name not in {font.name for font in font_manager.fontManager.ttflist}:
         font_manager.fontManager.addfont(str(path))
     return name
