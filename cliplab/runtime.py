@@ -160,19 +160,22 @@ def is_offline(offline: bool | None = None) -> bool:
 # ---- names ---------------------------------------------------------------------------------
 
 
-def nearest(name: str, options: Iterable[str], n: int = 3) -> list[str]:
+def nearest(name: str, options: Iterable[str], n: int = 3, cutoff: float = 0.5) -> list[str]:
     """The at most `n` options most like `name`, best first, whatever their case; [] if none is."""
     by_folded: dict[str, str] = {}
     for option in options:
         by_folded.setdefault(option.casefold(), option)
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=n, cutoff=0.5)
+    close = difflib.get_close_matches(name.casefold(), by_folded, n, cutoff)
     return [by_folded[folded] for folded in close]
 
 
 def unknown_name(kind: str, name: str, options: Iterable[str]) -> str:
-    """Message for a name that is not among `options`: the nearest ones, then all of them."""
+    """Message for a name that is not among `options`: the nearest ones, then all of them.
+
+    What follows a colon in the name, such as the path of a model, is not compared.
+    """
     valid = list(options)
-    close = nearest(name, valid)
+    close = nearest(name, valid) or nearest(name.partition(":")[0], valid)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"unknown {kind} {name!r}; {hint}valid: {', '.join(valid)}"
 

@@ -8,18 +8,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_checkpoints import RESNET, make_modelscope, make_openai, noise_images
+from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_images
 
 from cliplab import encoders
 from cliplab.encoders import TwoTowers, load_encoder
 from cliplab.encoders.official import Found
 from cliplab.encoders.two_towers import modelscope_preprocess, openai_preprocess
+from cliplab.models.weights import read_state_dict
 from cliplab.runtime import OFFLINE_VARIABLES, sha256
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -73,6 +75,28 @@ def test_readable_and_official_agree(
     assert [ours.tokenizer.pieces(t) for t in texts] == [theirs.tokenizer.pieces(t) for t in texts]
     assert ours.logit_scale == pytest.approx(theirs.logit_scale, abs=1e-5)
     assert (ours.dim, ours.languages) == (theirs.dim, theirs.languages)
+
+
+@pytest.mark.parametrize("tower", [RESNET, VIT])
+def test_a_state_dict_is_the_model_that_it_was_saved_from(tmp_path: Path, tower: dict) -> None:
+    """As fine-tuning leaves it: plain, or beside the optimizer's state, and in full precision."""
+    archive = make_openai(tmp_path, tower)
+    weights = read_state_dict(archive)
+    weights = {name: t for name, t in weights.items() if t.ndim or name == "logit_scale"}
+    torch.save(weights, tmp_path / "plain.pt")
+    torch.save({"epoch": 3, "model_state_dict": {f"module.{n}": t for n, t in weights.items()}},
+               tmp_path / "epoch3.pt")  # fmt: skip
+    finer = {name: t.float() * (1 + 2**-14) for name, t in weights.items()}  # lost in fp16
+    torch.save(finer, tmp_path / "finer.pt")
+    whole, plain, epoch, fine = (
+        load_encoder(f"openai:{tmp_path / name}.pt", device="cpu").encode_text(ENGLISH)
+        for name in ("model", "plain", "epoch3", "finer")
+    )
+    assert torch.equal(whole, plain)
+    assert torch.equal(whole, epoch)
+    ours = encoders.read_openai(tmp_path / "finer.pt").encoder("finer", torch.device("cpu"))
+    torch.testing.assert_close(fine, ours.encode_text(ENGLISH), atol=1e-6, rtol=0)
+    assert not torch.equal(fine, whole)
 
 
 @pytest.mark.parametrize("official", [False, True])
@@ -354,6 +378,17 @@ def test_official_package_missing(
     monkeypatch.setitem(sys.modules, module, None)  # makes its import fail
     with pytest.raises(ImportError, match=remedy):
         load_encoder(specs(data)[key])
+
+
+def test_another_package_called_clip(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = ModuleType("clip")
+    other.x = 1
+    monkeypatch.setitem(sys.modules, "clip", other)
+    remedy = (
+        r"<module 'clip'> is not OpenAI's; first `pip uninstall clip`.*pip install \"openai-clip"
+    )
+    with pytest.raises(ImportError, match=remedy):
+        load_encoder(specs(data)["openai"])
 
 
 def test_registry_is_open_and_loaders_are_told_device_and_offline(

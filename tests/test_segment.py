@@ -190,7 +190,7 @@ def test_full_width_signs_are_separators_too() -> None:
 
 
 def test_labels_have_words_of_their_own(flock: Path, tmp_path: Path, knowing: Knowing) -> None:
-    labels = ("--labels", "动物=sheep|dog", "grass，sky")
+    labels = ("--labels", "动物=sheep|dog，grass=grass，sky=sky")
     assert run(flock, *labels, "--out", tmp_path / "o") == 0
     said = read(tmp_path / "o" / "summary.json")
     assert [(row["name"], row["words"]) for row in said["labels"]] == [
@@ -472,7 +472,9 @@ def test_a_model_that_is_not_there_or_another_one(
     told = {
         "pasture": r"groupvit/model\.safetensors: there is no shipped segmenter; make it with "
         r"`python -m cliplab train groupvit`.*hf:nvidia/groupvit-gcc-yfcc",
+        "groupvit": r"groupvit/model\.safetensors: there is no shipped segmenter",
         "pastur": "unknown model 'pastur'; did you mean 'pasture'",
+        "groupvti": "unknown model 'groupvti'; did you mean 'groupvit'",
         str(tmp_path / "absent"): "absent: no such file or folder of a model",
         str(tmp_path / "vild.safetensors"): r"vild\.safetensors: .*not a GroupViT|missing",
         str(cut): r"model\.safetensors: .*",

@@ -366,9 +366,11 @@ def _misfit(classes: Classes, class_names: Sequence[str], missing: Sequence[str]
     if n == m:
         what = f"the {n} labels do not fit the classes ({_listed(class_names)})"
     if n == m or len(missing) < m:
-        close = nearest(missing[0], classes.names, n=1)
-        what += f": none of the labels is {missing[0]!r}"
-        what += f", did you mean {close[0]!r}" if close else ", or names that class and no other"
+        others = [name for name in classes.names if fold(name) not in map(fold, class_names)]
+        if close := nearest(missing[0], others, 1, cutoff=0.75):
+            what += f": {close[0]!r} is no class; did you mean {missing[0]!r}"
+        else:
+            what += f": none of the labels is {missing[0]!r}, or names that class and no other"
     return (
         f'{what}; expected one for each class, as in {missing[0]}="what it looks like"; or read '
         "the source as unlabelled, if these are no classes"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from cliplab.runtime import ArgumentError, unknown_name
+from cliplab.runtime import ArgumentError, nearest, unknown_name
 
 SCORE = 0.5  # least score of a box that counts as found
 OVERLAP = 0.5  # IoU above which two boxes are one place
@@ -162,7 +162,9 @@ def parse_model(spec: str) -> tuple[str, str]:
         return name, where
     if name in (*MODELS, *PUBLISHED):
         raise ValueError(f"model {spec}: expected the path of its file after a colon, {name}:PATH")
-    path = Path(spec)
+    path, known = Path(spec), [*MODELS, *PUBLISHED]
+    if colon and nearest(name, known) and not path.exists():
+        raise ValueError(unknown_name("model", spec, known))
     weights = path / WEIGHTS if path.is_dir() else path
     if weights.suffix in (".safetensors", ".pth") and not weights.is_file():
         raise FileNotFoundError(
@@ -175,7 +177,6 @@ def parse_model(spec: str) -> tuple[str, str]:
             f"variant in front, {' or '.join(f'{one}:{spec}' for one in PUBLISHED)}"
         )
     if not path.exists():
-        known = [*MODELS, *PUBLISHED]
         raise ValueError(f"{unknown_name('model', spec, known)}, or the path of a ViLD or a GLIP")
     return _kind_of(weights), spec
 

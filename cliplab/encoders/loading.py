@@ -31,6 +31,7 @@ from cliplab.encoders.official import (
 )
 from cliplab.encoders.two_towers import Encoder, modelscope_preprocess, openai_preprocess
 from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
+from cliplab.models.weights import read_state_dict
 from cliplab.runtime import checkpoint_dir, is_offline, nearest, pick_device, verify_checkpoint
 
 MODEL = "damo/multi-modal_clip-vit-large-patch14_336_zh"  # the seed notes'
@@ -70,9 +71,12 @@ def read_modelscope(folder: Path) -> Found:
 
 
 def load_openai(where: str, offline: bool) -> Found:
-    """A published model ("ViT-B/32"), or a file in the same format."""
+    """A published model ("ViT-B/32"), or a file: such an archive, or a fine-tuned state dict."""
     with official("openai"):
         import clip
+
+        if not hasattr(clip, "available_models"):
+            raise ImportError(f"{clip} is not OpenAI's; first `pip uninstall clip`, or remove it")
     revision, path = "", Path(where).expanduser()
     if where in clip.clip._MODELS:
         url = clip.clip._MODELS[where]  # which holds the hash
@@ -89,8 +93,11 @@ def load_openai(where: str, offline: bool) -> Found:
         )
     verify_checkpoint(path.parent, [path.name])
     check_weights(path)
-    with reading(path, "an OpenAI CLIP checkpoint (TorchScript archive)"):
-        model, preprocess = clip.load(str(path), device="cpu")
+    with reading(path, "an OpenAI CLIP checkpoint (TorchScript archive or state dict)"):
+        weights = read_state_dict(path)  # clip.load reads no state dict since torch 2.6
+        model = clip.model.build_model(weights).float()  # in fp16 until here
+        model.load_state_dict(weights)
+    preprocess = clip.clip._transform(model.visual.input_resolution)
     tokenizer = OfficialBytePairs(clip.tokenize, model.context_length)
     return Found(model, tokenizer, preprocess, ("en",), [path], revision)
 

@@ -101,9 +101,7 @@ def official(prefix: str) -> Iterator[None]:
 def reading(path: Path, expected: str) -> Iterator[None]:
     """Turn whatever the official loaders raise on a bad file into one error with a remedy."""
     try:
-        with warnings.catch_warnings():  # clip.load uses TorchScript, which torch calls deprecated
-            warnings.filterwarnings("ignore", message=r".*torch\.jit.* is deprecated")
-            yield
+        yield
     except (MemoryError, ImportError):
         raise
     except Exception as error:

@@ -40,8 +40,9 @@ def read_state_dict(path: str | Path) -> StateDict:
     """Tensors of a TorchScript archive, a torch.save file or a .safetensors file, on the CPU.
 
     Pickles that hold anything but tensors and plain containers are refused: unpickling them could
-    run code. A `state_dict` or `model` entry, as training scripts write it, is unwrapped, and the
-    prefixes `module.` (DistributedDataParallel) and `clip_model.` (ModelScope) are removed.
+    run code. An entry `state_dict`, `model_state_dict` or `model`, as training scripts write it, is
+    unwrapped, and the prefixes `module.` (DistributedDataParallel) and `clip_model.` (ModelScope)
+    are removed.
 
     Raises:
         FileNotFoundError: nothing at `path`.
@@ -86,7 +87,8 @@ def is_torchscript(path: Path) -> bool:
 def _unwrap(loaded: object, path: Path) -> StateDict:
     table = loaded
     if isinstance(loaded, Mapping):
-        table = loaded.get("state_dict", loaded.get("model", loaded))
+        entries = ("state_dict", "model_state_dict", "model")
+        table = next((loaded[name] for name in entries if name in loaded), loaded)
     if not isinstance(table, Mapping) or not table or not _only_tensors(table):
         raise ValueError(
             f"{path}: got a {type(table).__name__} that is not a state dict; expected names mapped "

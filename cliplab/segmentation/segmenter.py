@@ -49,6 +49,7 @@ _TEXTS = 256  # read at a time
 # One template for each language that a model with word pieces of its own was trained in.
 _TEMPLATES = {"en": ("a photo of a {}.",), "zh": ("一张{}的照片",)}
 SHIPPED = "pasture"  # the name of the model that comes with the package
+_STEM = "groupvit"  # another, as `train` and its folder call it
 _PHOTOGRAPHS = "hf:nvidia/groupvit-gcc-yfcc"
 _CONFIG, _EXTRA = "config.json", "preprocessor_config.json"
 _TUNED = ("top_words", "templates", "hard", "scales", "flip", "refine")  # what a card chooses
@@ -250,7 +251,7 @@ def load_segmenter(
     """The segmenter called `spec`.
 
     Args:
-        spec: "pasture", the shipped model; a file or folder, see `load_groupvit`; or
+        spec: "pasture" or "groupvit", the shipped model; a file or folder, see `load_groupvit`; or
             "hf:<repo>[@revision]", such as "hf:nvidia/groupvit-gcc-yfcc", from this machine's
             cache if it is there, else downloaded.
         device: "auto", "cpu", "cuda" or "mps".
@@ -277,9 +278,10 @@ def find_checkpoint(spec: str = SHIPPED, *, offline: bool | None = None) -> Path
 
         how: dict[str, Any] = {"missing": _lacking, "choose": _wanted}
         return find_folder(where, _PHOTOGRAPHS[3:], **how, offline=is_offline(offline))[0]
-    path = checkpoint_dir("groupvit") if spec == SHIPPED else Path(spec).expanduser()
+    shipped = spec in (SHIPPED, _STEM)
+    path = checkpoint_dir(_STEM) if shipped else Path(spec).expanduser()
     weights = weights_in(path)
-    if spec == SHIPPED and not weights.is_file():
+    if shipped and not weights.is_file():
         raise FileNotFoundError(
             f"{weights.as_posix()}: there is no shipped segmenter; make it with "
             "`python -m cliplab train groupvit`, restore data/checkpoints/groupvit, or use "
@@ -288,7 +290,7 @@ def find_checkpoint(spec: str = SHIPPED, *, offline: bool | None = None) -> Path
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(f"{path.as_posix()}: no such file or folder of a model")
-        known = unknown_name("model", spec, [SHIPPED, _PHOTOGRAPHS])
+        known = unknown_name("model", spec, [SHIPPED, _STEM, _PHOTOGRAPHS])
         raise ValueError(f"{known}, or the path of a GroupViT")
     verify_checkpoint(weights.parent, [weights.name])
     return path
