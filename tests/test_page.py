@@ -18,6 +18,7 @@ from pygments.styles import get_style_by_name
 from cliplab.report import galleries, outputs, page
 
 TEMPLATES = Path(galleries.__file__).parent / "templates"
+RESULTS = {"r1": {"zh": 0.123456, "en": 1234.56}}
 EVIL = "document.title='ran'"
 
 
@@ -28,7 +29,7 @@ def run(folder: Path, **chapters: list[Any]) -> Path:
     for name, cells in chapters.items():
         write(folder / "notebooks" / f"{name}.ipynb", markdown(f"# {name}\n\nIs it so?"), *cells)
         records[name] = {
-            "title": name, "seconds": 1.0, "parameters": {}, "results": {}, "finished": True,
+            "title": name, "seconds": 1.0, "parameters": {}, "results": RESULTS, "finished": True,
             "notebook": f"notebooks/{name}.ipynb",
         }  # fmt: skip
     known = {"versions": {"cliplab": "0"}, "machine": {"cores": 1, "device": "cpu"}}
@@ -152,6 +153,14 @@ def test_what_is_good_in_a_hand_in_stays(tmp_path: Path) -> None:
     svg = base64.b64decode(article.img["src"].partition(",")[2]).decode()
     assert svg == '<svg viewBox="0 0 9 9"/>'
     assert texts(article, ".missing") == []
+
+
+def test_results_are_folded_with_three_digits_and_words_explained(tmp_path: Path) -> None:
+    page = read(run(tmp_path, a=[], b=[]))
+    outer = page.select_one("#results").find_parent("details")
+    assert "open" not in outer.attrs
+    assert texts(outer, "td") == ["0.123", "1235"] * 2
+    assert texts(outer, "dt") == ["r1", "en"]
 
 
 def chromium() -> str | None:

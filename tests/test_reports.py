@@ -521,7 +521,14 @@ def test_the_question_of_a_notebook_is_found(source: str, question: str) -> None
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.123456, "0.1235"), (2000, "2000"), (True, "yes"), ([0.5, 2], "0.5, 2"), ("a", "a")],
+    [
+        (0.123456, "0.1235"),
+        (2000, "2000"),
+        (12345.6, "12346"),
+        (True, "yes"),
+        ([0.5, 2], "0.5, 2"),
+        ("a", "a"),
+    ],
 )
 def test_results_are_shown_short(value: Any, shown: str) -> None:
     assert page.show(value) == shown
@@ -530,7 +537,7 @@ def test_results_are_shown_short(value: Any, shown: str) -> None:
 def test_a_rate_is_one_result_on_the_page() -> None:
     rate = {"value": 0.97, "low": 0.9621, "high": 0.9766, "n": 2000}
     folded = page.fold({"accuracy": {"seen": rate, "loss": 0.5}, "n": 3})
-    assert folded == {"accuracy": {"seen": "0.970 (0.962 to 0.977, n=2000)", "loss": 0.5}, "n": 3}
+    assert folded == {"accuracy": {"seen": "0.97 (0.962 to 0.977, n=2000)", "loss": 0.5}, "n": 3}
 
 
 @pytest.mark.parametrize(

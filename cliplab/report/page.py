@@ -86,7 +86,8 @@ def fold(value: Any) -> Any:
         return value
     if {"value", "low", "high"} <= set(value):
         n = f", n={value['n']}" if "n" in value else ""
-        return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f}{n})"
+        mean, low, high = (show(value[key], 3) for key in ("value", "low", "high"))
+        return f"{mean} ({low} to {high}{n})"
     return {key: fold(item) for key, item in value.items()}
 
 
@@ -98,7 +99,7 @@ def tables(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], dict[st
     for title, group in sorted(groups.items(), key=lambda pair: pair[0] != ""):
         nested = all(isinstance(value, Mapping) for value in group.values())
         columns = group if nested else {"": group}
-        cells = {(row, name): show(x) for name in columns for row, x in flatten(columns[name])}
+        cells = {(row, name): show(x, 3) for name in columns for row, x in flatten(columns[name])}
         down, across = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
         if len(across) > len(down):
             cells = {(column, row): text for (row, column), text in cells.items()}
@@ -107,13 +108,15 @@ def tables(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], dict[st
             yield title, across, {r: [cells.get((r, c), "") for c in across] for r in down}
 
 
-def show(value: Any) -> str:
-    """A result for people: four significant digits, whole numbers whole."""
+def show(value: Any, digits: int = 4) -> str:
+    """A result for people: its first significant digits, but whole numbers whole."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(show(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return ", ".join(show(item, digits) for item in value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def _environment(state: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
