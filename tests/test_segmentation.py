@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, jaccard_score
 from torch import Tensor
 
-from cliplab.models.groupvit import GroupViT, GroupViTConfig, save_groupvit
+from cliplab.models.groupvit import Groups, GroupViT, GroupViTConfig, save_groupvit
 from cliplab.segmentation import (
     BACKGROUND,
     BACKGROUND_WORDS,
@@ -152,6 +152,32 @@ def test_labels_are_enlarged_strip_by_strip(
     assert found.dtype == torch.uint8
     assert torch.equal(found.long(), expected)
     assert torch.equal(segmentation(scores).labels_at().long(), segmentation(scores).labels)
+
+
+@torch.no_grad()
+def test_the_best_group_sets_the_limit_though_it_owns_no_pixel(
+    segmenter: GroupViTSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The released evaluation takes the best score of all groups, not of all pixels."""
+    model, words = segmenter.model, vocabulary(["sheep", "dog"], background=())
+    emb, group = segmenter.embed(words.words, PLAIN.templates), model.group
+
+    def disown(pixels: Tensor) -> Groups:
+        groups = group(pixels)
+        best = name_groups(model, groups, (16, 16), emb, top_words=None).group_scores[0].amax(1)
+        last = groups.assignments[-1]
+        last.soft[:, best.argmax()] = 0
+        seen.append(float(best.max()))
+        return groups
+
+    seen: list[float] = []
+    monkeypatch.setattr(model, "group", disown)
+    (found,) = segmenter.segment([picture(16, 16)], words, replace(PLAIN, threshold=1.0))
+    assert found.best == pytest.approx(seen[0])
+    assert found.scores.max() < found.best - 1e-4
+    assert found.labels.max() == found.labels_at().max() == 0
+    reached = float(found.scores.max())
+    assert replace(found, threshold=reached).labels.max() > 0
 
 
 # ---- pictures ------------------------------------------------------------------------------

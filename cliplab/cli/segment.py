@@ -74,8 +74,8 @@ class Reading:
     model: Annotated[str, opt("NAME")] = "pasture"
     """pasture (shipped), hf:nvidia/groupvit-gcc-yfcc (photographs), or the path of a GroupViT"""
     threshold: Annotated[float | None, opt("S")] = None
-    """pixels whose best score is lower become background, 0 to 1, except that the best of a picture
-    are always kept"""
+    """pixels whose best score is lower become background, 0 to 1; one that no group of a picture
+    reaches is lowered to the best of them"""
     top_words: Annotated[Literal["all"] | int | None, opt("N")] = None
     """only the N words that fit a picture best may be in it; all: every one"""
     template: Annotated[tuple[str, ...] | None, opt("TEXT ...")] = None

@@ -8,6 +8,7 @@ Letters in shape comments: B batch, L tokens, P patches, C width, H heads, D emb
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,13 +56,13 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Every token on its own through a layer 4x as wide, (B, L, C) -> (B, L, C)."""
+    """Every token on its own through a layer `ratio` times as wide, (B, L, C) -> (B, L, C)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, ratio: float = 4) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_fc = nn.Linear(width, round(ratio * width))
         self.gelu = QuickGELU()
-        self.c_proj = nn.Linear(4 * width, width)
+        self.c_proj = nn.Linear(round(ratio * width), width)
 
     def forward(self, tok: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
@@ -71,12 +72,12 @@ class MLP(nn.Module):
 class ResidualAttentionBlock(nn.Module):
     """Pre-norm transformer block: attention, then an MLP, each added to its input."""
 
-    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
+    def __init__(self, width: int, heads: int, *, causal: bool = False, ratio: float = 4) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
         self.attn = SelfAttention(width, heads, causal=causal)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width, ratio)
 
     def forward(self, tok: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
@@ -87,10 +88,12 @@ class ResidualAttentionBlock(nn.Module):
 class Transformer(nn.Module):
     """A stack of residual attention blocks, (B, L, C) -> (B, L, C)."""
 
-    def __init__(self, width: int, layers: int, heads: int, *, causal: bool = False) -> None:
+    def __init__(
+        self, width: int, layers: int, heads: int, *, causal: bool = False, ratio: float = 4
+    ) -> None:
         super().__init__()
-        blocks = [ResidualAttentionBlock(width, heads, causal=causal) for _ in range(layers)]
-        self.width, self.resblocks = width, nn.Sequential(*blocks)
+        block = partial(ResidualAttentionBlock, width, heads, causal=causal, ratio=ratio)
+        self.width, self.resblocks = width, nn.Sequential(*(block() for _ in range(layers)))
 
     def initialize(self) -> None:
         """Normal weights; those that write into the residual stream shrink with the depth."""

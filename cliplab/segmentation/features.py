@@ -10,8 +10,9 @@ Letters: B pictures of one size, K labels, H W pixels as looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Protocol
 
@@ -22,8 +23,9 @@ from torch import Tensor
 
 from cliplab.models.groupvit import Groups, GroupViT
 from cliplab.models.tokenizers import Tokenizer
+from cliplab.pasture import class_of
 from cliplab.runtime import ArgumentError
-from cliplab.segmentation.scene import name_groups, refine
+from cliplab.segmentation.scene import Scenes, name_groups, refine
 from cliplab.segmentation.settings import Settings, Vocabulary
 
 _STRIP_VALUES = 2**24  # numbers held at a time when labels are enlarged
@@ -63,6 +65,7 @@ class Segmentation:
     size: tuple[int, int]  # width and height of the picture itself, in pixels
     has_background: bool = False
     threshold: float | None = None  # scores below are background
+    best: float | None = None  # highest score of a group, for what is no background
 
     @property
     def labels(self) -> Tensor:
@@ -97,10 +100,14 @@ class Segmentation:
         return dict(zip(self.names, (counts / counts.sum()).tolist(), strict=True))
 
     def _lowest(self) -> float | None:
-        """The threshold, or the best score if that is lower: the best class always stays."""
+        """The threshold, or the best score of all groups if that is lower.
+
+        As in the official evaluation, where the best group may own no pixel: then all that is seen
+        can be background. Deviates: of several windows it is the best of all.
+        """
         if self.threshold is None:
             return None
-        return min(self.threshold, float(self.scores[1:].max()))
+        return min(self.threshold, float(self.scores[1:].max()) if self.best is None else self.best)
 
 
 def best_labels(scores: Tensor, lowest: float | None) -> Tensor:
@@ -160,50 +167,60 @@ class Features:
                 f"got {settings.threshold}, but there is no background to give to pixels below it; "
                 "give words for the background",
             )
-        word_emb = self.segmenter.embed(vocabulary.words, settings.templates)  # (W, D)
+        name = partial(
+            name_groups, self.segmenter.model,
+            word_emb=self.segmenter.embed(vocabulary.words, settings.templates),  # (W, D)
+            top_words=settings.top_words, hard=settings.hard,
+            offsets=self._offsets(vocabulary.words, settings),
+        )  # fmt: skip
         for number, images in enumerate(self._batches):
-            scores, owner = self._read_batch(number, vocabulary, word_emb, settings)
-            for image, one, groups in zip(images, scores, owner, strict=True):
+            found = self._read_batch(number, vocabulary, name, settings)
+            for image, scores, owner, best in zip(images, *found, strict=True):
                 yield Segmentation(
-                    one, groups, vocabulary.names, image.size, vocabulary.has_background,
-                    settings.threshold,
+                    scores, owner, vocabulary.names, image.size, vocabulary.has_background,
+                    settings.threshold, float(best),
                 )  # fmt: skip
 
+    def _offsets(self, words: Sequence[str], settings: Settings) -> Tensor:
+        """What is added to the logits of words, (W,); 0 without a class that has an offset."""
+        found = [settings.offsets.get(class_of(word) or "", 0.0) for word in words]
+        return torch.tensor(found, device=self.segmenter.device)
+
     def _read_batch(
-        self, number: int, vocabulary: Vocabulary, word_emb: Tensor, settings: Settings
-    ) -> tuple[Tensor, Tensor]:
-        """Mean scores of all views (B, K, H, W), refined; owners (B, H, W) of the first."""
+        self, number: int, vocabulary: Vocabulary, name: Callable[..., Scenes], settings: Settings
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean scores of all views (B, K, H, W), refined; owners of the first; best scores (B,)."""
         views = [self._view(number, settings, *view) for view in settings.views()]
-        total, owner = self._read_view(views[0], vocabulary, word_emb, settings)
+        total, owner, best = self._read_view(views[0], vocabulary, name)
         for view in views[1:]:
-            scores, _ = self._read_view(view, vocabulary, word_emb, settings, owned=False)
+            scores, _, other = self._read_view(view, vocabulary, partial(name, owned=False))
+            best = torch.maximum(best, other)
             total += F.interpolate(scores, total.shape[2:], mode="bilinear")
         mean = total / len(views)
         if not settings.refine:
-            return mean, owner
+            return mean, owner, best
         shown = _as_tensor(self._batches[number], (mean.shape[3], mean.shape[2]))
         device = self.segmenter.device
-        return refine(mean.to(device), shown.to(device), settings.refine).cpu(), owner
+        return refine(mean.to(device), shown.to(device), settings.refine).cpu(), owner, best
 
     def _read_view(
-        self, view: _View, vocabulary: Vocabulary, word_emb: Tensor, settings: Settings,
-        owned: bool = True,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Scores (B, K, H, W) and owners (B, H, W) of one view, turned back if it is mirrored."""
+        self, view: _View, vocabulary: Vocabulary, name: Callable[..., Scenes]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (B, K, H, W), owners (B, H, W), best scores (B,); not mirrored any more."""
         batch = len(next(iter(view.windows.values())).tok)
+        best = torch.zeros(batch)
         canvas = _Canvas((batch, len(vocabulary.names), *view.canvas))
         for corner, groups in view.windows.items():
-            seen = name_groups(
-                self.segmenter.model, groups, view.window, word_emb,
-                top_words=settings.top_words, hard=settings.hard, owned=owned,
-            )  # fmt: skip
+            seen = name(groups, view.window)
             scores = vocabulary.by_label(seen.scores.transpose(0, 1)).transpose(0, 1)
             canvas.add(scores.cpu(), seen.owner.cpu(), corner)
+            of_groups = vocabulary.by_label(seen.group_scores.permute(2, 0, 1))  # (K, B, G)
+            best = torch.maximum(best, of_groups[vocabulary.has_background :].amax((0, 2)).cpu())
         scores, owner = canvas.scores / canvas.count, canvas.owner
         if view.mirrored:
             scores, owner = scores.flip(3), owner.flip(2)
         rows, columns = view.size
-        return scores[:, :, :rows, :columns], owner[:, :rows, :columns]
+        return scores[:, :, :rows, :columns], owner[:, :rows, :columns], best
 
     def _view(self, number: int, settings: Settings, scale: float, mirrored: bool) -> _View:
         """One view of a batch, looked at only once."""

@@ -67,6 +67,7 @@ def name_groups(
     top_words: int | None = 5,
     hard: bool = True,
     owned: bool = True,
+    offsets: Tensor | None = None,
 ) -> Scenes:
     """`read_scenes` of groups that the image tower has made already, of pictures of `size` (H, W).
 
@@ -75,8 +76,9 @@ def name_groups(
     """
     image_emb, group_emb = (F.normalize(e.float(), dim=-1) for e in model.encode_groups(groups))
     group_scores = score_groups(
-        image_emb, group_emb, word_emb, scale=float(model.scale()), top_words=top_words
-    )
+        image_emb, group_emb, word_emb,
+        scale=float(model.scale()), top_words=top_words, offsets=offsets,
+    )  # fmt: skip
     hard = hard and bool(groups.assignments)
     if owned or hard:
         owner = owners(groups, size)
@@ -100,13 +102,16 @@ def score_groups(
     *,
     scale: float,
     top_words: int | None = None,
+    offsets: Tensor | None = None,
 ) -> Tensor:
     """Unit rows (B, D), (B, G, D), (W, D) -> how well words fit groups, (B, G, W), 0 to 1.
 
     The product of two softmaxes over the words: one over all of them, one over the `top_words` that
-    fit the whole picture best. The others get 0.
+    fit the whole picture best. The others get 0. `offsets` (W,) are added to the logits first.
     """
     logits = scale * group_emb @ word_emb.T  # (B, G, W)
+    if offsets is not None:
+        logits = logits + offsets
     probability = logits.softmax(dim=-1)
     if top_words is not None:
         best = (image_emb @ word_emb.T).topk(min(top_words, len(word_emb)), dim=-1).indices

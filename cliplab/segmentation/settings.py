@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cliplab.classification import fold, is_chinese, is_nothing, name_and_prompt, split_labels
@@ -41,6 +41,9 @@ class Settings:
     scales: tuple[float, ...] = (1.0,)  # times the side; scores of several sizes are averaged
     flip: bool = False  # with the scores of the mirrored picture, at every scale
     refine: int = 0  # steps of `refine`, of the averaged scores
+    offsets: Mapping[str, float] = field(
+        default_factory=dict
+    )  # class -> added to its words' logits
 
     def __post_init__(self) -> None:
         """Accept lists, as JSON gives them; refuse numbers out of range."""

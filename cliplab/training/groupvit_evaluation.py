@@ -26,7 +26,6 @@ from cliplab.segmentation import (
     Settings,
     Tally,
     Vocabulary,
-    best_labels,
     confusion,
     iou_per_class,
     vocabulary,
@@ -198,12 +197,9 @@ def animal_miou(
     words = animal_words(settings.language, background=background)
     count = len(words.names)
     totals = [torch.zeros(count, count, dtype=torch.long) for _ in thresholds]
-    found = zip(read(features, settings, words), scenes.animals(), strict=True)
-    for (scores, _), true in found:
-        best, sure = best_labels(scores, None), scores[1:].amax(dim=0)  # (H, W)
+    for found, true in zip(features.read(words, settings), scenes.animals(), strict=True):
         for total, threshold in zip(totals, thresholds, strict=True):
-            lowest = min(0.0 if threshold is None else threshold, float(sure.max()))
-            total += confusion(torch.where(sure < lowest, 0, best), true, count)
+            total += confusion(replace(found, threshold=threshold).labels, true, count)
     return [float(iou_per_class(total).nanmean()) for total in totals]
 
 

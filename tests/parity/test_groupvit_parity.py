@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from cliplab.models.groupvit import (
     grouping,
     load_groupvit,
     official_names,
+    save_groupvit,
 )
 from cliplab.models.layers import QuickGELU
 from cliplab.models.losses import clip_loss, multi_label_loss
@@ -147,10 +149,11 @@ def scene(golden: Reference, model: GroupViT, name: str) -> Scenes:
 
 
 def segmentation(found: Scenes, threshold: float) -> Segmentation:
-    """As `Segmenter.segment` makes it of a vocabulary with a background and no words for it."""
+    """As `Features.read` makes it of a vocabulary with a background and no words for it."""
+    best = float(found.group_scores.max())
     scores = torch.cat([torch.zeros_like(found.scores[:, :1]), found.scores], dim=1)[0]
     names = ("background", *map(str, range(len(scores) - 1)))
-    return Segmentation(scores, found.owner[0], names, (1, 1), True, threshold)
+    return Segmentation(scores, found.owner[0], names, (1, 1), True, threshold, best)
 
 
 @torch.no_grad()
@@ -293,15 +296,16 @@ def test_the_tolerance_catches_typical_mistakes(
 # ---- transformers --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def theirs() -> nn.Module:
+def make_theirs(**changes: Any) -> nn.Module:
+    """transformers' model with random weights; "text" changes the text tower."""
     transformers = pytest.importorskip("transformers", reason="needs the extra `official`")
+    text_changes = changes.pop("text", {})
     vision = {"hidden_size": 48, "intermediate_size": 192, "image_size": 32, "patch_size": 8,
               "depths": [2, 1, 1], "num_hidden_layers": 4, "num_attention_heads": 6,
-              "num_group_tokens": [8, 3, 0], "num_output_groups": [8, 3, 3]}  # fmt: skip
+              "num_group_tokens": [8, 3, 0], "num_output_groups": [8, 3, 3], **changes}  # fmt: skip
     text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
             "num_attention_heads": 4, "vocab_size": 99, "eos_token_id": 98,
-            "max_position_embeddings": 12}  # fmt: skip
+            "max_position_embeddings": 12, **text_changes}  # fmt: skip
     config = transformers.GroupViTConfig(
         text_config=text, vision_config=vision, projection_dim=24, projection_intermediate_dim=40
     )
@@ -312,6 +316,11 @@ def theirs() -> nn.Module:
             spread = 0.1 * torch.randn(tensor.shape, generator=generator)
             tensor.copy_(tensor + (spread.abs() if name.endswith("running_var") else spread))
     return model
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    return make_theirs()
 
 
 @pytest.fixture(scope="module")
@@ -350,6 +359,29 @@ def test_transformers_agrees_on_equal_weights(theirs: nn.Module, folder: Path) -
     both = expected.logits_per_image, expected.logits_per_text
     for logits, mine in zip(both, ours(pixels, ids), strict=True):
         torch.testing.assert_close(mine, logits, atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"intermediate_size": 96, "text": {"intermediate_size": 160}},
+        {"assign_mlp_ratio": [0.3, 2.7]},
+        {"num_output_groups": [8, 2, 2]},  # of the last stage: of others it fails itself
+        {"depths": [2, 1], "num_hidden_layers": 3, "num_group_tokens": [8, 0],
+         "num_output_groups": [5, 0], "assign_mlp_ratio": [1, 1],
+         "text": {"intermediate_size": 64}},
+    ],
+)  # fmt: skip
+def test_transformers_of_other_widths_and_groups_agrees(changes: dict, tmp_path: Path) -> None:
+    model, (pixels, ids) = make_theirs(**changes), inputs()
+    model.save_pretrained(tmp_path)
+    save_groupvit(ours := load_groupvit(tmp_path), tmp_path / "ours.safetensors")
+    assert load_groupvit(tmp_path / "ours.safetensors").config == ours.config
+    expected = model(pixel_values=pixels, input_ids=ids)
+    for logits, mine in zip(expected[:2], ours(pixels, ids), strict=True):
+        torch.testing.assert_close(mine, logits, atol=2e-5, rtol=0)
+    assert ours.group(pixels).tok.shape == expected.vision_model_output.last_hidden_state.shape
 
 
 def test_transformers_agrees_on_the_loss_and_its_gradients(theirs: nn.Module, folder: Path) -> None:

@@ -13,7 +13,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STEMS = ("patch", "conv")
 _TUPLES = ("widths", "depths", "heads", "group_tokens", "output_groups", "stem_blocks",
-           "image_mean", "image_std")  # fmt: skip
+           "assign_mlp_ratios", "image_mean", "image_std")  # fmt: skip
 _MARKS = ("img_encoder.pos_embed", "img_encoder.patch_embed.proj.weight", "img_encoder.norm.weight",
           "text_encoder.token_embedding.weight", "text_encoder.positional_embedding",
           "img_projector.linear_out.weight", "logit_scale")  # fmt: skip
@@ -42,6 +42,12 @@ class GroupViTConfig:
     text_width: int = 256
     text_heads: int = 4
     text_layers: int = 12
+    mlp_ratio: float = 4.0  # hidden layer / width, in blocks and cross-attention
+    assign_mlp_ratios: tuple[float, float] = (
+        0.5,
+        4.0,
+    )  # in grouping blocks: of tokens, of channels
+    text_mlp_ratio: float = 4.0
     hard: bool = True  # one-hot assignment with a straight-through gradient; False: soft
     gumbel: bool = True  # noise on the assignment in training
     own_label_scale: bool = True  # a temperature of its own for the multi-label loss
@@ -119,6 +125,7 @@ class GroupViTConfig:
         widths = (*_per_stage(tensors, "group_token", 2), len(tensors["img_encoder.norm.weight"]))
         patch = tensors["img_encoder.patch_embed.proj.weight"].shape[-1]
         text = tensors["text_encoder.token_embedding.weight"]
+        first, width = "img_encoder.layers.0.", widths[0]
         return cls(
             image_resolution=patch * _side(tensors["img_encoder.pos_embed"]),
             patch_size=patch,
@@ -134,6 +141,12 @@ class GroupViTConfig:
             text_width=text.shape[1],
             text_heads=text_heads or max(1, text.shape[1] // HEAD_WIDTH),
             text_layers=_depth(tensors, "text_encoder.transformer.resblocks."),
+            mlp_ratio=_ratio(tensors, first, ".mlp.fc1.bias", width, 4),
+            assign_mlp_ratios=(
+                _ratio(tensors, first, ".mlp_inter.fc1.bias", width, 0.5),
+                _ratio(tensors, first, ".mlp_channels.fc1.bias", width, 4),
+            ),
+            text_mlp_ratio=_ratio(tensors, "text_encoder.", ".c_fc.bias", text.shape[1], 4),
             own_label_scale="multi_label_logit_scale" in tensors,
         )
 
@@ -149,6 +162,12 @@ def _per_stage(tensors: Mapping[str, Tensor], name: str, axis: int) -> tuple[int
 def _depth(tensors: Mapping[str, Tensor], prefix: str) -> int:
     rest = (name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
     return len({name.partition(".")[0] for name in rest})
+
+
+def _ratio(tensors: Mapping[str, Tensor], prefix: str, end: str, width: int, usual: float) -> float:
+    """Hidden layer / width of the first MLP so named; the usual one if there is none."""
+    names = (name for name in tensors if name.startswith(prefix) and name.endswith(end))
+    return next((len(tensors[name]) / width for name in names), usual)
 
 
 def _side(pos_embed: Tensor) -> int:

@@ -66,7 +66,7 @@ class Block(nn.Module):
     Stochastic depth: in training an image skips either branch with probability `drop_path`.
     """
 
-    def __init__(self, width: int, heads: int, drop_path: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, drop_path: float, ratio: float) -> None:
         from torchvision.ops import StochasticDepth
 
         super().__init__()
@@ -74,7 +74,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, 4 * width, width)
+        self.mlp = MLP(width, round(ratio * width), width)
 
     def forward(self, tok: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
@@ -95,7 +95,8 @@ class Stage(nn.Module):
     def __init__(self, index: int, config: "GroupViTConfig", *, drop_path: Sequence[float]) -> None:
         super().__init__()
         width, heads = config.widths[index], config.heads[index]
-        self.blocks = nn.ModuleList(Block(width, heads, rate) for rate in drop_path)
+        ratio = config.mlp_ratio
+        self.blocks = nn.ModuleList(Block(width, heads, rate, ratio) for rate in drop_path)
         self.group_token = self.group_projector = self.downsample = None
         if index == config.stages:
             return
@@ -103,7 +104,7 @@ class Stage(nn.Module):
         self.group_token = nn.Parameter(torch.empty(1, tokens, width).normal_(std=0.02))
         self.downsample = GroupingBlock(
             width, config.widths[index + 1], heads=heads,
-            counts=(tokens, config.output_groups[index]),
+            counts=(tokens, config.output_groups[index]), ratios=(ratio, *config.assign_mlp_ratios),
             hard=config.hard, gumbel=config.gumbel,
         )  # fmt: skip
         if index:

@@ -102,11 +102,11 @@ class CrossAttentionBlock(nn.Module):
     Unlike in the blocks of the towers, nothing is normalised on the way into the attention.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, ratio: float) -> None:
         super().__init__()
         self.attn = CrossAttention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, 4 * width, width)
+        self.mlp = MLP(width, round(ratio * width), width)
         self.norm_post = nn.LayerNorm(width)
 
     def forward(self, group_tok: Tensor, tok: Tensor) -> Tensor:
@@ -158,19 +158,20 @@ class GroupingBlock(nn.Module):
         *,
         heads: int,
         counts: tuple[int, int],  # T and G
+        ratios: tuple[float, float, float],  # of the MLPs: attention's, across tokens, of channels
         hard: bool,
         gumbel: bool,
     ) -> None:
         super().__init__()
-        group_tokens, groups = counts
+        (group_tokens, groups), (ratio, across, channels) = counts, ratios
         self.norm_tokens = nn.LayerNorm(width)
-        self.mlp_inter = Mixer(group_tokens, width // 2, groups)
+        self.mlp_inter = Mixer(group_tokens, round(across * width), groups)
         self.norm_post_tokens = nn.LayerNorm(width)
         self.norm_x = nn.LayerNorm(width)
-        self.pre_assign_attn = CrossAttentionBlock(width, heads)
+        self.pre_assign_attn = CrossAttentionBlock(width, heads, ratio)
         self.assign = AssignAttention(width, hard=hard, gumbel=gumbel)
         self.norm_new_x = nn.LayerNorm(width)
-        self.mlp_channels = MLP(width, 4 * width, outputs)
+        self.mlp_channels = MLP(width, round(channels * width), outputs)
         self.reduction: nn.Module = nn.Identity()
         if width != outputs:
             resize = nn.Linear(width, outputs, bias=False)

@@ -41,7 +41,9 @@ class TextTransformer(nn.Module):
         super().__init__()
         width, self.context_length = config.text_width, config.context_length
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, width))
-        self.transformer = Transformer(width, config.text_layers, config.text_heads, causal=True)
+        self.transformer = Transformer(
+            width, config.text_layers, config.text_heads, causal=True, ratio=config.text_mlp_ratio
+        )
         self.ln_final = nn.LayerNorm(width)
         self.token_embedding = nn.Embedding(config.vocab_size, width)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
