@@ -1,0 +1,33 @@
+"""A symbol means one thing in all five notebooks."""
+
+import re
+
+from cliplab.report.notebook import notebooks_dir, read_notebook
+
+MEANS_TWO = {"$N$": {"01": "pictures, each with a caption", "02": "pixels"}}
+
+
+def symbols() -> dict[str, dict[str, str]]:
+    """Symbol, without its index -> notebook -> meaning, as the tables of the notation have it."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb")):
+        table = read_notebook(path).cells[4].source
+        for row in re.findall(r"^\| (\$.*) \|$", table, re.MULTILINE):
+            names, *_, meaning = row.split(" | ")
+            for name in re.findall(r"\$[^$]+\$", names):
+                bare = re.sub(r"_(\{\w+\}|\w)|\s", "", name)
+                found.setdefault(bare, {})[path.name[:2]] = meaning
+    return found
+
+
+def clashes(table: dict[str, dict[str, str]]) -> list[str]:
+    """Symbols with different meanings; what follows the first comma may differ."""
+    starts = {name: {m.split(",")[0] for m in of.values()} for name, of in table.items()}
+    return sorted(name for name, meanings in starts.items() if len(meanings) > 1)
+
+
+def test_a_symbol_means_one_thing_in_all_notebooks() -> None:
+    table = symbols()
+    assert {"$N$", "$D$", r"$\mathbfu$", r"$\mathbft$"} <= {n for n in table if len(table[n]) > 1}
+    assert clashes(table) == []
+    assert clashes(table | MEANS_TWO) == ["$N$"]
