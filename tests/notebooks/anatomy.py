@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from save_notebooks import noise
+
 from cliplab.report.notebook import read_parameters, tags
-from cliplab.report.outputs import noise
 
 TAG = "nbval-check-output"  # what nbval compares
 MAX_NOTEBOOK_BYTES = 1_500_000
