@@ -162,3 +162,23 @@ def test_evaluation_of_a_guesser_is_chance() -> None:
     assert report["seen"]["bare"]["posture"]["value"] == pytest.approx(0.25, abs=0.12)
     assert report["seen"]["bare"]["joint"]["value"] < 0.07
     assert retrieval(Guesser(), "en", count=64)["image_to_text_r1"]["value"] < 0.12
+
+
+@pytest.mark.parametrize(
+    ("changes", "folder"),
+    [
+        ({}, checkpoint_dir("")),
+        ({"steps": 10}, Path("w/seed0")),
+        ({"seed": 1}, Path("w/seed1")),
+    ],
+)
+def test_only_the_defaults_replace_what_is_shipped(
+    changes: dict, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = []
+    monkeypatch.setattr(recipe, "load_dataset", lambda *_, **__: None)
+    monkeypatch.setattr(recipe, "train_english", lambda *_: Path("model.pt"))
+    monkeypatch.setattr(recipe, "_publish", lambda name, recipe, made, out, count: left.append(out))
+    made = recipe.CLIPRecipe(**changes)
+    recipe.run(recipe.Options(recipe=made, model="clip-openai", work=Path("w")))
+    assert left == [folder]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,11 +211,10 @@ def options(folder, *changes: str) -> recipe.Options:
 
 
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(recipe, "checkpoint_dir", lambda name: tmp_path / "shipped" / name)
     teacher = teacher_of_texts()
     monkeypatch.setattr("cliplab.encoders.load_encoder", lambda *a, **k: teacher)
     recipe.run(options(tmp_path))
-    folder = tmp_path / "shipped" / "vild"
+    folder = tmp_path / "seed0" / "ensemble" / "checkpoint"
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
     assert load_vild(folder / "model.safetensors").config.embed_dim == teacher.dim
     assert "--variant ensemble --novel zero" in card["command"]
@@ -304,3 +304,14 @@ def test_the_card_is_true(card: dict, shipped: ViLD, teacher) -> None:
         assert abs(found[name].ap50 - claimed) < 0.08, name
         assert recall[name]["low"] <= card["metrics"]["recall"][name]["value"]
         assert recall[name]["value"] > 0.95
+
+
+def test_only_the_defaults_replace_what_is_shipped() -> None:
+    default, work = recipe.ViLDRecipe(), Path("w")
+    assert recipe.target_of(default, "pasture", work) == checkpoint_dir("vild")
+    assert recipe.target_of(default, "openai:x.pt", work) == work / "ensemble/checkpoint"
+    for changes in ({"steps": 1}, {"seed": 1}, {"pictures": 9}):
+        assert (
+            recipe.target_of(replace(default, **changes), "pasture", work)
+            == work / "ensemble/checkpoint"
+        )

@@ -310,7 +310,7 @@ class Classifying:
     ) -> tuple[tuple[Shots, Shots | None], list[UnreadableImage]]:
         """Shots to fit and to tune on, and what could not be read of them."""
         train, lost = self.shots(division.train, classes.names, "train")
-        if learning.shots is not None:
+        if learning.shots:
             train = few_shot.sample_shots(train, learning.shots, seed=learning.seed)
         if not len(division.val):
             return (train, None), lost
@@ -321,7 +321,8 @@ class Classifying:
         found = self.embed(photos, on_image)
         if not found.kept:
             where = shown(photos.root)
-            raise ValueError(f"none of the {len(photos)} images in {where} could be read")
+            first = f", such as {found.unreadable[0]}" if found.unreadable else ""
+            raise ValueError(f"none of the {len(photos)} images in {where} could be read{first}")
         return found
 
     def _read_prompts(

@@ -80,7 +80,9 @@ class Learning:
     examples: Annotated[Path | None, opt("LABELLED")] = None
     """fit a classifier on this labelled source; the same as SOURCE: fit on its train and val parts,
     judge on test, and make these parts where there are none"""
-    method: Annotated[str, opt("NAME", help=f"how to learn: {', '.join(METHODS)}")] = METHODS[0]
+    method: Annotated[
+        str | None, opt("NAME", help=f"how to learn: {', '.join(METHODS)} (default: {METHODS[0]})")
+    ] = None
     shots: Annotated[int | None, opt("K")] = None
     """use K examples of each class; default: all"""
     seed: Annotated[int, opt("N")] = 0
@@ -126,7 +128,10 @@ class Classify(Job[Options]):
                     f"--classifier and {other}: a classifier that was kept has its classes and has "
                     f"learned already; drop {other}, or fit a new one without --classifier"
                 )
+        if learning.method not in (None, *METHODS):
+            raise ValueError(unknown_name("method", learning.method, METHODS))
         for option, value in (
+            ("--method", learning.method),
             ("--shots", learning.shots),
             ("--save-classifier", learning.save_classifier),
         ):
@@ -134,8 +139,6 @@ class Classify(Job[Options]):
                 raise ValueError(f"{option} without --examples: there is nothing to learn from")
         if learning.shots is not None and learning.shots < 1:
             raise ValueError(f"--shots: got {learning.shots}; expected 1 or more")
-        if learning.method not in METHODS:
-            raise ValueError(unknown_name("method", learning.method, METHODS))
 
     def prepare(self) -> None:
         """Photos, classes and examples, and what each photo shows if that is known."""
@@ -230,7 +233,9 @@ class Classify(Job[Options]):
         if self.fitted:
             found = on.by_classifier(self.photos, self.classes, self.fitted, **keep)
         elif self.division:
-            how = classification.Learning(learning.method, learning.shots, learning.seed)
+            how = classification.Learning(
+                learning.method or METHODS[0], learning.shots, learning.seed
+            )
             found = on.by_examples(self.division, self.classes, how, **prompts, **keep)
         else:
             found = on.by_prompts(self.photos, self.classes, **prompts, **keep)

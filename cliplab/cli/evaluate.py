@@ -99,7 +99,7 @@ class Evaluate(Job[Options]):
     def prepare(self) -> None:
         """Prompts and pictures."""
         given, words = self.options.pictures, self.options.prompts
-        with named("--template"):
+        with named("--class-names" if words.class_names else "--template"):
             self.prompts = classification.imagenet.read_prompts(
                 *words.template, class_names=words.class_names
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,6 +112,8 @@ _OPTION_OF = {
 
 def _worded(error: Exception) -> str:
     """What an error says, about an option where it is about an argument."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; check the name"
     if not isinstance(error, ArgumentError) or error.name.startswith("-"):
         return str(error)
     option = _OPTION_OF.get(error.name, f"--{error.name.replace('_', '-')}")
@@ -140,6 +143,9 @@ exit code: 0 done; 130 when interrupted, and the same command goes on"""
 
 _FORMER = {"--more": "--second-round-steps"}  # in the commands of shipped cards and tables
 
+# Rounds and pictures that a training can do without; of what else it counts, one is the least.
+_MAY_BE_NONE = {"crops", "locked_steps", "joint_steps", "second_round_steps"}
+
 
 def _train(typed: Sequence[str]) -> int:
     """Train what was typed -> exit code."""
@@ -165,7 +171,7 @@ def _train(typed: Sequence[str]) -> int:
 
 def read_recipe(stem: str, *typed: str) -> Any:
     """The options of a recipe."""
-    from cliplab.cli.options import parse
+    from cliplab.cli.options import flat, parse
     from cliplab.runtime import unknown_name
     from cliplab.training import RECIPES
 
@@ -174,4 +180,12 @@ def read_recipe(stem: str, *typed: str) -> Any:
     recipe = importlib.import_module(RECIPES[stem].module)
     words = [_FORMER.get(word, word) for word in typed if word != "--debug"]
     about, epilog = (recipe.__doc__ or "").strip(), f"examples:\n  cliplab train {stem}"
-    return parse(recipe.Options, words, prog=f"cliplab train {stem}", about=about, epilog=epilog)
+    options = parse(recipe.Options, words, prog=f"cliplab train {stem}", about=about, epilog=epilog)
+    usual = flat(recipe.Options())
+    for name, value in flat(options).items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        least = int(isinstance(value, int) and usual[name] > 0 and name not in _MAY_BE_NONE)
+        if not least <= value < math.inf:
+            raise ArgumentError(name, f"got {value:g}; expected {least} or more")
+    return options

@@ -128,6 +128,8 @@ def parse(options: type[T], typed: Sequence[str], *, prog: str, about: str, epil
             raise UsageError(f"{_message(err.getvalue())}; see {prog} --help") from None
         print(_page(out.getvalue(), about, epilog))
         raise
+    if "" in typed and "." not in typed and Path() in flat(read).values():
+        raise UsageError("got an empty path; give one, or . for the folder where you are")
     for name, value in flat(read).items():
         option = f"--{name.replace('_', '-')}"
         if value == () and option in typed and name != "background":
@@ -168,7 +170,8 @@ def _message(box: str) -> str:
         return f"missing: {rows[1]}"
     said = takewhile(lambda row: row and not row.startswith("---"), rows)
     message = " ".join(said).rstrip(".")
-    message = re.sub(r"'\w+\.(\w+)'", lambda found: found[1].upper(), message)
+    message = re.sub(r"'[a-z]\w*\.(\w+)'", lambda found: found[1].upper(), message)
+    message = message.replace("'None', ", "")
     close = re.search(r"Perhaps you meant:\s+(--[\w-]+)", box)
     return f"{message}; did you mean {close[1]}" if close else message
 

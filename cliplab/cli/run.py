@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -57,7 +58,7 @@ def run(options: Options) -> int:
     """Carry out the command -> exit code."""
     from cliplab import report
 
-    if options.timeout <= 0:
+    if not 0 < options.timeout < math.inf:
         raise ValueError(f"--timeout: got {options.timeout:g}; expected seconds above 0")
     asked = report.Request(options.notebooks, options.parameter, options.timeout, options.student)
     if options.list:

@@ -269,6 +269,12 @@ def targets_in(
     """
     pictures = list(pictures)
     own = {one.path.resolve() for one in pictures}
+    named_alike = any(ending.startswith(".") for ending in endings)
+    if named_alike and folder.resolve() in {path.parent for path in own}:
+        raise ValueError(
+            f"{option} {folder}: holds the pictures that are read, and the next run would read "
+            "the results as well; choose another folder"
+        )
     found: dict[Path, tuple[Path, ...]] = {}
     taken: set[Path] = set()
     for one in pictures:

@@ -86,7 +86,11 @@ def load(path: Path) -> Table:
         for one in (one for name in _LISTS for one in found[name]):  # of pandas: 1.0 is 1
             one |= {k: int(v) for k in _IDS if isinstance(v := one.get(k), float) and v % 1 == 0}
         return found
-    has = some(map(repr, found), 6) if isinstance(found, dict) else type(found).__name__
+    has = (
+        some(map(repr, found), 6) or "an empty object"
+        if isinstance(found, dict)
+        else type(found).__name__
+    )
     raise ValueError(
         f"{shown(path)}: got {has}; expected COCO's object with the lists {', '.join(_LISTS)}, all "
         "of objects; where these are detections, give the file they were made for"

@@ -196,6 +196,8 @@ def run_lengths(mask: Any, height: int, width: int) -> dict[str, Any]:
             raise ValueError(f"of {mask['size']} (height, width), expected {(height, width)}")
         elif isinstance(mask["counts"], str):
             code = {"size": [height, width], "counts": mask["counts"].encode("ascii")}
+        elif sum(mask["counts"]) != height * width:
+            raise ValueError(f"of {sum(mask['counts'])} pixels, expected {height * width}")
         else:
             code = coco.frPyObjects(mask, height, width)
         coco.area(code)

@@ -7,6 +7,7 @@ too, or in `classes.txt`. Where `kpt_shape` says that key points follow a box, t
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from cliplab.data.files import list_images, shown
 from cliplab.data.reading import Problems, Reading, find_files, text_of
-from cliplab.data.samples import Box, ProblemKind as Kind, plain, split_of
+from cliplab.data.samples import Box, ProblemKind as Kind, plain, some, split_of
 
 SETTINGS = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "obj.data")
 NAME_FILES = ("classes.txt", "obj.names")
@@ -96,7 +97,10 @@ def _names(said: Mapping[str, Any], path: Path) -> _Names:
     for key, name in numbered.items() or [("0", "")]:
         if not key.isdecimal() or not isinstance(name, str) or not plain(name):
             raise ValueError(f"{shown(path)}: class {key!r} is {name!r}; expected number and name")
-    return {int(key): plain(name) for key, name in numbered.items()}
+    found = {int(key): plain(name) for key, name in numbered.items()}
+    if twice := some([name for name, count in Counter(found.values()).items() if count > 1], 3):
+        raise ValueError(f"{shown(path)}: {twice} twice among the names; give each class its own")
+    return found
 
 
 def _points(said: Mapping[str, Any], path: Path) -> int:

@@ -57,7 +57,9 @@ def read_state_dict(path: str | Path) -> StateDict:
     try:
         loaded = _load(path)
     except READ_ERRORS as error:
-        reason = str(error).strip().split("\n")[0]
+        # torch's long advice to load it all the same is not passed on
+        foreign = isinstance(error, pickle.UnpicklingError)
+        reason = "no plain tensors" if foreign else str(error).strip().split("\n")[0]
         raise ValueError(
             f"{path}: cannot be read as weights ({type(error).__name__}: {reason}). The file is "
             "cut short or damaged, or it holds Python objects, which are refused because loading "

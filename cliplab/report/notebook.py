@@ -156,7 +156,7 @@ def bind(
     values: dict[str, dict[str, Any]] = {name: {} for name in parameters}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        if not equals:
+        if not equals or not name:
             raise ValueError(f"{assignment}: expected NAME=VALUE, for instance QUICK=True")
         if name == RESULTS_PATH:
             raise ValueError(f"parameter {RESULTS_PATH} is set by the run itself; drop it")

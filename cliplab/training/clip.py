@@ -209,9 +209,13 @@ class Options(RunOptions):
 
 
 def run(options: Options) -> None:
-    """Train, write the checkpoints, evaluate them as a user would load them, write the cards."""
+    """Train, write the checkpoints, evaluate them as a user would load them, write the cards.
+
+    Those of the defaults are shipped, and the others stay beside their log.
+    """
     recipe, device, work = options.recipe, options.start(), options.folder("clip")
-    out = options.out or checkpoint_dir("")
+    own = checkpoint_dir("") if recipe == CLIPRecipe() else work / f"seed{recipe.seed}"
+    out = options.out or own
     dataset = load_dataset(work / "pool", portrait_count=recipe.portraits, crop_count=recipe.crops)
     if options.model != "clip-chinese":
         folder = work / f"clip-openai-seed{recipe.seed}"

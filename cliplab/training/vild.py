@@ -256,16 +256,16 @@ def run(options: Options) -> None:
     herds = load_herds(work / "herds", recipe.pictures)
     seeded = work / f"seed{recipe.seed}"
     model = train(recipe, herds, seeded, teacher=teacher, device=device)
-    target = options.out or target_of(recipe, seeded)
+    target = options.out or target_of(recipe, options.teacher, seeded)
     save_vild(model, target / "model.safetensors")
     written = load_vild(target / "model.safetensors")
     metrics = evaluate(written, teacher, recipe.variant, count=options.test_pictures)
     write_model_card(target, **card(recipe, options.teacher, model.teacher, metrics))
 
 
-def target_of(recipe: ViLDRecipe, work: Path) -> Path:
-    """Where weights belong: one variant is shipped, and the others stay beside their log."""
-    if (recipe.name, recipe.seed) == ("ensemble", 0):
+def target_of(recipe: ViLDRecipe, teacher: str, work: Path) -> Path:
+    """Where weights belong: those of the defaults are shipped, others stay beside their log."""
+    if recipe == ViLDRecipe() and teacher == Options.teacher:
         return checkpoint_dir("vild")
     return work / recipe.name / "checkpoint"
 
