@@ -3,10 +3,19 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from classify_world import class_folders, coloured, report, rows, run, tiny
 from PIL import Image
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    log_loss,
+)
 
 from cliplab.classification.answer import assess, gained
 from cliplab.classification.zero_shot import Scores, build_classifier, classify
@@ -298,6 +307,40 @@ def test_an_interrupted_run_keeps_what_it_encoded(
     assert run(flock, "--batch-size", 2, "--out", tmp_path / "s.csv") == 0
     assert 0 < len(opened) < 12
     assert len(rows(tmp_path / "s.csv")) == 12
+
+
+# ---- what other programs make of it --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [(), ("--examples",)])
+def test_pandas_reads_the_files_and_scikit_learn_finds_the_same_numbers(
+    tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    flock = class_folders(tmp_path / "flock", 12)
+    (flock / "lying" / "0.png").rename(flock / "lying" / '羊, "0".png')
+    out, js = tmp_path / "s.csv", tmp_path / "r.json"
+    labels = ("--labels", "lying=a sheep, lying", "eating=羊", "standing=it stands")
+    assert run(flock, *labels, *(how and (*how, flock)), "--out", out, "--json", js) == 0
+    table, found = pd.read_csv(out), report(js)["assessment"]
+    assert len(table) == found["n"]
+    assert not table.isna().any().any()
+    assert all((flock / name).is_file() for name in table["file"])
+    names = ["lying", "eating", "standing"]
+    shares = table[[f"probability({name})" for name in names]].to_numpy()
+    true, said = table["true"], table["predicted"]
+    assert found["accuracy"]["value"] == pytest.approx(accuracy_score(true, said), abs=1e-4)
+    balanced = balanced_accuracy_score(true, said)
+    assert found["balanced_accuracy"] == pytest.approx(balanced, abs=1e-4)
+    counts = pd.DataFrame(found["confusion"]["true_by_predicted"], names, names)
+    assert (counts.to_numpy() == confusion_matrix(true, said, labels=names)).all()
+    order = np.argsort(names)  # scikit-learn sorts classes
+    loss = log_loss(true, shares[:, order], labels=sorted(names))
+    assert found["negative_log_likelihood"] == pytest.approx(loss, abs=1e-3)
+    right, top = calibration_curve(true == said, shares.max(1), n_bins=15)
+    full = np.histogram(shares.max(1), np.linspace(0, 1, 16))[0]
+    error = (np.abs(right - top) * full[full > 0]).sum() / len(table)
+    assert found["expected_calibration_error"] == pytest.approx(error, abs=1e-4)
+    assert pd.json_normalize(report(js))["assessment.n"].tolist() == [len(table)]
 
 
 # ---- the numbers -------------------------------------------------------------------------------
