@@ -142,6 +142,7 @@ def offered(package: str) -> set[str]:
                 if isinstance(node, ast.ImportFrom)
                 for alias in node.names
             }
+            found |= {n.target.id for n in tree.body if isinstance(n, ast.AnnAssign)}
             return found | {n.name for n in tree.body if hasattr(n, "name")}
     return set()
 

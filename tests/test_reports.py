@@ -30,6 +30,7 @@ from cliplab.report.notebook import (
     parse_value,
     read_notebook,
     read_parameters,
+    with_labs,
 )
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
@@ -48,6 +49,12 @@ def test_notebooks_are_found_by_number_name_and_path(lab: Lab) -> None:
     assert [path.stem for path in find_notebooks()] == ["01_small", "02_small"]
     scratch = find_notebooks(["notebooks/scratch.ipynb", "1", "01"])
     assert [path.stem for path in scratch] == ["scratch", "01_small"]
+    Path("notebooks/labs").mkdir()
+    for name in ("01_lab_deep", "01_lab_deeper"):
+        write(Path(f"notebooks/labs/{name}.ipynb"), markdown("# Deeper"))
+    assert [path.parent.name for path in find_notebooks(["01_lab_deep"])] == ["labs"]
+    labs = [path.stem for path in with_labs(find_notebooks())]
+    assert labs == ["01_small", "01_lab_deep", "01_lab_deeper", "02_small"]
     with pytest.raises(FileNotFoundError, match="did you mean '01_small'"):
         find_notebooks(["01_smal"])
     with pytest.raises(FileNotFoundError, match="no notebook NN_name"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.cli.run import Bar
-from cliplab.report import Job, Request, find_notebooks, plan, read_notebook
+from cliplab.report import Job, Request, find_notebooks, plan, read_notebook, with_labs
 from cliplab.report.execute import execute
 from cliplab.report.notebook import tags
 from cliplab.report.outputs import clean, write_notebook
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         parser.error(str(error))
     if not options.names:
-        paths += sorted((paths[0].parent / "solutions").glob("*.ipynb"))
+        paths = with_labs(paths) + sorted((paths[0].parent / "solutions").glob("*.ipynb"))
     faults = []
     for job in [job for path in paths for job in plan(Request(notebooks=(str(path),)))]:
         fault = save(job, options.timeout)

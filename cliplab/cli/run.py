@@ -50,6 +50,8 @@ class Options(Common):
     """name on the report"""
     resume: Flag = False
     """continue an interrupted run, with its own notebooks and parameters"""
+    labs: Flag = False
+    """the labs of these notebooks as well, which go deeper"""
     list: Flag = False
     """show parameters and run nothing"""
 
@@ -60,7 +62,10 @@ def run(options: Options) -> int:
 
     if not 0 < options.timeout < math.inf:
         raise ValueError(f"--timeout: got {options.timeout:g}; expected seconds above 0")
-    asked = report.Request(options.notebooks, options.parameter, options.timeout, options.student)
+    names = options.notebooks
+    if options.labs:
+        names = tuple(path.stem for path in report.with_labs(report.find_notebooks(names)))
+    asked = report.Request(names, options.parameter, options.timeout, options.student)
     if options.list:
         print(_parameters(asked.notebooks))
         return 0

@@ -24,6 +24,7 @@ from .notebook import (
     read_notebook as read_notebook,
     read_parameters as read_parameters,
     title as title,
+    with_labs as with_labs,
 )
 from .page import (
     Difference as Difference,
@@ -33,3 +34,4 @@ from .page import (
     show as show,
     write_page as write_page,
 )
+from .touch import beside as beside, touch as touch

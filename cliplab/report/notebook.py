@@ -30,9 +30,10 @@ def notebooks_dir() -> Path:
 
 
 def find_notebooks(names: Sequence[str] = (), folder: Path | None = None) -> list[Path]:
-    """Paths of the notebooks called `names`, in that order; every numbered one for no name.
+    """Paths of the notebooks called `names`, in that order; every lesson for no name.
 
-    A name is a number ("2" or "02"), a file name without its ending, or a path.
+    A name is the number of a lesson ("2" or "02"), a file name without its ending, also of a lab,
+    or a path.
 
     Raises:
         FileNotFoundError: for a folder without notebooks, or a name that fits none.
@@ -43,7 +44,17 @@ def find_notebooks(names: Sequence[str] = (), folder: Path | None = None) -> lis
         raise FileNotFoundError(f"no notebook NN_name.ipynb in {folder}; run from a checkout")
     if not names:
         return list(numbered.values())
-    return list(dict.fromkeys(_find(name, numbered, folder) for name in names))
+    known = numbered | {path.stem: path for path in sorted(folder.glob("labs/[0-9][0-9]_*.ipynb"))}
+    return list(dict.fromkeys(_find(name, known, folder) for name in names))
+
+
+def with_labs(lessons: Sequence[Path]) -> list[Path]:
+    """Each lesson, and behind it the labs that go deeper: `labs/NN_*.ipynb` with its number."""
+    labs = (
+        [lesson, *sorted(lesson.parent.glob(f"labs/{lesson.stem[:2]}_*.ipynb"))]
+        for lesson in lessons
+    )
+    return [path for some in labs for path in some]
 
 
 def _find(name: str, numbered: Mapping[str, Path], folder: Path) -> Path:

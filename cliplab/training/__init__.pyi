@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 from . import (
     clip_dataset as clip_dataset,
     clip_evaluation as clip_evaluation,
@@ -14,4 +16,9 @@ from . import (
 from .cards import load_rows as load_rows, values as values
 from .groupvit import SNAPSHOT_SEEDS as SNAPSHOT_SEEDS
 from .groupvit_model import GroupViTRecipe as GroupViTRecipe, patch_embeddings as patch_embeddings
-from .recipes import RECIPES as RECIPES
+
+class Training(NamedTuple):
+    module: str
+    makes: str
+
+RECIPES: dict[str, Training]

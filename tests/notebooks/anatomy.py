@@ -14,10 +14,23 @@ from cliplab.report.notebook import read_parameters, tags
 TAG = "nbval-check-output"  # what nbval compares
 MAX_NOTEBOOK_BYTES = 1_500_000
 MAX_FIGURE_BYTES = 150_000
+MOST_CELLS, MOST_WORDS = 60, 2_500  # of a lesson; what is deeper goes into a lab
+FIRST_RESULT = (10, 300)  # cells and words to the first figure of a lesson
+# Lines of a code cell: the median, the 90th percentile, the longest.
+LESSON_LINES, LAB_LINES = (8, 15, 25), (18, 20, 30)
+# Lessons that are longer still, each to leave this list when its deeper half is a lab.
+LONG = {
+    "01_clip_contrastive_loss",
+    "02_sheep_posture_zero_shot",
+    "03_vild_region_classification",
+    "04_glip_fusion",
+    "05_groupvit_segmentation",
+}
 HEADINGS = ("What we found", "Limits", "Exercises", "References")
 
 _PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|opt|var)/\w|\b[A-Z]:\\\w")
 _DATE = re.compile(r"\b20\d\d-[01]\d-[0-3]\d\b")
+_ID = re.compile(r"(?!c\d+$)[a-z][a-z0-9]*(-[a-z0-9]+)*")  # says what the cell is about
 _PROGRESS = re.compile(r"\r|\d(?:it|s)/(?:s|it)\]|[█▉▊▋▌▍▎▏]{2}")
 
 
@@ -27,9 +40,16 @@ def faults(notebook: Any, path: Path) -> list[str]:
         *front(notebook, path),
         *neighbours(notebook, path),
         *back(notebook),
-        *sizes(notebook),
+        *sizes(notebook, LAB_LINES if is_lab(path) or path.stem in LONG else LESSON_LINES),
+        *([] if is_lab(path) or path.stem in LONG else short(notebook)),
+        *([] if path.stem in LONG else names(notebook)),
         *hygiene(notebook, path),
     ]
+
+
+def is_lab(path: Path) -> bool:
+    """Whether a notebook goes deeper than a lesson."""
+    return path.parent.name == "labs"
 
 
 def solution_faults(notebook: Any, path: Path) -> list[str]:
@@ -44,11 +64,11 @@ def solution_faults(notebook: Any, path: Path) -> list[str]:
 
 
 def front(notebook: Any, path: Path) -> Iterator[str]:
-    """Title, goals, parameters, setup, notation: the first five cells."""
+    """Title, goals, parameters, setup: the first four cells; and a table of the notation."""
     cells = notebook.cells
-    kinds = ["markdown", "markdown", "code", "code", "markdown"]
-    if [cell.cell_type for cell in cells[:5]] != kinds:
-        yield f"the first five cells are not {kinds}"
+    kinds = ["markdown", "markdown", "code", "code"]
+    if [cell.cell_type for cell in cells[:4]] != kinds:
+        yield f"the first four cells are not {kinds}"
         return
     titles = _h1(notebook)
     if len(titles) != 1 or not cells[0].source.startswith(f"# {path.stem[:2]} "):
@@ -68,12 +88,23 @@ def front(notebook: Any, path: Path) -> Iterator[str]:
     for parameter in parameters.values():
         if not parameter.note:
             yield f"parameter {parameter.name} has no comment"
-    if not re.search(r"^\|.*\|\s*$", cells[4].source, re.MULTILINE):
-        yield "cell 5 holds no table of the notation"
+    if not re.search(r"^\|.*\|\s*$", notation(notebook), re.MULTILINE):
+        yield "there is no table of the notation below '## Notation'"
+
+
+def notation(notebook: Any) -> str:
+    """The cell with the table of the notation, "" if there is none."""
+    texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return next((text for text in texts if "## Notation" in text), "")
 
 
 def neighbours(notebook: Any, path: Path) -> Iterator[str]:
-    """The first cell leads to the notebook before and the one behind, if there are such."""
+    """The first cell leads to the lesson before and the one behind, or from a lab to its lesson."""
+    if is_lab(path):
+        lesson = next(path.parent.parent.glob(f"{path.stem[:2]}_*.ipynb"))
+        if f"(../{lesson.name})" not in notebook.cells[0].source:
+            yield f"cell 1 lacks the link '[...](../{lesson.name})'"
+        return
     order = sorted(path.parent.glob("[0-9][0-9]_*.ipynb"))
     here = order.index(path)
     expected = {"previous": order[here - 1] if here else None, "next": None}
@@ -112,15 +143,42 @@ def back(notebook: Any) -> Iterator[str]:
     yield from (f"cell {i} has the tag `{TAG}` and no output" for i, c in tagged if not c.outputs)
 
 
-def sizes(notebook: Any) -> Iterator[str]:
+def short(notebook: Any) -> Iterator[str]:
+    """What a student reads in 45 minutes, with something to see at once."""
+    words, first = 0, None
+    for i, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "markdown":
+            words += len(cell.source.split())
+        elif first is None and any("image/png" in o.get("data", {}) for o in cell.outputs):
+            first = (i, words)
+    if len(notebook.cells) > MOST_CELLS or words > MOST_WORDS:
+        yield (
+            f"{len(notebook.cells)} cells, {words} words; at most {MOST_CELLS} and {MOST_WORDS}: "
+            "what is deeper goes into a lab"
+        )
+    if first is None or first > FIRST_RESULT or first[1] > FIRST_RESULT[1]:
+        yield f"the first figure comes after {first} cells and words; at most {FIRST_RESULT}"
+
+
+def names(notebook: Any) -> Iterator[str]:
+    """Ids of cells, on which a translation hangs."""
+    found = [cell.id for cell in notebook.cells]
+    wrong = [name for name in found if not _ID.fullmatch(name)]
+    if wrong or len(set(found)) < len(found):
+        yield f"cell ids that say nothing, or twice the same: {wrong}; write 'temperature-ceiling'"
+
+
+def sizes(notebook: Any, most: tuple[int, int, int] = LAB_LINES) -> Iterator[str]:
     """Length of cells, text against code, and how often there is something to see."""
     coded = [c for c in notebook.cells if c.cell_type == "code"]
     written = len(notebook.cells) - len(coded)
-    yield from _too_long(notebook)
+    yield from _too_long(notebook, most[2])
     lengths = sorted(_lines(cell) for cell in coded)
     p90 = statistics.quantiles(lengths, n=10, method="inclusive")[-1] if len(lengths) > 1 else 0
-    if p90 > 20:
-        yield f"the 90th percentile of the code cells is {p90:.0f} lines; at most 20"
+    if p90 > most[1]:
+        yield f"the 90th percentile of the code cells is {p90:.0f} lines; at most {most[1]}"
+    if statistics.median(lengths) > most[0]:
+        yield f"half of the code cells have {statistics.median(lengths)} lines; at most {most[0]}"
     if not 1.0 <= written / len(coded) <= 1.8:
         yield f"{written} cells of text to {len(coded)} of code; 1.0 to 1.8 is good to read"
     figures = sum("image/png" in o.get("data", {}) for c in coded for o in c.outputs)
@@ -171,9 +229,9 @@ def _lines(cell: Any) -> int:
     return sum(bool(line.strip()) for line in cell.source.splitlines())
 
 
-def _too_long(notebook: Any) -> Iterator[str]:
+def _too_long(notebook: Any, most: int = LAB_LINES[2]) -> Iterator[str]:
     for i, cell in enumerate(notebook.cells, start=1):
-        limit = 40 if re.match(r"(@.*\n)*class ", cell.source) else 30
+        limit = most + 10 if re.match(r"(@.*\n)*class ", cell.source) else most
         if cell.cell_type == "code" and _lines(cell) > limit:
             yield f"cell {i} has {_lines(cell)} lines; at most {limit}"
 

@@ -2,6 +2,8 @@
 
 import re
 
+from anatomy import notation
+
 from cliplab.report.notebook import notebooks_dir, read_notebook
 
 MEANS_TWO = {"$N$": {"01": "pictures, each with a caption", "02": "pixels"}}
@@ -11,7 +13,7 @@ def symbols() -> dict[str, dict[str, str]]:
     """Symbol, without its index -> notebook -> meaning, as the tables of the notation have it."""
     found: dict[str, dict[str, str]] = {}
     for path in sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb")):
-        table = read_notebook(path).cells[4].source
+        table = notation(read_notebook(path))
         for row in re.findall(r"^\| (\$.*) \|$", table, re.MULTILINE):
             names, *_, meaning = row.split(" | ")
             for name in re.findall(r"\$[^$]+\$", names):

@@ -19,6 +19,7 @@ from cliplab.runtime import write_json
 BASELINES = Path(__file__).parents[1] / "baselines"
 NOTEBOOKS = sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted(notebooks_dir().glob("solutions/*.ipynb"))
+LABS = sorted(notebooks_dir().glob("labs/*.ipynb"))
 TIMEOUT_S = 300.0
 
 
@@ -69,9 +70,18 @@ def test_solutions_find_and_print_what_they_did(
     check(path, BASELINES / f"{path.stem[:2]}_solutions.json", tmp_path, update)
 
 
+@pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
+def test_labs_find_and_print_what_they_did(
+    path: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    update = request.config.getoption("--update-baselines")
+    check(path, BASELINES / f"{path.stem}.json", tmp_path, update)
+
+
 def test_no_baseline_is_left_over() -> None:
     numbers = {f"{path.stem[:2]}.json" for path in NOTEBOOKS}
     numbers |= {f"{path.stem[:2]}_solutions.json" for path in SOLUTIONS}
+    numbers |= {f"{path.stem}.json" for path in LABS}
     assert {path.name for path in BASELINES.glob("*.json")} <= numbers
 
 

@@ -14,9 +14,10 @@ from cliplab.report.notebook import notebooks_dir, read_notebook
 
 NOTEBOOKS = sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted(notebooks_dir().glob("solutions/*.ipynb"))
+LABS = sorted(notebooks_dir().glob("labs/*.ipynb"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS + LABS, ids=lambda path: path.stem)
 def test_notebooks_have_the_anatomy(path: Path) -> None:
     assert faults(read_notebook(path), path) == []
 
@@ -43,7 +44,7 @@ def good() -> Any:
         markdown("**You will do**, **You will learn**, **You need**"),
         code(PARAMETERS, "parameters", count=1),
         code("import numpy", "setup", count=2),
-        markdown("| symbol | meaning |\n|---|---|\n| N | n |"),
+        markdown("## Notation\n\n| symbol | meaning |\n|---|---|\n| N | n |"),
         markdown("## 1 A step"),
         code("1 + 1", "check", "nbval-check-output", count=3, outputs=[stream("2")]),
         code("plot()", count=4, outputs=[PNG]),
@@ -55,6 +56,8 @@ def good() -> Any:
         "kernelspec": {"name": "python3", "display_name": "x"},
         "language_info": {"name": "python"},
     }
+    for letter, one in zip("abcdefghijk", cells, strict=True):
+        one.id = f"step-{letter}"
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
@@ -89,7 +92,7 @@ BROKEN = {
     "no seed": (cell(3, source=PARAMETERS[14:]), "parameter SEED is missing"),
     "long setup": (cell(4, source="x = 1\n" * 13), "the setup cell has 13 lines"),
     "no notation": (cell(5, source="none"), "no table of the notation"),
-    "code first": (drop(2), "the first five cells are not"),
+    "code first": (drop(2), "the first four cells are not"),
     "no check": (cell(7, metadata={"tags": ["nbval-check-output"]}), "expected the tags"),
     "results not last": (add(markdown("end"), 12), "expected the tags"),
     "two results": (cell(8, metadata={"tags": ["results"]}), "expected the tags"),
@@ -101,8 +104,8 @@ BROKEN = {
     ),
     "nothing printed": (cell(7, outputs=[]), "cell 7 has the tag `nbval-check-output` and no out"),
     "nothing for nbval": (cell(7, metadata={"tags": ["check"]}), "no cell has the tag `nbval-"),
-    "long cell": (cell(8, source="x = 1\n" * 31), "cell 8 has 31 lines; at most 30"),
-    "long class": (cell(8, source="class A:\n" + " x = 1\n" * 40), "41 lines; at most 40"),
+    "long cell": (cell(8, source="x = 1\n" * 31), "cell 8 has 31 lines; at most 25"),
+    "long class": (cell(8, source="class A:\n" + " x = 1\n" * 40), "41 lines; at most 35"),
     "many long cells": (
         lambda n: [cell(i, source="x = save_results()\n" * 22)(n) for i in (8, 11)],
         "the 90th percentile of the code cells is 22 lines",
@@ -113,6 +116,13 @@ BROKEN = {
         "10 cells of text to 5",
     ),
     "nothing to see": (cell(8, outputs=[]), "0 figures in 5 code cells"),
+    "too many words": (cell(6, source="word " * 2600), "2638 words; at most 60 and 2500"),
+    "a late result": (
+        cell(2, source="You will do, You will learn, You need" + " w" * 400),
+        "first",
+    ),
+    "a dumb id": (cell(8, id="c07"), "ids that say nothing, or twice the same: ['c07']"),
+    "one id twice": (cell(8, id="step-a"), "or twice the same"),
     "big figure": (cell(8, outputs=[BIG]), "a figure above 150 KB"),
     "not executed": (cell(8, execution_count=None), "counts [1, 2, 3, None, 5]"),
     "out of order": (cell(8, execution_count=9), "counts [1, 2, 3, 9, 5]"),
