@@ -46,12 +46,15 @@ def test_a_control_that_is_moved_draws_again(shown: list[Any]) -> None:
     assert drawn == [FIRST, FIRST | {"share": 0.5}, FIRST | {"share": 0.5, "model": "glip"}]
 
 
-def test_a_value_that_makes_no_sense_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_value_that_makes_no_sense_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", said.append)
+
     def draw(prompt: str) -> None:
         raise ValueError(f"prompt: got {prompt!r}; expected words")
 
     touch(draw, prompt="")
-    assert capsys.readouterr().out == "prompt: got ''; expected words\n"
+    assert [one.data for one in said] == ["prompt: got ''; expected words"]
 
 
 def test_guesses_stand_beside_what_was_measured() -> None:

@@ -1,4 +1,4 @@
-from typing import NamedTuple
+import typing
 
 from . import (
     clip_dataset as clip_dataset,
@@ -17,7 +17,7 @@ from .cards import load_rows as load_rows, values as values
 from .groupvit import SNAPSHOT_SEEDS as SNAPSHOT_SEEDS
 from .groupvit_model import GroupViTRecipe as GroupViTRecipe, patch_embeddings as patch_embeddings
 
-class Training(NamedTuple):
+class Training(typing.NamedTuple):
     module: str
     makes: str
 
