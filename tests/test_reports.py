@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -217,7 +218,7 @@ def test_a_run_is_explained_resumed_and_complete(
     assert "This run is unfinished" in html
     assert "stopped at cell 4 of 5: ZeroDivisionError" in html
     assert main(["run", "--out", "runs/a"]) == 2  # nothing new may take its place
-    assert "interrupted run; resume it" in capsys.readouterr().err
+    assert "resume it if it is unfinished" in capsys.readouterr().err
 
     lab(1)
     assert main(["run", "--out", "runs/a", "--resume"]) == 0  # only what was mended is executed
@@ -385,7 +386,7 @@ def test_what_changed_is_executed_again(
 ) -> None:  # fmt: skip
     def said(*parameters: str) -> str:
         request = jobs.Request(parameters=parameters)
-        folder.carry_out(jobs.plan(request), request, Path("runs/a"), Bar())
+        folder.carry_out(jobs.plan(request), request, Path("runs/a"), Bar().start, Bar().end)
         return capsys.readouterr().out
 
     lab(1)
@@ -664,7 +665,7 @@ def test_resuming_sees_other_photos_and_weights(
     request = jobs.Request(parameters=("PHOTOS=mine", "ENCODER=openai:model.pt"))
 
     def said() -> str:
-        folder.carry_out(jobs.plan(request), request, Path("runs/a"), Bar())
+        folder.carry_out(jobs.plan(request), request, Path("runs/a"), Bar().start, Bar().end)
         return capsys.readouterr().out
 
     assert "done in" in said()
@@ -802,3 +803,55 @@ def test_threads_and_the_build_of_torch_are_on_record() -> None:
     assert torch.version.git_version in found["machine"]["torch_build"]
     assert {"transformers", "open-clip-torch", "tokenizers"} <= found["versions"].keys()
     assert "pasture.json" in found["checkpoints"]["prompts"]
+
+
+# ---- processes that are killed, and two at once ----------------------------------------------
+
+
+def child(*words: str, writes: int = 999) -> int:
+    """A process that runs the command, and is killed in the midst of its n-th write."""
+    if not (pid := os.fork()):
+        left = itertools.count(writes, -1)
+        runtime.os.fsync = lambda _: next(left) == 1 and os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(main(["run", *words]))
+    return pid
+
+
+def ended(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_killed_at_any_write_a_run_is_taken_up_again(lab: Lab, fake: dict[str, Any]) -> None:
+    lab(1), lab(2)
+    figure = nbformat.v4.new_output("display_data", {"image/png": "eA=="})
+    fake["outputs"] = [figure]
+    run, work = Path("runs/a"), Path("runs/a.unfinished")
+    for writes in itertools.count(1):
+        if ended(child("--out", "runs/a", "--student", "Li", writes=writes)) == 0:
+            break
+        assert not run.exists()
+        resume = ["--resume"] if (work / "results.json").exists() else ["--student", "Li"]
+        assert main(["run", "--out", "runs/a", *resume]) == 0
+        state = folder.load(run)
+        assert (state["student"], *state["notebooks"]) == ("Li", "01_small", "02_small")
+        assert all(record["finished"] for record in state["notebooks"].values())
+        assert sum(path.is_file() for path in run.rglob("*")) == 6  # 2 notebooks, 2 figures
+        shutil.rmtree("runs")
+    assert writes == 13  # twelve writes, and then none was left
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("words", "codes"), [([], [0, 0]), (["--out", "runs/a"], [0, 2])])
+def test_two_runs_at_once_do_not_mix(
+    lab: Lab, fake: dict[str, Any], words: list[str], codes: list[int]
+) -> None:
+    lab(1)
+    pair = [child(*words, "-p", f"SIZE={size}") for size in (4, 5)]
+    ends = dict(zip((4, 5), map(ended, pair), strict=True))
+    assert sorted(ends.values()) == codes
+    found = [folder.load(run)["notebooks"]["01_small"] for run in Path("runs").iterdir()]
+    sizes = sorted(record["parameters"]["SIZE"] for record in found)
+    assert sizes == [size for size, code in ends.items() if code == 0]

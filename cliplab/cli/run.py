@@ -95,19 +95,19 @@ def _carry_out(jobs: Sequence[Job], request: Request, final: Path) -> int:
     """Execute, and leave the folder -> exit code; what an interruption leaves is said."""
     from cliplab import report
 
-    watcher = Bar()
+    bar = Bar()
     try:
-        state = report.carry_out(jobs, request, final, watcher)
+        state = report.carry_out(jobs, request, final, bar.start, bar.end)
         failed = [name for name, record in state["notebooks"].items() if not record["finished"]]
         if failed:
             return _explain(failed, state, final)
         report.write_page(state | {"finished": True}, report.unfinished(final))
         report.finish(state, final)
     except (KeyboardInterrupt, OSError):
-        watcher.close()
-        work = report.unfinished(final)
-        print(f"\nwhat was executed is kept; continue with: {_again(final)}")
-        print(f"or make a page of it: python -m cliplab report {_quoted(work)}")
+        bar.close()
+        if (work := report.unfinished(final)).is_dir():
+            print(f"\nwhat was executed is kept; continue with: {_again(final)}")
+            print(f"or make a page of it: python -m cliplab report {_quoted(work)}")
         raise
     print(f"report: {final / 'index.html'}")
     return 0
@@ -116,11 +116,10 @@ def _carry_out(jobs: Sequence[Job], request: Request, final: Path) -> int:
 def _explain(failed: Sequence[str], state: dict[str, Any], final: Path) -> int:
     from cliplab.report import unfinished
 
-    work = unfinished(final)
     for name in failed:
-        kept = state["notebooks"][name]["notebook"]
-        if kept:
-            print(f"{name}: executed until there, kept in {work / kept}", file=sys.stderr)
+        if kept := state["notebooks"][name]["notebook"]:
+            where = unfinished(final) / kept
+            print(f"{name}: executed until there, kept in {where}", file=sys.stderr)
     count = f"{len(failed)} of {len(state['notebooks'])}"
     print(f"{count} failed; mend it, then: {_again(final)}", file=sys.stderr)
     return 1
@@ -150,8 +149,7 @@ def _parameters(names: Sequence[str]) -> str:
 class Bar:
     """Shows on a terminal which cell is running, and elsewhere a line for each notebook."""
 
-    def __init__(self) -> None:
-        self.bar: Any = None
+    bar: Any = None
 
     def start(self, job: Job) -> Callable[[int], None]:
         """Open the bar of a notebook."""
@@ -172,17 +170,14 @@ class Bar:
         self.bar.n = index + 1
         self.bar.refresh()
 
-    def end(self, job: Job, seconds: float, failure: Failure | None) -> None:
-        """Close it, and say how the notebook ended."""
+    def end(self, job: Job, seconds: float | None, failure: Failure | None) -> None:
+        """Close it, and say how the notebook ended; without seconds it had ended before."""
         self.close()
         if failure:
             print(f"{job.name}  FAILED after {seconds:.0f} s, {failure}", file=sys.stderr)
-        else:
-            print(f"{job.name}  done in {seconds:.0f} s", flush=True)
-
-    def reuse(self, job: Job) -> None:
-        """Say that the notebook need not run again."""
-        print(f"{job.name}  done before, unchanged", flush=True)
+            return
+        how = "before, unchanged" if seconds is None else f"in {seconds:.0f} s"
+        print(f"{job.name}  done {how}", flush=True)
 
     def close(self) -> None:
         """Take the bar away."""

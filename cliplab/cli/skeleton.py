@@ -44,7 +44,9 @@ class Job(ABC, Generic[Options]):
     @classmethod
     def run(cls, options: Options) -> int:
         """The command -> exit code."""
-        return work(cls(options))
+        job = cls(options)
+        with held(*job.files((*Job.writes, "save_classifier", "pictures", "panoptic")).values()):
+            return work(job)
 
     def check(self) -> None:
         """Refuse options that exclude each other; nothing is read yet."""
@@ -124,11 +126,6 @@ class Job(ABC, Generic[Options]):
 def work(job: Job) -> int:
     """All steps of a job -> 0, or 3: some pictures could not be read."""
     job.check()
-    with held(*job.files((*Job.writes, "save_classifier", "pictures", "panoptic")).values()):
-        return _work(job)
-
-
-def _work(job: Job) -> int:
     check_outputs(
         job.files(job.writes), force=job.options.outputs.force, inputs=job.files(job.reads)
     )

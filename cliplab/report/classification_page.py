@@ -12,13 +12,7 @@ import torch
 
 from cliplab.classification import Answer, Reliability, gained
 from cliplab.data import UnreadableImage
-from cliplab.report.galleries import (
-    Heading,
-    even_sample,
-    sentence,
-    thumbnail,
-    write_html,
-)
+from cliplab.report.galleries import Heading, even_sample, sentence, thumbnail, write_html
 
 MAX_CARDS = 2000  # a page with more opens slowly; this many weigh less than 20 MB
 MAX_BARS = 6  # classes shown at once on a card; the others fold away

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cliplab.report import provenance
 from cliplab.report.execute import Failure, execute
@@ -23,18 +23,8 @@ _RUNS = Path("runs")  # where the command is given
 _SUFFIX = ".unfinished"
 _FORMAT = 1
 
-
-class Watcher(Protocol):
-    """Who is told how a run proceeds."""
-
-    def start(self, job: Job) -> Callable[[int], None]:
-        """A notebook starts; the result is called with the index of each of its cells."""
-
-    def end(self, job: Job, seconds: float, failure: Failure | None) -> None:
-        """A notebook ended."""
-
-    def reuse(self, job: Job) -> None:
-        """A notebook was finished before the interruption, and nothing changed since."""
+Start = Callable[[Job], Callable[[int], None]]  # what is called with the index of each cell
+End = Callable[[Job, float | None, Failure | None], None]  # seconds, None: it was done before
 
 
 # ---- places --------------------------------------------------------------------------------
@@ -55,16 +45,12 @@ def new_run(out: Path | None) -> Iterator[Path]:
     """
     final = out or _free_name()
     with held(unfinished(final)):
-        if final.exists():
-            raise FileExistsError(
-                f"{final} exists, and a finished run is never overwritten; choose another folder, "
-                "or remove it first"
-            )
-        if (unfinished(final) / RESULTS).exists():  # else it was killed before it began
-            raise FileExistsError(
-                f"{unfinished(final)} is an interrupted run; resume it, choose another folder, or "
-                "remove it"
-            )
+        for path in (final, unfinished(final) / RESULTS):
+            if path.exists():
+                raise FileExistsError(
+                    f"{path} exists, and no run is overwritten; resume it if it is unfinished, "
+                    "choose another folder, or remove it first"
+                )
         yield final
 
 
@@ -74,7 +60,9 @@ def _free_name() -> Path:
         final = _RUNS / datetime.now().strftime("%Y-%m-%d-%H%M%S")
         with suppress(FileExistsError):  # another run of the same second
             unfinished(final).mkdir(parents=True)
-            return final
+            if not final.exists():  # so quick was the other
+                return final
+            unfinished(final).rmdir()
         time.sleep(0.2)
 
 
@@ -124,40 +112,36 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def carry_out(
-    jobs: Sequence[Job], request: Request, final: Path, watcher: Watcher
+    jobs: Sequence[Job], request: Request, final: Path, start: Start, end: End
 ) -> dict[str, Any]:
     """Execute the jobs that are not done yet; the state, as written to results.json.
 
     A notebook that fails does not keep the others from running. Before and after each,
-    results.json in `NAME.unfinished` says what is done, so that an interruption loses one notebook
-    at most, and a page can show what was executed of that.
+    results.json in `NAME.unfinished` says what is done: an interruption loses one notebook at most.
     """
     work, now = unfinished(final), provenance.snapshot()
     before = load(work) if (work / RESULTS).exists() else {"notebooks": {}}
-    wanted = {job.name for job in jobs}
     state: dict[str, Any] = {
         "format": _FORMAT,
         "finished": False,
         "started": before.get("started", _clock()),
-        "resumed": before.get("resumed", []) + [_clock()] * bool(before["notebooks"]),
+        "resumed": before.get("resumed", []) + [_clock()] * ("started" in before),
         "student": request.student,
         "request": asdict(request),
         **now,
-        "notebooks": {
-            name: record for name, record in before["notebooks"].items() if name in wanted
-        },
+        "notebooks": before["notebooks"],
     }
     for job in jobs:
         begun = _begun(job)
         key = _key(begun, now)
         if state["notebooks"].get(job.name, {}).get("key") == key:
-            watcher.reuse(job)
+            end(job, None, None)
             continue
         for left in work.glob(f"{job.name}.partial.*"):
             left.unlink()
         state["notebooks"][job.name] = begun
         _save(state, work)
-        record = begun | _one(job, request, work, watcher)
+        record = begun | _one(job, request, work, start, end)
         state["notebooks"][job.name] = record | ({"key": key} if record["finished"] else {})
         _save(state, work)
     return state
@@ -195,20 +179,20 @@ def _key(begun: dict[str, Any], now: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(own + shared + machine, sort_keys=True).encode()).hexdigest()
 
 
-def _one(job: Job, request: Request, work: Path, watcher: Watcher) -> dict[str, Any]:
+def _one(job: Job, request: Request, work: Path, start: Start, end: End) -> dict[str, Any]:
     """Execute one notebook into `work`; what that adds to its record."""
     partial, found = work / f"{job.name}.partial.ipynb", work / f"{job.name}.partial.json"
-    on_cell, start = watcher.start(job), time.monotonic()
+    on_cell, begin = start(job), time.monotonic()
     parameters = job.injected | {RESULTS_PATH: job.path_to(found)}
     failure = execute(
         job.source, partial, parameters=parameters, timeout_s=request.timeout_s, on_cell=on_cell
     )
-    seconds = round(time.monotonic() - start, 1)
+    seconds = round(time.monotonic() - begin, 1)
     if failure is None and not found.exists():
         missing = "no cell called save_results(..., RESULTS_PATH)"
         failure = Failure(job.cells, job.cells, "", missing)
     kept = keep(partial, job.source, work / "notebooks", failed=failure is not None)
-    watcher.end(job, seconds, failure)
+    end(job, seconds, failure)
     record: dict[str, Any] = {
         "finished": failure is None,
         "seconds": seconds,
@@ -230,8 +214,6 @@ def finish(state: dict[str, Any], final: Path) -> None:
         FileExistsError: when somebody made that name in the meantime.
     """
     work = unfinished(final)
-    for left in work.glob("*.partial.*"):  # of a notebook that was interrupted and then left out
-        left.unlink()
     seconds = sum(record["seconds"] for record in state["notebooks"].values())
     _save(state | {"finished": True, "seconds": round(seconds, 1)}, work)
     if final.exists():  # os.replace would put up with an empty folder

@@ -13,6 +13,7 @@ from cliplab.data import read_photos
 from cliplab.report.notebook import (
     PHOTOS,
     RESULTS_PATH,
+    Parameter,
     bind,
     find_notebooks,
     read_notebook,
@@ -123,12 +124,13 @@ def plan(request: Request, folder: Path | None = None) -> list[Job]:
         if RESULTS_PATH not in parameters:
             raise ValueError(f'{name}: the cell tagged `parameters` lacks {RESULTS_PATH} = ""')
     given = bind(request.parameters, known)
-    return [_job(path, notebooks[path.stem], given[path.stem]) for path in sources]
+    return [
+        _job(path, notebooks[path.stem], known[path.stem], given[path.stem]) for path in sources
+    ]
 
 
-def _job(path: Path, notebook: Any, given: dict[str, Any]) -> Job:
-    defaults = {p.name: p.default for p in read_parameters(notebook, path.stem).values()}
-    del defaults[RESULTS_PATH]
+def _job(path: Path, notebook: Any, known: Mapping[str, Parameter], given: dict[str, Any]) -> Job:
+    defaults = {name: p.default for name, p in known.items() if name != RESULTS_PATH}
     cells = [(cell.cell_type, cell.source, tags(cell)) for cell in notebook.cells]
     digest = hashlib.sha256(json.dumps(cells).encode()).hexdigest()
     name = title(notebook) or path.stem
