@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,13 +133,6 @@ def test_on_image_sees_every_readable_picture_in_order(tmp_path: Path) -> None:
 def test_a_batch_size_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size: got 0; expected 1 or more"):
         embed_photos(colours(), [], batch_size=0)
-
-
-def test_an_encoder_without_encode_pixels_is_given_images(tmp_path: Path) -> None:
-    paths, encoder = make_photos(tmp_path, 3), colours()
-    plain = SimpleNamespace(dim=3, encode_image=encoder.encode_image)
-    expected = embed_photos(encoder, paths).image_emb
-    torch.testing.assert_close(embed_photos(plain, paths, batch_size=2).image_emb, expected)
 
 
 # ---- threads and memory ----------------------------------------------------------------------

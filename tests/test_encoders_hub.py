@@ -78,7 +78,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    monkeypatch.setenv("CLIPLAB_TIMEOUT", "1")
+    monkeypatch.setattr(hub, "TIMEOUT", 1.0)
     return tmp_path / "home"
 
 
@@ -319,7 +319,7 @@ def test_a_proxy_that_hangs_is_given_up(
     silent: str, monkeypatch: pytest.MonkeyPatch, spec: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", silent.replace("http://", "http://me:secret@"))
-    monkeypatch.setenv("CLIPLAB_TIMEOUT", "0.5")
+    monkeypatch.setattr(hub, "TIMEOUT", 0.5)
     before = time.monotonic()
     with pytest.raises(FileNotFoundError, match=r"not downloaded \(\w*(Error|Timeout)") as caught:
         load_encoder(spec, offline=False)

@@ -109,10 +109,6 @@ def test_levels() -> None:
         ({"widths": (8, 8)}, "widths"),
         ({"extra_levels": 2}, "anchor_sizes"),
         ({"body": "swin"}, "swin_heads"),
-        ({"fusion_heads": 3}, "fusion_width"),
-        ({"norm_groups": 5}, "channels"),
-        ({"max_tokens": 64}, "max_tokens"),
-        ({"max_tokens": 2}, "max_tokens"),
     ],
 )
 def test_configurations_that_cannot_be_built(changes: dict, name: str) -> None:

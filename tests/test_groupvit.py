@@ -16,7 +16,6 @@ from cliplab.models.groupvit import (
     assign,
     gumbel_noise,
     load_groupvit,
-    model as module,
     save_groupvit,
 )
 from cliplab.models.groupvit.grouping import AssignAttention
@@ -197,20 +196,6 @@ def test_a_convolutional_stem_starts_from_the_resnet_of_a_clip() -> None:
     assert all(n.startswith(("layer3", "layer4", "attnpool")) for n in report.unexpected_keys)
 
 
-def test_a_processor_embeds_few_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, images = tiny(), pixels(7)
-    together = model.encode_image(images)
-    monkeypatch.setattr(module, "CACHED_PIXELS", 3 * 16 * 16)
-    seen: list[int] = []
-    model.img_encoder.register_forward_pre_hook(lambda _m, given: seen.append(len(given[0])))
-    with torch.no_grad():
-        torch.testing.assert_close(model.encode_image(images), together)
-    assert seen == [3, 3, 1]
-    model.encode_image(images)
-    model.train().encode_image(images)
-    assert seen[3:] == [7, 7]
-
-
 def test_what_stands_behind_the_end_of_a_text_does_not_matter() -> None:
     model, ids = tiny(), token_ids(2)
     other = ids.clone()
@@ -260,7 +245,6 @@ def test_captions_alone_teach_two_colours() -> None:
         ({"widths": (16, 16)}, r"widths: got \(16, 16\); expected 3 numbers for 2 grouping stages"),
         ({"output_groups": (6,)}, r"output_groups: got \(6,\); expected 2"),
         ({"heads": (2, 3, 2)}, r"heads: got 16 / 3; expected divisors"),
-        ({"group_tokens": (6, 0)}, "expected|>= 1"),
         ({"image_resolution": 18}, r"image_resolution: got 18; expected a multiple of patch_size"),
         ({"stem": "swin"}, "stem: got 'swin'; expected one of patch, conv"),
         ({**CONV, "patch_size": 16}, r"patch_size: got 16 .*strides are \[4, 8\]"),

@@ -5,11 +5,7 @@ from .embeddings import (
     OnImage as OnImage,
     embed_photos as embed_photos,
 )
-from .hub import (
-    find_folder as find_folder,
-    huggingface_cache as huggingface_cache,
-    timeout_s as timeout_s,
-)
+from .hub import find_folder as find_folder
 from .loading import (
     LOADERS as LOADERS,
     load_encoder as load_encoder,

@@ -106,7 +106,7 @@ class _Picture:
     photo: Sample
     key: str = ""  # in the cache; "": not to be kept
     row: Tensor | None = None  # (D,), found in the cache
-    item: Any = None  # pixels (3, R, R), or the image for an encoder that wants it
+    pixels: Any = None  # (3, R, R)
     image: Image.Image | None = None  # for `on_image`
     error: UnreadableImage | None = None
 
@@ -166,11 +166,7 @@ def _encode(
     encoder: Encoder, waiting: list[_Picture], rows: Tensor, cache: EmbeddingCache | None
 ) -> None:
     """Put the embeddings of the pictures that wait into `rows` (N, D) and the cache."""
-    items = [picture.item for picture in waiting]
-    if hasattr(encoder, "encode_pixels"):
-        found = encoder.encode_pixels([torch.stack(items)])
-    else:
-        found = encoder.encode_image(items, batch_size=len(items))
+    found = encoder.encode_pixels([torch.stack([picture.pixels for picture in waiting])])
     for picture, row in zip(waiting, found, strict=True):
         rows[picture.index] = row
         if cache is not None and picture.key:
@@ -200,8 +196,7 @@ def _read(
                 image = one.photo.crop(whole)
                 one.image = image if keep_images else None
                 if one.row is None:
-                    takes_pixels = hasattr(encoder, "encode_pixels")
-                    one.item = encoder.preprocess(image) if takes_pixels else image
+                    one.pixels = encoder.preprocess(image)
         except UnreadableImage as error:
             one.error = error
     if before != _stamp(path):  # written to while it was read: the hash is of other pixels

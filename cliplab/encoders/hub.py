@@ -16,7 +16,7 @@ from typing import Any
 
 from cliplab.runtime import sha256
 
-DEFAULT_TIMEOUT = 10.0  # seconds without a sign of life from a server
+TIMEOUT = 10.0  # seconds without a sign of life from a server
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,13 @@ class Wanted:
         )
 
 
-def timeout_s() -> float:
-    """Seconds to wait for a sign of life: $CLIPLAB_TIMEOUT, else 10."""
-    value = os.environ.get("CLIPLAB_TIMEOUT", "") or str(DEFAULT_TIMEOUT)
-    with suppress(ValueError):
-        if float(value) > 0:
-            return float(value)
-    raise ValueError(f"$CLIPLAB_TIMEOUT: got {value!r}; expected seconds, more than 0")
-
-
 @contextmanager
 def downloading(wanted: Wanted, *, offline: bool) -> Iterator[None]:
     """Turn whatever a downloader raises into `wanted.error`; a full disk is called so."""
     if offline:
         raise wanted.error("offline")
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout_s())  # a server that falls silent must not hang the program
+    socket.setdefaulttimeout(TIMEOUT)  # a server that falls silent must not hang the program
     try:
         yield
     except Exception as error:  # each hub raises kinds of its own
@@ -72,7 +63,7 @@ def check_answer(url: str) -> None:
     request = urllib.request.Request(url, method="HEAD")
     with suppress(urllib.error.HTTPError):  # an answer: the downloader will say it better
         # An opener of its own: the shared one remembers the proxies of its first use.
-        urllib.request.build_opener().open(request, timeout=timeout_s()).close()
+        urllib.request.build_opener().open(request, timeout=TIMEOUT).close()
 
 
 # ---- single files --------------------------------------------------------------------------
@@ -176,7 +167,7 @@ def find_snapshot(
         from huggingface_hub import HfApi, snapshot_download
 
         endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-        info = HfApi(endpoint).model_info(repo, revision=revision, timeout=timeout_s())
+        info = HfApi(endpoint).model_info(repo, revision=revision, timeout=TIMEOUT)
         snapshot = Path(
             snapshot_download(
                 repo,
@@ -184,7 +175,7 @@ def find_snapshot(
                 allow_patterns=choose([sibling.rfilename for sibling in info.siblings or []]),
                 cache_dir=huggingface_cache(),
                 endpoint=endpoint,
-                etag_timeout=timeout_s(),
+                etag_timeout=TIMEOUT,
             )
         )
     return snapshot, snapshot.name

@@ -1,4 +1,4 @@
-"""Two towers: the interface of every encoder, its one implementation, and the preprocessing.
+"""Two towers: what every encoder is, and the preprocessing.
 
 Any model with `encode_image`, `encode_text` and `logit_scale` becomes an `Encoder` here; where
 such models come from is the business of `cliplab.encoders.loading`.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,34 +29,8 @@ PRECISIONS = ("float32", "bfloat16")
 CACHED_VALUES = 16 * 3 * 224 * 224
 
 
-class Encoder(Protocol):
-    """Images and texts to rows of unit length in one space of `dim` dimensions."""
-
-    name: str
-    dim: int
-    languages: tuple[str, ...]  # that its captions were in
-    logit_scale: float  # 1 / temperature
-    logit_bias: float | None  # SigLIP's; None: trained with a softmax loss
-    tokenizer: Tokenizer
-    preprocess: Callable[[Image.Image], Tensor]  # PIL image -> normalised pixels (3, R, R)
-    precision: str  # that the towers compute in: float32 or bfloat16
-    provenance: Mapping[str, str]  # where the weights come from: spec, revision, sha256, ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Hex SHA-256 of all that decides the image embedding of a picture."""
-
-    def encode_image(
-        self, images: Iterable[Image.Image], *, batch_size: int = 64, progress: bool = False
-    ) -> Tensor:
-        """N images -> (N, dim) unit rows, float32, on the CPU."""
-
-    def encode_text(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
-        """K texts -> (K, dim) unit rows, float32, on the CPU."""
-
-
 class TwoTowers:
-    """An `Encoder` made of a model with `encode_image` and `encode_text`.
+    """An encoder: images and texts to rows of unit length in one space of `dim` dimensions.
 
     Args:
         name: shown to people, and in errors.
@@ -183,6 +157,9 @@ class TwoTowers:
 
     def _mixed(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16")
+
+
+Encoder = TwoTowers  # whatever its model is
 
 
 def _cast_products(model: nn.Module) -> None:

@@ -15,22 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from cliplab.models.bert import Bert, BertConfig
-from cliplab.models.layers import (
-    HEAD_WIDTH,
-    TwoTowers,
-    check_token_ids,
-    image_tower,
-)
+from cliplab.models.layers import HEAD_WIDTH, TwoTowers, check_token_ids, image_tower
 from cliplab.models.tokenizers import PAD_ID, check_vocab, read_vocab
 from cliplab.models.weights import load_strict, read_state_dict, to_published_precision
 from cliplab.runtime import atomic_write
 
-_VISION, _TEXT, _WEIGHTS, _VOCAB = (
-    "vision_model_config.json",
-    "text_model_config.json",
-    "pytorch_model.bin",
-    "vocab.txt",
-)
+_VISION, _TEXT = "vision_model_config.json", "text_model_config.json"
+_WEIGHTS, _VOCAB = "pytorch_model.bin", "vocab.txt"
 _CONFIGURATION = {
     "framework": "pytorch",
     "task": "multi-modal-embedding",

@@ -12,13 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cliplab.models.layers import (
-    HEAD_WIDTH,
-    Transformer,
-    TwoTowers,
-    check_token_ids,
-    image_tower,
-)
+from cliplab.models.layers import HEAD_WIDTH, Transformer, TwoTowers, check_token_ids, image_tower
 from cliplab.models.weights import (
     StateDict,
     check_names,

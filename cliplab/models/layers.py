@@ -208,7 +208,35 @@ class AttentionPool2d(nn.Module):
         return self.c_proj(pooled.flatten(1))  # (B, D)
 
 
-class ModifiedResNet(nn.Module):
+class ResNetStem(nn.Module):
+    """Three convolutions and a pool, (B, 3, H, W) -> (B, C, H / 4, W / 4), where layers follow."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half = width // 2
+        self.conv1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(half)
+        self.conv2 = nn.Conv2d(half, half, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(half, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.avgpool = nn.AvgPool2d(2)
+
+    def stem(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, H / 4, W / 4)."""
+        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)  # (B, C/2, H/2, W/2)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return self.avgpool(F.relu(self.bn3(self.conv3(x)), inplace=True))
+
+
+def residual_layer(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    """Bottlenecks, the first of which may have a stride; 4 * `channels` come out."""
+    first = Bottleneck(channels_in, channels, stride)
+    rest = [Bottleneck(4 * channels, channels) for _ in range(blocks - 1)]
+    return nn.Sequential(first, *rest)
+
+
+class ModifiedResNet(ResNetStem):
     """Image tower 2: a ResNet with a three-convolution stem, blurred strides and attention pooling.
 
     Stride 32 in all: 4 in the stem, then 1, 2, 2, 2 in the four layers.
@@ -219,27 +247,13 @@ class ModifiedResNet(nn.Module):
     def __init__(
         self, layers: Sequence[int], *, width: int, heads: int, resolution: int, embed_dim: int
     ) -> None:
-        super().__init__()
-        half = width // 2
-        self.conv1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(half)
-        self.conv2 = nn.Conv2d(half, half, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(half)
-        self.conv3 = nn.Conv2d(half, width, 3, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width)
-        self.avgpool = nn.AvgPool2d(2)
-        self.layer1 = self._layer(width, width, layers[0], stride=1)
-        self.layer2 = self._layer(4 * width, 2 * width, layers[1], stride=2)
-        self.layer3 = self._layer(8 * width, 4 * width, layers[2], stride=2)
-        self.layer4 = self._layer(16 * width, 8 * width, layers[3], stride=2)
+        super().__init__(width)
+        self.layer1 = residual_layer(width, width, layers[0], 1)
+        self.layer2 = residual_layer(4 * width, 2 * width, layers[1], 2)
+        self.layer3 = residual_layer(8 * width, 4 * width, layers[2], 2)
+        self.layer4 = residual_layer(16 * width, 8 * width, layers[3], 2)
         self.attnpool = AttentionPool2d((resolution // 32) ** 2, 32 * width, heads, embed_dim)
         self._initialize()
-
-    @staticmethod
-    def _layer(channels_in: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
-        first = Bottleneck(channels_in, channels, stride)
-        rest = [Bottleneck(4 * channels, channels) for _ in range(blocks - 1)]
-        return nn.Sequential(first, *rest)
 
     def _initialize(self) -> None:
         pool = self.attnpool
@@ -258,10 +272,7 @@ class ModifiedResNet(nn.Module):
 
         What attention pools, and what is under it: for whoever asks where, not only what.
         """
-        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)  # (B, C/2, H/2, W/2)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        x = F.relu(self.bn3(self.conv3(x)), inplace=True)  # (B, C, H/2, W/2)
-        x = self.layer1(self.avgpool(x))  # (B, 4C, H/4, W/4)
+        x = self.layer1(self.stem(pixels))  # (B, 4C, H/4, W/4)
         fine = self.layer3(self.layer2(x))  # (B, 16C, H/16, W/16)
         return fine, self.layer4(fine)  # (B, 32C, H/32, W/32)
 

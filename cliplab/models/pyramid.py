@@ -25,10 +25,8 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.first, self.second = (
-            convolution(inputs, outputs, stride),
-            convolution(outputs, outputs),
-        )
+        self.first = convolution(inputs, outputs, stride)
+        self.second = convolution(outputs, outputs)
         same = inputs == outputs and stride == 1
         self.around = nn.Identity() if same else convolution(inputs, outputs, stride, kernel=1)
 

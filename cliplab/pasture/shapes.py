@@ -51,12 +51,12 @@ def limb(joints: ArrayLike, widths: ArrayLike) -> Points:
     return np.concatenate([left, tip[None], right[::-1]])
 
 
-def curl(joints: ArrayLike, widths: ArrayLike, per_side: int = 4) -> Points:
+def curl(joints: ArrayLike, widths: ArrayLike) -> Points:
     """A `limb` whose path bends smoothly through the joints (an open quadratic-like spline)."""
     path, wide = np.asarray(joints, dtype=float), np.asarray(widths, dtype=float)
     padded = np.concatenate([2 * path[:1] - path[1:2], path, 2 * path[-1:] - path[-2:-1]])
     pieces, thick = [], []
-    t = (np.arange(per_side) / per_side)[:, None]
+    t = (np.arange(4) / 4)[:, None]
     for i in range(len(path) - 1):
         p0, p1, p2, p3 = padded[i : i + 4]
         bend = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from cliplab import pasture
 from cliplab.classification import (
-    Rate,
     accuracy,
     build_classifier,
     confusion,
@@ -53,24 +51,13 @@ def held_out_pictures(name: str, count: int, skip: int = 0) -> Pictures:
     return portraits("test", count, start=start, combos=combos)
 
 
-@dataclass(frozen=True)
-class AnimalRates:
-    """Predictions for one set of pictures: three questions of growing difficulty."""
-
-    species: Rate  # which of 5 species
-    posture: Rate  # which of 4 postures, the species being known
-    joint: Rate  # which of all 80 kinds
-    posture_confusion: list[list[int]]  # rows true, columns predicted, order of POSTURES
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        rates = {name: getattr(self, name).as_dict() for name in ("species", "posture", "joint")}
-        return {**rates, "posture_confusion": self.posture_confusion}
-
-
 def classify(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, language: str,
-           wording: Sequence[str]) -> AnimalRates:  # fmt: skip
-    """Three questions about pictures whose embeddings (N, D) are given."""
+           wording: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+    """Three questions of growing difficulty about pictures whose embeddings (N, D) are given.
+
+    Which of 5 species, which of 4 postures (the species being known), which of all 80 kinds; and
+    the confusion of the postures, rows true, in the order of POSTURES.
+    """
     combos = [e.combo for e in pictures.examples]
     species = np.array([SPECIES.index(c.species) for c in combos])
     posture = np.array([POSTURES.index(c.posture) for c in combos])
@@ -85,12 +72,12 @@ def classify(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, languag
     by_pair = (image_emb @ pairs.T).unflatten(1, (len(SPECIES), len(POSTURES)))  # (N, 5, 4)
     by_posture = by_pair[torch.arange(len(combos)), torch.from_numpy(species)].argmax(1)  # (N,)
     by_combo = image_emb @ classifier([c._asdict() for c in COMBOS]).T  # (N, 80)
-    return AnimalRates(
-        species=accuracy(by_species.argmax(1), species),
-        posture=accuracy(by_posture, posture),
-        joint=accuracy(by_combo.argmax(1), joint),
-        posture_confusion=confusion(by_posture, posture, POSTURES).tolist(),
-    )
+    return {
+        "species": accuracy(by_species.argmax(1), species).as_dict(),
+        "posture": accuracy(by_posture, posture).as_dict(),
+        "joint": accuracy(by_combo.argmax(1), joint).as_dict(),
+        "posture_confusion": confusion(by_posture, posture, POSTURES).tolist(),
+    }
 
 
 def retrieval(encoder: Encoder, language: str, count: int = 256) -> dict[str, Any]:
@@ -131,9 +118,7 @@ def evaluate(encoder: Encoder, language: str, *, count: int = 2000) -> dict[str,
         pictures = held_out_pictures(name, size)
         image_emb = encoder.encode_image(pictures.pil())
         report[name] = {
-            label: classify(
-                encoder, image_emb, pictures, language=language, wording=chosen
-            ).as_dict()
+            label: classify(encoder, image_emb, pictures, language=language, wording=chosen)
             for label, chosen in wordings.items()
         }
     report["retrieval"] = retrieval(encoder, language)

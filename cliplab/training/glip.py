@@ -200,6 +200,7 @@ class Options(RunOptions):
     """Options of `python -m cliplab train glip`."""
 
     recipe: GLIPRecipe = field(default_factory=GLIPRecipe)
+    workers: int = 0  # processes that draw batches ahead, for a GPU; 0: none
     test_pictures: int = 200  # herds of the model card
 
 

@@ -43,7 +43,6 @@ from cliplab.training.groupvit_dataset import (
 from cliplab.training.groupvit_model import GroupViTRecipe, new_model
 from cliplab.training.groupvit_pseudo_labels import load_pseudo_labels
 from cliplab.training.loop import (
-    Prefetcher,
     Run,
     RunOptions,
     Schedule,
@@ -62,12 +61,7 @@ _SNAPSHOTS = 12  # that are kept of a whole training
 
 
 def train(
-    recipe: GroupViTRecipe,
-    dataset: GroupViTDataset,
-    folder: Path,
-    device: torch.device,
-    *,
-    workers: int = 0,
+    recipe: GroupViTRecipe, dataset: GroupViTDataset, folder: Path, device: torch.device
 ) -> GroupViT:
     """Train one model; logs, states, snapshots and pseudo-labels in `folder` are resumed."""
     seed_all(recipe.seed)
@@ -78,12 +72,12 @@ def train(
     first = {k: v for k, v in asdict(recipe).items() if k not in second}
     make = partial(GroupViTBatches, batch=recipe.batch, captions=recipe.captions)
     criterion = Criterion(model, recipe, device)
-    batches = Prefetcher(make(dataset, seed=recipe.seed), workers)
+    batches = make(dataset, seed=recipe.seed)
     fit_round(criterion, batches, Run(folder, first), snapshots, steps=recipe.steps)
     if recipe.second_round_steps:
         some = dataset.first(recipe.second_round_pictures)
         labels = load_pseudo_labels(model.eval(), some, folder / "answers")
-        batches = Prefetcher(make(some, seed=recipe.seed + 1000, pseudo_labels=labels), workers)
+        batches = make(some, seed=recipe.seed + 1000, pseudo_labels=labels)
         log = Run(folder / "more", asdict(recipe))
         model.train()
         steps = recipe.second_round_steps
@@ -93,7 +87,7 @@ def train(
 
 def fit_round(
     criterion: Criterion,
-    batches: Prefetcher,
+    batches: GroupViTBatches,
     log: Run,
     snapshots: Snapshots,
     *,
@@ -194,7 +188,7 @@ def run(options: Options) -> None:
     recipe, device, work = options.recipe, options.start(), options.folder("groupvit")
     dataset = load_dataset(work / "scenes", recipe.pictures)
     folder = work / recipe.name / f"seed{recipe.seed}-{recipe.steps}"
-    model = train(recipe, dataset, folder, device, workers=options.workers)
+    model = train(recipe, dataset, folder, device)
     target = options.out or target_of(recipe, folder)
     save_groupvit(model, target / "model.safetensors")
     if recipe.stages:

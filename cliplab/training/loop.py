@@ -26,7 +26,6 @@ class RunOptions:
 
     device: str = "auto"  # cpu, cuda, mps or auto
     threads: int = 0  # of the CPU; 0 leaves it to torch
-    workers: int = 0  # processes that draw batches ahead, for a GPU; 0: none
     work: Path | None = None  # pictures, logs and states (default: runs/train/<stem>)
     out: Path | None = None
     """weights and card (default: data/checkpoints for what is shipped, else beside the log)"""

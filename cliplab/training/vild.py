@@ -46,9 +46,8 @@ from cliplab.training.vild_dataset import (
 class ViLDRecipe:
     """Everything that decides the weights, besides the code and the teacher."""
 
-    variant: Literal["text", "image", "vild", "ensemble", "supervised"] = (
-        "ensemble"  # of heads; ensemble is shipped
-    )
+    # of heads; ensemble is shipped
+    variant: Literal["text", "image", "vild", "ensemble", "supervised"] = "ensemble"
     novel: Literal["zero", "masked"] = "zero"  # logits of novel classes in training
     seed: int = 0  # of weights and batches
     steps: int = 1500  # of the variant

@@ -249,9 +249,7 @@ def plot_probabilities(
     return ax
 
 
-def plot_reliability(
-    ax: Axes, bins: Any, *, label: str | None = None, colour: str | None = None
-) -> Axes:
+def plot_reliability(ax: Axes, bins: Any, *, label: str | None = None) -> Axes:
     """Accuracy against confidence, one dot per bin, as large as the share of images in it.
 
     The whiskers are Wilson intervals; on the diagonal confidence and accuracy agree, below it the
@@ -262,7 +260,6 @@ def plot_reliability(
         bins: of `metrics.reliability`: arrays confidence, accuracy, count (bins,), intervals
             (bins, 2), and the calibration error.
         label: for the legend; the calibration error is added.
-        colour: default the next of the palette.
     """
     first = not ax.lines
     if first:
@@ -270,7 +267,7 @@ def plot_reliability(
     full = bins.count > 0
     x, y, (low, high) = bins.confidence[full], bins.accuracy[full], bins.intervals[full].T
     whiskers = np.maximum([y - low, high - y], 0.0)
-    colour = colour or PALETTE[(len(ax.collections) // 2) % len(PALETTE)]
+    colour = PALETTE[(len(ax.collections) // 2) % len(PALETTE)]
     ax.errorbar(x, y, yerr=whiskers, fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.55)
     share = bins.count[full] / bins.count.sum()
     name = None if label is None else f"{label}, ECE {bins.error:.3f}"

@@ -55,9 +55,7 @@ class GroupViTConfig:
     stem: str = "patch"  # or "conv"
     stem_width: int = 32  # channels behind the first convolutions of a convolutional stem
     stem_blocks: tuple[int, ...] = (1, 1)  # of its layers at strides 4, 8, 16, 32
-    test_resolution: int | None = (
-        None  # px of the shorter side when segmenting; None: twice as many
-    )
+    test_resolution: int | None = None  # px of the shorter side in segmenting; None: twice as many
     image_mean: tuple[float, ...] = IMAGENET_MEAN  # subtracted from RGB in [0, 1]
     image_std: tuple[float, ...] = IMAGENET_STD
 
@@ -80,8 +78,6 @@ class GroupViTConfig:
         widths = [*zip(self.widths, self.heads, strict=True), (self.text_width, self.text_heads)]
         if odd := [f"{w} / {h}" for w, h in widths if h < 1 or w % h]:
             raise ValueError(f"heads: got {', '.join(odd)}; expected divisors of the widths")
-        if min((1, *self.group_tokens, *self.output_groups)) < 1:
-            raise ValueError(f"got {self.group_tokens} tokens, {self.output_groups} groups; >= 1")
         if self.patch_size < 1 or self.image_resolution % self.patch_size:
             raise ValueError(
                 f"image_resolution: got {self.image_resolution}; expected a multiple of patch_size "

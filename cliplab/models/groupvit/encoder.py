@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliplab.models.groupvit.grouping import MLP, Assignment, GroupingBlock, Mixer
-from cliplab.models.layers import ModifiedResNet
+from cliplab.models.layers import ResNetStem, residual_layer
 
 if TYPE_CHECKING:
     from cliplab.models.groupvit.config import GroupViTConfig
@@ -139,7 +139,7 @@ def _token_projector(tokens: int, width: int, new_tokens: int, new_width: int) -
     return nn.Sequential(mix, nn.LayerNorm(width), nn.Linear(width, new_width, bias=False))
 
 
-class ConvStem(nn.Module):
+class ConvStem(ResNetStem):
     """The first layers of CLIP's ResNet as one feature map, (B, 3, H, W) -> (B, C, h, w).
 
     Layers beyond the stride are read too, and added from the top down, so that a fine map knows
@@ -147,19 +147,11 @@ class ConvStem(nn.Module):
     """
 
     def __init__(self, width: int, *, channels: int, blocks: Sequence[int], stride: int) -> None:
-        super().__init__()
-        half = channels // 2
-        self.conv1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(half)
-        self.conv2 = nn.Conv2d(half, half, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(half)
-        self.conv3 = nn.Conv2d(half, channels, 3, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(channels)
-        self.avgpool = nn.AvgPool2d(2)
+        super().__init__(channels)
         self.depth, self.first = len(blocks), [4, 8, 16, 32].index(stride)
         inputs = channels
         for i, count in enumerate(blocks):
-            layer = ModifiedResNet._layer(inputs, channels * 2**i, count, stride=2 if i else 1)
+            layer = residual_layer(inputs, channels * 2**i, count, 2 if i else 1)
             self.add_module(f"layer{i + 1}", layer)
             inputs = 4 * channels * 2**i
         read = range(self.first, self.depth)
@@ -167,10 +159,7 @@ class ConvStem(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, H / stride, W / stride)."""
-        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        x = self.avgpool(F.relu(self.bn3(self.conv3(x)), inplace=True))
-        maps = []
+        x, maps = self.stem(pixels), []
         for i in range(self.depth):
             x = self.get_submodule(f"layer{i + 1}")(x)
             maps.append(x)
