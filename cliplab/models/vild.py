@@ -223,7 +223,6 @@ def class_scores(
     """How sure the detector is of each class in each region, (R, K), 0 to 1.
 
     Args:
-        model: whose background and temperature are used.
         regions: of one picture.
         text_emb: (K, D) unit rows, the classes in the words of the teacher's text tower; (M, D)
             with a contest, the classes first.

@@ -161,8 +161,6 @@ def save_model(model: nn.Module, path: str | Path, kind: str, **header: Any) -> 
     Vectors (norms, biases, statistics) are small, and fp16 has a narrow range.
 
     Args:
-        model: any.
-        path: of the file.
         kind: of model, such as "cliplab.vild"; `read_header` compares it.
         header: what else is needed to build the model, as plain values.
 

@@ -111,7 +111,7 @@ def caption(scene: Scene, language: str = "en", variant: int = 0, *, facts: str 
     Args:
         scene: a portrait or a herd.
         language: "en" or "zh".
-        variant: which of the scene's endless captions; equal numbers give equal captions.
+        variant: which of its endless captions; equal numbers give equal captions.
         facts: "some" draws which facts to mention, "all" mentions every one.
 
     Raises:

@@ -40,10 +40,7 @@ class Labels:
 def draw(scene: Scene, size: int = 64, *, supersample: int = _SUPERSAMPLE) -> Image.Image:
     """Draw a scene `size` pixels high (and `size * aspect` wide) as an RGB picture.
 
-    Args:
-        scene: what to draw.
-        size: height in pixels, 16 to 4096.
-        supersample: samples per pixel and direction, 1 to 4.
+    The size is 16 to 4096; `supersample` are samples per pixel and direction, 1 to 4.
 
     Raises:
         ValueError: size or supersample out of range.

@@ -133,12 +133,7 @@ class Annotations(NamedTuple):
 
 
 def annotations_of(scene: Scene, found: Labels) -> Annotations:
-    """Sort what a scene shows.
-
-    Args:
-        scene: any.
-        found: `labels(scene, size)`; boxes are in its pixels.
-    """
+    """Sort what a scene shows; `found` is `labels(scene, size)`, boxes are in its pixels."""
     things: list[Thing] = []
     hidden: list[Thing] = []
     for animal, box, visible in zip(scene.animals, found.boxes_xyxy, found.visible, strict=True):
@@ -178,13 +173,7 @@ LEVELS: Levels = {
 
 
 def describe(thing: Thing, parts: Parts, unnamed: Sequence[str] = ()) -> Words:
-    """A true description of a thing.
-
-    Args:
-        thing: a prop is always called by its kind.
-        parts: what to say of an animal.
-        unnamed: species that are called animals.
-    """
+    """A true description: `parts` of an animal, the kind of a prop; unnamed species are animals."""
     if not thing.is_animal:
         return Words(thing.kind)
     kind = thing.kind if "kind" in parts and thing.kind not in unnamed else ""
@@ -210,10 +199,7 @@ def universe(parts: Parts, unnamed: Sequence[str] = ()) -> list[Words]:
 def say(words: Words, language: str, dice: Dice | None = None) -> str:
     """A description without article: "black goat", "躺着的白羊", "trough".
 
-    Args:
-        words: of an animal or a prop.
-        language: "en" or "zh".
-        dice: draws among synonyms; None: the first of each.
+    Dice draw among synonyms; without, it is the first of each.
     """
     if words.kind in PROPS:
         return words.kind if language == "en" else _PROP_ZH[words.kind][1]
@@ -261,9 +247,9 @@ def class_list(
     return _joined(annotated, names)
 
 
-def _joined(annotated: Annotations, names: Mapping[str, Words], separator: str = ". ") -> Grounded:
+def _joined(annotated: Annotations, names: Mapping[str, Words]) -> Grounded:
     """Names with their descriptions, joined to a class list."""
-    starts = [0]
+    starts, separator = [0], ". "
     for name in names:
         starts.append(starts[-1] + len(name) + len(separator))
     spans = tuple((a, a + len(name)) for a, name in zip(starts, names, strict=False))

@@ -42,18 +42,13 @@ def relation(
 ) -> Grounded | None:  # fmt: skip
     """One of several alike, told by its side of something: "the black goat left of the trough".
 
-    The first phrase means exactly one thing, the second the landmark.
+    The first phrase means exactly one thing, the second the landmark. None if the draws found no
+    such pair.
 
     Args:
-        annotated: of the picture.
-        language: "en" or "zh".
-        dice: draws everything.
+        annotated, language, dice, unnamed: as `grounding.class_list` takes them.
         width: of the picture, px.
-        unnamed: species that are called animals.
         levels: what the first phrase says.
-
-    Returns:
-        None if the draws found no such pair.
     """
     for _ in range(_TRIES):
         found = _told_apart(annotated, dice, width, unnamed, levels)

@@ -139,12 +139,8 @@ _FINDERS = {language: _finder(language) for language in LANGUAGES}
 def stuff_caption(scene: Scene, language: str = "en", variant: int = 0) -> str:
     """Name what the landscape of a scene is made of, such as "a view of a barn, snow and the sky".
 
-    Mentions each thing that the scene has three times out of four, and at least one, in any order.
-
-    Args:
-        scene: a portrait or a herd.
-        language: "en" or "zh".
-        variant: which of the scene's captions; equal numbers give equal captions.
+    Mentions each thing that the scene has three times out of four, and at least one, in any order;
+    equal variants give equal captions.
 
     Raises:
         ValueError: unknown language.

@@ -11,25 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliplab import pasture
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD
 from cliplab.models.tokenizers import BytePairTokenizer
-from cliplab.pasture import (
-    animal_caption,
-    caption,
-    crops,
-    herd,
-    lexicon,
-    mentioned_facts,
-    portrait,
-    portraits,
-)
 from cliplab.training import pictures
 from cliplab.training.pictures import Arrays, joined, load_chunks
 
 SIZE = 64  # pixels per side
 _CHUNK = 2000  # pictures per file
 _FULL_VOCAB = 49408
-_MAKERS = {"portraits": portraits, "crops": crops}
+_MAKERS = {"portraits": pasture.portraits, "crops": pasture.crops}
 
 
 # ---- pictures ------------------------------------------------------------------------------
@@ -51,11 +42,13 @@ class CLIPDataset:
         """A caption of picture i, and the facts that it mentions besides the species."""
         seed = int(self.seeds[i])
         if self.is_crop[i]:
-            scene, animal = herd(seed), int(self.animals[i])
-            text = animal_caption(scene, animal, language, variant)
-            return text, mentioned_facts(scene, language, variant, index=animal)
-        scene = portrait(seed)
-        return caption(scene, language, variant), mentioned_facts(scene, language, variant)
+            scene, animal = pasture.herd(seed), int(self.animals[i])
+            text = pasture.animal_caption(scene, animal, language, variant)
+            return text, pasture.mentioned_facts(scene, language, variant, index=animal)
+        scene = pasture.portrait(seed)
+        return pasture.caption(scene, language, variant), pasture.mentioned_facts(
+            scene, language, variant
+        )
 
 
 def load_dataset(folder: Path, *, portrait_count: int, crop_count: int) -> CLIPDataset:
@@ -143,7 +136,7 @@ class CompactVocabulary:
 
     def __init__(self, tokenizer: BytePairTokenizer) -> None:
         self.tokenizer = tokenizer
-        used = {i for word in lexicon("en") for i in tokenizer.encode(word)}
+        used = {i for word in pasture.lexicon("en") for i in tokenizer.encode(word)}
         self.official = sorted(used | {0, tokenizer.start_id, tokenizer.end_id})
         self._compact = np.full(_FULL_VOCAB, -1, np.int64)
         self._compact[self.official] = np.arange(len(self.official))
@@ -171,5 +164,5 @@ class CompactVocabulary:
 
 def chinese_vocabulary() -> list[str]:
     """Every character of the Chinese captions, with BERT's special tokens first."""
-    characters = sorted({c for word in lexicon("zh") for c in word})
+    characters = sorted({c for word in pasture.lexicon("zh") for c in word})
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters]

@@ -19,17 +19,6 @@ from cliplab.classification import (
     templates,
 )
 from cliplab.encoders import Encoder
-from cliplab.pasture import (
-    COMBOS,
-    PAIR_COMBOS,
-    POSTURES,
-    SPECIES,
-    Pictures,
-    caption,
-    class_phrase,
-    crops,
-    portraits,
-)
 
 # Consecutive seeds of the test split, far enough apart that no two sets share a picture.
 _STARTS = {"seen": 0, "triples": 100_000, "sheep lying": 200_000, "horse eating": 300_000,
@@ -37,21 +26,21 @@ _STARTS = {"seen": 0, "triples": 100_000, "sheep lying": 200_000, "horse eating"
 
 
 @lru_cache(maxsize=8)
-def held_out_pictures(name: str, count: int, skip: int = 0) -> Pictures:
+def held_out_pictures(name: str, count: int, skip: int = 0) -> pasture.Pictures:
     """One of the five test sets: "seen", "triples", "sheep lying", "horse eating" or "crops"."""
     start = _STARTS[name] + skip
     if name == "crops":
-        return crops("test", count, start=start)
+        return pasture.crops("test", count, start=start)
     combos = {
         "seen": pasture.SEEN_COMBOS,
         "triples": pasture.HELD_OUT_TRIPLES,
-        "sheep lying": [c for c in PAIR_COMBOS if c.species == "sheep"],
-        "horse eating": [c for c in PAIR_COMBOS if c.species == "horse"],
+        "sheep lying": [c for c in pasture.PAIR_COMBOS if c.species == "sheep"],
+        "horse eating": [c for c in pasture.PAIR_COMBOS if c.species == "horse"],
     }[name]
-    return portraits("test", count, start=start, combos=combos)
+    return pasture.portraits("test", count, start=start, combos=combos)
 
 
-def classify(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, language: str,
+def classify(encoder: Encoder, image_emb: Tensor, pictures: pasture.Pictures, *, language: str,
            wording: Sequence[str]) -> dict[str, Any]:  # fmt: skip
     """Three questions of growing difficulty about pictures whose embeddings (N, D) are given.
 
@@ -59,24 +48,28 @@ def classify(encoder: Encoder, image_emb: Tensor, pictures: Pictures, *, languag
     the confusion of the postures, rows true, in the order of POSTURES.
     """
     combos = [e.combo for e in pictures.examples]
-    species = np.array([SPECIES.index(c.species) for c in combos])
-    posture = np.array([POSTURES.index(c.posture) for c in combos])
-    joint = np.array([COMBOS.index(c) for c in combos])
+    species = np.array([pasture.SPECIES.index(c.species) for c in combos])
+    posture = np.array([pasture.POSTURES.index(c.posture) for c in combos])
+    joint = np.array([pasture.COMBOS.index(c) for c in combos])
 
     def classifier(kinds: list[dict[str, str]]) -> Tensor:
-        names = [class_phrase(**kind, language=language) for kind in kinds]
+        names = [pasture.class_phrase(**kind, language=language) for kind in kinds]
         return build_classifier(encoder, names, wording)  # (K, D)
 
-    by_species = image_emb @ classifier([{"species": s} for s in SPECIES]).T  # (N, 5)
-    pairs = classifier([{"species": s, "posture": p} for s in SPECIES for p in POSTURES])
-    by_pair = (image_emb @ pairs.T).unflatten(1, (len(SPECIES), len(POSTURES)))  # (N, 5, 4)
+    by_species = image_emb @ classifier([{"species": s} for s in pasture.SPECIES]).T  # (N, 5)
+    pairs = classifier(
+        [{"species": s, "posture": p} for s in pasture.SPECIES for p in pasture.POSTURES]
+    )
+    by_pair = (image_emb @ pairs.T).unflatten(
+        1, (len(pasture.SPECIES), len(pasture.POSTURES))
+    )  # (N, 5, 4)
     by_posture = by_pair[torch.arange(len(combos)), torch.from_numpy(species)].argmax(1)  # (N,)
-    by_combo = image_emb @ classifier([c._asdict() for c in COMBOS]).T  # (N, 80)
+    by_combo = image_emb @ classifier([c._asdict() for c in pasture.COMBOS]).T  # (N, 80)
     return {
         "species": accuracy(by_species.argmax(1), species).as_dict(),
         "posture": accuracy(by_posture, posture).as_dict(),
         "joint": accuracy(by_combo.argmax(1), joint).as_dict(),
-        "posture_confusion": confusion(by_posture, posture, POSTURES).tolist(),
+        "posture_confusion": confusion(by_posture, posture, pasture.POSTURES).tolist(),
     }
 
 
@@ -94,22 +87,16 @@ def retrieval(encoder: Encoder, language: str, count: int = 256) -> dict[str, An
 
 
 def _distinct(language: str, count: int) -> tuple[list, list[str]]:
-    drawn = portraits("test", 2 * count, start=_STARTS["retrieval"])
+    drawn = pasture.portraits("test", 2 * count, start=_STARTS["retrieval"])
     kept: dict[str, Any] = {}
     for image, example in zip(drawn.pil(), drawn.examples, strict=True):
-        kept.setdefault(caption(example.scene, language, facts="all"), image)
+        kept.setdefault(pasture.caption(example.scene, language, facts="all"), image)
     texts = list(kept)[:count]
     return [kept[t] for t in texts], texts
 
 
 def evaluate(encoder: Encoder, language: str, *, count: int = 2000) -> dict[str, Any]:
-    """All metrics of a model card.
-
-    Args:
-        encoder: any encoder.
-        language: of the prompts and captions.
-        count: pictures of the larger sets; the pairs and the crops get half as many each.
-    """
+    """All metrics of a model card; `count` pictures, half as many of the pairs and the crops."""
     report: dict[str, Any] = {"language": language}
     sizes = {"seen": count, "triples": count, "sheep lying": count // 2,
              "horse eating": count // 2, "crops": count // 2}  # fmt: skip

@@ -40,6 +40,7 @@ from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import ViLDConfig, load_vild
 from cliplab.pasture import LEVELS
 from cliplab.runtime import checkpoint_dir, seed_all, sha256
+from cliplab.training import loop
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.glip_dataset import (
     UNNAMED,
@@ -48,15 +49,6 @@ from cliplab.training.glip_dataset import (
     PromptMix,
     load_herds,
     vocabulary,
-)
-from cliplab.training.loop import (
-    Prefetcher,
-    Run,
-    RunOptions,
-    Schedule,
-    fit,
-    machines_of,
-    mixed_precision,
 )
 
 SAVE_EVERY = 200  # steps between two states
@@ -133,10 +125,7 @@ def train(
     paired: GLIPDataset | None = None,
     workers: int = 0,
 ) -> GLIP:
-    """One training; the rounds' logs and states below `work` are resumed.
-
-    `paired` are herds that allow a pair of sentences, for the rounds that ask some.
-    """
+    """One training, whose rounds are resumed; `paired` are herds for those that ask pairs."""
     model, tokenizer = new_model(recipe)
     model = model.to(device).to(memory_format=torch.channels_last).train()
     if recipe.start:  # the first layers know edges and colours; detectors commonly freeze them
@@ -146,9 +135,9 @@ def train(
     for number in recipe.rounds:
         one, steps, seed = ROUNDS[number], recipe.steps[number], recipe.seed + 1000 * number
         batches = GLIPBatches(herds, tokenizer, model.config, seed, one.batch, one.prompts, paired)
-        schedule = Schedule(steps=steps, lr=one.lr, warmup=min(one.warmup, steps // 2))
-        log = Run(round_folder(work, number), recipe.as_dict(number))
-        fit_round(model, Prefetcher(batches, workers), schedule, log)
+        schedule = loop.Schedule(steps=steps, lr=one.lr, warmup=min(one.warmup, steps // 2))
+        log = loop.Run(round_folder(work, number), recipe.as_dict(number))
+        fit_round(model, loop.Prefetcher(batches, workers), schedule, log)
     return model.eval()
 
 
@@ -157,18 +146,20 @@ def round_folder(work: Path, number: int) -> Path:
     return work / f"round-{number + 1}"
 
 
-def fit_round(model: GLIP, batches: Prefetcher, schedule: Schedule, log: Run) -> None:
+def fit_round(
+    model: GLIP, batches: loop.Prefetcher, schedule: loop.Schedule, log: loop.Run
+) -> None:
     """Minimise GLIP's losses over the batches of a schedule."""
     device = next(model.parameters()).device
 
     def losses_of(step: int) -> dict[str, Tensor]:
         batch = batches(step).to(device)
         # On a CPU the backward pass of the fused kernel takes ten times as long in bfloat16.
-        with mixed_precision(device), sdpa_kernel(SDPBackend.MATH):
+        with loop.mixed_precision(device), sdpa_kernel(SDPBackend.MATH):
             raw = model(batch.pixels, batch.token_ids, batch.text_mask)
         return losses(raw, batch.targets, batch.text_mask)._asdict()
 
-    fit(model, losses_of, schedule, log, save_every=SAVE_EVERY)
+    loop.fit(model, losses_of, schedule, log, save_every=SAVE_EVERY)
 
 
 def new_model(recipe: GLIPRecipe) -> tuple[GLIP, WordPieceTokenizer]:
@@ -196,7 +187,7 @@ def new_model(recipe: GLIPRecipe) -> tuple[GLIP, WordPieceTokenizer]:
 
 
 @dataclass(frozen=True)
-class Options(RunOptions):
+class Options(loop.RunOptions):
     """Options of `python -m cliplab train glip`."""
 
     recipe: GLIPRecipe = field(default_factory=GLIPRecipe)
@@ -217,7 +208,7 @@ def run(options: Options) -> None:
     target = options.out or target_of(recipe, seeded)
     save_glip(model, target / "model.safetensors")
     metrics = evaluate(load_glip(target / "model.safetensors"), count=options.test_pictures)
-    machines = machines_of(round_folder(seeded, number) for number in recipe.rounds)
+    machines = loop.machines_of(round_folder(seeded, number) for number in recipe.rounds)
     write_model_card(target, **card(recipe, metrics, machines))
 
 

@@ -25,16 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliplab import pasture
-from cliplab.models.glip import (
-    Chunk,
-    GLIPConfig,
-    Prompt,
-    Targets,
-    Truth,
-    batch_of,
-    chunks_of,
-    targets_of,
-)
+from cliplab.models import glip
 from cliplab.models.glip.inference import MULTIPLE
 from cliplab.models.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
 from cliplab.pasture import (
@@ -76,9 +67,11 @@ def vocabulary() -> list[str]:
     return [*SPECIAL_TOKENS, *".,;:!?", *sorted(words), *sorted(characters)]
 
 
-def to_prompt(grounded: Grounded) -> Prompt:
+def to_prompt(grounded: Grounded) -> glip.Prompt:
     """The same as the detector takes it; each phrase has one span."""
-    return Prompt(grounded.caption, grounded.phrases, tuple((span,) for span in grounded.spans))
+    return glip.Prompt(
+        grounded.caption, grounded.phrases, tuple((span,) for span in grounded.spans)
+    )
 
 
 # ---- herds ---------------------------------------------------------------------------------
@@ -115,11 +108,7 @@ def draw_herds(
 def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = False) -> GLIPDataset:
     """Herds of four kinds each, so that more animals are told apart by their place alone.
 
-    Args:
-        split: of the pasture.
-        count: herds to draw.
-        start: first seed.
-        paired: leave out the herds of which `pair_of` finds no two that look alike (six of seven).
+    `paired` leaves out those of which `pair_of` finds no two that look alike (six of seven).
     """
     scenes = []
     for seed in range(start, start + count):
@@ -194,8 +183,8 @@ class GLIPBatch(NamedTuple):
     pixels: Tensor  # (B, 3, H, W) normalised
     token_ids: Tensor  # (B, L)
     text_mask: Tensor  # (B, L) bool
-    truth: list[Truth]  # B
-    targets: Targets  # of the truth
+    truth: list[glip.Truth]  # B
+    targets: glip.Targets  # of the truth
 
     def to(self, device: torch.device) -> GLIPBatch:
         """What is learned from on another device; the truth stays where it is."""
@@ -220,7 +209,7 @@ class GLIPBatches:
 
     herds: GLIPDataset
     tokenizer: WordPieceTokenizer
-    config: GLIPConfig
+    config: glip.GLIPConfig
     seed: int
     batch: int
     prompts: PromptMix
@@ -251,7 +240,7 @@ class GLIPBatches:
 
     def _batch(self, rows: Sequence[tuple[_View, Grounded, Dice]]) -> GLIPBatch:
         chunks = [self._chunk(said, dice) for _, said, dice in rows]
-        ids, mask, maps = batch_of(chunks)
+        ids, mask, maps = glip.batch_of(chunks)
         truth = [
             truth_of(view.annotated, things_of(said, chunk), positive)
             for (view, said, _), chunk, positive in zip(rows, chunks, maps, strict=True)
@@ -260,7 +249,7 @@ class GLIPBatches:
         gains = np.array([view.gain for view, _, _ in rows])
         pixels = normalised(images, self.config, gains)
         sizes = self.config.cells(*pixels.shape[2:])
-        return GLIPBatch(pixels, ids, mask, truth, targets_of(truth, sizes, self.config))
+        return GLIPBatch(pixels, ids, mask, truth, glip.targets_of(truth, sizes, self.config))
 
     def say(self, annotated: Annotations, dice: Dice) -> Grounded:
         """A prompt for a picture: its family is drawn; a class list where no other can be made."""
@@ -281,9 +270,9 @@ class GLIPBatches:
         pair = pair_of(annotated, dice.choice(LANGUAGES), dice, width, levels=levels)
         return pair or (self.say(annotated, dice), self.say(annotated, dice))
 
-    def _chunk(self, grounded: Grounded, dice: Dice) -> Chunk:
+    def _chunk(self, grounded: Grounded, dice: Dice) -> glip.Chunk:
         """One part of a prompt that is too long to be read at once, as a detector asks it."""
-        chunks = chunks_of(to_prompt(grounded), self.tokenizer, self.config.max_tokens)
+        chunks = glip.chunks_of(to_prompt(grounded), self.tokenizer, self.config.max_tokens)
         return dice.choice(chunks) if len(chunks) > 1 else chunks[0]
 
 
@@ -307,14 +296,11 @@ def _views(herds: GLIPDataset, count: int, generator: np.random.Generator) -> li
 
 
 def normalised(
-    images: NDArray[np.uint8], config: GLIPConfig, gains: NDArray[np.float64] | None = None
+    images: NDArray[np.uint8], config: glip.GLIPConfig, gains: NDArray[np.float64] | None = None
 ) -> Tensor:
     """Pictures (B, H, W, 3) of the model's size -> (B, 3, H', W'), filled up like `prepare` does.
 
-    Args:
-        images: RGB.
-        config: of the model.
-        gains: (B,) brightness, 1 leaves it; None: all 1.
+    `gains`: (B,) brightness, 1 leaves it; None: all 1.
     """
     pixels = as_floats(images, gains)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (config.mean, config.std))
@@ -322,22 +308,21 @@ def normalised(
     return F.pad((pixels - mean) / std, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
 
 
-def things_of(grounded: Grounded, chunk: Chunk) -> list[tuple[int, ...]]:
+def things_of(grounded: Grounded, chunk: glip.Chunk) -> list[tuple[int, ...]]:
     """Which things each phrase of a chunk means."""
     return [grounded.things[k] for k in chunk.labels.tolist()]
 
 
-def truth_of(annotated: Annotations, things: Sequence[Sequence[int]], positive: Tensor) -> Truth:
+def truth_of(
+    annotated: Annotations, things: Sequence[Sequence[int]], positive: Tensor
+) -> glip.Truth:
     """Boxes that a prompt speaks of, with the words that mean each.
 
-    Args:
-        annotated: of the picture.
-        things: K, which of its things each phrase means.
-        positive: (K, L) bool, the tokens of each phrase.
+    `things`: K, which of the picture's things each phrase means; `positive`: (K, L), its tokens.
     """
     named = sorted({i for some in things for i in some})
     if not named:
-        return Truth(torch.zeros(0, 4), positive[:0])
+        return glip.Truth(torch.zeros(0, 4), positive[:0])
     says = torch.tensor([[i in some for some in things] for i in named])  # (G, K)
     boxes = torch.tensor([annotated.things[i].box for i in named])
-    return Truth(boxes, (says.float() @ positive.float()) > 0)
+    return glip.Truth(boxes, (says.float() @ positive.float()) > 0)

@@ -17,23 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cliplab import pasture
 from cliplab.classification import rate
 from cliplab.detection import GLIPDetector, average_precision, box_recall, coco_results, coco_truth
 from cliplab.models.glip import GLIP
-from cliplab.pasture import (
-    COLOURS,
-    HELD_OUT_TRIPLES,
-    PAIR_COMBOS,
-    POSTURES,
-    Annotations,
-    Dice,
-    Grounded,
-    Words,
-    is_held_out,
-    relation,
-    say,
-    sentence,
-)
 from cliplab.training.glip_dataset import (
     LANGUAGES,
     NAMED,
@@ -48,25 +35,22 @@ from cliplab.training.glip_dataset import (
 
 # Consecutive seeds of a split, far from those of other evaluations.
 STARTS = {"seen": 2_000_000, "held-out": 2_100_000, "few kinds": 2_200_000}
-HELD_OUT = tuple(c for c in (*HELD_OUT_TRIPLES, *PAIR_COMBOS) if c.species in NAMED)
-LEVELS: dict[str, tuple[Words, ...]] = {
-    "species": tuple(Words(s) for s in NAMED),
-    "colour": tuple(Words(colour=c) for c in COLOURS),
-    "species, posture": tuple(Words(s, p) for s in NAMED for p in POSTURES),
+HELD_OUT = tuple(c for c in (*pasture.HELD_OUT_TRIPLES, *pasture.PAIR_COMBOS) if c.species in NAMED)
+LEVELS: dict[str, tuple[pasture.Words, ...]] = {
+    "species": tuple(pasture.Words(s) for s in NAMED),
+    "colour": tuple(pasture.Words(colour=c) for c in pasture.COLOURS),
+    "species, posture": tuple(pasture.Words(s, p) for s in NAMED for p in pasture.POSTURES),
     "species, posture, colour": tuple(
-        Words(s, p, c) for s in NAMED for p in POSTURES for c in COLOURS
+        pasture.Words(s, p, c) for s in NAMED for p in pasture.POSTURES for c in pasture.COLOURS
     ),
 }
 _BATCH = 25  # pictures at a time
 
 
 def evaluate(model: GLIP, *, count: int = 200) -> dict[str, Any]:
-    """All metrics of a model card.
+    """All metrics of a model card, on `count` herds of seen and as many of held-out kinds.
 
-    Args:
-        model: with its tokenizer.
-        count: herds of seen kinds, and as many of held-out ones. Phrases are grounded in three
-            times as many of seen kinds, since only half of them allow a relation.
+    Phrases are grounded in three times as many of seen kinds: only half of them allow a relation.
     """
     sets = {
         "seen": draw_herds("test", 3 * count, start=STARTS["seen"]),
@@ -93,10 +77,10 @@ def detection_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, 
 
 
 def ap_row(
-    model: GLIP, herds: GLIPDataset, asked: Sequence[Words], language: str
+    model: GLIP, herds: GLIPDataset, asked: Sequence[pasture.Words], language: str
 ) -> dict[str, float | int]:
     """AP of the descriptions, asked as one class list."""
-    names = [say(words, language) for words in asked]
+    names = [pasture.say(words, language) for words in asked]
     found = GLIPDetector(model, batch_size=_BATCH).detect(pictures(herds), names)
     truth = truth_of(herds, asked, names)
     present = sorted({a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]})
@@ -108,7 +92,9 @@ def pictures(herds: GLIPDataset) -> Iterator[Image.Image]:
     return (Image.fromarray(image) for image in herds.images)
 
 
-def truth_of(herds: GLIPDataset, asked: Sequence[Words], names: Sequence[str]) -> dict[str, Any]:
+def truth_of(
+    herds: GLIPDataset, asked: Sequence[pasture.Words], names: Sequence[str]
+) -> dict[str, Any]:
     """The herds as a COCO data set; animals that hardly show may be found or not."""
     boxes, labels, ignored = [], [], []
     for annotated in herds.annotations:
@@ -128,15 +114,15 @@ def truth_of(herds: GLIPDataset, asked: Sequence[Words], names: Sequence[str]) -
 
 def unnamed_row(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
     """Species that training called animals only: asked by name, and found as animals."""
-    asked = [Words(species) for species in (*NAMED, *UNNAMED)]
-    names = [say(words, language) for words in asked]
+    asked = [pasture.Words(species) for species in (*NAMED, *UNNAMED)]
+    names = [pasture.say(words, language) for words in asked]
     found = GLIPDetector(model, batch_size=_BATCH).detect(pictures(herds), names)
     truth = truth_of(herds, asked, names)
     labelled = {a["category_id"] - 1 for a in truth["annotations"] if not a["iscrowd"]}
     groups = {s: [k] for k, (s, _, _) in enumerate(asked) if s in UNNAMED and k in labelled}
     scored = average_precision(truth, coco_results(found), groups)
     animals = GLIPDetector(model, batch_size=_BATCH).detect(
-        pictures(herds), [say(Words(), language)]
+        pictures(herds), [pasture.say(pasture.Words(), language)]
     )
     true = [
         torch.tensor([t.box for t in annotated.things if t.kind in UNNAMED]).view(-1, 4)
@@ -156,8 +142,8 @@ class Asked(NamedTuple):
     """A prompt about one picture of a dataset."""
 
     picture: int
-    annotated: Annotations
-    said: Grounded
+    annotated: pasture.Annotations
+    said: pasture.Grounded
 
 
 def grounding_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
@@ -170,7 +156,7 @@ def grounding_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, 
     attributes = ask_about(herds, language, "attributes")
     hits = right_boxes(model, herds, attributes)
     judged = [
-        (hit, is_held_out(words))
+        (hit, pasture.is_held_out(words))
         for one, found in zip(attributes, hits, strict=True)
         for hit, words in zip(found, one.said.words, strict=True)
     ]
@@ -229,7 +215,9 @@ def _alike(one: Asked) -> int:
 def _unsaid(one: Asked) -> Asked:
     """The first phrase by itself, still meaning the one thing."""
     said, phrase = one.said, one.said.phrases[0]
-    alone = Grounded(phrase, ((0, len(phrase)),), said.words[:1], said.things[:1], "attributes")
+    alone = pasture.Grounded(
+        phrase, ((0, len(phrase)),), said.words[:1], said.things[:1], "attributes"
+    )
     return one._replace(said=alone)
 
 
@@ -237,14 +225,16 @@ def ask_about(herds: GLIPDataset, language: str, family: str) -> list[Asked]:
     """A prompt of a family about every picture that allows one; of "near" two in a row."""
     asked = []
     for index, annotated in enumerate(herds.annotations):
-        dice = Dice("glip exam", family, language, index)
-        said: tuple[Grounded | None, ...]
+        dice = pasture.Dice("glip exam", family, language, index)
+        said: tuple[pasture.Grounded | None, ...]
         if family == "near":
             said = pair_of(annotated, language, dice, herds.width) or ()
         elif family == "relation":
-            said = (relation(annotated, language, dice, width=herds.width, unnamed=UNNAMED),)
+            said = (
+                pasture.relation(annotated, language, dice, width=herds.width, unnamed=UNNAMED),
+            )
         else:
-            said = (sentence(annotated, language, dice, unnamed=UNNAMED),)
+            said = (pasture.sentence(annotated, language, dice, unnamed=UNNAMED),)
         asked += [Asked(index, annotated, one) for one in said if one is not None]
     return asked
 

@@ -31,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cliplab.models.groupvit import GroupViT, save_groupvit
 from cliplab.runtime import atomic_write, checkpoint_dir, seed_all
+from cliplab.training import loop
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.groupvit_criterion import Criterion
 from cliplab.training.groupvit_dataset import (
@@ -42,14 +43,6 @@ from cliplab.training.groupvit_dataset import (
 )
 from cliplab.training.groupvit_model import GroupViTRecipe, new_model
 from cliplab.training.groupvit_pseudo_labels import load_pseudo_labels
-from cliplab.training.loop import (
-    Run,
-    RunOptions,
-    Schedule,
-    fit,
-    machine,
-    mixed_precision,
-)
 from cliplab.training.pictures import to_pixels
 
 SAVE_EVERY = 100  # steps between two states
@@ -73,12 +66,12 @@ def train(
     make = partial(GroupViTBatches, batch=recipe.batch, captions=recipe.captions)
     criterion = Criterion(model, recipe, device)
     batches = make(dataset, seed=recipe.seed)
-    fit_round(criterion, batches, Run(folder, first), snapshots, steps=recipe.steps)
+    fit_round(criterion, batches, loop.Run(folder, first), snapshots, steps=recipe.steps)
     if recipe.second_round_steps:
         some = dataset.first(recipe.second_round_pictures)
         labels = load_pseudo_labels(model.eval(), some, folder / "answers")
         batches = make(some, seed=recipe.seed + 1000, pseudo_labels=labels)
-        log = Run(folder / "more", asdict(recipe))
+        log = loop.Run(folder / "more", asdict(recipe))
         model.train()
         steps = recipe.second_round_steps
         fit_round(criterion, batches, log, snapshots, steps=steps, done=recipe.steps)
@@ -88,7 +81,7 @@ def train(
 def fit_round(
     criterion: Criterion,
     batches: GroupViTBatches,
-    log: Run,
+    log: loop.Run,
     snapshots: Snapshots,
     *,
     steps: int,
@@ -98,11 +91,11 @@ def fit_round(
 
     def losses_of(step: int) -> dict[str, Tensor]:
         # On a CPU the backward pass of the fused attention takes ten times as long in bfloat16.
-        with mixed_precision(criterion.device), sdpa_kernel(SDPBackend.MATH):
+        with loop.mixed_precision(criterion.device), sdpa_kernel(SDPBackend.MATH):
             return criterion.losses(batches(step), done + step)
 
-    schedule = Schedule(steps=steps, lr=criterion.recipe.lr, warmup=min(100, steps // 4))
-    fit(
+    schedule = loop.Schedule(steps=steps, lr=criterion.recipe.lr, warmup=min(100, steps // 4))
+    loop.fit(
         criterion.model, losses_of, schedule, log,
         after_step=lambda step: snapshots(done + step), save_every=SAVE_EVERY,
     )  # fmt: skip
@@ -146,12 +139,7 @@ class Snapshots:
 
 
 def gather_snapshots(folder: Path, last: int, most: int = _SNAPSHOTS) -> dict[str, NDArray]:
-    """`Snapshots` in one table, the first and the last among them.
-
-    Args:
-        folder: of the snapshots.
-        last: step; those behind it are of a later round, and left out.
-        most: of them in the table.
+    """At most so many `Snapshots` in one table, the first and that of step `last` among them.
 
     Returns:
         "steps" (S,), "maps" (S, F, G, rows, columns) uint8, "images" (F, H, W, 3) uint8.
@@ -173,7 +161,7 @@ def gather_snapshots(folder: Path, last: int, most: int = _SNAPSHOTS) -> dict[st
 
 
 @dataclass(frozen=True)
-class Options(RunOptions):
+class Options(loop.RunOptions):
     """Options of `python -m cliplab train groupvit`."""
 
     recipe: GroupViTRecipe = field(default_factory=GroupViTRecipe)
@@ -197,7 +185,7 @@ def run(options: Options) -> None:
             looks = gather_snapshots(folder / "frames", last=last)
             np.savez_compressed(file, allow_pickle=False, **looks)
     metrics = evaluate(load_segmenter(str(target)), count=options.test_pictures)
-    write_model_card(target, **card(recipe, metrics), **machine(device))
+    write_model_card(target, **card(recipe, metrics), **loop.machine(device))
 
 
 def target_of(recipe: GroupViTRecipe, folder: Path) -> Path:

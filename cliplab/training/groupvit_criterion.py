@@ -49,13 +49,8 @@ def noun_maps(
 ) -> Tensor:
     """Which noun is every patch? (B, G, D), (M, D) -> probabilities (B, P, M).
 
-    A softmax over the nouns, per segment; a patch has the mean over the groups that own it.
-
-    Args:
-        segment_emb: (B, G, D), of any length: their cosines with the nouns count.
-        noun_emb: (M, D) unit rows.
-        scale: scalar, 1 / temperature.
-        owned: (B, G, P), see `ownership`.
+    A softmax over the nouns, per segment of any length (its cosines count); a patch has the mean
+    over the groups that own it, (B, G, P), see `ownership`. `scale` is 1 / temperature.
     """
     with torch.autocast(segment_emb.device.type, enabled=False):
         segment_emb = at_least_float32(segment_emb)
@@ -69,15 +64,10 @@ def noun_maps(
 def presence_loss(maps: Tensor, said: Tensor, *, share: float = 0.02) -> Tensor:
     """A noun that is said must be somewhere, one that is not nowhere: (B, P, M), (B, M) -> scalar.
 
-    Binary cross-entropy of each noun's mean over the patches where it is likeliest. Multiple
-    instance learning: who knows only what is in a picture, and not where, can ask for no more. A
-    mean over more than a small thing has, or a power mean over all patches, asks every noun to
+    Binary cross-entropy of each noun's mean over the patches where it is likeliest, a `share` of
+    all (0 to 1) and at least one. Multiple instance learning: who knows only what is in a picture,
+    and not where, can ask for no more. A mean over more than a small thing has asks every noun to
     grow, and animals flood the meadow that they stand in.
-
-    Args:
-        maps: (B, P, M) probabilities.
-        said: (B, M) bool, the nouns of the captions.
-        share: of the patches, 0 to 1; at least one counts.
 
     Source: top-k pooling as in "Weakly supervised learning of deep ConvNets" (WILDCAT, Durand et
     al., CVPR 2017), section 3.2, without its lowest regions.
@@ -104,11 +94,7 @@ def pseudo_label_loss(maps: Tensor, labels: Tensor, grid: tuple[int, int]) -> Te
 
     Cross-entropy of the nouns of every pixel, where those of patches are interpolated. A noun
     counts as the square root of its pixels in the batch: by their number, only grass would matter.
-
-    Args:
-        maps: probabilities.
-        labels: uint8 indices of nouns, `IGNORE` where there is none.
-        grid: rows and columns of the patches.
+    Labels are uint8 indices of nouns, `IGNORE` where there is none; `grid`: rows and columns.
     """
     image = maps.transpose(1, 2).unflatten(2, grid).contiguous()  # (B, M, rows, columns)
     image = F.interpolate(image, labels.shape[1:], mode="bilinear")
@@ -129,11 +115,6 @@ def agreement_loss(owned: Tensor, patch_maps: Tensor, group_maps: Tensor) -> Ten
     Groups that learn names from captions directly can cheat, for they have seen the whole picture:
     where a sky is said, the meadow may be called sky as well. A patch sees no farther than its
     surroundings, and what it calls sky it calls so in every picture.
-
-    Args:
-        owned: how much of every patch belongs to every group.
-        patch_maps: what every patch says of itself, see `noun_maps`.
-        group_maps: what every group says, the same without owners.
 
     Source: the first part after IIC, arXiv:1807.06653, section 3.1; the second is distillation.
     """

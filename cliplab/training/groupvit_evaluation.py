@@ -133,13 +133,8 @@ def tune(
 ) -> tuple[InferenceSettings, list[dict[str, Any]]]:
     """One knob after another, each left where the mean IoU is best.
 
-    Args:
-        features: of the scenes.
-        scenes: of val; tuning on test would make its number worthless.
-        language: of the words.
-
-    Returns:
-        The settings, and what was tried: {"changed", "to", "miou"} in order.
+    The scenes are of val; tuning on test would make its number worthless. -> the settings, and
+    what was tried: {"changed", "to", "miou"} in order.
     """
     best = plain(language)
     reached = text_miou(features, scenes, best)
@@ -187,12 +182,8 @@ def animal_miou(
 ) -> list[float]:
     """Mean IoU of background and five species, as `Segmentation` labels them; one a threshold.
 
-    Args:
-        features: of the scenes.
-        scenes: where the animals are.
-        settings: templates and the rest.
-        background: with words for it, see `animal_words`.
-        thresholds: below which a pixel is background; None: where a word for it fits best.
+    Below a threshold a pixel is background; None: where a word for it fits best. `background`:
+    there are words for it, see `animal_words`.
     """
     words = animal_words(settings.language, background=background)
     count = len(words.names)

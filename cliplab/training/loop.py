@@ -133,11 +133,7 @@ def _unchanged(batch: Any) -> Any:
 class Prefetcher(Dataset):
     """Batches of consecutive steps, drawn by other processes while the model learns.
 
-    A GPU would wait for them otherwise. The batches are the same as without.
-
-    Args:
-        make: draws the batch of a step, which depends on the step alone.
-        workers: processes; 0: none, `make` is called when a batch is asked for.
+    A GPU would wait for them otherwise. The batches are the same as without processes.
     """
 
     def __init__(self, make: Callable[[int], Any], workers: int) -> None:

@@ -36,12 +36,11 @@ def load_chunks(
 ) -> list[Arrays]:
     """Arrays about `count` pictures, in files of `size`; those not in `folder` yet are made.
 
+    Making them can be interrupted and goes on with the next file.
+
     Args:
-        folder: of the files; making them can be interrupted and goes on with the next file.
         name: in front of each file's name.
-        count: of all pictures.
         make: (first, how many) -> named arrays. To run in other processes it must be picklable.
-        size: pictures of a file.
         processes: that make files; None: one a core.
     """
     starts = range(0, count, size)
@@ -96,23 +95,18 @@ def choose(total: int, count: int, generator: np.random.Generator) -> Choice:
 
 
 def augment(
-    images: NDArray[np.uint8], generator: np.random.Generator, *, shift: int, light: int = 3
+    images: NDArray[np.uint8], generator: np.random.Generator, *, shift: int
 ) -> NDArray[np.uint8]:
     """Mirror half of the pictures, brighten or darken each, and move all by up to `shift` pixels.
 
-    What a shift brings in repeats the edge, so that nothing that a caption names is lost.
-
-    Args:
-        images: (B, S, S, C).
-        generator: of the draws.
-        shift: px, in any direction, the same for the whole batch.
-        light: so many of the C channels are brightened; the rest keep their values.
+    The shift is the same for a whole batch (B, S, S, C). What it brings in repeats the edge, so
+    that nothing that a caption names is lost. Channels beyond the third keep their values.
     """
     out = images.copy()
     mirrored = generator.random(len(out)) < 0.5
     out[mirrored] = out[mirrored, :, ::-1]
     gain = generator.uniform(0.88, 1.12, (len(out), 1, 1, 1)).astype(np.float32)
-    out[..., :light] = np.clip(out[..., :light] * gain, 0, 255).astype(np.uint8)
+    out[..., :3] = np.clip(out[..., :3] * gain, 0, 255).astype(np.uint8)
     dy, dx = generator.integers(0, 2 * shift + 1, 2)
     padded = np.pad(out, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
     height, width = out.shape[1:3]
@@ -131,9 +125,7 @@ def mirror_boxes(boxes_xyxy: Tensor, width: int) -> Tensor:
 def as_floats(images: NDArray[np.uint8], gains: NDArray[np.float64] | None = None) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1], channels last in memory.
 
-    Args:
-        images: RGB.
-        gains: (B,) brightness of each; None: all 1.
+    `gains`: (B,) brightness of each; None: all 1.
     """
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     if gains is None:

@@ -8,16 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cliplab import detection
 from cliplab.classification import accuracy, build_classifier, templates
-from cliplab.detection import (
-    Detections,
-    average_precision,
-    box_recall,
-    coco_results,
-    coco_truth,
-    embed_boxes,
-    name_regions,
-)
 from cliplab.encoders import Encoder
 from cliplab.models.vild import Regions, ViLD
 from cliplab.pasture import COMBOS, HELD_OUT_PAIRS, POSTURES, SPECIES, class_phrase
@@ -45,20 +37,20 @@ HEADS_OF = {
 }
 
 
-def find_regions(model: ViLD, herds: ViLDDataset, batch: int = 32) -> list[Regions]:
+def find_regions(model: ViLD, herds: ViLDDataset) -> list[Regions]:
     """The regions of every picture."""
     found: list[Regions] = []
-    for begin in range(0, len(herds), batch):
-        found += model(as_floats(herds.images[begin : begin + batch]))
+    for begin in range(0, len(herds), 32):
+        found += model(as_floats(herds.images[begin : begin + 32]))
     return found
 
 
 def detect(
     model: ViLD, regions: Sequence[Regions], text_emb: Tensor, *, head: str = "ensemble"
-) -> list[Detections]:
+) -> list[detection.Detections]:
     """Name the regions of every picture by the 20 categories (20, D) that are asked for."""
     base, names = members("base"), phrases()
-    return [name_regions(model, one, text_emb, base, names, head=head) for one in regions]
+    return [detection.name_regions(model, one, text_emb, base, names, head=head) for one in regions]
 
 
 def truth_of(herds: ViLDDataset) -> dict[str, Any]:
@@ -66,7 +58,7 @@ def truth_of(herds: ViLDDataset) -> dict[str, Any]:
     _, height, width, _ = herds.images.shape
     hidden = [v < LEAST_VISIBLE for v in herds.visible]
     sizes = [(width, height)] * len(herds)
-    return coco_truth(sizes, herds.boxes, herds.labels, phrases(), ignored=hidden)
+    return detection.coco_truth(sizes, herds.boxes, herds.labels, phrases(), ignored=hidden)
 
 
 def proposal_recall(
@@ -77,7 +69,7 @@ def proposal_recall(
     report = {}
     for group in groups:
         true = [herds.labelled(i, members(group))[0] for i in range(len(herds))]
-        report[group] = box_recall(found, true, top=model.config.proposals).as_dict()
+        report[group] = detection.box_recall(found, true, top=model.config.proposals).as_dict()
     return report
 
 
@@ -85,7 +77,7 @@ def teacher_on_truth(teacher: Encoder, herds: ViLDDataset) -> dict[str, Any]:
     """How well the teacher names true boxes: the species, the posture given it, and both."""
     everything = torch.ones(len(CATEGORIES), dtype=torch.bool)
     truth = [herds.labelled(i, everything) for i in range(len(herds))]
-    emb = embed_boxes(teacher, herds.pil(), [b for b, _ in truth])  # (A, D)
+    emb = detection.embed_boxes(teacher, herds.pil(), [b for b, _ in truth])  # (A, D)
     label = torch.cat([k for _, k in truth])  # (A,)
     wording = templates("pasture", "en")
     names = [class_phrase(species=s) for s in SPECIES]
@@ -108,13 +100,9 @@ def teacher_on_truth(teacher: Encoder, herds: ViLDDataset) -> dict[str, Any]:
 
 
 def evaluate(model: ViLD, teacher: Encoder, variant: str, *, count: int = 600) -> dict[str, Any]:
-    """All metrics of a model card.
+    """All metrics of a model card, on `count` pictures, half as many of the unseen pairs.
 
-    Args:
-        model: any variant.
-        teacher: whose texts name the classes.
-        variant: decides which heads are asked.
-        count: pictures; those of the unseen pairs are half as many.
+    The teacher's texts name the classes; the variant decides which heads are asked.
     """
     known = draw_herds("test", count, start=_STARTS["known"])
     unseen = draw_herds("test", count // 2, start=_STARTS["unseen"], combos=_PAIRS)
@@ -142,11 +130,13 @@ def _present(herds: ViLDDataset) -> set[int]:
     return set(torch.cat(herds.labels)[seen].tolist())
 
 
-def _row(herds: ViLDDataset, found: Sequence[Detections]) -> dict[str, Any]:
+def _row(herds: ViLDDataset, found: Sequence[detection.Detections]) -> dict[str, Any]:
     """COCO's numbers of each group, and AP50 of each category."""
     groups = {name: GROUPS[name] for name in _groups(herds)}
     singles = {phrases()[k]: [k] for k in sorted(_present(herds))}
-    scored = average_precision(truth_of(herds), coco_results(found), {**groups, **singles})
+    scored = detection.average_precision(
+        truth_of(herds), detection.coco_results(found), {**groups, **singles}
+    )
     row: dict[str, Any] = {name: scored[name].as_dict() for name in groups}
     row["AP50 by category"] = {name: round(scored[name].ap50, 4) for name in singles}
     return row

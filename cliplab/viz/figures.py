@@ -84,7 +84,6 @@ def plot_similarity(
     """Matrix (rows, cols) on a fixed colour scale, so that panels can be compared.
 
     Args:
-        ax: where to draw.
         sim: numbers (N, M); up to 8 x 8 they are also printed.
         rows: texts, or images (drawn as thumbnails), one per row.
         cols: texts, one per column.
@@ -195,7 +194,6 @@ def plot_bars_with_intervals(
     """Horizontal bars of shares in [0, 1], first name on top, with interval whiskers.
 
     Args:
-        ax: where to draw.
         names: one per bar.
         intervals: (value, low, high) per bar; a `metrics.Rate` is one too.
         chance: drawn as a dashed line.
@@ -256,7 +254,6 @@ def plot_reliability(ax: Axes, bins: Any, *, label: str | None = None) -> Axes:
     model is surer than it may be. Several may be drawn into one plot.
 
     Args:
-        ax: where to draw.
         bins: of `metrics.reliability`: arrays confidence, accuracy, count (bins,), intervals
             (bins, 2), and the calibration error.
         label: for the legend; the calibration error is added.

@@ -39,7 +39,6 @@ def plot_positive_map(
     """Which tokens speak of each phrase: a grid with a filled cell where one does.
 
     Args:
-        ax: where to draw; tokens stand above, phrases on the left.
         positive: bool (K, L).
         phrases: K.
         tokens: L, with [CLS] and [SEP].
@@ -67,7 +66,6 @@ def plot_token_table(
     """A number for each row and token, on a fixed scale from 0, printed in its cell.
 
     Args:
-        ax: where to draw; tokens stand above, rows on the left.
         values: (R, L), from 0 to `limit`.
         rows: R texts.
         tokens: L.
@@ -141,7 +139,6 @@ def plot_attention(ax: Axes, image: Any, heat: Any, *, limit: float) -> Axes:
     """A picture in grey under a map of where something looks; bright is much, clear is nothing.
 
     Args:
-        ax: emptied of its ticks.
         image: PIL image, (H, W, 3) array or (3, H, W) tensor.
         heat: (H', W') with H' >= H and W' >= W; what lies outside of the picture is cut off.
         limit: heat of the brightest colour; give compared panels the same.
@@ -162,7 +159,6 @@ def plot_cells(
     """A picture with named sets of points on it, (N, 2) px as (x, y) each, told apart by colour.
 
     Args:
-        ax: emptied of its ticks.
         image: as `plot_boxes` takes it; drawn pale, so that points stand out.
         points: name -> (N, 2).
         colours: name -> "#rrggbb"; default `phrase_colours`.

@@ -147,7 +147,6 @@ def plot_labels(ax: Axes, image: Any, labels: Any, colours: Mapping[str, str]) -
     """A picture under the colours of its labels, dark lines between them.
 
     Args:
-        ax: emptied of its ticks.
         image: (H, W, 3) uint8, PIL image or (3, H, W) tensor.
         labels: (H, W) integers, indices into the classes.
         colours: class -> "#rrggbb", in the order of the classes.
@@ -198,7 +197,6 @@ def plot_spans(
     """Several measures of each name as marks on one line, so that the gaps between them are seen.
 
     Args:
-        ax: where to draw; the first name is on top.
         names: R, one a line.
         values: measure -> R numbers, 0 to 1; NaN draws no mark.
         colours: one a measure.
@@ -236,7 +234,6 @@ def plot_trainings(
     """Every training as a mark, a row for each kind of training, a dash at the mean of its seeds.
 
     Args:
-        ax: where to draw; the first row is on top.
         rows: kind -> measure -> a number for each seed; kinds may lack measures.
         colours: measure -> "#rrggbb", which also orders the legend.
         printed: the measure whose mean is written at the right.

@@ -34,11 +34,7 @@ def anchor_boxes(
 ) -> Tensor:  # fmt: skip
     """One square per cell, all levels, row by row -> (A, 4) px.
 
-    Args:
-        sizes: cells (h, w) of each level.
-        strides: pixels per cell of each.
-        anchor_sizes: side of its squares in pixels.
-        device: where the result is to be.
+    Each level has cells (h, w), a stride in pixels per cell, and a side of its squares in pixels.
     """
     levels = []
     for (height, width), stride, side in zip(sizes, strides, anchor_sizes, strict=True):

@@ -63,13 +63,8 @@ def gathered_conv(
     A sample between four cells is a weighted sum of four rows of the map, which is what
     `embedding_bag` computes; the rest is one matrix product.
 
-    Args:
-        x: (B, C, H, W).
-        offset: (B, 18, h, w) cells, (y, x) of each tap.
-        mask: (B, 9, h, w) weight of each tap.
-        weight: (C', C, 3, 3).
-        bias: (C',).
-        stride: of the convolution.
+    Maps (B, C, H, W), offsets (B, 18, h, w) in cells, (y, x) of each tap, and its weights
+    (B, 9, h, w); kernel (C', C, 3, 3) and bias (C',).
     """
     (height, width), (images, _, h, w) = x.shape[-2:], mask.shape
     tap = torch.arange(3, device=x.device) - 1
@@ -114,12 +109,8 @@ def reread(values: Tensor, size: tuple[int, int], *, flat: bool = True) -> Tenso
     A DyHead block convolves the next coarser level with the offsets of the current one, which are
     of twice its size. The released CUDA kernel does not notice: it reads the first C * H * W
     numbers of the flat buffer as if they were a map of H x W, so that the places it looks at come
-    from other cells and other taps. The published weights were trained that way.
-
-    Args:
-        values: (B, C, h, w).
-        size: (H, W), no more cells than h * w.
-        flat: as the kernel reads; False: resized, which is what was meant.
+    from other cells and other taps. The published weights were trained that way. Not `flat`:
+    resized, which is what was meant.
     """
     if values.shape[-2:] == size:
         return values

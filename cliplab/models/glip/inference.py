@@ -50,12 +50,8 @@ def prepare(image: Image.Image, config: GLIPConfig) -> tuple[Tensor, tuple[int, 
 
 
 def to_picture(boxes: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Boxes of the resized picture, which hold their last pixel, -> half-open ones of the picture.
-
-    Args:
-        boxes: (R, 4) px.
-        shape: (H, W) of the resized picture.
-        size: (width, height) of the picture.
+    """Boxes (R, 4) px of the resized picture (H, W), which hold their last pixel, -> half-open ones
+    of the picture of `size` (width, height).
 
     Scaled first and opened then, as the released code does, which was trained on boxes that had
     been closed first and scaled then.
@@ -137,11 +133,8 @@ def select(
     """Scores of a batch -> the boxes of each picture.
 
     Args:
-        raw: of the model, for B pictures.
         positive: (K, L) bool, the words of each phrase.
         shapes: (H, W) of each picture in pixels, without what it was filled up with.
-        config: of the model, for its anchors.
-        selection: what becomes a detection.
     """
     chosen = selection or Selection()
     device = raw.deltas.device
@@ -206,10 +199,7 @@ def merge(parts: Sequence[Found], chosen: Selection) -> Found:
 def best_boxes(raw: Raw, positive: Sequence[Tensor], config: GLIPConfig) -> list[Tensor]:
     """The best box of each phrase, for B pictures with a prompt each: B tensors (K, 4) px.
 
-    Args:
-        raw: of the model.
-        positive: B maps (K, L) bool, the words of each phrase.
-        config: of the model, for its anchors.
+    `positive`: B maps (K, L) bool, the words of each phrase.
     """
     anchors = anchor_boxes(raw.sizes, config.strides, config.anchor_sizes, raw.deltas.device)
     found = []

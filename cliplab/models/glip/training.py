@@ -29,11 +29,7 @@ def assign(anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:
 
     Candidates are the nearest anchors of each level; the bar is the mean and the standard deviation
     of their IoU with the box. An anchor claimed by several boxes goes to the one it overlaps most.
-
-    Args:
-        anchors: (A, 4).
-        counts: how many of them each level has.
-        boxes: (G, 4).
+    Anchors (A, 4), `counts` of which each level has; boxes (G, 4).
     """
     if not len(boxes):
         return torch.full((len(anchors),), -1, device=anchors.device)
@@ -127,10 +123,7 @@ def targets_of(
 ) -> Targets:
     """What the truth asks of the anchors; it needs no model, so it can be made beforehand.
 
-    Args:
-        truth: of each picture.
-        sizes: cells of each level, see `GLIPConfig.cells`.
-        config: for the anchors.
+    `sizes`: cells of each level, see `GLIPConfig.cells`.
     """
     parts = [(inclusive(one.boxes_xyxy.float()), one.positive) for one in truth]
     return make_targets(sizes, parts, config)
