@@ -324,9 +324,7 @@ def test_missing_and_unexpected_weights_are_listed(tower: dict, tmp_path: Path) 
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     torch.save(build(chinese_config()).state_dict(), tmp_path / "zh.bin")
-    with pytest.raises(
-        ValueError, match=r"zh\.bin: not an OpenAI CLIP.*missing positional_emb.*Model"
-    ):
+    with pytest.raises(ValueError, match=r"zh\.bin: not an OpenAI CLIP: missing positional_emb"):
         load_openai(tmp_path / "zh.bin")
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pt")
     with pytest.raises(ValueError, match=r"got 2 tensors such as bias, weight"):
@@ -475,11 +473,11 @@ def test_directories_without_a_file_are_named(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "text_model_config.json: not JSON"),
-        ("[]", "text_model_config.json: got a list; expected a JSON object"),
+        ("{", "text_model_config.json: not a JSON object"),
+        ("[1]", "text_model_config.json: not a JSON object"),
         ('{"text_hidden_act": "relu"}', "text_hidden_act: got 'relu'; expected 'gelu'"),
         ('{"text_hidden_size": 30}', "heads: got 4; expected a divisor of width 30"),
-        ('{"surprise": 1}', "unknown settings surprise; expected the keys of ModelScope's"),
+        ('{"surprise": 1}', "argument 'surprise'; expected the keys of ModelScope's"),
         ('{"vocab_size": null}', "missing .*'vocab_size'"),
         ('{"vocab_size": 9}', "vocab: got 8 tokens; expected 9"),
         ('{"text_intermediate_size": 50}', "intermediate.dense.bias .48,. instead of .50,."),

@@ -124,8 +124,6 @@ def test_prefetched_batches_are_those_of_their_steps() -> None:
         assert theirs["texts"] == [f"step {step}"]
     assert torch.equal(torch.get_rng_state(), state)  # of the model
     assert mine["process"] == os.getpid() != theirs["process"]
-    with pytest.raises(ValueError, match="step: got 3; expected 12, the one after the last"):
-        there(3)
 
 
 # ---- pictures ------------------------------------------------------------------------------
@@ -162,13 +160,11 @@ def test_augmentation_changes_pixels_only() -> None:
 
 
 def test_extra_channels_move_with_the_picture_and_keep_their_values() -> None:
-    images = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
-    both = np.concatenate([images, images[..., :1] // 64], axis=3)
-    moved = augment(both, np.random.default_rng(1), shift=4, light=0)
-    assert (moved[..., 3] == moved[..., 0] // 64).all()
-    brightened = augment(both, np.random.default_rng(1), shift=4)
-    assert (brightened[..., 3] == moved[..., 3]).all()
-    assert not (brightened[..., :3] == moved[..., :3]).all()
+    dark = np.random.default_rng(0).integers(0, 2, (3, 16, 16, 3), dtype=np.uint8)
+    both = np.concatenate([100 * dark, dark[..., :1]], axis=3)
+    moved = augment(both, np.random.default_rng(1), shift=4)
+    assert (moved[..., 3] == (moved[..., 0] > 0)).all()
+    assert not np.isin(moved[..., 0], (0, 100)).all()  # brightened
 
 
 def test_mirrored_boxes_hold_the_mirrored_pixels() -> None:

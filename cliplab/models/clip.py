@@ -18,7 +18,7 @@ from cliplab.models.weights import (
     check_names,
     load_strict,
     read_state_dict,
-    shorten,
+    require,
     to_published_precision,
     write_torchscript,
 )
@@ -29,6 +29,9 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 # Sizes that the official archives carry beside the weights; all three can be read off the weights.
 _SIZE_BUFFERS = ("input_resolution", "context_length", "vocab_size")
+_MARKS = ("positional_embedding", "token_embedding.weight", "ln_final.weight", "text_projection")
+_VIT_MARKS = ("visual.conv1.weight", "visual.positional_embedding")
+_RESNET_MARKS = ("visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding")
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class CLIPConfig:
         Raises:
             ValueError: not the state dict of an OpenAI CLIP (the missing names are listed).
         """
-        _check_openai_names(tensors)
+        tower = _VIT_MARKS if "visual.proj" in tensors else _RESNET_MARKS
+        require(tensors, (*_MARKS, *tower), "an OpenAI CLIP")
         blocks = {name.split(".")[2] for name in tensors if name.startswith("transformer.resbl")}
         width = tensors["ln_final.weight"].shape[0]
         return cls(
@@ -167,23 +171,6 @@ def save_openai(model: CLIP | Mapping[str, Tensor], path: str | Path) -> None:
 
 def _without_sizes(tensors: Mapping[str, Tensor]) -> StateDict:
     return {name: tensor for name, tensor in tensors.items() if name not in _SIZE_BUFFERS}
-
-
-def _check_openai_names(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless the names that the configuration is read from are all there."""
-    image = (
-        ["visual.positional_embedding"]
-        if "visual.proj" in tensors
-        else ["visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding"]
-    )
-    text = ["positional_embedding", "token_embedding.weight", "ln_final.weight", "text_projection"]
-    missing = [name for name in [*image, "visual.conv1.weight", *text] if name not in tensors]
-    if missing:
-        raise ValueError(
-            f"not an OpenAI CLIP state dict: missing {', '.join(missing)}; got {len(tensors)} "
-            f"tensors such as {shorten(sorted(tensors))}. A ModelScope directory (bert.*) is read "
-            "by load_modelscope; Hugging Face weights have to be renamed first"
-        )
 
 
 def _vit_sizes(tensors: Mapping[str, Tensor]) -> dict:

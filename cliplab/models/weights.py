@@ -11,7 +11,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -146,6 +146,15 @@ def check_names(model: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
         raise ValueError(
             f"{source}: these weights are not those of a {type(model).__name__} of this "
             f"configuration; {'; '.join(faults)}. Load them with the class they were saved from"
+        )
+
+
+def require(tensors: Mapping[str, Tensor], names: Iterable[str], what: str) -> None:
+    """Raise ValueError unless the names by which `what` is known are all there."""
+    if missing := [name for name in names if name not in tensors]:
+        raise ValueError(
+            f"not {what}: missing {', '.join(missing)}; got {len(tensors)} tensors such as "
+            f"{shorten(sorted(tensors))}"
         )
 
 

@@ -50,48 +50,19 @@ _SAID = 0.75  # how often a thing that is there is mentioned
 
 # Nouns of things that can be seen -> all their forms. Words of one class are nouns of their own:
 # nobody tells the model that a meadow is of grass. General ones (animal, day) name no thing.
+_NAMES = {
+    "en": "grass meadow field pasture snow sky hill water pond tree barn fence trough hay "
+    "sheep goat cow dog horse",
+    "zh": "草地 牧场 田野 雪 天空 山丘 水面 池塘 树 谷仓 栅栏 水槽 干草 羊 山羊 牛 狗 马",
+}
+_MORE_FORMS = {
+    "snow": ("snowy",), "hill": ("hills",), "goat": ("goats",), "cow": ("cows",),
+    "dog": ("dogs",), "horse": ("horses",), "雪": ("雪地",), "天空": ("蓝天",), "山丘": ("小山",),
+    "树": ("大树", "松树"), "干草": ("干草垛",), "羊": ("绵羊",), "牛": ("奶牛",),
+}  # fmt: skip
 NOUNS: dict[str, dict[str, tuple[str, ...]]] = {
-    "en": {
-        "grass": ("grass",),
-        "meadow": ("meadow",),
-        "field": ("field",),
-        "pasture": ("pasture",),
-        "snow": ("snow", "snowy"),
-        "sky": ("sky",),
-        "hill": ("hill", "hills"),
-        "water": ("water",),
-        "pond": ("pond",),
-        "tree": ("tree",),
-        "barn": ("barn",),
-        "fence": ("fence",),
-        "trough": ("trough",),
-        "hay": ("hay",),
-        "sheep": ("sheep",),
-        "goat": ("goat", "goats"),
-        "cow": ("cow", "cows"),
-        "dog": ("dog", "dogs"),
-        "horse": ("horse", "horses"),
-    },
-    "zh": {
-        "草地": ("草地",),
-        "牧场": ("牧场",),
-        "田野": ("田野",),
-        "雪": ("雪地", "雪"),
-        "天空": ("天空", "蓝天"),
-        "山丘": ("山丘", "小山"),
-        "水面": ("水面",),
-        "池塘": ("池塘",),
-        "树": ("大树", "松树", "树"),
-        "谷仓": ("谷仓",),
-        "栅栏": ("栅栏",),
-        "水槽": ("水槽",),
-        "干草": ("干草", "干草垛"),
-        "羊": ("羊", "绵羊"),
-        "山羊": ("山羊",),
-        "牛": ("牛", "奶牛"),
-        "狗": ("狗",),
-        "马": ("马",),
-    },
+    language: {noun: (noun, *_MORE_FORMS.get(noun, ())) for noun in names.split()}
+    for language, names in _NAMES.items()
 }
 # The classes in words: the name that one would think of first, then others for the same.
 CLASS_WORDS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -59,7 +59,10 @@ def evaluate(model: GLIP, *, count: int = 200) -> dict[str, Any]:
     report: dict[str, Any] = {"pictures": count, "split": "test", "detection": {}, "grounding": {}}
     for name, herds in sets.items():
         some = herds.first(count)
-        report["detection"][name] = {x: detection_rows(model, some, x) for x in LANGUAGES}
+        report["detection"][name] = {
+            x: {level: ap_row(model, some, words, x) for level, words in LEVELS.items()}
+            for x in LANGUAGES
+        }
         report["grounding"][name] = {x: grounding_rows(model, herds, x) for x in LANGUAGES}
     seen = sets["seen"].first(count)
     report["species without a name"] = {x: unnamed_row(model, seen, x) for x in LANGUAGES}
@@ -71,15 +74,10 @@ def evaluate(model: GLIP, *, count: int = 200) -> dict[str, Any]:
 # ---- detection -----------------------------------------------------------------------------
 
 
-def detection_rows(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
-    """COCO's AP of each level; only kinds that occur are averaged, all kinds are asked for."""
-    return {name: ap_row(model, herds, words, language) for name, words in LEVELS.items()}
-
-
 def ap_row(
     model: GLIP, herds: GLIPDataset, asked: Sequence[pasture.Words], language: str
 ) -> dict[str, float | int]:
-    """AP of the descriptions, asked as one class list."""
+    """COCO's AP of the descriptions, asked as one class list; those that occur are averaged."""
     names = [pasture.say(words, language) for words in asked]
     found = GLIPDetector(model, batch_size=_BATCH).detect(pictures(herds), names)
     truth = truth_of(herds, asked, names)

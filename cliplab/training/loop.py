@@ -138,7 +138,7 @@ class Prefetcher(Dataset):
 
     def __init__(self, make: Callable[[int], Any], workers: int) -> None:
         self.make, self.workers = make, workers
-        self._coming: Iterator[tuple[int, Any]] | None = None
+        self._coming: Iterator[Any] | None = None
 
     def __getitem__(self, step: int) -> Any:
         return self.make(step)
@@ -153,11 +153,8 @@ class Prefetcher(Dataset):
                 collate_fn=_unchanged,
                 generator=torch.Generator(),  # or the model's random numbers would be drawn on
             )  # fmt: skip
-            self._coming = enumerate(loader, step)
-        drawn, batch = next(self._coming)
-        if drawn != step:
-            raise ValueError(f"step: got {step}; expected {drawn}, the one after the last")
-        return batch
+            self._coming = iter(loader)
+        return next(self._coming)
 
 
 def fit(
@@ -176,10 +173,8 @@ def fit(
         losses_of: draws the batch of a step and returns its losses, name -> scalar; a step's batch
             must depend on the step alone, so that a resumed training sees what an uninterrupted
             one would have.
-        schedule: steps, learning rate and decay.
         run: where the log and the state go; every 100 steps the log has each loss.
         after_step: called after each update.
-        save_every: steps between two states.
 
     Raises:
         FloatingPointError: the loss is no longer finite.

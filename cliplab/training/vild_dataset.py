@@ -19,12 +19,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from cliplab import pasture
 from cliplab.detection import SCALES, embed_boxes
 from cliplab.encoders import Encoder
-from cliplab.runtime import atomic_write
 from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_chunks, mirror_boxes
 
 HEIGHT = 128  # pixels of a training picture; 171 wide
@@ -139,34 +137,27 @@ class Views:
 def load_views(
     folder: Path, herds: ViLDDataset, boxes: Sequence[Tensor], teacher: Encoder
 ) -> Views:
-    """Embed the crops of all boxes, once: files are named by everything that they depend on.
+    """Embed the crops of all boxes, once: those of another teacher or other boxes are not read.
 
     Args:
-        folder: of the files; those of another teacher, other pictures or other boxes are not read.
+        folder: of the files.
         herds: N pictures.
         boxes: N tensors (R, 4) px.
         teacher: any encoder.
     """
-    emb: list[Tensor] = []
-    for begin in tqdm(range(0, len(herds), _CHUNK), desc="teacher", unit="chunk"):
-        part = list(boxes[begin : begin + _CHUNK])
-        images = herds.pil(begin, begin + _CHUNK)
-        path = folder / f"{_content_hash(images, part, teacher)}.npy"
-        if not path.exists():
-            with atomic_write(path) as file:
-                np.save(file, embed_boxes(teacher, images, part).half().numpy())
-        found = torch.from_numpy(np.load(path)).float()
-        emb += found.split([len(some) for some in part])
-    return Views(list(boxes), emb)
 
+    def look(start: int, count: int) -> Arrays:
+        stop = start + count
+        emb = embed_boxes(teacher, herds.pil(start, stop), boxes[start:stop])
+        return {"emb": emb.half().numpy()}
 
-def _content_hash(images: list[Image.Image], boxes: list[Tensor], teacher: Encoder) -> str:
-    """Of pictures, boxes, scales and the teacher's weights."""
-    digest = hashlib.sha256(f"{teacher.fingerprint} {SCALES}".encode())
-    for image, box in zip(images, boxes, strict=True):
-        digest.update(image.tobytes())
-        digest.update(box.numpy().tobytes())
-    return digest.hexdigest()[:24]
+    shown = hashlib.sha256(f"{teacher.fingerprint} {SCALES}".encode())
+    for image, some in zip(herds.images, boxes, strict=True):
+        shown.update(image.tobytes() + some.numpy().tobytes())
+    name = f"{shown.hexdigest()[:24]}-"
+    emb = joined(load_chunks(folder, name, len(herds), look, size=_CHUNK, processes=1), "emb")
+    counts = [len(some) for some in boxes]
+    return Views(list(boxes), list(torch.from_numpy(emb).float().split(counts)))
 
 
 # ---- batches -------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cliplab.models.layers import HEAD_WIDTH
-from cliplab.models.weights import shorten
+from cliplab.models.weights import require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -111,11 +111,7 @@ class GroupViTConfig:
         Raises:
             ValueError: not a GroupViT (the missing names are listed).
         """
-        if missing := [name for name in _MARKS if name not in tensors]:
-            raise ValueError(
-                f"not an official GroupViT: missing {', '.join(missing)}; got {len(tensors)} "
-                f"tensors such as {shorten(sorted(tensors))}"
-            )
+        require(tensors, _MARKS, "an official GroupViT")
         tokens = _per_stage(tensors, "group_token", 1)
         stages = range(len(tokens) + 1)
         widths = (*_per_stage(tensors, "group_token", 2), len(tensors["img_encoder.norm.weight"]))
