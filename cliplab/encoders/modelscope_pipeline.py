@@ -60,12 +60,8 @@ class CLIPPreprocessor(Preprocessor):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """{"img": one or a list, "text": one or a list} -> the same keys, as tensors.
 
-        Returns:
-            "img": float32 (N, 3, R, R), squashed to a square (bicubic) and normalised;
-            "text": int64 (K, 52), long texts cut. A key that is missing or None stays away.
-
-        Raises:
-            TypeError: neither a picture (PIL.Image) nor a text, nor a list of them.
+        "img": float32 (N, 3, R, R), squashed to a square (bicubic) and normalised; "text": int64
+        (K, 52), long texts cut. A key that is missing or None stays away.
         """
         output = {}
         if data.get("img") is not None:
@@ -86,11 +82,7 @@ def _as_list(key: str, value: Any, kind: type) -> list[Any]:
 
 
 def stand_in() -> bool:
-    """Let this module be `modelscope.preprocessors.multi_modal`, if that cannot be imported.
-
-    Returns:
-        Whether it was needed.
-    """
+    """Be `modelscope.preprocessors.multi_modal`, if that cannot be imported; -> whether it was."""
     try:
         importlib.import_module(THEIRS)
     except Exception:  # ImportError of what is missing; others where a library is broken

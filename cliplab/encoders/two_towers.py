@@ -44,9 +44,6 @@ class TwoTowers:
         precision: "float32", or "bfloat16" for matrix products in that format (norms, softmax and
             the residual sums stay float32): twice as fast or more where the processor has it.
         provenance: where the weights come from.
-
-    Raises:
-        ValueError: an unknown precision.
     """
 
     def __init__(
@@ -95,9 +92,6 @@ class TwoTowers:
             images: PIL images; a generator is read batch by batch, so they need not fit in memory.
             batch_size: images encoded at a time; smaller takes less memory, same result.
             progress: show a bar on stderr.
-
-        Raises:
-            ValueError: a batch size below 1, or weights that give NaN.
         """
         if batch_size < 1:
             raise ArgumentError("batch_size", f"got {batch_size}; expected 1 or more")
@@ -120,11 +114,7 @@ class TwoTowers:
         return self._encode(self.model.encode_image, batches)
 
     def encode_text(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
-        """K texts -> (K, dim) unit rows, float32, on the CPU.
-
-        Raises:
-            ValueError: a text longer than the context (unless `truncate`), or weights giving NaN.
-        """
+        """K texts -> (K, dim) unit rows, float32, on the CPU; too long ones only if `truncate`."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         starts = range(0, len(texts), TEXT_BATCH)
         ids = (self.tokenizer(texts[i : i + TEXT_BATCH], truncate=truncate) for i in starts)

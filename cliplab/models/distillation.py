@@ -8,8 +8,6 @@ Source: ViLD, arXiv:2104.13921, section 3; constants as in its official code, te
 projects/vild. Written from the paper.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,9 +44,6 @@ def text_loss(logits: Tensor, targets: Tensor, known: Tensor, *, novel: str = "z
         known: (K,) bool, True for the classes that have boxes.
         novel: "zero" keeps the novel classes in the softmax with a logit of 0, as the official
             TensorFlow code does (it multiplies by 0); "masked" takes them out, as DetPro does.
-
-    Raises:
-        ValueError: another `novel`.
     """
     if novel not in NOVEL:
         raise ValueError(f"novel: got {novel!r}; expected one of {', '.join(NOVEL)}")
@@ -61,9 +56,6 @@ def distillation_loss(image_emb: Tensor, teacher_emb: Tensor) -> Tensor:
     """L1 of unit rows (R, D), (R, D) -> scalar: summed over D, mean over R; 0 for no regions.
 
     Source: ViLD, equation 4. The official code multiplies a mean over D by D, which is the same.
-
-    Raises:
-        ValueError: student and teacher of different shapes.
     """
     if image_emb.shape != teacher_emb.shape:
         raise ValueError(

@@ -3,6 +3,9 @@
 Both read the same N x N table of cosine similarities between the images and the captions of one
 batch. They differ in the question they ask of it: InfoNCE asks every row and every column "which
 one is yours?" (one softmax each), SigLIP asks every cell "do you two belong together?".
+
+Losses are scalars in nats, float32 (float64 for float64 inputs); ValueError says which shapes do
+not fit, or that a batch is empty.
 """
 
 import math
@@ -27,17 +30,10 @@ def clip_loss(
         groups: (N,) integers. Pairs with equal ids are right answers for one another: the target
             of a row is spread evenly over its group. Without this, a second sentence in the batch
             that is also true of an image is a false negative, from which the image is pushed away.
-            The loss can then fall no lower than the mean log of the group sizes. Sentences that
-            are equal to the letter also have equal embeddings, and cross-entropy is linear in its
-            targets: for them the loss, and the gradient that reaches the towers, are the same
-            with and without groups. Groups matter for paraphrases, for captions of one class, and
-            when dropout makes equal sentences differ. None: every pair is its own group.
-
-    Returns:
-        Scalar, float32 (float64 for float64 inputs), in nats.
-
-    Raises:
-        ValueError: shapes that do not fit, or an empty batch.
+            The loss can then fall no lower than the mean log of the group sizes. For sentences
+            that are equal to the letter the loss and the gradient of the towers are the same with
+            and without groups, which matter for paraphrases and for captions of one class. None:
+            every pair is its own group.
 
     Source: CLIP, arXiv:2103.00020, Fig. 3; several positives per row as in UniCL,
         arXiv:2204.03610.
@@ -68,12 +64,6 @@ def siglip_loss(
         logit_bias: scalar, the paper starts at -10: of N * N cells only N are matches, and an
             unbiased start would spend the first steps learning just that.
 
-    Returns:
-        Scalar, float32 (float64 for float64 inputs), in nats per image.
-
-    Raises:
-        ValueError: shapes that do not fit, or an empty batch.
-
     Source: SigLIP, arXiv:2303.15343, Algorithm 1.
     Taught in: notebooks/01.
     """
@@ -94,12 +84,6 @@ def multi_label_loss(image_emb: Tensor, label_emb: Tensor, logit_scale: Tensor) 
         image_emb: (N, D) unit rows.
         label_emb: (N, M, D) unit rows, the M texts of each image, such as its prompted nouns.
         logit_scale: scalar, 1 / temperature.
-
-    Returns:
-        Scalar, float32 (float64 for float64 inputs), in nats.
-
-    Raises:
-        ValueError: shapes that do not fit, or an empty batch.
 
     Source: GroupViT, arXiv:2202.11094, section 3.2, equation 7; soft targets as in its code.
     Taught in: notebooks/05.
@@ -124,9 +108,6 @@ def clamp_logit_scale(log_logit_scale: nn.Parameter, max_scale: float = 100.0) -
 
     Without a ceiling the temperature keeps falling on data the model has already fitted: a larger
     scale lowers the loss without moving one embedding, until a single hard pair owns the gradient.
-
-    Raises:
-        ValueError: max_scale is not positive.
 
     Source: CLIP, arXiv:2103.00020, section 2.5.
     Deviates: open_clip and Chinese-CLIP also clamp from below at scale 1; training from 1 / 0.07
@@ -195,9 +176,6 @@ def token_focal_loss(
         text_mask: bool or 0 and 1, (B, L), the real words; None: all are.
         alpha: weight of the pairs that belong together, 1 - alpha of the others; negative: none.
         gamma: 0 is cross-entropy.
-
-    Raises:
-        ValueError: shapes that do not fit.
 
     Source: RetinaNet, arXiv:1708.02002, equation 5; GLIP, arXiv:2112.03857, section 3.1.
     """

@@ -3,8 +3,6 @@
 The blocks are those of ResNet (arXiv:1512.03385, Fig. 2), the pyramid is torchvision's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch.nn.functional as F

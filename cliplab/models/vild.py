@@ -231,9 +231,6 @@ def class_scores(
             background, which it has none of, so the geometric mean with the proposal's
             objectness), or "ensemble" of the two.
         contest: which texts decide about which class; default: the classes exclude one another.
-
-    Raises:
-        ValueError: another head, or texts of another dimension than the teacher's.
     """
     if head not in HEADS:
         raise ValueError(f"head: got {head!r}; expected one of {', '.join(HEADS)}")

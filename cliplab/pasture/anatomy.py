@@ -4,8 +4,6 @@ Local frame: x forward, y up, the ground at y = 0, the unit about the length of 
 part names the colour it takes (`role`), never a colour: `draw.py` mixes the coats.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache

@@ -5,8 +5,6 @@ sometimes), in one of many phrasings, and is always true of the picture. Some ar
 a sheep"): a model that only ever read long captions finds bare ones foreign.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 

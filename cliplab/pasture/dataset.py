@@ -1,7 +1,5 @@
 """Portraits and crops of herds in arrays."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

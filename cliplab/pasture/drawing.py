@@ -5,8 +5,6 @@ down, and with names on a canvas of the same size of which the middle sample of 
 So a label never disagrees with what is drawn.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

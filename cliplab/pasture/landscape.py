@@ -4,8 +4,6 @@ Each function asks a brush to fill outlines; a brush is `fill(points, rgb, tag)`
 frame units (x right, y down) and a tag that says what the outline is (see `draw.py`).
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

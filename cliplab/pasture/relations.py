@@ -4,8 +4,6 @@ Their first phrase means one thing though its words are true of several, so that
 but these words has at best an even chance. That is what deep fusion is for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from cliplab.pasture.grounding import (

@@ -6,8 +6,6 @@ height: x runs from 0 to `aspect`, y from 0 (top) to 1 (bottom), and an animal's
 of the ground between its feet.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Every function returns an array (n, 2) of float64 points, in order around the shape.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

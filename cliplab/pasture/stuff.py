@@ -4,8 +4,6 @@
 about what is behind and around them. Both are made of the scene's description, never of its pixels.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import cache

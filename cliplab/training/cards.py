@@ -4,8 +4,6 @@ Every training leaves a card beside its weights. `tools/gather_rows.py` gathers 
 variants and seeds in `data/checkpoints/<stem>/rows.json`, which the lessons show.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Mapping

@@ -8,8 +8,6 @@ Only the tokens that captions use are trained (92 of 49,408); when the weights a
 that no text ever reached are zero: such a token tells the model that it is there, and nothing else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the CLIPs of the pasture learn from: pictures of single animals, captions, their words."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a CLIP knows of the pasture: all numbers of its model card, on pictures never trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any

@@ -8,21 +8,18 @@ prompts, order and steps, but words and image meet in the last dot product only.
 seed 0 are shipped, and several seeds of each are compared.
 
 Six rounds. After the second no training of three with fusion knew a colour, though all knew
-species, postures and relations: "white" and "black" were one word, and the pyramid had lost the
-colours that the body sees; either can only be learned from the other. A short round of hardly
-anything but colours and species ends that, and the three behind it bring the rest back. The fourth
-still speaks of sides only, and who is on a side can be found without the landmark, as the
-outermost of those alike. The fifth asks who of several is near a landmark, which takes reading it
-(`relations.near_pair`): both sentences of a pair in one batch, about two animals that look alike.
-That costs long descriptions some precision, which a sixth, gentle round brings back in part.
+species, postures and relations. A short round of hardly anything but colours and species ends that,
+and the three behind it bring the rest back. The fourth still speaks of sides only, and who is on a
+side can be found without the landmark, as the outermost of those alike. The fifth asks who of
+several is near a landmark, which takes reading it (`relations.near_pair`): both sentences of a pair
+in one batch, about two animals that look alike. That costs long descriptions some precision, which
+a sixth, gentle round brings back in part.
 
 Relations are learned late and suddenly, with batches of 16 not at all in 3,000 steps. Cells of 8
 pixels are needed for the names, and one level of stride 64 for relations, which cross a picture.
 
 Source: GLIP, arXiv:2112.03857, sections 3.1 to 3.3.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace

@@ -7,8 +7,6 @@ best box of a phrase is right: phrases with attributes, relations that tell one 
 its side, and, in pairs, by the landmark that it is near.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

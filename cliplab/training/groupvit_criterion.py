@@ -9,8 +9,6 @@ with two losses that images of captions alone can answer: a noun that is said mu
 (`presence_loss`), and a patch must be something that is said (`explanation_loss`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -6,8 +6,6 @@ whatever of synonyms, templates, top words, soft borders, more views and refined
 val. Test is asked once. Cards call the tuned numbers "cured", and the settings "reading".
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any

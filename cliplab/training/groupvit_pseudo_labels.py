@@ -10,8 +10,6 @@ made from image labels, as in Araslanov and Roth, arXiv:2005.08104, section 4, w
 followed in the same way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

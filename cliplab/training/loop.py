@@ -1,7 +1,5 @@
 """What every training needs: a schedule, a log, and states that survive an interruption."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -1,7 +1,5 @@
 """Pictures that recipes learn from: drawn once and kept in files, changed at random, as numbers."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Sequence

@@ -10,8 +10,6 @@
 Source: ViLD, arXiv:2104.13921, section 3.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple

@@ -1,7 +1,5 @@
 """What a ViLD of the pasture can do: all numbers of its model card, on herds never trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

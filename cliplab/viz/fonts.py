@@ -1,7 +1,5 @@
 """Fonts that draw Chinese in figures: a shipped subset first, an installed font behind it."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from matplotlib import font_manager

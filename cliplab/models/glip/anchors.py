@@ -6,8 +6,6 @@ width is x1 - x0 + 1. The rest of the package is half-open; `inclusive` and `hal
 Letters: A anchors, R boxes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Numbers of the published models: configs/pretrain/*.yaml and config/defaults.py 
 https://github.com/microsoft/GLIP (MIT), and bert-base-uncased for the text.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields
 from typing import Any
 

@@ -9,8 +9,6 @@ Letters: B images, C channels, H W cells, h w cells of an output, N = 9 B h w sa
 tokens, D text channels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

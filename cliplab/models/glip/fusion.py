@@ -7,8 +7,6 @@ Letters: B images, P cells of all levels, L text tokens, C channels of the image
 H heads.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ Source: GLIP, arXiv:2112.03857, section 3.1, equation 3: S = O P^T, region featu
 Letters: B images, A anchors (one per cell, all levels), L text tokens, C channels, D text channels.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Letters: B pictures, H W pixels, A anchors, L text tokens, K phrases, R boxes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

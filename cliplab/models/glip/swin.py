@@ -8,8 +8,6 @@ Source: Swin Transformer, arXiv:2103.14030, section 3.
 Letters: B images, H W patches, C channels, N patches of a window, M windows of an image.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch

@@ -5,8 +5,6 @@ Letters: K phrases, L tokens, B prompts.
 Source: GLIP, arXiv:2112.03857, section 3.1; spans and positive maps as in the released code.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

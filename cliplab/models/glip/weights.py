@@ -5,8 +5,6 @@ A published file holds the weights under "model" (and, beside an optimizer, aver
 configuration and vocabulary in the header.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace

@@ -90,11 +90,7 @@ def load_groupvit(path: str | Path) -> GroupViT:
 
 
 def save_groupvit(model: GroupViT, path: str | Path) -> None:
-    """Write weights (matrices in fp16), configuration and vocabulary to a .safetensors file.
-
-    Raises:
-        ValueError: weights that are not finite, or beyond fp16's range.
-    """
+    """Write weights (matrices in fp16), configuration and vocabulary to a .safetensors file."""
     save_model(model, path, FORMAT, config=asdict(model.config), vocab=model.vocab)
 
 

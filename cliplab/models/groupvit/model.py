@@ -123,11 +123,7 @@ class GroupViT(nn.Module):
         return log_scale.exp().clamp(max=MAX_SCALE)
 
     def group(self, pixels: Tensor) -> Groups:
-        """Normalised pixels (B, 3, H, W) -> the groups and who belongs to them.
-
-        Raises:
-            ValueError: sides that are no multiples of the patch.
-        """
+        """Normalised pixels (B, 3, H, W), sides multiples of the patch -> groups, owners."""
         self._check(pixels)
         return self.img_encoder(pixels)
 
