@@ -144,7 +144,7 @@ exit code: 0 done; 130 when interrupted, and the same command goes on"""
 _FORMER = {"--more": "--second-round-steps"}  # in the commands of shipped cards and tables
 
 # Rounds and pictures that a training can do without; of what else it counts, one is the least.
-_MAY_BE_NONE = {"crops", "locked_steps", "joint_steps", "second_round_steps"}
+_MAY_BE_NONE = {"stages", "crops", "locked_steps", "joint_steps", "second_round_steps"}
 
 
 def _train(typed: Sequence[str]) -> int:
