@@ -83,8 +83,8 @@ def load(path: Path) -> Table:
         raise ValueError(f"{shown(path)}: not JSON ({error}); export it again as COCO") from error
     lists = [found.get(name) if isinstance(found, dict) else None for name in _LISTS]
     if all(isinstance(one, list) and all(isinstance(x, dict) for x in one) for one in lists):
-        for one in (one for name in _LISTS for one in found[name]):  # of pandas: 1.0 is 1
-            one |= {k: int(v) for k in _IDS if isinstance(v := one.get(k), float) and v % 1 == 0}
+        for one in (one for name in _LISTS for one in found[name]):
+            one |= {key: _id_of(one[key]) for key in _IDS if key in one}
         return found
     has = (
         some(map(repr, found), 6) or "an empty object"
@@ -95,6 +95,13 @@ def load(path: Path) -> Table:
         f"{shown(path)}: got {has}; expected COCO's object with the lists {', '.join(_LISTS)}, all "
         "of objects; where these are detections, give the file they were made for"
     )
+
+
+def _id_of(value: Any) -> Any:
+    """1.0, which pandas makes of 1, is 1; what is neither number nor text is none."""
+    if isinstance(value, float) and value % 1 == 0:
+        return int(value)
+    return value if isinstance(value, int | float | str) else None
 
 
 def _root_of(table: Table, path: Path, images: Path | None) -> Path:

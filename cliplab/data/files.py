@@ -6,6 +6,7 @@ person sees it, or raises `UnreadableImage` that says why not and what to do.
 """
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ def shown(path: str | Path) -> str:
 
 def printable(text: str) -> str:
     """Text whose bytes that are not UTF-8 (from names of files) are replaced."""
-    return text if text.isascii() else os.fsencode(text).decode("utf-8", "replace")
+    return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 # ---- one image -----------------------------------------------------------------------------
@@ -75,7 +76,7 @@ def open_image(path: str | Path, *, side: int | None = None) -> Image.Image:
     Raises:
         UnreadableImage: for anything that does not give an image.
     """
-    with _opened(Path(path)) as image:
+    with opened(Path(path)) as image:
         if side is not None:
             image.draft(image.mode, (side, side))  # whole eighths only, and never below `side`
         image.load()
@@ -97,7 +98,7 @@ def read_header(path: str | Path) -> Header:
     Raises:
         UnreadableImage: as `open_image`, so far as the first bytes show it.
     """
-    with _opened(Path(path)) as image:
+    with opened(Path(path)) as image:
         turned = _orientation(image, Path(path))
         size = image.size
         swapped = size[::-1] if turned >= 5 else size
@@ -121,7 +122,7 @@ def _orientation(image: Image.Image, path: Path) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """The undecoded picture, guarded; whatever happens inside becomes UnreadableImage."""
     limit = _max_pixels()
     # Pillow's limit belongs to the process: it is raised when the user trusts more, never lowered.

@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliplab.data.files import UnreadableImage, open_image, printable, read_header, shown
+from cliplab.data.files import (
+    MAX_PIXELS,
+    UnreadableImage,
+    open_image,
+    opened,
+    printable,
+    read_header,
+    shown,
+)
 from cliplab.runtime import unknown_name
 
 SPLITS = ("train", "val", "test")
@@ -155,15 +163,20 @@ class Masks:
             ValueError: masks of another shape than the picture's, or that are none.
         """
         header = read_header(path)
-        found = _numbers(self.png) if self.png else self._drawn(*(self.size or header.size))
-        if found.shape == header.stored[::-1] != header.size[::-1]:
+        numbers = _numbers(self.png) if self.png else None
+        width, height = numbers.shape[::-1] if numbers is not None else self.size or header.size
+        turns = (width, height) == header.stored != header.size
+        if (
+            not turns and not same_shape((width, height), header.size)
+        ) or width * height > MAX_PIXELS:
+            raise ValueError(
+                f"{width} x {height} px for a picture of {header.size[0]} x {header.size[1]}; "
+                "expected the same shape"
+            )
+        found = self._drawn(width, height) if numbers is None else numbers
+        if turns:
             turned = Image.fromarray(found.astype(np.int32)).transpose(_TURNS[header.orientation])
             found = np.asarray(turned).astype(np.int16)
-        if not same_shape(found.shape[::-1], header.size):
-            raise ValueError(
-                f"{found.shape[1]} x {found.shape[0]} px for a picture of {header.size[0]} x "
-                f"{header.size[1]}; expected the same shape"
-            )
         return resized(found, size or header.size)
 
     def _drawn(self, width: int, height: int) -> NDArray[np.int16]:
@@ -187,37 +200,51 @@ def run_lengths(mask: Any, height: int, width: int) -> dict[str, Any]:
     """COCO's polygons, or run lengths of either kind, as pycocotools' compressed run lengths."""
     from pycocotools import mask as coco
 
+    # Everything is checked here: on what it did not write, pycocotools crashes or makes things up.
     try:
         if not isinstance(mask, dict):
-            if not mask or not all(len(p) >= 6 and len(p) % 2 == 0 for p in mask):
-                raise TypeError(type(mask).__name__)
-            code = coco.merge(coco.frPyObjects(mask, height, width))
-        elif tuple(mask["size"]) != (height, width):
-            raise ValueError(f"of {mask['size']} (height, width), expected {(height, width)}")
-        elif isinstance(mask["counts"], str):
-            code = {"size": [height, width], "counts": mask["counts"].encode("ascii")}
-        elif sum(mask["counts"]) != height * width:
-            raise ValueError(f"of {sum(mask['counts'])} pixels, expected {height * width}")
-        else:
-            code = coco.frPyObjects(mask, height, width)
-        coco.area(code)
-        return dict(code)
+            points = np.concatenate([np.array(polygon, float) for polygon in mask])
+            whole = all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask)
+            if not whole or not (abs(points) <= 10 * max(height, width)).all():
+                raise ValueError("points that are no pairs, or far outside")
+            return dict(coco.merge(coco.frPyObjects(mask, height, width)))
+        if list(mask["size"]) != [height, width]:
+            raise ValueError(f"of {mask['size']} (height, width), expected {[height, width]}")
+        counts = _unpacked(mask["counts"]) if isinstance(mask["counts"], str) else mask["counts"]
+        if min(counts) < 0 or sum(counts) != height * width:
+            raise ValueError(f"of {sum(counts)} pixels, expected {height * width}")
+        return dict(coco.frPyObjects({"size": [height, width], "counts": counts}, height, width))
     except Exception as error:  # pycocotools raises plain ones
         raise ValueError(
             f"a segmentation that is neither polygons nor run lengths ({error}); export it again"
         ) from error
 
 
+def _unpacked(text: str) -> list[int]:
+    """The run lengths of a COCO string: digits of 5 bits and one that tells whether more follow."""
+    codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
+    last = codes < 32
+    if not last[-1] or (codes < 0).any() or (codes > 63).any():
+        raise ValueError(f"no run lengths: {text[:20]!r}")
+    starts = np.flatnonzero(np.append(True, last[:-1]))
+    lengths = np.diff(np.append(starts, len(codes)))
+    places = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((codes & 31) << places, starts)
+    runs -= ((codes[last] & 16) > 0) << 5 * lengths  # negative numbers
+    for chain in (runs[1::2], runs[2::2]):  # from the third on, differences to the last but one
+        np.cumsum(chain, out=chain)
+    return [int(run) for run in runs]
+
+
 def _numbers(path: Path) -> NDArray[np.int16]:
     """The numbers of a label PNG, palette or grey, as `Masks.draw` gives them."""
-    read_header(path)  # refuses what is no picture, and bombs
-    with Image.open(path) as image:
-        if image.mode not in ("P", "L", "1"):
-            raise ValueError(
-                f"{shown(path)} has colours or more than 8 bits ({image.mode}); expected a palette "
-                "or 8-bit grey whose values are numbers of classes"
-            )
-        found = np.asarray(image).astype(np.int16)
+    with opened(path) as image:
+        mode, found = image.mode, np.asarray(image).astype(np.int16)
+    if mode not in ("P", "L", "1"):
+        raise ValueError(
+            f"{shown(path)} has colours or more than 8 bits ({mode}); expected a palette or 8-bit "
+            "grey whose values are numbers of classes"
+        )
     return np.where(found == IGNORED, np.int16(SKIPPED), found)
 
 
