@@ -207,9 +207,9 @@ def test_tables(files: dict[str, bytes], table: tuple[bytes, int]) -> None:
 
 # ---- COCO ------------------------------------------------------------------------------------
 
-box = st.sampled_from([[10, 5, 10, 5], [0, 0, 40, 20], [30, 5, 30, 5]]) | st.lists(
-    st.integers(-5, 50) | st.floats(-5, 50), min_size=4, max_size=4
-)
+box = st.sampled_from(
+    [[10, 5, 10, 5], [0, 0, 40, 20], [30, 5, 30, 5], [0, 0, 10**400, 5]]
+) | st.lists(st.integers(-5, 50) | st.floats(-5, 50), min_size=4, max_size=4)
 outline = st.one_of(
     st.lists(st.lists(st.integers(-5, 50) | number, min_size=6, max_size=6), max_size=2),
     st.fixed_dictionaries({

@@ -1,8 +1,6 @@
 """COCO JSON: pictures, boxes, masks and categories in one file.
 
-Boxes are pixels of the picture whose width and height the file names. Where that is the picture
-as stored, and EXIF turns it on its side, the boxes are turned with it; where it is a smaller or
-larger copy of the same shape, they are scaled. Both are told.
+Boxes are pixels of the picture whose width and height the file names, see `Reading.add`.
 """
 
 import json
@@ -17,15 +15,7 @@ from typing import Any
 
 from cliplab.data.files import shown
 from cliplab.data.reading import Reading, Size, find_files, size_of, where_from
-from cliplab.data.samples import (
-    Box,
-    Ids,
-    Masks,
-    ProblemKind as Kind,
-    plain,
-    some,
-    split_of,
-)
+from cliplab.data.samples import Box, Ids, Masks, ProblemKind as Kind, plain, some, split_of
 
 _LISTS = ("images", "annotations", "categories")
 _IDS = ("id", "image_id", "category_id")
@@ -53,9 +43,10 @@ def read_coco(paths: Sequence[Path], images: Path | None, box_scale: float) -> R
             files = {file: (key, known[key]) for key, (file, _) in pictures.items()}
             reading.ids = Ids(files, {name: key for key, name in names.items()}, reading.written)
         for one in table["annotations"]:
-            _add(one, names[one["category_id"]], known, pictures, reading)
+            label = names[one["category_id"]]
+            _add(one, label, known, pictures, reading)
             if one.get("segmentation") and (picture := pictures.get(one.get("image_id"))):
-                outlines[picture[0]].append((names[one["category_id"]], one["segmentation"]))
+                outlines[picture[0]].append((label, one["segmentation"]))
         for file, size in pictures.values():
             reading.masks[file] = Masks((), outlines=tuple(outlines[file]), size=size)
     used = tuple(sorted({name for inside in outlines.values() for name, _ in inside}))
@@ -86,14 +77,11 @@ def load(path: Path) -> Table:
         for one in (one for name in _LISTS for one in found[name]):
             one |= {key: _id_of(one[key]) for key in _IDS if key in one}
         return found
-    has = (
-        some(map(repr, found), 6) or "an empty object"
-        if isinstance(found, dict)
-        else type(found).__name__
-    )
+    has = some(map(repr, found), 6) if isinstance(found, dict) else type(found).__name__
     raise ValueError(
-        f"{shown(path)}: got {has}; expected COCO's object with the lists {', '.join(_LISTS)}, all "
-        "of objects; where these are detections, give the file they were made for"
+        f"{shown(path)}: got {has or 'an empty object'}; expected COCO's object with the lists "
+        f"{', '.join(_LISTS)}, all of objects; where these are detections, give the file that they "
+        "were made for"
     )
 
 
@@ -200,8 +188,11 @@ def _add(
 
 def _box_of(box: Any) -> Box | None:
     """xyxy of COCO's x, y, width, height; None if it is not four finite numbers."""
-    whole = isinstance(box, list) and len(box) == 4
-    if not whole or not all(isinstance(n, int | float) and math.isfinite(n) for n in box):
+    if not isinstance(box, list) or not all(isinstance(n, int | float) for n in box):
         return None
-    x, y, width, height = map(float, box)
-    return x, y, x + width, y + height
+    try:
+        x, y, width, height = map(float, box)
+    except (ValueError, OverflowError):
+        return None
+    edges = x, y, x + width, y + height
+    return edges if all(map(math.isfinite, edges)) else None

@@ -145,11 +145,7 @@ class Reading:
 
 
 def _turned(box: Box, header: Header) -> Box:
-    """A box in pixels of the stored picture as pixels of the upright one.
-
-    Where EXIF turns a picture on its side (orientation 5 to 8), editors that ignore it count
-    pixels along the stored rows.
-    """
+    """A box in pixels of the stored picture, which EXIF turns (5 to 8), in those of the upright."""
     x1, y1, x2, y2 = box
     width, height = header.stored
     left, right = (height - y2, height - y1) if header.orientation in (6, 7) else (y1, y2)
@@ -255,10 +251,9 @@ _COORDINATES = {
 def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
     """Pictures and boxes of a table with the columns image, label, group, split, x1, y1, x2, y2.
 
-    They have other usual names, too. Only `image` must be there: a path relative to `images`, by
-    default the file's folder. Boxes are pixels of the upright picture, half-open; of the stored
-    one, where columns `width` and `height` say so. A row that contradicts the header or another
-    row is refused, with its line.
+    Or under other usual names. Only `image` must be there: a path relative to `images`, by default
+    the file's folder. Boxes are half-open, in pixels of a picture of `width` x `height`, else of
+    the upright one. A row that contradicts the header or another is refused, with its line.
     """
     reading = Reading(images if images is not None else source.parent, box_scale)
     seen: dict[tuple[str, Box | None], tuple[int, Said]] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cliplab.data.files import (
     MAX_PIXELS,
@@ -124,22 +124,16 @@ def lacked(samples: Iterable["Sample"]) -> list[str]:
     present = {(sample.label, sample.split) for sample in samples if sample.label is not None}
     splits = [split for split in SPLITS if any(part == split for _, part in present)]
     absent = {
-        label: [split for split in splits if (label, split) not in present]
-        for label in sorted({label for label, _ in present if label is not None})
+        label: ", ".join(split for split in splits if (label, split) not in present)
+        for label in sorted({label or "" for label, _ in present})
     }
-    return [f"{label} ({', '.join(parts)})" for label, parts in absent.items() if parts]
+    return [f"{label} ({parts})" for label, parts in absent.items() if parts]
 
 
 # ---- masks ---------------------------------------------------------------------------------
 
 UNSAID, SKIPPED = -1, -2  # of a picture's pixels: in no mask; marked as not to be judged
 IGNORED = 255  # in a label PNG: not to be judged
-_TURNS = {
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -154,9 +148,7 @@ class Masks:
     def draw(self, path: Path, size: tuple[int, int] | None = None) -> NDArray[np.int16]:
         """Number of each pixel's class, UNSAID or SKIPPED (H, W), turned as EXIF turns the picture.
 
-        Args:
-            path: of the picture.
-            size: (width, height) wanted; default that of the upright picture.
+        `size` is the (width, height) wanted, by default that of the upright picture at `path`.
 
         Raises:
             UnreadableImage: the picture or the PNG.
@@ -166,17 +158,17 @@ class Masks:
         numbers = _numbers(self.png) if self.png else None
         width, height = numbers.shape[::-1] if numbers is not None else self.size or header.size
         turns = (width, height) == header.stored != header.size
-        if (
-            not turns and not same_shape((width, height), header.size)
-        ) or width * height > MAX_PIXELS:
+        fits = turns or same_shape((width, height), header.size)
+        if not fits or width * height > MAX_PIXELS:
             raise ValueError(
                 f"{width} x {height} px for a picture of {header.size[0]} x {header.size[1]}; "
                 "expected the same shape"
             )
         found = self._drawn(width, height) if numbers is None else numbers
         if turns:
-            turned = Image.fromarray(found.astype(np.int32)).transpose(_TURNS[header.orientation])
-            found = np.asarray(turned).astype(np.int16)
+            picture = Image.fromarray(found.astype(np.int32))
+            picture.getexif()[0x0112] = header.orientation
+            found = np.asarray(ImageOps.exif_transpose(picture)).astype(np.int16)
         return resized(found, size or header.size)
 
     def _drawn(self, width: int, height: int) -> NDArray[np.int16]:
@@ -222,18 +214,17 @@ def run_lengths(mask: Any, height: int, width: int) -> dict[str, Any]:
 
 def _unpacked(text: str) -> list[int]:
     """The run lengths of a COCO string: digits of 5 bits and one that tells whether more follow."""
-    codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
-    last = codes < 32
-    if not last[-1] or (codes < 0).any() or (codes > 63).any():
+    runs, run, place = list[int](), 0, 0
+    for digit in (code - 48 for code in text.encode("ascii")):
+        run |= (digit & 31) << place
+        place += 5
+        if not digit & 32:
+            run -= (digit & 16) << place - 4  # a negative number
+            runs.append(run + (runs[-2] if len(runs) > 2 else 0))  # from the fourth on, differences
+            run = place = 0
+    if place:
         raise ValueError(f"no run lengths: {text[:20]!r}")
-    starts = np.flatnonzero(np.append(True, last[:-1]))
-    lengths = np.diff(np.append(starts, len(codes)))
-    places = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((codes & 31) << places, starts)
-    runs -= ((codes[last] & 16) > 0) << 5 * lengths  # negative numbers
-    for chain in (runs[1::2], runs[2::2]):  # from the third on, differences to the last but one
-        np.cumsum(chain, out=chain)
-    return [int(run) for run in runs]
+    return runs
 
 
 def _numbers(path: Path) -> NDArray[np.int16]:

@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.data.coco import load, read_coco, split_in
-from cliplab.data.files import (
-    file_names,
-    is_hidden,
-    is_image_name,
-    is_other,
-    printable,
-    shown,
-)
+from cliplab.data.files import file_names, is_hidden, is_image_name, is_other, printable, shown
 from cliplab.data.reading import Reading, read_csv, read_folder
 from cliplab.data.sample_set import SampleSet
 from cliplab.data.samples import ProblemKind as Kind, Sample, lacked, problems_of, some
@@ -72,15 +65,13 @@ def read_photos(
         return read_photos(boxes, kind=kind, box_scale=box_scale, images=source)
     kind, reading = _read(source, kind, images, box_scale)
     if box_scale != 1 and not any(one.box_xyxy for one in reading.samples):
-        raise ArgumentError(
-            "box_scale", f"got {box_scale}, but {shown(source)} has no boxes; drop it"
-        )
+        what = f"got {box_scale}, but {shown(source)} has no boxes; drop it"
+        raise ArgumentError("box_scale", what)
     if kind in ("coco", "yolo"):
-        boxed = {one.path for one in reading.samples}
-        bare = [path for path in reading.listed if path not in boxed]
-        reading.problems[Kind.NOT_BOXED] += _names_of(bare, reading.root).values()
-        used = {one.label for one in reading.samples}
-        reading.problems[Kind.UNUSED_CLASS] += [n for n in reading.classes if n not in used]
+        bare = reading.listed.keys() - {one.path for one in reading.samples}
+        reading.problems[Kind.NOT_BOXED] += sorted(_names_of(bare, reading.root).values())
+        unused = set(reading.classes) - {one.label for one in reading.samples}
+        reading.problems[Kind.UNUSED_CLASS] += [n for n in reading.classes if n in unused]
     if not reading.samples:
         raise ValueError(_nothing_left(source, reading))
     _drop_contradictions(reading)
@@ -200,22 +191,16 @@ def _tell_of_unread(folder: Path, kind: str, reading: Reading, passed: Iterable[
 
 def _drop_contradictions(reading: Reading) -> None:
     """Take the label off whole pictures whose bytes are also there under another label."""
-    alike = [
-        one
-        for one in reading.samples
-        if one.label and not one.box_xyxy and os.access(one.path, os.R_OK)
-        if os.path.getsize(one.path)
-    ]
+    alike = [one for one in reading.samples if one.label and not one.box_xyxy]
+    alike = [one for one in alike if os.access(one.path, os.R_OK) and os.path.getsize(one.path)]
     for key in (os.path.getsize, sha256):  # what is quick first
-        keys, labels = {one.path: key(one.path) for one in alike}, defaultdict[Any, set[str]](set)
+        keys, labels = {one.path: key(one.path) for one in alike}, defaultdict[Any, set[Any]](set)
         for one in alike:
-            labels[keys[one.path]].add(one.label or "")
+            labels[keys[one.path]].add(one.label)
         alike = [one for one in alike if len(labels[keys[one.path]]) > 1]
-    twins = {one.path for one in alike}
     reading.problems[Kind.TWO_CLASSES] += [f"{one.name} ({one.label})" for one in alike]
-    reading.samples = [
-        replace(one, label=None) if one.path in twins else one for one in reading.samples
-    ]
+    bare = {one.path: replace(one, label=None) for one in alike}
+    reading.samples = [bare.get(one.path, one) for one in reading.samples]
 
 
 def _tell_of_classes(reading: Reading) -> None:
@@ -235,18 +220,16 @@ def _names_of(paths: Iterable[Path], root: Path) -> dict[Path, str]:
 
     Two cameras may both have a 1.png, and what is found must not be said of the other's.
     """
-    base, tails = root.absolute(), dict[Path, list[str]]()
+    base, ends = root.absolute(), dict[Path, list[str]]()
     for path in paths:
         own = path.absolute()
-        if own.is_relative_to(base):
-            tails[path] = [own.relative_to(base).as_posix()]
-        else:
-            parts = own.relative_to(own.anchor).parts
-            tails[path] = ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
-    count = Counter(tail for some in tails.values() for tail in some)
+        inside = own.is_relative_to(base)
+        parts = own.relative_to(base if inside else own.anchor).parts
+        ends[path] = ["/".join(parts[-n:]) for n in ((0,) if inside else range(1, len(parts) + 1))]
+    count = Counter(end for some in ends.values() for end in some)
     return {
-        path: shown(next((tail for tail in some if count[tail] == 1), path.as_posix()))
-        for path, some in tails.items()
+        path: shown(next((end for end in some if count[end] == 1), path.as_posix()))
+        for path, some in ends.items()
     }
 
 
