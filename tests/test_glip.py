@@ -468,7 +468,7 @@ def test_losses_reach_every_weight() -> None:
     for fusion in (True, False):
         model = tiny(fusion=fusion)
         raw, mask = raw_of(model)
-        glip_loss(raw, mask, truth_for(mask), TINY).total.backward()
+        sum(glip_loss(raw, mask, truth_for(mask), TINY)).backward()
         deaf = [n for n, p in model.named_parameters() if p.grad is None]
         assert deaf == []
         still = {n for n, p in model.named_parameters() if not p.grad.any()}
@@ -482,7 +482,7 @@ def test_a_picture_without_boxes_teaches_that_nothing_is_there() -> None:
     found = glip_loss(raw, mask, [empty, empty], TINY)
     assert found.token > 0
     assert found.box == found.centerness == 0
-    found.total.backward()
+    sum(found).backward()
     assert model.head.bias0.grad > 0  # downhill is towards fewer matches
     mixed = glip_loss(raw_of(model)[0], mask, [truth_for(mask)[0], empty], TINY)
     assert all(part > 0 for part in mixed)
@@ -505,7 +505,7 @@ def test_bfloat16_is_near_and_has_gradients() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             raw, mask = raw_of(model)
         assert all(x.dtype == torch.float32 for x in raw[:3])
-        loss = glip_loss(raw, mask, truth_for(mask), TINY).total
+        loss = sum(glip_loss(raw, mask, truth_for(mask), TINY))
         loss.backward()
         totals.append(loss.item())
     assert all(p.grad.isfinite().all() for p in model.parameters())
@@ -556,7 +556,7 @@ def taught() -> GLIP:
         boxes = (torch.tensor(list(b.values()), dtype=torch.float32) for b in lessons)
         rows = (chunk.positive[[list(COLOURS).index(c) for c in b]] for b in lessons)
         truth = [Truth(b, row) for b, row in zip(boxes, rows, strict=True)]
-        loss = glip_loss(model(pixels, chunk.token_ids[None], mask), mask, truth, TINY).total
+        loss = sum(glip_loss(model(pixels, chunk.token_ids[None], mask), mask, truth, TINY))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

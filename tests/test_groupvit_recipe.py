@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import gather_rows
 import groupvit_baselines as baselines
 import numpy as np
 import pytest
@@ -574,7 +575,7 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     assert card["metrics"]["pictures"] == 4
     assert set(card["metrics"]["zh"]) >= {"plain", "cured", "reading", "animals"}
     assert read_recipe(*shlex.split(card["command"])[4:]).recipe == given.recipe
-    assert GroupViTRecipe.of_card(card["recipe"]) == given.recipe
+    assert gather_rows.recipe_of(card) == given.recipe
     recipe.run(options(tmp_path, "--stages", "0", "--no-multi-label"))
     beside = tmp_path / "no-groups-no-nouns" / "seed0-1" / "checkpoint"
     assert {p.name for p in beside.iterdir()} == {"model.safetensors", "model_card.json"}

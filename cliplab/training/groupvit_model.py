@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,11 +15,6 @@ from cliplab.runtime import checkpoint_dir
 from cliplab.training.groupvit_dataset import SIZE, vocabulary_of
 
 _FEWEST, _MOST = 4, 32  # groups
-_FORMER = {  # names of fields in cards that are shipped
-    "more": "second_round_steps",
-    "answered": "second_round_pictures",
-    "frame_every": "snapshot_every",
-}
 CONTEXT = 77  # tokens of a text
 _FAINT = 0.3  # length of what asks for a group, beside the mean of its patches
 
@@ -64,11 +59,6 @@ class GroupViTRecipe:
                 f"second_round_steps: got {self.second_round_steps} steps, in which patches learn "
                 "their nouns; expected 0 with the paper's recipe, without multi_label or patches"
             )
-
-    @classmethod
-    def of_card(cls, row: Mapping[str, Any]) -> GroupViTRecipe:
-        """The recipe of a card, also of one that was written when fields had other names."""
-        return cls(**{_FORMER.get(name, name): value for name, value in row.items()})
 
     @property
     def name(self) -> str:

@@ -98,11 +98,6 @@ class Losses(NamedTuple):
     box: Tensor
     centerness: Tensor
 
-    @property
-    def total(self) -> Tensor:
-        """Their sum."""
-        return self.token + self.box + self.centerness
-
 
 class Targets(NamedTuple):
     """What the anchors of a batch are to say."""
