@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cliplab.models.bert import Bert, BertConfig
 from cliplab.models.layers import HEAD_WIDTH, TwoTowers, check_token_ids, image_tower
 from cliplab.models.tokenizers import PAD_ID, check_vocab, read_vocab
-from cliplab.models.weights import load_strict, read_state_dict, to_published_precision
+from cliplab.models.weights import load_strict, read_object, read_state_dict, to_published_precision
 from cliplab.runtime import atomic_write
 
 _VISION, _TEXT = "vision_model_config.json", "text_model_config.json"
@@ -166,10 +166,7 @@ def _read_json(path: Path) -> dict:
             f"{path}: no such file; expected a ModelScope directory with {_VISION}, {_TEXT}, "
             f"{_VOCAB} and {_WEIGHTS}; `python -m cliplab train clip` makes the shipped one"
         )
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a JSON object ({error}); fetch the file again") from error
+    return read_object(path)
 
 
 def _config_from(settings: Mapping) -> ChineseCLIPConfig:

@@ -205,6 +205,14 @@ def read_header(path: str | Path, kind: str) -> dict[str, Any]:
         raise ValueError(f"{path}: damaged ({error}); fetch it again") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file, such as the settings beside weights."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not a JSON object ({error}); copy it again") from error
+
+
 def to_published_precision(tensors: Mapping[str, Tensor]) -> StateDict:
     """CPU copies with weights in fp16, as OpenAI and ModelScope publish them.
 

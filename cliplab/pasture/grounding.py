@@ -173,7 +173,7 @@ LEVELS: Levels = {
 
 
 def describe(thing: Thing, parts: Parts, unnamed: Sequence[str] = ()) -> Words:
-    """A true description: `parts` of an animal, the kind of a prop; unnamed species are animals."""
+    """A true description: `parts` of an animal ("animal" if unnamed), the kind of a prop."""
     if not thing.is_animal:
         return Words(thing.kind)
     kind = thing.kind if "kind" in parts and thing.kind not in unnamed else ""

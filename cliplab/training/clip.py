@@ -20,7 +20,7 @@ from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig, save_mod
 from cliplab.models.clip import CLIP, CLIPConfig, load_openai, save_openai
 from cliplab.models.losses import clamp_logit_scale, clip_loss, unit_rows
 from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
-from cliplab.runtime import atomic_write, checkpoint_dir, seed_all
+from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.clip_dataset import (
     SIZE,
@@ -211,7 +211,7 @@ def run(options: Options) -> None:
 
     Those of the defaults are shipped, and the others stay beside their log.
     """
-    recipe, device, work = options.recipe, options.start(), options.folder("clip")
+    recipe, device, work = options.recipe, pick_device(options.device), options.folder("clip")
     own = checkpoint_dir("") if recipe == CLIPRecipe() else work / f"seed{recipe.seed}"
     out = options.out or own
     dataset = load_dataset(work / "pool", portrait_count=recipe.portraits, crop_count=recipe.crops)

@@ -44,9 +44,8 @@ class CLIPDataset:
             text = pasture.animal_caption(scene, animal, language, variant)
             return text, pasture.mentioned_facts(scene, language, variant, index=animal)
         scene = pasture.portrait(seed)
-        return pasture.caption(scene, language, variant), pasture.mentioned_facts(
-            scene, language, variant
-        )
+        facts = pasture.mentioned_facts(scene, language, variant)
+        return pasture.caption(scene, language, variant), facts
 
 
 def load_dataset(folder: Path, *, portrait_count: int, crop_count: int) -> CLIPDataset:

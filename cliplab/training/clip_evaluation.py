@@ -58,9 +58,7 @@ def classify(encoder: Encoder, image_emb: Tensor, pictures: pasture.Pictures, *,
     pairs = classifier(
         [{"species": s, "posture": p} for s in pasture.SPECIES for p in pasture.POSTURES]
     )
-    by_pair = (image_emb @ pairs.T).unflatten(
-        1, (len(pasture.SPECIES), len(pasture.POSTURES))
-    )  # (N, 5, 4)
+    by_pair = (image_emb @ pairs.T).unflatten(1, (-1, len(pasture.POSTURES)))  # (N, 5, 4)
     by_posture = by_pair[torch.arange(len(combos)), torch.from_numpy(species)].argmax(1)  # (N,)
     by_combo = image_emb @ classifier([c._asdict() for c in pasture.COMBOS]).T  # (N, 80)
     return {

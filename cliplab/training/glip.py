@@ -36,7 +36,7 @@ from cliplab.models.glip.training import losses
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import ViLDConfig, load_vild
 from cliplab.pasture import LEVELS
-from cliplab.runtime import checkpoint_dir, seed_all, sha256
+from cliplab.runtime import checkpoint_dir, pick_device, seed_all, sha256
 from cliplab.training import loop
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.glip_dataset import (
@@ -196,7 +196,7 @@ def run(options: Options) -> None:
     """Train, write weights and card; the card's numbers are of the written file."""
     from cliplab.training.glip_evaluation import evaluate
 
-    recipe, device, work = options.recipe, options.start(), options.folder("glip")
+    recipe, device, work = options.recipe, pick_device(options.device), options.folder("glip")
     herds = load_herds(work / "herds", recipe.pictures)
     asks_pairs = any(ROUNDS[number].prompts.pairs for number in recipe.rounds)
     paired = load_herds(work / "herds", recipe.pictures, paired=True) if asks_pairs else None

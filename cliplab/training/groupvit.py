@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cliplab.models.groupvit import GroupViT, save_groupvit
-from cliplab.runtime import atomic_write, checkpoint_dir, seed_all
+from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
 from cliplab.training import loop
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.groupvit_criterion import Criterion
@@ -139,7 +139,7 @@ class Snapshots:
 
 
 def gather_snapshots(folder: Path, last: int, most: int = _SNAPSHOTS) -> dict[str, NDArray]:
-    """At most so many `Snapshots` in one table, the first and that of step `last` among them.
+    """`most` of the `Snapshots` up to step `last`, the first and the last of them too.
 
     Returns:
         "steps" (S,), "maps" (S, F, G, rows, columns) uint8, "images" (F, H, W, 3) uint8.
@@ -173,7 +173,7 @@ def run(options: Options) -> None:
     from cliplab.segmentation import load_segmenter
     from cliplab.training.groupvit_evaluation import evaluate
 
-    recipe, device, work = options.recipe, options.start(), options.folder("groupvit")
+    recipe, device, work = options.recipe, pick_device(options.device), options.folder("groupvit")
     dataset = load_dataset(work / "scenes", recipe.pictures)
     folder = work / recipe.name / f"seed{recipe.seed}-{recipe.steps}"
     model = train(recipe, dataset, folder, device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cliplab.runtime import atomic_write, pick_device
+from cliplab.runtime import atomic_write
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class RunOptions:
     """Where a training runs and what it leaves: options that all recipes have."""
 
     device: str = "auto"  # cpu, cuda, mps or auto
-    threads: int = 0  # of the CPU; 0 leaves it to torch
     work: Path | None = None  # pictures, logs and states (default: runs/train/<stem>)
     out: Path | None = None
     """weights and card (default: data/checkpoints for what is shipped, else beside the log)"""
@@ -31,12 +30,6 @@ class RunOptions:
     def folder(self, stem: str) -> Path:
         """Where the pictures, logs and states of a stem go."""
         return self.work or Path("runs/train") / stem
-
-    def start(self) -> torch.device:
-        """Set the number of threads; -> the device."""
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        return pick_device(self.device)
 
 
 @dataclass(frozen=True)

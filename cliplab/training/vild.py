@@ -23,7 +23,7 @@ from cliplab.classification import build_classifier, templates
 from cliplab.encoders import Encoder
 from cliplab.models.distillation import distillation_loss, text_logits, text_loss
 from cliplab.models.vild import ViLD, ViLDConfig, load_vild, save_vild
-from cliplab.runtime import atomic_write, checkpoint_dir, seed_all, sha256
+from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all, sha256
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.loop import Run, RunOptions, Schedule, fit, mixed_precision
 from cliplab.training.pictures import as_floats
@@ -248,7 +248,7 @@ def run(options: Options) -> None:
     from cliplab.encoders import load_encoder
     from cliplab.training.vild_evaluation import evaluate
 
-    recipe, device, work = options.recipe, options.start(), options.folder("vild")
+    recipe, device, work = options.recipe, pick_device(options.device), options.folder("vild")
     teacher = load_encoder(options.teacher)
     herds = load_herds(work / "herds", recipe.pictures)
     seeded = work / f"seed{recipe.seed}"

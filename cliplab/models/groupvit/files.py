@@ -1,6 +1,5 @@
 """GroupViT in files: the official layout, that of transformers, and ours."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from cliplab.models.weights import (
     StateDict,
     load_strict,
     read_header,
+    read_object,
     read_state_dict,
     save_model,
 )
@@ -141,9 +141,8 @@ def _weights_in(folder: Path) -> Path:
 
 def _settings(folder: Path) -> dict[str, Any]:
     """What the JSON files of a transformers folder tell that the weights do not."""
-    config, pictures = (
-        _json(folder / name) for name in ("config.json", "preprocessor_config.json")
-    )
+    paths = folder / "config.json", folder / "preprocessor_config.json"
+    config, pictures = (read_object(path) if path.is_file() else {} for path in paths)
     for part, known in _KNOWN_SETTINGS.items():
         said = config.get(part) or {}
         if odd := {k: said[k] for k, v in known.items() if k in said and said[k] != v}:
@@ -155,12 +154,3 @@ def _settings(folder: Path) -> dict[str, Any]:
     if "num_attention_heads" in (config.get("text_config") or {}):
         found["text_heads"] = config["text_config"]["num_attention_heads"]
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a JSON object ({error}); copy it again") from error
