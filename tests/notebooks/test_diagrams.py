@@ -11,7 +11,7 @@ import pytest
 import torch
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
-from notebooks.test_notation import symbols
+from test_notation import symbols
 
 from cliplab import pasture
 from cliplab.encoders import load_encoder
