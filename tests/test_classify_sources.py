@@ -17,9 +17,11 @@ from sklearn.metrics import (
     log_loss,
 )
 
-from cliplab.classification.answer import assess, gained
+from cliplab.classification.answer import Answer, assess, gained
+from cliplab.classification.prompts import Classes
 from cliplab.classification.zero_shot import Scores, build_classifier, classify
 from cliplab.cli.tables import classify_verdict
+from cliplab.data import Sample, SampleSet
 from cliplab.encoders import load_encoder
 from cliplab.encoders.two_towers import TwoTowers
 
@@ -312,35 +314,36 @@ def test_an_interrupted_run_keeps_what_it_encoded(
 # ---- what other programs make of it --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [(), ("--examples",)])
-def test_pandas_reads_the_files_and_scikit_learn_finds_the_same_numbers(
-    tmp_path: Path, how: tuple[str, ...]
-) -> None:
-    flock = class_folders(tmp_path / "flock", 12)
-    (flock / "lying" / "0.png").rename(flock / "lying" / '羊, "0".png')
-    out, js = tmp_path / "s.csv", tmp_path / "r.json"
-    labels = ("--labels", "lying=a sheep, lying", "eating=羊", "standing=it stands")
-    assert run(flock, *labels, *(how and (*how, flock)), "--out", out, "--json", js) == 0
-    table, found = pd.read_csv(out), report(js)["assessment"]
-    assert len(table) == found["n"]
+def test_pandas_reads_the_scores_and_scikit_learn_finds_the_same_numbers(tmp_path: Path) -> None:
+    names, rng = ("a sheep, lying", "羊", 'the "goat"'), np.random.default_rng(0)
+    photos = [Sample(Path(f"{i}.png"), name=f'{i}, "羊".png') for i in range(300)]
+    true, cosine = rng.integers(3, size=300), torch.from_numpy(rng.normal(size=(300, 3)))
+    cosine[range(300), true] += torch.tensor([0.2, 2.0]).repeat(150)  # too sure here, not there
+    found = Answer(SampleSet.of(photos, tmp_path), Classes(names, names), tuple(range(300)),
+                   tuple(true.tolist()), Scores.from_cosine(names, cosine, 1.5))  # fmt: skip
+    found.write_csv(tmp_path / "s.csv")
+    table, judged = pd.read_csv(tmp_path / "s.csv"), found.as_dict()["assessment"]
+    assert table["file"].tolist() == [photo.name for photo in photos]
     assert not table.isna().any().any()
-    assert all((flock / name).is_file() for name in table["file"])
-    names = ["lying", "eating", "standing"]
     shares = table[[f"probability({name})" for name in names]].to_numpy()
-    true, said = table["true"], table["predicted"]
-    assert found["accuracy"]["value"] == pytest.approx(accuracy_score(true, said), abs=1e-4)
-    balanced = balanced_accuracy_score(true, said)
-    assert found["balanced_accuracy"] == pytest.approx(balanced, abs=1e-4)
-    counts = pd.DataFrame(found["confusion"]["true_by_predicted"], names, names)
-    assert (counts.to_numpy() == confusion_matrix(true, said, labels=names)).all()
-    order = np.argsort(names)  # scikit-learn sorts classes
-    loss = log_loss(true, shares[:, order], labels=sorted(names))
-    assert found["negative_log_likelihood"] == pytest.approx(loss, abs=1e-3)
-    right, top = calibration_curve(true == said, shares.max(1), n_bins=15)
-    full = np.histogram(shares.max(1), np.linspace(0, 1, 16))[0]
-    error = (np.abs(right - top) * full[full > 0]).sum() / len(table)
-    assert found["expected_calibration_error"] == pytest.approx(error, abs=1e-4)
-    assert pd.json_normalize(report(js))["assessment.n"].tolist() == [len(table)]
+    said, top, right = table["predicted"], shares.max(1), table["true"] == table["predicted"]
+    hit, sure = calibration_curve(right, top, n_bins=15)
+    full = np.histogram(top, np.linspace(0, 1, 16))[0]
+    order = sorted(range(3), key=lambda k: names[k])  # in which scikit-learn takes the columns
+    theirs = {
+        "n": len(table),
+        "balanced_accuracy": balanced_accuracy_score(table["true"], said),
+        "expected_calibration_error": (np.abs(hit - sure) * full[full > 0]).sum() / 300,
+        "negative_log_likelihood": log_loss(table["true"], shares[:, order]),
+        "mean_confidence": top.mean(),
+    }
+    assert {name: judged[name] for name in theirs} == pytest.approx(theirs, abs=1e-4)
+    assert judged["accuracy"]["value"] == pytest.approx(
+        accuracy_score(table["true"], said), abs=1e-4
+    )
+    counts = confusion_matrix(table["true"], said, labels=list(names)).tolist()
+    assert judged["confusion"] == {"classes": list(names), "true_by_predicted": counts}
+    assert pd.json_normalize(judged)["accuracy.n"].tolist() == [300]
 
 
 # ---- the numbers -------------------------------------------------------------------------------
