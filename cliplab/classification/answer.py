@@ -155,12 +155,9 @@ class Assessment:
 def assess(
     scores: Scores, true: Sequence[int | None], groups: Sequence[str | None]
 ) -> Assessment | None:
-    """Judge the rows whose class is known; None if there are none.
+    """Judge the rows of N images whose class index is known; None if there are none.
 
-    Args:
-        scores: of N images.
-        true: N class indices, None where unknown.
-        groups: N names; images of one group are not independent. None: a group of its own.
+    Images of one group are not independent; None is a group of its own.
     """
     rows = [i for i, t in enumerate(true) if t is not None]
     if not rows:

@@ -138,14 +138,9 @@ def prompt_sensitivity(
     templates: Sequence[str],
     true: ArrayLike | Tensor | None = None,
 ) -> Sensitivity:
-    """Answers of every template alone, on images that are embedded already.
+    """Answers of every template alone, on unit rows image_emb (N, D), N at least 1.
 
-    Args:
-        encoder: whose text tower reads the prompts.
-        image_emb: (N, D) unit rows, N at least 1.
-        class_names: K.
-        templates: T prompts with {} for the class name.
-        true: (N,) class indices, for accuracies.
+    With the truth, (N,) class indices, there are accuracies.
 
     Raises:
         ValueError: as `build_classifier`, or embeddings that are not (N, D).

@@ -196,7 +196,6 @@ def read_validation(
     Args:
         data: the folder above the split, or the split itself.
         wnids: WordNet ids in the order of the class index.
-        split: name of the folder below `data`.
         label_list: of a flat folder; default one of LISTS beside it.
 
     Raises:

@@ -99,13 +99,7 @@ def balanced_accuracy(predicted: ArrayLike | Tensor, true: ArrayLike | Tensor) -
 
 
 def recall_at_k(similarity: Tensor, match: Tensor, k: int = 1) -> Rate:
-    """Share of rows with a match among their k most similar columns.
-
-    Args:
-        similarity: (N, M) scores, higher is closer.
-        match: (N, M) bool, True where the column is a right answer for the row.
-        k: 1 to M.
-    """
+    """Share of rows of similarity (N, M) with a match (N, M) among their k highest columns."""
     if similarity.shape != match.shape:
         raise ValueError(
             f"recall_at_k: similarity {tuple(similarity.shape)}, match {tuple(match.shape)}; "
@@ -151,12 +145,7 @@ class Reliability:
 def reliability(
     probability: ArrayLike | Tensor, true: ArrayLike | Tensor, *, bins: int = 15
 ) -> Reliability:
-    """Confidence, the top probability, against accuracy, in bins of equal width.
-
-    Args:
-        probability: (N, K), rows sum to 1; ValueError if they do not, or there are none.
-        true: (N,) indices of the right classes.
-        bins: of the confidence; 15 as in the paper, fewer for few images.
+    """Top probability (N, K) against accuracy, true (N,), in bins of equal width.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599, section 2.
     """
@@ -179,12 +168,9 @@ def binned(top: NDArray[np.float64], hits: NDArray[np.bool_], bins: int) -> Reli
 def expected_calibration_error(
     probability: ArrayLike | Tensor, true: ArrayLike | Tensor, *, bins: int = 15
 ) -> float:
-    """Mean distance of confidence and accuracy over bins of confidence: 0 = right, to 1.
+    """`Reliability.error` of the arguments of `reliability`; arXiv:1706.04599, equation 3.
 
     Few images per bin make it large even for a perfect model: compare with `error_by_luck`.
-    The arguments are those of `reliability`.
-
-    Source: arXiv:1706.04599, equation 3.
     """
     return reliability(probability, true, bins=bins).error
 

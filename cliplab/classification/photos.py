@@ -45,15 +45,10 @@ class Division:
 
 
 def divide(examples: SampleSet, judged: SampleSet | None = None, *, seed: int = 0) -> Division:
-    """Examples as train and val, beside what is judged by what is learned from them.
+    """Examples with a label as train and val, beside what is judged: other photos, or their test.
 
-    Splits that the examples have are used; without them some are made, groups and near-duplicates
-    together.
-
-    Args:
-        examples: photos of which those with a label count.
-        judged: other photos; None: the test part of the examples.
-        seed: of splits that are made.
+    Splits that the examples have are used; without them some are made with `seed`, groups and
+    near-duplicates together.
 
     Raises:
         ValueError: no label, nothing to fit on, nothing to judge, or judged photos that are also
@@ -100,9 +95,9 @@ def check_classes(division: Division, class_names: Sequence[str]) -> None:
 
 def _keep_apart(division: Division, *, own: bool) -> Division:
     """No file on two sides: copies in splits of one source are left out, others are refused."""
-    copies = twins(division.val, division.train)
+    copies = twins(division.val, hashes(division.train))
     val = _without(division.val, copies)
-    found = twins(division.judged, (*division.train, *val))
+    found = twins(division.judged, hashes((*division.train, *val)))
     if found and not own:
         raise ValueError(
             f"{len(found)} of the {len(division.judged)} photos to classify are among the "
@@ -120,12 +115,17 @@ def _keep_apart(division: Division, *, own: bool) -> Division:
     return replace(division, judged=judged, val=val, notes=tuple(notes))
 
 
-def twins(judged: Iterable[Sample], learned: Iterable[Sample]) -> dict[str, str]:
-    """Names of judged photos whose file is also among `learned`, whatever it is called there."""
-    hashed = cache(sha256)  # many boxes may share a file
-    known = {hashed(photo.path): photo.name for photo in learned if photo.path.is_file()}
-    files = (photo for photo in judged if photo.path.is_file())
-    return {p.name: known[hash_] for p in files if (hash_ := hashed(p.path)) in known}
+def hashes(photos: Iterable[Sample]) -> dict[str, str]:
+    """SHA-256 of the files that are there -> a photo of it; many boxes may share a file."""
+    files = {photo.path: photo.name for photo in photos if photo.path.is_file()}
+    return {sha256(path): name for path, name in files.items()}
+
+
+def twins(judged: Iterable[Sample], learned: Mapping[str, str]) -> dict[str, str]:
+    """Names of judged photos whose hash is among `learned`, and what it is called there."""
+    hashed = cache(sha256)
+    files = (photo for photo in judged if learned and photo.path.is_file())
+    return {p.name: learned[hash_] for p in files if (hash_ := hashed(p.path)) in learned}
 
 
 def unlearned(photos: SampleSet, classifier: Classifier) -> tuple[SampleSet, str]:
@@ -136,24 +136,17 @@ def unlearned(photos: SampleSet, classifier: Classifier) -> tuple[SampleSet, str
     Raises:
         ValueError: no label is left to judge by.
     """
-    hashed, labelled = cache(sha256), sum(photo.label is not None for photo in photos)
-    bare = tuple(
-        replace(p, label=None)
-        if p.label is not None and p.path.is_file() and hashed(p.path) in classifier.learned
-        else p
-        for p in photos
-    )
-    known = labelled - sum(photo.label is not None for photo in bare)
-    if known and known == labelled:
+    labelled = [photo for photo in photos if photo.label is not None]
+    learned = twins(labelled, dict.fromkeys(classifier.learned, ""))
+    known, n = len(learned), len(labelled)
+    if known and known == n:
         raise ValueError(
             f"the classifier learned from all {known} labelled photos of {shown(photos.root)}; "
             "accuracy on what was learned says nothing: give other photos, or take these as "
             "unlabelled"
         )
-    note = (
-        f"{known} of {labelled} labelled photos are not judged, since the classifier learned from "
-        "these files"
-    )
+    bare = tuple(replace(p, label=None) if p.name in learned else p for p in photos)
+    note = f"{known} of {n} labelled photos are not judged, since the classifier learned from them"
     return replace(photos, samples=bare), note if known else ""
 
 
@@ -290,8 +283,8 @@ class Classifying:
             encoder=self.encoder,
             seed=learning.seed,
         )
-        files = {photo.path for photo in (*division.train, *division.val) if photo.path.is_file()}
-        classifier = replace(classifier, learned=frozenset(map(sha256, files)))
+        learned = frozenset(hashes((*division.train, *division.val)))
+        classifier = replace(classifier, learned=learned)
         found = self._embed_some(division.judged, on_image)
         return _answer(
             division.judged,

@@ -282,11 +282,7 @@ def resolve_classes(given: Sequence[str] | None, class_names: Sequence[str]) -> 
 
     Labels are matched to the class names of a labelled source, whatever case and order: a label is
     a class name, or a prompt with one class name in it, as "a sheep lying down" has lying. More
-    labels than classes are welcome ("something else").
-
-    Args:
-        given: labels; None if there were none.
-        class_names: of the source; empty if it is not labelled.
+    labels than classes are welcome ("something else"). A source without labels has no class names.
 
     Raises:
         ValueError: no labels, labels that fit no class, or fewer of them than classes.

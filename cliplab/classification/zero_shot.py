@@ -62,13 +62,7 @@ class Scores:
     def from_logits(
         cls, class_names: Sequence[str], logits: Tensor, *, logit_scale: float = 1.0
     ) -> Scores:
-        """Scores from logits (N, K) of any classifier, such as a linear probe.
-
-        Args:
-            class_names: K names.
-            logits: (N, K), natural logarithms up to a constant per row.
-            logit_scale: what `gap` is divided by; 1 leaves it in units of the logits.
-        """
+        """Scores from logits (N, K) of any classifier; `gap` is divided by `logit_scale`."""
         logits = _plain("logits", logits)
         return cls(tuple(class_names), logits, logits.softmax(dim=-1), logit_scale)
 
@@ -222,12 +216,6 @@ def build_classifier(
 ) -> Tensor:
     """Mean of unit prompt embeddings, re-normalised: K classes x T templates -> (K, D) unit rows.
 
-    Args:
-        encoder: whose text tower reads the prompts.
-        class_names: at least two, all different.
-        templates: prompts with {} where the class name goes.
-        truncate: cut prompts that are longer than the encoder's context.
-
     Raises:
         ValueError: no, one or repeated class names; a template without {}; a prompt longer than
             the context, unless `truncate`.
@@ -275,9 +263,7 @@ def classify(
         encoder: the one that built the classifier.
         images: PIL images, or a generator of them.
         classifier: (K, D) unit rows from `build_classifier`.
-        class_names: K names for tables and figures; default "class 0", "class 1", ...
-        batch_size: images encoded at a time.
-        progress: show a bar on stderr.
+        class_names: K; default "class 0", "class 1", ...
 
     Raises:
         ValueError: a classifier of another shape, of rows that are not unit, or for other names.

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from cliplab.encoders.hub import find_folder
 from cliplab.encoders.official import (
     CHINESE_CONTEXT,
     Found,
     HuggingFaceTokenizer,
-    Towers,
     check_weights,
     official,
     quiet,
@@ -75,13 +74,14 @@ def load_huggingface(where: str, offline: bool) -> Found:
 # ---- the model -----------------------------------------------------------------------------
 
 
-class HuggingFaceTowers(Towers):
+class HuggingFaceTowers(nn.Module):
     """A two-tower model of transformers under the names that every encoder's model has."""
 
     def __init__(self, model: Any, *, pad_id: int) -> None:
-        super().__init__(model)
-        self.pad_id = pad_id
-        self.kind: str = model.config.model_type
+        super().__init__()
+        self.model, self.pad_id, self.kind = model, pad_id, model.config.model_type
+        self.logit_scale = model.logit_scale
+        self.logit_bias = getattr(model, "logit_bias", None)  # SigLIP's
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, R, R), or SigLIP 2's packed patches (B, 1, P, C + 3) -> (B, D)."""

@@ -4,15 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from cliplab.encoders.from_huggingface import TOKEN_FILES, TOKENS, first_of, lacking
 from cliplab.encoders.hub import find_file, find_snapshot
 from cliplab.encoders.official import (
     Found,
     HuggingFaceTokenizer,
     OpenClipBytePairs,
-    Towers,
     check_weights,
     hushed,
     official,
@@ -54,19 +51,7 @@ def load_open_clip(where: str, offline: bool) -> Found:
         )
         tokenizer = read_tokenizer(text, folder)
     languages = ("en", "zh") if tokenizer.vocab_size > _MANY_LANGUAGES else ("en",)
-    return Found(OpenClipTowers(model), tokenizer, preprocess, languages, [path], revision)
-
-
-class OpenClipTowers(Towers):
-    """A model of open_clip, of whichever of its classes."""
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, R, R) -> (B, D)."""
-        return self.model.encode_image(pixels)
-
-    def encode_text(self, ids: Tensor) -> Tensor:
-        """Ids (B, L) -> (B, D)."""
-        return self.model.encode_text(ids)
+    return Found(model, tokenizer, preprocess, languages, [path], revision)
 
 
 def read_tokenizer(text: dict[str, Any], folder: Path | None) -> Tokenizer:

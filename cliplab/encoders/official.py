@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cliplab.encoders.two_towers import TwoTowers
 from cliplab.models.tokenizers import (
@@ -61,24 +61,6 @@ class Found:
             precision=precision,
             provenance={"spec": name, "revision": revision} | hashes,
         )
-
-
-class Towers(nn.Module):
-    """A two-tower model of another library; temperature and bias as every encoder's model."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model: Any = model
-
-    @property
-    def logit_scale(self) -> Tensor:
-        """Logarithm of 1 / temperature."""
-        return self.model.logit_scale
-
-    @property
-    def logit_bias(self) -> Tensor | None:
-        """SigLIP's, else None."""
-        return getattr(self.model, "logit_bias", None)
 
 
 @contextmanager

@@ -88,10 +88,7 @@ class TwoTowers:
     ) -> Tensor:
         """N images -> (N, dim) unit rows, float32, on the CPU.
 
-        Args:
-            images: PIL images; a generator is read batch by batch, so they need not fit in memory.
-            batch_size: images encoded at a time; smaller takes less memory, same result.
-            progress: show a bar on stderr.
+        A generator is read batch by batch, so that the images need not fit in memory.
         """
         if batch_size < 1:
             raise ArgumentError("batch_size", f"got {batch_size}; expected 1 or more")

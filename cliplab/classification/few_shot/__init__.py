@@ -63,8 +63,7 @@ def fit(
 
     Args:
         method: one of METHODS.
-        train: shots of the split "train".
-        val: shots of the split "val", on which settings are chosen; None: within train.
+        train, val: see `Method.fit`.
         zero_shot: (K, D) unit rows from `zero_shot.build_classifier`.
         logit_scale: of the encoder.
         encoder: that embedded the shots; "coop" needs it, and with it the classifier knows where it

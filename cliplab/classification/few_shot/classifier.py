@@ -162,13 +162,10 @@ _WEIGHTS = ("weight", "bias", "keys", "labels")  # fields that are tensors, in t
 def save_classifier(
     classifier: Classifier, path: str | Path, *, encoder: Encoder | None = None
 ) -> None:
-    """Write a classifier to `path`, whole or not at all.
+    """Write a classifier from `fit` to `path`, whole or not at all.
 
-    Args:
-        classifier: from `fit`.
-        path: a file, usually .safetensors.
-        encoder: the one that embedded the shots; its name and fingerprint go into the file, so that
-            `load_classifier` can refuse another. None: those the classifier already has, if any.
+    Name and fingerprint of the encoder go into the file, so that `load_classifier` can refuse
+    another; without an encoder those that the classifier already has, if any.
 
     Raises:
         ValueError: an encoder of another dimension.
@@ -189,11 +186,7 @@ def save_classifier(
 
 
 def load_classifier(path: str | Path, *, encoder: Encoder | None = None) -> Classifier:
-    """The classifier that `save_classifier` wrote to `path`.
-
-    Args:
-        path: the file.
-        encoder: the one that will embed the images; None: it is not compared.
+    """The classifier that `save_classifier` wrote to `path`, compared with the encoder, if given.
 
     Raises:
         FileNotFoundError: nothing at `path`.

@@ -16,7 +16,6 @@ from cliplab.classification.few_shot.classifier import CacheClassifier, Classifi
 from cliplab.classification.few_shot.shots import Shots, check_fit, check_unit_rows
 
 TEMPERATURES = (0.05, 20.0)  # where a temperature is looked for
-_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class Method(ABC):
@@ -150,21 +149,17 @@ class TemperatureScaling(Method):
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature in TEMPERATURES with the least log loss of logits (N, K).
 
-    The loss is convex in 1 / temperature, so it has one valley and golden sections find its floor.
-    When every image is right the valley slopes down for ever, and the lower bound is returned.
+    The loss is convex in 1 / temperature, so it has one valley. When every image is right the
+    valley slopes down for ever, and the lower bound is returned.
     """
-    exact = logits.double()
+    from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
-        return float(F.cross_entropy(exact / math.exp(log_temperature), labels))
+        return float(F.cross_entropy(logits.double() / math.exp(log_temperature), labels))
 
-    low, high = map(math.log, TEMPERATURES)
-    for _ in range(60):  # 0.618 ** 60 of the interval is less than float64 can tell
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
-    found = math.exp((low + high) / 2)
-    bounds = [bound for bound in TEMPERATURES if math.isclose(found, bound, rel_tol=1e-6)]
-    return bounds[0] if bounds else found
+    places = [math.log(bound) for bound in TEMPERATURES]
+    found = minimize_scalar(loss, bounds=places, method="bounded", options={"xatol": 1e-8}).x
+    return min((*TEMPERATURES, math.exp(found)), key=lambda t: loss(math.log(t)))
 
 
 # ---- Tip-Adapter: arXiv:2111.03930, section 3; written from its formulas ------------------------
