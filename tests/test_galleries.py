@@ -259,7 +259,7 @@ def detections(*answers: tuple[int, float, list[float]], names: tuple[str, ...])
 def herd() -> tuple[Query, Found]:
     """a.png: a trap found and a goat missed; b.png: a goat found where nothing is."""
     names = (TRAP, "goat")
-    query = Query(classes=Classes(names, names), groups={"novel": (1,)}, remarks=["a <remark>"])
+    query = Query(classes=Classes(names, names), groups={"novel": (1,)})
     boxes = [Sample(Path("a.png"), label, tuple(box))
              for label, box in zip(names, (LEFT, RIGHT), strict=True)]  # fmt: skip
     pictures = (
@@ -278,8 +278,9 @@ def detect(
     thumbnails = {one.path: PICTURE for one in found.pictures[:cards]}
     rows = summarise(found, query, said)
     path = tmp_path / "g.html"
-    detection_page.write_gallery(path, Oracle(), query, found, rows, judged=said, notes=["a note"],
-                                 thumbnails=thumbnails, title=TRAP)  # fmt: skip
+    detection_page.write_gallery(path, Oracle(), query, found, rows, judged=said,
+                                 notes=["a <remark>", "a note"], thumbnails=thumbnails,
+                                 title=TRAP)  # fmt: skip
     return read_page(path)
 
 

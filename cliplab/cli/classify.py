@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cliplab import classification, data, encoders
 from cliplab.cli.options import EXIT_CODES, Call, Common, Encoding, Flag, Outputs, Source, opt
-from cliplab.cli.skeleton import Job, complain, describe, named, report_of
+from cliplab.cli.skeleton import PASTURE, Job, complain, describe, named, report_of
 from cliplab.cli.tables import classify_table, classify_verdict
 from cliplab.runtime import unknown_name, write_json
 
@@ -116,6 +116,7 @@ class Classify(Job[Options]):
     """Photos in, classes out."""
 
     most_remarks = 3  # of the diagnosis; the first ones come first for a reason
+    for_photographs = "--encoder, such as openai:ViT-B/32"
     reads = ("source", "boxes", "examples", "classifier")
     writes = ("out", "html", "json", "save_classifier")
 
@@ -218,6 +219,7 @@ class Classify(Job[Options]):
         """The encoder, and the kept classifier compared with it."""
         self.encoder = self.load_encoder()
         self._load_classifier(self.encoder)
+        self.drawn = self.photos if self.encoder.name in PASTURE else ()
 
     def answer(self) -> int:
         """Classify by prompts, or by a classifier, kept or fitted on the examples."""
@@ -291,7 +293,7 @@ class Classify(Job[Options]):
             self.encoder.name,
             title=self.options.pictures.source.resolve().name,
             templates=self.options.classes.template,
-            notes=self.notes,
+            notes=[*self.notes, *self.remarks],
             thumbnails=self.thumbnails,
             unreadable=self.told(self._names)["unreadable"],
         )

@@ -13,7 +13,7 @@ import tyro
 
 from cliplab import data, detection
 from cliplab.cli.options import EXIT_CODES, Call, Common, Outputs, Source, opt
-from cliplab.cli.skeleton import Job, complain, describe, named, report_of, targets_in
+from cliplab.cli.skeleton import PASTURE, Job, complain, describe, named, report_of, targets_in
 from cliplab.cli.tables import detect_classes, detect_table, detect_verdict
 from cliplab.detection import MODELS, Settings, check_settings, parse_model
 from cliplab.runtime import atomic_write, write_json
@@ -105,6 +105,7 @@ class Options(Common):
 class Detect(Job[Options]):
     """Pictures and words in, boxes out."""
 
+    for_photographs = "--model glip-t:PATH, or --model crops --teacher openai:ViT-B/32"
     reads = ("source", "boxes")
     targets: Mapping[Path, tuple[Path, ...]] = {}  # copies with boxes
 
@@ -180,6 +181,9 @@ class Detect(Job[Options]):
         """The model, and the words as it understands them."""
         words = self.options.words
         self.detector = detection.load_detector(words.model, self.options.settings)
+        teacher, (kind, _, _) = self.detector.teacher, words.model.partition(":")
+        ours = teacher.name in PASTURE if teacher else kind not in detection.PUBLISHED
+        self.drawn = self.pictures if ours else ()
         with named("--phrases" if self.prompt else "--labels"):
             self.query = self.detector.read(self.prompt or self.classes)
         complain("note", self.query.notes)
@@ -272,7 +276,7 @@ class Detect(Job[Options]):
 
             detection_page.write_gallery(
                 outputs.html, self.detector, self.query, self.found, self.rows, judged=self.judged,
-                thumbnails=self.thumbnails, notes=self.notes,
+                thumbnails=self.thumbnails, notes=[*self.remarks, *self.notes],
                 title=f"{self.options.pictures.source.resolve().name}, boxes by label",
             )  # fmt: skip
         if outputs.json:

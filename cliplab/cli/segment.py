@@ -131,6 +131,7 @@ class Segment(Job[Options]):
     """Pictures and words in, a label for every pixel out."""
 
     reads = ("source", "truth")
+    for_photographs = "--model hf:nvidia/groupvit-gcc-yfcc"
     writes = ("panoptic", "html", "json")  # folders are looked at when the pictures are known
     masks: Mapping[Path, tuple[Path, ...]] = {}  # files of --out
     segments: Mapping[Path, tuple[Path, ...]] = {}  # files of --panoptic
@@ -237,6 +238,7 @@ class Segment(Job[Options]):
         self.segmenter = segmentation.load_segmenter(
             given.model, device=given.device, offline=True if given.offline else None
         )
+        self.drawn = self.pictures if self.segmenter.model.vocab else ()
         if self.options.words.background == ():
             words = segmentation.usual_background(self.segmenter, self.labels)
             notes.append(f"words for the background: {', '.join(words) or 'none that it reads'}")

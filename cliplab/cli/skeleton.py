@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cliplab.data import Sample, SampleSet
     from cliplab.encoders import Encoder
 
+PASTURE = ("pasture", "pasture-zh")  # encoders that know drawn animals only
+LOOKED_AT = 100  # pictures at most, when asking whether they are of the model's world
+CHANCE = 0.02  # share of the drawn ones that may look foreign
 MAX_COMPLAINTS = 20  # lines of one kind on stderr; the JSON has all
 
 Options = TypeVar("Options")
@@ -33,11 +36,13 @@ class Job(ABC, Generic[Options]):
     most_remarks: ClassVar[int] = MAX_COMPLAINTS
     reads: ClassVar[tuple[str, ...]] = ("source",)  # options whose files are not written over
     writes: ClassVar[tuple[str, ...]] = ("out", "html", "json")
+    for_photographs: ClassVar[str] = ""  # options that name a model for them
 
     def __init__(self, options: Options) -> None:
         self.options: Any = options
         self.problems: Sequence[Any] = ()  # what was clipped or skipped: `Problem`s
         self.notes: Sequence[str] = ()  # what was assumed, for the user to check
+        self.drawn: Iterable[Sample] = ()  # the pictures, if the model knows drawn animals only
         self.remarks: Sequence[str] = ()  # what is odd about the answer, with remedies
         self.unreadable: Sequence[Any] = ()  # errors of pictures
 
@@ -135,6 +140,7 @@ def work(job: Job) -> int:
     with plain_warnings():
         job.load()
         read = job.answer()
+    job.remarks = [*_on_world(job), *job.remarks]
     complain("unreadable", job.unreadable)
     from cliplab.data import lacks_pictures
 
@@ -144,6 +150,22 @@ def work(job: Job) -> int:
     complain("remark", job.remarks, most=job.most_remarks)
     job.write()
     return 3 if job.unreadable or lacks_pictures(job.problems) else 0
+
+
+def _on_world(job: Job) -> Iterator[str]:
+    """A remark if pictures are photographs, or other drawings, to a model of the pasture."""
+    from cliplab import data, encoders
+
+    paths = list(dict.fromkeys(photo.path for photo in job.drawn))
+    some = paths[:: -(-len(paths) // LOOKED_AT) or 1]
+    found = encoders.foreign(some) if some else []
+    if len(found) > len(some) * CHANCE:
+        names = data.some([path.name for path in found], 2)
+        yield (
+            f"{len(found)} of {len(some)} pictures are unlike the drawn ones, the only ones that "
+            f"this model knows: what it says of them means nothing ({names}); for photographs "
+            f"give {job.for_photographs}"
+        )
 
 
 # ---- what is said --------------------------------------------------------------------------

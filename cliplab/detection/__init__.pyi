@@ -44,6 +44,7 @@ from .phrases import (
 )
 from .settings import (
     MODELS,
+    PUBLISHED,
     Cut,
     Settings,
     check_settings,
@@ -69,6 +70,7 @@ from .words import (
 
 __all__ = [
     "MODELS",
+    "PUBLISHED",
     "SCALES",
     "CropsDetector",
     "Cut",

@@ -1,9 +1,12 @@
 from .embeddings import (
+    WORLD as WORLD,
     CacheWarning as CacheWarning,
     Embedded as Embedded,
     EmbeddingCache as EmbeddingCache,
     OnImage as OnImage,
     embed_photos as embed_photos,
+    foreign as foreign,
+    texture as texture,
 )
 from .hub import find_folder as find_folder
 from .loading import (

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 import cliplab
 from cliplab.data import Sample, UnreadableImage, open_image
+from cliplab.encoders.loading import load_encoder
 from cliplab.encoders.two_towers import Encoder
-from cliplab.runtime import ArgumentError, cache_dir, sha256
+from cliplab.runtime import ArgumentError, cache_dir, checkpoint_dir, sha256
 
 FORMAT = 2  # raise it when rows or keys change their meaning
 _MOST_THREADS = 8  # that read files: decoding a photo is a few milliseconds
@@ -127,9 +129,7 @@ def embed_photos(
 
     Args:
         encoder: its `preprocess` is called in threads.
-        batch_size: pictures encoded at a time; smaller takes less memory, same result.
         cache: asked before a file is decoded, filled batch by batch; changes no result.
-        progress: show a bar on stderr.
         on_image: called with index and RGB picture for every one that can be read, in order;
             then files are decoded whatever the cache holds.
     """
@@ -238,3 +238,42 @@ def _jobs(photos: Sequence[Sample | Path]) -> Iterator[list[_Picture]]:
     for _, run in groupby(pictures, key=lambda picture: picture.photo.path):
         while job := list(islice(run, _BOXES_AT_ONCE)):
             yield job
+
+
+# ---- the drawn world -----------------------------------------------------------------------
+
+WORLD = "world.npz"  # of training drawings: mean and covariance; made by tools/measure_world.py
+_SIDES = (32, 64, 128)  # px
+
+
+def texture(image: Image.Image) -> NDArray[np.float64]:
+    """Deciles of how much neighbouring pixels differ, across and down at three sizes (54,)."""
+    found = []
+    for side in _SIDES:
+        pixels = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float64)
+        for axis in (0, 1):
+            steps = np.abs(np.diff(pixels, axis=axis)).max(axis=-1)
+            found.append(np.quantile(steps, np.linspace(0.1, 0.9, 9)))
+    return np.log1p(np.concatenate(found))
+
+
+def foreign(pictures: Sequence[Path]) -> list[Path]:
+    """Which files are unlike the drawings that the shipped models learned from.
+
+    A picture is its embedding and its texture; WORLD tells how far validation drawings are from
+    the training's. Nothing is said of files that cannot be read, or where the shipped weights are
+    not in their place.
+    """
+    path = checkpoint_dir("clip-openai") / WORLD
+    if not path.is_file():
+        return []
+    encoder, textures = load_encoder("pasture"), list[NDArray[np.float64]]()
+    with np.load(path) as world:
+        if str(world["weights"]) != encoder.provenance["sha256 model.pt"]:
+            return []
+        found = embed_photos(
+            encoder, pictures, on_image=lambda _, image: textures.append(texture(image))
+        )
+        rows = np.hstack([found.image_emb.numpy(), np.reshape(textures, (-1, 54))])
+        far = np.linalg.norm((rows - world["mean"]) @ world["whiten"], axis=1) > world["limit"]
+    return [pictures[i] for i, is_far in zip(found.kept, far, strict=True) if is_far]

@@ -89,7 +89,7 @@ def write_gallery(
         encoder: its name.
         title: of the source.
         templates: of the prompts.
-        notes: what was assumed.
+        notes: what was assumed, and what is odd.
         thumbnails: row of the photos -> data URI, of those that were made on the way.
         unreadable: file, cause and remedy of each.
     """
@@ -100,7 +100,7 @@ def write_gallery(
     judged, before = found.judged, found.before
     heading = Heading(
         f"{title}, by label",
-        [sentence(text, encoder) for text in (note, *notes, *found.remarks) if text],
+        [sentence(text, encoder) for text in (note, *notes) if text],
         {f["file"]: f"{f['cause']}; {f['remedy']}" for f in unreadable},
     )
     write_html(

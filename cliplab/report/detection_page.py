@@ -56,7 +56,7 @@ def write_gallery(
         rows: K rows of the table.
         judged: the verdict, if the truth is known.
         thumbnails: path of a picture -> data URI; pictures without one have no card.
-        notes: what was assumed, by the detector too.
+        notes: what was assumed, by the detector too, and what is odd.
         title: of the page.
     """
     drawn = MAX_BOXES if found.boxes <= _MOST_BOXES else _MOST_BOXES // max(1, len(thumbnails))
@@ -65,7 +65,7 @@ def write_gallery(
         for i, one in enumerate(found.pictures)
         if one.path in thumbnails
     ]
-    said = [*query.remarks, *notes]
+    said = [*notes]
     if len(cards) < len(found):
         more = f"{len(cards):,} of {len(found):,} pictures, an even sample; the JSON has all boxes"
         said.insert(0, more)
