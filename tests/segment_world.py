@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cliplab import segmentation
+from cliplab import encoders, segmentation
 from cliplab.cli.main import main
 from cliplab.models.groupvit import GroupViT, GroupViTConfig, save_groupvit
 from cliplab.models.tokenizers import WordPieceTokenizer
@@ -91,6 +91,7 @@ def knowing(monkeypatch: pytest.MonkeyPatch) -> Knowing:
     """The model of every command is one that goes by colour."""
     model = Knowing()
     monkeypatch.setattr(segmentation, "load_segmenter", lambda spec, **_: model)
+    monkeypatch.setattr(encoders, "foreign", lambda paths: [])  # its pictures are squares
     return model
 
 
