@@ -246,8 +246,6 @@ def test_captions_alone_teach_two_colours() -> None:
         ({"output_groups": (6,)}, r"output_groups: got \(6,\); expected 2"),
         ({"heads": (2, 3, 2)}, r"heads: got 16 / 3; expected divisors"),
         ({"image_resolution": 18}, r"image_resolution: got 18; expected a multiple of patch_size"),
-        ({"stem": "swin"}, "stem: got 'swin'; expected one of patch, conv"),
-        ({**CONV, "patch_size": 16}, r"patch_size: got 16 .*strides are \[4, 8\]"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(fault: dict, message: str) -> None:

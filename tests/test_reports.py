@@ -761,7 +761,9 @@ def test_a_full_disk_is_named_and_what_was_executed_kept(
         patch.setattr(runtime.os, "fsync", fsync)
         assert started() == 2
     said = capsys.readouterr()
-    assert re.search(r"error: .*cannot write .*01_small\.partial\.ipynb: .*free some space", said.err)
+    assert re.search(
+        r"error: .*cannot write .*01_small\.partial\.ipynb: .*free some space", said.err
+    )
     assert "at cell" not in said.err
     command = "python -m cliplab report runs/a.unfinished"
     assert command in said.out.replace(os.sep, "/")

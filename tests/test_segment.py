@@ -337,11 +337,13 @@ def test_more_labels_than_groups_are_fine(
 def test_a_model_is_read_as_its_card_says_unless_told_otherwise(
     flock: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    card = {"files": {}, "metrics": {"en": {"reading": {
+    reading = {
         "language": "en", "synonyms": True, "top_words": None, "hard": False,
         "templates": ["{}", "a view of {}"], "scales": [1.0, 2.0], "flip": True,
-        "refine": 3,
-    }}}}  # fmt: skip
+        "refine": 3, "offsets": {"sheep": 9.0},
+    }  # fmt: skip
+    found = {"reading": reading, "iou": {"sheep": 0.5, "dog": 0.45, "sky": 0.1}}
+    card = {"files": {}, "metrics": {"en": {"reading": {"refine": 9}, "balanced": found}}}
     write_json(shipped / "model_card.json", card)
     own = ("--top-words", "2", "--template", "{}", "--scales", "1.5", "--no-flip", "--refine", "2")
     asked = {"chosen": (), "own": own}
@@ -358,12 +360,20 @@ def test_a_model_is_read_as_its_card_says_unless_told_otherwise(
     assert said["own"]["hard"] is False  # which has no option
     assert said["own"]["templates"] == ["{}"]
     told = capsys.readouterr().err
-    assert told.count("what the model's card says was best on val") == 1
-    assert "note: --top-words all --scales 1 2 --flip --refine 3: what the model's card" in told
+    note = (
+        "note: --top-words all --scales 1 2 --flip --refine 3: what the model's card chose on val"
+    )
+    assert told.count(f"{note}, with an offset for each class\n") == 1
+    assert (
+        told.count("remark: pasture is weak in some of the labels (IoU in its card: dog 0.45)") == 2
+    )
+    shares = read(tmp_path / "chosen")["pictures"][0]["shares"]
+    assert shares == {"sheep": 1.0}  # whose offset outweighs all that is seen
     html, zh = tmp_path / "g.html", tmp_path / "zh"
     assert run(flock, "--labels", "羊", "狗", "--json", zh, "--html", html) == 0
     said = read(zh)["settings"]  # nothing was chosen for Chinese
-    assert (said["top_words"], said["refine"]) == (5, 0)
+    assert (said["top_words"], said["refine"], said["offsets"]) == (5, 0, {})
+    assert "is weak" not in capsys.readouterr().err
     assert "refined in" not in html.read_text("utf-8")
 
 
@@ -649,16 +659,15 @@ def test_an_overlay_shows_the_picture_its_colours_and_a_legend() -> None:
     legend = sheet[320 + 24 :].reshape(-1, 3)
     shown = [(np.abs(legend - rgb(colour)).sum(1) < 6).any() for colour in colours[1:]]
     assert shown == [True, True, False]
-    entries, rows = outputs._legend(labels, names, 984)
-    assert [text for *_, text in entries] == ["羊  50%", "background  50%", "dog  <1%"]
-    assert rows == 1
 
 
 def test_a_long_legend_has_rows_inside_the_sheet() -> None:
-    labels = np.arange(40, dtype=np.uint8)[None].repeat(3, 0)
-    entries, rows = outputs._legend(labels, [f"label number {i}" for i in range(40)], 500)
-    assert rows == len({y for _, y, *_ in entries}) > 10
-    assert max(x for x, *_ in entries) < 400
+    entries = {f"标签 number {i}  1%": f"#D5{i:02X}00" for i in range(40)}
+    found = outputs._legend(entries, 500)
+    assert found.shape[0] > 10 * 26
+    for colour in entries.values():
+        assert (found == rgb(colour)).all(axis=2).sum() > 100
+    assert found[-4:].min() == found[:, -4:].min() == 255
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (4000, 900)])

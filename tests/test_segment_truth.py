@@ -342,6 +342,49 @@ def test_the_verdict_is_printed_and_written(
     assert said["labels"][1]["oracle_iou"] == 1.0
 
 
+def test_label_pngs_are_read_as_readme_says_and_judged_as_scikit_learn_does(
+    tmp_path: Path, knowing: Knowing
+) -> None:
+    import pandas as pd
+    from sklearn.metrics import confusion_matrix
+
+    rng, truths, folder = np.random.default_rng(3), tmp_path / "truth", tmp_path / "flock"
+    for name in "abc":
+        flat(folder / f"{name}.png", *("".join(row) for row in rng.choice([*"sdgk"], (4, 5))))
+        numbers(truths / f"{name}.png", *("".join(row) for row in rng.choice([*"0012x"], (4, 5))))
+    (truths / "classes.txt").write_text("background\nsheep\ndog\n", encoding="utf-8")
+    knowing.swaps = {"dog": "sky", "sky": "dog"}
+    out = tmp_path / "out"
+    assert run(folder, *FLOCK, "--truth", truths, "--out", out) == 0
+    said, total = read(out / "summary.json"), np.zeros((3, 3), int)
+    for row in said["pictures"]:
+        with Image.open(truths / row["file"]) as known, Image.open(out / row["labels"]) as found:
+            true, given = np.asarray(known).ravel(), np.asarray(found).ravel()
+        kept = true != 255
+        total += confusion_matrix(true[kept], given[kept], labels=range(3))
+    right = total.diagonal()
+    ious = right / (total.sum(0) + total.sum(1) - right)
+    assert said["quality"]["confusion"]["pixels"] == total.tolist()
+    assert said["quality"]["miou"] == pytest.approx(ious.mean(), abs=5e-5)
+    assert 0.1 < ious.mean() < 0.9
+    assert pd.DataFrame(said["labels"])["iou"].tolist() == pytest.approx(ious, abs=5e-5)
+    shares = pd.json_normalize(said["pictures"]).filter(like="shares.").fillna(0)
+    assert shares.sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=5e-5)
+
+    path = out / "a_labels.png"  # read by others: colours, as README and --help say
+    colours = [row["colour"] for row in said["labels"]]
+    with Image.open(path) as image:
+        numbered, grey = np.asarray(image), np.asarray(image.convert("L"))
+    table = np.array([[*bytes.fromhex(colour[1:])] for colour in colours], np.uint8)  # (K, 3)
+    assert set(np.unique(numbered)) == {0, 1, 2}
+    assert set(np.unique(grey)) != {0, 1, 2}
+    cv2 = pytest.importorskip("cv2", reason="not of cliplab")
+    skimage = pytest.importorskip("skimage.io", reason="not of cliplab")
+    for flags in (cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED):
+        assert np.array_equal(cv2.imread(str(path), flags)[..., ::-1], table[numbered])
+    assert np.array_equal(skimage.imread(path)[..., :3], table[numbered])
+
+
 def test_numbers_without_names_are_those_of_the_labels(tmp_path: Path) -> None:
     path = flat(tmp_path / "a.png", "sdg")
     masks = Masks((), png=numbers(tmp_path / "t.png", "12x"))

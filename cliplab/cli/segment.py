@@ -69,7 +69,7 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The model, and how it is read; what is left open is as its card says was best on val."""
+    """The model, and how it is read; what is left open is as its card chose on val."""
 
     model: Annotated[str, opt("NAME")] = "pasture"
     """pasture (shipped), hf:nvidia/groupvit-gcc-yfcc (photographs), or the path of a GroupViT"""
@@ -231,7 +231,7 @@ class Segment(Job[Options]):
             self.segments = targets_in(folder, self.pictures, [".png"], option="--panoptic", **how)
 
     def load(self) -> None:
-        """The model, what its card says was best on val, and the words that it reads."""
+        """The model, what its card chose on val, and the words that it reads."""
         from cliplab.viz import class_colours
 
         given, notes = self.options.model, list[str]()
@@ -250,8 +250,9 @@ class Segment(Job[Options]):
         )
         said = {name: value for name, value in tuned.items() if name not in given.given()}
         self.settings = segmentation.Settings(**{"templates": templates} | tuned | given.given())
+        offsets = ", with an offset for each class" if self.settings.offsets else ""
         if options := " ".join(filter(None, map(_as_option, said.items()))):
-            notes.append(f"{options}: what the model's card says was best on val")
+            notes.append(f"{options}: what the model's card chose on val{offsets}")
         self.segmenter.embed(self.vocabulary.words, self.settings.templates)
         self.segmenter.side(self.settings)
         groups, labels = self.segmenter.groups, len(self.vocabulary.names)
@@ -262,7 +263,8 @@ class Segment(Job[Options]):
             )
         complain("note", notes)
         self.notes_on_model = notes
-        self.remarks = [*segmentation.unread_remarks(self.segmenter, self.vocabulary)]
+        asked = self.segmenter, self.vocabulary
+        self.remarks = [*segmentation.unread_remarks(*asked), *segmentation.weak_remarks(*asked)]
         names, background = self.vocabulary.names, self.vocabulary.has_background
         words_of = [self.vocabulary.words_of(k) for k in range(len(names))]
         self.colours = tuple(class_colours(names, words_of, has_background=background).values())
@@ -294,8 +296,7 @@ class Segment(Job[Options]):
                 self._answer(sample)
             except data.UnreadableImage as error:
                 self.unreadable.append(error)
-        truth = list(filter(None, [self._truth_note()]))
-        complain("note", truth)
+        complain("note", truth := self._truth_notes())
         self.notes = [*self.notes, *truth, *self.notes_on_model]
         complain("problem", self.judge.refused)
         self.problems = [*self.problems, *self.judge.refused]
@@ -338,19 +339,17 @@ class Segment(Job[Options]):
                     path.unlink(missing_ok=True)
             (folder / SUMMARY).unlink()
 
-    def _truth_note(self) -> str:
-        """Of how many pictures the masks are known, and how many judged; "" if of none.
+    def _truth_notes(self) -> list[str]:
+        """Of how many pictures the masks are known, and how many judged; [] if of none.
 
         Said when all is done: a mask that does not fit is found only when it is drawn.
         """
         known = sum(one.masks is not None for one in self.pictures)
         judged = len(self.judge.pictures)
-        if not known:
-            return ""
-        said = f"masks of {known} of the {len(self.pictures)} pictures are known"
-        if judged == known:
-            return f"{said}, by which the answer is judged{self.left}"
-        return f"{said}; the answer is judged by {judged or 'none'} of them{self.left}"
+        how = f"; the answer is judged by {judged or 'none'} of them"
+        how = ", by which the answer is judged" if judged == known else how
+        said = f"masks of {known} of the {len(self.pictures)} pictures are known{how}{self.left}"
+        return [said] if known else []
 
     def show(self) -> Iterator[str]:
         """The pictures, the labels and, where the truth is known, the verdict."""

@@ -44,6 +44,7 @@ from .segmenter import (
     tuned_settings as tuned_settings,
     unread_remarks as unread_remarks,
     usual_background as usual_background,
+    weak_remarks as weak_remarks,
 )
 from .settings import (
     BACKGROUND as BACKGROUND,

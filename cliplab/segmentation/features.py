@@ -16,29 +16,26 @@ from functools import partial
 from itertools import groupby
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from cliplab.models.groupvit import Groups, GroupViT
-from cliplab.models.tokenizers import Tokenizer
 from cliplab.pasture import class_of
 from cliplab.runtime import ArgumentError
 from cliplab.segmentation.scene import Scenes, name_groups, refine
 from cliplab.segmentation.settings import Settings, Vocabulary
 
-_STRIP_VALUES = 2**24  # numbers held at a time when labels are enlarged
 _ROUNDING = 1e-6  # interpolating between equal scores may end a hair below them
 
 
 class Segmenter(Protocol):
-    """Pictures and words in, a label for every pixel out."""
+    """What is asked of a `GroupViTSegmenter`."""
 
-    name: str
     device: torch.device
     model: GroupViT
-    tokenizer: Tokenizer
 
     def embed(self, words: Sequence[str], templates: Sequence[str] = ...) -> Tensor:
         """W words in T templates -> (W, D) unit rows."""
@@ -46,18 +43,10 @@ class Segmenter(Protocol):
     def side(self, settings: Settings) -> int:
         """Px of the shorter side of a picture as it is looked at, and of a window."""
 
-    def segment(
-        self, images: Sequence[Image.Image], vocabulary: Vocabulary, settings: Settings | None = ...
-    ) -> list[Segmentation]:
-        """Pictures of any size and mode -> what is said of each."""
-
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Labels of a picture at the size that it was looked at, which is bounded; see `labels_at`.
-
-    Letters: K labels, G groups in use, H W pixels as looked at.
-    """
+    """K labels of a picture as it was looked at, of a bounded size, H x W; see `labels_at`."""
 
     scores: Tensor  # (K, H, W) float32, 0 to 1; not a distribution
     owner: Tensor  # (H, W) long, which group a pixel belongs to
@@ -72,26 +61,22 @@ class Segmentation:
         """(H, W) long, indices into names."""
         return best_labels(self.scores, self._lowest())
 
-    @property
-    def groups(self) -> Tensor:
-        """(G, H, W) bool, the pixels of every group that has any; each pixel is in one group."""
-        present = self.owner.unique()  # (G,)
-        return self.owner == present[:, None, None]
-
     def labels_at(self, size: tuple[int, int] | None = None) -> Tensor:
         """Labels (height, width) uint8 or int16 at the size of the picture, or another.
 
-        Scores are interpolated before the best is taken, so that borders are smooth; in strips of
-        rows, so that no more than some million numbers are held at a time.
+        Scores are interpolated before the best is taken, so that borders are smooth; one label
+        after another, so that the scores of all are never held at that size.
         """
         width, height = size or self.size
         kind = torch.uint8 if len(self.names) <= 256 else torch.int16
-        found = torch.empty((height, width), dtype=kind)
-        lowest = self._lowest()
+        found = torch.zeros((height, width), dtype=kind)
+        best, lowest = torch.full((height, width), -torch.inf), self._lowest()
+        for k in (*range(1, len(self.names)), 0):
+            own = F.interpolate(self.scores[None, k, None], (height, width), mode="bilinear")[0, 0]
+            found[own > best if k else own >= best] = k
+            best = torch.maximum(best, own) if k else best
         if lowest is not None:
-            lowest -= _ROUNDING
-        for start, strip in _strips(self.scores, width, height):
-            found[start : start + strip.shape[1]] = best_labels(strip, lowest).to(kind)
+            found[best < lowest - _ROUNDING] = 0
         return found
 
     def shares(self) -> dict[str, float]:
@@ -116,20 +101,6 @@ def best_labels(scores: Tensor, lowest: float | None) -> Tensor:
     return best if lowest is None else torch.where(scores[1:].amax(dim=0) < lowest, 0, best)
 
 
-def _strips(scores: Tensor, width: int, height: int) -> Iterator[tuple[int, Tensor]]:
-    """Scores (K, H, W) enlarged (bilinear) to strips (K, rows, width), with their first row."""
-    rows_in = scores.shape[1]
-    step = max(1, _STRIP_VALUES // (len(scores) * max(width, scores.shape[2])))
-    where = ((torch.arange(height) + 0.5) * rows_in / height - 0.5).clamp(0, rows_in - 1)
-    above = where.floor().long()
-    below, weight = (above + 1).clamp(max=rows_in - 1), (where - above)[:, None]
-    for start in range(0, height, step):
-        part = slice(start, start + step)
-        upper, lower = scores[:, above[part]], scores[:, below[part]]  # (K, rows, W)
-        mixed = torch.lerp(upper, lower, weight[part].to(scores))
-        yield start, F.interpolate(mixed[None], (mixed.shape[1], width), mode="bilinear")[0]
-
-
 LONGEST = 4  # times the shorter side; longer pictures are seen smaller
 _BATCH = 25  # pictures of one size at a time
 
@@ -151,7 +122,7 @@ class Features:
         self.segmenter, self.grouped = segmenter, grouped
         runs = [list(run) for _, run in groupby(images, key=lambda image: image.size)]
         self._batches = [run[i : i + _BATCH] for run in runs for i in range(0, len(run), _BATCH)]
-        self._views: dict[tuple[int, int, bool, bool], _View] = {}
+        self._views: dict[tuple[int, int, bool], _View] = {}
 
     @torch.no_grad()
     def read(self, vocabulary: Vocabulary, settings: Settings) -> Iterator[Segmentation]:
@@ -226,31 +197,28 @@ class Features:
         """One view of a batch, looked at only once."""
         patch = self.segmenter.model.config.patch_size
         side = scaled_side(self.segmenter.side(settings), scale, patch)
-        key = number, side, settings.slide, mirrored
+        key = number, side, mirrored
         if key not in self._views:
             self._views[key] = self._look(*key)
         return self._views[key]
 
-    def _look(self, number: int, side: int, slide: bool, mirrored: bool) -> _View:
+    def _look(self, number: int, side: int, mirrored: bool) -> _View:
         images, config = self._batches[number], self.segmenter.model.config
         width, height = working_size(images[0].size, side)
         pixels = _as_tensor(images, (width, height))  # (B, 3, height, width)
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.image_mean, config.image_std))
-        least = side if slide else config.patch_size
         down, right = (
-            max(least, math.ceil(n / config.patch_size) * config.patch_size) - n
+            max(side, math.ceil(n / config.patch_size) * config.patch_size) - n
             for n in (height, width)
         )  # px to add for whole patches, and a window at least
         pixels = F.pad((pixels - mean) / std, (0, right, 0, down), mode="replicate")
         pixels = pixels.flip(3) if mirrored else pixels
         rows, columns = pixels.shape[2:]
-        window = side if slide else max(rows, columns)
         windows = {
-            (top, left): self._group(pixels[:, :, top : top + window, left : left + window])
-            for top, left in _windows((rows, columns), window)
+            (top, left): self._group(pixels[:, :, top : top + side, left : left + side])
+            for top, left in _windows((rows, columns), side)
         }
-        seen = min(window, rows), min(window, columns)
-        return _View(windows, seen, (rows, columns), (height, width), mirrored)
+        return _View(windows, (side, side), (rows, columns), (height, width), mirrored)
 
     def _group(self, pixels: Tensor) -> Groups:
         """The image tower's groups of windows (B, 3, h, w)."""
@@ -319,14 +287,9 @@ def working_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def _as_tensor(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
     """Pictures at a width and height -> (B, 3, height, width), 0 to 1."""
-    found = []
-    for image in images:
-        rgb = image.convert("RGB")
-        if rgb.size != size:
-            rgb = rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-        flat = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
-        found.append(flat.view(rgb.height, rgb.width, 3).permute(2, 0, 1).float() / 255)
-    return torch.stack(found)
+    how = size, Image.Resampling.BICUBIC, None, 3.0  # which leaves what has the size as it is
+    found = np.stack([np.asarray(image.convert("RGB").resize(*how)) for image in images])
+    return torch.from_numpy(found).permute(0, 3, 1, 2).float() / 255
 
 
 def _windows(size: Sequence[int], window: int) -> Iterator[tuple[int, int]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,7 @@ from cliplab.segmentation.quality import Quality
 from cliplab.segmentation.settings import Vocabulary
 from cliplab.viz import NOTHING, cjk_fonts, paint, rgb, tag_size
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 MAX_LABELS = 255  # with the background: a label is a byte of a PNG, and 255 means "not judged"
-_PART = 2**22  # pixels counted at a time
 
 # The sheet of an overlay, in pixels.
 _LONGEST, _SHORTEST = 720, 480  # the longer side of a panel
@@ -102,10 +98,7 @@ def label_rows(
 
 def label_shares(labels: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
     """Shares of the pixels of each of K labels, (H, W) -> (K,)."""
-    flat = labels.reshape(-1)
-    parts = (flat[i : i + _PART] for i in range(0, len(flat), _PART))  # 8 bytes are made of each
-    counts = sum(np.bincount(part, minlength=count) for part in parts)
-    return np.asarray(counts) / labels.size
+    return np.array(Image.fromarray(labels).histogram()[:count]) / labels.size
 
 
 def percent(share: float) -> str:
@@ -211,33 +204,16 @@ def overlay_sheet(
     A wide picture stands above its colours. Small ones are enlarged, large ones made smaller, so
     that it fits a slide. `labels` (height, width) are indices into `names` and `colours`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     width, height = _panel(image.size)
-    stacked = width > 1.9 * height
     small = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS).convert("RGB"))
-    coloured = paint(small, resized(labels, (width, height)), colours)
-    across, down = (1, 2) if stacked else (2, 1)
-    total = across * width + (across + 1) * _GAP
-    entries, rows = _legend(labels, names, total)
-    high = down * (height + _GAP) + _GAP + rows * _LINE + _GAP // 2
-    dpi = 100
-    drawn = Figure(figsize=(total / dpi, high / dpi), dpi=dpi, facecolor="white")
-    drawn.set_layout_engine("none")  # axes are placed by hand, whatever the settings ask for
-    canvas = FigureCanvasAgg(drawn)
-    ax = drawn.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, total), ylim=(high, 0))
-    ax.axis("off")
-    for x, y, k, text in entries:
-        _entry(ax, (x, high - rows * _LINE - _GAP // 2 + y), colours[k], text)
-    canvas.draw()
-    sheet = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    for i, panel in enumerate((small, coloured)):
-        column, row = (0, i) if stacked else (i, 0)
-        at = (_GAP + column * (width + _GAP), _GAP + row * (height + _GAP))
-        sheet.paste(Image.fromarray(panel), at)
-    return sheet
+    both = (small, paint(small, resized(labels, (width, height)), colours))
+    framed = [np.pad(one, ((_GAP, 0), (_GAP, 0), (0, 0)), constant_values=255) for one in both]
+    board = np.concatenate(framed, axis=0 if width > 1.9 * height else 1)
+    board = np.pad(board, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255)
+    shares = label_shares(labels, len(names))
+    order = [k for k in np.argsort(-shares, kind="stable").tolist() if shares[k]]
+    entries = {f"{names[k]}  {percent(shares[k])}": colours[k] for k in order}
+    return Image.fromarray(np.concatenate([board, _legend(entries, board.shape[1])]))
 
 
 def _panel(size: tuple[int, int]) -> tuple[int, int]:
@@ -248,31 +224,24 @@ def _panel(size: tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
-def _legend(
-    labels: NDArray[np.uint8], names: Sequence[str], width: int
-) -> tuple[list[tuple[float, float, int, str]], int]:
-    """Places (x, y), label and text of the labels that occur, largest first; how many rows."""
-    shares = label_shares(labels, len(names))
-    order = [k for k in np.argsort(-shares, kind="stable").tolist() if shares[k]]
-    entries, x, row = [], float(_GAP), 0
-    for k in order:
-        text = f"{names[k]}  {percent(shares[k])}"
-        extent = _LINE + tag_size(text, _FONT)[0] + _GAP
-        if x > _GAP and x + extent > width:
-            x, row = float(_GAP), row + 1
-        entries.append((x, row * float(_LINE), k, text))
-        x += extent
-    return entries, row + 1
+def _legend(entries: Mapping[str, str], width: int) -> NDArray[np.uint8]:
+    """Texts and their colours, in as many columns as fit into `width` px: (height, width, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-
-def _entry(ax: Axes, at: tuple[float, float], colour: str, text: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    x, y = at
-    bare = colour == NOTHING  # shown as it is: grey
-    face = "#B8BEC4" if bare else colour
-    ax.add_patch(Rectangle((x, y + 4), 18, 18, facecolor=face, edgecolor=_INK, linewidth=0.8))
-    ax.text(
-        x + _LINE, y + 13, text, color=_INK, fontsize=_FONT * 0.72, va="center_baseline",
-        family=["DejaVu Sans", *cjk_fonts()],
+    widest = max(tag_size(text, _FONT)[0] for text in entries) + _LINE + _GAP
+    columns = min(len(entries), max(1, int(width / widest)))
+    rows, dpi = -(-len(entries) // columns), 100
+    drawn = Figure(figsize=(width / dpi, (rows * _LINE + _GAP) / dpi), dpi=dpi, facecolor="white")
+    drawn.set_layout_engine("none")  # whatever the settings ask for
+    faces = ["#B8BEC4" if colour == NOTHING else colour for colour in entries.values()]
+    drawn.legend(
+        handles=[Patch(facecolor=c, edgecolor=_INK, linewidth=0.8) for c in faces],
+        labels=[*entries], ncols=columns, loc="upper left", frameon=False, labelcolor=_INK,
+        prop={"family": ["DejaVu Sans", *cjk_fonts()], "size": 0.72 * _FONT},
+        handlelength=1.6, handleheight=1.6, labelspacing=0.45, borderpad=0.0,
     )  # fmt: skip
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

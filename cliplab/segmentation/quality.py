@@ -93,13 +93,10 @@ class Tally:
     by its pixels, and a class by all of its pixels together.
     """
 
-    def __init__(
-        self, names: Sequence[str], *, known: Collection[int] | None = None,
-        boundary: float = BOUNDARY,
-    ) -> None:  # fmt: skip
+    def __init__(self, names: Sequence[str], *, known: Collection[int] | None = None) -> None:
         """Nothing counted yet; `known`: classes that the truth knows, None for all."""
         count = len(names)
-        self.names, self.boundary = tuple(names), boundary
+        self.names = tuple(names)
         self.known = tuple(range(count) if known is None else sorted(known))
         self.named = torch.zeros(count, count, dtype=torch.long)
         self.judged = torch.zeros(count, count, dtype=torch.long)
@@ -112,7 +109,7 @@ class Tally:
         """
         count = len(self.names)
         self.named += confusion(predicted, true, count)
-        self.edges += boundary_counts(predicted, true, count, ratio=self.boundary)
+        self.edges += boundary_counts(predicted, true, count)
         if owner is not None:
             self.judged += confusion(oracle_labels(owner, true, count), true, count)
 

@@ -12,7 +12,7 @@ refinement, Araslanov and Roth, "Single-Stage Semantic Segmentation from Image L
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,28 +33,11 @@ class Scenes(NamedTuple):
     group_scores: Tensor  # (B, G, W) how well every word fits every group
 
 
-@torch.no_grad()
-def read_scenes(
-    model: GroupViT,
-    pixels: Tensor,
-    word_emb: Tensor,
-    *,
-    top_words: int | None = 5,
-    hard: bool = True,
-) -> Scenes:
-    """Pictures of one size -> scores of words at every pixel.
-
-    Args:
-        model: in eval mode.
-        pixels: (B, 3, H, W) normalised, sides multiples of the patch.
-        word_emb: (W, D) unit rows.
-        top_words: only so many words, those that fit the picture as a whole best, may be in it;
-            None: all of them.
-        hard: a pixel has the scores of its group; else, as always without grouping stages, the mean
-            over groups, weighted with how much of it they own.
-    """
-    size = (pixels.shape[-2], pixels.shape[-1])
-    return name_groups(model, model.group(pixels), size, word_emb, top_words=top_words, hard=hard)
+def read_scenes(model: GroupViT, pixels: Tensor, word_emb: Tensor, **how: Any) -> Scenes:
+    """Normalised pictures (B, 3, H, W) -> scores of words at every pixel; see `name_groups`."""
+    with torch.no_grad():
+        groups = model.group(pixels)
+    return name_groups(model, groups, (pixels.shape[-2], pixels.shape[-1]), word_emb, **how)
 
 
 @torch.no_grad()
@@ -69,10 +52,19 @@ def name_groups(
     owned: bool = True,
     offsets: Tensor | None = None,
 ) -> Scenes:
-    """`read_scenes` of groups that the image tower has made already, of pictures of `size` (H, W).
+    """Groups that the image tower made of pictures of one size (H, W) -> scores of words.
 
-    To ask about the same pictures with other words, or to read them in another way. A soft reading
-    can do without owners, which take more time than all the rest: `owned=False` leaves them -1.
+    Args:
+        model: in eval mode.
+        groups: of the pictures; they can be asked again, with other words or in another way.
+        size: H and W, multiples of the patch.
+        word_emb: (W, D) unit rows.
+        top_words: only so many words, those that fit the picture as a whole best, may be in it;
+            None: all of them.
+        hard: a pixel has the scores of its group; else, as always without grouping stages, the mean
+            over groups, weighted with how much of it they own.
+        owned: False leaves owners -1, which take more time than all the rest, if not hard.
+        offsets: (W,), added to the logits of the words.
     """
     image_emb, group_emb = (F.normalize(e.float(), dim=-1) for e in model.encode_groups(groups))
     group_scores = score_groups(
@@ -156,17 +148,7 @@ def refine(scores: Tensor, image: Tensor, steps: int) -> Tensor:
         scores: (B, K, H, W); where they sum to 1 over K they still do.
         image: (B, 3, H, W) of the same size, any range.
         steps: 0 leaves the scores as they are.
-
-    Raises:
-        ValueError: another size, or a negative number of steps.
     """
-    if image.shape[:1] + image.shape[2:] != scores.shape[:1] + scores.shape[2:]:
-        raise ValueError(
-            f"image: got {tuple(image.shape)} for scores {tuple(scores.shape)}; expected as many "
-            "pictures of the same size"
-        )
-    if steps < 0:
-        raise ValueError(f"steps: got {steps}; expected 0 or more")
     # One picture after another: all that is read again and again stays in the processor's cache.
     pairs = zip(scores.split(1), image.split(1), strict=True)
     return torch.cat([_spread(one, picture, steps) for one, picture in pairs]) if steps else scores

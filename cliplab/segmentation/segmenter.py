@@ -25,7 +25,7 @@ from cliplab.classification import (
     is_chinese,
 )
 from cliplab.models.groupvit import GroupViT, load_groupvit
-from cliplab.models.groupvit.files import WEIGHTS
+from cliplab.models.groupvit.files import WEIGHTS, weights_in
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 from cliplab.pasture import NOUNS, SPECIES, class_of
 from cliplab.runtime import (
@@ -52,7 +52,8 @@ SHIPPED = "pasture"  # the name of the model that comes with the package
 _STEM = "groupvit"  # another, as `train` and its folder call it
 _PHOTOGRAPHS = "hf:nvidia/groupvit-gcc-yfcc"
 _CONFIG, _EXTRA = "config.json", "preprocessor_config.json"
-_TUNED = ("top_words", "templates", "hard", "scales", "flip", "refine")  # what a card chooses
+_TUNED = ("top_words", "templates", "hard", "scales", "flip", "refine", "offsets")  # by a card
+WEAK = 0.5  # the IoU of a class below which users are warned of it
 
 
 class GroupViTSegmenter:
@@ -72,10 +73,6 @@ class GroupViTSegmenter:
         self.tokenizer = tokenizer or tokenizer_of(model)
         _check_tokenizer(self.tokenizer, model)
         self._last: tuple[object, Tensor] | None = None  # words and templates, their embeddings
-
-    def __repr__(self) -> str:
-        config = self.model.config
-        return f"<segmenter {self.name}: groups {config.output_groups}, {config.embed_dim} D>"
 
     @property
     def groups(self) -> int | None:
@@ -296,29 +293,33 @@ def find_checkpoint(spec: str = SHIPPED, *, offline: bool | None = None) -> Path
     return path
 
 
-def weights_in(path: Path) -> Path:
-    """The file that is read at `path`."""
-    if path.is_file():
-        return path
-    return next((path / name for name in WEIGHTS if (path / name).is_file()), path / WEIGHTS[0])
-
-
-def tuned_settings(path: Path | None, language: str) -> dict[str, Any]:
-    """How a model is best read, as its training chose on val; {} if its card does not say.
-
-    Args:
-        path: of the weights, or the folder that holds them; None: nobody knows.
-        language: "en" or "zh", of the words.
-
-    Returns:
-        Some of the fields of `Settings`.
-    """
+def said_of(path: Path | None, language: str) -> dict[str, Any]:
+    """What a card says of a reading that gives up no class: "reading", "iou" and more; or {}."""
     card = weights_in(path).parent / "model_card.json" if path else None
     if card is None or not card.is_file():
         return {}
     metrics = json.loads(card.read_text("utf-8")).get("metrics", {})
-    chosen = metrics.get(language, {}).get("reading", {})
+    return dict(metrics.get(language, {}).get("balanced", {}))
+
+
+def tuned_settings(path: Path | None, language: str) -> dict[str, Any]:
+    """How a model is best read, some fields of `Settings`; see `said_of`."""
+    chosen = said_of(path, language).get("reading", {})
     return {name: chosen[name] for name in _TUNED if name in chosen}
+
+
+def weak_remarks(segmenter: GroupViTSegmenter, vocabulary: Vocabulary) -> Iterator[str]:
+    """The labels whose class the model's card calls weak; none if there is no card."""
+    pairs = zip(vocabulary.words, vocabulary.label_of, strict=True)
+    words = [word for word, k in pairs if k >= vocabulary.has_background]
+    ious = said_of(segmenter.path, language_of(words)).get("iou", {})
+    weak = {word: ious[name] for word in words if ious.get(name := class_of(word) or "", 1) < WEAK}
+    if weak:
+        told = ", ".join(f"{word} {iou:.2f}" for word, iou in weak.items())
+        yield (
+            f"{segmenter.name} is weak in some of the labels (IoU in its card: {told}); look at "
+            "their pixels before you count them"
+        )
 
 
 def _lacking(folder: Path) -> list[str]:

@@ -37,7 +37,6 @@ class Settings:
     templates: tuple[str, ...] = ("a photo of a {}.",)  # their features are averaged
     hard: bool = True  # a pixel has its group's scores; False: the mean over its groups
     side: int | None = None  # px of the shorter side, and of a window; None: the model's choice
-    slide: bool = True  # windows; False: the picture in one piece, positions interpolated
     scales: tuple[float, ...] = (1.0,)  # times the side; scores of several sizes are averaged
     flip: bool = False  # with the scores of the mirrored picture, at every scale
     refine: int = 0  # steps of `refine`, of the averaged scores

@@ -67,9 +67,7 @@ def is_answer(path: Path) -> bool:
     )
 
 
-def read_truth(
-    pictures: SampleSet, truth: Path | None = None
-) -> tuple[SampleSet, list[str]]:  # fmt: skip
+def read_truth(pictures: SampleSet, truth: Path | None = None) -> tuple[SampleSet, list[str]]:
     """The same pictures with the masks that are known of them, and what was assumed.
 
     Args:

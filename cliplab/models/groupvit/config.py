@@ -11,7 +11,6 @@ from cliplab.models.weights import require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
-STEMS = ("patch", "conv")
 _TUPLES = ("widths", "depths", "heads", "group_tokens", "output_groups", "stem_blocks",
            "assign_mlp_ratios", "image_mean", "image_std")  # fmt: skip
 _MARKS = ("img_encoder.pos_embed", "img_encoder.patch_embed.proj.weight", "img_encoder.norm.weight",
@@ -82,17 +81,6 @@ class GroupViTConfig:
             raise ValueError(
                 f"image_resolution: got {self.image_resolution}; expected a multiple of patch_size "
                 f"({self.patch_size})"
-            )
-        self._check_stem()
-
-    def _check_stem(self) -> None:
-        if self.stem not in STEMS:
-            raise ValueError(f"stem: got {self.stem!r}; expected one of {', '.join(STEMS)}")
-        strides = [4 * 2**i for i in range(len(self.stem_blocks))]
-        if self.stem == "conv" and (self.patch_size not in strides or len(strides) > 4):
-            raise ValueError(
-                f"patch_size: got {self.patch_size} with stem_blocks={self.stem_blocks}, whose "
-                f"strides are {strides}; expected one of them, and at most four layers"
             )
 
     @classmethod

@@ -70,7 +70,10 @@ def load_groupvit(path: str | Path) -> GroupViT:
     """
     path, folder = Path(path), None
     if path.is_dir():
-        folder, path = path, _weights_in(path)
+        folder, path = path, weights_in(path)
+        if not path.is_file():
+            expected = f"{' or '.join(WEIGHTS)} (in one piece, not in shards)"
+            raise FileNotFoundError(f"{folder}: no weights; expected {expected}")
     tensors = read_state_dict(path)
     if header := read_header(path, FORMAT):
         model = _build(GroupViTConfig(**header["config"]), path)
@@ -87,6 +90,13 @@ def load_groupvit(path: str | Path) -> GroupViT:
         raise ValueError(f"{path}: {error}") from error
     colours = {k: v for k, v in settings.items() if k in ("image_mean", "image_std")}
     return load_strict(_build(GroupViTConfig(**asdict(config) | colours), path), tensors, str(path))
+
+
+def weights_in(path: Path) -> Path:
+    """The file that is read at `path`."""
+    if path.is_file():
+        return path
+    return next((path / name for name in WEIGHTS if (path / name).is_file()), path / WEIGHTS[0])
 
 
 def save_groupvit(model: GroupViT, path: str | Path) -> None:
@@ -128,15 +138,6 @@ def _build(config: GroupViTConfig, path: Path) -> GroupViT:
             return GroupViT(config)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(
-        f"{folder}: no weights; expected {' or '.join(WEIGHTS)} (in one piece, not in shards)"
-    )
 
 
 def _settings(folder: Path) -> dict[str, Any]:

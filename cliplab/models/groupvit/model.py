@@ -8,7 +8,6 @@ that the released weights load; the code is written from the paper.
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -111,7 +110,7 @@ class GroupViT(nn.Module):
         self.multi_label_logit_scale = (
             nn.Parameter(torch.tensor(math.log(1 / 0.07))) if config.own_label_scale else None
         )
-        for linear in _linears(self.img_encoder):
+        for linear in (m for m in self.img_encoder.modules() if isinstance(m, nn.Linear)):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
@@ -175,7 +174,3 @@ class GroupViT(nn.Module):
                 f"pixels: got shape {tuple(pixels.shape)}; expected (B, 3, H, W) with sides that "
                 f"are multiples of {patch}, as cliplab.segmentation cuts them"
             )
-
-
-def _linears(module: nn.Module) -> Iterator[nn.Linear]:
-    return (m for m in module.modules() if isinstance(m, nn.Linear))
