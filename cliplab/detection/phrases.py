@@ -28,6 +28,9 @@ _EDGES = f" \t{_MARKS}的"
 
 _ANY = rf"[^{_MARKS}\n\[\]]*"  # as far as the next mark
 _MEASURE = "[只头匹条个群棵座片堆道名]"
+_ALSO = r".*(?:还|也)有"  # 除了羊还有山羊: both
+_FRAME = r"(?:the|this) (?:photo|picture|image|photograph|scene)"
+_FRAME_ZH = "(?:照片|图片|画面|图)[上里中]?的?"
 
 # What function words do -> their patterns in English and in Chinese; the other words are things.
 _WORDS = {
@@ -45,7 +48,10 @@ _WORDS = {
         rf"(?:[一二两三四五六七八九十几这那每某]|\d+){_MEASURE}|"
         r"(?:所有|全部|任何|一些|这些|那些|有些|许多|很多)的?",
     ),
-    "joining": ("is|are|was|were|there|here|and|or|but", "这是|[这那]里有?|以及|[和与跟有是]"),
+    "joining": (
+        "is|are|was|were|there|here|and|or|but|besides|in addition to|as well as|also|too",
+        rf"这是|[这那]里有?|以及|[和与跟有是]|除了?(?={_ALSO})|[以之]外(?=[,\s]*(?:还|也)有)|(?:还|也)有",
+    ),
     # which of the things is meant
     "relating": (
         r"(?:(?:to|on|at) the )?(?:left|right)(?: hand)?(?: side)? of|in front of|next to|"
@@ -57,16 +63,20 @@ _WORDS = {
     # what is not meant
     "negation": (
         r"(?:(?:that|which|who) )?(?:(?:is|are|do|does|has|have) )?"
-        r"(?:not|no|without|except(?: for)?|excluding|other than|\w+n['’]t)"
+        r"(?:not|no|without|except(?: for)?|excluding|other than|apart from|\w+n['’]t)"
         r"(?: (?!(?:left|right|in front|next|near|behind|beside|under|and|or|but)\b)[\w'’-]+)*",
-        rf"除了?{_ANY}?外的?|(?:不[要找]|别找|除了){_ANY}|(?:不(?!锈)|没)(?:{_ANY}?的|{_ANY})",
+        rf"除了?(?!{_ALSO}){_ANY}?外的?|(?:不[要找]|别找|除了(?!{_ALSO})){_ANY}|"
+        rf"(?:不(?!锈)|没)(?:{_ANY}?的|{_ANY})",
     ),
-    # one among several
+    # one among several; a side of the picture, not of a thing
     "superlatives": (
+        r"(?:in|at|on|to) the (?:left|right|top|bottom|middle|cent(?:er|re)|foreground|background)"
+        rf"(?: hand)?(?: (?:side|corner))?(?: of {_FRAME})?(?! (?:hand |side )*of)|"
         r"(?:left|right|top|upper|lower|front|rear)[ -]?most|(?:most|least) \w+|"
         r"(?:nearest|closest) to (?:the |an? )?[\w-]+|nearest|closest|farthest|largest|biggest|"
         r"smallest|tallest|shortest|longest|highest|lowest|oldest|youngest|darkest|brightest|"
-        r"first|second|third|fourth|fifth|last",
+        r"(?:first|second|third|fourth|fifth|last)(?! (?:aid|hand|class|floor|base|name)\b)",
+        rf"(?:(?<![^{_MARKS}])|(?:在|位于)|{_FRAME_ZH})[左右前后上下中](?:边|侧|面|方|间)的?|"
         rf"离{_ANY}?最近的|最靠近{_ANY}?的|最[左右前后上下里外中间远近大小高矮低胖瘦长短老年轻黑白]+"
         rf"[边侧面]?的?|第[一二三四五六七八九十\d]+{_MEASURE}?的?",
     ),
