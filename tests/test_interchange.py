@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cliplab.data import SampleSet, read_pictures
-from cliplab.detection import Cut, Detections, as_classes, as_coco
+from cliplab.detection import Cut, Detections, Query, as_classes, as_coco, judge
 from cliplab.detection.finding import Found
 from cliplab.segmentation import Panoptic
 from cliplab.viz import NOTHING
@@ -74,3 +74,58 @@ def test_segments_keep_the_ids_of_their_source(own: Path, tmp_path: Path) -> Non
     assert [(one["id"], one["file_name"]) for one in table["images"]] == [(70, "b.png")]
     assert [one["id"] for one in table["categories"]] == [5]
     assert [s["category_id"] for s in table["annotations"][0]["segments_info"]] == [5]
+
+
+def test_other_libraries_read_the_boxes_and_score_them_alike(tmp_path: Path) -> None:
+    """Of `cliplab[oracles]`: faster-coco-eval and supervision, with ids of the user's own."""
+    faster = pytest.importorskip("faster_coco_eval")
+    supervision = pytest.importorskip("supervision")
+    from supervision.metrics import MeanAveragePrecision
+
+    rng, names = np.random.default_rng(0), ("sheep", "goat", "dog")
+    images, annotations, answers = [], [], []
+    for n in range(6):
+        Image.new("RGB", (64, 48)).save(tmp_path / f"{n}.png")
+        images.append({"id": 90 - n, "file_name": f"{n}.png", "width": 64, "height": 48})
+        boxes = [[4 + 20 * i, 6, 4 + 20 * i + 15, 6 + 20] for i in range(3)]
+        for i, (x0, y0, x1, y1) in enumerate(boxes):
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": 90 - n, "category_id": 7 - i % 2,
+                 "bbox": [x0, y0, x1 - x0, y1 - y0], "area": 300, "iscrowd": 0}
+            )  # fmt: skip
+        moved = np.clip(np.array(boxes) + rng.normal(0, 1.2, (3, 4)), 0, 48).tolist()
+        scores = sorted(rng.uniform(0.5, 1, 3).round(3), reverse=True)
+        answers.append(detections(*zip(moved, scores, rng.permutation([0, 1, 0]), strict=True)))
+    kinds = [{"id": 7, "name": "sheep"}, {"id": 6, "name": "goat"}]
+    lists = {"images": images, "categories": kinds, "annotations": annotations}
+    own, out = tmp_path / "own.json", tmp_path / "out.json"
+    own.write_text(json.dumps({"info": {}, "licenses": [], **lists}), encoding="utf-8")
+    pictures = read_pictures(own)
+    found = Found(pictures.samples, ((64, 48),) * 6, tuple(answers), tuple(answers), (), Cut())
+    classes = as_classes(list(names))
+    out.write_text(json.dumps(as_coco(found, classes, ids=pictures.ids)), encoding="utf-8")
+    judged = judge(found, Query(classes=classes), pictures.ids)
+    assert judged is not None
+    assert 0.1 < judged.counting.ap < 0.9
+    # faster-coco-eval
+    truth = faster.COCO(str(own))
+    told = truth.loadRes(json.loads(out.read_text(encoding="utf-8"))["annotations"])
+    scored = faster.COCOeval_faster(truth, told, "bbox")
+    scored.run()
+    assert scored.stats[0] == pytest.approx(judged.counting.ap, abs=1e-6)
+    # supervision
+    true, read = (
+        supervision.DetectionDataset.from_coco(str(tmp_path), str(path)) for path in (own, out)
+    )
+    places = {Path(path).name: one for path, one in read.annotations.items()}
+    metric = MeanAveragePrecision()
+    for picture, answer in zip(pictures, answers, strict=True):
+        mine = places[picture.path.name]
+        np.testing.assert_allclose(mine.xyxy, answer.boxes_xyxy.numpy(), atol=1e-3)
+        assert [read.classes[k] for k in mine.class_id] == answer.names
+        mine.confidence = answer.scores.numpy()
+        (same,) = [one for path, one in true.annotations.items() if Path(path) == picture.path]
+        mine.class_id = np.array([names.index(read.classes[k]) for k in mine.class_id])
+        same.class_id = np.array([names.index(true.classes[k]) for k in same.class_id])
+        metric.update(mine, same)
+    assert metric.compute().map50_95 == pytest.approx(judged.counting.ap, abs=1e-2)
