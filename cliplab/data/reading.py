@@ -183,8 +183,7 @@ def read_folder(root: Path, labelled: bool = True) -> Reading:
     """
     reading, names = Reading(root), image_names(root)
     if not labelled:
-        for name in names:
-            reading.add(root / name, (None, None, None))
+        reading.listed = dict.fromkeys(root / name for name in names)
         return reading
     bare = {name.split("/")[0].casefold() for name in names} <= {"images", "jpegimages"}
     splits = _split_folders(names, root)
@@ -224,7 +223,7 @@ def _refuse_mixture(reading: Reading) -> None:
             raise ValueError(
                 f"{shown(reading.root / (part or ''))}: {len(loose)} pictures ({some(loose)}) lie "
                 f"beside the class folders {some(classes)}; expected all pictures in class "
-                "folders, or none: move them, or use read_unlabelled() to ignore the folders"
+                "folders, or none: move them, or read all of them unlabelled"
             )
 
 

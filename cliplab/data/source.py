@@ -81,8 +81,8 @@ def read_photos(
 
 def read_unlabelled(folder: str | Path) -> SampleSet:
     """Every picture below `folder`, whatever its sub-folders are called, without labels."""
-    _, reading = _read(Path(folder), "folder", labelled=False)
-    return SampleSet.of(reading.samples, reading.root, problems_of(reading.problems))
+    kind, reading = _read(Path(folder), "folder", labelled=False)
+    return SampleSet.of(_wholes(reading, kind), reading.root, problems_of(reading.problems))
 
 
 def read_pictures(
@@ -106,8 +106,6 @@ def read_pictures(
     kind, reading = _read(source, kind, images, labelled=False)
     if any(map(reading.problems.get, _LOSSES)) and not reading.samples and not reading.masks:
         raise ValueError(_nothing_left(source, reading))  # else all would be judged to be empty
-    if kind == "folder":
-        return SampleSet.of(reading.samples, reading.root, problems_of(reading.problems))
     found = SampleSet.of(_wholes(reading, kind), reading.root, problems_of(reading.problems))
     return replace(found, are_answers=reading.are_answers, ids=reading.ids)
 
@@ -126,7 +124,7 @@ def _wholes(reading: Reading, kind: str) -> list[Sample]:
     names = _names_of(regions, reading.root)
     found = []
     for path, inside in regions.items():
-        judged = (bool(inside) or kind != "csv") and not reading.are_answers
+        judged = (bool(inside) or kind in ("coco", "yolo")) and not reading.are_answers
         whole = Sample(path, split=reading.listed[path], name=names[path], judged=judged)
         found.append(replace(whole, regions=tuple(inside), masks=reading.masks.get(path)))
     return sorted(found, key=lambda one: one.name)
@@ -252,8 +250,6 @@ def _places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path], list[
     if kind == "csv":
         tables = sorted(p for p in source.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
     truth, answers = _coco_files(source) if kind in ("auto", "coco") else ([], [])
-    if kind == "coco" and not truth:
-        truth, answers = answers, []
     found = {
         "coco": truth,
         "csv": [path for path in tables if path.is_file()] if kind in ("auto", "csv") else [],
@@ -268,7 +264,7 @@ def _places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path], list[
     files += [name for name in SETTINGS + NAME_FILES if (source / name).is_file()]
     raise ValueError(
         f"{shown(source)}: got the labels {', '.join(map(shown, files)) or '(none)'}; expected one "
-        f"file or kind ({kind}): give the file that counts, or kind=, {', '.join(KINDS[1:])}"
+        f"file or kind ({kind}): give the file that counts, or the kind: {', '.join(KINDS[1:])}"
     )
 
 
