@@ -385,7 +385,7 @@ def test_annotated_copies_never_replace_the_pictures(
     before = (frames / "b, '羊' & <i>.jpg").read_bytes()
     options = ("--labels", "sheep", "goat", "--model", "oracle")
     assert run(frames, *options, "--pictures", frames, "--force") == 2
-    assert "which is read, with --force too; choose another folder" in capsys.readouterr().err
+    assert "holds the pictures that are read" in capsys.readouterr().err
     assert run(frames, *options, "--pictures", frames / "a.png", "--force") == 2
     assert "a file; expected a folder" in capsys.readouterr().err
     assert (frames / "b, '羊' & <i>.jpg").read_bytes() == before

@@ -783,6 +783,8 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         load_glip(f"glip-t:{tmp_path / 'no.pth'}")
     with pytest.raises(ValueError, match="unknown GLIP 'glip-x'; did you mean"):
         load_glip(f"glip-x:{tmp_path / 'no.pth'}")
+    with pytest.raises(ValueError, match="unknown GLIP 'glpi'; did you mean 'glip'"):
+        load_glip("glpi")
     with pytest.raises(FileNotFoundError, match=r"its variant in front: glip-t-a:<path>"):
         load_glip(tmp_path / "no.safetensors")
     other = tmp_path / "other.safetensors"

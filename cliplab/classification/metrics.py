@@ -253,8 +253,6 @@ def bootstrap_interval(
     Args:
         values: (N,) or (N, ...) rows; what is paired, as the hits of two models, goes in one row.
         statistic: rows -> number.
-        samples: resamplings.
-        seed: of their draw.
         groups: one per row, such as the animal; whole groups are then drawn, since pictures of one
             animal resemble each other and are worth less than as many animals. None: its own.
 

@@ -260,9 +260,8 @@ def texture(image: Image.Image) -> NDArray[np.float64]:
 def foreign(pictures: Sequence[Path]) -> list[Path]:
     """Which files are unlike the drawings that the shipped models learned from.
 
-    A picture is its embedding and its texture; WORLD tells how far validation drawings are from
-    the training's. Nothing is said of files that cannot be read, or where the shipped weights are
-    not in their place.
+    WORLD tells how far validation drawings are from the training's, by embedding and texture.
+    Nothing is said of files that cannot be read, or where the shipped weights are not in place.
     """
     path = checkpoint_dir("clip-openai") / WORLD
     if not path.is_file():

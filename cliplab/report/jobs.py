@@ -24,7 +24,7 @@ from cliplab.report.notebook import (
 from cliplab.report.provenance import fingerprint
 
 MODELS = ("ENCODER", "MODEL")  # those that name a model, perhaps by a path: "openai:model.pt"
-_SHIPPED = ("pasture", "pasture-zh", "twin")  # models, whatever folders are called so
+_SHIPPED = ("pasture", "pasture-zh", "twin", "glip", "groupvit")  # models, not folders
 
 
 @dataclass(frozen=True)

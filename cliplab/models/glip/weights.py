@@ -26,7 +26,11 @@ from cliplab.models.weights import (
 from cliplab.runtime import checkpoint_dir, pick_device, unknown_name
 
 FORMAT = "cliplab.glip"
-SHIPPED = {"pasture": "glip", "twin": "glip-no-fusion"}  # name -> its folder of checkpoints
+SHIPPED = {
+    "pasture": "glip",
+    "glip": "glip",
+    "twin": "glip-no-fusion",
+}  # name -> its folder of checkpoints
 _CLASSIFIER = "rpn.head.cls_logits.weight"
 # Computed anew, or never used: buffers of old libraries, anchors, BERT's pooler.
 _LEFT_OUT = re.compile(
@@ -41,9 +45,9 @@ def load_glip(
     """A GLIP with its weights and its tokenizer, in float32, in eval mode.
 
     Args:
-        spec: "pasture", or "twin", the same without fusion; "glip-t:<path>" for a published file,
-            by variant: glip-t-a, glip-t-b, glip-t-c, glip-t or glip-l; or the path of a file that
-            `save_glip` wrote.
+        spec: "pasture" or "glip", or "twin", the same without fusion; "glip-t:<path>" for a
+            published file, by variant: glip-t-a, glip-t-b, glip-t-c, glip-t or glip-l; or the path
+            of a file that `save_glip` wrote.
         vocab: vocab.txt of bert-base-uncased for a published file, or its tokens. None: the
             vocab.txt beside the file.
         device: "cpu", "cuda", "mps" or "auto".
@@ -55,13 +59,14 @@ def load_glip(
     """
     if spec in SHIPPED:
         spec = checkpoint_dir(SHIPPED[spec]) / "model.safetensors"
-    name, colon, where = str(spec).partition(":")
-    if colon and where and (name in VARIANTS or (len(name) > 1 and not Path(spec).exists())):
-        if name not in VARIANTS:
-            raise ValueError(unknown_name("GLIP", name, VARIANTS))
+    path, (name, colon, where) = Path(spec), str(spec).partition(":")
+    is_name = len(name) > 1 if colon else path.name == str(spec) and not path.suffix
+    if name in VARIANTS and where:
         model = _load_published(name, Path(where), vocab)
+    elif is_name and name not in VARIANTS and not path.exists():
+        raise ValueError(unknown_name("GLIP", name, [*SHIPPED, *VARIANTS]))
     else:
-        model = _load_ours(Path(spec))
+        model = _load_ours(path)
     return model.to(pick_device(device))
 
 
