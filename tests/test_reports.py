@@ -282,7 +282,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         patch.setattr(Bar, "start", interrupt)
         assert main(["run", "--out", "runs/a b", "-p", "SIZE=5"]) == 130
     out = capsys.readouterr().out
-    assert f'continue with: python -m cliplab run --out "{Path("runs/a b")}" --resume' in out
+    assert f'continue with: python -m cliplab run --resume --out "{Path("runs/a b")}"' in out
     assert not Path("runs/a b").exists()
     assert not kernels()
     assert main(["run", "--resume"]) == 0  # the latest one, with its own parameters

@@ -92,41 +92,33 @@ def _resumed(asked: Request, before: Request) -> Request:
 
 
 def _carry_out(jobs: Sequence[Job], request: Request, final: Path) -> int:
-    """Execute, and leave the folder -> exit code; what an interruption leaves is said."""
+    """Execute, and leave the folder -> exit code; what one that failed left is said."""
     from cliplab import report
 
-    bar = Bar()
+    bar, work = Bar(), report.unfinished(final)
+    again = f"python -m cliplab run --resume --out {_quoted(final)}"
     try:
         state = report.carry_out(jobs, request, final, bar.start, bar.end)
-        failed = [name for name, record in state["notebooks"].items() if not record["finished"]]
+        records = state["notebooks"]
+        failed = {name: one["notebook"] for name, one in records.items() if not one["finished"]}
+        for name, kept in failed.items():
+            where = f"executed until there, kept in {work / kept}" if kept else "nothing is kept"
+            print(f"{name}: {where}", file=sys.stderr)
         if failed:
-            return _explain(failed, state, final)
-        report.write_page(state | {"finished": True}, report.unfinished(final))
+            print(
+                f"{len(failed)} of {len(records)} failed; mend it, then: {again}", file=sys.stderr
+            )
+            return 1
+        report.write_page(state | {"finished": True}, work)
         report.finish(state, final)
     except (KeyboardInterrupt, OSError):
         bar.close()
-        if (work := report.unfinished(final)).is_dir():
-            print(f"\nwhat was executed is kept; continue with: {_again(final)}")
+        if work.is_dir():
+            print(f"\nwhat was executed is kept; continue with: {again}")
             print(f"or make a page of it: python -m cliplab report {_quoted(work)}")
         raise
     print(f"report: {final / 'index.html'}")
     return 0
-
-
-def _explain(failed: Sequence[str], state: dict[str, Any], final: Path) -> int:
-    from cliplab.report import unfinished
-
-    for name in failed:
-        if kept := state["notebooks"][name]["notebook"]:
-            where = unfinished(final) / kept
-            print(f"{name}: executed until there, kept in {where}", file=sys.stderr)
-    count = f"{len(failed)} of {len(state['notebooks'])}"
-    print(f"{count} failed; mend it, then: {_again(final)}", file=sys.stderr)
-    return 1
-
-
-def _again(final: Path) -> str:
-    return f"python -m cliplab run --out {_quoted(final)} --resume"
 
 
 def _quoted(path: Path) -> str:

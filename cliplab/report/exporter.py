@@ -101,15 +101,6 @@ def anchor_of(notebook: str, heading: str) -> str:
 class PageExporter(HTMLExporter):
     """Body of one notebook, without a head and without scripts."""
 
-    @property
-    def default_config(self) -> Config:
-        """No output that needs a script."""
-        kinds = {"display_data_priority": list(_KINDS)}
-        own = Config({"HTMLExporter": {"exclude_anchor_links": True}, "NbConvertBase": kinds})
-        base = super().default_config
-        base.merge(own)
-        return base
-
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
         """Markdown cells through our renderer."""
@@ -154,7 +145,9 @@ def _body(name: str, notebook: Any, folder: Path) -> BeautifulSoup:
     """A notebook's cells with pictures inside, and ids that no other has."""
     notebook = copy.deepcopy(notebook)
     _prepare(notebook)
-    html, _ = PageExporter(template_name="basic").from_notebook_node(notebook)
+    kinds = {"display_data_priority": list(_KINDS)}  # none that needs a script
+    config = Config({"HTMLExporter": {"exclude_anchor_links": True}, "NbConvertBase": kinds})
+    html, _ = PageExporter(template_name="basic", config=config).from_notebook_node(notebook)
     body, seen = BeautifulSoup(html, "html.parser"), set()
     for image in body("img"):
         address = str(image.get("src", ""))

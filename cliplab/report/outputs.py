@@ -50,8 +50,7 @@ def clean(notebook: Any) -> None:
         "language_info": {"name": "python"},
     }
     for cell in notebook.cells:
-        kept = {key: cell.metadata[key] for key in ("tags", "alt") if cell.metadata.get(key)}
-        cell.metadata = kept
+        cell.metadata = {k: cell.metadata[k] for k in ("tags", "alt") if cell.metadata.get(k)}
         for output in cell.get("outputs", []):
             output.get("metadata", {}).pop("papermill", None)
 
