@@ -49,11 +49,7 @@ def picture_key(fingerprint: str, content: str, box: Sequence[float] | None) -> 
 
 
 class EmbeddingCache:
-    """Keys of `picture_key` -> embeddings, a .npy file each, which processes may share.
-
-    Args:
-        folder: default `embeddings` in `cliplab.runtime.cache_dir()`.
-    """
+    """Keys of `picture_key` -> embeddings, .npy files in a folder that processes may share."""
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = cache_dir() / "embeddings" if folder is None else Path(folder)
