@@ -502,7 +502,7 @@ def test_wrong_calls_are_one_line(
         (["imagenet", *data, *encoder, "--template", "a {}", "b"], "unknown template set"),
         (["imagenet", *data, *encoder, "--limit", "0"], "limit: got 0"),
         (["imagenet", *data, *encoder, "--label-list", "there.json"], "sorted by class already"),
-        (["imagenet", *data, *encoder, "--class-names", "x"], "'x'"),
+        (["imagenet", *data, *encoder, "--class-names", "x"], "x: No such file"),
         (["imagenet", *data, *encoder, "--class-names", "there.json"], "got 1 class names"),
         (["imagenet", *data, *encoder, "--batch-size", "0"], "--batch-size: got 0"),
         (["imagenet", *data, *encoder, "--json", "there.json"], "there.json: exists already"),
