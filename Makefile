@@ -51,6 +51,7 @@ notebooks: env
 train: env
 	@for stem in $(STEMS); do $(PY) -m cliplab train $$stem $(ARGS) || exit; \
 	test $$stem != glip || $(PY) -m cliplab train glip --no-fusion $(ARGS) || exit; done
+	$(PY) tools/choose_thresholds.py
 
 bench: env
 	@$(PY) tools/bench.py $(ARGS)

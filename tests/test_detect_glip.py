@@ -24,9 +24,9 @@ from cliplab.detection import (
     read_phrases,
     sentence_prompt,
 )
-from cliplab.detection.glip import PRECISIONS, selection_of
+from cliplab.detection.glip import PRECISIONS, agreed, selection_of
 from cliplab.detection.settings import PUBLISHED
-from cliplab.models.glip import GLIP, VARIANTS, GLIPConfig, Selection, load_glip, save_glip
+from cliplab.models.glip import GLIP, VARIANTS, Found, GLIPConfig, Selection, load_glip, save_glip
 from cliplab.models.glip.config import Variant
 from cliplab.models.glip.inference import AGGREGATES
 from cliplab.models.tokenizers import WordPieceTokenizer
@@ -339,6 +339,77 @@ def test_words_that_the_model_does_not_know(
 def test_remarks_on_what_is_not_understood(typed: str, words: str) -> None:
     remarks = GLIPDetector(tiny()).read(read_phrases([typed])).remarks
     assert [one.partition(": left out")[0] for one in remarks] == [words] * bool(words)
+
+
+CARD = {
+    "words never learned": ["trough", "水"],
+    "a relation means one thing": True,
+    "thresholds": {
+        "en, list": {"score": 0.61, "precision": 0.9, "recall": 0.7},
+        "zh, relation": {"score": 0.35, "precision": 0.8, "recall": 0.6},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        *[("a trough, sheep", "'trough'"), ("sheep, black troughs", "'trough'")],
+        *[("羊、水槽", "'水'"), ("the black goat", ""), ("black troughlike, 羊", "")],
+    ],
+)
+def test_words_that_the_card_says_were_never_learned(typed: str, words: str) -> None:
+    remarks = GLIPDetector(tiny(), card=CARD).read(read_phrases([typed])).remarks
+    said = [one for one in remarks if "never learned" in one]
+    assert [one.split("learned ")[1].partition(": boxes")[0] for one in said] == [words] * bool(
+        words
+    )
+
+
+def test_what_counts_is_what_the_card_chose_for_such_a_prompt() -> None:
+    detector = GLIPDetector(tiny(), card=CARD)
+    for text, score, twice in (
+        ("sheep, goat", 0.61, False), (CHINESE, 0.35, True), ("羊、黑山羊", 0.5, False),
+        (SENTENCE, 0.5, True), (f"{SENTENCE}. sheep", 0.5, False),
+    ):  # fmt: skip
+        query = detector.read(read_phrases([text]))
+        assert (query.score, query.twice) == (score, twice), text
+        assert any("means one thing" in note for note in query.notes) == twice
+    assert GLIPDetector(tiny()).read(SENTENCE).twice is False
+
+
+def test_the_command_counts_by_the_card_and_says_what_that_is_worth(
+    frames: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "carded", tmp_path / "o.json"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(shipped.read_bytes())
+    table = {**CARD, "files": {"model.safetensors": sha256(shipped)}}
+    (folder / "model_card.json").write_text(json.dumps(table), encoding="utf-8")
+    for options, score in (((), 0.61), (("--score", 0.3), 0.3)):
+        given = ("--phrases", "sheep", "--out", out, "--force", *options)
+        assert ask(frames, *given, model=f"glip:{folder}") == 0
+        told = "boxes count from a score of 0.61 on: on validation pictures 0.90 of such boxes were"
+        assert (told in capsys.readouterr().err) == (not options)
+        assert read(out)["info"]["cut"]["score"] == score
+        assert all(one["score"] >= score for one in read(out)["annotations"])
+
+
+def test_a_relation_is_as_sure_as_its_least_sure_reason() -> None:
+    places = torch.tensor([[0.0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]])
+    boxes = places[[0, 1, 2, 2, 0, 1, 2]]  # two goats and a trough; then what the list finds
+    labels = torch.tensor([0, 0, 0, 1, 2, 2, 3])
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.4, 0.5, 0.55])
+    found = agreed(Found(boxes, scores, labels), 2)
+    assert found.labels.tolist() == [0, 1]  # one box a phrase
+    assert torch.equal(found.boxes, places[1:])
+    assert found.scores.tolist() == pytest.approx([0.5, 0.5])  # of the list's goat, for both
+    no_trough = labels != 3
+    nothing = agreed(Found(*(x[no_trough] for x in (boxes, scores, labels))), 2)
+    assert nothing.scores.tolist() == [0, 0]
+    assert len(agreed(Found(boxes[:0], scores[:0], labels[:0]), 2).scores) == 0
+    alone = agreed(Found(places[:2], torch.tensor([0.9, 0.4]), torch.tensor([0, 1])), 1)
+    assert alone.scores.tolist() == [0]  # the list finds it elsewhere
 
 
 def test_three_thousand_tokens_are_read_in_parts(

@@ -53,8 +53,7 @@ examples:
   cliplab detect frames --labels sheep goat --boxes herd.json  name these boxes, find none
   cliplab detect flock --labels 躺着的羊 站着的羊 --model crops --teacher pasture-zh
   cliplab detect flock --labels sheep goat --model runs/my-vild --score 0.5
-  cliplab detect flock --model glip --phrases "the [black goat] left of the [trough]"
-  cliplab detect flock --model glip --phrases "羊、黑山羊" --html gallery.html
+  cliplab detect flock --model glip --phrases "the [sheep] near the [tree]"
   cliplab detect photos --model glip-t:glip_tiny_model_o365_goldg_cc_sbu.pth --phrases "a sheep"
 """
 
@@ -126,7 +125,6 @@ class Detect(Job[Options]):
                 "--labels, or use --model glip"
             )
         check_settings(name, settings)
-        self.cut = settings.cut(given=self.options.pictures.boxes is not None)
         with named("--phrases"):
             read, phrases = detection.read_phrases, words.phrases
             self.prompt = None if phrases is None else read(phrases)
@@ -179,15 +177,20 @@ class Detect(Job[Options]):
 
     def load(self) -> None:
         """The model, and the words as it understands them."""
-        words = self.options.words
-        self.detector = detection.load_detector(words.model, self.options.settings)
+        words, settings = self.options.words, self.options.settings
+        given = self.given is not None
+        self.detector = detection.load_detector(words.model, settings)
         teacher, (kind, _, _) = self.detector.teacher, words.model.partition(":")
         ours = teacher.name in PASTURE if teacher else kind not in detection.PUBLISHED
         self.drawn = self.pictures if ours else ()
         with named("--phrases" if self.prompt else "--labels"):
             self.query = self.detector.read(self.prompt or self.classes)
-        complain("note", self.query.notes)
-        self.notes = [*self.notes, *self.query.notes]
+        self.cut = settings.cut(given=given, score=self.query.score)
+        notes = [*self.query.notes]
+        if settings.score is None and not given and self.query.threshold:
+            notes.append(detection.threshold_note(self.query))
+        complain("note", notes)
+        self.notes = [*self.notes, *notes]
         self.remarks = self.query.remarks
 
     def answer(self) -> int:
@@ -222,12 +225,10 @@ class Detect(Job[Options]):
         return keep
 
     def _on_boxes(self, boxes: Path | None) -> str:
-        given = self.given or {}
-        if boxes is None or boxes == OWN:
+        bare = sum(not len((self.given or {}).get(one.path, ())) for one in self.pictures)
+        if boxes in (None, OWN) or not bare:
             return ""
-        bare = sum(not len(given.get(one.path, ())) for one in self.pictures)
-        note = f"{bare} pictures have no box in {boxes}, so that nothing is named there"
-        return note if bare else ""
+        return f"{bare} pictures have no box in {boxes}, so that nothing is named there"
 
     def _on_truth(self, known: Sequence[str]) -> str:
         """Whether boxes of the source will judge, and why not; "" if it has none."""
@@ -244,14 +245,9 @@ class Detect(Job[Options]):
                 f"not judged: the sentence asks for some {data.some(asked, 6)}, the source knows "
                 "all; a list is judged, with a comma between its phrases"
             )
-        left = [name for name in known if name not in asked]
-        others = (
-            f"; boxes of {data.some(left, 6)} were not asked for and count as nothing"
-            if left
-            else ""
-        )
-        takes = MODELS[parse_model(self.options.words.model)[0]].takes_boxes
-        own = takes and not self.options.pictures.boxes
+        left = data.some([name for name in known if name not in asked], 6)
+        others = f"; boxes of {left} were not asked for and count as nothing" if left else ""
+        own = MODELS[parse_model(self.options.words.model)[0]].takes_boxes and self.given is None
         found = " (--boxes source names them, instead of finding some)" if own else ""
         return (
             f"the source knows boxes of {len(set(asked.values()))} of the "
@@ -296,7 +292,7 @@ class Detect(Job[Options]):
                 "read": len(self.found),
                 "unreadable": len(self.found.unreadable),
                 "boxes": self.found.boxes,
-                "judged": len(judged.rows) if judged else 0,
+                "judged": len(judged.missed) if judged else 0,
             },
             "summary": [row.as_dict() for row in self.rows],
             "precision": judged and {name: one.as_dict() for name, one in judged.groups.items()},

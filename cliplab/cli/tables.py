@@ -161,7 +161,7 @@ def detect_verdict(judged: Judged) -> Iterator[str]:
         lines.append([name, str(one.categories), *map(decimals, (one.ap50, one.ap, one.ar))])
     yield ""
     yield from aligned(lines, text=1)
-    pictures = len(judged.rows)
+    pictures = len(judged.missed)
     yield (
         f"judged in {pictures} picture{'s' * (pictures != 1)}: AP over all answers, 100 a picture; "
         "hit and wrong at IoU 0.5 by the boxes that count"

@@ -32,6 +32,8 @@ from .glip import (
 from .judging import (
     Judged,
     Row,
+    Truth,
+    hits,
     judge,
     labels_of,
     summarise,
@@ -66,6 +68,7 @@ from .words import (
     phrases_note,
     read_labels,
     read_phrases,
+    threshold_note,
 )
 
 __all__ = [
@@ -82,6 +85,7 @@ __all__ = [
     "Query",
     "Row",
     "Settings",
+    "Truth",
     "ViLDDetector",
     "annotated",
     "as_classes",
@@ -102,6 +106,7 @@ __all__ = [
     "expand_boxes",
     "find",
     "given_boxes",
+    "hits",
     "judge",
     "labels_of",
     "load_detector",
@@ -119,5 +124,6 @@ __all__ = [
     "relating_words",
     "sentence_prompt",
     "summarise",
+    "threshold_note",
     "to_pixels",
 ]

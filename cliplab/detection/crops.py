@@ -9,8 +9,6 @@ Letters: N pictures, R regions, K classes, D embedding.
 Source: ViLD, arXiv:2104.13921, section 3.2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,7 +60,6 @@ def embed_boxes(
     """What the teacher sees in the boxes: embeddings of the scales summed, (R, D) unit rows.
 
     Args:
-        teacher: any encoder.
         images: N pictures.
         boxes_xyxy: N tensors (R_n, 4) px; R is their sum. None at all gives (0, D).
         scales: 1 is the box itself.

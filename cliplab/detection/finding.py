@@ -123,16 +123,13 @@ def find(
     """Every picture once; in memory are as many as the detector takes at a time, mostly one.
 
     Args:
-        detector: of `load_detector`.
-        pictures: files.
-        prompts: what to look for.
-        cut: what counts as found; default `Cut()`.
+        cut: what counts as found; default: by the model card's threshold for what is asked.
         given: path -> boxes (R, 4) px to name instead of finding some; a picture that is not
             there has none.
         on_found: called for every readable one, with its pixels and what counts as found.
-        progress: show a bar on stderr.
     """
-    query, cut = detector.read(prompts), cut or Cut()
+    query = detector.read(prompts)
+    cut = cut or Cut(query.score)
     cut = replace(cut, all_names=cut.all_names or query.overlapping)
     overlap = None if cut.all_names else cut.overlap
     unreadable = list[UnreadableImage]()

@@ -3,9 +3,8 @@
 Letters: B pictures, K phrases, L tokens, R boxes.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -13,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from cliplab.classification import is_chinese
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections
-from cliplab.detection.settings import PUBLISHED, Settings
+from cliplab.detection.phrases import class_prompt, relating_words
+from cliplab.detection.settings import OVERLAP, PUBLISHED, Settings
 from cliplab.detection.vild import checkpoint_path, read_card
 from cliplab.detection.words import (
     Query,
@@ -28,6 +29,7 @@ from cliplab.detection.words import (
     left_out_words,
     overlap_note,
     quoted,
+    unlearned_words,
     unread_words,
 )
 from cliplab.models.glip import (
@@ -46,9 +48,11 @@ from cliplab.models.glip import (
     select,
     to_picture,
 )
+from cliplab.models.glip.anchors import half_open
 from cliplab.runtime import ArgumentError, sha256
 
 PRECISIONS = ("float32", "bfloat16")
+_SEVERAL = re.compile(r"[.;!?]\s*\w")  # sentences
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,6 +62,7 @@ class GLIPQuery(Query):
     prompt: Prompt
     chunks: Sequence[Chunk]  # parts of the prompt that are read at a time
     texts: Sequence[tuple[Tensor, Tensor, Tensor]]  # of each part: hidden, embedded, mask
+    twice: bool = False  # its last parts are the phrases as a list, label k being len(phrases) + k
 
 
 class GLIPDetector:
@@ -74,7 +79,9 @@ class GLIPDetector:
         precision: "float32", or "bfloat16" for the matrix products.
         max_tokens: read at a time; default: as many as the model can.
         path: of the weights, for `describe`.
-        variant: one of PUBLISHED, or what the card beside our own weights calls it.
+        variant: one of PUBLISHED; default: the name in the card.
+        card: beside our own weights. Its thresholds say what counts; where it says that a relation
+            means one thing, a sentence with relations is asked twice, see `agreed`.
 
     Raises:
         ValueError: a model without tokenizer, an unknown precision.
@@ -85,7 +92,7 @@ class GLIPDetector:
     def __init__(
         self, model: GLIP, *, selection: Selection | None = None, batch_size: int = 1,
         precision: str = "float32", max_tokens: int | None = None, path: Path | None = None,
-        variant: str = "",
+        variant: str = "", card: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         if model.tokenizer is None:
             raise ValueError("model: has no tokenizer; load it with its vocabulary (load_glip)")
@@ -97,7 +104,8 @@ class GLIPDetector:
         self.model, self.tokenizer = model.eval(), model.tokenizer
         self.selection, self.precision = selection or Selection(), precision
         self.pictures, self.max_tokens = batch_size, max_tokens or model.config.max_tokens
-        self.path, self.variant = path, variant
+        self.path, self.card = path, card or {}
+        self.variant = variant or str(self.card.get("name") or "")
 
     @property
     def name(self) -> str:
@@ -114,7 +122,11 @@ class GLIPDetector:
         if isinstance(prompts, GLIPQuery):
             return prompts
         prompt, classes = as_prompt(prompts)
-        chunks = chunks_of(prompt, self.tokenizer, self.max_tokens)
+        plain, form, said = self._asked(prompt)
+        own = chunks_of(prompt, self.tokenizer, self.max_tokens)
+        alone = [] if plain is None else chunks_of(plain, self.tokenizer, self.max_tokens)
+        k = len(prompt.phrases)
+        chunks = [*own, *(chunk._replace(labels=chunk.labels + k) for chunk in alone)]
         device, texts = next(self.model.parameters()).device, []
         for chunk in chunks:
             ids = chunk.token_ids[None].to(device)
@@ -122,11 +134,28 @@ class GLIPDetector:
             with self._autocast(device):
                 texts.append((*self.model.language_backbone(ids, mask), mask))
         remarks = left_out_words(prompt) + unread_words(prompt, self.tokenizer)
-        remarks += self._on_language(prompt)
+        remarks += self._on_language(prompt) + unlearned_words(prompt.phrases, self.card)
         return GLIPQuery(
-            classes=classes, notes=self._on_length(chunks), remarks=remarks,
+            classes=classes, notes=self._on_length(own) + said, remarks=remarks,
             overlapping=bool(overlap_note(prompt)), prompt=prompt, chunks=chunks, texts=texts,
+            twice=plain is not None, threshold=self.card.get("thresholds", {}).get(form, {}),
         )  # fmt: skip
+
+    def _asked(self, prompt: Prompt) -> tuple[Prompt | None, str, list[str]]:
+        """What must be found as well; the card's name for such a prompt; a note."""
+        language = "zh" if any(map(is_chinese, prompt.phrases)) else "en"
+        if not relating_words(prompt):
+            return None, f"{language}, list", []
+        if not self.card.get("a relation means one thing"):
+            return None, "", []
+        plain = class_prompt(prompt.phrases)
+        if len(plain.phrases) < len(prompt.phrases) or _SEVERAL.search(prompt.caption):
+            return None, "", ["relations in several sentences are not checked; ask one at a time"]
+        note = (
+            "a relation means one thing: the best box of each phrase counts, if a list finds "
+            f"{quoted(prompt.phrases)} as well"
+        )
+        return plain, f"{language}, relation", [note]
 
     def detect(
         self, images: Iterable[Image.Image], prompts: Words,
@@ -146,8 +175,10 @@ class GLIPDetector:
             for batch in same_sizes([pixels for pixels, _ in ready]):
                 shapes = [ready[i][1] for i in batch]
                 pixels = torch.stack([ready[i][0] for i in batch])
-                parts = zip(batch, shapes, self._found(pixels, shapes, query), strict=True)
-                found += [_in_picture(one, shape, block[i], query) for i, shape, one in parts]
+                for i, one in zip(batch, self._found(pixels, shapes, query), strict=True):
+                    px = to_picture(one.boxes.float().cpu(), ready[i][1], block[i].size)
+                    parts = (px, one.scores.float().cpu(), one.labels.cpu())
+                    found.append(Detections(*parts, query.classes.names))
         return found
 
     @torch.no_grad()
@@ -165,7 +196,8 @@ class GLIPDetector:
             found = select(raw, chunk.positive, shapes, self.model.config, self.selection)
             labels = chunk.labels.to(device)
             parts.append([one._replace(labels=labels[one.labels]) for one in found])
-        return [merge(one, self.selection) for one in zip(*parts, strict=True)]
+        merged = [merge(one, self.selection) for one in zip(*parts, strict=True)]
+        return [agreed(one, len(query.prompt.phrases)) for one in merged] if query.twice else merged
 
     def ground(self, pixels: Tensor, prompts: Sequence[Prompt]) -> list[Tensor]:
         """The best box of each phrase, for B pictures with a prompt each: B tensors (K, 4) px.
@@ -204,6 +236,7 @@ class GLIPDetector:
                 for label, phrase, spans in named
             ],
             "prompt_parts": len(asked.chunks),
+            "asked_twice": asked.twice,
             "selection": asdict(self.selection),
             "precision": self.precision,
             "batch_size": self.pictures,
@@ -229,11 +262,26 @@ class GLIPDetector:
         ]
 
 
-def _in_picture(
-    found: Found, shape: tuple[int, int], image: Image.Image, query: Query
-) -> Detections:
-    boxes = to_picture(found.boxes.float().cpu(), shape, image.size)
-    return Detections(boxes, found.scores.float().cpu(), found.labels.cpu(), query.classes.names)
+def agreed(found: Found, count: int) -> Found:
+    """The best box of each of K phrases, as sure as the least sure of three answers.
+
+    These are the sentence's (labels below K); that of a list of its phrases (labels from K on),
+    which must find this one at the same place; and the list's to the others, which must be
+    somewhere. A sentence by itself is answered where its things are not there, too.
+    """
+    from torchvision.ops import box_iou
+
+    listed = found.labels >= count
+    said, alone = (Found(*(x[rows] for x in found)) for rows in (~listed, listed))
+    names = torch.arange(count, device=found.labels.device)[:, None]  # (K, 1)
+    known = F.pad((names + count == alone.labels) * alone.scores, (0, 1))  # (K, S + 1), 0: nowhere
+    others = known.amax(1).repeat(count, 1).fill_diagonal_(1).amin(1)  # (K,)
+    same = box_iou(half_open(said.boxes), half_open(alone.boxes)) >= OVERLAP  # (R, S)
+    own = (F.pad(same, (0, 1)) * known[said.labels]).amax(1)  # (R,)
+    scores = torch.stack([said.scores, own, others[said.labels]]).amin(0)
+    best = [int((scores - 2.0 * (said.labels != k)).argmax()) for k in said.labels.unique()]
+    best.sort(key=lambda row: -float(scores[row]))
+    return Found(said.boxes[best], scores[best], said.labels[best])
 
 
 def selection_of(settings: Settings) -> Selection:
@@ -269,9 +317,10 @@ def load_glip_detector(where: str, settings: Settings) -> GLIPDetector:
         )
     else:
         path = checkpoint_path(where, "glip")
-        variant, where = str(read_card(path).get("name") or ""), str(path)
+        variant, where = "", str(path)
     model = load_glip(where, vocab=settings.vocab, device=settings.device)
     return GLIPDetector(
         model, selection=selection_of(settings), batch_size=settings.batch_size or 1,
         precision=settings.precision or PRECISIONS[0], path=path, variant=variant,
+        card={} if variant else read_card(path),
     )  # fmt: skip

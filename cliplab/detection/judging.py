@@ -42,7 +42,6 @@ class Truth:
 class Judged:
     """How well N pictures with truth were done; K classes."""
 
-    rows: tuple[int, ...]  # N numbers of pictures among those found
     groups: Mapping[str, Precision]  # "all", and the detector's groups
     counting: Precision  # of "all" by the boxes that count as found and the source's own: of files
     classes: Mapping[int, Precision]  # of those classes that have a true box
@@ -59,7 +58,6 @@ def judge(found: Found, query: Query, ids: Ids | None = None) -> Judged | None:
 
     Args:
         found: pictures whose sources know boxes, others too; they are left out.
-        query: what was looked for.
         ids: of the source's COCO file, with its boxes.
 
     Returns:
@@ -72,7 +70,7 @@ def judge(found: Found, query: Query, ids: Ids | None = None) -> Judged | None:
     if not any(true):
         return None
     known = frozenset(index.values())
-    hits = {i: _hits(found.found[i], one, known) for i, one in truth.items()}
+    matched = {i: hits(found.found[i], one, known) for i, one in truth.items()}
     groups, classes = _precision(found.sizes, found.said, truth, query)
     own = {i: (ids or Ids()).boxes.get(found.pictures[i].path, ()) for i in truth}
     if any(own.values()):
@@ -83,11 +81,11 @@ def judge(found: Found, query: Query, ids: Ids | None = None) -> Judged | None:
     present = [k for k, count in enumerate(true) if count]
     counting = average_precision(written, results, {"all": present})["all"]
     return Judged(
-        tuple(truth), groups, counting, classes, known, true,
-        hit=_counts([one.labels[hits[i][0]] for i, one in truth.items()], len(names)),
+        groups, counting, classes, known, true,
+        hit=_counts([one.labels[matched[i][0]] for i, one in truth.items()], len(names)),
         counted=_counts([found.found[i].labels for i in truth], len(names)),
-        missed={i: one.select(~hits[i][0] & (one.labels >= 0)) for i, one in truth.items()},
-        wrong={i: wrong for i, (_, wrong) in hits.items()},
+        missed={i: one.select(~matched[i][0] & (one.labels >= 0)) for i, one in truth.items()},
+        wrong={i: wrong for i, (_, wrong) in matched.items()},
     )  # fmt: skip
 
 
@@ -148,7 +146,7 @@ def _written(
     return coco_truth([sizes[i] for i in own], boxes, labels, names, ignored=crowds)
 
 
-def _hits(found: Detections, truth: Truth, asked: frozenset[int]) -> tuple[Tensor, Tensor]:
+def hits(found: Detections, truth: Truth, asked: frozenset[int]) -> tuple[Tensor, Tensor]:
     """(A,) bool: true boxes hit under their name; (R,) bool: found boxes of `asked` that hit none.
 
     As COCO does, the best found box goes first and takes the free true box of its class that it

@@ -6,8 +6,6 @@ found in it, or marked by the user: "the [black goat] left of the [trough]". Eng
 Letters: K phrases. Source: GLIP, arXiv:2112.03857, section 3.1.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

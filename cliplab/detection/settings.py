@@ -1,14 +1,12 @@
 """What a detector can be told, and which model reads what. No torch: a parser is made from this."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from cliplab.runtime import ArgumentError, nearest, unknown_name
 
-SCORE = 0.5  # least score of a box that counts as found
+SCORE = 0.5  # least score of a box that counts as found, where no model card says
 OVERLAP = 0.5  # IoU above which two boxes are one place
 MOST = 100  # boxes of a picture that COCO's AP looks at
 REGIONS = 256  # regions or crops at a time
@@ -92,7 +90,7 @@ class Settings:
     vocab: Path | None = None
     """of a published GLIP: BERT's vocab.txt (default: beside its file, or Hugging Face's cache)"""
     score: float | None = None
-    """least score of a box, 0 to 1 (default: 0.5; of given boxes 0)"""
+    """least score of a box, 0 to 1 (default: its model card's, or 0.5; of given boxes 0)"""
     iou: float | None = None
     """boxes that overlap more are one place (default: 0.5; none of given ones; GLIP phrases 0.6)"""
     all_names: bool = False
@@ -111,9 +109,9 @@ class Settings:
         """Answers of a picture, unlikely ones too: what AP looks at, or more if they may count."""
         return max(MOST, self.top or 0)
 
-    def cut(self, *, given: bool = False) -> Cut:
-        """What counts as found: as told, else all of given boxes, or of others the likely ones."""
-        default = Cut(0.0, None, self.all_names, None) if given else Cut()
+    def cut(self, *, given: bool = False, score: float = SCORE) -> Cut:
+        """What counts as found: as told, else all of given boxes, or of others those of `score`."""
+        default = Cut(0.0, None, self.all_names, None) if given else Cut(score)
         return Cut(
             default.score if self.score is None else self.score,
             default.overlap if self.iou is None else self.iou,

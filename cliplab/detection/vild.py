@@ -3,8 +3,6 @@
 Letters: R regions, K classes, D embedding, H W pixels.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ from cliplab.classification import Classes, fold, is_chinese
 from cliplab.data import shown, some
 from cliplab.detection.boxes import Detections, clip_boxes, name_boxes
 from cliplab.detection.settings import MOST, OVERLAP, PUBLISHED, WEIGHTS, Settings
-from cliplab.detection.words import Query, Words, as_classes, embed_words
+from cliplab.detection.words import Query, Words, as_classes, embed_words, unlearned_words
 from cliplab.encoders import LOADERS, Encoder
 from cliplab.models.vild import HEADS, Contest, Regions, ViLD, class_scores, load_vild
 from cliplab.runtime import (
@@ -85,14 +83,10 @@ def name_regions(
     """The regions of a picture under the names of K classes, best first.
 
     Args:
-        model: that found the regions.
-        regions: of one picture.
         text_emb: (K, D) unit rows of the teacher's text tower; (M, D) with a contest.
         base: (K,) bool, classes that had boxes in training.
-        phrases: K names.
         head: of `cliplab.models.vild.HEADS`.
         iou: of suppression within each class; None: each region stays, under its best name.
-        top: detections of a picture.
         contest: of `cliplab.models.vild.class_scores`.
     """
     scores = class_scores(model, regions, text_emb, base, head=head, contest=contest).cpu()
@@ -175,11 +169,12 @@ class ViLDDetector:
         if isinstance(prompts, ViLDQuery):
             return prompts
         classes, device = as_classes(prompts), self.model.background_emb.device
-        base, said = base_flags(classes, self.card, self.settings)
+        base, on_base = base_flags(classes, self.card, self.settings)
         kinds = self._kinds(classes.prompts)
         texts = (*classes.prompts, *kinds)
         head = self._head(single=len(classes.names) == 1)
         text_emb, unread = embed_words(self.teacher, Classes(texts, texts), self.settings)
+        said = [*unread, *self._on_chinese(classes)] if unread else []
         contest = contest_of(classes.prompts, kinds)
         groups = {
             group: tuple(k for k, flag in enumerate(base.tolist()) if flag is kind)
@@ -188,9 +183,10 @@ class ViLDDetector:
         return ViLDQuery(
             classes=classes,
             groups={group: ks for group, ks in groups.items() if ks},
-            notes=list(self._notes(classes, head, said, kinds)),
-            remarks=[*unread, *self._on_chinese(classes)] if unread else [],
+            notes=list(self._notes(classes, head, on_base, kinds)),
+            remarks=[*said, *unlearned_words(classes.prompts, self.card)],
             nested=nested(contest),
+            threshold=self.card.get("thresholds", {}).get(f"en, {head}", {}),
             text_emb=text_emb.to(device),
             contest=contest,
             base=base.to(device),
@@ -304,9 +300,12 @@ def base_flags(classes: Classes, card: Mapping[str, Any], settings: Settings) ->
             "no card says which labels had boxes in training, so all are taken as novel; say so "
             "of those that had"
         )
+    trained = f"of the {len(flags)} labels had boxes in the detector's training"
+    if not flags.any():
+        return flags, f"none {trained}: for all (novel) its teacher's view counts more"
     return flags, (
-        f"{int(flags.sum())} of the {len(flags)} labels had boxes in the detector's training "
-        "(base), so its text head names them; for the others (novel) its teacher's view counts more"
+        f"{int(flags.sum())} {trained} (base), so its text head names them; for the others (novel) "
+        "its teacher's view counts more"
     )
 
 

@@ -1,14 +1,12 @@
 """What a detector is asked for: labels or a sentence, and what is to be said about them."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -26,7 +24,7 @@ from cliplab.classification import (
     warn_of_unread,
 )
 from cliplab.detection.phrases import SEPARATOR, class_prompt, prompt_of, read_prompt
-from cliplab.detection.settings import Settings
+from cliplab.detection.settings import SCORE, Settings
 from cliplab.encoders import Encoder
 from cliplab.models.glip import Prompt, Span, pieces_of
 from cliplab.models.tokenizers import WordPieceTokenizer
@@ -46,6 +44,12 @@ class Query:
     remarks: Sequence[str] = ()  # what is likely wrong, with the remedy
     overlapping: bool = False  # whether a place may have several of the names
     nested: Tensor | None = None  # (K, K) bool: pairs of names that a place may have both
+    threshold: Mapping[str, Any] = field(default_factory=dict)  # of the card, for what is asked so
+
+    @property
+    def score(self) -> float:
+        """Least score of a box that counts as found, where nobody says otherwise."""
+        return float(self.threshold.get("score", SCORE))
 
 
 Words: TypeAlias = str | Sequence[str] | Classes | Prompt | Query
@@ -111,6 +115,26 @@ def background_note(classes: Classes) -> str:
     return ""
 
 
+def threshold_note(query: Query) -> str:
+    """What boxes that count by the model card's threshold are worth."""
+    return (
+        "boxes count from a score of {score:g} on: on validation pictures {precision:.2f} of such "
+        "boxes were right, and they were {recall:.2f} of what was asked for (its model card)"
+    ).format_map(query.threshold)
+
+
+def unlearned_words(texts: Sequence[str], card: Mapping[str, Any]) -> list[str]:
+    """A remark on words that the card says were never learned; [] if there are none."""
+    never, asked = card.get("words never learned", ()), " . ".join(map(fold, texts))
+    found = [word for word in never if re.search(rf"(?<![a-z]){word}s?(?![a-z])", asked)]
+    if not found:
+        return []
+    return [
+        f"its model card says that it never learned {quoted(found)}: boxes of that name are "
+        "guesses; say it in words that it was trained on"
+    ]
+
+
 # ---- texts of an encoder -----------------------------------------------------------------------
 
 
@@ -173,18 +197,14 @@ def as_prompt(words: Words) -> tuple[Prompt, Classes]:
         return prompt, Classes(prompt.phrases, prompt.phrases)
     classes = as_classes(words)
     if marked := [text for text in classes.prompts if _BRACKETS.search(text)]:
-        raise ArgumentError(
-            "labels",
-            f"got {marked[0]!r}; brackets mark the phrases of a sentence: drop them, or "
-            "ask for the sentence",
-        )
+        drop = "brackets mark the phrases of a sentence: drop them, or ask for the sentence"
+        raise ArgumentError("labels", f"got {marked[0]!r}; {drop}")
     same: dict[str, str] = {}
     for text in classes.prompts:
-        phrase = class_prompt([text]).phrases[0].casefold()
-        if (other := same.setdefault(phrase, text)) != text:
-            raise ArgumentError(
-                "labels", f"{other!r} and {text!r} are the same phrase; expected each once"
-            )
+        other = same.setdefault(class_prompt([text]).phrases[0].casefold(), text)
+        if other != text:
+            same_phrase = f"{other!r} and {text!r} are the same phrase; expected each once"
+            raise ArgumentError("labels", same_phrase)
     return class_prompt(classes.prompts), classes
 
 
@@ -219,7 +239,7 @@ def unread_words(prompt: Prompt, tokenizer: WordPieceTokenizer) -> list[str]:
     """A remark on words that the model knows no piece of; [] if it knows all."""
     pieces = [p for p in pieces_of(tokenizer, prompt.caption) if p.text == tokenizer.unknown_token]
     unread = dict.fromkeys(prompt.caption[piece.start : piece.end] for piece in pieces)
-    words = [word for word in unread if not all(map(_is_punctuation, word))]
+    words = [w for w in unread if any(unicodedata.category(char)[0] != "P" for char in w)]
     if not words:
         return []
     return [
@@ -233,13 +253,9 @@ def left_out_words(prompt: Prompt) -> list[str]:
     if not prompt.left_out:
         return []
     return [
-        f"{quoted(prompt.left_out)}: left out; no shipped model was taught negation, superlatives "
-        "or ordinals, so look at which things were found"
+        f"{quoted(prompt.left_out)}: left out; no shipped model was taught negation, superlatives, "
+        "ordinals or sides of the picture, so look at which things were found"
     ]
-
-
-def _is_punctuation(char: str) -> bool:
-    return unicodedata.category(char).startswith("P")
 
 
 def quoted(words: Sequence[str]) -> str:

@@ -35,11 +35,12 @@ from cliplab.models.glip.model import ConvBody
 from cliplab.models.glip.training import losses
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.vild import ViLDConfig, load_vild
-from cliplab.pasture import LEVELS
+from cliplab.pasture import LEVELS, Words, say
 from cliplab.runtime import checkpoint_dir, pick_device, seed_all, sha256
 from cliplab.training import loop
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.glip_dataset import (
+    LANGUAGES,
     UNNAMED,
     GLIPBatches,
     GLIPDataset,
@@ -227,6 +228,8 @@ def card(recipe: GLIPRecipe, metrics: dict[str, Any], machines: Sequence[str]) -
         "recipe": recipe.as_dict(),
         "started from": {recipe.start: sha256(start) if start else ""},
         "species without a name in training": list(UNNAMED),
+        "words never learned": [say(Words(kind), x) for kind in UNNAMED for x in LANGUAGES],
+        "a relation means one thing": True,  # `relations`: its first phrase, and its landmark
         "trained on": list(machines),
         "metrics": metrics,
     }

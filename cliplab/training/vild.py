@@ -279,6 +279,7 @@ def card(
         "command": command_of("vild", options),
         "recipe": asdict(recipe),
         "categories": {group: [phrases()[k] for k in ks] for group, ks in GROUPS.items()},
+        "words never learned": [phrases()[k] for k in GROUPS["unseen"]],
         "teacher": teacher,
         "metrics": metrics,
     }
