@@ -1,7 +1,9 @@
 """Reports: parameters checked, notebooks executed for real, runs resumed, pages self-contained."""
 
+import base64
 import errno
 import importlib
+import io
 import itertools
 import json
 import os
@@ -18,8 +20,9 @@ import nbformat
 import psutil
 import pytest
 from notebook_builder import code, markdown, stream, write
+from PIL import Image, ImageChops, ImageStat
 
-from cliplab import runtime
+from cliplab import pasture, runtime
 from cliplab.cli.main import main
 from cliplab.cli.run import Bar
 from cliplab.report import folder, jobs, outputs, page, provenance
@@ -612,6 +615,19 @@ def test_noise_is_not_saved(
 def test_noise_is_named(output: Any, fault: list[str]) -> None:
     notebook = nbformat.v4.new_notebook(cells=[code("x", outputs=[output])])
     assert save_notebooks.noise(notebook) == fault
+
+
+def test_figures_become_smaller_and_look_the_same() -> None:
+    figure, packed = pasture.draw(pasture.portrait(3), 256), io.BytesIO()
+    figure.save(packed, "PNG")
+    data = {"image/png": base64.b64encode(packed.getvalue()).decode()}
+    output = nbformat.v4.new_output("display_data", data)
+    notebook = nbformat.v4.new_notebook(cells=[code("x", outputs=[output])])
+    save_notebooks.shrink(notebook)
+    small = base64.b64decode(notebook.cells[0].outputs[0].data["image/png"])
+    assert len(small) < 0.7 * len(packed.getvalue())
+    seen = Image.open(io.BytesIO(small)).convert("RGB")
+    assert max(ImageStat.Stat(ImageChops.difference(figure, seen)).mean) < 4  # of 255
 
 
 # ---- photos and models of the reader ---------------------------------------------------------
