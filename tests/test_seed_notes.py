@@ -89,13 +89,13 @@ def test_modelscope_listing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         )
 
 
-def test_notebook_02_has_the_modelscope_listing() -> None:
+def test_the_lab_has_the_modelscope_listing() -> None:
     changes = {
         "'damo/multi-modal_clip-vit-large-patch14_336_zh'": "model_folder",
         **{f"'./{name}.jpg'": f"photo_paths['{name}']" for name in "躺吃站"},
     }
     define, calls = substitute(listing("modelscope_listing.txt"), changes).split("    \n" * 3)
-    path = ROOT / "notebooks" / "02_sheep_posture_zero_shot.ipynb"
+    path = ROOT / "notebooks" / "labs" / "02_lab_notes_and_language.ipynb"
     sources = ["".join(c["source"]) for c in json.loads(path.read_text("utf-8"))["cells"]]
     for part in (define, calls):
         assert any(part.rstrip() in source for source in sources), part

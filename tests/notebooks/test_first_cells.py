@@ -15,13 +15,14 @@ from cliplab.report import open_inputs, read_notebook, read_parameters, write_pa
 from cliplab.report.notebook import notebooks_dir, tags
 
 NOTEBOOKS = sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
-ALL = [*NOTEBOOKS, *sorted(notebooks_dir().glob("solutions/*.ipynb"))]
+LABS = sorted(notebooks_dir().glob("labs/*.ipynb"))
+ALL = [*NOTEBOOKS, *LABS, *sorted(notebooks_dir().glob("solutions/*.ipynb"))]
 MODEL = {"01": "ENCODER", "02": "ENCODER", "03": "ENCODER", "04": "MODEL", "05": "MODEL"}
 
 
 def first_cells(number: str, **given: Any) -> dict[str, Any]:
     """What the cells tagged `parameters` and `setup` leave, with other parameters in between."""
-    (path,) = (path for path in NOTEBOOKS if path.name.startswith(number))
+    path = next(path for path in [*NOTEBOOKS, *LABS] if path.name.startswith(number))
     cells = {tag: c.source for c in read_notebook(path).cells[:4] for tag in tags(c)}
     names: dict[str, Any] = {}
     exec(cells["parameters"], names)
@@ -76,17 +77,17 @@ def test_every_wrong_value_is_named_at_once(
     assert said in lines[1]
 
 
-@pytest.mark.parametrize("number", ["03", "04", "05"])
+@pytest.mark.parametrize("number", ["02", "03", "04", "05"])
 def test_one_readable_picture_is_enough(number: str, photos: dict[str, str]) -> None:
     assert len(first_cells(number, PHOTOS=photos["flat"])["photos"]) == 1
     assert len(first_cells(number, PHOTOS=photos["good"])["photos"]) == 7
 
 
 def test_what_is_to_be_split_needs_classes(photos: dict[str, str]) -> None:
-    split = first_cells("02", PHOTOS=photos["good"])["photo_set"]
+    split = first_cells("02_lab_few_shot", PHOTOS=photos["good"])["photo_set"]
     assert set(split.splits) == {"train", "val", "test"}
     with pytest.raises(ValueError, match=r"parameter PHOTOS: .*fewer than two classes"):
-        first_cells("02", PHOTOS=photos["flat"])
+        first_cells("02_lab_few_shot", PHOTOS=photos["flat"])
 
 
 def test_a_device_that_is_not_there_is_no_fault_of_the_encoder() -> None:
