@@ -109,12 +109,25 @@ def test_the_words_are_the_teachers(world: Path) -> None:
     torch.testing.assert_close(vild(template=("{}",)).read("goat").text_emb[:1], bare[2:])
 
 
+def test_the_card_says_what_counts_and_what_was_never_learned(world: Path) -> None:
+    detector = vild()
+    learned = {"words never learned": ["lying sheep"], "thresholds": {"en, text": {"score": 0.35}}}
+    detector.card = {**detector.card, **learned}
+    query = detector.read(["a lying sheep"])
+    assert "never learned 'lying sheep': boxes of that name are guesses" in query.remarks[0]
+    assert query.score == 0.35
+    assert detector.read(LABELS[::2]).score == 0.5  # another head, of which the card says nothing
+    assert detector.read(["standing sheep", "goat"]).remarks == []
+
+
 def test_base_and_novel_are_as_the_card_says_or_as_told(world: Path) -> None:
     query = vild().read(read_labels(["站着的羊=Standing Sheep", "lying sheep", "goat"]))
     assert query.base.tolist() == [True, False, True]
     assert query.groups == {"base": (0, 2), "novel": (1,)}
     assert query.notes[0].startswith("2 of the 3 labels had boxes in the detector's training")
     assert vild(head="text").read(LABELS).notes == []
+    none = vild().read(["lying sheep", "cow"]).notes[0]
+    assert none.startswith("none of the 2 labels had boxes in the detector's training: for all")
     told = vild(base=("lying sheep",), novel=("Goat",)).read(LABELS)
     assert told.base.tolist() == [True, True, False]
     with pytest.raises(ValueError, match="novel: unknown label 'gaot'; did you mean 'goat'"):
