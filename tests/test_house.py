@@ -471,6 +471,11 @@ def test_make_explains_a_python_that_is_absent_or_too_old(tmp_path: Path) -> Non
 
 
 READMES = ("README.md", "README.zh-CN.md")
+IN_TWO_LANGUAGES = [
+    READMES,
+    *((f"docs/{name}.md", f"docs/{name}.zh-CN.md") for name in ("commands", "results")),
+]
+MOST_LINES = 120  # of a README: a front door
 
 
 def commands_in(name: str) -> list[str]:
@@ -482,7 +487,13 @@ def commands_in(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md", "data/photos/README.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for pair in IN_TWO_LANGUAGES for name in pair),
+        *("CONTRIBUTING.md", "data/photos/README.md", "docs/glossary.md"),
+    ],
+)
 def test_documents_name_commands_that_exist(name: str) -> None:
     from cliplab.cli.main import COMMANDS
 
@@ -494,15 +505,28 @@ def test_documents_name_commands_that_exist(name: str) -> None:
         assert ((ROOT / name).parent / path).exists(), f"{name} leads to {path}"
 
 
-def test_both_readmes_say_the_same() -> None:
-    english, chinese = READMES
-    shapes = [re.findall(r"^(#+) ", text_of(name), re.MULTILINE) for name in READMES]
+@pytest.mark.parametrize("names", IN_TWO_LANGUAGES)
+def test_both_languages_say_the_same(names: tuple[str, str]) -> None:
+    english, chinese = names
+    shapes = [re.findall(r"^(#+) ", text_of(name), re.MULTILINE) for name in names]
     assert shapes[0] == shapes[1], "headings"
     assert commands_in(english) == commands_in(chinese), "commands"
-    numbers = [sorted(re.findall(r"\d+\.\d+", text_of(name))) for name in READMES]
+    numbers = [sorted(re.findall(r"\d+\.\d+", text_of(name))) for name in names]
     assert numbers[0] == numbers[1], "numbers"
-    rows = [len(re.findall(r"^\|", text_of(name), re.MULTILINE)) for name in READMES]
+    rows = [len(re.findall(r"^\|", text_of(name), re.MULTILINE)) for name in names]
     assert rows[0] == rows[1], "tables"
+
+
+def test_the_front_door_is_short() -> None:
+    assert all(text_of(name).count("\n") <= MOST_LINES for name in READMES)
+
+
+def test_what_the_front_door_tells_is_in_the_results() -> None:
+    told = set(
+        re.findall(r"\b0\.\d+|\b1\.000", text_of(READMES[0]).partition("## Four results")[2])
+    )
+    assert len(told) >= 8
+    assert told <= set(re.findall(r"\d+\.\d+", text_of("docs/results.md")))
 
 
 def test_the_readme_lists_every_notebook() -> None:

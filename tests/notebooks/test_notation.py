@@ -33,3 +33,10 @@ def test_a_symbol_means_one_thing_in_all_notebooks() -> None:
     assert {"$N$", "$D$", r"$\mathbfu$", r"$\mathbft$"} <= {n for n in table if len(table[n]) > 1}
     assert clashes(table) == []
     assert clashes(table | MEANS_TWO) == ["$N$"]
+
+
+def test_the_glossary_has_every_symbol() -> None:
+    table = (notebooks_dir().parent / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\$[^|]*) \|", table, re.MULTILINE)
+    listed = {re.sub(r"\s", "", name) for row in rows for name in re.findall(r"\$[^$]+\$", row)}
+    assert set(symbols()) <= listed, set(symbols()) - listed
