@@ -238,7 +238,7 @@ def held(*paths: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     with ExitStack() as locks:
-        for path in {path.resolve() for path in paths}:
+        for path in sorted({path.resolve() for path in paths}):  # in one order: one of two gets all
             lock = cache_dir() / "locks" / hashlib.sha256(os.fsencode(path)).hexdigest()
             try:
                 lock.parent.mkdir(parents=True, exist_ok=True)

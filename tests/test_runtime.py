@@ -1,12 +1,14 @@
 """Files that are whole or absent, seeds, devices, names, results."""
 
 import errno
+import hashlib
 import json
 import os
 import random
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -454,3 +456,15 @@ def test_what_is_held_is_refused_and_what_its_killed_holder_left_goes(
         assert [path.exists() for path in left] == [False, False]
     assert all((tmp_path / name).exists() for name in users)
     assert not list((tmp_path / "cache/locks").iterdir())
+
+
+def test_locks_are_taken_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "cache"))
+    taken: list[Path] = []
+    lock = lambda path, timeout: nullcontext(taken.append(path))  # noqa: E731
+    monkeypatch.setattr("filelock.FileLock", lock)
+    names = [tmp_path / f"{i}" for i in range(9)]
+    with runtime.held(*names), runtime.held(*reversed(names)):
+        assert taken[:9] == taken[9:]
+    wanted = [hashlib.sha256(os.fsencode(path)).hexdigest() for path in names]
+    assert [path.name for path in taken[:9]] == wanted
