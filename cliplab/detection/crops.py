@@ -23,7 +23,7 @@ from cliplab.classification import Scores, check_class_names
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections, clip_boxes, expand_boxes, name_boxes
 from cliplab.detection.settings import REGIONS, Settings
-from cliplab.detection.vild import checkpoint_path, contest_of, inside, nested, propose
+from cliplab.detection.vild import checkpoint_path, contest_of, inside, nested, propose, read_card
 from cliplab.detection.words import Query, Words, as_classes, embed_words
 from cliplab.encoders import Encoder
 from cliplab.models.vild import Contest, ViLD, load_vild, shares
@@ -137,9 +137,10 @@ class CropsDetector:
         check_class_names(classes.names)
         text_emb, remarks = embed_words(self.teacher, classes, self.settings)
         contest = contest_of(classes.prompts)
+        form = f"{self.teacher.languages[0]}, crops of {self.teacher.name}"
         return CropsQuery(
             classes=classes, text_emb=text_emb, remarks=remarks, contest=contest,
-            nested=nested(contest),
+            nested=nested(contest), threshold=self._card.get("thresholds", {}).get(form, {}),
         )  # fmt: skip
 
     def detect(
@@ -171,6 +172,14 @@ class CropsDetector:
         )
         iou = self.settings.cut(given=boxes_xyxy is not None).overlap
         return name_boxes(found, scores, query.classes.names, iou=iou, top=self.settings.most)
+
+    @cached_property
+    def _card(self) -> dict[str, Any]:
+        """Of the ViLD that proposes boxes; {} where boxes are given and it is not there."""
+        try:
+            return read_card(checkpoint_path(self.where))
+        except (FileNotFoundError, ValueError):
+            return {}
 
     @cached_property
     def _side(self) -> int:
