@@ -193,7 +193,7 @@ SHIPPED = {
 def test_files_are_those_of_the_card(name: str) -> None:
     folder = checkpoint_dir(name)
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
-    found = {p.name for p in folder.iterdir()} - {"model_card.json", "rows.json"}
+    found = {p.name for p in folder.iterdir()} - set(cards.BESIDES)
     assert found == set(card["files"])
     assert all(sha256(folder / f) == digest for f, digest in card["files"].items())
 
@@ -322,3 +322,27 @@ def test_rows_of_groupvit_keep_the_recipe_and_the_baselines(tmp_path, monkeypatc
 def test_cards_that_cannot_be_compared_make_no_table(stem, some: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gather_rows.gather(stem, gather_rows.TABLES[stem], some)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(p.parent.name for p in checkpoint_dir("").glob("*/*card.json"))
+)
+def test_shipped_cards_are_readable(name: str) -> None:
+    folder = checkpoint_dir(name)
+    card = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
+    text = (folder / "model_card.md").read_text(encoding="utf-8")
+    assert text == cards.rendered(card), "write it again: cliplab.training.cards.save_card"
+    assert card["command"] in text
+    assert len(text.splitlines()) < 400
+
+
+def test_a_card_shows_numbers_with_their_intervals(tmp_path: Path) -> None:
+    rate = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+    metrics = {"seen": {"joint": rate, "confusion": [[1, 2]]}, "tiny": 1e-5, "words": ["a", "b"]}
+    cards.save_card(tmp_path, {"name": "x", "command": "python -m x", "metrics": metrics})
+    lines = (tmp_path / "model_card.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# x"
+    assert "| command | `python -m x` |" in lines
+    assert lines[lines.index("## Metrics") + 4 :] == [
+        "| seen · joint | 0.500 (0.250–0.750, n = 8) |", "| tiny | 1e-05 |", "| words | a, b |",
+    ]  # fmt: skip

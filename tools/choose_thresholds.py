@@ -21,8 +21,9 @@ from PIL import Image
 from cliplab import detection, pasture
 from cliplab.detection import Detections, Query, Truth
 from cliplab.pasture import Dice, Words, grounding, say
-from cliplab.runtime import checkpoint_dir, write_json
+from cliplab.runtime import checkpoint_dir
 from cliplab.training import glip_dataset, glip_evaluation, vild_dataset
+from cliplab.training.cards import save_card
 
 T = TypeVar("T")
 
@@ -267,7 +268,7 @@ def main(
         command = f"python tools/choose_thresholds.py {name} --pictures {pictures}"
         about = {"command": command, "split": "val"}
         card = json.loads(path.read_text("utf-8"))
-        write_json(path, card | {"thresholds": {**about, "pictures": pictures, **chosen}})
+        save_card(path.parent, card | {"thresholds": {**about, "pictures": pictures, **chosen}})
         for form, row in chosen.items():
             print(name, form, {key: value for key, value in row.items() if key != "kinds"})
 

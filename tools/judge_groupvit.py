@@ -9,6 +9,7 @@ import json
 
 from cliplab.runtime import checkpoint_dir, write_json
 from cliplab.segmentation import load_segmenter
+from cliplab.training.cards import save_card
 from cliplab.training.groupvit_evaluation import evaluate
 
 
@@ -25,7 +26,7 @@ def main() -> None:
     for language in ("en", "zh"):
         moved = [k for k, v in metrics[language].items() if v != before[language].get(k)]
         print(f"{language}: moved: {', '.join(moved) or 'nothing'}")
-    write_json(folder / "model_card.json", card)
+    save_card(folder, card)
     write_json(folder / "rows.json", table)
 
 

@@ -6,16 +6,20 @@ variants and seeds in `data/checkpoints/<stem>/rows.json`, which the lessons sho
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cliplab.runtime import checkpoint_dir, sha256, write_json
+from cliplab.runtime import atomic_write, checkpoint_dir, sha256, write_json
 
 _COMMON = {
     "licence": "Apache-2.0; trained on generated pictures and captions only",
     "intended use": "teaching, on pictures of cliplab.pasture; it knows nothing of photographs",
 }
+
+# What may lie beside weights and is no part of them: the card, a table of several trainings, and
+# how far the pictures they were trained on reach (tools/measure_world.py).
+BESIDES = ("model_card.json", "model_card.md", "rows.json", "world.npz")
 
 
 # ---- one card ------------------------------------------------------------------------------
@@ -23,13 +27,49 @@ _COMMON = {
 
 def write_model_card(folder: Path, **card: Any) -> Path:
     """Write `model_card.json` with the hashes of the folder's other files, which loaders check."""
-    # A table of several trainings may lie beside the weights; it is no part of any of them.
-    others = ("model_card.json", "rows.json")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in others)
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in BESIDES)
     hashes = {p.name: sha256(p) for p in files if not p.name.startswith(".")}
-    path = folder / "model_card.json"
-    write_json(path, {**_COMMON, **card, "files": hashes, "commit": _commit()})
-    return path
+    return save_card(folder, {**_COMMON, **card, "files": hashes, "commit": _commit()})
+
+
+def save_card(folder: Path, card: Mapping[str, Any]) -> Path:
+    """Write a card as `model_card.json`, for programs, and as `model_card.md`, for people."""
+    write_json(folder / "model_card.json", dict(card))
+    with atomic_write(folder / "model_card.md") as file:
+        file.write(rendered(card).encode())
+    return folder / "model_card.json"
+
+
+def rendered(card: Mapping[str, Any]) -> str:
+    """A card as Markdown: what it is in one table, and a table for each group of numbers."""
+    plain = {k: v for k, v in card.items() if not isinstance(v, Mapping)}
+    lines = [f"# {card['name']}", "", *_table(plain)]
+    for name, group in card.items():
+        if isinstance(group, Mapping):
+            lines += ["", f"## {name[0].upper()}{name[1:]}", "", *_table(group)]
+    return "\n".join([*lines, ""])
+
+
+def _table(group: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("| | |", "|---|---|")
+    for path, value in _leaves(group):
+        yield f"| {' · '.join(path)} | {value} |"
+
+
+def _leaves(group: Mapping[str, Any], *path: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What a person reads of a card: its texts, numbers with their intervals, lists of words."""
+    for name, value in group.items():
+        if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
+            interval = f"{value['low']:.3f}–{value['high']:.3f}, n = {value['n']}"
+            yield (*path, name), f"{value['value']:.3f} ({interval})"
+        elif isinstance(value, Mapping):
+            yield from _leaves(value, *path, name)
+        elif isinstance(value, list) and not all(isinstance(one, str) for one in value):
+            continue  # confusions and rounds: they are for programs
+        else:
+            text = f"{value:.3f}" if isinstance(value, float) and value >= 0.01 else str(value)
+            shown = ", ".join(value) if isinstance(value, list) else text
+            yield (*path, name), f"`{shown}`" if name in ("command", "commit") else shown
 
 
 def command_of(stem: str, options: Mapping[str, Any]) -> str:
