@@ -579,7 +579,9 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     assert gather_rows.recipe_of(card) == given.recipe
     recipe.run(options(tmp_path, "--stages", "0", "--no-multi-label"))
     beside = tmp_path / "no-groups-no-nouns" / "seed0-1" / "checkpoint"
-    assert {p.name for p in beside.iterdir()} == {"model.safetensors", "model_card.json"}
+    assert {p.name for p in beside.iterdir()} == {
+        "model.safetensors", "model_card.json", "model_card.md",
+    }  # fmt: skip
 
 
 # ---- evaluation ----------------------------------------------------------------------------
