@@ -10,6 +10,7 @@ from . import (
     groupvit_evaluation as groupvit_evaluation,
     groupvit_pseudo_labels as groupvit_pseudo_labels,
     pictures as pictures,
+    vild as vild,
     vild_dataset as vild_dataset,
     vild_evaluation as vild_evaluation,
 )

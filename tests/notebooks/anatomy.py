@@ -20,7 +20,6 @@ FIRST_RESULT = (10, 300)  # cells and words to the first figure of a lesson
 LESSON_LINES, LAB_LINES = (8, 15, 25), (18, 20, 30)
 # Lessons that are longer still, each to leave this list when its deeper half is a lab.
 LONG = {
-    "03_vild_region_classification",
     "05_groupvit_segmentation",
 }
 HEADINGS = ("What we found", "Limits", "Exercises", "References")
