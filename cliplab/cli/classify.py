@@ -6,19 +6,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from cliplab import classification, data, encoders
+from cliplab import classification, data, encoders, report
 from cliplab.cli.options import EXIT_CODES, Call, Common, Encoding, Flag, Outputs, Source, opt
 from cliplab.cli.skeleton import PASTURE, Job, complain, describe, named, report_of
 from cliplab.cli.tables import classify_table, classify_verdict
 from cliplab.runtime import unknown_name, write_json
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from cliplab.classification import Answer
-    from cliplab.data import SampleSet
 
 # The first is the default: in notebook 02 it gained most of those that take no time to fit.
 METHODS = (
@@ -184,7 +178,7 @@ class Classify(Job[Options]):
     def _is_own(self, where: Path) -> bool:
         return where.resolve() == self.options.pictures.source.resolve()
 
-    def _read(self, where: Path) -> SampleSet:
+    def _read(self, where: Path) -> data.SampleSet:
         """The photos of SOURCE."""
         given = self.options.pictures
         if given.unlabelled and where.is_dir() and given.kind == "auto" and not given.boxes:
@@ -198,7 +192,7 @@ class Classify(Job[Options]):
             return replace(photos, samples=bare, class_names=())
         return photos
 
-    def _read_examples(self, where: Path) -> SampleSet:
+    def _read_examples(self, where: Path) -> data.SampleSet:
         """Photos to learn from; --kind, --images and --boxes are about SOURCE only."""
         if not where.exists():
             raise FileNotFoundError(f"{where}: no such examples; check the name")
@@ -241,25 +235,23 @@ class Classify(Job[Options]):
             found = on.by_examples(self.division, self.classes, how, **prompts, **keep)
         else:
             found = on.by_prompts(self.photos, self.classes, **prompts, **keep)
-        self.found: Answer = found
+        self.found: classification.Answer = found
         self.unreadable, self.remarks = found.unreadable, found.remarks
         return len(found.kept)
 
-    def _keeper(self) -> Callable[[int, Image], None] | None:
+    def _keeper(self) -> Callable[[int, Any], None] | None:
         """What makes a thumbnail of each photo while it is open; None if none is wanted.
 
         With more photos than cards those to show are opened again, once it is known which; the
         thumbnails of all would not fit in memory.
         """
-        from cliplab.report import classification_page as page
-
         self.thumbnails: dict[int, str] = {}
-        if not self.options.outputs.html or len(self.photos) > page.MAX_CARDS:
+        if not self.options.outputs.html or len(self.photos) > report.classification_page.MAX_CARDS:
             return None
-        size = page.thumbnail_size(len(self.photos))
+        size = report.classification_page.thumbnail_size(len(self.photos))
 
-        def keep(i: int, image: Image) -> None:
-            self.thumbnails[i] = page.thumbnail(image, size=size)
+        def keep(i: int, image: Any) -> None:
+            self.thumbnails[i] = report.thumbnail(image, size=size)
 
         return keep
 
@@ -285,9 +277,7 @@ class Classify(Job[Options]):
             write_json(outputs.json, report_of("classify", self.options, **self._report()))
 
     def _write_gallery(self, path: Path) -> None:
-        from cliplab.report import classification_page as page
-
-        note = page.write_gallery(
+        note = report.classification_page.write_gallery(
             path,
             self.found,
             self.encoder.name,

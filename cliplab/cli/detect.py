@@ -7,22 +7,16 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
-from cliplab import data, detection
+from cliplab import data, detection, report
 from cliplab.cli.options import EXIT_CODES, Call, Common, Outputs, Source, opt
 from cliplab.cli.skeleton import PASTURE, Job, complain, describe, named, report_of, targets_in
 from cliplab.cli.tables import detect_classes, detect_table, detect_verdict
 from cliplab.detection import MODELS, Settings, check_settings, parse_model
 from cliplab.runtime import atomic_write, write_json
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from cliplab.data import Sample, SampleSet
-    from cliplab.detection import Detections
 
 OWN = Path("source")  # --boxes source: those of SOURCE itself
 
@@ -208,16 +202,16 @@ class Detect(Job[Options]):
 
     def _keeper(self) -> Any:
         """What is done with a picture while it is open: its thumbnail, its copy with boxes."""
-        from cliplab.report import detection_page as page, thumbnail
-
         self.thumbnails: dict[Path, str] = {}
         wanted, side = set[Path](), 0
         if self.options.outputs.html:
-            wanted, side = page.choose_pictures([one.path for one in self.pictures])
+            wanted, side = report.detection_page.choose_pictures(
+                [one.path for one in self.pictures]
+            )
 
-        def keep(picture: Sample, image: Image, found: Detections) -> None:
+        def keep(picture: data.Sample, image: Any, found: detection.Detections) -> None:
             if picture.path in wanted:
-                self.thumbnails[picture.path] = thumbnail(image, size=side)
+                self.thumbnails[picture.path] = report.thumbnail(image, size=side)
             for path in self.targets.get(picture.path, ()):
                 with atomic_write(path) as file:
                     detection.annotated(image, found).save(file, "JPEG", quality=90, optimize=True)
@@ -268,9 +262,7 @@ class Detect(Job[Options]):
                 outputs.out, detection.as_coco(self.found, self.classes, ids=self.ids, model=about)
             )
         if outputs.html:
-            from cliplab.report import detection_page
-
-            detection_page.write_gallery(
+            report.detection_page.write_gallery(
                 outputs.html, self.detector, self.query, self.found, self.rows, judged=self.judged,
                 thumbnails=self.thumbnails, notes=[*self.remarks, *self.notes],
                 title=f"{self.options.pictures.source.resolve().name}, boxes by label",
@@ -301,7 +293,7 @@ class Detect(Job[Options]):
         }
 
 
-def _told(pictures: SampleSet, told: SampleSet) -> tuple[Sample, ...]:
+def _told(pictures: data.SampleSet, told: data.SampleSet) -> tuple[data.Sample, ...]:
     """The pictures with boxes of another source, where that speaks of them."""
     by_path = {one.path.resolve(): one for one in told}
     pairs = ((one, by_path.get(one.path.resolve())) for one in pictures)

@@ -1,7 +1,5 @@
 """`cliplab doctor`: look at everything that tends to go wrong, and say what to do."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import json
@@ -16,7 +14,8 @@ from pathlib import Path
 
 from cliplab.cli.options import Call, Common, Flag
 from cliplab.cli.tables import aligned
-from cliplab.runtime import cache_dir, checkpoint_dir, is_offline, verify_checkpoint
+from cliplab.report import provenance
+from cliplab.runtime import cache_dir, checkpoint_dir, is_offline, pick_device, verify_checkpoint
 
 ABOUT = """\
 Look at Python, packages, device, encoders, fonts, checkpoints and kernels. Each line says what is
@@ -121,8 +120,6 @@ def check_machine() -> Iterator[Finding]:
     """System, cores, memory, and free disk space."""
     import psutil
 
-    from cliplab.report import provenance
-
     memory = psutil.virtual_memory().available / 1e9
     disk = shutil.disk_usage(provenance.root()).free / 1e9
     text = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.1f} GB free"
@@ -134,8 +131,6 @@ def check_machine() -> Iterator[Finding]:
 
 def check_packages() -> Iterator[Finding]:
     """Every package that cliplab asks for, against the pins."""
-    from cliplab.report import provenance
-
     pinned, asked = provenance.root() / "constraints.txt", requirements()
     pins = pinned.read_text(encoding="utf-8").lower() if pinned.exists() else ""
     here = {name: version for name in asked if (version := provenance.version(name))}
@@ -168,8 +163,6 @@ def check_device() -> Iterator[Finding]:
     """What torch computes on."""
     import torch
 
-    from cliplab.runtime import pick_device
-
     device = pick_device("auto").type
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
     threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
@@ -178,8 +171,6 @@ def check_device() -> Iterator[Finding]:
 
 def check_encoders() -> Iterator[Finding]:
     """Which families of official encoders are installed; importing them would take seconds."""
-    from cliplab.report import provenance
-
     for prefix, (module, distribution) in FAMILIES.items():
         version, found = provenance.version(distribution), importlib.util.find_spec(module)
         text, fault, note = f"{module} {version}", "", ""

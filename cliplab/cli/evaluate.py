@@ -1,7 +1,5 @@
 """`cliplab evaluate imagenet`: the protocol of the CLIP paper, on one's own machine."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,19 +1,14 @@
 """The command line: ``python -m cliplab COMMAND``, or ``cliplab COMMAND``."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cliplab.runtime import ArgumentError
-
-if TYPE_CHECKING:
-    from cliplab.cli.options import Call
+from cliplab.runtime import ArgumentError, held, unknown_name
 
 
 @dataclass(frozen=True)
@@ -69,8 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cliplab {__version__}")
         return 0
     if typed[0] not in COMMANDS:
-        from cliplab.runtime import unknown_name
-
         print(f"cliplab: error: {unknown_name('command', typed[0], COMMANDS)}", file=sys.stderr)
         return 2
     return _command(typed[0], typed[1:])
@@ -87,9 +80,9 @@ def _command(name: str, typed: Sequence[str]) -> int:
             return _train(typed)
         from cliplab.cli.options import parse
 
-        call: Call = getattr(module, name.upper())
+        call = getattr(module, name.upper())
         texts = {"prog": f"cliplab {name}", "about": call.about, "epilog": call.epilog}
-        return call.run(parse(call.options, typed, **texts))
+        return int(call.run(parse(call.options, typed, **texts)))
     except SystemExit as end:  # after --help, or of the second parser of `train`
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -149,7 +142,6 @@ _MAY_BE_NONE = {"stages", "crops", "locked_steps", "joint_steps", "second_round_
 
 def _train(typed: Sequence[str]) -> int:
     """Train what was typed -> exit code."""
-    from cliplab.runtime import held
     from cliplab.training import RECIPES
 
     if not typed or typed[0] in ("-h", "--help"):
@@ -172,7 +164,6 @@ def _train(typed: Sequence[str]) -> int:
 def read_recipe(stem: str, *typed: str) -> Any:
     """The options of a recipe."""
     from cliplab.cli.options import flat, parse
-    from cliplab.runtime import unknown_name
     from cliplab.training import RECIPES
 
     if stem not in RECIPES:

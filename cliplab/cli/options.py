@@ -4,8 +4,6 @@ A command's `Options` is made of groups; a group is a dataclass whose fields are
 groups that several commands share are here.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence

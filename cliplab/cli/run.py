@@ -7,13 +7,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+from cliplab import report
 from cliplab.cli.options import Call, Common, Flag, Positional, Repeatable, opt
 from cliplab.cli.tables import aligned
-
-if TYPE_CHECKING:
-    from cliplab.report import Difference, Failure, Job, Request
 
 ABOUT = """\
 Execute notebooks and leave a folder with a report to hand in: index.html (one file, no network
@@ -58,8 +56,6 @@ class Options(Common):
 
 def run(options: Options) -> int:
     """Carry out the command -> exit code."""
-    from cliplab import report
-
     if not 0 < options.timeout < math.inf:
         raise ValueError(f"--timeout: got {options.timeout:g}; expected seconds above 0")
     names = options.notebooks
@@ -78,7 +74,7 @@ def run(options: Options) -> int:
         return _carry_out(jobs, asked, final)
 
 
-def _resumed(asked: Request, before: Request) -> Request:
+def _resumed(asked: report.Request, before: report.Request) -> report.Request:
     """What a run goes on with: what it was asked for, but for a name and a time that are new."""
     notebooks, given = asked.notebooks or before.notebooks, asked.parameters or before.parameters
     if (notebooks, given) != (before.notebooks, before.parameters):
@@ -91,10 +87,8 @@ def _resumed(asked: Request, before: Request) -> Request:
     return replace(before, student=asked.student or before.student, timeout_s=timeout_s)
 
 
-def _carry_out(jobs: Sequence[Job], request: Request, final: Path) -> int:
+def _carry_out(jobs: Sequence[report.Job], request: report.Request, final: Path) -> int:
     """Execute, and leave the folder -> exit code; what one that failed left is said."""
-    from cliplab import report
-
     bar, work = Bar(), report.unfinished(final)
     again = f"python -m cliplab run --resume --out {_quoted(final)}"
     try:
@@ -127,13 +121,11 @@ def _quoted(path: Path) -> str:
 
 def _parameters(names: Sequence[str]) -> str:
     """The parameters of notebooks, with defaults and comments, as text."""
-    from cliplab.report import find_notebooks, read_notebook, read_parameters, title
-
     lines = []
-    for path in find_notebooks(names):
-        notebook = read_notebook(path)
-        lines.append(f"{path.stem}: {title(notebook)}")
-        for p in read_parameters(notebook, path.stem).values():
+    for path in report.find_notebooks(names):
+        notebook = report.read_notebook(path)
+        lines.append(f"{path.stem}: {report.title(notebook)}")
+        for p in report.read_parameters(notebook, path.stem).values():
             lines.append(f"  {f'{p.name}={p.default}':28} {p.note}".rstrip())
     return "\n".join(lines)
 
@@ -143,7 +135,7 @@ class Bar:
 
     bar: Any = None
 
-    def start(self, job: Job) -> Callable[[int], None]:
+    def start(self, job: report.Job) -> Callable[[int], None]:
         """Open the bar of a notebook."""
         from tqdm import tqdm
 
@@ -162,7 +154,7 @@ class Bar:
         self.bar.n = index + 1
         self.bar.refresh()
 
-    def end(self, job: Job, seconds: float | None, failure: Failure | None) -> None:
+    def end(self, job: report.Job, seconds: float | None, failure: report.Failure | None) -> None:
         """Close it, and say how the notebook ended; without seconds it had ended before."""
         self.close()
         if failure:
@@ -208,31 +200,27 @@ class ReportOptions(Common):
     """absolute difference that they may have besides"""
 
 
-def report(options: ReportOptions) -> int:
+def make_report(options: ReportOptions) -> int:
     """Make the page or the comparison -> exit code."""
-    from cliplab.report import load, put_name, write_page
-
     folder, compare = options.folder, options.compare
     if folder is None and compare is not None:
         return _compare(compare, rtol=options.rtol, atol=options.atol)
     if folder is None or compare is not None:
         raise ValueError("give one RUN, or --compare A B; see `cliplab report --help`")
     if options.student is not None:
-        put_name(folder, options.student)
-    print(f"report: {write_page(load(folder), folder)}")
+        report.put_name(folder, options.student)
+    print(f"report: {report.write_page(report.load(folder), folder)}")
     return 0
 
 
 def _compare(folders: tuple[Path, Path], *, rtol: float, atol: float) -> int:
-    from cliplab.report import compare, load, origin
-
-    a, b = (load(folder) for folder in folders)
+    a, b = (report.load(folder) for folder in folders)
     names = [folder.name for folder in folders]
-    left, right = origin(a), origin(b)
+    left, right = report.origin(a), report.origin(b)
     unlike = [key for key in left | right if left.get(key) != right.get(key)]
     rows = [[key, _short(left.get(key)), _short(right.get(key))] for key in unlike]
     print("\n".join([*aligned([["made from", *names], *rows]), ""] if rows else []))
-    differences = compare(a, b, rtol=rtol, atol=atol)
+    differences = report.compare(a, b, rtol=rtol, atol=atol)
     if not differences:
         raise ValueError("neither run has results to compare")
     print("\n".join(_table(differences, names)))
@@ -241,7 +229,7 @@ def _compare(folders: tuple[Path, Path], *, rtol: float, atol: float) -> int:
     return 1 if out else 0
 
 
-def _table(differences: Sequence[Difference], names: Sequence[str]) -> Iterator[str]:
+def _table(differences: Sequence[report.Difference], names: Sequence[str]) -> Iterator[str]:
     """The differences as text, a mark before each that is out of tolerance."""
     rows, notebook = [["", "result", *names, "difference"]], ""
     for d in differences:
@@ -254,11 +242,9 @@ def _table(differences: Sequence[Difference], names: Sequence[str]) -> Iterator[
 
 
 def _short(value: Any) -> str:
-    from cliplab.report import show
-
-    text = "-" if value is None else show(value)
+    text = "-" if value is None else report.show(value)
     return text if len(text) <= 28 else text[:27] + "…"
 
 
 RUN = Call(Options, ABOUT, EPILOG, run)
-REPORT = Call(ReportOptions, REPORT_ABOUT, REPORT_EPILOG, report)
+REPORT = Call(ReportOptions, REPORT_ABOUT, REPORT_EPILOG, make_report)

@@ -8,17 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from cliplab import data, segmentation
+from cliplab import classification, data, report, segmentation
 from cliplab.cli.options import EXIT_CODES, Call, Common, Device, Offline, Outputs, Source, opt
 from cliplab.cli.skeleton import Job, complain, refuse_inputs, report_of, targets_in
 from cliplab.cli.tables import segment_labels, segment_table, segment_verdict
 from cliplab.runtime import write_json
-
-if TYPE_CHECKING:
-    from cliplab.data import Sample
-    from cliplab.segmentation import PictureRow
 
 ABOUT = """\
 Give every pixel one of your labels, with a model that learned from captions alone (GroupViT).
@@ -160,13 +156,11 @@ class Segment(Job[Options]):
 
     def _read_words(self) -> None:
         """Labels and background; refused before a model is loaded."""
-        from cliplab.classification import is_nothing, split_labels
-
         given, known = self.options.words, self._known_classes()
         if given.labels is not None:
             self.labels = segmentation.read_labels(given.labels)
         else:
-            names = [name for name in known if not is_nothing(name)]
+            names = [name for name in known if not classification.is_nothing(name)]
             self.labels = {name: (name.replace("_", " "),) for name in names}
             if not names:
                 raise ValueError(
@@ -176,7 +170,7 @@ class Segment(Job[Options]):
         threshold = self.options.model.threshold
         background: tuple[str, ...] | None = None if threshold is None else ()
         if given.background is not None:  # without words the usual ones, which depend on the model
-            words = split_labels(given.background) or given.background
+            words = classification.split_labels(given.background) or given.background
             if not all(map(str.strip, words)):
                 raise ValueError("--background: got an empty text; expected words, or none at all")
             background = tuple(words) or ("?",)
@@ -273,8 +267,6 @@ class Segment(Job[Options]):
         """Picture after picture; one is in memory at a time, whatever their number."""
         from tqdm import tqdm
 
-        from cliplab.report import segmentation_page as page
-
         outputs = self.options.outputs
         if outputs.out and outputs.force:
             self._remove_former(outputs.out)
@@ -287,9 +279,10 @@ class Segment(Job[Options]):
             )
         self.shown, self.side = set[Path](), 0
         if outputs.html:
-            self.shown, self.side = page.choose_pictures([one.path for one in self.pictures])
-        self.cards: dict[Path, page.Card] = {}
-        self.found: list[PictureRow] = []
+            paths = [one.path for one in self.pictures]
+            self.shown, self.side = report.segmentation_page.choose_pictures(paths)
+        self.cards: dict[Path, report.segmentation_page.Card] = {}
+        self.found: list[segmentation.PictureRow] = []
         self.unreadable = []
         for sample in tqdm(self.pictures, unit="picture", disable=not sys.stderr.isatty()):
             try:
@@ -302,10 +295,8 @@ class Segment(Job[Options]):
         self.problems = [*self.problems, *self.judge.refused]
         return len(self.found)
 
-    def _answer(self, sample: Sample) -> None:
+    def _answer(self, sample: data.Sample) -> None:
         """Judge, write and shrink one picture."""
-        from cliplab.report import segmentation_page as page
-
         image, path, names = data.open_image(sample.path), sample.path, self.vocabulary.names
         (found,) = self.segmenter.segment([image], self.vocabulary, self.settings)
         labels = found.labels_at().numpy()
@@ -318,7 +309,7 @@ class Segment(Job[Options]):
         if self.panoptic:
             self.panoptic.add(path, labels, self.segments[path][0])
         if path in self.shown:
-            self.cards[path] = page.make_card(
+            self.cards[path] = report.segmentation_page.make_card(
                 image, labels, self.colours, side=self.side, true=true
             )
 
@@ -366,9 +357,7 @@ class Segment(Job[Options]):
         if self.panoptic:
             self.panoptic.write()
         if outputs.html:
-            from cliplab.report import segmentation_page as page
-
-            answer = page.Answer(
+            answer = report.segmentation_page.Answer(
                 title=f"{self.options.pictures.source.resolve().name}, pixels by label",
                 model=self.segmenter.name,
                 groups=self.segmenter.groups,
@@ -380,11 +369,11 @@ class Segment(Job[Options]):
                 remarks=self.remarks,
                 unreadable=self.unreadable,
             )
-            page.write_gallery(outputs.html, answer, self.cards)
+            report.segmentation_page.write_gallery(outputs.html, answer, self.cards)
         paths = [path for path in (outputs.json, outputs.out and outputs.out / SUMMARY) if path]
-        report = self._report() if paths else {}  # once: it hashes the weights
+        said = self._report() if paths else {}  # once: it hashes the weights
         for path in paths:
-            write_json(path, report)
+            write_json(path, said)
 
     def _report(self) -> dict[str, Any]:
         """Labels and their numbers and colours, provenance, shares of every picture, quality."""
@@ -407,7 +396,7 @@ class Segment(Job[Options]):
             **self.told(),
         )
 
-    def _picture(self, one: PictureRow) -> dict[str, Any]:
+    def _picture(self, one: segmentation.PictureRow) -> dict[str, Any]:
         """One picture: its size, files, groups, shares and, where it was judged, its mean IoU."""
         said = one.as_dict(self.vocabulary.names)
         for kind, path in zip(_FILES, self.masks.get(one.path, ()), strict=False):

@@ -9,14 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+from cliplab import data, encoders
 from cliplab.cli.options import flat
 from cliplab.runtime import ArgumentError, atomic_write, held
-
-if TYPE_CHECKING:
-    from cliplab.data import Sample, SampleSet
-    from cliplab.encoders import Encoder
 
 PASTURE = ("pasture", "pasture-zh")  # encoders that know drawn animals only
 LOOKED_AT = 100  # pictures at most, when asking whether they are of the model's world
@@ -42,7 +39,9 @@ class Job(ABC, Generic[Options]):
         self.options: Any = options
         self.problems: Sequence[Any] = ()  # what was clipped or skipped: `Problem`s
         self.notes: Sequence[str] = ()  # what was assumed, for the user to check
-        self.drawn: Iterable[Sample] = ()  # the pictures, if the model knows drawn animals only
+        self.drawn: Iterable[
+            data.Sample
+        ] = ()  # the pictures, if the model knows drawn animals only
         self.remarks: Sequence[str] = ()  # what is odd about the answer, with remedies
         self.unreadable: Sequence[Any] = ()  # errors of pictures
 
@@ -84,7 +83,7 @@ class Job(ABC, Generic[Options]):
 
     # ---- what several commands do alike ----------------------------------------------------
 
-    def part(self, samples: SampleSet) -> SampleSet:
+    def part(self, samples: data.SampleSet) -> data.SampleSet:
         """The samples of --split, or all."""
         source, split = self.options.pictures.source, self.options.pictures.split
         if split is None:
@@ -100,10 +99,8 @@ class Job(ABC, Generic[Options]):
             raise ValueError(f"--split: no picture of {source} is in {split}; leave out --split")
         return kept
 
-    def load_encoder(self) -> Encoder:
+    def load_encoder(self) -> encoders.Encoder:
         """The encoder of --encoder."""
-        from cliplab import encoders
-
         given = self.options.encoder
         return encoders.load_encoder(
             given.encoder,
@@ -114,11 +111,9 @@ class Job(ABC, Generic[Options]):
 
     def told(self, names: Mapping[Path, str] | None = None) -> dict[str, Any]:
         """For the JSON: all that was complained of; `names` are those of unreadable files."""
-        from cliplab.data import shown
-
         unreadable = {}  # each once
         for error in self.unreadable:
-            file = (names or {}).get(error.path, shown(error.path))
+            file = (names or {}).get(error.path, data.shown(error.path))
             unreadable[file] = {"file": file, "cause": error.cause, "remedy": error.remedy}
         return {
             "notes": list(self.notes),
@@ -142,20 +137,16 @@ def work(job: Job) -> int:
         read = job.answer()
     job.remarks = [*_on_world(job), *job.remarks]
     complain("unreadable", job.unreadable)
-    from cliplab.data import lacks_pictures
-
     if not read:
         raise ValueError(f"none of the images in {job.options.pictures.source} could be read")
     show(job.show())
     complain("remark", job.remarks, most=job.most_remarks)
     job.write()
-    return 3 if job.unreadable or lacks_pictures(job.problems) else 0
+    return 3 if job.unreadable or data.lacks_pictures(job.problems) else 0
 
 
 def _on_world(job: Job) -> Iterator[str]:
     """A remark if pictures are photographs, or other drawings, to a model of the pasture."""
-    from cliplab import data, encoders
-
     paths = list(dict.fromkeys(photo.path for photo in job.drawn))
     some = paths[:: -(-len(paths) // LOOKED_AT) or 1]
     found = encoders.foreign(some) if some else []
@@ -246,10 +237,8 @@ def _is_read(path: Path, given: Path) -> bool:
     own, whole = path.resolve(), given.resolve()
     if own == whole or not given.is_dir() or not path.is_file():
         return own == whole
-    from cliplab.data import is_read_of
-
     with suppress(ValueError, OSError):  # said when the folder is read
-        return is_read_of(own, whole)
+        return data.is_read_of(own, whole)
     return False
 
 
@@ -268,7 +257,7 @@ def probe(path: Path) -> None:
 
 def targets_in(
     folder: Path,
-    pictures: Iterable[Sample],
+    pictures: Iterable[data.Sample],
     endings: Sequence[str],
     *,
     option: str,
@@ -347,13 +336,11 @@ def report_of(command: str, options: Any, **parts: Any) -> dict[str, Any]:
 
 def _parameters(options: Any) -> dict[str, Any]:
     """The options as they were given; the command's own bookkeeping left out."""
-    from cliplab.data import shown
-
     own = {key: value for key, value in flat(options).items() if key != "debug"}
-    return {key: shown(v) if isinstance(v, Path) else v for key, v in own.items()}
+    return {key: data.shown(v) if isinstance(v, Path) else v for key, v in own.items()}
 
 
-def describe(encoder: Encoder) -> dict[str, Any]:
+def describe(encoder: encoders.Encoder) -> dict[str, Any]:
     """What was used to encode, so that somebody else can use the same."""
     return {
         "name": encoder.name,

@@ -6,12 +6,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from cliplab.classification import Answer, Assessment
-    from cliplab.detection import Found, Judged, Row
-    from cliplab.segmentation import Judge, LabelRow, PictureRow, Quality
+from cliplab import classification, detection, segmentation
 
 MAX_LINES = 60  # of a printed table of pictures; the files have all
 
@@ -40,7 +36,7 @@ def _width(text: str) -> int:
 MAX_MATRIX = 10  # classes in a printed confusion matrix; with more the pairs are listed
 
 
-def classify_table(found: Answer) -> Iterator[str]:
+def classify_table(found: classification.Answer) -> Iterator[str]:
     """One line per image, the worst mistakes first, then how many fell to each label."""
     scores, true, wrong = found.scores, found.true, found.mistakes
     known, mistaken = any(t is not None for t in true), set(wrong)
@@ -61,18 +57,18 @@ def classify_table(found: Answer) -> Iterator[str]:
     yield f"\n{len(scores)} images: {', '.join(counts)}"
 
 
-def classify_verdict(said: Assessment, before: Assessment | None = None) -> Iterator[str]:
+def classify_verdict(
+    said: classification.Assessment, before: classification.Assessment | None = None
+) -> Iterator[str]:
     """Accuracy and what it is worth, confusion, calibration; `before`: of the prompts alone."""
-    from cliplab.classification import FEW_GROUPS, gained
-
     guess, share = said.majority
     rows = [["accuracy", str(said.accuracy)]]
     if said.by_group and said.groups:
         (low, high), n = said.by_group, len(set(said.groups))
-        few = ": too few to rely on" * (n < FEW_GROUPS)
+        few = ": too few to rely on" * (n < classification.FEW_GROUPS)
         rows.append(["  by group", f"{low:.3f}-{high:.3f} ({n} groups{few})"])
     if before:
-        gain, least, most = gained(before, said)
+        gain, least, most = classification.gained(before, said)
         rows.append(["  prompts alone", str(before.accuracy)])
         unsure = ": not decided" * (least <= 0 <= most)
         rows.append(["  gained", f"{gain:+.3f} ({least:+.3f} to {most:+.3f}{unsure})"])
@@ -88,7 +84,7 @@ def classify_verdict(said: Assessment, before: Assessment | None = None) -> Iter
     yield from (_matrix if len(said.scores.class_names) <= MAX_MATRIX else _pairs)(said)
 
 
-def shuffled(said: Assessment) -> str:
+def shuffled(said: classification.Assessment) -> str:
     """What the permuted-label control found, in words."""
     p = said.control.p_value
     usual = f"{said.control.chance_mean:.3f} on average"
@@ -96,7 +92,7 @@ def shuffled(said: Assessment) -> str:
     return f"{usual}, p = {p:.2g}: {luck}"
 
 
-def calibration(said: Assessment) -> str:
+def calibration(said: classification.Assessment) -> str:
     """Confidence against accuracy, in words."""
     luck = said.error_by_luck
     by_luck = "" if luck is None else f"; up to {luck:.3f} is luck"
@@ -106,7 +102,7 @@ def calibration(said: Assessment) -> str:
     )
 
 
-def _matrix(said: Assessment) -> Iterator[str]:
+def _matrix(said: classification.Assessment) -> Iterator[str]:
     """Rows = true classes, columns = predicted ones, then the recall of each."""
     names = said.scores.class_names
     rows = [["true \\ predicted", *names, "recall"]]
@@ -116,7 +112,7 @@ def _matrix(said: Assessment) -> Iterator[str]:
     yield from aligned(rows, text=1)
 
 
-def _pairs(said: Assessment) -> Iterator[str]:
+def _pairs(said: classification.Assessment) -> Iterator[str]:
     rows = [["true", "taken for", "times"]]
     rows += [[true, predicted, str(count)] for true, predicted, count in said.pairs()]
     yield from aligned(rows, text=2)
@@ -125,7 +121,7 @@ def _pairs(said: Assessment) -> Iterator[str]:
 # ---- detect ---------------------------------------------------------------------------------
 
 
-def detect_table(found: Found) -> Iterator[str]:
+def detect_table(found: detection.Found) -> Iterator[str]:
     """One line per picture: how many boxes, of what."""
     rows, ends = [["file", "boxes"]], ["what"]
     for picture, one in zip(found.pictures[:MAX_LINES], found.found, strict=False):
@@ -138,7 +134,7 @@ def detect_table(found: Found) -> Iterator[str]:
         yield f"... and {len(found) - MAX_LINES} more; --out JSON writes all"
 
 
-def detect_classes(rows: Sequence[Row], judged: Judged | None) -> Iterator[str]:
+def detect_classes(rows: Sequence[detection.Row], judged: detection.Judged | None) -> Iterator[str]:
     """One line per class: what was found and, where the truth is known, how well."""
     grouped = any(row.group for row in rows)
     head = ["label", *(["group"] * grouped), "boxes", "pictures", "mean score"]
@@ -154,7 +150,7 @@ def detect_classes(rows: Sequence[Row], judged: Judged | None) -> Iterator[str]:
     yield from aligned(lines, text=1 + grouped)
 
 
-def detect_verdict(judged: Judged) -> Iterator[str]:
+def detect_verdict(judged: detection.Judged) -> Iterator[str]:
     """Average precision of all and of the groups."""
     lines = [["", "classes", "AP50", "AP", "AR"]]
     for name, one in judged.groups.items():
@@ -181,11 +177,9 @@ _ORACLE = "every group with its best true label: what the masks are worth, whate
 
 
 def segment_table(
-    pictures: Sequence[PictureRow], names: Sequence[str], judge: Judge
+    pictures: Sequence[segmentation.PictureRow], names: Sequence[str], judge: segmentation.Judge
 ) -> Iterator[str]:
     """One line per picture: groups in use, mean IoU where the truth is known, labels by share."""
-    from cliplab.segmentation import percent
-
     judged = bool(judge.pictures)
     lines, ends = [["file", "|", "groups", *(["IoU"] * judged)]], ["labels"]
     for one in pictures[:MAX_LINES]:
@@ -194,7 +188,7 @@ def segment_table(
         order = [
             k for k in sorted(range(len(names)), key=lambda k: -one.shares[k]) if one.shares[k]
         ]
-        said = [f"{names[k]} {percent(one.shares[k])}" for k in order[:_MAX_LABELS]]
+        said = [f"{names[k]} {segmentation.percent(one.shares[k])}" for k in order[:_MAX_LABELS]]
         more = len(order) - _MAX_LABELS
         ends.append(", ".join(said) + (f" and {more} more" if more > 0 else ""))
     for line, end in zip(aligned(lines, text=2), ends, strict=True):
@@ -203,7 +197,7 @@ def segment_table(
         yield f"... and {len(pictures) - MAX_LINES} more; --out FOLDER has all"
 
 
-def segment_labels(rows: Sequence[LabelRow], *, judged: bool) -> Iterator[str]:
+def segment_labels(rows: Sequence[segmentation.LabelRow], *, judged: bool) -> Iterator[str]:
     """One line per label: how much of it and, where the truth is known, how well."""
     head = ["label", "pixels", "pictures"]
     lines = [[*head, *(["truly", "IoU", "oracle", "boundary"] if judged else [])]]
@@ -217,7 +211,7 @@ def segment_labels(rows: Sequence[LabelRow], *, judged: bool) -> Iterator[str]:
     yield from aligned(lines, text=1)
 
 
-def segment_verdict(quality: Quality, pictures: Mapping[Path, float]) -> Iterator[str]:
+def segment_verdict(quality: segmentation.Quality, pictures: Mapping[Path, float]) -> Iterator[str]:
     """Means over the labels, and the worst confusions."""
     means = quality.means()
     lines = [[text, decimals(means[key])] for key, text in _MEANS.items()]

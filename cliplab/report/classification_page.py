@@ -1,7 +1,5 @@
 """The gallery of `classify`: photos with a bar for each label, the worst mistakes first."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress

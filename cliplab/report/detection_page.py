@@ -10,15 +10,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cliplab import detection
 from cliplab.data import shown
 from cliplab.report.galleries import Heading, even_sample, reasons, sentence, write_html
 from cliplab.viz import box_colour, ink_on, place_tags, tag_size
-
-if TYPE_CHECKING:
-    from cliplab.detection import Detections, Detector, Found, Judged, Query, Row
-    from cliplab.models.glip import Prompt
 
 MAX_CARDS = 800  # 10 to 25 KB each, with 20 boxes
 MAX_BOXES = 200  # drawn on a card, the best ones; more could not be told apart
@@ -36,12 +33,12 @@ def choose_pictures(paths: Sequence[Path]) -> tuple[set[Path], int]:
 
 def write_gallery(
     path: Path,
-    detector: Detector,
-    query: Query,
-    found: Found,
-    rows: Sequence[Row],
+    detector: detection.Detector,
+    query: detection.Query,
+    found: detection.Found,
+    rows: Sequence[detection.Row],
     *,
-    judged: Judged | None,
+    judged: detection.Judged | None,
     thumbnails: Mapping[Path, str],
     notes: Sequence[str],
     title: str,
@@ -82,7 +79,9 @@ def write_gallery(
     )  # fmt: skip
 
 
-def _card(found: Found, judged: Judged | None, i: int, drawn: int) -> dict[str, Any]:
+def _card(
+    found: detection.Found, judged: detection.Judged | None, i: int, drawn: int
+) -> dict[str, Any]:
     """Picture i: its best boxes with tags, those that were missed, and how many of what."""
     one, known = found.found[i], judged is not None and i in judged.missed
     missed, wrong = [], 0
@@ -100,7 +99,7 @@ def _card(found: Found, judged: Judged | None, i: int, drawn: int) -> dict[str, 
     }  # fmt: skip
 
 
-def _tags(one: Detections, size: tuple[int, int], most: int) -> list[dict[str, Any]]:
+def _tags(one: detection.Detections, size: tuple[int, int], most: int) -> list[dict[str, Any]]:
     """The best boxes and where their tags go, in pixels of the picture, best first."""
     unit = max(size[0] / _CARD, size[1] / (0.75 * _CARD))  # pixels of the picture per CSS pixel
     boxes, labels = one.boxes_xyxy[:most].tolist(), one.labels[:most].tolist()
@@ -116,7 +115,7 @@ def _tags(one: Detections, size: tuple[int, int], most: int) -> list[dict[str, A
     ]  # fmt: skip
 
 
-def _asked(prompt: Prompt, names: Sequence[str]) -> list[dict[str, Any]]:
+def _asked(prompt: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     """The sentence in parts: the phrases over each, the shortest first, and those that end there.
 
     Phrases may overlap; one that is called otherwise than it is written ends with its name.

@@ -1,7 +1,5 @@
 """Execute one notebook through papermill, and say exactly what went wrong in it."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

@@ -4,8 +4,6 @@ Such a page is one file. It loads nothing, works without JavaScript, in light an
 by keyboard; whatever a file or a label is called is shown, never interpreted.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

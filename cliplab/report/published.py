@@ -3,17 +3,14 @@
 The figures lie in `data/published`; none of them was measured here, and the table says so.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from cliplab.runtime import data_dir, unknown_name
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NOT_RUN = "not run here"
 COLUMNS = ("model", "measure", "published", "unit", "protocol", "source", "fact", "here", "remark")
@@ -35,8 +32,6 @@ def table(topic: str) -> pd.DataFrame:
         ValueError: unknown topic.
         FileNotFoundError: the data of cliplab are elsewhere.
     """
-    import pandas as pd
-
     known = _read(data_dir() / "published")
     if topic not in known:
         raise ValueError(unknown_name("topic", topic, known))

@@ -4,8 +4,6 @@ Each label of a picture is a layer of its own, so that CSS alone can show one of
 adds the strength of the colours, a search and an order.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

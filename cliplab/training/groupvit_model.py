@@ -1,7 +1,5 @@
 """What a GroupViT of the pasture is made from: the recipe, the network, what it starts with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
