@@ -20,11 +20,12 @@ import nbformat
 import psutil
 import pytest
 from notebook_builder import code, markdown, stream, write
+from papermill.engines import NotebookExecutionManager
 from PIL import Image, ImageChops, ImageStat
 
 from cliplab import pasture, runtime
 from cliplab.cli.main import main
-from cliplab.cli.run import Bar
+from cliplab.cli.run import tell
 from cliplab.report import folder, jobs, outputs, page, provenance
 from cliplab.report.exporter import chapters, to_mathml
 from cliplab.report.notebook import (
@@ -274,15 +275,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 ) -> None:
     lab(1)
 
-    def interrupt(self: Bar, job: jobs.Job) -> Callable[[int], None]:
-        def at(cell: int) -> None:
-            if cell == 3:
-                raise KeyboardInterrupt
-
-        return at
+    def interrupt(self: object, cell: Any, index: int) -> None:
+        if "x = " in cell.source and index == 4:  # behind the cell that papermill puts in
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bar, "start", interrupt)
+        patch.setattr(NotebookExecutionManager, "cell_start", interrupt)
         assert main(["run", "--out", "runs/a b", "-p", "SIZE=5"]) == 130
     out = capsys.readouterr().out
     assert f'continue with: python -m cliplab run --resume --out "{Path("runs/a b")}"' in out
@@ -312,12 +310,17 @@ def test_hanging_and_dying_notebooks_are_ended_and_explained(
             return clock[0]
 
     monkeypatch.setattr("cliplab.report.execute.time", Clock)
-    monkeypatch.setattr(Bar, "_cell", lambda self, i: clock.__setitem__(0, 3600.0 * (i == 3)))
-    monkeypatch.setattr(Bar, "end", lambda self, job, s, failure: print(failure) or None)
+    start = NotebookExecutionManager.cell_start
+
+    def cell_start(self: Any, cell: Any, index: int) -> None:
+        clock[0] = 3600.0 * (index == 4)
+        start(self, cell, index)
+
+    monkeypatch.setattr(NotebookExecutionManager, "cell_start", cell_start)
     with monkeypatch.context() as patch:
         patch.setattr("cliplab.report.folder.provenance.snapshot", nothing_known)
         assert main(["run", "--out", "runs/a", "--timeout", "600"]) == 1
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "at cell 4 of 5: import time\nnot finished after 600 s and ended" in said
     assert "at cell 4 of 5: import os\nthe kernel died" in said
     assert Path("runs/a.unfinished/notebooks/01_small.failed.ipynb").exists()
@@ -389,7 +392,7 @@ def test_what_changed_is_executed_again(
 ) -> None:  # fmt: skip
     def said(*parameters: str) -> str:
         request = jobs.Request(parameters=parameters)
-        folder.carry_out(jobs.plan(request), request, Path("runs/a"), Bar().start, Bar().end)
+        folder.carry_out(jobs.plan(request), request, Path("runs/a"), tell)
         return capsys.readouterr().out
 
     lab(1)
@@ -681,7 +684,7 @@ def test_resuming_sees_other_photos_and_weights(
     request = jobs.Request(parameters=("PHOTOS=mine", "ENCODER=openai:model.pt"))
 
     def said() -> str:
-        folder.carry_out(jobs.plan(request), request, Path("runs/a"), Bar().start, Bar().end)
+        folder.carry_out(jobs.plan(request), request, Path("runs/a"), tell)
         return capsys.readouterr().out
 
     assert "done in" in said()

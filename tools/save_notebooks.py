@@ -17,7 +17,6 @@ from typing import Any
 
 from PIL import Image
 
-from cliplab.cli.run import Bar
 from cliplab.report import Job, Request, find_notebooks, plan, read_notebook, with_labs
 from cliplab.report.execute import execute
 from cliplab.report.notebook import tags
@@ -51,10 +50,8 @@ def main(argv: list[str] | None = None) -> int:
 def save(job: Job, timeout_s: float) -> str:
     """Execute one notebook and save it; what kept it from being saved, "" if nothing."""
     with tempfile.TemporaryDirectory() as scratch:
-        target, bar = Path(scratch) / job.source.name, Bar()
-        on_cell = bar.start(job)
-        failure = execute(job.source, target, parameters={}, timeout_s=timeout_s, on_cell=on_cell)
-        bar.close()
+        target = Path(scratch) / job.source.name
+        failure = execute(job.source, target, parameters={}, timeout_s=timeout_s)
         if failure:
             return f"{job.name}, {failure}"
         notebook = read_notebook(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,10 +89,10 @@ def _resumed(asked: report.Request, before: report.Request) -> report.Request:
 
 def _carry_out(jobs: Sequence[report.Job], request: report.Request, final: Path) -> int:
     """Execute, and leave the folder -> exit code; what one that failed left is said."""
-    bar, work = Bar(), report.unfinished(final)
+    work = report.unfinished(final)
     again = f"python -m cliplab run --resume --out {_quoted(final)}"
     try:
-        state = report.carry_out(jobs, request, final, bar.start, bar.end)
+        state = report.carry_out(jobs, request, final, tell)
         records = state["notebooks"]
         failed = {name: one["notebook"] for name, one in records.items() if not one["finished"]}
         for name, kept in failed.items():
@@ -106,7 +106,6 @@ def _carry_out(jobs: Sequence[report.Job], request: report.Request, final: Path)
         report.write_page(state | {"finished": True}, work)
         report.finish(state, final)
     except (KeyboardInterrupt, OSError):
-        bar.close()
         if work.is_dir():
             print(f"\nwhat was executed is kept; continue with: {again}")
             print(f"or make a page of it: python -m cliplab report {_quoted(work)}")
@@ -130,43 +129,13 @@ def _parameters(names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-class Bar:
-    """Shows on a terminal which cell is running, and elsewhere a line for each notebook."""
-
-    bar: Any = None
-
-    def start(self, job: report.Job) -> Callable[[int], None]:
-        """Open the bar of a notebook."""
-        from tqdm import tqdm
-
-        self.bar = tqdm(
-            total=job.cells,
-            desc=job.name,
-            unit="cell",
-            disable=None,  # on anything but a terminal
-            leave=False,
-            dynamic_ncols=True,
-            bar_format="{desc} {bar} cell {n_fmt} of {total_fmt}, {elapsed}",
-        )
-        return self._cell
-
-    def _cell(self, index: int) -> None:
-        self.bar.n = index + 1
-        self.bar.refresh()
-
-    def end(self, job: report.Job, seconds: float | None, failure: report.Failure | None) -> None:
-        """Close it, and say how the notebook ended; without seconds it had ended before."""
-        self.close()
-        if failure:
-            print(f"{job.name}  FAILED after {seconds:.0f} s, {failure}", file=sys.stderr)
-            return
-        how = "before, unchanged" if seconds is None else f"in {seconds:.0f} s"
-        print(f"{job.name}  done {how}", flush=True)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self.bar is not None:
-            self.bar.close()
+def tell(job: report.Job, seconds: float | None, failure: report.Failure | None) -> None:
+    """Say how a notebook ended; without seconds it had ended before."""
+    if failure:
+        print(f"{job.name}  FAILED after {seconds:.0f} s, {failure}", file=sys.stderr)
+        return
+    how = "before, unchanged" if seconds is None else f"in {seconds:.0f} s"
+    print(f"{job.name}  done {how}", flush=True)
 
 
 # ---- report -----------------------------------------------------------------------------------

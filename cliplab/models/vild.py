@@ -10,8 +10,6 @@ Letters: B images, R regions, K classes, D embedding, C channels.
 Source: ViLD, arXiv:2104.13921, section 3. Written from the paper.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,7 +216,7 @@ def _as_image_list(coarsest: Tensor, size: tuple[int, int]) -> Any:
 
 def class_scores(
     model: ViLD, regions: Regions, text_emb: Tensor, base: Tensor, *, head: str = "ensemble",
-    contest: Contest | None = None,
+    contest: "Contest | None" = None,
 ) -> Tensor:  # fmt: skip
     """How sure the detector is of each class in each region, (R, K), 0 to 1.
 

@@ -6,8 +6,6 @@ sentences too: mirror the things, then speak of them. Sentences that tell one of
 landmark are in `relations`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +77,7 @@ class Thing:
         """x of its centre, px."""
         return (self.box[0] + self.box[2]) / 2
 
-    def gap(self, other: Thing) -> float:
+    def gap(self, other: "Thing") -> float:
         """Distance between two boxes, px; 0 where they touch or overlap."""
         (x0, y0, x1, y1), (u0, v0, u1, v1) = self.box, other.box
         return math.hypot(max(u0 - x1, x0 - u1, 0), max(v0 - y1, y0 - v1, 0))
@@ -91,7 +89,7 @@ class Thing:
         said = zip(words, self.look, strict=True)
         return all(word in ("", own) for word, own in said)
 
-    def mirrored(self, width: float) -> Thing:
+    def mirrored(self, width: float) -> "Thing":
         """The same in a picture of this width that was turned left to right."""
         x0, y0, x1, y1 = self.box
         return replace(self, box=(width - x1, y0, width - x0, y1))
@@ -126,7 +124,7 @@ class Annotations(NamedTuple):
         """Whether a description is true of nothing that is hidden."""
         return not any(thing.fits(words) for thing in self.hidden)
 
-    def mirrored(self, width: float) -> Annotations:
+    def mirrored(self, width: float) -> "Annotations":
         """The same in a picture of this width that was turned left to right."""
         things, hidden = (tuple(t.mirrored(width) for t in part) for part in self)
         return Annotations(things, hidden)

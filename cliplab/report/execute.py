@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,14 @@ class ThisInterpreter(AsyncKernelManager):
         await super().start_kernel(stderr=subprocess.DEVNULL, **options)
 
 
+_BAR = {  # on a terminal, and gone when the notebook has ended
+    "disable": None, "leave": False, "dynamic_ncols": True,
+    "bar_format": "{desc} {bar} {n_fmt} of {total_fmt} cells, {elapsed}",
+}  # fmt: skip
+
+
 def execute(
-    source: Path,
-    target: Path,
-    *,
-    parameters: Mapping[str, Any],
-    timeout_s: float,
-    on_cell: Callable[[int], None] = lambda cell: None,
+    source: Path, target: Path, *, parameters: Mapping[str, Any], timeout_s: float
 ) -> Failure | None:
     """Execute `source` through papermill into `target`; None when all of it ran.
 
@@ -72,7 +73,6 @@ def execute(
     Args:
         parameters: values put below the cell tagged `parameters`.
         timeout_s: seconds for the whole notebook; then it is ended, hanging or not.
-        on_cell: called with the index of each cell that starts.
 
     Raises:
         OSError: not the notebook's: the disk is full, or `target` cannot be written.
@@ -85,7 +85,6 @@ def execute(
         nonlocal running, injected
         injected |= "injected-parameters" in tags(cell)  # papermill's own, put in between
         running = cell_index - injected
-        on_cell(running)
 
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it says, we say
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -96,7 +95,7 @@ def execute(
                 parameters=dict(parameters),
                 kernel_name="python3",
                 language="python",
-                progress_bar=False,
+                progress_bar={"desc": source.stem} | _BAR,
                 cwd=source.parent,
                 kernel_manager_class=type("Kernel", (ThisInterpreter,), {"settings": scratch}),
                 shutdown_kernel="immediate",

@@ -23,7 +23,6 @@ _RUNS = Path("runs")  # where the command is given
 _SUFFIX = ".unfinished"
 _FORMAT = 1
 
-Start = Callable[[Job], Callable[[int], None]]  # what is called with the index of each cell
 End = Callable[[Job, float | None, Failure | None], None]  # seconds, None: it was done before
 
 
@@ -111,9 +110,7 @@ def load(folder: Path) -> dict[str, Any]:
 # ---- running -------------------------------------------------------------------------------
 
 
-def carry_out(
-    jobs: Sequence[Job], request: Request, final: Path, start: Start, end: End
-) -> dict[str, Any]:
+def carry_out(jobs: Sequence[Job], request: Request, final: Path, end: End) -> dict[str, Any]:
     """Execute the jobs that are not done yet; the state, as written to results.json.
 
     A notebook that fails does not keep the others from running. Before and after each,
@@ -141,7 +138,7 @@ def carry_out(
             left.unlink()
         state["notebooks"][job.name] = begun
         _save(state, work)
-        record = begun | _one(job, request, work, start, end)
+        record = begun | _one(job, request, work, end)
         state["notebooks"][job.name] = record | ({"key": key} if record["finished"] else {})
         _save(state, work)
     return state
@@ -179,14 +176,11 @@ def _key(begun: dict[str, Any], now: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(own + shared + machine, sort_keys=True).encode()).hexdigest()
 
 
-def _one(job: Job, request: Request, work: Path, start: Start, end: End) -> dict[str, Any]:
+def _one(job: Job, request: Request, work: Path, end: End) -> dict[str, Any]:
     """Execute one notebook into `work`; what that adds to its record."""
     partial, found = work / f"{job.name}.partial.ipynb", work / f"{job.name}.partial.json"
-    on_cell, begin = start(job), time.monotonic()
-    parameters = job.injected | {RESULTS_PATH: job.path_to(found)}
-    failure = execute(
-        job.source, partial, parameters=parameters, timeout_s=request.timeout_s, on_cell=on_cell
-    )
+    begin, parameters = time.monotonic(), job.injected | {RESULTS_PATH: job.path_to(found)}
+    failure = execute(job.source, partial, parameters=parameters, timeout_s=request.timeout_s)
     seconds = round(time.monotonic() - begin, 1)
     if failure is None and not found.exists():
         missing = "no cell called save_results(..., RESULTS_PATH)"

@@ -16,8 +16,6 @@ what they stand on, and lets the training go on without animals that flood the m
 Source: GroupViT, arXiv:2202.11094; what differs from it is said where it differs.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -82,7 +80,7 @@ def fit_round(
     criterion: Criterion,
     batches: GroupViTBatches,
     log: loop.Run,
-    snapshots: Snapshots,
+    snapshots: "Snapshots",
     *,
     steps: int,
     done: int = 0,

@@ -10,8 +10,6 @@ about its animals and three about its landscape: together they leave out little 
 that a noun that none of them has is a sign that the thing is absent.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +57,7 @@ class GroupViTDataset:
     def __len__(self) -> int:
         return len(self.images)
 
-    def first(self, count: int) -> GroupViTDataset:
+    def first(self, count: int) -> "GroupViTDataset":
         """The first `count` pictures."""
         return GroupViTDataset(self.images[:count], self.texts[:count])
 

@@ -6,8 +6,6 @@ and by its teacher. NOVEL are six that the teacher knows well, since it read cap
 that are in the detector's training pictures too, but without a box or a label. BASE is the rest.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,7 +170,7 @@ class ViLDBatch(NamedTuple):
     view_boxes: list[Tensor]  # (R, 4) px, that the teacher looked at
     view_emb: Tensor  # (sum of R, D)
 
-    def to(self, device: torch.device) -> ViLDBatch:
+    def to(self, device: torch.device) -> "ViLDBatch":
         """The same on another device."""
         pixels, boxes, labels, views, emb = self
         boxes, labels, views = ([x.to(device) for x in some] for some in (boxes, labels, views))
@@ -190,7 +188,7 @@ class ViLDBatches:
     views: Views | None = None  # None: nothing is distilled
     view_batch: int = 0  # views of a picture
 
-    def __call__(self, step: int) -> ViLDBatch:
+    def __call__(self, step: int) -> "ViLDBatch":
         """Pictures, half of them mirrored with their boxes, each brightened or darkened."""
         generator = np.random.default_rng([self.seed, step])
         indices, mirrored, gains = choose(len(self.herds), self.batch, generator)

@@ -5,21 +5,17 @@ figure, and only `use_style` touches matplotlib's settings. Numbers may be numpy
 tensors (any device) or lists.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
 from cliplab.viz.fonts import cjk_fonts
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.image import AxesImage
 
 # Okabe & Ito 2008, "Color Universal Design": eight colours that colour-blind readers can tell
 # apart. Yellow comes last but one: it is too pale for lines and good enough for areas.

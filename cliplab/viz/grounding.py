@@ -6,19 +6,15 @@ to the boxes (`phrase_colours`).
 Letters: K phrases, L tokens, P cells of all levels, H W pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from cliplab.viz.boxes import box_colour, ink_on
 from cliplab.viz.figures import HAIRLINE, INK, MUTED, as_array, as_pixels, bare, check_names
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _PAPER = "#FFFFFF"
 _FLAT = 75  # letters of all columns together, each as wide as the widest, that fit side by side

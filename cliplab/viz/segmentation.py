@@ -7,13 +7,12 @@ name, has the colour of its number.
 Letters: K classes, G groups, H W pixels, h w patches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from cliplab.viz.boxes import BOX_COLOURS, box_colour
@@ -28,9 +27,6 @@ from cliplab.viz.figures import (
     bare,
     name_lines,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NOTHING = "#000000"  # the colour of the background; in pictures it is left bare
 # The ground, the sky and what stands there as one expects them, the animals in the colours that

@@ -9,10 +9,8 @@ what the paper leaves open; Feature Pyramid Networks, arXiv:1612.03144, Fig. 3. 
 Letters: B images, C channels, L text tokens, D text channels, H W pixels.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,9 +20,7 @@ from cliplab.models.glip.config import GLIPConfig
 from cliplab.models.glip.head import Head, Raw
 from cliplab.models.glip.swin import Swin
 from cliplab.models.pyramid import Block, convolution, residual_stage
-
-if TYPE_CHECKING:
-    from cliplab.models.tokenizers import WordPieceTokenizer
+from cliplab.models.tokenizers import WordPieceTokenizer
 
 
 class ConvBody(nn.Module):

@@ -6,8 +6,6 @@ Letters: B images, A anchors, G labelled boxes of one picture, L text tokens. Bo
 pixel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -107,7 +105,7 @@ class Targets(NamedTuple):
     deltas: Tensor  # (B, A, 4) that box, coded; of no meaning where there is none
     tokens: Tensor  # (B, A, L) of 0 and 1
 
-    def to(self, device: torch.device) -> Targets:
+    def to(self, device: torch.device) -> "Targets":
         """The same on another device."""
         return Targets(*(part.to(device) for part in self))
 

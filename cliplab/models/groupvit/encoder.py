@@ -6,17 +6,15 @@ Source: GroupViT, arXiv:2202.11094, section 3.1 and Fig. 2.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cliplab.models.groupvit.config import GroupViTConfig
 from cliplab.models.groupvit.grouping import MLP, Assignment, GroupingBlock, Mixer
 from cliplab.models.layers import ResNetStem, residual_layer
-
-if TYPE_CHECKING:
-    from cliplab.models.groupvit.config import GroupViTConfig
 
 
 class Groups(NamedTuple):
@@ -92,7 +90,7 @@ class Stage(nn.Module):
     group_projector: nn.Module | None
     downsample: GroupingBlock | None
 
-    def __init__(self, index: int, config: "GroupViTConfig", *, drop_path: Sequence[float]) -> None:
+    def __init__(self, index: int, config: GroupViTConfig, *, drop_path: Sequence[float]) -> None:
         super().__init__()
         width, heads = config.widths[index], config.heads[index]
         ratio = config.mlp_ratio
@@ -174,7 +172,7 @@ class ConvStem(ResNetStem):
 class PatchEmbed(nn.Module):
     """Pixels to tokens, (B, 3, H, W) -> (B, C, rows, columns) and, normalised, (B, P, C)."""
 
-    def __init__(self, config: "GroupViTConfig") -> None:
+    def __init__(self, config: GroupViTConfig) -> None:
         super().__init__()
         width, stride = config.widths[0], config.patch_size
         self.proj: nn.Module = (
@@ -196,7 +194,7 @@ class PatchEmbed(nn.Module):
 class GroupingEncoder(nn.Module):
     """The image tower: pixels (B, 3, H, W) -> `Groups`."""
 
-    def __init__(self, config: "GroupViTConfig") -> None:
+    def __init__(self, config: GroupViTConfig) -> None:
         super().__init__()
         self.config, width = config, config.widths[0]
         side = config.image_resolution // config.patch_size
