@@ -152,7 +152,6 @@ def make(root: Path) -> None:
         ("there.html", b"mine"),
         ("there.json", b"{}"),
         ("frames/notes.txt", b"nothing to see"),
-        ("names-999.txt", b"name\n" * 999),
     ):
         (root / name).write_bytes(data)
     written: dict[str, Callable[[Path], object]] = {}

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -320,65 +320,6 @@ def test_index_folders_are_numbers_not_texts(tmp_path: Path) -> None:
     assert read_validation(tmp_path, synsets()).labels == (0, 2, 10, 999)
 
 
-@pytest.fixture
-def flat(imagenet: Path, tmp_path: Path) -> Iterator[Path]:
-    """Three files of classes 281, 0 and 999 without folders, numbered 1 to 3."""
-    root = tmp_path / "flat" / "val"
-    root.mkdir(parents=True)
-    for i, image in enumerate(noise_images(3), start=1):
-        image.save(root / f"ILSVRC2012_val_{i:08d}.JPEG")
-    return root
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        (
-            "LOC_val_solution.csv",
-            "ImageId,PredictionString\n"
-            "ILSVRC2012_val_00000003,n15075141 85 1 499 272 n01440764 1 2 3 4\n"
-            "ILSVRC2012_val_00000001,n02123045 85 1 499 272 \n"
-            "ILSVRC2012_val_00000002,n01440764 85 1 499 272 \n",
-        ),
-        (
-            "val.txt",
-            "ILSVRC2012_val_00000002.JPEG 0\nILSVRC2012_val_00000001.JPEG 281\n"
-            "ILSVRC2012_val_00000003.JPEG 999\n",
-        ),
-        (
-            "imagenet_2012_validation_synset_labels.txt",
-            "n02123045\nn01440764\nn15075141\nn01440764",
-        ),
-    ],
-)
-@pytest.mark.parametrize("given", [True, False])
-def test_lists_of_labels_of_a_flat_folder(flat: Path, name: str, text: str, given: bool) -> None:
-    path = flat.parents[1] / "elsewhere.txt" if given else flat.parent / name
-    path.write_text(text, encoding="utf-8")
-    listed = path if given else None
-    found = read_validation(flat.parent, synsets(), label_list=listed)
-    assert found.labels == (0, 281, 999)
-    assert [Path(file).stem[-1] for file in found.files] == ["2", "1", "3"]
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("a.JPEG 0\n", "ILSVRC2012_val_00000001.JPEG: not in"),
-        ("n02123045\n", "ILSVRC2012_val_00000002.JPEG: not in"),
-        ("n1\nn2\nn3\n", "'n1' is no class; expected a WordNet id, or 0 to 999"),
-        ("1\n2\n1000\n", "'1000' is no class"),
-        ("", "expected lines of 'file class'"),
-        ("a 1\nb\n", "expected lines of 'file class'"),
-    ],
-)
-def test_lists_that_do_not_fit_are_refused(flat: Path, text: str, complaint: str) -> None:
-    path = flat / "val.txt"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=complaint):
-        read_validation(flat.parent, synsets())
-
-
 # ---- the command -------------------------------------------------------------------------------
 
 
@@ -448,14 +389,6 @@ def test_chinese_words_from_a_package_that_is_there(
     expected = encoder.encode_text(texts).unflatten(0, (3, 2)).mean(dim=1)
     expected = expected / expected.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(mine, expected, atol=1e-6, rtol=0)
-    own = tmp_path / "label_cn.txt"
-    own.write_text("\n".join(f"名字{i}" for i in range(1000)) + "\n", encoding="utf-8")
-    renamed = read_prompts("chinese", class_names=own)
-    assert texts_of(renamed, 999) == ["名字999的照片。", "许多名字999的照片。"]
-    assert renamed.source == "cn_clip 1.6.0, names of label_cn.txt"
-    own.write_text("名字\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"label_cn.txt: got 1 class names; expected 1,000"):
-        read_prompts("chinese", class_names=own)
     names[0] = "金鱼"
     with pytest.raises(ValueError, match="class n01440764 is '金鱼'; expected '丁鲷'"):
         read_prompts("chinese")
@@ -495,15 +428,12 @@ def test_wrong_calls_are_one_line(
         (["imagenet", "--data", "there.json", *encoder], "there.json: a file; expected the folder"),
         (["imagenet", "--data", "nothing", *encoder], "no folder 'val' in it and no classes"),
         (["imagenet", "--data", "empty", *encoder], "empty/val: no images of ImageNet"),
-        (["imagenet", "--data", "loose", *encoder], "images, but no class folders and no list"),
+        (["imagenet", "--data", "loose", *encoder], "loose/val: no images of ImageNet"),
         (["imagenet", "--data", "other", *encoder], "n99999999: 1 of 2 folders are no class"),
         (["imagenet", *data, *encoder, "--split", "test"], "no folder 'test' in it"),
         (["imagenet", *data, *encoder, "--template", "openai8"], "did you mean 'openai80'"),
         (["imagenet", *data, *encoder, "--template", "a {}", "b"], "unknown template set"),
         (["imagenet", *data, *encoder, "--limit", "0"], "limit: got 0"),
-        (["imagenet", *data, *encoder, "--label-list", "there.json"], "sorted by class already"),
-        (["imagenet", *data, *encoder, "--class-names", "x"], "x: No such file"),
-        (["imagenet", *data, *encoder, "--class-names", "there.json"], "got 1 class names"),
         (["imagenet", *data, *encoder, "--batch-size", "0"], "--batch-size: got 0"),
         (["imagenet", *data, *encoder, "--json", "there.json"], "there.json: exists already"),
         (["imagenet", *data, *encoder, "--json", "nothing"], "nothing: a folder; expected"),

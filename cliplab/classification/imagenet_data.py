@@ -6,7 +6,6 @@ WordNet ids from `timm`, so that whoever has those packages has the same protoco
 
 from __future__ import annotations
 
-import csv
 import importlib
 import importlib.metadata
 import re
@@ -49,16 +48,14 @@ class Prompts:
         return len(self.class_names)
 
 
-def read_prompts(*templates: str, class_names: Path | None = None) -> Prompts:
+def read_prompts(*templates: str) -> Prompts:
     """ImageNet's class names with one of the template sets of `SETS`, or with other templates.
 
     Args:
         templates: the name of a set, default openai80; or texts with {} for the name of a class.
-        class_names: file with other names, one a line in the order of the index, such as the
-            label_cn.txt of Chinese-CLIP's repository, which is not the list in its package.
 
     Raises:
-        ValueError: unknown set, packages whose lists disagree, or another number of names.
+        ValueError: unknown set, or packages whose lists disagree.
         ImportError: the package that carries the words is not installed.
     """
     own = tuple(text for text in templates if "{}" in text)
@@ -75,17 +72,7 @@ def read_prompts(*templates: str, class_names: Path | None = None) -> Prompts:
                 f"{prompts.source}: class {wnid} is {place.get(wnid)!r}; expected {word!r}: this "
                 "version orders or words the classes differently"
             )
-    return prompts if class_names is None else _renamed(prompts, class_names)
-
-
-def _renamed(prompts: Prompts, path: Path) -> Prompts:
-    names = tuple(line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip())
-    if len(names) != len(prompts):
-        raise ValueError(
-            f"{path}: got {len(names)} class names; expected {len(prompts):,}, one a line"
-        )
-    names = tuple(name.lower() for name in names) if prompts.language == "zh" else names
-    return replace(prompts, class_names=names, source=f"{prompts.source}, names of {path.name}")
+    return prompts
 
 
 def synsets() -> tuple[str, ...]:
@@ -149,14 +136,8 @@ def _version(distribution: str) -> str:
 
 # ---- the pictures --------------------------------------------------------------------------
 
-LISTS = (  # of labels, of a flat folder
-    "LOC_val_solution.csv",  # Kaggle
-    "val.txt",  # Caffe: name and index, or name and wnid
-    "imagenet_2012_validation_synset_labels.txt",  # TensorFlow: line i is the wnid of file i
-)
 _LAYOUT = (
-    "DIR/{split}/n01440764/*.JPEG (one folder per WordNet id), DIR/0 ... DIR/999 (ImageNetV2), or "
-    "all files in DIR/{split} and the list of their labels beside it"
+    "DIR/{split}/n01440764/*.JPEG, one folder per WordNet id, or DIR/0 ... DIR/999 (ImageNetV2)"
 )
 
 
@@ -188,44 +169,33 @@ class ValidationSet:
         return ValidationSet(self.root, files, labels, (*self.notes, note))
 
 
-def read_validation(
-    data: Path, wnids: Sequence[str], *, split: str = "val", label_list: Path | None = None
-) -> ValidationSet:
-    """The pictures below `data`, in whichever of the usual layouts they lie.
+def read_validation(data: Path, wnids: Sequence[str], *, split: str = "val") -> ValidationSet:
+    """The pictures below `data`, sorted by class as torchvision and the benchmarks have them.
 
     Args:
         data: the folder above the split, or the split itself.
         wnids: WordNet ids in the order of the class index.
-        label_list: of a flat folder; default one of LISTS beside it.
 
     Raises:
         FileNotFoundError, NotADirectoryError: no such folder.
-        ValueError: no pictures, a folder of no known class, or no labels.
+        ValueError: no pictures, or a folder of no known class.
     """
     root = _root(data, split)
     folders = sorted(path.name for path in _visible(root) if path.is_dir())
     v2 = bool(folders) and all(name.isdigit() for name in folders)
     classes = {str(i) if v2 else wnid: i for i, wnid in enumerate(wnids)}
-    images = _images(root)
-    if images and not any(name in classes for name in folders):
-        found = _flat(images, label_list or _find_list(root, data), wnids)
-    elif label_list is not None:
-        raise ValueError(f"{shown(root)}: sorted by class already; leave out the list of labels")
-    elif unknown := [name for name in folders if name not in classes]:
+    if unknown := [name for name in folders if name not in classes]:
         raise ValueError(
             f"{shown(root / unknown[0])}: {len(unknown)} of {len(folders)} folders are no class of "
             "ImageNet's 1,000; expected WordNet ids such as n01440764, or 0 to 999: move the others"
         )
-    else:
-        found = sorted((classes[f], f"{f}/{name}") for f in folders for name in _images(root / f))
+    found = sorted((classes[f], f"{f}/{name}") for f in folders for name in _images(root / f))
     if not found:
         expected = _LAYOUT.format(split=split)
         raise ValueError(f"{shown(root)}: no images of ImageNet; expected {expected}")
     labels, files = zip(*found, strict=True)
     notes = []
-    if empty := sorted(
-        set(folders) - {f.partition("/")[0] for f in files} if "/" in files[0] else ()
-    ):
+    if empty := sorted(set(folders) - {f.partition("/")[0] for f in files}):
         notes.append(f"{len(empty)} class folders hold no image: {', '.join(empty[:5])}")
     present, whole = len(set(labels)), 10_000 if v2 else 50_000
     if present < len(wnids):
@@ -243,7 +213,7 @@ def _root(data: Path, split: str) -> Path:
     for place in (data / split, data / "ILSVRC" / "Data" / "CLS-LOC" / split):
         if place.is_dir():
             return place
-    if _images(data) or any(re.fullmatch(r"n\d{8}|\d+", path.name) for path in _visible(data)):
+    if any(re.fullmatch(r"n\d{8}|\d+", path.name) for path in _visible(data)):
         return data
     raise FileNotFoundError(
         f"{shown(data)}: no folder {split!r} in it and no classes either; expected "
@@ -259,40 +229,3 @@ def _images(folder: Path) -> list[str]:
     """Names of the image files directly in one folder."""
     images = (path for path in _visible(folder) if path.name.lower().endswith(SUFFIXES))
     return sorted(path.name for path in images if path.is_file())
-
-
-def _find_list(root: Path, data: Path) -> Path:
-    for folder in (root, data, root.parent, data.parent):
-        for name in LISTS:
-            if (folder / name).is_file():
-                return folder / name
-    raise ValueError(
-        f"{shown(root)}: images, but no class folders and no list of labels; expected one of "
-        f"{', '.join(LISTS)} beside them, or the list itself"
-    )
-
-
-def _flat(names: Sequence[str], path: Path, wnids: Sequence[str]) -> list[tuple[int, str]]:
-    """(class index, file) of the files `names` by the list at `path`; its content decides."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    if lines and lines[0].casefold() == "imageid,predictionstring":  # then class and box, ...
-        rows = [[row[0], row[1].split()[0]] for row in csv.reader(lines[1:]) if row]
-    else:
-        rows = [re.split(r"[,\s]+", line.strip())[:2] for line in lines if line.strip()]
-    if not rows or len({len(row) for row in rows}) != 1:
-        raise ValueError(f"{path}: expected lines of 'file class', or one class a line")
-    if len(rows[0]) == 2:
-        listed = {Path(name).stem: label for name, label in rows}
-        keys = [Path(name).stem for name in names]
-    else:  # in the order of the numbers in the files' names
-        listed = {str(i): row[0] for i, row in enumerate(rows, start=1)}
-        keys = [(re.findall(r"\d+$", Path(name).stem) or ["?"])[0].lstrip("0") for name in names]
-    classes = {name: i for i, wnid in enumerate(wnids) for name in (wnid, str(i))}
-    found = []
-    for name, key in zip(names, keys, strict=True):
-        if key not in listed:
-            raise ValueError(f"{name}: not in {path}; expected every image of the folder there")
-        if (text := listed[key]) not in classes:
-            raise ValueError(f"{path}: {text!r} is no class; expected a WordNet id, or 0 to 999")
-        found.append((classes[text], name))
-    return sorted(found)

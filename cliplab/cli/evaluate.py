@@ -16,9 +16,8 @@ ABOUT = """\
 Zero-shot accuracy on ImageNet by the protocol of the CLIP paper: each class name in each template,
 the mean of the prompts' embeddings as classifier, top-1 and top-5 among all 1,000 classes.
 
---data holds the validation pictures: val/n01440764/*.JPEG and so on, or ImageNetV2's 0 ... 999, or
-all in one folder with the list of their labels beside it. A part of the classes will do for a look;
-it is judged among all 1,000 and says so."""
+--data holds the validation pictures: val/n01440764/*.JPEG and so on, or ImageNetV2's 0 ... 999. A
+part of the classes will do for a look; it is judged among all 1,000 and says so."""
 
 EPILOG = """\
 examples:
@@ -47,8 +46,6 @@ class Data:
     """folder of the images"""
     split: Annotated[str, opt("NAME")] = "val"
     """folder below DIR"""
-    label_list: Annotated[Path | None, opt("FILE")] = None
-    """list of labels of a flat folder"""
     limit: Annotated[int | None, opt("N")] = None
     """judge N images only, evenly spread"""
 
@@ -58,8 +55,6 @@ class Prompts:
     """What stands for a class."""
 
     template: Annotated[tuple[str, ...], opt("SET", help=SETS)] = ("openai80",)
-    class_names: Annotated[Path | None, opt("FILE")] = None
-    """1,000 names of your own, one a line"""
     truncate: Flag = False
     """cut prompts that are too long for the encoder"""
 
@@ -97,12 +92,10 @@ class Evaluate(Job[Options]):
     def prepare(self) -> None:
         """Prompts and pictures."""
         given, words = self.options.pictures, self.options.prompts
-        with named("--class-names" if words.class_names else "--template"):
-            self.prompts = classification.imagenet.read_prompts(
-                *words.template, class_names=words.class_names
-            )
+        with named("--template"):
+            self.prompts = classification.imagenet.read_prompts(*words.template)
         self.pictures = classification.imagenet.read_validation(
-            given.data, self.prompts.wnids, split=given.split, label_list=given.label_list
+            given.data, self.prompts.wnids, split=given.split
         ).spread(given.limit)
 
     def load(self) -> None:
