@@ -194,6 +194,8 @@ def test_the_checkpoints_own_word_counts_more_than_the_card(world: Path, tmp_pat
 def test_chinese_labels_end_in_a_remark_with_the_remedy(world: Path) -> None:
     unread, remedy = vild().read(["躺着的羊", "站立的羊"]).remarks
     assert "pasture cannot read the prompt" in unread
+    assert "躺着的羊" in unread
+    assert "站立的羊" in unread
     assert '躺着的羊="sheep lying down"' in remedy
     assert "pasture-zh" in remedy
     assert vild().read(read_labels(["躺着的羊=lying sheep", "羊=goat"])).remarks == []

@@ -195,14 +195,18 @@ def complain_of_unread(
     texts = [text for name in names for text in (name, template.replace("{}", name))]
     part = min(texts, key=reader.coverage)
     if (share := reader.coverage(part)) < READABLE:
-        prompt = template.replace("{}", names[texts.index(part) // 2])
+        worst = names[texts.index(part) // 2]
+        prompt = template.replace("{}", worst)
         tokens = f"{len(reader.ids(part))} token{'s' * (len(reader.ids(part)) > 1)}"
         where = f"its {tokens}" if part == prompt else f"the {tokens} of {part!r}"
         unread = reader.tokenizer.coverage(part) < READABLE
         rest = "are bytes or [UNK]" if unread else "were in no caption it was trained on"
+        others = [repr(one) for one in names if one != worst and reader.coverage(one) < READABLE]
+        more = f" (nor {', '.join(others[:6])})" if others else ""
         return (
-            f"{encoder.name} cannot read the prompt {prompt!r}: it knows {share:.0%} of {where}, "
-            f"the rest {rest}, and its scores will be close to noise; {_remedy(encoder, part)}"
+            f"{encoder.name} cannot read the prompt {prompt!r}{more}: it knows {share:.0%} of "
+            f"{where}, the rest {rest}, and its scores will be close to noise; "
+            f"{_remedy(encoder, part)}"
         )
     first: dict[tuple[int, ...], str] = {}
     for prompt in (templates[0].replace("{}", name) for name in names):
