@@ -622,6 +622,7 @@ def test_noise_is_named(output: Any, fault: list[str]) -> None:
 
 def test_figures_become_smaller_and_look_the_same() -> None:
     figure, packed = pasture.draw(pasture.portrait(3), 256), io.BytesIO()
+    figure.paste("#0072B2", (4, 4, 10, 10))  # a legend: few pixels, which tell what is what
     figure.save(packed, "PNG")
     data = {"image/png": base64.b64encode(packed.getvalue()).decode()}
     output = nbformat.v4.new_output("display_data", data)
@@ -631,6 +632,7 @@ def test_figures_become_smaller_and_look_the_same() -> None:
     assert len(small) < 0.7 * len(packed.getvalue())
     seen = Image.open(io.BytesIO(small)).convert("RGB")
     assert max(ImageStat.Stat(ImageChops.difference(figure, seen)).mean) < 4  # of 255
+    assert max(high for _, high in ImageChops.difference(figure, seen).getextrema()) < 32
 
 
 # ---- photos and models of the reader ---------------------------------------------------------

@@ -70,7 +70,8 @@ def shrink(notebook: Any) -> None:
         if "image/png" in data:
             packed, before = io.BytesIO(), base64.b64decode(data["image/png"])
             image = Image.open(io.BytesIO(before)).convert("RGB")
-            few = image.quantize(256, dither=Image.Dither.NONE)
+            how = Image.Quantize.MAXCOVERAGE  # keeps rare colours, such as those of a legend
+            few = image.quantize(256, how, dither=Image.Dither.NONE)
             few.save(packed, "PNG", optimize=True)
             smaller = min(before, packed.getvalue(), key=len)
             data["image/png"] = base64.b64encode(smaller).decode("ascii")
