@@ -18,10 +18,6 @@ MOST_CELLS, MOST_WORDS = 60, 2_500  # of a lesson; what is deeper goes into a la
 FIRST_RESULT = (10, 300)  # cells and words to the first figure of a lesson
 # Lines of a code cell: the median, the 90th percentile, the longest.
 LESSON_LINES, LAB_LINES = (8, 15, 25), (18, 20, 30)
-# Lessons that are longer still, each to leave this list when its deeper half is a lab.
-LONG = {
-    "05_groupvit_segmentation",
-}
 HEADINGS = ("What we found", "Limits", "Exercises", "References")
 
 _PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|opt|var)/\w|\b[A-Z]:\\\w")
@@ -36,9 +32,9 @@ def faults(notebook: Any, path: Path) -> list[str]:
         *front(notebook, path),
         *neighbours(notebook, path),
         *back(notebook),
-        *sizes(notebook, LAB_LINES if is_lab(path) or path.stem in LONG else LESSON_LINES),
-        *([] if is_lab(path) or path.stem in LONG else short(notebook)),
-        *([] if path.stem in LONG else names(notebook)),
+        *sizes(notebook, LAB_LINES if is_lab(path) else LESSON_LINES),
+        *([] if is_lab(path) else short(notebook)),
+        *names(notebook),
         *hygiene(notebook, path),
     ]
 
