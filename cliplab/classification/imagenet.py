@@ -3,8 +3,6 @@
 Source: CLIP, arXiv:2103.00020, section 3.1.4; OpenAI's notebook Prompt_Engineering_for_ImageNet.
 """
 
-from __future__ import annotations
-
 import hashlib
 import platform
 import time

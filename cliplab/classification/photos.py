@@ -3,8 +3,6 @@
 Examples, the labelled photos to learn from, are kept apart from those that are judged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache

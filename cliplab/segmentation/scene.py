@@ -9,8 +9,6 @@ refinement, Araslanov and Roth, "Single-Stage Semantic Segmentation from Image L
 (arXiv:2005.08104), section 4.2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

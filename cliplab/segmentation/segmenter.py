@@ -4,8 +4,6 @@ A text tower never refuses a word that it does not know; its scores are noise th
 cannot read, or cannot tell apart, is told before anybody believes them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

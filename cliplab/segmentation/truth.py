@@ -4,8 +4,6 @@ A source has classes of its own. A pixel of a class that nobody asked for, or of
 where there is a background, and is not judged where there is none.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -21,7 +21,6 @@ from cliplab.classification.few_shot.methods import (
     Method,
     TemperatureScaling,
     TipAdapter,
-    TipAdapterF,
     ZeroShot,
     fit_temperature,
 )
@@ -32,7 +31,7 @@ from cliplab.runtime import unknown_name
 
 __all__ = [
     "METHODS", "CacheClassifier", "Classifier", "CoOp", "LinearClassifier", "LinearProbe",
-    "Method", "Shots", "TemperatureScaling", "TextProbe", "TipAdapter", "TipAdapterF", "WiseFT",
+    "Method", "Shots", "TemperatureScaling", "TextProbe", "TipAdapter", "WiseFT",
     "ZeroShot", "fit", "fit_temperature", "load_classifier", "sample_shots",
     "save_classifier",
 ]  # fmt: skip
@@ -42,7 +41,6 @@ METHODS: dict[str, type[Method]] = {
     "linear-probe": LinearProbe,
     "text-probe": TextProbe,
     "tip-adapter": TipAdapter,
-    "tip-adapter-f": TipAdapterF,
     "coop": CoOp,
     "wise-ft": WiseFT,
     "temperature": TemperatureScaling,
