@@ -272,7 +272,6 @@ def targets_in(
 
     Args:
         endings: such as ".jpg" or "_labels.png", in place of the picture's suffix.
-        option: that names the folder.
         besides: files that are written there, too.
     """
     pictures = list(pictures)

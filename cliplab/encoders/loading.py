@@ -8,17 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from cliplab.encoders import hub
 from cliplab.encoders.from_huggingface import load_huggingface
 from cliplab.encoders.from_open_clip import load_open_clip
-from cliplab.encoders.hub import (
-    Wanted,
-    check_answer,
-    downloading,
-    find_file,
-    modelscope_cache,
-    modelscope_snapshot,
-    no_folder,
-)
 from cliplab.encoders.official import (
     CHINESE_CONTEXT,
     Found,
@@ -81,7 +73,7 @@ def load_openai(where: str, offline: bool) -> Found:
     if where in clip.clip._MODELS:
         url = clip.clip._MODELS[where]  # which holds the hash
         digest, named = url.split("/")[-2], "openai:<folder>/"
-        path = find_file(f"openai:{where}", url, digest, named=named, offline=offline)
+        path = hub.find_file(f"openai:{where}", url, digest, named=named, offline=offline)
         revision = "published"
     elif not path.is_file():
         close = [f"openai:{name}" for name in nearest(where, clip.available_models())]
@@ -135,24 +127,26 @@ def _find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
     owner, _, name = model.partition("/")
     if not owner or not name or "/" in name or owner.startswith((".", "~")):
         raise FileNotFoundError(
-            f"modelscope:{where}: {no_folder(folder)}; expected a folder such as "
+            f"modelscope:{where}: {hub.no_folder(folder)}; expected a folder such as "
             f"data/checkpoints/clip-chinese, or a model such as {MODEL}[@{REVISION}]"
         )
     revision = revision or (REVISION if name == MODEL.partition("/")[2] else "master")
     for same in filter(None, (owner, _OWNERS.get(owner))):
-        snapshot = modelscope_snapshot(f"{same}/{name}", revision)
+        snapshot = hub.modelscope_snapshot(f"{same}/{name}", revision)
         if snapshot and all((snapshot / file).is_file() for file in FILES):
             return snapshot, revision
-    folder = modelscope_cache() / "models" / f"{owner}--{name}" / "snapshots" / revision
-    present = modelscope_snapshot(model, revision) or folder
+    folder = hub.modelscope_cache() / "models" / f"{owner}--{name}" / "snapshots" / revision
+    present = hub.modelscope_snapshot(model, revision) or folder
     missing = tuple(file for file in FILES if not (present / file).is_file())
     command = f"modelscope download --model {model} --revision {revision} --local_dir {name}"
-    wanted = Wanted(f"modelscope:{model}@{revision}", missing, present, command)
-    with downloading(wanted, offline=offline), official("modelscope"), hushed("modelscope"):
+    wanted = hub.Wanted(f"modelscope:{model}@{revision}", missing, present, command)
+    with hub.downloading(wanted, offline=offline), official("modelscope"), hushed("modelscope"):
         from modelscope.hub.snapshot_download import snapshot_download
 
         endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "").rstrip("/") or "modelscope.cn"
-        check_answer(endpoint if "://" in endpoint else f"https://{endpoint}")  # else it retries
+        hub.check_answer(
+            endpoint if "://" in endpoint else f"https://{endpoint}"
+        )  # else it retries
         found = snapshot_download(model, revision=revision, allow_patterns=list(FILES))
     return Path(found), revision
 

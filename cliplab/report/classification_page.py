@@ -82,11 +82,6 @@ def write_gallery(
     """Write the gallery; what is to be said about it, "" if nothing.
 
     Args:
-        path: of the HTML.
-        found: answers, and the truth where it is known.
-        encoder: its name.
-        title: of the source.
-        templates: of the prompts.
         notes: what was assumed, and what is odd.
         thumbnails: row of the photos -> data URI, of those that were made on the way.
         unreadable: file, cause and remedy of each.

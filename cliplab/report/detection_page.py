@@ -46,15 +46,8 @@ def write_gallery(
     """Write the page: what was found, how well if that is known, and a card for each picture.
 
     Args:
-        path: of the HTML.
-        detector: that answered.
-        query: K labels as it read them.
-        found: what was found in N pictures.
-        rows: K rows of the table.
-        judged: the verdict, if the truth is known.
         thumbnails: path of a picture -> data URI; pictures without one have no card.
         notes: what was assumed, by the detector too, and what is odd.
-        title: of the page.
     """
     drawn = MAX_BOXES if found.boxes <= _MOST_BOXES else _MOST_BOXES // max(1, len(thumbnails))
     cards = [

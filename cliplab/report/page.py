@@ -15,12 +15,7 @@ _FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-cliplab.woff2"
 
 
 def write_page(state: Mapping[str, Any], folder: Path) -> Path:
-    """Write index.html for the run in `folder`; its path.
-
-    Args:
-        state: what the run's results.json says.
-        folder: of the run, finished or not.
-    """
+    """Write index.html for the run in `folder`, whose results.json says `state`; its path."""
     from pygments.formatters import HtmlFormatter
 
     notebooks = _chapters(state, folder)

@@ -67,9 +67,9 @@ def _processor() -> str:
     return match[1] if match else platform.processor() or platform.machine()
 
 
-def commit(folder: Path | None = None) -> dict[str, Any] | None:
+def commit() -> dict[str, Any] | None:
     """Commit of the checkout and whether anything differs from it; None outside a checkout."""
-    folder = folder or root()
+    folder = root()
     if not (folder / ".git").exists():
         return None
     try:

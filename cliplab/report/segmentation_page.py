@@ -15,15 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliplab.data import UnreadableImage, resized, shown
-from cliplab.report.galleries import (
-    Heading,
-    data_uri,
-    even_sample,
-    reasons,
-    sentence,
-    thumbnail,
-    write_html,
-)
+from cliplab.report import galleries
 from cliplab.segmentation import IGNORE, Judge, LabelRow, PictureRow, Settings, percent
 from cliplab.viz import rgb
 
@@ -59,7 +51,7 @@ class Card:
 
 def choose_pictures(paths: Sequence[Path]) -> tuple[set[Path], int]:
     """Which pictures get a card, an even sample if there are many, and how long it is in pixels."""
-    chosen = set(even_sample(paths, MAX_CARDS))
+    chosen = set(galleries.even_sample(paths, MAX_CARDS))
     return chosen, _LARGE if len(chosen) <= _FEW else _SMALL
 
 
@@ -77,7 +69,7 @@ def make_card(
     small = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     found = _layers(resized(labels, small.size), colours)
     known = {} if true is None else _layers(resized(true, small.size), colours)
-    return Card(thumbnail(small, size=side), found, known)
+    return Card(galleries.thumbnail(small, size=side), found, known)
 
 
 def _layers(labels: NDArray[np.uint8], colours: Sequence[str]) -> dict[int, str]:
@@ -86,7 +78,7 @@ def _layers(labels: NDArray[np.uint8], colours: Sequence[str]) -> dict[int, str]
     for k in (k for k in np.unique(labels).tolist() if k != IGNORE):
         image = Image.fromarray((labels == k).astype(np.uint8)).convert("P")
         image.putpalette([0, 0, 0, *rgb(colours[k])])
-        found[k] = data_uri(image, "png", bits=1, transparency=0, optimize=True)
+        found[k] = galleries.data_uri(image, "png", bits=1, transparency=0, optimize=True)
     return found
 
 
@@ -99,12 +91,12 @@ def write_gallery(path: Path, answer: Answer, cards: Mapping[Path, Card]) -> Non
         notes.append(f"... and {more} more masks that were refused; the JSON report lists all")
     if (n := len(answer.pictures)) > len(order):
         notes.insert(0, f"{len(order):,} of {n:,} pictures, an even sample; the folder has all")
-    heading = Heading(
+    heading = galleries.Heading(
         shown(answer.title),
-        [sentence(note, answer.model) for note in notes],
-        reasons(answer.unreadable),
+        [galleries.sentence(note, answer.model) for note in notes],
+        galleries.reasons(answer.unreadable),
     )
-    write_html(
+    galleries.write_html(
         path,
         "segment.html.j2",
         heading=heading,

@@ -8,14 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cliplab import pasture
-from cliplab.classification import (
-    accuracy,
-    build_classifier,
-    confusion,
-    recall_at_k,
-    templates,
-)
+from cliplab import classification, pasture
 from cliplab.encoders import Encoder
 
 # Consecutive seeds of the test split, far enough apart that no two sets share a picture.
@@ -52,7 +45,7 @@ def classify(encoder: Encoder, image_emb: Tensor, pictures: pasture.Pictures, *,
 
     def classifier(kinds: list[dict[str, str]]) -> Tensor:
         names = [pasture.class_phrase(**kind, language=language) for kind in kinds]
-        return build_classifier(encoder, names, wording)  # (K, D)
+        return classification.build_classifier(encoder, names, wording)  # (K, D)
 
     by_species = image_emb @ classifier([{"species": s} for s in pasture.SPECIES]).T  # (N, 5)
     pairs = classifier(
@@ -62,10 +55,12 @@ def classify(encoder: Encoder, image_emb: Tensor, pictures: pasture.Pictures, *,
     by_posture = by_pair[torch.arange(len(combos)), torch.from_numpy(species)].argmax(1)  # (N,)
     by_combo = image_emb @ classifier([c._asdict() for c in pasture.COMBOS]).T  # (N, 80)
     return {
-        "species": accuracy(by_species.argmax(1), species).as_dict(),
-        "posture": accuracy(by_posture, posture).as_dict(),
-        "joint": accuracy(by_combo.argmax(1), joint).as_dict(),
-        "posture_confusion": confusion(by_posture, posture, pasture.POSTURES).tolist(),
+        "species": classification.accuracy(by_species.argmax(1), species).as_dict(),
+        "posture": classification.accuracy(by_posture, posture).as_dict(),
+        "joint": classification.accuracy(by_combo.argmax(1), joint).as_dict(),
+        "posture_confusion": classification.confusion(
+            by_posture, posture, pasture.POSTURES
+        ).tolist(),
     }
 
 
@@ -76,9 +71,9 @@ def retrieval(encoder: Encoder, language: str, count: int = 256) -> dict[str, An
     similarity, match = image_emb @ text_emb.T, torch.eye(count, dtype=torch.bool)
     return {
         "candidates": count,
-        "image_to_text_r1": recall_at_k(similarity, match).as_dict(),
-        "image_to_text_r5": recall_at_k(similarity, match, 5).as_dict(),
-        "text_to_image_r1": recall_at_k(similarity.T, match).as_dict(),
+        "image_to_text_r1": classification.recall_at_k(similarity, match).as_dict(),
+        "image_to_text_r5": classification.recall_at_k(similarity, match, 5).as_dict(),
+        "text_to_image_r1": classification.recall_at_k(similarity.T, match).as_dict(),
     }
 
 
@@ -96,7 +91,7 @@ def evaluate(encoder: Encoder, language: str, *, count: int = 2000) -> dict[str,
     report: dict[str, Any] = {"language": language}
     sizes = {"seen": count, "triples": count, "sheep lying": count // 2,
              "horse eating": count // 2, "crops": count // 2}  # fmt: skip
-    wordings = {"bare": ("{}",), "ensemble": templates("pasture", language)}
+    wordings = {"bare": ("{}",), "ensemble": classification.templates("pasture", language)}
     for name, size in sizes.items():
         pictures = held_out_pictures(name, size)
         image_emb = encoder.encode_image(pictures.pil())
