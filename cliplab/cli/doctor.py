@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cliplab import viz
 from cliplab.cli.options import Call, Common, Flag
 from cliplab.cli.tables import aligned
 from cliplab.report import provenance
@@ -202,9 +203,7 @@ def check_cache() -> Iterator[Finding]:
 
 def check_fonts() -> Iterator[Finding]:
     """A font that has Chinese glyphs, for labels in figures."""
-    from cliplab.viz import cjk_font
-
-    font = cjk_font()
+    font = viz.cjk_font()
     fault = "" if font else "git checkout data/fonts; or install Noto Sans CJK SC"
     yield _said("fonts", f"Chinese in figures is drawn in {font or 'empty boxes'}", fault=fault)
 

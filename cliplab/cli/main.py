@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cliplab.runtime import ArgumentError, held, unknown_name
+from cliplab.training import RECIPES
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,6 @@ _MAY_BE_NONE = {"stages", "crops", "locked_steps", "joint_steps", "second_round_
 
 def _train(typed: Sequence[str]) -> int:
     """Train what was typed -> exit code."""
-    from cliplab.training import RECIPES
-
     if not typed or typed[0] in ("-h", "--help"):
         stems = [f"  {stem:9} {recipe.makes}" for stem, recipe in RECIPES.items()]
         print(TRAIN.format(stems="\n".join(stems)))
@@ -164,7 +163,6 @@ def _train(typed: Sequence[str]) -> int:
 def read_recipe(stem: str, *typed: str) -> Any:
     """The options of a recipe."""
     from cliplab.cli.options import flat, parse
-    from cliplab.training import RECIPES
 
     if stem not in RECIPES:
         raise ValueError(unknown_name("recipe", stem, RECIPES))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cliplab import classification, data, report, segmentation
+from cliplab import classification, data, report, segmentation, viz
 from cliplab.cli.options import EXIT_CODES, Call, Common, Device, Offline, Outputs, Source, opt
 from cliplab.cli.skeleton import Job, complain, refuse_inputs, report_of, targets_in
 from cliplab.cli.tables import segment_labels, segment_table, segment_verdict
@@ -226,8 +226,6 @@ class Segment(Job[Options]):
 
     def load(self) -> None:
         """The model, what its card chose on val, and the words that it reads."""
-        from cliplab.viz import class_colours
-
         given, notes = self.options.model, list[str]()
         self.segmenter = segmentation.load_segmenter(
             given.model, device=given.device, offline=True if given.offline else None
@@ -261,7 +259,7 @@ class Segment(Job[Options]):
         self.remarks = [*segmentation.unread_remarks(*asked), *segmentation.weak_remarks(*asked)]
         names, background = self.vocabulary.names, self.vocabulary.has_background
         words_of = [self.vocabulary.words_of(k) for k in range(len(names))]
-        self.colours = tuple(class_colours(names, words_of, has_background=background).values())
+        self.colours = tuple(viz.class_colours(names, words_of, has_background=background).values())
 
     def answer(self) -> int:
         """Picture after picture; one is in memory at a time, whatever their number."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from cliplab import data, encoders
 from cliplab.cli.options import flat
+from cliplab.report import provenance
 from cliplab.runtime import ArgumentError, atomic_write, held
 
 PASTURE = ("pasture", "pasture-zh")  # encoders that know drawn animals only
@@ -327,8 +328,6 @@ def _check_folder(option: str, folder: Path, files: Sequence[Path], *, force: bo
 
 def report_of(command: str, options: Any, **parts: Any) -> dict[str, Any]:
     """The report of a command: how it was called, by which versions, then its own parts."""
-    from cliplab.report import provenance
-
     about = {"versions": provenance.versions(), "parameters": _parameters(options)}
     return _finite({"command": command} | about | parts)
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 import cliplab
 from cliplab.data import Sample, UnreadableImage, open_image
@@ -129,8 +130,6 @@ def embed_photos(
         on_image: called with index and RGB picture for every one that can be read, in order;
             then files are decoded whatever the cache holds.
     """
-    from tqdm import tqdm
-
     if batch_size < 1:
         raise ArgumentError("batch_size", f"got {batch_size}; expected 1 or more")
 

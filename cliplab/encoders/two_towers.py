@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from cliplab.models.layers import SelfAttention
 from cliplab.models.tokenizers import Tokenizer
@@ -92,8 +93,6 @@ class TwoTowers:
         """
         if batch_size < 1:
             raise ArgumentError("batch_size", f"got {batch_size}; expected 1 or more")
-        from tqdm import tqdm
-
         total = len(images) if isinstance(images, Sized) else None
         bar = tqdm(images, total=total, unit="image", disable=not progress)
         pixels = map(self.preprocess, bar)

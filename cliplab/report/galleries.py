@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jinja2
+import markupsafe
 from PIL import Image
 
 from cliplab.data import UnreadableImage, shown
@@ -75,8 +77,6 @@ def render(template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: a value that the template needs is not there.
     """
-    import jinja2
-
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -91,8 +91,6 @@ def render(template: str, **values: Any) -> str:
 
 def _embedded(name: str) -> str:
     """A style or a script as it stands: what is ours needs no escaping."""
-    import markupsafe
-
     return markupsafe.Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from cliplab.viz.boxes import box_colour, ink_on
@@ -40,8 +41,6 @@ def plot_positive_map(
         tokens: L, with [CLS] and [SEP].
         colours: phrase -> "#rrggbb"; default `phrase_colours`.
     """
-    from matplotlib.patches import Rectangle
-
     table = as_array(positive)
     paints = phrase_colours(phrases) | dict(colours or {})
     _grid(ax, table, phrases, tokens)

@@ -12,7 +12,9 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from cliplab.viz.boxes import BOX_COLOURS, box_colour
@@ -163,9 +165,6 @@ def label_panels(
     `titles`, one a panel, stand above the first row; `width` is the figure's in inches, `aspect`
     the height of a panel over its width; `columns` are the legend's.
     """
-    from matplotlib import pyplot as plt
-    from matplotlib.patches import Patch
-
     lines = -(-len(colours) // columns)
     size = width, rows * aspect * width / len(titles) + 0.22 * lines + 0.3
     figure = plt.figure(figsize=size, layout="constrained")
