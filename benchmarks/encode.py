@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cliplab.data import open_image
-from cliplab.encoders import TwoTowers, embed_photos, load_encoder, read_openai
+from cliplab.encoders import Encoder, embed_photos, load_encoder, read_openai
 from cliplab.models.clip import CLIP, CLIPConfig
 from cliplab.models.weights import to_published_precision
 from cliplab.pasture import caption, draw, herd, portrait
@@ -163,7 +163,7 @@ def check_same(name: str, found: Tensor, expected: Tensor, least: float) -> floa
 
 
 def from_pixels(
-    weights: dict[str, Tensor], encoders: dict[str, TwoTowers], pixels: Tensor
+    weights: dict[str, Tensor], encoders: dict[str, Encoder], pixels: Tensor
 ) -> tuple[dict[str, float], float]:
     """Pictures per second of every contender, and the lowest cosine of bfloat16 to float32."""
     official = {
@@ -196,7 +196,7 @@ def make_photos(folder: Path) -> list[Path]:
     return paths
 
 
-def from_files(encoders: dict[str, TwoTowers], paths: list[Path], pixels: Tensor) -> dict:
+def from_files(encoders: dict[str, Encoder], paths: list[Path], pixels: Tensor) -> dict:
     """Pictures per second from files and, taking turns with that, from pixels in memory."""
     contenders: dict[str, tuple[int, Work]] = {}
     for precision, encoder in encoders.items():

@@ -29,7 +29,7 @@ from cliplab.detection import (
     propose,
     to_pixels,
 )
-from cliplab.encoders import Encoder, TwoTowers, load_encoder, openai_preprocess
+from cliplab.encoders import Encoder, load_encoder, openai_preprocess
 from cliplab.models.clip import CLIP, CLIPConfig
 from cliplab.models.vild import ViLD, ViLDConfig, class_scores, load_vild
 from cliplab.pasture import draw, herd
@@ -69,7 +69,7 @@ def milliseconds(work: dict[str, Work]) -> dict[str, float]:
 def random_vit_b_32() -> Encoder:
     """An encoder of that shape; time does not depend on what it has learned."""
     torch.manual_seed(0)
-    return TwoTowers(
+    return Encoder(
         "ViT-B/32", CLIP(VIT_B_32), tokenizer=lambda texts, **_: torch.zeros(len(texts), 77).long(),
         preprocess=openai_preprocess(224), languages=("en",), device=torch.device("cpu"),
     )  # fmt: skip

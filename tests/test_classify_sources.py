@@ -23,7 +23,7 @@ from cliplab.classification.zero_shot import Scores, build_classifier, classify
 from cliplab.cli.tables import classify_verdict
 from cliplab.data import Sample, SampleSet
 from cliplab.encoders import load_encoder
-from cliplab.encoders.two_towers import TwoTowers
+from cliplab.encoders.two_towers import Encoder
 
 __all__ = ["tiny"]
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -292,19 +292,19 @@ def test_an_interrupted_run_keeps_what_it_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flock = class_folders(tmp_path / "flock", 4)
-    encode, batches = TwoTowers.encode_pixels, []
+    encode, batches = Encoder.encode_pixels, []
 
-    def interrupted(self: TwoTowers, pixels: list) -> torch.Tensor:
+    def interrupted(self: Encoder, pixels: list) -> torch.Tensor:
         batches.append(1)
         if len(batches) == 4:
             raise KeyboardInterrupt
         return encode(self, pixels)
 
-    monkeypatch.setattr(TwoTowers, "encode_pixels", interrupted)
+    monkeypatch.setattr(Encoder, "encode_pixels", interrupted)
     assert run(flock, "--batch-size", 2, "--out", tmp_path / "s.csv") == 130
     assert not (tmp_path / "s.csv").exists()
     assert "interrupted" in capsys.readouterr().err
-    monkeypatch.setattr(TwoTowers, "encode_pixels", encode)
+    monkeypatch.setattr(Encoder, "encode_pixels", encode)
     opened = count_decoded(monkeypatch)
     assert run(flock, "--batch-size", 2, "--out", tmp_path / "s.csv") == 0
     assert 0 < len(opened) < 12

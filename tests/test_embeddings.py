@@ -17,7 +17,7 @@ from cliplab.data import Sample, open_image
 from cliplab.encoders import (
     CacheWarning,
     EmbeddingCache,
-    TwoTowers,
+    Encoder,
     embed_photos,
     embeddings,
     openai_preprocess,
@@ -38,8 +38,8 @@ class Colours(torch.nn.Module):
         return pixels.mean(dim=(2, 3)) * self.text_projection[0, 0]
 
 
-def colours(model: torch.nn.Module | None = None, *, size: int = 8, **kwargs: str) -> TwoTowers:
-    return TwoTowers(
+def colours(model: torch.nn.Module | None = None, *, size: int = 8, **kwargs: str) -> Encoder:
+    return Encoder(
         "colours",
         Colours() if model is None else model,
         tokenizer=None,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_images
 
 from cliplab import encoders
-from cliplab.encoders import TwoTowers, load_encoder
+from cliplab.encoders import Encoder, load_encoder
 from cliplab.encoders.official import Found
 from cliplab.encoders.two_towers import modelscope_preprocess, openai_preprocess
 from cliplab.models.weights import read_state_dict
@@ -193,8 +193,8 @@ class Spy(torch.nn.Module):
         return pixels.mean(dim=(2, 3)) * self.spoil
 
 
-def spy_encoder(model: Spy) -> TwoTowers:
-    return TwoTowers(
+def spy_encoder(model: Spy) -> Encoder:
+    return Encoder(
         "spy",
         model,
         tokenizer=None,

@@ -12,7 +12,7 @@ from tiny_checkpoints import HF_KINDS, OPEN_CLIP, make_hf, make_open_clip, noise
 from cliplab.encoders import load_encoder
 from cliplab.encoders.from_huggingface import canonical
 from cliplab.encoders.from_open_clip import split_name
-from cliplab.encoders.two_towers import TwoTowers
+from cliplab.encoders.two_towers import Encoder
 
 TEXTS = ["a photo of a sheep lying down", "A goat, drinking!", "", "站着的羊 grass"]
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -30,7 +30,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def loaded(folders: dict[str, Path]) -> dict[str, TwoTowers]:
+def loaded(folders: dict[str, Path]) -> dict[str, Encoder]:
     return {kind: load_encoder(f"hf:{folders[kind]}", device="cpu") for kind in HF_KINDS}
 
 
@@ -57,7 +57,7 @@ def official_rows(folder: Path, kind: str, images: list, texts: list[str]) -> tu
 
 @pytest.mark.parametrize("kind", HF_KINDS)
 def test_huggingface_equals_transformers(
-    folders: dict[str, Path], loaded: dict[str, TwoTowers], kind: str
+    folders: dict[str, Path], loaded: dict[str, Encoder], kind: str
 ) -> None:
     images, encoder = noise_images(3), loaded[kind]
     texts = [canonical(text) for text in TEXTS] if "siglip" in kind else TEXTS
@@ -70,7 +70,7 @@ def test_huggingface_equals_transformers(
 
 
 def test_naflex_equals_its_processor_called_directly(
-    folders: dict[str, Path], loaded: dict[str, TwoTowers]
+    folders: dict[str, Path], loaded: dict[str, Encoder]
 ) -> None:
     from transformers import AutoModel, Siglip2Processor
 
@@ -97,7 +97,7 @@ def test_naflex_equals_its_processor_called_directly(
 
 
 @pytest.mark.parametrize("kind", HF_KINDS)
-def test_scale_bias_and_languages(loaded: dict[str, TwoTowers], kind: str) -> None:
+def test_scale_bias_and_languages(loaded: dict[str, Encoder], kind: str) -> None:
     encoder = loaded[kind]
     model = encoder.model.model
     assert encoder.logit_scale == pytest.approx(float(model.logit_scale.detach().exp()))
@@ -132,7 +132,7 @@ def test_siglip_texts_are_cleaned_as_big_vision_does(text: str, cleaned: str) ->
     ],
 )
 def test_pieces_betray_what_a_tokenizer_cannot_read(
-    loaded: dict[str, TwoTowers], kind: str, text: str, pieces: list[str]
+    loaded: dict[str, Encoder], kind: str, text: str, pieces: list[str]
 ) -> None:
     tokenizer = loaded[kind].tokenizer
     assert tokenizer.pieces(text) == pieces
@@ -146,7 +146,7 @@ def test_pieces_betray_what_a_tokenizer_cannot_read(
     [("clip", "sheep ", 75, 77), ("chinese_clip", "羊", 50, 52), ("siglip2", "羊", 63, 64)],
 )
 def test_long_texts_are_refused_unless_cut(
-    loaded: dict[str, TwoTowers], kind: str, word: str, fits: int, limit: int
+    loaded: dict[str, Encoder], kind: str, word: str, fits: int, limit: int
 ) -> None:
     encoder = loaded[kind]
     assert encoder.tokenizer([word * fits]).shape == (1, limit)
@@ -157,7 +157,7 @@ def test_long_texts_are_refused_unless_cut(
 
 
 def test_preprocessing_settings_are_in_the_fingerprint(
-    folders: dict[str, Path], loaded: dict[str, TwoTowers], tmp_path: Path
+    folders: dict[str, Path], loaded: dict[str, Encoder], tmp_path: Path
 ) -> None:
     import shutil
 
@@ -172,7 +172,7 @@ def test_preprocessing_settings_are_in_the_fingerprint(
 
 
 def test_pickled_weights_serve_where_there_is_no_safetensors(
-    folders: dict[str, Path], loaded: dict[str, TwoTowers], tmp_path: Path
+    folders: dict[str, Path], loaded: dict[str, Encoder], tmp_path: Path
 ) -> None:
     import shutil
 

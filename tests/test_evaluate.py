@@ -26,7 +26,7 @@ from cliplab.classification.imagenet import (
 from cliplab.classification.metrics import expected_calibration_error
 from cliplab.cli.main import main
 from cliplab.data import open_image
-from cliplab.encoders import EmbeddingCache, TwoTowers, load_encoder
+from cliplab.encoders import EmbeddingCache, Encoder, load_encoder
 
 pytest.importorskip("open_clip")
 
@@ -50,7 +50,7 @@ def weights(data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(weights: Path) -> TwoTowers:
+def encoder(weights: Path) -> Encoder:
     return load_encoder(f"openai:{weights}", device="cpu")
 
 
@@ -128,7 +128,7 @@ def notebook_by_hand(
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
 def test_equals_the_official_notebook_done_by_hand(
-    weights: Path, encoder: TwoTowers, all_prompts: Prompts, pictures: ValidationSet
+    weights: Path, encoder: Encoder, all_prompts: Prompts, pictures: ValidationSet
 ) -> None:
     prompts = subset(all_prompts, CLASSES)
     assert len(prompts.templates) == 80
@@ -193,7 +193,7 @@ def without_times(report: dict) -> dict:
     return {key: value for key, value in report.items() if key not in (*TIMES, "cached")}
 
 
-def test_the_report_adds_up(encoder: TwoTowers, prompts: Prompts, pictures: ValidationSet) -> None:
+def test_the_report_adds_up(encoder: Encoder, prompts: Prompts, pictures: ValidationSet) -> None:
     report = evaluate(encoder, prompts, pictures, batch_size=3)
     images = [open_image(pictures.root / file) for file in pictures.files]
     logits = encoder.logit_scale * encoder.encode_image(images) @ classifier_of(encoder, prompts).T
@@ -227,7 +227,7 @@ class Killed(BaseException):
 
 
 def test_a_killed_evaluation_goes_on(
-    encoder: TwoTowers,
+    encoder: Encoder,
     prompts: Prompts,
     pictures: ValidationSet,
     tmp_path: Path,
@@ -263,7 +263,7 @@ def test_a_killed_evaluation_goes_on(
 
 
 def test_unreadable_pictures_count_as_wrong_and_are_listed(
-    encoder: TwoTowers, prompts: Prompts, imagenet: Path, tmp_path: Path
+    encoder: Encoder, prompts: Prompts, imagenet: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(imagenet, copy)

@@ -6,7 +6,7 @@ from PIL import Image
 from tiny_checkpoints import noise_images
 
 from cliplab.encoders import two_towers
-from cliplab.encoders.two_towers import TwoTowers, modelscope_preprocess, openai_preprocess
+from cliplab.encoders.two_towers import Encoder, modelscope_preprocess, openai_preprocess
 from cliplab.models.clip import CLIP, CLIPConfig
 
 
@@ -33,14 +33,14 @@ def letters(texts: list[str], *, truncate: bool = False) -> torch.Tensor:
     return torch.tensor([[*row, 49] + [0] * (15 - len(row)) for row in rows])
 
 
-def towers(model: torch.nn.Module | None = None, **kwargs: object) -> TwoTowers:
+def towers(model: torch.nn.Module | None = None, **kwargs: object) -> Encoder:
     defaults = {
         "tokenizer": letters,
         "preprocess": openai_preprocess(64),
         "languages": ("en",),
         "device": torch.device("cpu"),
     }
-    return TwoTowers("tiny", make_clip() if model is None else model, **{**defaults, **kwargs})
+    return Encoder("tiny", make_clip() if model is None else model, **{**defaults, **kwargs})
 
 
 # ---- precision -------------------------------------------------------------------------------

@@ -109,9 +109,9 @@ def recall_at_k(similarity: Tensor, match: Tensor, k: int = 1) -> Rate:
     return rate(torch.gather(match.bool(), 1, top).any(dim=1).cpu())
 
 
-def chance_recall(candidates: int, k: int = 1) -> float:
-    """Recall@k of guessing among `candidates` with one right answer."""
-    return min(k / candidates, 1.0)
+def chance_recall(candidates: int) -> float:
+    """Recall@1 of guessing among `candidates` with one right answer."""
+    return 1 / candidates
 
 
 # ---- are the probabilities right? --------------------------------------------------------------

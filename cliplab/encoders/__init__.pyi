@@ -18,7 +18,6 @@ from .loading import (
 from .two_towers import (
     TEXT_BATCH as TEXT_BATCH,
     Encoder as Encoder,
-    TwoTowers as TwoTowers,
     modelscope_preprocess as modelscope_preprocess,
     openai_preprocess as openai_preprocess,
 )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.encoders.two_towers import TwoTowers
+from cliplab.encoders.two_towers import Encoder
 from cliplab.models.tokenizers import (
     BYTE_OF_SYMBOL,
     BytePairTokenizer,
@@ -47,11 +47,11 @@ class Found:
     weights: Sequence[Path]
     revision: str = ""  # of the hub; "": a file or folder of your own
 
-    def encoder(self, name: str, device: torch.device, precision: str = "float32") -> TwoTowers:
+    def encoder(self, name: str, device: torch.device, precision: str = "float32") -> Encoder:
         """The encoder, with what a report says of it: spec, revision, SHA-256 of each file."""
         hashes = {f"sha256 {path.name}": sha256(path) for path in self.weights}
         revision = self.revision or "none (a local file or folder)"
-        return TwoTowers(
+        return Encoder(
             name,
             self.model,
             tokenizer=self.tokenizer,

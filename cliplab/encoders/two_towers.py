@@ -30,7 +30,7 @@ PRECISIONS = ("float32", "bfloat16")
 CACHED_VALUES = 16 * 3 * 224 * 224
 
 
-class TwoTowers:
+class Encoder:
     """An encoder: images and texts to rows of unit length in one space of `dim` dimensions.
 
     Args:
@@ -143,9 +143,6 @@ class TwoTowers:
 
     def _mixed(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16")
-
-
-Encoder = TwoTowers  # whatever its model is
 
 
 def _cast_products(model: nn.Module) -> None:

@@ -61,14 +61,13 @@ class GroupViTSegmenter:
         self,
         model: GroupViT,
         *,
-        tokenizer: Tokenizer | None = None,
         device: str = "auto",
         name: str = "GroupViT",
         path: Path | None = None,
     ) -> None:
         self.name, self.device, self.path = name, pick_device(device), path
         self.model = model.float().eval().to(self.device)
-        self.tokenizer = tokenizer or tokenizer_of(model)
+        self.tokenizer = tokenizer_of(model)
         _check_tokenizer(self.tokenizer, model)
         self._last: tuple[object, Tensor] | None = None  # words and templates, their embeddings
 

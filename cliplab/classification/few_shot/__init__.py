@@ -10,31 +10,28 @@ Taught in: notebooks/02.
 from torch import Tensor
 
 from cliplab.classification.few_shot.classifier import (
-    CacheClassifier,
-    Classifier,
-    LinearClassifier,
-    load_classifier,
-    save_classifier,
+    CacheClassifier as CacheClassifier,
+    Classifier as Classifier,
+    LinearClassifier as LinearClassifier,
+    load_classifier as load_classifier,
+    save_classifier as save_classifier,
 )
-from cliplab.classification.few_shot.coop import CoOp
+from cliplab.classification.few_shot.coop import CoOp as CoOp
 from cliplab.classification.few_shot.methods import (
-    Method,
-    TemperatureScaling,
-    TipAdapter,
-    ZeroShot,
-    fit_temperature,
+    Method as Method,
+    TemperatureScaling as TemperatureScaling,
+    TipAdapter as TipAdapter,
+    ZeroShot as ZeroShot,
+    fit_temperature as fit_temperature,
 )
-from cliplab.classification.few_shot.probes import LinearProbe, TextProbe, WiseFT
-from cliplab.classification.few_shot.shots import Shots, sample_shots
+from cliplab.classification.few_shot.probes import (
+    LinearProbe as LinearProbe,
+    TextProbe as TextProbe,
+    WiseFT as WiseFT,
+)
+from cliplab.classification.few_shot.shots import Shots as Shots, sample_shots as sample_shots
 from cliplab.encoders import Encoder
 from cliplab.runtime import unknown_name
-
-__all__ = [
-    "METHODS", "CacheClassifier", "Classifier", "CoOp", "LinearClassifier", "LinearProbe",
-    "Method", "Shots", "TemperatureScaling", "TextProbe", "TipAdapter", "WiseFT",
-    "ZeroShot", "fit", "fit_temperature", "load_classifier", "sample_shots",
-    "save_classifier",
-]  # fmt: skip
 
 METHODS: dict[str, type[Method]] = {
     "zero-shot": ZeroShot,
