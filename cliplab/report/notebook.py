@@ -139,7 +139,7 @@ def parse_value(parameter: Parameter, text: str) -> Any:
     if isinstance(default, str):
         return text
     value: Any = text
-    with suppress(ValueError, SyntaxError):
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = ast.literal_eval(text.capitalize() if isinstance(default, bool) else text)
     if isinstance(default, float) and type(value) is int:
         value = float(value)
@@ -147,7 +147,7 @@ def parse_value(parameter: Parameter, text: str) -> Any:
     if not kind_fits or (isinstance(value, float) and not math.isfinite(value)):
         expected = _KINDS.get(type(default), type(default).__name__)
         raise ValueError(
-            f"parameter {parameter.name}: got {text!r}; expected {expected}, like {default!r}"
+            f"parameter {parameter.name}: got {text[:60]!r}; expected {expected}, like {default!r}"
         )
     return value
 
