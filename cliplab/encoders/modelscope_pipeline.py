@@ -29,8 +29,6 @@ with official("modelscope"):
     from modelscope.preprocessors.builder import PREPROCESSORS
     from modelscope.utils.constant import Fields, ModeKeys, ModelFile
 
-__all__ = ["CLIPPreprocessor", "Preprocessor", "stand_in"]
-
 THEIRS = "modelscope.preprocessors.multi_modal"
 
 

@@ -10,8 +10,6 @@ Never trained on are the combinations that nobody of the pasture may see (`HELD_
 the pictures, with boxes, and are called animals. Their names are in the vocabulary all the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +90,7 @@ class GLIPDataset:
         """Of the pictures, px."""
         return self.images.shape[2]
 
-    def first(self, count: int) -> GLIPDataset:
+    def first(self, count: int) -> "GLIPDataset":
         """The first `count` pictures."""
         return GLIPDataset(self.images[:count], self.annotations[:count])
 
@@ -186,7 +184,7 @@ class GLIPBatch(NamedTuple):
     truth: list[glip.Truth]  # B
     targets: glip.Targets  # of the truth
 
-    def to(self, device: torch.device) -> GLIPBatch:
+    def to(self, device: torch.device) -> "GLIPBatch":
         """What is learned from on another device; the truth stays where it is."""
         pixels, ids, mask = (x.to(device) for x in self[:3])
         return GLIPBatch(pixels, ids, mask, self.truth, self.targets.to(device))
@@ -238,7 +236,7 @@ class GLIPBatches:
                 rows += [(view, one, dice) for one in self.say_twice(view.annotated, dice)]
         return self._batch(rows)
 
-    def _batch(self, rows: Sequence[tuple[_View, Grounded, Dice]]) -> GLIPBatch:
+    def _batch(self, rows: "Sequence[tuple[_View, Grounded, Dice]]") -> GLIPBatch:
         chunks = [self._chunk(said, dice) for _, said, dice in rows]
         ids, mask, maps = glip.batch_of(chunks)
         truth = [
