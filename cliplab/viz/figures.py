@@ -44,6 +44,7 @@ def show_images(
     *,
     columns: int = 6,
     width: float = 7.0,
+    size: float = 8.0,
 ) -> np.ndarray:
     """A new figure with images in rows of `columns`, titles underneath -> axes (rows, columns).
 
@@ -51,20 +52,20 @@ def show_images(
         images: PIL images, arrays (H, W[, 3]) or tensors (3, H, W), float in [0, 1] or uint8.
         titles: one short text per image.
         columns: images per row.
-        width: of the figure, in inches.
+        width, size: of the figure in inches, of the titles in points.
     """
     check_names("titles", titles, len(images))
     columns = max(1, min(columns, len(images)))
     rows = max(1, -(-len(images) // columns))
     lines = 1 + max((t.count("\n") for t in titles), default=0) if titles else 0
-    size = (width, rows * (width / columns + 0.17 * lines + 0.05))
-    _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    height = rows * (width / columns + 0.17 * lines * size / 8 + 0.05)
+    _, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
         ax.imshow(as_pixels(image), cmap="gray", interpolation="nearest")
         if titles is not None:
-            ax.text(0.5, -0.04, titles[i], ha="center", va="top", size=8, transform=ax.transAxes)
+            ax.text(0.5, -0.04, titles[i], ha="center", va="top", size=size, transform=ax.transAxes)
     return axes
 
 
@@ -137,8 +138,7 @@ def plot_curves(
 ) -> Axes:
     """Named lines over the same x, each labelled at its right end; references are dashed."""
     for i, (name, y) in enumerate(curves.items()):
-        colour = PALETTE[i % len(PALETTE)]
-        ax.plot(as_array(x), as_array(y), color=colour, label=name)
+        ax.plot(as_array(x), as_array(y), color=PALETTE[i % len(PALETTE)], label=name)
     for name, level in (reference or {}).items():
         ax.axhline(level, color=MUTED, lw=1.2, ls=(0, (4, 3)), zorder=1)
         ax.annotate(
@@ -203,14 +203,14 @@ def plot_bars_with_intervals(
     whiskers = np.maximum([value - low, high - value], 0.0)
     ax.errorbar(value, place, xerr=whiskers, fmt="none", ecolor=INK, capsize=3)
     for y, v, h in zip(place, value, high, strict=True):
-        ax.text(h + 0.015, y, f"{v:.1%}", va="center", size=8.5)
-    if chance is not None:
-        ax.axvline(chance, color=MUTED, lw=1.2, ls=(0, (4, 3)))
-        ax.text(chance, -0.62, f" chance {chance:.1%}", color=MUTED, size=8, va="bottom")
+        at = h if chance is None or not chance - 0.18 < h < chance else chance
+        ax.text(at + 0.015, y, f"{round(float(v), 3):.1%}", va="center", size=8.5)
     name_lines(ax, names).set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 6))
     ax.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
     ax.grid(axis="x")
     if chance is not None:
+        ax.axvline(chance, color=MUTED, lw=1.2, ls=(0, (4, 3)))
+        ax.text(chance, -0.62, f" chance {chance:.1%}", color=MUTED, size=8, va="bottom")
         ax.set(ylim=(len(names) - 0.5, -0.75))
     return ax
 
@@ -233,12 +233,12 @@ def plot_probabilities(
     shares = as_array(probability).reshape(-1)
     check_names("names", names, len(shares))
     colours = [GREEN if name == truth else (SKY if truth else BLUE) for name in names]
-    place = range(len(names))
-    ax.barh(place, shares, height=0.66, color=colours)
-    for y, share in zip(place, shares, strict=True):
-        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-        ax.text(share + 0.02, y, f"{share:.2f}", va="center", size=8.5, bbox=paper)
-    ax.axvline(1 / len(names), color=MUTED, lw=1.2, ls=(0, (4, 3)))
+    chance = 1 / len(names)
+    ax.barh(range(len(names)), shares, height=0.66, color=colours)
+    for y, share in enumerate(shares):
+        at = chance if chance - 0.22 < share < chance else share  # right of the dashed line
+        ax.text(at + 0.02, y, f"{share:.2f}", va="center", size=8.5)
+    ax.axvline(chance, color=MUTED, lw=1.2, ls=(0, (4, 3)))
     name_lines(ax, names).set(xlim=(0, 1.15), xticks=[0, 0.5, 1])
     return ax
 
