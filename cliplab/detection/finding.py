@@ -82,8 +82,9 @@ def load_detector(model: str = "vild", settings: Settings | None = None) -> Dete
         settings: of the model.
 
     Raises:
-        ValueError: an unknown model, settings that mean nothing to it.
-        FileNotFoundError: no such checkpoint; it says how to make it.
+        ValueError: an unknown model, settings that mean nothing to it, a damaged or another file,
+            a teacher of another space.
+        FileNotFoundError: no such checkpoint (it says how to make it), or no vocabulary beside it.
     """
     settings = settings or Settings()
     name, where = parse_model(model)

@@ -300,12 +300,7 @@ def selection_of(settings: Settings) -> Selection:
 
 
 def load_glip_detector(where: str, settings: Settings) -> GLIPDetector:
-    """The GLIP at `where`: "" (shipped), a path, or a published file, "glip-t:<path>".
-
-    Raises:
-        FileNotFoundError: no such file, or no vocabulary beside a published one.
-        ValueError: a file of another model or variant.
-    """
+    """The GLIP at `where`: "" (shipped), a path, or "glip-t:<path>"; errors as `load_detector`."""
     variant, _, published = where.partition(":")
     if variant in PUBLISHED:
         path = Path(published)

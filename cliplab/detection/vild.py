@@ -337,12 +337,7 @@ def read_card(weights: Path) -> dict[str, Any]:
 
 
 def load_vild_detector(where: str, settings: Settings) -> ViLDDetector:
-    """The ViLD at `where` ("": the shipped one) and the teacher that it learned from.
-
-    Raises:
-        FileNotFoundError: no such checkpoint, or none yet.
-        ValueError: a damaged one, or a teacher of another space.
-    """
+    """The ViLD at `where` ("": the shipped one) and its teacher; errors as `load_detector`."""
     from cliplab.encoders import load_encoder
 
     path = checkpoint_path(where)

@@ -260,12 +260,7 @@ def load_segmenter(
 
 
 def find_checkpoint(spec: str = SHIPPED, *, offline: bool | None = None) -> Path:
-    """The file of the weights, or the folder that holds them; of `load_segmenter`'s specs.
-
-    Raises:
-        FileNotFoundError: nothing there, and how to get it.
-        ValueError: neither a model nor a path, or damaged.
-    """
+    """The file of the weights, or the folder that holds them; specs, errors of `load_segmenter`."""
     prefix, colon, where = spec.partition(":")
     if prefix == "hf" and colon:
         from cliplab.encoders import find_folder
