@@ -177,6 +177,7 @@ OF_SEGMENT: list[Row] = [
     ("--background ''", "--background"),
     ("--background grass grass", "'grass' repeated"),
     ("--out there.csv", "there.csv"),
+    ("--panoptic there.json", "there.json"),
 ]
 PHRASES: list[Row] = [
     *((f"'{text}'", "--phrases") for text in ("", " ", "[sheep", "sheep]", "[]", "?!.", "，、")),

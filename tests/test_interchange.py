@@ -10,9 +10,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cliplab.data import read_pictures
+from cliplab.data import SampleSet, read_pictures
 from cliplab.detection import Cut, Detections, Query, as_classes, as_coco, judge
 from cliplab.detection.finding import Found
+from cliplab.segmentation import Panoptic
+from cliplab.viz import NOTHING
 
 
 @pytest.fixture
@@ -57,6 +59,21 @@ def test_boxes_keep_the_ids_of_their_source(own: Path) -> None:
     judged.accumulate()
     judged.summarize()
     assert judged.stats[0] == pytest.approx(1)
+
+
+def test_segments_keep_the_ids_of_their_source(own: Path, tmp_path: Path) -> None:
+    pictures: SampleSet = read_pictures(own)
+    path, target = tmp_path / "pan.json", tmp_path / "pan" / "b.png"
+    target.parent.mkdir()
+    written = Panoptic(path, ("background", "sheep"), (NOTHING, "#ff0000"), pictures)
+    labels = np.zeros((30, 40), np.uint8)
+    labels[:10] = 1
+    written.add(pictures[1].path, labels, target)
+    written.write()
+    table = json.loads(path.read_text(encoding="utf-8"))
+    assert [(one["id"], one["file_name"]) for one in table["images"]] == [(70, "b.png")]
+    assert [one["id"] for one in table["categories"]] == [5]
+    assert [s["category_id"] for s in table["annotations"][0]["segments_info"]] == [5]
 
 
 def test_other_libraries_read_the_boxes_and_score_them_alike(tmp_path: Path) -> None:

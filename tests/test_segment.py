@@ -33,6 +33,7 @@ from cliplab.segmentation import (
     read_labels,
     usual_background,
 )
+from cliplab.segmentation.outputs import segment_id
 from cliplab.viz.segmentation import NOTHING, rgb
 
 __all__ = ["knowing"]
@@ -99,6 +100,36 @@ def test_pictures_become_label_pngs_overlays_and_a_summary(
         palette = np.array(image.getpalette()).reshape(-1, 3)
     for row in said["labels"]:
         assert tuple(palette[row["index"]]) == rgb(row["colour"])
+
+
+@pytest.mark.usefixtures("knowing")
+def test_panoptic_segments_are_found_again_by_their_ids(flock: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pan.json"
+    assert run(flock, *FLOCK, "--panoptic", path) == 0
+    said = read(path)
+    assert [(c["id"], c["name"], c["isthing"]) for c in said["categories"]] == [
+        (1, "sheep", 0), (2, "dog", 0),
+    ]  # fmt: skip
+    assert [one["file_name"] for one in said["images"]] == [
+        "a.png", "b, '羊' & <i>.png", "sub/c.png",
+    ]  # fmt: skip
+    colours = {c["id"]: c["color"] for c in said["categories"]}
+    counts = []
+    for one in said["annotations"]:
+        with Image.open(tmp_path / "pan" / one["file_name"]) as image:
+            pixels = np.asarray(image).astype(int)
+        ids = pixels @ [1, 256, 256**2]
+        counts.append(len(one["segments_info"]))
+        assert {s["id"] for s in one["segments_info"]} == set(np.unique(ids).tolist()) - {0}
+        for segment in one["segments_info"]:
+            mask = ids == segment["id"]
+            x, y, width, height = segment["bbox"]
+            assert segment["area"] == mask.sum() == mask[y : y + height, x : x + width].sum()
+            assert mask[y].any()
+            assert mask[:, x + width - 1].any()
+            assert pixels[mask][0].tolist() == colours[segment["category_id"]]
+    assert counts == [1, 0, 2]
+    assert segment_id("#010203") == 1 + 2 * 256 + 3 * 65536
 
 
 def test_the_shipped_model_is_found_by_name_path_and_folder(
@@ -490,10 +521,11 @@ def test_existing_outputs_are_kept_unless_forced(
 ) -> None:
     kept = {
         "--out": tmp_path / "o" / "summary.json",
+        "--panoptic": tmp_path / "pan" / "a.png",
         "--html": tmp_path / "g.html",
         "--json": tmp_path / "r.json",
     }
-    given = {**kept, "--out": tmp_path / "o"}
+    given = {**kept, "--out": tmp_path / "o", "--panoptic": tmp_path / "pan.json"}
     for option, path in kept.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine", encoding="utf-8")
@@ -574,6 +606,9 @@ def test_results_among_the_pictures_are_neither_pictures_nor_truth(
 @pytest.mark.parametrize(
     ("source", "option", "path", "message"),
     [
+        ("flock", "--panoptic", "flock.json", "flock, among the pictures of SOURCE"),
+        ("flock/a.png", "--panoptic", "flock.json", "flock, among the pictures of SOURCE"),
+        ("flock", "--panoptic", "flock/pan.json", "pan, among the pictures of SOURCE"),
         ("flock", "--json", "flock/a.png", "would overwrite part of SOURCE"),
         ("flock", "--out", "flock/a.png", "a file; expected a folder"),
     ],

@@ -184,7 +184,7 @@ def test_a_truth_may_be_elsewhere_but_not_about_other_pictures(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("knowing")
-@pytest.mark.parametrize("option", ["--json", "--html"])
+@pytest.mark.parametrize("option", ["--json", "--html", "--panoptic"])
 def test_what_is_read_is_never_replaced(
     tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,9 +212,12 @@ def test_known_masks_are_never_replaced_by_answers(
 ) -> None:
     flat(tmp_path / "p" / "a.png", "sd")
     beside = numbers(tmp_path / "p" / "a_labels.png", "12")
+    apart = numbers(tmp_path / "t" / "a.png", "12")
+    truth = ("--truth", tmp_path / "t")
     table = write(tmp_path / "summary.json", coco({"p/a.png": [("sheep", [CORNER])]}, (20, 10)))
     for source, options, kept in (
         (tmp_path / "p", ("--out", tmp_path / "p"), beside),
+        (tmp_path / "p", (*truth, "--panoptic", tmp_path / "t.json"), apart),
         (table, ("--out", tmp_path), table),
     ):
         before = kept.read_bytes()

@@ -34,7 +34,7 @@ EPILOG = """\
 examples:
   cliplab segment flock --labels sheep dog --background grass sky tree --html gallery.html
   cliplab segment flock --labels sheep --background --out masks        the usual backgrounds
-  cliplab segment flock --labels 羊 狗 草地 天空 --out masks
+  cliplab segment flock --labels 羊 狗 草地 天空 --out masks --panoptic masks.json
   cliplab segment herd.json --images frames --labels sheep goat --background grass sky
   cliplab segment photos --labels sheep --background --model hf:nvidia/groupvit-gcc-yfcc
 """
@@ -105,6 +105,8 @@ class Written(Outputs):
     out: Annotated[Path | None, opt("FOLDER")] = None
     """NAME_labels.png (a palette: PIL reads the numbers of labels, OpenCV colours) and
     NAME_overlay.png of each image and, last, summary.json"""
+    panoptic: Annotated[Path | None, opt("JSON")] = None
+    """COCO panoptic segments; their PNGs go to a folder of the same name"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +128,9 @@ class Segment(Job[Options]):
 
     reads = ("source", "truth")
     for_photographs = "--model hf:nvidia/groupvit-gcc-yfcc"
-    writes = ("html", "json")  # folders are looked at when the pictures are known
+    writes = ("panoptic", "html", "json")  # folders are looked at when the pictures are known
     masks: Mapping[Path, tuple[Path, ...]] = {}  # files of --out
+    segments: Mapping[Path, tuple[Path, ...]] = {}  # files of --panoptic
 
     def check(self) -> None:
         """Refuse numbers out of range."""
@@ -203,13 +206,23 @@ class Segment(Job[Options]):
         """The files of each picture; refuse those in the place of others."""
         outputs = self.options.outputs
         masks = {one.masks.png.resolve() for one in self.pictures if one.masks and one.masks.png}
+        how: dict[str, Any] = {"kept": masks, "force": outputs.force}
         if folder := outputs.out:
             refuse_inputs("--out", summary := folder / SUMMARY, self.files(self.reads))
             ends = (segmentation.LABELS, segmentation.OVERLAY)
             self.masks = targets_in(
-                folder, self.pictures, ends, option="--out", besides=[summary], kept=masks,
-                force=outputs.force,
-            )  # fmt: skip
+                folder, self.pictures, ends, option="--out", besides=[summary], **how
+            )
+        if outputs.panoptic:
+            folder = segmentation.panoptic_folder(outputs.panoptic)
+            source, root = self.options.pictures.source.resolve(), self.pictures.root.resolve()
+            inside = source.is_dir() and folder.resolve().is_relative_to(source)
+            if inside or folder.resolve() == root:  # where they would be read the next time
+                raise ValueError(
+                    f"--panoptic {outputs.panoptic}: its PNGs would go to {folder}, among the "
+                    "pictures of SOURCE; choose another name"
+                )
+            self.segments = targets_in(folder, self.pictures, [".png"], option="--panoptic", **how)
 
     def load(self) -> None:
         """The model, what its card chose on val, and the words that it reads."""
@@ -256,6 +269,12 @@ class Segment(Job[Options]):
         if outputs.out and outputs.force:
             self._remove_former(outputs.out)
         self.judge = segmentation.Judge(self._known_classes(), self.vocabulary)
+        self.panoptic = None
+        if outputs.panoptic:
+            names = self.vocabulary.names
+            self.panoptic = segmentation.Panoptic(
+                outputs.panoptic, names, self.colours, self.pictures
+            )
         self.shown, self.side = set[Path](), 0
         if outputs.html:
             paths = [one.path for one in self.pictures]
@@ -285,6 +304,8 @@ class Segment(Job[Options]):
             segmentation.save_png(files[0], segmentation.label_image(labels, self.colours))
             sheet = segmentation.overlay_sheet(image, labels, names, self.colours)
             segmentation.save_png(files[1], sheet)
+        if self.panoptic:
+            self.panoptic.add(path, labels, self.segments[path][0])
         if path in self.shown:
             self.cards[path] = report.segmentation_page.make_card(
                 image, labels, self.colours, side=self.side, true=true
@@ -331,6 +352,8 @@ class Segment(Job[Options]):
     def write(self) -> None:
         """The files about all pictures, each whole or not at all; the summary comes last."""
         outputs = self.options.outputs
+        if self.panoptic:
+            self.panoptic.write()
         if outputs.html:
             answer = report.segmentation_page.Answer(
                 title=f"{self.options.pictures.source.resolve().name}, pixels by label",

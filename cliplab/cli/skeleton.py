@@ -50,7 +50,7 @@ class Job(ABC, Generic[Options]):
     def run(cls, options: Options) -> int:
         """The command -> exit code."""
         job = cls(options)
-        with held(*job.files((*Job.writes, "save_classifier", "pictures")).values()):
+        with held(*job.files((*Job.writes, "save_classifier", "pictures", "panoptic")).values()):
             return work(job)
 
     def check(self) -> None:

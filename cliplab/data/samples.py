@@ -344,12 +344,12 @@ class Ids:
         free = _free(key for key, _ in self.images.values())
         return [self.images.get(one.path) or (next(free), one.name) for one in pictures]
 
-    def of_categories(self, names: Iterable[str]) -> list[Id]:
-        """Id of each class; those that have none get free numbers from 1."""
-        free = _free(self.categories.values())
+    def of_categories(self, names: Iterable[str], first: int = 1) -> list[Id]:
+        """Id of each class; those that have none get free numbers from `first`."""
+        free = _free(self.categories.values(), first)
         return [self.categories[n] if n in self.categories else next(free) for n in names]
 
 
-def _free(taken: Iterable[Id]) -> Iterator[int]:
+def _free(taken: Iterable[Id], first: int = 1) -> Iterator[int]:
     used = set(taken)
-    return (number for number in count(1) if number not in used)
+    return (number for number in count(first) if number not in used)

@@ -9,10 +9,12 @@ from .features import (
 from .outputs import (
     MAX_LABELS as MAX_LABELS,
     LabelRow as LabelRow,
+    Panoptic as Panoptic,
     PictureRow as PictureRow,
     label_image as label_image,
     label_rows as label_rows,
     overlay_sheet as overlay_sheet,
+    panoptic_folder as panoptic_folder,
     percent as percent,
     save_png as save_png,
 )

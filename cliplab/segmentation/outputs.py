@@ -1,4 +1,4 @@
-"""What a run leaves: rows of numbers, label PNGs and overlays."""
+"""What a run leaves: rows of numbers, label PNGs, overlays, COCO's panoptic segments."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliplab.data import Sample, resized
-from cliplab.runtime import atomic_write
+from cliplab.data import Sample, SampleSet, resized, shown
+from cliplab.runtime import atomic_write, write_json
 from cliplab.segmentation.features import Segmentation
 from cliplab.segmentation.quality import Quality
 from cliplab.segmentation.settings import Vocabulary
@@ -106,7 +106,7 @@ def percent(share: float) -> str:
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
-# ---- label PNGs ----------------------------------------------------------------------------
+# ---- label PNGs and panoptic segments ------------------------------------------------------
 
 
 def label_image(labels: NDArray[np.uint8], colours: Sequence[str]) -> Image.Image:
@@ -121,6 +121,76 @@ def save_png(path: Path, image: Image.Image) -> None:
     """Write one picture, whole or not at all."""
     with atomic_write(path) as file:
         image.save(file, "PNG")
+
+
+def segment_id(colour: str) -> int:
+    """The panoptic id that a colour "#rrggbb" stands for; 0, black, belongs to no segment."""
+    red, green, blue = rgb(colour)
+    return red + 256 * green + 256**2 * blue
+
+
+def panoptic_folder(path: Path) -> Path:
+    """Where the PNGs of a panoptic JSON are: masks/ for masks.json, as COCO has them."""
+    return path.with_suffix("") if path.suffix else path.with_name(f"{path.name}_pngs")
+
+
+class Panoptic:
+    """COCO's panoptic format: one segment for each label of a picture, its id written as a colour.
+
+    Writes the PNG of each picture at once and the JSON at the end. The labels are "stuff": all
+    pixels of a label in a picture are one segment. The background is no segment.
+
+    Source: https://cocodataset.org/#format-data, 4. Panoptic Segmentation.
+    """
+
+    def __init__(
+        self, path: Path, names: Sequence[str], colours: Sequence[str], pictures: SampleSet
+    ) -> None:
+        self.path, self.names, self.colours = path, tuple(names), tuple(colours)
+        keys = pictures.ids.of_images(pictures)
+        self.keys = {one.path: key for one, key in zip(pictures, keys, strict=True)}
+        self.categories = pictures.ids.of_categories(names, first=0)
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    def add(self, picture: Path, labels: NDArray[np.uint8], target: Path) -> None:
+        """Write the segments of a picture, labels (H, W), to a PNG in the folder."""
+        save_png(target, label_image(labels, self.colours).convert("RGB"))
+        (key, name), (height, width) = self.keys[picture], labels.shape
+        self.images.append({"id": key, "file_name": name, "width": width, "height": height})
+        segments = [self._segment(labels, k) for k in np.unique(labels).tolist()]
+        self.annotations.append(
+            {
+                "image_id": key,
+                "file_name": shown(target.relative_to(panoptic_folder(self.path))),
+                "segments_info": [one for one in segments if one["id"]],
+            }
+        )
+
+    def _segment(self, labels: NDArray[np.uint8], k: int) -> dict[str, Any]:
+        from pycocotools import mask as coco
+
+        code = coco.encode(np.asfortranarray(labels == k))
+        box = [int(value) for value in coco.toBbox(code)]
+        found = {"id": segment_id(self.colours[k]), "category_id": self.categories[k]}
+        found["iscrowd"] = 0
+        return found | {"area": int(coco.area(code)), "bbox": box}
+
+    def write(self) -> None:
+        """The JSON, when all pictures are done."""
+        categories = [
+            {"id": k, "name": name, "supercategory": "label", "isthing": 0, "color": list(rgb(c))}
+            for k, name, c in zip(self.categories, self.names, self.colours, strict=True)
+            if c != NOTHING
+        ]
+        info = {"description": "labels found by cliplab segment; black is background"}
+        found = {
+            "info": info,
+            "licenses": [],
+            "images": self.images,
+            "annotations": self.annotations,
+        }
+        write_json(self.path, found | {"categories": categories})
 
 
 # ---- overlays ------------------------------------------------------------------------------
