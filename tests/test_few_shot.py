@@ -19,6 +19,7 @@ from cliplab.classification.few_shot import (
     TemperatureScaling,
     TextProbe,
     TipAdapter,
+    TipAdapterF,
     WiseFT,
     ZeroShot,
     fit_temperature,
@@ -63,10 +64,17 @@ def test_zero_shot_is_what_classify_says() -> None:
         assert torch.equal(getattr(scores, name), getattr(expected, name)), name
 
 
-@pytest.mark.parametrize("beta", [0.5, 20.0])
-def test_tip_with_alpha_0_is_zero_shot(beta: float) -> None:
-    tip = TipAdapter(zero_shot(), SCALE, alpha=0.0, beta=beta).fit(make_shots())
+@pytest.mark.parametrize(("method", "beta"), [(TipAdapter, 0.5), (TipAdapterF, 20.0)])
+def test_tip_with_alpha_0_is_zero_shot(method: type[TipAdapter], beta: float) -> None:
+    tip = method(zero_shot(), SCALE, alpha=0.0, beta=beta).fit(make_shots())
     assert torch.equal(tip.logits(OTHERS.image_emb), baseline().logits(OTHERS.image_emb))
+
+
+def test_tip_f_without_epochs_is_tip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_shot.methods, "EPOCHS", 0)
+    tuned = TipAdapterF(zero_shot(), SCALE).fit(make_shots())
+    plain = TipAdapter(zero_shot(), SCALE).fit(make_shots())
+    assert torch.equal(tuned.logits(OTHERS.image_emb), plain.logits(OTHERS.image_emb))
 
 
 def test_wise_ends_are_the_zero_shot_and_the_fine_tuned_classifier() -> None:
@@ -211,7 +219,7 @@ def test_one_and_two_shots_per_class_are_enough_to_fit(method: str, per_class: i
     logits = classifier.logits(OTHERS.image_emb)
     assert logits.shape == (120, 3)
     assert logits.isfinite().all()
-    if per_class == 1 and method in ("linear-probe", "tip-adapter"):
+    if per_class == 1 and method in ("linear-probe", "tip-adapter", "tip-adapter-f"):
         assert classifier.choices["chosen on"].startswith("default: nothing can be held out")
 
 
@@ -258,8 +266,20 @@ def test_settings_are_the_best_on_val(method: str) -> None:
 def test_val_holds_back_what_learns_from_wrong_labels() -> None:
     train, val = make_shots(4), make_shots(12, split="val", seed=2)
     wrong = replace(train, labels=(train.labels + 1) % 3)
+    tip = TipAdapterF(zero_shot(), SCALE, alpha=20.0, beta=5.0)
+    assert tip.fit(wrong).choices["epochs"] == 20
+    assert tip.fit(wrong, val).choices["epochs"] == 0
     assert TipAdapter(zero_shot(), SCALE).fit(wrong, val).alpha == 0
     assert WiseFT(zero_shot(), SCALE).fit(wrong, val).choices["alpha"] <= 0.1
+
+
+def test_fine_tuning_the_keys_lowers_the_loss() -> None:
+    train = make_shots(5)
+    losses = []
+    for method in (TipAdapter, TipAdapterF):
+        tip = method(zero_shot(), SCALE, alpha=5.0, beta=3.0).fit(train)
+        losses.append(float(F.cross_entropy(tip.logits(train.image_emb), train.labels)))
+    assert losses[1] < losses[0]
 
 
 # ---- calibration ---------------------------------------------------------------------------

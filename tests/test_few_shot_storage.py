@@ -42,7 +42,7 @@ def fitted(method: str = "tip-adapter", **options: object) -> Classifier:
     )
 
 
-@pytest.mark.parametrize("method", ["linear-probe", "text-probe", "tip-adapter", "wise-ft"])
+@pytest.mark.parametrize("method", ["linear-probe", "text-probe", "tip-adapter-f", "wise-ft"])
 def test_what_is_read_is_what_was_written(method: str, tmp_path: Path) -> None:
     before = replace(fitted(method), temperature=1.7)
     save_classifier(before, tmp_path / "c.safetensors")

@@ -16,7 +16,7 @@ from cliplab.runtime import unknown_name, write_json
 
 # The first is the default: in notebook 02 it gained most of those that take no time to fit.
 METHODS = (
-    "text-probe", "linear-probe", "tip-adapter", "coop", "wise-ft", "temperature",
+    "text-probe", "linear-probe", "tip-adapter", "tip-adapter-f", "coop", "wise-ft", "temperature",
     "zero-shot",
 )  # fmt: skip
 ABOUT = """\

@@ -21,6 +21,7 @@ from cliplab.classification.few_shot.methods import (
     Method as Method,
     TemperatureScaling as TemperatureScaling,
     TipAdapter as TipAdapter,
+    TipAdapterF as TipAdapterF,
     ZeroShot as ZeroShot,
     fit_temperature as fit_temperature,
 )
@@ -38,6 +39,7 @@ METHODS: dict[str, type[Method]] = {
     "linear-probe": LinearProbe,
     "text-probe": TextProbe,
     "tip-adapter": TipAdapter,
+    "tip-adapter-f": TipAdapterF,
     "coop": CoOp,
     "wise-ft": WiseFT,
     "temperature": TemperatureScaling,

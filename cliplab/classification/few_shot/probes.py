@@ -1,5 +1,7 @@
 """Linear heads: from nothing (logistic regression), from the text (CLAP), and between (WiSE-FT)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
