@@ -128,6 +128,15 @@ def pick_device(spec: str = "auto") -> "torch.device":
     return torch.device(spec)
 
 
+def somebody_is_there() -> bool:
+    """Whether a person runs this cell: only then may a kernel ask for input."""
+    import sys
+
+    shell = sys.modules.get("IPython")
+    kernel = getattr(shell and shell.get_ipython(), "kernel", None)
+    return bool(getattr(kernel, "_allow_stdin", False))
+
+
 def versions() -> str:
     """One line to print at the top of a notebook: python, torch, cliplab and the device."""
     import torch

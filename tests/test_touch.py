@@ -24,7 +24,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What is displayed to somebody who is there."""
     found: list[Any] = []
     InteractiveShell.instance()
-    monkeypatch.setattr(module, "_somebody_is_there", lambda: True)
+    monkeypatch.setattr(module, "somebody_is_there", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda *things: found.extend(things))
     yield found
     InteractiveShell.clear_instance()

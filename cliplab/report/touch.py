@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from cliplab.runtime import somebody_is_there
+
 
 def touch(draw: Callable[..., object], **controls: Any) -> None:
     """Call `draw` with the value of every control, again whenever one is moved.
@@ -15,7 +17,7 @@ def touch(draw: Callable[..., object], **controls: Any) -> None:
         controls: by argument of `draw`: a text, a number with its range and step (value, least,
             most, step), or choices as a list, the first of which is the first shown.
     """
-    if not _somebody_is_there():
+    if not somebody_is_there():
         _told(draw)(**{name: _first(control) for name, control in controls.items()})
         return
     from IPython.display import display
@@ -23,14 +25,6 @@ def touch(draw: Callable[..., object], **controls: Any) -> None:
 
     widgets = {name: _widget(name, control) for name, control in controls.items()}
     display(VBox(list(widgets.values())), interactive_output(_told(draw), widgets))
-
-
-def _somebody_is_there() -> bool:
-    """Whether a person runs the cell: only then may the kernel ask for input."""
-    from IPython import get_ipython
-
-    kernel = getattr(get_ipython(), "kernel", None)
-    return bool(getattr(kernel, "_allow_stdin", False))
 
 
 def _told(draw: Callable[..., object]) -> Callable[..., None]:

@@ -28,15 +28,22 @@ _PROGRESS = re.compile(r"\r|\d(?:it|s)/(?:s|it)\]|[█▉▊▋▌▍▎▏]{2}"
 
 def faults(notebook: Any, path: Path) -> list[str]:
     """Everything that is wrong with a notebook of the course, in words; [] if nothing is."""
+    lesson = without_exercises(notebook)
     return [
         *front(notebook, path),
         *neighbours(notebook, path),
         *back(notebook),
-        *sizes(notebook, LAB_LINES if is_lab(path) else LESSON_LINES),
-        *([] if is_lab(path) else short(notebook)),
+        *sizes(lesson, LAB_LINES if is_lab(path) else LESSON_LINES),
+        *([] if is_lab(path) else short(lesson)),
         *names(notebook),
         *hygiene(notebook, path),
     ]
+
+
+def without_exercises(notebook: Any) -> Any:
+    """What there is to read: cells in which a student writes do not count for the length."""
+    cells = [cell for cell in notebook.cells if not {"exercise", "quiz"} & set(tags(cell))]
+    return type(notebook)(notebook, cells=cells)
 
 
 def is_lab(path: Path) -> bool:

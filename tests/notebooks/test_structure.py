@@ -166,6 +166,19 @@ def test_each_fault_is_seen(name: str, place: Path) -> None:
     assert any(message in fault for fault in found), found
 
 
+def test_exercises_do_not_count_for_the_length(place: Path) -> None:
+    notebook = good()
+    for i in range(30):
+        notebook.cells.insert(8, code("x = 1", "exercise", count=5, id=f"exercise-{i}"))
+        notebook.cells.insert(8, markdown("word " * 100, "quiz", id=f"quiz-{i}"))
+    coded = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for count, one in enumerate(coded, start=1):
+        one.execution_count = count
+    assert faults(notebook, place) == []
+    notebook.cells[9].metadata = {}
+    assert any("words; at most" in fault or "lines" in fault for fault in faults(notebook, place))
+
+
 def test_a_big_notebook_is_seen(place: Path) -> None:
     place.write_bytes(bytes(1_600_000))
     assert "1.6 MB; at most 1.5" in faults(good(), place)

@@ -1,0 +1,59 @@
+"""Bring the exercise cells of lessons and labs into line with their masters.
+
+    python tools/sync_exercises.py            write what students get, from notebooks/solutions
+    python tools/sync_exercises.py --check    only say what differs; exit code 1 if anything does
+
+Where an exercise stands is decided in the lesson: put three cells there with the ids
+`exercise-01-3-text` (Markdown), `exercise-01-3` and `exercise-01-3-check`; this fills them.
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+
+from cliplab.exercises import read_masters, student_form
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+TAG = "exercise"  # of a student's cells, which do not count for a lesson's length
+
+
+def out_of_line(solutions: Path, *, write: bool) -> list[str]:
+    """What differs between the masters in a solutions notebook and what students get."""
+    masters, said = read_masters(solutions), []
+    cells = {cell.id: cell for master in masters.values() for cell in master.cells}
+    placed: set[str] = set()
+    number = solutions.stem[:2]
+    for path in sorted(NOTEBOOKS.glob(f"{number}_*.ipynb")) + sorted(
+        NOTEBOOKS.glob(f"labs/{number}_*.ipynb")
+    ):
+        notebook, changed = nbformat.read(path, as_version=4), False
+        for cell in notebook.cells:
+            if cell.id in cells:
+                placed.add(cell.id)
+                source = student_form(cells[cell.id].source)
+                if cell.source != source or cell.metadata.get("tags") != [TAG]:
+                    said.append(f"{path.name}: {cell.id} differs from its master")
+                    cell.source, changed = source, True
+                    cell.metadata["tags"] = [TAG]
+        if changed and write:
+            text = nbformat.writes(notebook, indent=1, ensure_ascii=False)
+            path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    missing = sorted(cells.keys() - placed)
+    return said + [f"{solutions.name}: {name} stands in no lesson or lab" for name in missing]
+
+
+def main() -> int:
+    """Go through all solutions notebooks."""
+    check = sys.argv[1:] == ["--check"]
+    said = [
+        line
+        for path in sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
+        for line in out_of_line(path, write=not check)
+    ]
+    print("\n".join(said or ["all exercises are as their masters"]))
+    return bool(said) if check else any("stands in no" in line for line in said)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
