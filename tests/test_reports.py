@@ -244,12 +244,14 @@ def assert_complete(run: Path, student: str) -> None:
     state = folder.load(run)
     assert state["finished"]
     assert state["student"] == student
+    assert (run / "ro-crate-metadata.json").is_file()
     assert state["versions"]["python"] == sys.version.split()[0]
     assert state["machine"]["cores"] >= 1
     assert list(state["notebooks"]) == ["01_small", "02_small"]
     record = state["notebooks"]["02_small"]
     assert record["results"] == {"x": [True, "../sheep"], "quick": True}
     assert record["parameters"] == {"SEED": 0, "QUICK": True, "PHOTOS": "sheep", "SIZE": 3}
+    assert state["started"] <= record["started"] <= record["ended"] <= state["ended"]
     assert record["seconds"] > 0
     assert (run / record["figures"][0]).read_bytes().startswith(b"\x89PNG")
     assert not list(Path("runs").glob("*.unfinished"))

@@ -178,7 +178,9 @@ def make_report(options: ReportOptions) -> int:
         raise ValueError("give one RUN, or --compare A B; see `cliplab report --help`")
     if options.student is not None:
         report.put_name(folder, options.student)
-    print(f"report: {report.write_page(report.load(folder), folder)}")
+    state = report.load(folder)
+    print(f"report: {report.write_page(state, folder)}")
+    report.write_crate(state, folder)
     return 0
 
 

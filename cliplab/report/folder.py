@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.report import provenance
+from cliplab.report.crate import write_crate
 from cliplab.report.execute import Failure, execute
 from cliplab.report.jobs import Job, Request
 from cliplab.report.notebook import RESULTS_PATH
@@ -158,6 +159,7 @@ def _begun(job: Job) -> dict[str, Any]:
     return {
         "title": job.title,
         "finished": False,
+        "started": _clock(),
         "seconds": 0.0,
         "parameters": job.parameters,
         "inputs": job.inputs(),
@@ -189,6 +191,7 @@ def _one(job: Job, request: Request, work: Path, end: End) -> dict[str, Any]:
     end(job, seconds, failure)
     record: dict[str, Any] = {
         "finished": failure is None,
+        "ended": _clock(),
         "seconds": seconds,
         "notebook": kept.relative_to(work).as_posix() if kept else "",
     }
@@ -202,7 +205,7 @@ def _one(job: Job, request: Request, work: Path, end: End) -> dict[str, Any]:
 
 
 def finish(state: dict[str, Any], final: Path) -> None:
-    """Give the complete run its name.
+    """Give the complete run its name, and make it an RO-Crate.
 
     Raises:
         FileExistsError: when somebody made that name in the meantime.
@@ -212,4 +215,5 @@ def finish(state: dict[str, Any], final: Path) -> None:
     _save(state | {"finished": True, "seconds": round(seconds, 1)}, work)
     if final.exists():  # os.replace would put up with an empty folder
         raise FileExistsError(f"{final} appeared meanwhile; the run stays in {work}")
+    write_crate(load(work), work)
     os.replace(work, final)
