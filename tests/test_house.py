@@ -347,7 +347,7 @@ def third_party(path: Path) -> set[str]:
 
 
 def test_imports_are_declared_and_declarations_are_imported() -> None:
-    tools = {"report", "cli"}  # what the `notebooks` extra is for
+    tools = {"report", "cli", "exercises"}  # what the `notebooks` extra is for
     used = {room in tools: set[str]() for room in ("cli", "data")}
     for path in MODULES:
         used[room_of(dotted(path)) in tools] |= third_party(path)

@@ -243,10 +243,10 @@ def _near(got: Any, expected: Any, tolerance: float) -> bool:
     if isinstance(expected, Tensor) and expected.ndim:
         if not isinstance(got, Tensor) or got.shape != expected.shape:
             return False
-        one, other = got.detach().double(), expected.detach().double()
-        return bool(torch.allclose(one, other, rtol=tolerance, atol=tolerance))
+        pair = got.detach().double(), expected.detach().double()
+        return bool(torch.allclose(*pair, rtol=tolerance, atol=tolerance))
     if isinstance(expected, Tensor | numbers.Number):
-        one, other = float(torch.as_tensor(got)), float(torch.as_tensor(expected))
+        one, other = torch.as_tensor(got).item(), torch.as_tensor(expected).item()
         return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
     return bool(got == expected)
 
