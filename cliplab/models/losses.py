@@ -14,9 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cliplab.models.tiled_losses import tiled_clip_loss, tiled_siglip_loss
+
 
 def clip_loss(
-    image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor, *, groups: Tensor | None = None
+    image_emb: Tensor,
+    text_emb: Tensor,
+    logit_scale: Tensor,
+    *,
+    groups: Tensor | None = None,
+    tile: int | None = None,
+    products: torch.dtype | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE of unit rows (N, D), (N, D) -> scalar.
 
@@ -34,22 +42,33 @@ def clip_loss(
             that are equal to the letter the loss and the gradient of the towers are the same with
             and without groups, which matter for paraphrases and for captions of one class. None:
             every pair is its own group.
+        tile: compute the table in tiles of so many rows and columns and never hold it: the same
+            loss and gradients in memory of O(N * D), see `tiled_losses`. None: at once.
+        products: torch.bfloat16 rounds the factors of a tiled loss's matrix products; see there.
 
     Source: CLIP, arXiv:2103.00020, Fig. 3; several positives per row as in UniCL,
         arXiv:2204.03610.
     Taught in: notebooks/01.
     """
-    _check_pairs(image_emb, text_emb)
+    _check_pairs(image_emb, text_emb, groups)
+    if tile is not None or products is not None:
+        return tiled_clip_loss(image_emb, text_emb, logit_scale, groups, tile, products)
     logits = pair_logits(image_emb, text_emb, logit_scale)  # (N, N), row i = image i
-    if groups is None:
-        targets = torch.arange(len(logits), device=logits.device)  # (N,)
-    else:
-        targets = _even_targets(groups, logits)  # (N, N), symmetric
+    targets = torch.arange(len(logits), device=logits.device)  # (N,)
+    if groups is not None:
+        same = (groups[:, None] == groups[None, :]).to(logits)  # (N, N), symmetric
+        targets = same / same.sum(dim=1, keepdim=True)  # (N, N), even over a group
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
 def siglip_loss(
-    image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor, logit_bias: Tensor
+    image_emb: Tensor,
+    text_emb: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    *,
+    tile: int | None = None,
+    products: torch.dtype | None = None,
 ) -> Tensor:
     """Pairwise sigmoid loss of unit rows (N, D), (N, D) -> scalar.
 
@@ -63,11 +82,14 @@ def siglip_loss(
         logit_scale: scalar, 1 / temperature; the paper starts at 10.
         logit_bias: scalar, the paper starts at -10: of N * N cells only N are matches, and an
             unbiased start would spend the first steps learning just that.
+        tile: as in `clip_loss`, and so `products`.
 
     Source: SigLIP, arXiv:2303.15343, Algorithm 1.
     Taught in: notebooks/01.
     """
     _check_pairs(image_emb, text_emb)
+    if tile is not None or products is not None:
+        return tiled_siglip_loss(image_emb, text_emb, logit_scale, logit_bias, tile, products)
     logits = pair_logits(image_emb, text_emb, logit_scale) + logit_bias  # (N, N)
     sign = 2 * torch.eye(len(logits), device=logits.device) - 1  # +1 match, -1 not
     return -F.logsigmoid(sign * logits).sum() / len(logits)
@@ -138,23 +160,17 @@ def unit_rows(feature: Tensor) -> Tensor:
     return F.normalize(at_least_float32(feature), dim=-1)
 
 
-def _check_pairs(image_emb: Tensor, text_emb: Tensor) -> None:
+def _check_pairs(image_emb: Tensor, text_emb: Tensor, groups: Tensor | None = None) -> None:
     if image_emb.shape != text_emb.shape or image_emb.ndim != 2 or len(image_emb) == 0:
         raise ValueError(
             f"image_emb and text_emb: got shapes {tuple(image_emb.shape)} and "
             f"{tuple(text_emb.shape)}; expected the same (N, D) with N >= 1, one caption per image"
         )
-
-
-def _even_targets(groups: Tensor, logits: Tensor) -> Tensor:
-    """Group ids (N,) -> (N, N) rows that sum to 1, spread evenly over the members of a group."""
-    if groups.shape != logits.shape[:1] or groups.is_floating_point():
+    if groups is not None and (groups.shape != image_emb.shape[:1] or groups.is_floating_point()):
         raise ValueError(
             f"groups: got shape {tuple(groups.shape)} of {groups.dtype}; expected "
-            f"({len(logits)},) integers, one id per pair, equal where captions are equal"
+            f"({len(image_emb)},) integers, one id per pair, equal where captions are equal"
         )
-    same = (groups[:, None] == groups[None, :]).to(logits)  # (N, N)
-    return same / same.sum(dim=1, keepdim=True)
 
 
 def token_focal_loss(
