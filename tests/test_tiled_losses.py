@@ -1,7 +1,8 @@
 """Tiled losses: equal to the plain ones in value and gradient, and no table in memory."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -191,9 +192,16 @@ def test_autocast_does_not_touch_the_tiles() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-def test_the_switch_of_the_products_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def switch() -> Iterator[Any]:
+    """Torch's switch for what a CPU may compute float32 products in, set to float32."""
     switch = torch.backends.mkldnn.matmul
-    monkeypatch.setattr(switch, "fp32_precision", "ieee")
+    before, switch.fp32_precision = switch.fp32_precision, "ieee"
+    yield switch
+    switch.fp32_precision = before
+
+
+def test_the_switch_of_the_products_is_put_back(switch: Any) -> None:
     multiply(unit_rows(3).float(), unit_rows(6).float(), torch.bfloat16)
     assert switch.fp32_precision == "ieee"
     with pytest.raises(RuntimeError):
