@@ -53,6 +53,7 @@ from .stuff import (
     NOUNS,
     class_of,
     nouns_in,
+    rated_caption,
     stuff_caption,
     stuff_lexicon,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "nouns_in",
     "portrait",
     "portraits",
+    "rated_caption",
     "relation",
     "relations",
     "say",

@@ -7,8 +7,9 @@ about what is behind and around them. Both are made of the scene's description, 
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import count
 
-from cliplab.pasture.captions import LANGUAGES, check_language
+from cliplab.pasture.captions import LANGUAGES, caption, check_language
 from cliplab.pasture.drawing import SEMANTIC_CLASSES
 from cliplab.pasture.scene import Dice, Scene
 
@@ -45,6 +46,7 @@ _FRAME = {
 }
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _SAID = 0.75  # how often a thing that is there is mentioned
+_STUFF = ("grass", "snow", "sky", "hill", "pond")  # what has no shape of its own
 
 # Nouns of things that can be seen -> all their forms. Words of one class are nouns of their own:
 # nobody tells the model that a meadow is of grass. General ones (animal, day) name no thing.
@@ -123,6 +125,44 @@ def stuff_caption(scene: Scene, language: str = "en", variant: int = 0) -> str:
     return dice.choice(_FRAME[language]).format(_listed(names, language))
 
 
+def rated_caption(scene: Scene, language: str = "en", variant: int = 0, *, rate: float) -> str:
+    """Animals, then what is around them: grass, snow, sky, hills and water as often as `rate`.
+
+    For each of the five it is drawn once whether the captions of a scene say it, so that all of
+    them agree, and that a higher rate says the same and more. Things such as a barn are mentioned
+    three times out of four. Equal variants give equal captions.
+
+    Args:
+        scene: a portrait or a herd.
+        language: "en" or "zh".
+        variant: which of its endless captions.
+        rate: 0 (never said) to 1 (said wherever it is).
+
+    Raises:
+        ValueError: unknown language.
+    """
+    check_language(language)
+    dice = Dice("stuff is said", scene.kind, scene.split, scene.seed)
+    heard = [thing for thing in _STUFF if dice.chance(rate)]
+    dice = Dice("rated", language, scene.kind, scene.split, scene.seed, variant)
+    there = dice.shuffled(_things(scene))
+    said = [t for t in there if (t in heard if t in _STUFF else dice.chance(_SAID))]
+    words = _EN if language == "en" else _ZH
+    names = list(dict.fromkeys(dice.choice(words[thing]) for thing in said))
+    texts = (caption(scene, language, 1000 * k + variant) for k in count())
+    animals = next(text for text in texts if not _stuff_words(language).search(text))
+    comma = ", " if language == "en" else "，"
+    return comma.join(filter(None, [animals, _listed(names, language)]))
+
+
+@cache
+def _stuff_words(language: str) -> re.Pattern[str]:
+    """Any word of `_STUFF`, also where it is no noun, as in "snow is falling"."""
+    kinds = {"water" if thing == "pond" else thing for thing in _STUFF}
+    nouns = [noun for noun in NOUNS[language] if class_of(noun) in kinds]
+    return re.compile("|".join(form for n in nouns for form in NOUNS[language][n]))
+
+
 def nouns_in(text: str, language: str = "en") -> list[str]:
     """The nouns of a caption, each once, in the order of `NOUNS`.
 
@@ -179,4 +219,4 @@ def _things(scene: Scene) -> list[str]:
 
 def _listed(names: Sequence[str], language: str) -> str:
     comma, last = (", ", " and ") if language == "en" else ("、", "和")
-    return last.join(filter(None, [comma.join(names[:-1]), names[-1]]))
+    return last.join(filter(None, [comma.join(names[:-1]), *names[-1:]]))

@@ -19,7 +19,7 @@ _COMMON = {
 
 # What may lie beside weights and is no part of them: the card, a table of several trainings, and
 # how far the pictures they were trained on reach (tools/measure_world.py).
-BESIDES = ("model_card.json", "model_card.md", "rows.json", "world.npz")
+BESIDES = ("model_card.json", "model_card.md", "rows.json", "rows_captions.json", "world.npz")
 
 
 # ---- one card ------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def run(options: Options) -> None:
     from cliplab.training.groupvit_evaluation import evaluate
 
     recipe, device, work = options.recipe, pick_device(options.device), options.folder("groupvit")
-    dataset = load_dataset(work / "scenes", recipe.pictures)
+    dataset = load_dataset(work / "scenes", recipe.pictures, recipe.stuff)
     folder = work / recipe.name / f"seed{recipe.seed}-{recipe.steps}"
     model = train(recipe, dataset, folder, device)
     target = options.out or target_of(recipe, folder)
@@ -196,8 +196,8 @@ def target_of(recipe: GroupViTRecipe, folder: Path) -> Path:
 def card(recipe: GroupViTRecipe, metrics: dict[str, Any]) -> dict[str, Any]:
     """Model card: what it is, how it was made, and what it can and cannot do."""
     told = (
-        "recipe", "stages", "groups", "assignment", "multi_label", "captions", "patches", "seed",
-        "steps", "second_round_steps", "pictures",
+        "recipe", "stages", "groups", "assignment", "multi_label", "captions", "stuff", "patches",
+        "patch", "layers", "seed", "steps", "second_round_steps", "pictures",
     )  # fmt: skip
     said = "one caption" if recipe.captions == 1 else f"the nouns of {recipe.captions} captions"
     return {

@@ -29,6 +29,7 @@ from cliplab.pasture import (
     lexicon,
     nouns_in,
     portrait,
+    rated_caption,
     stuff_caption,
     stuff_lexicon,
 )
@@ -74,12 +75,16 @@ def scene_of(seed: int, split: str = "train") -> Scene:
     return herd(seed, split=split, aspect=1.0)
 
 
-def captions_of(scene: Scene) -> tuple[str, ...]:
-    """All captions of a scene: of its animals and of its landscape in turn, in both languages."""
+def captions_of(scene: Scene, stuff: float | None = None) -> tuple[str, ...]:
+    """All captions of a scene: of its animals and of its landscape in turn, in both languages.
+
+    With `stuff`, 0 to 1, of both at once, and stuff is said so often: see `rated_caption`.
+    """
+    pairs = [(language, k) for language in LANGUAGES for k in range(CAPTIONS)]
+    if stuff is not None:
+        return tuple(rated_caption(scene, language, k, rate=stuff) for language, k in pairs)
     makers = (caption, stuff_caption)
-    return tuple(
-        makers[k % 2](scene, language, k // 2) for language in LANGUAGES for k in range(CAPTIONS)
-    )
+    return tuple(makers[k % 2](scene, language, k // 2) for language, k in pairs)
 
 
 def picture_of(scene: Scene) -> NDArray[np.uint8]:
@@ -87,12 +92,17 @@ def picture_of(scene: Scene) -> NDArray[np.uint8]:
     return np.asarray(draw(scene, SIZE, supersample=2))
 
 
-def load_dataset(folder: Path, count: int) -> GroupViTDataset:
-    """The first `count` pictures of the training split, drawing those not in `folder` yet."""
+def load_dataset(folder: Path, count: int, stuff: float | None = None) -> GroupViTDataset:
+    """The first `count` pictures of the training split, drawing those not in `folder` yet.
+
+    `stuff`: how often captions say it, as in `captions_of`.
+    """
     parts = load_chunks(folder, f"scenes-{SIZE}-", count, _drawn, size=_CHUNK)
     each = len(LANGUAGES) * CAPTIONS
     lines = [line for part in parts for line in part["texts"].tobytes().decode().split("\n")]
     texts = tuple(tuple(lines[i : i + each]) for i in range(0, len(lines), each))
+    if stuff is not None:  # said of the same pictures
+        texts = tuple(captions_of(scene_of(seed), stuff) for seed in range(count))
     return GroupViTDataset(joined(parts, "images"), texts)
 
 

@@ -13,6 +13,7 @@ from cliplab.runtime import checkpoint_dir
 from cliplab.training.groupvit_dataset import SIZE, vocabulary_of
 
 _FEWEST, _MOST = 4, 32  # groups
+_DEEPEST = 12  # layers
 CONTEXT = 77  # tokens of a text
 _FAINT = 0.3  # length of what asks for a group, beside the mean of its patches
 
@@ -27,6 +28,7 @@ class GroupViTRecipe:
     assignment: Literal["soft", "hard"] = "soft"  # of patches to groups, in training
     multi_label: bool = True  # learn from nouns, not from whole captions alone
     captions: Literal[1, 6] = 6  # of a picture, whose nouns count as said
+    stuff: float | None = None  # how often they say grass, snow, sky, hill, water; None: mostly
     patches: bool = True  # captions teach patches, and these their groups; or groups directly
     seed: int = 0  # of weights and batches
     steps: int = 800  # of the first round; those that are compared with one another have fewer
@@ -36,6 +38,8 @@ class GroupViTRecipe:
     batch: int = 32
     lr: float = 1e-3  # of both rounds
     width: int = 128
+    patch: Literal[4, 8] = 4  # px; a quarter as many patches make layers affordable
+    layers: int = 0  # of attention among patches and group tokens before grouping; the paper: 6
     stem_layers: int = 3  # of CLIP's tower; each doubles what a patch can see
     share: float = 0.02  # of the patches that presence_loss counts
     spread: float = 1.5  # of the assignment's logits at the start; 0: as GroupViT starts, near 0
@@ -51,6 +55,10 @@ class GroupViTRecipe:
                 f"got {self.steps} steps, {self.pictures} pictures, {self.second_round_steps} "
                 "second-round steps; expected >= 1, >= 1 and >= 0"
             )
+        if self.stuff is not None and not 0 <= self.stuff <= 1:
+            raise ValueError(f"stuff: got {self.stuff}; expected 0 (never said) to 1 (always)")
+        if not 0 <= self.layers <= _DEEPEST:
+            raise ValueError(f"layers: got {self.layers}; expected 0 to {_DEEPEST}")
         learns_nouns = self.recipe != "paper" and self.multi_label and self.patches
         if self.second_round_steps and not learns_nouns:
             raise ValueError(
@@ -71,6 +79,9 @@ class GroupViTRecipe:
         parts += [] if self.captions == GroupViTRecipe.captions else ["one-caption"]
         small_world = self.recipe != "paper" and self.multi_label
         parts += ["groups-taught"] if self.stages and small_world and not self.patches else []
+        parts += [] if self.stuff is None else [f"stuff-{self.stuff:g}"]
+        parts += [f"{self.layers}-layers"] if self.layers else []
+        parts += [f"patch-{self.patch}"] if self.patch != GroupViTRecipe.patch else []
         return "-".join(parts)
 
 
@@ -81,11 +92,11 @@ def new_model(recipe: GroupViTRecipe) -> GroupViT:
     model = GroupViT(
         GroupViTConfig(
             image_resolution=SIZE,
-            patch_size=4,
+            patch_size=recipe.patch,
             widths=(recipe.width,) * (stages + 1),
-            # The stem does the seeing: a block of attention over 576 patches costs three times as
-            # much as all of it. Groups have a block each, where there are few of them.
-            depths=(0,) + (1,) * stages,
+            # The shipped stem does the seeing: a block of attention over 576 patches costs three
+            # times as much as all of it. Groups have a block each, where there are few of them.
+            depths=(recipe.layers,) + (1,) * stages,
             heads=(4,) * (stages + 1),
             group_tokens=groups,
             output_groups=groups,
