@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gather_rows
 import groupvit_baselines as baselines
+import groupvit_captions as questions
 import numpy as np
 import pytest
 import torch
@@ -20,9 +21,9 @@ from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD, load_openai
 from cliplab.models.groupvit import Assignment, Groups
 from cliplab.models.losses import clip_loss
 from cliplab.models.tokenizers import WordPieceTokenizer
-from cliplab.pasture import SEMANTIC_CLASSES, SPECIES, caption, herd, portrait
+from cliplab.pasture import SEMANTIC_CLASSES, SPECIES, caption, class_of, herd, portrait
 from cliplab.pasture.captions import LANGUAGES
-from cliplab.pasture.stuff import NOUNS, nouns_in, stuff_caption, stuff_lexicon
+from cliplab.pasture.stuff import NOUNS, nouns_in, rated_caption, stuff_caption, stuff_lexicon
 from cliplab.runtime import checkpoint_dir
 from cliplab.segmentation import (
     IGNORE,
@@ -107,6 +108,29 @@ def test_landscapes_are_told_truly_and_completely() -> None:
         assert len(set(texts)) > 5
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.15, 1.0])
+def test_stuff_is_said_as_often_as_asked(rate: float) -> None:
+    """By each of a scene's captions or by none; never means in no other sense of a word either."""
+    said, there = 0, 0
+    for seed in range(300):
+        scene = dataset.scene_of(seed)
+        texts = [rated_caption(scene, "en", k, rate=rate) for k in (0, 5)]
+        every = [rated_caption(scene, "en", k, rate=1.0) for k in (0, 5)]
+        first, second, most = (
+            {class_of(noun) for noun in nouns_in(text)} & set(SEMANTIC_CLASSES[:5])
+            for text in (*texts, every[0])
+        )
+        assert first == second <= most
+        assert most >= {scene.ground}
+        chinese = {class_of(n) for n in nouns_in(rated_caption(scene, "zh", 1, rate=rate), "zh")}
+        assert first == chinese & set(SEMANTIC_CLASSES[:5])
+        assert rate or not any(w in texts[0] for w in ("grass", "meadow", "snow", "sky", "water"))
+        said, there = said + len(first), there + len(most)
+    assert abs(said / there - rate) < 0.04  # 3 standard errors of 0.15
+    with pytest.raises(ValueError, match="unknown language 'fr'"):
+        rated_caption(scene, "fr", rate=rate)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_vocabulary_knows_all_captions(pool, language: str) -> None:
     tokenizer = WordPieceTokenizer(dataset.vocabulary_of(), 77)
@@ -115,6 +139,8 @@ def test_the_vocabulary_knows_all_captions(pool, language: str) -> None:
     texts = [t for i in range(len(pool)) for t in pool.captions(i, language)]
     texts += prompts + [w for words in evaluation.WORDS[language].values() for w in words]
     texts += stuff_lexicon(language)
+    long = [(16, 0), (381, 4), (414, 3)]  # longer in Chinese, if that were not seen to
+    texts += [rated_caption(dataset.scene_of(s), language, k, rate=1.0) for s, k in long]
     for text in texts:
         plain = text.replace("、", " ").replace("，", " ")
         assert tokenizer.unknown_token not in tokenizer.pieces(plain), text
@@ -131,6 +157,15 @@ def test_a_pool_has_pictures_and_texts_only(pool) -> None:
     assert pool.captions(2, "en")[0] == caption(scene, "en", 0)
     assert pool.captions(2, "zh")[1] == stuff_caption(scene, "zh", 0)
     assert dataset.scene_of(3).kind == "portrait"
+
+
+def test_other_captions_are_of_the_same_pictures(pool, tmp_path) -> None:
+    silent = dataset.load_dataset(tmp_path, 8, 0.0)
+    assert (silent.images == pool.images).all()
+    assert silent.captions(2, "zh")[1] == rated_caption(dataset.scene_of(2), "zh", 1, rate=0.0)
+    stuff = [dataset.noun_names("en").index(noun) for noun in ("grass", "meadow", "sky", "snow")]
+    assert not dataset.noun_table(silent, "en")[..., stuff].any()
+    assert dataset.noun_table(pool, "en")[..., stuff].any()
 
 
 def test_a_batch_depends_on_its_step_alone(pool) -> None:
@@ -393,6 +428,7 @@ def test_every_caption_has_as_many_nouns() -> None:
         ({"recipe": "paper", "captions": 1, "multi_label": False}, {"caption"}),
         ({"stages": 0}, {"caption", *(f"{w} {x}" for w in NOUN_LOSSES[:2] for x in LANGUAGES)}),
         ({"stages": 2}, None),
+        ({"layers": 2, "patch": 8}, None),
         ({"second": True}, {"caption", *(f"{w} {x}" for w in SECOND_LOSSES for x in LANGUAGES)}),
     ],
 )
@@ -464,8 +500,30 @@ def test_groups_start_as_the_means_of_their_patches(pool) -> None:
     assert likeness["small-world"] > 0.8
 
 
-def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) -> None:
-    whole = weights_after(pool, tmp_path / "whole")
+def test_layers_let_group_tokens_and_patches_see_one_another(pool) -> None:
+    """As in the paper's section 3.1: groups ask otherwise when only far patches change."""
+    pixels = to_pixels(pool.images[:1], IMAGE_MEAN, IMAGE_STD)
+    asked = {}
+    for layers in (0, 2):
+        torch.manual_seed(0)
+        model = new_model(replace(TINY, layers=layers, patch=8)).eval()
+        assert model.config.depths == (layers, 1)
+        assert len(model.img_encoder.layers[0].blocks) == layers
+        stage = model.img_encoder.layers[0]
+        with torch.no_grad():
+            groups = model.group(pixels)
+            assert groups.maps().shape == (1, 4, 12, 12)
+            tok = groups.patch_tok  # (1, 144, 32)
+            asked[layers] = [
+                stage(t, None)[1] for t in (tok, torch.cat([tok[:, :72], -tok[:, 72:]], 1))
+            ]
+    assert torch.equal(*asked[0])
+    assert not torch.allclose(*asked[2])
+
+
+@pytest.mark.parametrize("changes", [{}, {"layers": 1, "patch": 8, "recipe": "paper"}])
+def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch, changes) -> None:
+    whole = weights_after(pool, tmp_path / "whole", **changes)
     steps = []
 
     class Stopping(dataset.GroupViTBatches):
@@ -478,12 +536,12 @@ def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) 
     monkeypatch.setattr(recipe, "GroupViTBatches", Stopping)
     monkeypatch.setattr(recipe, "SAVE_EVERY", 2)
     with pytest.raises(KeyboardInterrupt):
-        weights_after(pool, tmp_path / "parts")
-    resumed = weights_after(pool, tmp_path / "parts")
+        weights_after(pool, tmp_path / "parts", **changes)
+    resumed = weights_after(pool, tmp_path / "parts", **changes)
     assert steps == [0, 1, 2, 2, 3]
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     with pytest.raises(ValueError, match=r"from a training with other lr.*remove the folder"):
-        weights_after(pool, tmp_path / "parts", lr=1.0)
+        weights_after(pool, tmp_path / "parts", **changes, lr=1.0)
 
 
 def test_a_second_round_goes_on_where_it_stopped(pool, tmp_path, monkeypatch) -> None:
@@ -537,6 +595,7 @@ def test_names_tell_variants_apart() -> None:
         for name, some in {
             "recipe": ("small-world", "paper"), "stages": (0, 2), "groups": (4, 32),
             "assignment": ("hard",), "multi_label": (False,), "captions": (1,), "patches": (False,),
+            "stuff": (0.0, 0.15), "patch": (8,), "layers": (1, 3),
         }.items()
         for value in some
     ]  # fmt: skip
@@ -552,6 +611,11 @@ def test_names_tell_variants_apart() -> None:
         ({"second_round_steps": 2, "recipe": "paper"}, "second_round_steps: got 2 .*expected 0"),
         ({"second_round_steps": 2, "multi_label": False}, "second_round_steps: got 2 .*expected 0"),
         ({"second_round_steps": 2, "patches": False}, "second_round_steps: got 2 .*expected 0"),
+        ({"stuff": 1.5}, "stuff: got 1.5; expected 0 to 1"),
+        ({"stuff": -0.1}, "stuff: got -0.1; expected 0 to 1"),
+        ({"stuff": math.nan}, "stuff: got nan; expected 0 to 1"),
+        ({"layers": 13}, "layers: got 13; expected 0 to 12"),
+        ({"layers": -1}, "layers: got -1; expected 0 to 12"),
     ],
 )
 def test_unfit_numbers_are_refused(changes: dict, message: str) -> None:
@@ -582,6 +646,59 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     assert {p.name for p in beside.iterdir()} == {
         "model.safetensors", "model_card.json", "model_card.md",
     }  # fmt: skip
+
+
+# ---- two questions by training -------------------------------------------------------------
+
+
+def test_the_queue_does_one_seed_of_all_first_and_goes_on(tmp_path, monkeypatch) -> None:
+    trained: list[tuple[str, int]] = []
+    stop = 3
+
+    def train(chosen: GroupViTRecipe, pool, folder: Path, device) -> object:
+        assert (len(pool), chosen.pictures, chosen.steps) == (4, 4, 2)
+        if len(trained) == stop:
+            raise KeyboardInterrupt
+        trained.append((chosen.name, chosen.seed))
+        torch.manual_seed(chosen.seed)
+        return new_model(replace(chosen, width=32)).eval()
+
+    monkeypatch.setattr(questions, "train", train)
+    monkeypatch.setattr(questions, "_SCENES", 40)
+    monkeypatch.setattr(questions, "later", dict)
+    every = questions.variants()
+    rows = {name: every[name] for name in ("ours, stuff 0", "paper, stuff 0.15")}
+    monkeypatch.setattr(questions, "variants", lambda: rows)
+    typed = [
+        "--seeds",
+        "0",
+        "1",
+        "--steps",
+        "2",
+        "--pictures",
+        "4",
+        "--test-pictures",
+        "4",
+        "--val-pictures",
+        "2",
+    ]
+    typed += ["--work", str(tmp_path), "--out", str(tmp_path / "rows.json")]
+    with pytest.raises(KeyboardInterrupt):
+        questions.main(typed)
+    first = json.loads((tmp_path / "rows.json").read_text("utf-8"))
+    assert [seed for _, seed in trained] == [0, 0, 1]
+    stop = None
+    questions.main(typed)
+    assert len(set(trained)) == len(trained) == 4  # none of them twice
+    table = json.loads((tmp_path / "rows.json").read_text("utf-8"))
+    assert table["rows"]["ours, stuff 0"]["seeds"] == [0, 1]
+    assert table["rows"]["ours, stuff 0"] == first["rows"]["ours, stuff 0"]
+    said = table["rows"]["paper, stuff 0.15"]["said"]
+    assert said["sheep"] > 0.5 > said["grass"]
+    again = read_recipe(*shlex.split(table["one training"])[4:]).recipe
+    assert again == replace(every["ours, stuff 0"], steps=2, pictures=4)
+    for value in values(table["rows"]["ours, stuff 0"], "wide", "oracle_iou", "sky"):
+        assert 0 <= value <= 1
 
 
 # ---- evaluation ----------------------------------------------------------------------------

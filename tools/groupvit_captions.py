@@ -13,6 +13,7 @@ where it stopped, and writes the table of all that is done after every training.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -92,7 +93,7 @@ def told(quality: Quality) -> dict[str, Any]:
     """Numbers of one reading, and what each class is called where it is missed."""
     rows = quality.as_dict()
     oracle = zip(quality.names, quality.oracle_iou.tolist(), strict=True)
-    rows["oracle_iou"] = {name: round(value, 4) for name, value in oracle}
+    rows["oracle_iou"] = {name: round(value, 4) for name, value in oracle if math.isfinite(value)}
     missed = quality.confusion.clone().fill_diagonal_(0)
     rows["called"] = {
         name: SEMANTIC_CLASSES[k] for name, k in zip(quality.names, missed.argmax(1), strict=True)
@@ -165,7 +166,7 @@ def table(options: Options, done: Sequence[tuple[str, dict[str, Any]]]) -> dict[
         "pictures": options.test_pictures,
         "val pictures": options.val_pictures,
         "steps": options.steps,
-        "one training": command_of("groupvit", _flags(variants()["ours, 3 layers"], options)),
+        "one training": command_of("groupvit", _flags(next(iter(variants().values())), options)),
         "rows": {name: row for name, row in rows.items() if row},
     }
 

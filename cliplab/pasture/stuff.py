@@ -46,6 +46,7 @@ _FRAME = {
 }
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _SAID = 0.75  # how often a thing that is there is mentioned
+_LONGEST = 72  # words and commas, or Chinese characters: models read 75
 _STUFF = ("grass", "snow", "sky", "hill", "pond")  # what has no shape of its own
 
 # Nouns of things that can be seen -> all their forms. Words of one class are nouns of their own:
@@ -128,15 +129,9 @@ def stuff_caption(scene: Scene, language: str = "en", variant: int = 0) -> str:
 def rated_caption(scene: Scene, language: str = "en", variant: int = 0, *, rate: float) -> str:
     """Animals, then what is around them: grass, snow, sky, hills and water as often as `rate`.
 
-    For each of the five it is drawn once whether the captions of a scene say it, so that all of
-    them agree, and that a higher rate says the same and more. Things such as a barn are mentioned
-    three times out of four. Equal variants give equal captions.
-
-    Args:
-        scene: a portrait or a herd.
-        language: "en" or "zh".
-        variant: which of its endless captions.
-        rate: 0 (never said) to 1 (said wherever it is).
+    For each of the five it is drawn once for a scene whether its captions say it, so that all of
+    them agree, and a higher rate (0 to 1) says the same and more. Things such as a barn are
+    mentioned three times out of four. Equal variants give equal captions.
 
     Raises:
         ValueError: unknown language.
@@ -148,11 +143,13 @@ def rated_caption(scene: Scene, language: str = "en", variant: int = 0, *, rate:
     there = dice.shuffled(_things(scene))
     said = [t for t in there if (t in heard if t in _STUFF else dice.chance(_SAID))]
     words = _EN if language == "en" else _ZH
-    names = list(dict.fromkeys(dice.choice(words[thing]) for thing in said))
-    texts = (caption(scene, language, 1000 * k + variant) for k in count())
-    animals = next(text for text in texts if not _stuff_words(language).search(text))
-    comma = ", " if language == "en" else "，"
-    return comma.join(filter(None, [animals, _listed(names, language)]))
+    rest = _listed(list(dict.fromkeys(dice.choice(words[thing]) for thing in said)), language)
+    for k in count():
+        animals = caption(scene, language, 1000 * k + variant)
+        text = (", " if language == "en" else "，").join(filter(None, [animals, rest]))
+        length = len(text.replace(",", " ,").split()) if language == "en" else len(text)
+        if length <= _LONGEST and not _stuff_words(language).search(animals):
+            return text
 
 
 @cache

@@ -203,7 +203,9 @@ def card(recipe: GroupViTRecipe, metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": f"groupvit-{recipe.name}",
         "format": "safetensors, configuration and vocabulary in the header",
-        "command": command_of("groupvit", {name: getattr(recipe, name) for name in told}),
+        "command": command_of(
+            "groupvit", {k: v for k in told if (v := getattr(recipe, k)) is not None}
+        ),
         "recipe": asdict(recipe),
         "started from": {"clip-openai": "the first layers of its image tower"},
         "supervision": f"{said} a picture, in English and Chinese; no masks, no boxes. GroupViT "

@@ -93,10 +93,7 @@ def picture_of(scene: Scene) -> NDArray[np.uint8]:
 
 
 def load_dataset(folder: Path, count: int, stuff: float | None = None) -> GroupViTDataset:
-    """The first `count` pictures of the training split, drawing those not in `folder` yet.
-
-    `stuff`: how often captions say it, as in `captions_of`.
-    """
+    """The first `count` training pictures, drawing those not in `folder` yet; see `captions_of`."""
     parts = load_chunks(folder, f"scenes-{SIZE}-", count, _drawn, size=_CHUNK)
     each = len(LANGUAGES) * CAPTIONS
     lines = [line for part in parts for line in part["texts"].tobytes().decode().split("\n")]

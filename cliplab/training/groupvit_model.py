@@ -13,7 +13,6 @@ from cliplab.runtime import checkpoint_dir
 from cliplab.training.groupvit_dataset import SIZE, vocabulary_of
 
 _FEWEST, _MOST = 4, 32  # groups
-_DEEPEST = 12  # layers
 CONTEXT = 77  # tokens of a text
 _FAINT = 0.3  # length of what asks for a group, beside the mean of its patches
 
@@ -28,7 +27,7 @@ class GroupViTRecipe:
     assignment: Literal["soft", "hard"] = "soft"  # of patches to groups, in training
     multi_label: bool = True  # learn from nouns, not from whole captions alone
     captions: Literal[1, 6] = 6  # of a picture, whose nouns count as said
-    stuff: float | None = None  # how often they say grass, snow, sky, hill, water; None: mostly
+    stuff: float | None = None  # how often they say grass, snow, sky, hill, water; None: often
     patches: bool = True  # captions teach patches, and these their groups; or groups directly
     seed: int = 0  # of weights and batches
     steps: int = 800  # of the first round; those that are compared with one another have fewer
@@ -55,10 +54,9 @@ class GroupViTRecipe:
                 f"got {self.steps} steps, {self.pictures} pictures, {self.second_round_steps} "
                 "second-round steps; expected >= 1, >= 1 and >= 0"
             )
-        if self.stuff is not None and not 0 <= self.stuff <= 1:
-            raise ValueError(f"stuff: got {self.stuff}; expected 0 (never said) to 1 (always)")
-        if not 0 <= self.layers <= _DEEPEST:
-            raise ValueError(f"layers: got {self.layers}; expected 0 to {_DEEPEST}")
+        for name, value, most in (("stuff", self.stuff or 0, 1), ("layers", self.layers, 12)):
+            if not 0 <= value <= most:
+                raise ValueError(f"{name}: got {value}; expected 0 to {most}")
         learns_nouns = self.recipe != "paper" and self.multi_label and self.patches
         if self.second_round_steps and not learns_nouns:
             raise ValueError(
