@@ -80,10 +80,12 @@ class Answer:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.name = getattr(function, "__name__", "your function")
+        self.given: tuple[Any, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it on copies of the arguments; they must stay as they are."""
+        """Call it on copies of the arguments, kept in `given`; they must stay as they are."""
         given = copy.deepcopy((args, kwargs))
+        self.given = given[0]  # a leaf among them has the gradient after a backward pass
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             try:
@@ -123,7 +125,7 @@ class Answer:
         for sentence, wrong in (mistakes or {}).items():
             if _near(got, wrong, tolerance) and not _near(wrong, expected, tolerance):
                 raise Wrong("mistake", f"{call}: {sentence}")
-        raise Wrong("value", f"{call} returns {shown(got)}; expected {shown(expected)}")
+        raise Wrong("value", f"{call} returns {_told_apart(got, expected)}")
 
     def require(self, holds: bool, sentence: str, kind: str = "mistake") -> None:
         """A property that must hold of what it returned."""
@@ -249,6 +251,15 @@ def _near(got: Any, expected: Any, tolerance: float) -> bool:
         one, other = torch.as_tensor(got).item(), torch.as_tensor(expected).item()
         return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
     return bool(got == expected)
+
+
+def _told_apart(got: Any, expected: Any) -> str:
+    """What was returned and expected; of large tensors the number that is most off."""
+    if isinstance(expected, Tensor) and expected.numel() > 6:
+        off = (got.detach().double() - expected.detach().double()).abs()
+        place = [int(i) for i in torch.unravel_index(off.argmax(), off.shape)]
+        return f"{got[tuple(place)].item():.5g} at {place}; expected {expected[tuple(place)]:.5g}"
+    return f"{shown(got)}; expected {shown(expected)}"
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -24,9 +24,9 @@ class Choice:
 
     def reply(self, answer: object) -> str:
         """A sentence on an answer."""
-        if answer not in self.reasons:
+        if not isinstance(answer, str) or answer not in self.reasons:
             return f"got {answer!r}; expected one of {', '.join(map(repr, self.reasons))}"
-        return f"{'right' if answer == self.right else 'wrong'}: {self.reasons[str(answer)]}"
+        return f"{'right' if answer == self.right else 'wrong'}: {self.reasons[answer]}"
 
 
 @dataclass(frozen=True)
