@@ -351,14 +351,14 @@ def test_imports_are_declared_and_declarations_are_imported() -> None:
     used = {room in tools: set[str]() for room in ("cli", "data")}
     for path in MODULES:
         used[room_of(dotted(path)) in tools] |= third_party(path)
-    official = set(requirements("official")) - set(requirements())
-    assert used[False] - official <= set(requirements())
+    optional = set(requirements("official", "scale")) - set(requirements())
+    assert used[False] - optional <= set(requirements())
     assert set(requirements()) <= used[False] | used[True]
     assert used[True] <= set(requirements("notebooks"))
 
 
 def test_heavy_libraries_are_imported_inside_functions() -> None:
-    heavy = {"modelscope", "transformers", "clip", "open_clip"}
+    heavy = {"modelscope", "transformers", "clip", "open_clip", "pyarrow", "ray", "usearch"}
     for path in MODULES:
         for name, _, at_import in imports(path):
             lazy = not at_import or path.stem == "modelscope_pipeline"

@@ -39,6 +39,7 @@ from .prompts import (
     UnreadPromptWarning as UnreadPromptWarning,
     check_class_names as check_class_names,
     check_templates as check_templates,
+    complain_of_unread as complain_of_unread,
     fill_templates as fill_templates,
     fold as fold,
     is_chinese as is_chinese,

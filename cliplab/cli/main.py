@@ -26,6 +26,8 @@ COMMANDS = {
     "classify": Command("cliplab.cli.classify", "sort a folder of images by labels of yours"),
     "detect": Command("cliplab.cli.detect", "find what you have words for, as boxes"),
     "segment": Command("cliplab.cli.segment", "label every pixel with words of yours"),
+    "embed": Command("cliplab.cli.embed", "embed a collection of any size, to search it"),
+    "search": Command("cliplab.cli.search", "find pictures by words or by a picture"),
     "evaluate": Command("cliplab.cli.evaluate", "zero-shot ImageNet, as the papers do it"),
     "train": Command("cliplab.training", "train a shipped checkpoint again"),
     "doctor": Command("cliplab.cli.doctor", "check this installation, and say what to mend"),

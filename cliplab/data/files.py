@@ -5,6 +5,7 @@ alpha, animations, half-copied files and decompression bombs. `open_image` gives
 person sees it, or raises `UnreadableImage` that says why not and what to do.
 """
 
+import io
 import os
 import re
 import warnings
@@ -61,7 +62,9 @@ def printable(text: str) -> str:
 # ---- one image -----------------------------------------------------------------------------
 
 
-def open_image(path: str | Path, *, side: int | None = None) -> Image.Image:
+def open_image(
+    path: str | Path, *, side: int | None = None, content: bytes | None = None
+) -> Image.Image:
     """Read one image file as 8-bit RGB, upright, on white, its first frame.
 
     EXIF rotation is applied; transparency is laid on white; CMYK and palettes are converted;
@@ -72,11 +75,12 @@ def open_image(path: str | Path, *, side: int | None = None) -> Image.Image:
     Args:
         path: the file; its content decides the format, not its name.
         side: pixels that suffice; JPEG is then decoded to about as many, which saves work.
+        content: its bytes, where they were read already or lie in an archive.
 
     Raises:
         UnreadableImage: for anything that does not give an image.
     """
-    with opened(Path(path)) as image:
+    with opened(Path(path), content) as image:
         if side is not None:
             image.draft(image.mode, (side, side))  # whole eighths only, and never below `side`
         image.load()
@@ -122,19 +126,20 @@ def _orientation(image: Image.Image, path: Path) -> int:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """The undecoded picture, guarded; whatever happens inside becomes UnreadableImage."""
     limit = _max_pixels()
     # Pillow's limit belongs to the process: it is raised when the user trusts more, never lowered.
     Image.MAX_IMAGE_PIXELS = max(limit, Image.MAX_IMAGE_PIXELS or limit)
     try:
-        if path.is_file() and path.stat().st_size == 0:
+        if content == b"" or (content is None and path.is_file() and not path.stat().st_size):
             raise UnreadableImage(path, "the file is empty (0 bytes)", "copy it again")
         if is_other(path):
             raise UnreadableImage(path, f"{path.suffix} is not read", "export it as JPEG")
         Image.init()  # registers every plugin; open() fails on the name of one that is missing
         formats = [name for name in FORMATS if name in Image.OPEN]
-        with Image.open(path, formats=formats) as image:
+        file = path if content is None else io.BytesIO(content)
+        with Image.open(file, formats=formats) as image:
             if image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.size}")
             yield image

@@ -1,0 +1,196 @@
+"""`cliplab embed SOURCE --out FOLDER`: a large collection as embeddings in Parquet files."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cliplab import data, encoders, scale
+from cliplab.cli.options import (
+    EXIT_CODES,
+    Call,
+    Common,
+    Device,
+    Flag,
+    Offline,
+    Positional,
+    opt,
+)
+from cliplab.cli.skeleton import PASTURE, Job, describe, report_of, work
+from cliplab.runtime import held, write_json
+
+ABOUT = """\
+Embed a collection of any size, once, so that it can be searched: `cliplab search`.
+
+SOURCE is a folder of pictures or of tar shards as WebDataset has them, a tar file, a table (CSV; or
+Parquet with a column image of paths and, if they shall have other names, key), COCO or YOLO boxes.
+
+FOLDER gets Parquet files with the columns key, embedding, width, height, sha256 and error: a
+picture that cannot be read is a row with its error. Stopped, the same command goes on; what has a
+row already is not computed again."""
+
+EPILOG = """\
+examples:
+  cliplab embed photos --encoder openai:ViT-B/32 --out photos.embeddings
+  cliplab embed shards --encoder hf:google/siglip2-base-patch16-224 --out shards.embeddings
+  cliplab embed photos --out photos.embeddings --engine ray --address 10.0.0.5:6379
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Where the pictures are."""
+
+    source: Annotated[Path, Positional, opt("SOURCE")]
+    """pictures, see above"""
+    images: Annotated[Path | None, opt("FOLDER")] = None
+    """where the pictures of a table are, if not beside it"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What reads pictures."""
+
+    encoder: Annotated[str, opt("SPEC")] = "pasture"
+    """as of `classify`: pasture, pasture-zh, openai:, modelscope:, hf: or open_clip:..."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is quicker on processors that have it, and a little coarser"""
+    device: Device = "auto"
+    batch_size: Annotated[int, opt("N")] = 64
+    """pictures at a time"""
+    offline: Offline = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """Who computes."""
+
+    engine: Literal["process", "ray"] = "process"
+    """process: this one; ray: a job of Ray Data, whose workers each load the model once"""
+    address: Annotated[str | None, opt("HOST:PORT")] = None
+    """a Ray cluster that runs, or auto; default: one of this machine's processors"""
+    workers: Annotated[int | None, opt("N")] = None
+    """workers of the engine ray; default: one for each processor or GPU"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What is written; nothing else is."""
+
+    out: Annotated[Path, opt("FOLDER")]
+    """the embeddings; a folder that holds some is gone on with"""
+    dtype: Literal["float16", "float32"] = "float16"
+    """of the embeddings"""
+    block: Annotated[int, opt("N")] = 1024
+    """pictures of a file: as much as a stop can lose"""
+    retry: Flag = False
+    """try pictures again that could not be read"""
+    json: Annotated[Path | None, opt("JSON")] = None
+    """the report for other programs"""
+    force: Flag = False
+    """overwrite an existing report"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """What `embed` can be told."""
+
+    pictures: Pictures
+    outputs: Written
+    encoder: Model = field(default_factory=Model)
+    machines: Machines = field(default_factory=Machines)
+
+
+class Embed(Job[Options]):
+    """Pictures in, Parquet files out."""
+
+    for_photographs = "--encoder, such as openai:ViT-B/32"
+    writes = ("json",)  # the folder is looked after by the library
+
+    @classmethod
+    def run(cls, options: Options) -> int:
+        """The command -> exit code."""
+        job = cls(options)
+        with held(*job.files(cls.writes).values()):
+            return work(job)
+
+    def check(self) -> None:
+        """Refuse options of another engine."""
+        given = self.options.machines
+        for name in ("address", "workers"):
+            if given.engine != "ray" and getattr(given, name) is not None:
+                raise ValueError(f"--{name}: goes with --engine ray; add it, or drop --{name}")
+
+    def prepare(self) -> None:
+        """List the source."""
+        given = self.options.pictures
+        self.collection = scale.read_collection(given.source, images=given.images)
+        self.problems = self.collection.problems
+
+    def load(self) -> None:
+        """The encoder, here and as workers load it."""
+        given = self.options.encoder
+        how: dict[str, Any] = {
+            "device": given.device, "precision": given.precision, "offline": given.offline or None
+        }  # fmt: skip
+        self.again = partial(encoders.load_encoder, given.encoder, **how)
+        self.encoder = self.again()
+        if self.encoder.name in PASTURE:
+            loose = [Path(item.path) for item in self.collection.items if item.size < 0]
+            self.drawn = [data.Sample(path) for path in loose]
+
+    def answer(self) -> int:
+        """Embed what is missing."""
+        given, machines, start = self.options.outputs, self.options.machines, time.monotonic()
+        ray = scale.Ray(machines.address, machines.workers, self.again)
+        try:
+            self.done = scale.embed(
+                self.collection,
+                self.encoder,
+                given.out,
+                engine=ray if machines.engine == "ray" else scale.in_process,
+                batch_size=self.options.encoder.batch_size,
+                block=given.block,
+                dtype=given.dtype,
+                retry=given.retry,
+                progress=sys.stderr.isatty(),
+            )
+        except KeyboardInterrupt:
+            print("the same command goes on from the last block that was written", file=sys.stderr)
+            raise
+        self.seconds = time.monotonic() - start
+        self.unreadable = [
+            data.UnreadableImage(key, *why.rsplit("; ", 1))
+            for key, why in self.done.embeddings.errors().items()
+        ]
+        return len(self.done.embeddings)
+
+    def show(self) -> Iterator[str]:
+        """What there is now, and how long it took."""
+        done, out = self.done, data.shown(self.options.outputs.out)
+        yield from done.notes
+        yield f"{done.total:,} pictures, {done.computed:,} of them embedded now"
+        if done.computed:
+            yield f"{self.seconds:.0f} s, {done.computed / self.seconds:.1f} pictures a second"
+        readable, about = len(done.embeddings), done.embeddings.about
+        yield f"{out}: {readable:,} embeddings of {about.dim} x {about.dtype} by {about.encoder}"
+        yield f'search it: python -m cliplab search {out} "words, or a picture"'
+
+    def write(self) -> None:
+        """The report."""
+        if path := self.options.outputs.json:
+            done = self.done
+            counts = {
+                "pictures": done.total, "computed": done.computed,
+                "embeddings": len(done.embeddings), "unreadable": len(self.unreadable),
+            }  # fmt: skip
+            told = {"encoder": describe(self.encoder), "counts": counts, **self.told()}
+            write_json(path, report_of("embed", self.options, **told))
+
+
+EMBED = Call(Options, ABOUT, f"{EPILOG}\n{EXIT_CODES}", Embed.run)

@@ -1,0 +1,172 @@
+"""Blocks of a collection as a job of Ray Data: actors that each load the model once.
+
+Ray restarts a worker that died and gives its block to another; a block is named after its keys, so
+that none is there twice. Workers on other machines must see the source and the folder under the
+same paths, and have cliplab installed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from cliplab.encoders import Encoder
+from cliplab.runtime import ArgumentError
+from cliplab.scale.embedding import Block, Work
+from cliplab.scale.store import About
+
+STORE = 150 * 2**20  # bytes that Ray shares between processes; blocks are lists of places, no more
+_PATIENCE = 5.0  # seconds for a cluster to answer
+
+
+@dataclass(frozen=True)
+class Ray:
+    """An engine for `embed`.
+
+    Args:
+        address: "host:port" of a cluster that runs, "auto" for one on this machine; None starts
+            one of this machine's processors, reached from it alone, for this run.
+        workers: actors, each with a processor (or a GPU, where the encoder is on one); None: as
+            many as there are.
+        load: what each worker loads the encoder with, once; None: it is sent the weights.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    load: Callable[[], Encoder] | None = None
+
+    def __call__(self, blocks: Sequence[Block], work: Work) -> Iterator[int]:
+        """Write the blocks, whichever is ready first -> how many pictures each has.
+
+        Raises:
+            ConnectionError: no cluster answers at the address.
+            ImportError: Ray is not installed.
+        """
+        if self.workers is not None and self.workers < 1:
+            raise ArgumentError("workers", f"got {self.workers}; expected 1 or more")
+        with _cluster(self.address, self.workers), _own_errors():
+            for row in self._job(blocks, work).iter_rows():
+                yield int(row["count"])
+
+    def _job(self, blocks: Sequence[Block], work: Work) -> Any:
+        import ray
+
+        on_gpu = work.encoder.device.type == "cuda"
+        present = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
+        size = max(1, min(self.workers or present, len(blocks)))
+        load = self.load or partial(_given, work.encoder)
+        about, folder, batch = work.about, work.folder.resolve(), work.batch_size
+        packed = [{"block": pickle.dumps(block)} for block in blocks]
+        return ray.data.from_items(packed, override_num_blocks=min(len(packed), 10_000)).map(
+            _Worker,
+            fn_constructor_args=(load, about, folder, batch),
+            compute=ray.data.ActorPoolStrategy(size=size),
+            num_cpus=0 if on_gpu else 1,
+            num_gpus=1 if on_gpu else 0,
+        )
+
+
+def _given(encoder: Encoder) -> Encoder:
+    return encoder
+
+
+class _Worker:
+    """An actor: the model, and what it does with a block."""
+
+    def __init__(self, load: Callable[[], Encoder], about: About, *place: Any) -> None:
+        torch.set_num_threads(1)
+        self.work = Work(load(), about, *place)
+        if (own := self.work.encoder.fingerprint) != about.fingerprint:
+            raise ValueError(
+                f"a worker's encoder {about.encoder} has the fingerprint {own[:12]}, that of this "
+                f"run {about.fingerprint[:12]}; give all machines the same weights"
+            )
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, int]:
+        block = pickle.loads(row["block"])
+        return {"count": self.work.write(block, self.work.read(block))}
+
+
+@contextmanager
+def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
+    """A connection to Ray; what was started for it ends with it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+    for name in ("RAY_BACKEND_LOG_LEVEL", "RAY_DATA_LOG_LEVEL"):
+        os.environ.setdefault(name, "FATAL")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ImportError(f"the engine ray needs Ray ({error}); pip install 'ray[data]'") from error
+    if ray.is_initialized():  # by whoever calls us
+        yield
+        return
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    own: dict[str, Any] = {
+        "num_cpus": workers, "include_dashboard": False, "object_store_memory": STORE,
+        "_node_ip_address": "127.0.0.1",
+    }  # fmt: skip
+    _check(address)
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else own),
+        )
+    except Exception as error:  # Ray raises bare ones
+        raise _no_answer(address or "local", error) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check(address: str | None) -> None:
+    """Ask whether somebody listens, since Ray tries for a minute."""
+    if address in (None, "auto"):
+        return
+    found = re.fullmatch(r"\[?([^\[\]/]+)\]?:(\d{1,5})", address or "")
+    if not found or int(found[2]) > 65535:
+        what = f"got {address!r}; expected host:port, such as 127.0.0.1:6379, or auto"
+        raise ArgumentError("address", what)
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise _no_answer(str(address), error) from error
+
+
+def _no_answer(address: str, error: Exception) -> ConnectionError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ConnectionError(
+        f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, or "
+        "leave the address out to use this machine alone"
+    )
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """What a worker raised, as if it were raised here."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, ray.exceptions.RayError) or not isinstance(
+            cause, OSError | ValueError | ImportError | None
+        ):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        raise (cause or error) from None

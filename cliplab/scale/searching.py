@@ -1,0 +1,169 @@
+"""The nearest of many embeddings: every row looked at, or an index that looks at a few of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliplab.runtime import ArgumentError, atomic_write, write_json
+from cliplab.scale.store import Embeddings
+
+INDEX_FROM = 50_000  # rows; all of fewer are looked at in less time than it takes to load an index
+WANTED = 0.95  # recall of an index, at 10
+SAMPLE = 200  # rows that stand for queries when it is measured
+_EFFORTS = (64, 128, 256, 512, 1024, 2048)  # candidates that a query keeps, usearch's expansion
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A picture that was found."""
+
+    key: str
+    score: float  # cosine, -1 to 1
+    width: int
+    height: int
+    sha256: str
+
+
+def search(
+    embeddings: Embeddings, query_emb: Tensor, k: int = 10, *, index: Index | None = None
+) -> list[list[Hit]]:
+    """The k best of each query, the best first.
+
+    Without an index all N rows are looked at, in blocks: the memory does not grow with N.
+
+    Args:
+        query_emb: unit rows (Q, D), of the same encoder.
+        index: of these embeddings, see `open_index`; quicker, and it may miss some.
+    """
+    if k < 1:
+        raise ArgumentError("k", f"got {k}; expected 1 or more")
+    if query_emb.ndim != 2 or query_emb.shape[1] != embeddings.about.dim:
+        got, dim = tuple(query_emb.shape), embeddings.about.dim
+        raise ArgumentError("query_emb", f"got the shape {got}; expected (queries, {dim})")
+    k = min(k, len(embeddings))
+    if not k:
+        return [[] for _ in query_emb]
+    found = index.nearest(query_emb, k) if index else nearest(embeddings.blocks(), query_emb, k)
+    rows = embeddings.rows(found[1].flatten().tolist())
+    hits = [
+        Hit(score=score, **row)
+        for score, row in zip(found[0].flatten().tolist(), rows, strict=True)
+    ]
+    return [hits[i : i + k] for i in range(0, len(hits), k)]
+
+
+def nearest(blocks: Iterable[NDArray[Any]], query_emb: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Scores and numbers (Q, k) of the rows with the largest products, of blocks (B, D)."""
+    query = query_emb.float()
+    best = torch.full((len(query), k), -torch.inf), torch.zeros(len(query), k, dtype=torch.long)
+    start = 0
+    for block in blocks:
+        rows = torch.from_numpy(np.asarray(block, np.float32))  # (B, D)
+        scores, number = (query @ rows.T).topk(min(k, len(rows)))
+        both = torch.cat([best[0], scores], 1), torch.cat([best[1], number + start], 1)
+        kept, place = both[0].topk(k)
+        best, start = (kept, both[1].gather(1, place)), start + len(rows)
+    return best
+
+
+# ---- an index ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Index:
+    """A graph of the rows (HNSW, arXiv:1603.09320, by usearch), mapped into memory."""
+
+    graph: Any  # usearch.index.Index
+    recall: float  # share of the 10 nearest that it finds, of SAMPLE rows as queries
+    effort: int  # candidates that a query keeps
+
+    def nearest(self, query_emb: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Scores and numbers (Q, k), as the function `nearest` gives them, some maybe missed."""
+        self.graph.expansion_search = max(self.effort, k)
+        found = self.graph.search(query_emb.numpy(), k)
+        scores = 1 - np.atleast_2d(found.distances)
+        return torch.from_numpy(scores), torch.from_numpy(np.atleast_2d(found.keys).astype(int))
+
+
+def open_index(
+    embeddings: Embeddings, *, tell: Callable[[str], None] = lambda _: None
+) -> Index | None:
+    """The index of a folder, built if there is none of exactly its rows; None for few rows.
+
+    How much a query looks at is raised until the recall is WANTED.
+
+    Args:
+        tell: called with a sentence before what takes minutes.
+
+    Raises:
+        ImportError: usearch is not installed.
+        OSError: the folder cannot be written.
+    """
+    if len(embeddings) < INDEX_FROM:
+        return None
+    try:
+        from usearch.index import Index as Graph
+    except ImportError as error:
+        raise ImportError(f"an index needs usearch ({error}); pip install usearch") from error
+    path = embeddings.place("index", ".usearch")
+    card = path.with_suffix(".json")
+    if not (path.exists() and card.exists()):
+        tell(f"building an index of {len(embeddings):,} rows, once")
+        graph = _build(embeddings)
+        with atomic_write(path) as file:
+            graph.save(file.name)
+        del graph
+        found = _tuned(embeddings, Graph.restore(path, view=True))
+        write_json(card, {"recall": found.recall, "effort": found.effort})
+        return found
+    return Index(Graph.restore(path, view=True), **json.loads(card.read_text(encoding="utf-8")))
+
+
+def _build(embeddings: Embeddings) -> Any:
+    from usearch.index import Index as Graph
+
+    graph = Graph(ndim=embeddings.about.dim, metric="ip", dtype="f16")
+    start = 0
+    for block in embeddings.blocks():
+        graph.add(np.arange(start, start + len(block)), np.asarray(block, np.float16))
+        start += len(block)
+    return graph
+
+
+def _tuned(embeddings: Embeddings, graph: Any) -> Index:
+    """The least effort with the recall WANTED; the largest if none has it."""
+    wanted = np.random.default_rng(0).choice(len(embeddings), SAMPLE, replace=False)
+    query_emb = _rows(embeddings, wanted)
+    truth = nearest(embeddings.blocks(), query_emb, 11)[1]
+    for effort in _EFFORTS:
+        found = Index(graph, 0.0, effort)
+        index = Index(graph, recall_at_10(truth, found.nearest(query_emb, 11)[1], wanted), effort)
+        if index.recall >= WANTED:
+            break
+    return index
+
+
+def _rows(embeddings: Embeddings, numbers: NDArray[Any]) -> Tensor:
+    start, found = 0, {}
+    for block in embeddings.blocks():
+        for i in numbers[(numbers >= start) & (numbers < start + len(block))]:
+            found[i] = np.asarray(block[i - start], np.float32)
+        start += len(block)
+    return torch.from_numpy(np.stack([found[i] for i in numbers]))
+
+
+def recall_at_10(truth: Tensor, found: Tensor, own: Sequence[int] | NDArray[Any]) -> float:
+    """Share of the 10 nearest rows that were found, numbers (Q, 11); the queries' own left out."""
+    shares = []
+    for true, got, itself in zip(truth.tolist(), found.tolist(), own, strict=True):
+        meant = [row for row in true if row != itself][:10]
+        shares.append(len(set(meant) & set(got)) / len(meant))
+    return float(np.mean(shares))

@@ -1,0 +1,401 @@
+"""Embedding a collection: every picture one row, whatever stops it; what is refused."""
+
+import io
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import socket
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from collections_world import colours, digest, folder, picture, shard
+from PIL import Image
+
+from cliplab import scale
+from cliplab.cli.main import main
+from cliplab.data import open_image
+from cliplab.runtime import ArgumentError, held
+from cliplab.scale import Embeddings, embed, open_embeddings, read_collection
+
+
+def rows(found: Embeddings | Path) -> pd.DataFrame:
+    found = open_embeddings(found) if isinstance(found, Path) else found
+    return found.dataset.to_table().to_pandas().set_index("key").sort_index()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return folder(tmp_path / "photos", range(10))
+
+
+# ---- what is written -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_every_picture_is_a_row_and_the_file_says_what_made_it(photos, tmp_path, dtype) -> None:
+    (photos / "broken.png").write_bytes(picture(0)[:60])
+    (photos / "empty.jpg").write_bytes(b"")
+    encoder = colours()
+    done = embed(photos, encoder, tmp_path / "out", block=4, batch_size=3, dtype=dtype)
+    table = rows(done.embeddings)
+    assert list(table.columns) == ["embedding", "width", "height", "sha256", "error"]
+    assert list(table.index) == [*(f"{i:04d}.png" for i in range(10)), "broken.png", "empty.jpg"]
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    good = table[table.error.isna()]
+    images = [open_image(photos / key) for key in good.index]
+    truth = encoder.encode_image(images).numpy().astype(dtype)
+    assert np.array_equal(np.stack(good.embedding), truth)
+    assert [*zip(good.width, good.height, strict=True)] == [image.size for image in images]
+    assert list(good.sha256) == [digest(i) for i in range(10)]
+    bad = table[table.error.notna()]
+    assert bad.embedding.isna().all()
+    assert "damaged or incomplete" in bad.error["broken.png"]
+    assert "empty" in bad.error["empty.jpg"]
+    about = done.embeddings.about
+    assert (about.encoder, about.fingerprint, about.dim) == ("colours", encoder.fingerprint, 48)
+    for path in done.embeddings.files:
+        assert b"cliplab" in pq.read_schema(path).metadata
+    assert (done.computed, done.total, len(done.embeddings)) == (12, 12, 10)
+
+
+def test_folders_tables_and_shards_give_the_same_embeddings(photos, tmp_path) -> None:
+    names = [f"{i:04d}.png" for i in range(10)]
+    pd.DataFrame({"image": names}).to_csv(photos / "list.csv", index=False)
+    keys = [f"k{i}" for i in range(10)]
+    pd.DataFrame({"path": names, "key": keys}).to_parquet(tmp_path / "list.parquet")
+    shard(tmp_path / "shards" / "a.tar", range(6))
+    shard(tmp_path / "shards" / "b.tar", range(6, 10))
+    sources = {
+        "folder": (photos, names),
+        "csv": (photos / "list.csv", names),
+        "parquet": (read_collection(tmp_path / "list.parquet", images=photos), keys),
+        "tar": (tmp_path / "shards" / "a.tar", [f"a.tar/{name}" for name in names[:6]]),
+        "tars": (
+            tmp_path / "shards",
+            [f"{'a' if i < 6 else 'b'}.tar/{name}" for i, name in enumerate(names)],
+        ),
+    }
+    whole = None
+    for name, (source, expected) in sources.items():
+        table = rows(embed(source, colours(), tmp_path / name, block=4).embeddings)
+        assert list(table.index) == expected, name
+        whole = table if whole is None else whole
+        columns = ["width", "height", "sha256", "error"]
+        first = whole.iloc[: len(table)].reset_index()
+        pd.testing.assert_frame_equal(table.reset_index()[columns], first[columns])
+        assert np.array_equal(np.stack(table.embedding), np.stack(first.embedding)), name
+
+
+def test_a_picture_far_longer_than_wide_is_not_blown_up(tmp_path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (1, 1001)).save(tmp_path / "photos" / "line.png")
+    (error,) = embed(tmp_path / "photos", colours(), tmp_path / "out").embeddings.errors().values()
+    assert "1 x 1001 px" in error
+
+
+# ---- going on --------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_computed(photos, tmp_path, monkeypatch) -> None:
+    out, opened = tmp_path / "out", list[str]()
+    (photos / "0003.png").write_bytes(b"not yet")
+    embed(photos, colours(), out, block=4)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("block-*")}
+    for i in (10, 11):
+        (photos / f"{i:04d}.png").write_bytes(picture(i))
+    monkeypatch.setattr(
+        scale.embedding, "open_image",
+        lambda key, **more: opened.append(key) or open_image(key, **more), raising=True,
+    )  # fmt: skip
+    assert embed(photos, colours(), out, block=4).computed == 2
+    assert opened == ["0010.png", "0011.png"]
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+    assert embed(photos, colours(), out).computed == 0
+    (photos / "0003.png").write_bytes(picture(3))
+    assert embed(photos, colours(), out).computed == 0
+    again = embed(photos, colours(), out, retry=True)
+    assert again.computed == 1
+    assert not again.embeddings.errors()
+    table = rows(out)
+    assert list(table.sha256) == [digest(i) for i in range(12)]
+    (photos / "0001.png").unlink()
+    assert "1 rows of pictures that are not in the source" in embed(photos, colours(), out).notes[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork, and SIGKILL")
+def test_killed_at_any_moment_it_loses_no_row_and_doubles_none(tmp_path) -> None:
+    photos, out, encoder = folder(tmp_path / "photos", range(240)), tmp_path / "out", colours()
+    context = multiprocessing.get_context("fork")
+
+    def start() -> multiprocessing.Process:
+        options = {"block": 8, "batch_size": 4}
+        child = context.Process(target=embed, args=(photos, encoder, out), kwargs=options)
+        child.start()
+        return child
+
+    began = time.monotonic()
+    start().join()
+    whole, took = rows(out), time.monotonic() - began
+    generator, stopped = random.Random(0), 0
+    for path in out.iterdir():
+        path.unlink()
+    for _ in range(10):
+        child = start()
+        time.sleep(generator.uniform(0.1, 0.4) * took)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        found = [key for path in out.glob("block-*") for key in rows_of(path)]
+        assert len(found) == len(set(found))
+        stopped += len(found) < 240
+        if len(found) == 240:
+            next(iter(out.glob("block-*"))).unlink()
+    assert stopped >= 3  # in the middle of the work
+    done = embed(photos, encoder, out, block=8, batch_size=4)
+    pd.testing.assert_frame_equal(rows(done.embeddings), whole)
+    assert not list(out.glob(".*"))  # nothing half-written is left
+
+
+def rows_of(path: Path) -> list[str]:
+    return pq.read_table(path, columns=["key"])["key"].to_pylist()
+
+
+# ---- what is refused -------------------------------------------------------------------------
+
+
+def test_a_folder_of_another_encoder_another_type_or_other_pictures_is_left_alone(
+    photos, tmp_path
+) -> None:
+    out = tmp_path / "out"
+    embed(photos, colours(), out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    (photos / "0010.png").write_bytes(picture(10))
+    with pytest.raises(ValueError, match=r"made with the encoder colours .*choose another folder"):
+        embed(photos, colours(1.0), out)
+    with pytest.raises(ArgumentError, match=r"got float32, but .* has float16"):
+        embed(photos, colours(), out, dtype="float32")
+    with pytest.raises(ValueError, match=r"its row 000\d.png is of another picture"):
+        embed(folder(tmp_path / "others", range(100, 110)), colours(), out)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_two_runs_into_one_folder(photos, tmp_path) -> None:
+    context = multiprocessing.get_context("spawn" if os.name == "nt" else "fork")
+    ready, end = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(tmp_path / "out", ready, end))
+    holder.start()
+    ready.wait(60)
+    try:
+        with pytest.raises(BlockingIOError, match="another cliplab is writing it"):
+            embed(photos, colours(), tmp_path / "out")
+    finally:
+        end.set()
+        holder.join()
+    assert embed(photos, colours(), tmp_path / "out").computed == 10
+
+
+def hold(path: Path, ready, end) -> None:
+    with held(path):
+        ready.set()
+        end.wait(60)
+
+
+def test_no_space_leaves_whole_blocks_and_the_next_run_goes_on(
+    photos, tmp_path, monkeypatch
+) -> None:
+    if not os.access("/dev/full", os.W_OK):
+        pytest.skip("needs a device that is full")
+    import cliplab.scale.store as store
+
+    real, calls = store.atomic_write, []
+
+    def third_fails(path: Path):
+        calls.append(path)
+        return open("/dev/full", "wb", buffering=0) if len(calls) == 3 else real(path)
+
+    monkeypatch.setattr(store, "atomic_write", third_fails)
+    with pytest.raises(OSError, match="No space left"):
+        embed(photos, colours(), tmp_path / "out", block=4)
+    assert len(rows(tmp_path / "out")) == 8
+    assert embed(photos, colours(), tmp_path / "out", block=4).computed == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.mkdir(), "no images"),
+        (lambda path: None, "no such file or folder"),
+        (lambda path: shard(path / "a.tar", range(0)), "no pictures in it"),
+        (lambda path: (shard(path / "a.tar", range(2)), folder(path, range(1))), "beside pictures"),
+        (lambda path: (folder(path, range(1)), twice(path / "twice.tar"))[0], "beside pictures"),
+        (lambda path: twice(path / "a.tar"), r"1 keys occur more than once \(a.tar/0000.png\)"),
+        (lambda path: packed(path), "a compressed tar file"),
+        (lambda path: table(path, image=["a.png", "a.png"]), "1 keys occur more than once"),
+        (lambda path: table(path, image=["a.png", None]), "row 1 has no text in image"),
+        (lambda path: table(path, image=["a"], key=[3]), "row 0 has no text in key"),
+        (lambda path: table(path, picture=["a.png"]), "expected one of image, path"),
+        (lambda path: whatever(path / "a.parquet"), "no Parquet file, or damaged"),
+    ],
+)
+def test_sources_without_a_meaning(tmp_path, make, said) -> None:
+    made = make(tmp_path / "source")
+    source = made if isinstance(made, Path) else tmp_path / "source"
+    with pytest.raises((ValueError, OSError), match=said):
+        embed(source, colours(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def twice(path: Path) -> Path:
+    shard(path, range(2))
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("0000.png"), io.BytesIO())
+    return path
+
+
+def packed(path: Path) -> Path:
+    path.mkdir()
+    (path / "a.tar.gz").write_bytes(b"")
+    return path / "a.tar.gz"
+
+
+def whatever(path: Path) -> Path:
+    path.parent.mkdir()
+    path.write_bytes(b"PAR1 and no more")
+    return path
+
+
+def table(path: Path, **columns: list) -> Path:
+    path.mkdir()
+    pd.DataFrame(columns).to_parquet(path / "list.parquet")
+    return path / "list.parquet"
+
+
+def test_other_things_in_the_folder_are_refused_and_a_damaged_block_named(photos, tmp_path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"holds 0000.png, which is no block"):
+        embed(photos, colours(), photos)
+    embed(photos, colours(), out, block=4)
+    block = open_embeddings(out).files[0]
+    block.write_bytes(block.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{block.name}: no block of embeddings, or damaged"):
+        embed(photos, colours(), out, block=4)
+    block.unlink()
+    assert 0 < embed(photos, colours(), out, block=4).computed <= 4
+    with pytest.raises(ArgumentError, match="block: got 0"):
+        embed(photos, colours(), out, block=0)
+
+
+# ---- broken tar files ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hurt", "lost", "error", "problem"),
+    [
+        ("data", [], {"a.tar/0001.png": "damaged"}, None),
+        ("header", ["a.tar/0001.png"], {}, r"a.tar: damaged from byte [\d,]+, before 0001.txt"),
+        ("end", ["a.tar/0004.png"], {"a.tar/0003.png": "ends after"}, "ends too early"),
+        ("start", ["a.tar/0000.png"], {}, "damaged from byte 0, before 0000.txt"),
+        ("all", None, {}, "no tar file, or an empty one"),
+    ],
+)
+def test_a_tar_with_a_broken_member_loses_that_alone(tmp_path, hurt, lost, error, problem) -> None:
+    path = shard(tmp_path / "shards" / "a.tar", range(5))
+    shard(tmp_path / "shards" / "b.tar", range(5, 8))
+    with tarfile.open(path) as tar:
+        members = {member.name: member for member in tar}
+    content = bytearray(path.read_bytes())
+    one = members["0001.png"]
+    if hurt == "data":
+        content[one.offset_data + 20 : one.offset_data + one.size] = bytes(one.size - 20)
+    elif hurt == "header":
+        content[one.offset : one.offset + 512] = b"\xab" * 512
+    elif hurt == "end":
+        del content[members["0003.png"].offset_data + 30 :]
+    elif hurt == "start":
+        content[:512] = b"\xab" * 512
+    else:
+        content[:] = b"\xab" * len(content)
+    path.write_bytes(content)
+    whole = [f"a.tar/{i:04d}.png" for i in range(5)] + [f"b.tar/{i:04d}.png" for i in range(5, 8)]
+    collection = read_collection(tmp_path / "shards")
+    done = embed(collection, colours(), tmp_path / "out")
+    gone = whole[:5] if lost is None else lost
+    table = rows(done.embeddings)
+    assert list(table.index) == [key for key in whole if key not in gone]
+    for key, sha in table.sha256.items():
+        if key not in error:
+            assert sha == digest(int(key[-8:-4]))
+    errors = done.embeddings.errors()
+    assert errors.keys() == error.keys()
+    assert all(error[key] in errors[key] for key in error)
+    assert len(collection.problems) == (problem is not None)
+    assert all(re.search(problem, text) for text in collection.problems)
+
+
+# ---- the command -----------------------------------------------------------------------------
+
+
+def test_the_command_says_what_there_is_and_exits_3_for_broken_pictures(
+    photos, tmp_path, capsys
+) -> None:
+    (photos / "broken.png").write_bytes(b"no picture")
+    command = ["embed", str(photos), "--out", str(tmp_path / "out"), "--block", "4"]
+    assert main([*command, "--json", str(tmp_path / "report.json")]) == 3
+    said = capsys.readouterr()
+    assert "11 pictures, 11 of them embedded now" in said.out
+    assert "10 embeddings of 128 x float16 by pasture" in said.out
+    assert "unreadable: broken.png: not an image, or damaged" in said.err
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["counts"] == {
+        "pictures": 11, "computed": 11, "embeddings": 10, "unreadable": 1,
+    }  # fmt: skip
+    assert main(command) == 3
+    assert "11 pictures, 0 of them embedded now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--address", "127.0.0.1:6379"], "--address: goes with --engine ray"),
+        (["--workers", "2"], "--workers: goes with --engine ray"),
+        (["--engine", "ray", "--workers", "0"], "--workers: got 0"),
+        (["--engine", "ray", "--address", "nowhere"], "--address: got 'nowhere'; expected host"),
+        (["--engine", "ray", "--address", "127.0.0.1:FREE"], "no Ray cluster answers at 127"),
+        (["--batch-size", "0"], "--batch-size: got 0"),
+    ],
+)
+def test_engines_that_cannot_work(photos, tmp_path, capsys, options, said) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = [option.replace("FREE", port) for option in options]
+    assert main(["embed", str(photos), "--out", str(tmp_path / "out"), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_ray_writes_the_same_rows(photos, tmp_path, capfd) -> None:
+    pytest.importorskip("ray")
+    (photos / "broken.png").write_bytes(b"no picture")
+    command = ["embed", str(photos), "--block", "4", "--out"]
+    assert main([*command, str(tmp_path / "one")]) == 3
+    ray = ["--engine", "ray", "--workers", "1"]
+    assert main([*command, str(tmp_path / "other"), *ray]) == 3
+    one, other = rows(tmp_path / "one"), rows(tmp_path / "other")
+    columns = ["width", "height", "sha256", "error"]
+    pd.testing.assert_frame_equal(one[columns], other[columns])
+    good = one.error.isna()
+    pairs = [np.stack(table[good].embedding).astype(np.float32) for table in (one, other)]
+    assert np.allclose(*pairs, atol=2e-3)
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {
+        path.name for path in (tmp_path / "other").iterdir()
+    }
