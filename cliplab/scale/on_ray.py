@@ -66,9 +66,10 @@ class Ray:
         size = max(1, min(self.workers or present, len(blocks)))
         load = self.load or partial(_given, work.encoder)
         about, folder, batch = work.about, work.folder.resolve(), work.batch_size
+        worker: Any = _Worker
         packed = [{"block": pickle.dumps(block)} for block in blocks]
         return ray.data.from_items(packed, override_num_blocks=min(len(packed), 10_000)).map(
-            _Worker,
+            worker,
             fn_constructor_args=(load, about, folder, batch),
             compute=ray.data.ActorPoolStrategy(size=size),
             num_cpus=0 if on_gpu else 1,
@@ -151,7 +152,7 @@ def _check(address: str | None) -> None:
 def _no_answer(address: str, error: Exception) -> ConnectionError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ConnectionError(
-        f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, or "
+        f"no Ray cluster answers at {address} ({reason}); start one with Ray's own command, or "
         "leave the address out to use this machine alone"
     )
 
