@@ -7,7 +7,6 @@ about what is behind and around them. Both are made of the scene's description, 
 import re
 from collections.abc import Sequence
 from functools import cache
-from itertools import count
 
 from cliplab.pasture.captions import LANGUAGES, caption, check_language
 from cliplab.pasture.drawing import SEMANTIC_CLASSES
@@ -144,12 +143,13 @@ def rated_caption(scene: Scene, language: str = "en", variant: int = 0, *, rate:
     said = [t for t in there if (t in heard if t in _STUFF else dice.chance(_SAID))]
     words = _EN if language == "en" else _ZH
     rest = _listed(list(dict.fromkeys(dice.choice(words[thing]) for thing in said)), language)
-    for k in count():
-        animals = caption(scene, language, 1000 * k + variant)
+    while True:
+        animals = caption(scene, language, variant)
         text = (", " if language == "en" else "，").join(filter(None, [animals, rest]))
         length = len(text.replace(",", " ,").split()) if language == "en" else len(text)
         if length <= _LONGEST and not _stuff_words(language).search(animals):
             return text
+        variant += 1000
 
 
 @cache
