@@ -665,7 +665,6 @@ def test_the_queue_does_one_seed_of_all_first_and_goes_on(tmp_path, monkeypatch)
 
     monkeypatch.setattr(questions, "train", train)
     monkeypatch.setattr(questions, "_SCENES", 40)
-    monkeypatch.setattr(questions, "later", dict)
     every = questions.variants()
     rows = {name: every[name] for name in ("ours, stuff 0", "paper, stuff 0.15")}
     monkeypatch.setattr(questions, "variants", lambda: rows)
