@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,13 @@ def told(quality: Quality) -> dict[str, Any]:
     return rows
 
 
-def said_rates(recipe: GroupViTRecipe) -> dict[str, float]:
+@cache
+def said_rates(stuff: float, captions: int) -> dict[str, float]:
     """How often the captions of a training picture say each class that covers 1 % of it."""
     heard, there = [], []
     for seed in range(_SCENES):
-        texts = captions_of(scene_of(seed), recipe.stuff)[:CAPTIONS]
-        texts = texts if recipe.captions == CAPTIONS else (texts[seed % CAPTIONS],)
+        texts = captions_of(scene_of(seed), stuff)[:CAPTIONS]
+        texts = texts if captions == CAPTIONS else (texts[seed % CAPTIONS],)
         found = {class_of(noun) for text in texts for noun in nouns_in(text)}
         heard.append([name in found for name in SEMANTIC_CLASSES])
         pixels = labels(scene_of(seed), SIZE).semantic.ravel()
@@ -158,7 +159,7 @@ def table(options: Options, done: Sequence[tuple[str, dict[str, Any]]]) -> dict[
         recipe = GroupViTRecipe(**one["recipe"])
         row = rows[name]
         row.setdefault("recipe", one["recipe"])
-        row.setdefault("said", said_rates(recipe))
+        row.setdefault("said", said_rates(recipe.stuff, recipe.captions))
         row.setdefault("seeds", []).append(recipe.seed)
         row.setdefault("metrics", []).append(one["metrics"])
     return {
