@@ -6,8 +6,8 @@ from typing import Any
 import nbformat
 
 
-def markdown(source: str) -> Any:
-    return nbformat.v4.new_markdown_cell(source)
+def markdown(source: str, *tags: str) -> Any:
+    return nbformat.v4.new_markdown_cell(source, metadata={"tags": list(tags)} if tags else {})
 
 
 def code(

@@ -23,6 +23,7 @@ class Command:
 COMMANDS = {
     "run": Command("cliplab.cli.run", "execute notebooks and leave a report"),
     "report": Command("cliplab.cli.run", "make a report again, or compare two runs"),
+    "slides": Command("cliplab.cli.slides", "make slides of a lesson, to project in class"),
     "classify": Command("cliplab.cli.classify", "sort a folder of images by labels of yours"),
     "detect": Command("cliplab.cli.detect", "find what you have words for, as boxes"),
     "segment": Command("cliplab.cli.segment", "label every pixel with words of yours"),

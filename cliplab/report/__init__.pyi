@@ -35,4 +35,5 @@ from .page import (
     show as show,
     write_page as write_page,
 )
+from .slides import write_slides as write_slides
 from .touch import beside as beside, touch as touch

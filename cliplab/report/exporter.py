@@ -12,6 +12,7 @@ import json
 import mimetypes
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def to_html(source: str, attachments: dict[str, Any] | None = None) -> str:
     return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def _prepare(notebook: Any) -> None:
+def prepare(notebook: Any) -> None:
     """Name outputs that no page can show, and describe figures by the words in italics below."""
     for cell, following in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
         for output in cell.get("outputs", []):
@@ -141,13 +142,18 @@ def chapters(notebooks: Mapping[str, tuple[Any, Path]]) -> dict[str, str]:
     return {name: _cleaned(body, name, anchors) for name, body in bodies.items()}
 
 
+@cache
+def _exporter() -> PageExporter:
+    kinds = {"display_data_priority": list(_KINDS)}  # none that needs a script
+    config = Config({"HTMLExporter": {"exclude_anchor_links": True}, "NbConvertBase": kinds})
+    return PageExporter(template_name="basic", config=config)
+
+
 def _body(name: str, notebook: Any, folder: Path) -> BeautifulSoup:
     """A notebook's cells with pictures inside, and ids that no other has."""
     notebook = copy.deepcopy(notebook)
-    _prepare(notebook)
-    kinds = {"display_data_priority": list(_KINDS)}  # none that needs a script
-    config = Config({"HTMLExporter": {"exclude_anchor_links": True}, "NbConvertBase": kinds})
-    html, _ = PageExporter(template_name="basic", config=config).from_notebook_node(notebook)
+    prepare(notebook)
+    html, _ = _exporter().from_notebook_node(notebook)
     body, seen = BeautifulSoup(html, "html.parser"), set()
     for image in body("img"):
         address = str(image.get("src", ""))

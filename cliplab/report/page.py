@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,32 @@ _FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-cliplab.woff2"
 
 def write_page(state: Mapping[str, Any], folder: Path) -> Path:
     """Write index.html for the run in `folder`, whose results.json says `state`; its path."""
-    from pygments.formatters import HtmlFormatter
-
     notebooks = _chapters(state, folder)
-    formulas = any("<math" in notebook["html"] for notebook in notebooks)
     path = folder / "index.html"
     write_html(
         path,
         "report.html.j2",
         state=state,
         title=notebooks[0]["title"] if len(notebooks) == 1 else "Images and words",
-        code_css=[HtmlFormatter(style=name).get_style_defs(".highlight") for name in CODE_STYLES],
-        font=base64.b64encode(_FONT.read_bytes()).decode() if formulas else "",
+        code_css=code_styles(),
+        font=font(notebook["html"] for notebook in notebooks),
         notebooks=notebooks,
         environment=list(_environment(state)),
     )
     return path
+
+
+def code_styles() -> list[str]:
+    """Style sheets of code, on white and on black."""
+    from pygments.formatters import HtmlFormatter
+
+    return [HtmlFormatter(style=name).get_style_defs(".highlight") for name in CODE_STYLES]
+
+
+def font(bodies: Iterable[str]) -> str:
+    """The font of formulas as base64, "" if there are none."""
+    formulas = any("<math" in body for body in bodies)
+    return base64.b64encode(_FONT.read_bytes()).decode() if formulas else ""
 
 
 def _chapters(state: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
