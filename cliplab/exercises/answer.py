@@ -188,7 +188,12 @@ def shown(value: Any) -> str:
     """A value in a few characters: small ones whole, large tensors by their shape."""
     if isinstance(value, Tensor):
         if value.numel() <= 6 and value.ndim <= 2:
-            return str(value.detach().cpu().numpy().round(4).tolist())
+            inside = value.detach().cpu()
+            return str(
+                inside.double().numpy().round(4).tolist()
+                if inside.is_floating_point()
+                else inside.tolist()
+            )
         return f"tensor of shape {tuple(value.shape)}"
     if isinstance(value, float):
         return f"{value:.5g}"

@@ -1,0 +1,87 @@
+"""Plausible wrong answers to the exercises of lesson 03: (old, new, a word of the reply)."""
+
+MUTANTS = {
+    "03.1": [
+        ("torch.cat([centre - half, centre + half], dim=1)", "scale * boxes", "place"),
+        ("centre - half, centre + half", "low, low + 2 * half", "one side"),
+        ("(high - low) / 2", "(high - low)", "twice as large"),
+        ("dim=1)", "dim=0)", "shape"),
+    ],
+    "03.2": [
+        ("F.normalize(background, dim=0)", "background", "length 1"),
+        ("return logits[:, 1:].softmax(dim=1)", "share = 0", "still takes part"),
+        ("scaled.softmax(dim=1)", "scaled.softmax(dim=0)", "regions"),
+        ("/ tau", "* tau", "divided"),
+        ("if share is None", "if True", "missing"),
+        ("softmax(dim=1)[:, 1:]", "softmax(dim=1)", "shape"),
+        ("[share * logits[:, :1], logits[:, 1:]]", "[logits[:, :1] + math.log(share)]", "raises"),
+        (
+            "return scaled.softmax(dim=1)[:, 1:]",
+            "p = logits.softmax(dim=1) * torch.tensor([share] + [1.0] * len(text_emb))\n"
+            "    return (p / p.sum(dim=1, keepdim=True))[:, 1:]",
+            "before the softmax",
+        ),
+    ],
+    "03.3": [
+        (".clamp(min=0)", "", "below 0"),
+        (" - both)", ")", "twice"),
+        ("x[:, 2:] - x[:, :2])", "x[:, 2:] - x[:, :2] + 1)", "expected"),
+        ("/ (area_a[:, None] + area_b - both)", "/ area_a[:, None]", "first box"),
+        ("return both", "return both.T", "shape"),
+        ("area_a[:, None] + area_b - both", "area_a[:, None].minimum(area_b)", "smaller"),
+        ("both = (high - low)", "both = (high - low + 1)", "expected"),
+    ],
+    "03.4": [
+        ("(p - hit)", "(hit - p)", "sign"),
+        (" / len(logits)", "", "divide by R"),
+        (" * shown", "", "flows back"),
+        ("logits.masked_fill(~shown, 0)", "logits", "count as 0"),
+        ("~shown, 0)", "~shown, -torch.inf)", "masked form"),
+        ("(p - hit)", "p", "target is missing"),
+        ("F.pad(known, (1, 0), value=True)", "F.pad(known, (1, 0), value=False)", "expected"),
+        ("softmax(dim=1)", "softmax(dim=0)", "expected"),
+    ],
+    "03.5": [
+        ("sum(dim=1).mean()", "mean()", "sums them"),
+        ("sum(dim=1).mean()", "sum()", "their mean"),
+        (".abs()", ".square()", "squared"),
+        ("difference.abs().sum(dim=1)", "difference.norm(dim=1)", "Euclidean"),
+        ("F.normalize(student, dim=1)", "student", "length 1"),
+        ("dim=1) - teacher", "dim=0) - teacher", "columns"),
+        (".abs()", "", "cancel"),
+    ],
+    "03.6": [
+        ("is_val & (labels == k)", "labels == k", "test split"),
+        ("is_val & ", "~is_val & ", "only test crops"),
+        ("F.normalize(crops.mean(dim=0), dim=0)", "crops.mean(dim=0)", "shorter than 1"),
+        ("[:n]", "", "all validation crops"),
+        (
+            "emb[is_val & (labels == k)][:n]",
+            "emb[labels == k][:n][is_val[labels == k][:n]]",
+            "first",
+        ),
+        ("        if len(crops):\n    ", "", "not finite"),
+        ("text_emb.clone()", "torch.zeros_like(text_emb)", "keeps its words"),
+        (".clone()", "", "changes its arguments"),
+    ],
+    "03.7": [
+        ("free[candidates.argmax()] = False", "pass", "two boxes"),
+        ("boxes[scores.argsort(descending=True)]", "boxes", "as they come"),
+        ("[order]", "", "sorted by score"),
+        ("sum(areas) / len(areas)", "areas[0]", "all IoUs"),
+        ("so_far / count", "so_far / so_far[-1]", "finds counts"),
+    ],
+    "03.8": [
+        ("z, t = z - z.mean(dim=0), t - t.mean(dim=0)", "pass", "of both"),
+        ("z, t = z - z.mean(dim=0),", "z, t = z,", "of z too"),
+        ("z.T @ t)", "z.T @ t).T", "transposed"),
+        (" + eps * torch.eye(z.shape[1])", "", "missing"),
+        ("eps * torch.eye(z.shape[1])", "eps", "diagonal"),
+        ("dim=0)", "dim=1, keepdim=True)", "expected"),
+        (
+            "return torch.linalg.solve(z.T",
+            "z, t = t, z\n    return torch.linalg.solve(z.T",
+            "t to z",
+        ),
+    ],
+}
