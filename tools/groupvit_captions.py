@@ -161,7 +161,8 @@ def table(options: Options, done: Sequence[tuple[str, dict[str, Any]]]) -> dict[
         row.setdefault("recipe", one["recipe"])
         row.setdefault("said", said_rates(recipe.stuff, recipe.captions))
         row.setdefault("seeds", []).append(recipe.seed)
-        row.setdefault("metrics", []).append(one["metrics"])
+        plain = {k: v for k, v in one["metrics"]["plain"].items() if not isinstance(v, dict)}
+        row.setdefault("metrics", []).append({**one["metrics"], "plain": plain})
     return {
         "command": COMMAND,
         "pictures": options.test_pictures,
