@@ -32,6 +32,7 @@ from cliplab.scale.store import (
     Embeddings,
     Row,
     block_files,
+    drop_errors,
     open_embeddings,
     read_about,
     read_keys,
@@ -179,8 +180,10 @@ def embed(
     folder, about = Path(folder), About.of(encoder, dtype, collection.root)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
-        done = _done(folder, about, retry)
+        done = _done(folder, about)
         _refuse_others(folder, [item for item in collection.items if item.key in done])
+        for path in block_files(folder) if retry else ():
+            done.difference_update(drop_errors(path))
         todo = [item for item in collection.items if item.key not in done]
         blocks = [tuple(todo[i : i + block]) for i in range(0, len(todo), block)]
         computed = _carry_out(engine, blocks, Work(encoder, about, folder, batch_size), progress)
@@ -200,12 +203,12 @@ def _carry_out(engine: Engine, blocks: Sequence[Block], work: Work, progress: bo
     return total
 
 
-def _done(folder: Path, about: About, retry: bool = False) -> set[str]:
-    """Keys of all rows; with `retry` those with an error are taken out of the files."""
+def _done(folder: Path, about: About) -> set[str]:
+    """Keys of all rows, each once, made by the same encoder."""
     found: set[str] = set()
     for path in block_files(folder):
         _refuse_other_encoder(path, read_about(path), about)
-        keys = read_keys(path, retry=retry)
+        keys = read_keys(path)
         if twice := found.intersection(keys):
             raise ValueError(
                 f"{shown(path)}: has {data.some(twice)}, as another file has; delete this one, and "

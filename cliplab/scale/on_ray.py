@@ -26,6 +26,7 @@ from cliplab.scale.embedding import Block, Work
 from cliplab.scale.store import About
 
 STORE = 150 * 2**20  # bytes that Ray shares between processes; blocks are lists of places, no more
+OURS = (OSError, ValueError, ImportError)  # errors with a sentence for people
 _PATIENCE = 5.0  # seconds for a cluster to answer
 
 
@@ -164,10 +165,11 @@ def _own_errors() -> Iterator[None]:
 
     try:
         yield
-    except ray.exceptions.RayTaskError as error:
-        cause: BaseException | None = error
-        while isinstance(cause, ray.exceptions.RayError) or not isinstance(
-            cause, OSError | ValueError | ImportError | None
-        ):
+    except ray.exceptions.RayError as error:
+        cause: Any = error
+        while cause and (isinstance(cause, ray.exceptions.RayError) or not isinstance(cause, OURS)):
             cause = getattr(cause, "cause", None) or cause.__cause__
-        raise (cause or error) from None
+        if cause:
+            raise cause from None
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"Ray gave up ({reason}); what was written stays, run it again") from error

@@ -66,7 +66,7 @@ def nearest(blocks: Iterable[NDArray[Any]], query_emb: Tensor, k: int) -> tuple[
     best = torch.full((len(query), k), -torch.inf), torch.zeros(len(query), k, dtype=torch.long)
     start = 0
     for block in blocks:
-        rows = torch.from_numpy(np.array(block, np.float32))  # (B, D)
+        rows = torch.from_numpy(block).float()  # (B, D); numpy takes ten times as long
         scores, number = (query @ rows.T).topk(min(k, len(rows)))
         both = torch.cat([best[0], scores], 1), torch.cat([best[1], number + start], 1)
         kept, place = both[0].topk(k)

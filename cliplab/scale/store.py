@@ -124,22 +124,26 @@ def block_files(folder: Path) -> list[Path]:
     return sorted(inside)
 
 
-def read_keys(path: Path, *, retry: bool = False) -> list[str]:
-    """Keys of a block; with `retry` rows with an error are taken out of it first.
-
-    A file of which no row is left goes.
-    """
+def read_keys(path: Path) -> list[str]:
+    """Keys of a block."""
     import pyarrow.parquet as pq
 
-    told = pq.read_table(path, columns=["key", "error"])
-    if not retry or told["error"].null_count == len(told):
-        return told["key"].to_pylist()
-    table = pq.read_table(path).filter(told["error"].is_null())
-    if len(table):
-        _write(path, table)
-    else:
+    return pq.read_table(path, columns=["key"])["key"].to_pylist()
+
+
+def drop_errors(path: Path) -> list[str]:
+    """Take the rows with an error out of a block, whose file goes if none is left -> their keys."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    bad = pc.is_valid(table["error"])
+    kept = table.filter(pc.invert(bad))
+    if not len(kept):
         path.unlink()
-    return table["key"].to_pylist()
+    elif len(kept) < len(table):
+        _write(path, kept)
+    return table.filter(bad)["key"].to_pylist()
 
 
 def read_about(path: Path) -> About:
@@ -224,11 +228,11 @@ class Embeddings:
         return dict(zip(bad["key"].to_pylist(), bad["error"].to_pylist(), strict=True))
 
     def hashes(self, keys: Sequence[str]) -> dict[str, str]:
-        """Key -> SHA-256, of those of the keys that have one."""
+        """Key -> SHA-256, of those of the keys that could be read."""
         import pyarrow.compute as pc
 
-        wanted = pc.field("key").isin(keys) & ~pc.field("sha256").is_null()
-        rows = self.dataset.to_table(columns=["key", "sha256"], filter=wanted)
+        wanted = pc.field("key").isin(keys)
+        rows = self.readable.scanner(columns=["key", "sha256"], filter=wanted).to_table()
         return dict(zip(rows["key"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
@@ -244,7 +248,7 @@ class Embeddings:
         """
         step = max(1, _VALUES // self.about.dim)
         try:
-            matrix = np.load(self.copy(), mmap_mode="r")
+            matrix = np.load(self.copy(), mmap_mode="c")  # torch wants to be allowed to write
         except OSError:
             yield from self._streamed(step)
             return
@@ -254,7 +258,7 @@ class Embeddings:
     def _streamed(self, step: int) -> Iterator[NDArray[Any]]:
         for batch in self.readable.to_batches(columns=[_EMB], batch_size=step):
             if len(batch):
-                yield np.asarray(batch[_EMB].flatten()).reshape(-1, self.about.dim)
+                yield np.array(batch[_EMB].flatten()).reshape(-1, self.about.dim)
 
     def place(self, name: str, suffix: str) -> Path:
         """A file of what was made from exactly these blocks; older ones of its kind are deleted."""
