@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -87,7 +87,9 @@ def read_collection(source: str | Path, *, images: str | Path | None = None) -> 
     if source.suffix.lower() == ".parquet":
         found = _of_parquet(source, Path(images) if images else source.parent)
     elif shards := _shards(source):
-        found = _of_shards(shards, source if source.is_dir() else source.parent)
+        root, problems = source if source.is_dir() else source.parent, list[str]()
+        items = [item for shard in shards for item in _members(shard, root, problems)]
+        found = Collection(items, root, problems)
     else:
         pictures = data.read_pictures(source, images=images)
         items = [Item(one.name, str(one.path)) for one in pictures]
@@ -95,7 +97,12 @@ def read_collection(source: str | Path, *, images: str | Path | None = None) -> 
     if not found.items:
         said = "".join(f"; {problem}" for problem in found.problems[:3])
         raise ValueError(f"{shown(source)}: no pictures in it{said}; give one that has some")
-    _refuse_twice(source, found.items)
+    counts = Counter(item.key for item in found.items)
+    if twice := [key for key, count in counts.items() if count > 1]:
+        raise ValueError(
+            f"{shown(source)}: {len(twice)} keys occur more than once ({data.some(twice)}); "
+            "expected each picture once: rename or drop the others"
+        )
     return found
 
 
@@ -108,15 +115,6 @@ def find(root: Path, key: str) -> Item | None:
             members = _members(parent, root, [])
             return next((item for item in members if item.key == key), None)
     return None
-
-
-def _refuse_twice(source: Path, items: Iterable[Item]) -> None:
-    counts = Counter(item.key for item in items)
-    if twice := [key for key, count in counts.items() if count > 1]:
-        raise ValueError(
-            f"{shown(source)}: {len(twice)} keys occur more than once ({data.some(twice)}); "
-            "expected each picture once: rename or drop the others"
-        )
 
 
 # ---- tables --------------------------------------------------------------------------------
@@ -158,12 +156,6 @@ def _shards(source: Path) -> list[Path]:
             f"({shown(loose.relative_to(source))}); expected one of both: move the others away"
         )
     return shards
-
-
-def _of_shards(shards: Sequence[Path], root: Path) -> Collection:
-    problems: list[str] = []
-    items = [item for shard in shards for item in _members(shard, root, problems)]
-    return Collection(items, root, problems)
 
 
 def _members(shard: Path, root: Path, problems: list[str]) -> Iterator[Item]:

@@ -18,6 +18,7 @@ from cliplab.scale.store import Embeddings
 INDEX_FROM = 50_000  # rows; all of fewer are looked at in less time than it takes to load an index
 WANTED = 0.95  # recall of an index, at 10
 SAMPLE = 200  # rows that stand for queries when it is measured
+_ADDED = 10_000  # rows that are added to an index at a time
 _EFFORTS = (64, 128, 256, 512, 1024, 2048)  # candidates that a query keeps, usearch's expansion
 
 
@@ -115,49 +116,32 @@ def open_index(
         raise ImportError(f"an index needs usearch ({error}); pip install usearch") from error
     path = embeddings.place("index", ".usearch")
     card = path.with_suffix(".json")
-    if not (path.exists() and card.exists()):
+    if not card.exists():  # written last
         tell(f"building an index of {len(embeddings):,} rows, once")
-        graph = _build(embeddings)
+        graph, matrix = (
+            Graph(ndim=embeddings.about.dim, metric="ip", dtype="f16"),
+            embeddings.matrix(),
+        )
+        for start in range(0, len(matrix), _ADDED):
+            rows = np.asarray(matrix[start : start + _ADDED], np.float16)
+            graph.add(np.arange(start, start + len(rows)), rows)
         with atomic_write(path) as file:
             graph.save(file.name)
-        del graph
-        found = _tuned(embeddings, Graph.restore(path, view=True))
-        write_json(card, {"recall": found.recall, "effort": found.effort})
-        return found
+        recall, effort = _tuned(embeddings, graph)
+        write_json(card, {"recall": recall, "effort": effort})
     return Index(Graph.restore(path, view=True), **json.loads(card.read_text(encoding="utf-8")))
 
 
-def _build(embeddings: Embeddings) -> Any:
-    from usearch.index import Index as Graph
-
-    graph = Graph(ndim=embeddings.about.dim, metric="ip", dtype="f16")
-    start = 0
-    for block in embeddings.blocks():
-        graph.add(np.arange(start, start + len(block)), np.asarray(block, np.float16))
-        start += len(block)
-    return graph
-
-
-def _tuned(embeddings: Embeddings, graph: Any) -> Index:
-    """The least effort with the recall WANTED; the largest if none has it."""
-    wanted = np.random.default_rng(0).choice(len(embeddings), SAMPLE, replace=False)
-    query_emb = _rows(embeddings, wanted)
-    truth = nearest(embeddings.blocks(), query_emb, 11)[1]
+def _tuned(embeddings: Embeddings, graph: Any) -> tuple[float, int]:
+    """Recall and the least effort that has WANTED; those of the largest if none has."""
+    own = np.random.default_rng(0).choice(len(embeddings), SAMPLE, replace=False)
+    query_emb = torch.from_numpy(embeddings.matrix()[own]).float()
+    truth, recall = nearest(embeddings.blocks(), query_emb, 11)[1], 0.0
     for effort in _EFFORTS:
-        found = Index(graph, 0.0, effort)
-        index = Index(graph, recall_at_10(truth, found.nearest(query_emb, 11)[1], wanted), effort)
-        if index.recall >= WANTED:
+        recall = recall_at_10(truth, Index(graph, 0.0, effort).nearest(query_emb, 11)[1], own)
+        if recall >= WANTED:
             break
-    return index
-
-
-def _rows(embeddings: Embeddings, numbers: NDArray[Any]) -> Tensor:
-    start, found = 0, {}
-    for block in embeddings.blocks():
-        for i in numbers[(numbers >= start) & (numbers < start + len(block))]:
-            found[i] = np.asarray(block[i - start], np.float32)
-        start += len(block)
-    return torch.from_numpy(np.stack([found[i] for i in numbers]))
+    return recall, effort
 
 
 def recall_at_10(truth: Tensor, found: Tensor, own: Sequence[int] | NDArray[Any]) -> float:

@@ -26,6 +26,7 @@ from cliplab.runtime import atomic_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.dataset as pds
 
 DTYPES = ("float16", "float32")
@@ -224,16 +225,17 @@ class Embeddings:
         """Key -> why the picture could not be read."""
         import pyarrow.compute as pc
 
-        bad = self.dataset.to_table(columns=["key", "error"], filter=~pc.field("error").is_null())
-        return dict(zip(bad["key"].to_pylist(), bad["error"].to_pylist(), strict=True))
+        return self._by_key("error", pc.is_valid(pc.field("error")))
 
     def hashes(self, keys: Sequence[str]) -> dict[str, str]:
         """Key -> SHA-256, of those of the keys that could be read."""
         import pyarrow.compute as pc
 
-        wanted = pc.field("key").isin(keys)
-        rows = self.readable.scanner(columns=["key", "sha256"], filter=wanted).to_table()
-        return dict(zip(rows["key"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
+        return self._by_key("sha256", pc.field("key").isin(keys) & pc.is_null(pc.field("error")))
+
+    def _by_key(self, column: str, wanted: pc.Expression) -> dict[str, str]:
+        rows = self.dataset.to_table(columns=["key", column], filter=wanted)
+        return dict(zip(rows["key"].to_pylist(), rows[column].to_pylist(), strict=True))
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """key, width, height and sha256 of some of the N."""
@@ -241,19 +243,36 @@ class Embeddings:
         return self.readable.scanner(columns=columns).take(numbers).to_pylist()
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """All N rows (B, D), some at a time, in order; from a copy that is mapped into memory.
+        """All N rows (B, D), some at a time, in order; from `matrix`, so that it is quick.
 
-        The copy is made when it is asked for first, in the folder. Where that cannot be written
-        the rows come from the Parquet files, which takes several times as long.
+        Where the folder cannot be written they come from the Parquet files, which takes several
+        times as long.
         """
         step = max(1, _VALUES // self.about.dim)
         try:
-            matrix = np.load(self.copy(), mmap_mode="c")  # torch wants to be allowed to write
+            matrix = self.matrix()
         except OSError:
             yield from self._streamed(step)
             return
         for start in range(0, len(matrix), step):
             yield matrix[start : start + step]
+
+    def matrix(self) -> NDArray[Any]:
+        """All N rows (N, D), mapped into memory from a copy in the folder; it is made once.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = self.place("vectors", ".npy")
+        if not path.exists():
+            shape = {"shape": (len(self), self.about.dim), "fortran_order": False}
+            with atomic_write(path) as file:
+                np.lib.format.write_array_header_1_0(
+                    file, shape | {"descr": np.dtype(self.about.dtype).str}
+                )
+                for block in self._streamed(8192):
+                    file.write(block.data)
+        return np.load(path, mmap_mode="c")  # torch wants to be allowed to write
 
     def _streamed(self, step: int) -> Iterator[NDArray[Any]]:
         for batch in self.readable.to_batches(columns=[_EMB], batch_size=step):
@@ -269,21 +288,4 @@ class Embeddings:
             if not old.name.startswith(f"{name}-{state}"):
                 with suppress(OSError):  # another process reads it, on Windows
                     old.unlink()
-        return path
-
-    def copy(self) -> Path:
-        """The N rows (N, D) as one .npy file, made if it is not there.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        path = self.place("vectors", ".npy")
-        if not path.exists():
-            header = {"descr": np.dtype(self.about.dtype).str, "fortran_order": False}
-            with atomic_write(path) as file:
-                np.lib.format.write_array_header_1_0(
-                    file, header | {"shape": (len(self), self.about.dim)}
-                )
-                for block in self._streamed(4 * _VALUES // self.about.dim + 1):
-                    file.write(np.ascontiguousarray(block).data)
         return path
