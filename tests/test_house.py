@@ -354,7 +354,7 @@ def test_imports_are_declared_and_declarations_are_imported() -> None:
     optional = set(requirements("official", "scale")) - set(requirements())
     assert used[False] - optional <= set(requirements())
     assert set(requirements()) <= used[False] | used[True]
-    assert used[True] <= set(requirements("notebooks"))
+    assert used[True] <= set(requirements("notebooks", "course"))
 
 
 def test_heavy_libraries_are_imported_inside_functions() -> None:
@@ -496,7 +496,7 @@ def test_make_explains_a_python_that_is_absent_or_too_old(tmp_path: Path) -> Non
 READMES = ("README.md", "README.zh-CN.md")
 IN_TWO_LANGUAGES = [
     READMES,
-    *((f"docs/{name}.md", f"docs/{name}.zh-CN.md") for name in ("commands", "results")),
+    *((f"docs/{name}.md", f"docs/{name}.zh-CN.md") for name in ("commands", "results", "teaching")),
 ]
 MOST_LINES = 120  # of a README: a front door
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "embed": Command("cliplab.cli.embed", "embed a collection of any size, to search it"),
     "search": Command("cliplab.cli.search", "find pictures by words or by a picture"),
     "evaluate": Command("cliplab.cli.evaluate", "zero-shot ImageNet, as the papers do it"),
+    "course": Command("cliplab.cli.course", "make a course that grades itself, for nbgrader"),
     "train": Command("cliplab.training", "train a shipped checkpoint again"),
     "doctor": Command("cliplab.cli.doctor", "check this installation, and say what to mend"),
 }

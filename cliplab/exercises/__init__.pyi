@@ -5,6 +5,9 @@ from .checking import (
     hint as hint,
     progress as progress,
 )
+from .course import (
+    make_course as make_course,
+)
 from .masters import (
     Master as Master,
     read_masters as read_masters,

@@ -1,0 +1,274 @@
+"""A course for nbgrader: lessons with solved exercises and hidden tests, from which it releases.
+
+The exercises come from their masters; text, stub and hidden test are those of the lesson. nbgrader
+keeps what belongs to a cell in its metadata (schema 3), under an id that is the cell's own.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cliplab.exercises.checking import SEEDS
+from cliplab.exercises.masters import Master, read_masters
+from cliplab.runtime import ArgumentError, atomic_write
+
+POINTS = 1  # of an exercise
+WEEKS = 8
+_MEMORY = 4 << 30  # bytes that one hand-in may have; more is a MemoryError in its cell
+_PRINTED = 1_000_000  # characters that one hand-in may print
+_LINK = re.compile(r"(!?)\[([^]]*)\]\((?!\w+:|#)([^) ]+)\)")  # to a file beside the notebook
+_AFRESH = "### BEGIN HIDDEN TESTS\nfrom cliplab.exercises import check, grade\n### END HIDDEN TESTS"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A lesson or a lab as nbgrader takes it.
+
+    Args:
+        name: of its folder and of its notebook.
+        title: of the lesson.
+        notebook: nbformat's node, solved.
+        figures: files that it shows, by their place beside it.
+        exercises: their names.
+    """
+
+    name: str
+    title: str
+    notebook: Any
+    figures: dict[str, Path]
+    exercises: list[str]
+
+    @property
+    def is_lab(self) -> bool:
+        """Whether it goes deeper than a lesson."""
+        return "_lab_" in self.name
+
+
+def make_course(folder: Path, notebooks: Sequence[Path], name: str, seed: int) -> list[Assignment]:
+    """Make an nbgrader course of lessons and labs; those without exercises are left out.
+
+    Args:
+        folder: is made; it may be there if it is empty.
+        notebooks: lessons and labs.
+        name: of the course.
+        seed: of the hidden tests.
+
+    Raises:
+        FileExistsError: there is something in the folder; nothing is overwritten.
+        ValueError: there are no exercises, or the seed is one that students can see.
+    """
+    if seed <= max(SEEDS):
+        known = f"{min(SEEDS)} to {max(SEEDS)}"
+        raise ArgumentError("seed", f"got {seed}; expected more than {known}, which students see")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder} exists, and no course is overwritten; choose another folder, or remove it"
+        )
+    found = [read_assignment(path, seed) for path in notebooks]
+    assignments = [one for one in found if one.exercises]
+    if not assignments:
+        raise ValueError("no exercises in these lessons; name others")
+    work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    try:
+        _write(work, assignments, name)
+        with suppress(OSError):
+            folder.rmdir()
+        os.replace(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return assignments
+
+
+def read_assignment(path: Path, seed: int) -> Assignment:
+    """A lesson with the solutions and hidden tests of its exercises, and without outputs."""
+    import nbformat
+
+    root = path.parent.parent if path.parent.name == "labs" else path.parent
+    masters: dict[str, Master] = {}
+    for solutions in sorted(root.glob(f"solutions/{path.stem[:2]}_*.ipynb")):
+        masters |= read_masters(solutions)
+    solved = {cell.id: cell for master in masters.values() for cell in master.cells}
+    notebook = nbformat.read(path, as_version=4)
+    figures: dict[str, Path] = {}
+    placed = solved.keys() & {cell.id for cell in notebook.cells}
+    for cell in notebook.cells:
+        if cell.id in placed:
+            cell.source = solved[cell.id].source
+            _mark(cell, seed)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        else:
+            figures |= _self_contained(cell, path.parent)
+    names = [name for name, master in masters.items() if master.check.id in placed]
+    title = notebook.cells[0].source.partition("\n")[0].lstrip("# ")
+    return Assignment(path.stem, title, notebook, figures, names)
+
+
+def _mark(cell: Any, seed: int) -> None:
+    """Say what nbgrader must know of a cell; the hidden test gets its seed."""
+    if cell.cell_type != "code":
+        return
+    graded = cell.id.endswith("-check")
+    cell.metadata["nbgrader"] = {
+        "schema_version": 3, "grade_id": cell.id, "grade": graded, "locked": graded,
+        "solution": not graded, "task": False,
+    } | ({"points": POINTS} if graded else {})  # fmt: skip
+    if graded:  # what the student may have called `check` does not matter
+        source = re.sub(r'(grade\("[^"]+", \w+)\)', rf"\1, seed={seed})", cell.source)
+        cell.source = f"{_AFRESH}\n{source}"
+
+
+def _self_contained(cell: Any, beside: Path) -> dict[str, Path]:
+    """Keep links to figures, which are returned; those to other files become plain words."""
+    figures = {}
+
+    def kept(link: re.Match[str]) -> str:
+        target = os.path.normpath(beside / link[3])
+        if not link[1]:
+            return link[2]
+        place = f"figures/{Path(target).name}"
+        figures[place] = Path(target)
+        return f"![{link[2]}]({place})"
+
+    cell.source = _LINK.sub(kept, cell.source)
+    return figures
+
+
+# ---- the folder ----------------------------------------------------------------------------
+
+
+def _write(folder: Path, assignments: Sequence[Assignment], name: str) -> None:
+    import nbformat
+
+    for one in assignments:
+        beside = folder / "source" / one.name
+        _text(beside / f"{one.name}.ipynb", nbformat.writes(one.notebook, ensure_ascii=False))
+        for place, figure in one.figures.items():
+            (beside / place).parent.mkdir(exist_ok=True)
+            shutil.copyfile(figure, beside / place)
+    _text(folder / "source" / "header.ipynb", nbformat.writes(_header(name)))
+    _text(folder / "nbgrader_config.py", CONFIG.format(name=json.dumps(name, ensure_ascii=False)))
+    _text(folder / "students.csv", _students())
+    rows = enumerate(plan(assignments), start=1)
+    weeks = "\n".join(f"| {week} | {read} | {due} |" for week, (read, due) in rows)
+    first = assignments[0].name
+    _text(folder / "README.md", README.format(name=name, weeks=weeks, first=first))
+
+
+def _text(path: Path, text: str) -> None:
+    with atomic_write(path, "w") as file:
+        file.write(text.rstrip("\n") + "\n")
+
+
+def _header(name: str) -> Any:
+    """The cell on top of what students get."""
+    import nbformat
+
+    text = f"**{name}**\n\n**Name:** \n\n**Student ID:** "
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text, id="header")])
+
+
+def _students() -> str:
+    """An example of a class, as `nbgrader db student import` reads it."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["id", "first_name", "last_name", "email"])
+    writer.writerows([["s001", "Lei", "Li", ""], ["s002", "Meimei", "Han", ""]])
+    return table.getvalue()
+
+
+def plan(assignments: Sequence[Assignment]) -> list[tuple[str, str]]:
+    """(what is read, what is handed in) in each of eight weeks: lessons, then labs, revision."""
+    lessons = [one for one in assignments if not one.is_lab]
+    labs = [one for one in assignments if one.is_lab]
+    weeks = [(one.title, _due(one)) for one in lessons]
+    free = max(WEEKS - 1 - len(weeks), 1)
+    for i in range(free):
+        part = labs[i::free]
+        titles, due = "; ".join(one.title for one in part), "; ".join(map(_due, part))
+        weeks.append((titles or "A lab, or a project on photos of your own", due or "-"))
+    weeks.append(("Revision: quizzes, exercises that many got wrong, marks", "-"))
+    return weeks
+
+
+def _due(one: Assignment) -> str:
+    points = len(one.exercises) * POINTS
+    return f"`{one.name}`: {points} point{'s' if points > 1 else ''}"
+
+
+CONFIG = """\
+# Read by nbgrader whenever it is called in this folder. `configure` makes grading quick and safe
+# against hand-ins that crash, hang or print without end, and keeps hidden tests out of feedback;
+# what stands here after it overrules it.
+from cliplab.exercises.grading import configure
+
+c = get_config()  # noqa: F821 - nbgrader's
+configure(c)
+c.CourseDirectory.course_id = {name}
+c.IncludeHeaderFooter.header = "source/header.ipynb"
+c.Execute.timeout = 30  # seconds of one cell; then it has failed, and the others go on
+# Names of files that `nbgrader zip_collect` finds: s001_01_clip_contrastive_loss.ipynb
+c.FileNameCollectorPlugin.named_regexp = r".*/(?P<student_id>[^/_]+)_(?P<file_id>\\w+)"
+"""
+
+README = """\
+# {name}
+
+Made by `python -m cliplab course`. `source/` holds the solutions and the hidden tests: it stays
+with you, and so does everything but `release/` and `feedback/`. What each step is for is in
+cliplab's `docs/teaching.md`.
+
+| week | what is read | what is handed in |
+|---|---|---|
+{weeks}
+
+In this folder, with the Python that has cliplab:
+
+```bash
+nbgrader db student import students.csv      # the class; two examples are in it
+nbgrader generate_assignment {first}         # writes release/, which students get
+nbgrader zip_collect {first}                 # from downloaded/{first}/archive/ to submitted/
+nbgrader autograde {first}
+nbgrader generate_feedback {first}           # writes feedback/, which students get back
+nbgrader export                              # writes grades.csv
+```
+"""
+
+
+# ---- in the kernel that grades -------------------------------------------------------------
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Bound what a hand-in prints and, on Linux, the memory that it takes."""
+    _limit(type(sys.stdout))
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+
+
+def _limit(stream: Any) -> None:
+    """Drop what a kind of stream is given after the first million characters.
+
+    Of the class, because IPython replaces the method of the streams themselves.
+    """
+    write, left = stream.write, _PRINTED
+
+    def limited(self: Any, text: str) -> int:
+        nonlocal left
+        shown, left = text[:left], max(left - len(text), 0)
+        if shown:
+            write(self, shown if left else f"{shown}\n... cut off")
+        return len(text)
+
+    stream.write = limited
