@@ -200,7 +200,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple) and len(value) <= 6:
         inner = ", ".join(map(shown, value))
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
-    text = repr(value)
+    text = getattr(value, "__name__", repr(value))  # of a function its name
     return text if len(text) <= 60 else f"{type(value).__name__}"
 
 

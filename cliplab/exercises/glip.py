@@ -1,0 +1,341 @@
+"""Exercises of lesson 04: boxes from anchors, words as a classifier, and fusion."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from cliplab.exercises.answer import Answer, Draw
+from cliplab.exercises.checking import exercise
+from cliplab.exercises.quizzes import Choice, Number
+from cliplab.models import losses
+from cliplab.models.glip import anchors as boxes_of, phrase_scores
+
+QUIZ: dict[str, Choice | Number] = {
+    "a": Choice(
+        "b",
+        {
+            "a": "there is no table to which a row could be added",
+            "b": "the text encoder makes a vector for any word; whether it is a good one depends "
+            "on what was read in training",
+            "c": "anchors do not know what they are asked for",
+        },
+    ),
+    "b": Number(
+        0.6, 0.01, "a phrase takes the mean of its tokens, so 1.8 / 3: a vote, not an *and*"
+    ),
+    "c": Number(0.01, 0.001, "the weight is p squared where T is 0: 0.1 · 0.1"),
+    "d": Choice(
+        "c",
+        {
+            "a": "it reads the whole sentence, *left of the trough* too",
+            "b": "both had the same pictures; it sees both cows, as the figure shows",
+            "c": "without fusion the cells of both cows are the same whichever side is asked for; "
+            "only the words' vectors change, and they are the same for all cells",
+        },
+    ),
+    "e": Choice(
+        "a",
+        {
+            "a": "each phrase goes to the boxes that fit its tokens best; nobody asks whether all "
+            "of the sentence is true",
+            "b": "a pond was taken for a trough in the first figure",
+            "c": "fusion lets words count; it does not check them",
+        },
+    ),
+}
+
+
+def boxes(draw: Draw, count: int) -> Tensor:
+    """Boxes (R, 4) in pixels, in a picture of 128 by 128."""
+    corner = 70 * torch.rand(count, 2, generator=draw.generator)
+    return torch.cat([corner, corner + 15 + 40 * torch.rand(count, 2, generator=draw.generator)], 1)
+
+
+# ---- in the lesson -------------------------------------------------------------------------
+
+
+@exercise(
+    "04.1",
+    "From a cell's answer to a box",
+    hints=(
+        "What are the centre and the sides of an anchor?",
+        "The centre moves by dx widths and dy heights of the anchor; a side of the box is the "
+        "anchor's side times exp(dw) or exp(dh).",
+        "centre = (low + high) / 2 + deltas[:, :2] * side and half = side * deltas[:, 2:].exp() / "
+        "2, where side = high - low of the anchors. Join centre - half and centre + half.",
+    ),
+)
+def decode(answer: Answer, draw: Draw) -> None:
+    """`decode(deltas, anchors)`."""
+    for count in (1, 5):
+        anchors, deltas = boxes(draw, count).round(), 0.4 * draw.normal(count, 4)
+        side, middle = anchors[:, 2:] - anchors[:, :2], boxes_of.centres(anchors)
+        move, grow = deltas[:, :2], deltas[:, 2:]
+
+        def around(centre: Tensor, half: Tensor) -> Tensor:
+            return torch.cat([centre - half, centre + half], dim=1)
+
+        centre, half = middle + move * side, grow.exp() * side / 2
+        mistakes = {
+            "growth is a logarithm: take exp of it": around(centre, grow * side / 2),
+            "a side is exp(d) times the anchor's, not 1 + d": around(centre, (1 + grow) * side / 2),
+            "moves are in sides of the anchor, not in pixels": around(middle + move, half),
+            "half a side lies on each side of the centre": around(centre, 2 * half),
+            "the centre moves, not the corner": around(anchors[:, :2] + move * side, half),
+        }
+        answer.expect(around(centre, half), deltas, anchors, mistakes=mistakes)
+
+
+def kept(scores: Tensor, rivals: Tensor, *, chained: bool = False) -> Tensor:
+    """Which boxes (R,) no better one suppresses; (R, R) says who may; chained: dropped ones too."""
+    stays = torch.zeros(len(scores), dtype=torch.bool)
+    for i in scores.argsort(descending=True).tolist():
+        better = scores > scores[i] if chained else stays
+        stays[i] = not (better & rivals[i]).any()
+    return stays
+
+
+@exercise(
+    "04.2",
+    "Suppression, phrase by phrase",
+    hints=(
+        "In which order are boxes looked at, and with which others is each compared?",
+        "Best first; each with the boxes *kept so far* that have its label.",
+        "for row in scores.argsort(descending=True): keep it unless a kept box of the same label "
+        "has an IoU above `limit` with it.",
+    ),
+)
+def suppress(answer: Answer, draw: Draw) -> None:
+    """`suppress(boxes, scores, labels, limit)`: a chain of three and a twin, then any boxes."""
+    one, order = boxes(draw, 1), torch.randperm(4, generator=draw.generator)
+    step = (one[:, 2] - one[:, 0]) * torch.tensor([[1.0, 0, 1, 0]]) / 4  # IoU 0.6, then 0.33
+    chain = torch.cat([one, one + step, one + 2 * step, one])[order]
+    few = (chain, torch.tensor([0.9, 0.8, 0.7, 0.6])[order], torch.tensor([0, 0, 0, 1])[order])
+    many = boxes(draw, 20), torch.rand(20, generator=draw.generator)
+    for rows, scores, labels in (few, (*many, torch.arange(20) % 2)):
+        overlap = box_iou(rows, rows) > 0.5
+        same = labels[:, None] == labels
+        mistakes = {
+            "boxes of another label drop nobody": kept(scores, overlap),
+            "a box that is dropped drops nobody; compare with those kept": kept(
+                scores, overlap & same, chained=True
+            ),
+            "the best score comes first": kept(-scores, overlap & same),
+            "True is a box that stays": ~kept(scores, overlap & same),
+        }
+        answer.expect(kept(scores, overlap & same), rows, scores, labels, 0.5, mistakes=mistakes)
+
+
+@exercise(
+    "04.3",
+    "The positive map",
+    hints=(
+        "Which column is [CLS], and so which is the first piece?",
+        "A piece belongs to a phrase if it starts and ends inside: both ends count as in Python's "
+        "slices.",
+        "positive[k, i + 1] = start <= pieces[i][0] and pieces[i][1] <= end, for phrase k = "
+        "(start, end); there are len(pieces) + 2 columns.",
+    ),
+)
+def positive_map(answer: Answer, draw: Draw) -> None:
+    """`positive_map(phrases, pieces)`: with spaces between words, and without, as in Chinese."""
+    for gap in (1, 0):
+        pieces, at = [], 0
+        for _ in range(6):
+            pieces.append((at, at + draw.integer(1, 5)))
+            at = pieces[-1][1] + gap
+        cut = draw.integer(1, 3)
+        groups = (range(cut), range(cut, 5))  # pieces of the two phrases; the last has none
+        phrases = [(pieces[g[0]][0], pieces[g[-1]][1]) for g in groups]
+        right = torch.zeros(2, 8, dtype=torch.bool)
+        first, touched = right.clone(), right.clone()
+        for k, group in enumerate(groups):
+            right[k, [i + 1 for i in group]] = True
+            first[k, group[0] + 1] = True
+            touched[k, [i + 1 for i in range(6) if group[0] - 1 <= i <= group[-1] + 1]] = True
+        mistakes = {
+            "column 0 is [CLS], so piece i is column i + 1": right.roll(-1, 1),
+            "all pieces of a phrase belong to it, not the first alone": first,
+            "a piece that begins where a phrase ends is outside": touched & (first.cumsum(1) > 0),
+            "a piece that only touches a phrase is outside": touched,
+        }
+        answer.expect(right, phrases, pieces, mistakes=mistakes)
+
+
+@exercise(
+    "04.4",
+    "From cells and words to phrases",
+    hints=(
+        "Which product gives one number for each cell and each token?",
+        "S = O P', then a probability for each of its numbers, then the mean over the tokens of a "
+        "phrase: a product with the positive map does it.",
+        "p = (cells @ words.T).sigmoid(); p @ positive.float().T / positive.sum(dim=1).",
+    ),
+)
+def grounded(answer: Answer, draw: Draw) -> None:
+    """`grounded(cells, words, positive)`."""
+    cells, words = draw.normal(4, 3), draw.normal(6, 3)
+    positive = torch.tensor([[0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0, 1, 1, 1, 1, 0]]) > 0
+    logits, count = cells @ words.T, positive.sum(dim=1)
+    right, chosen = phrase_scores(logits[None], positive)[0], positive.float().T
+    mistakes = {
+        "first a probability for each token, then the mean": (logits @ chosen / count).sigmoid(),
+        "sigmoid is missing: these are no probabilities": logits @ chosen / count,
+        "this is a sum over the tokens of a phrase; take their mean": right * count,
+        "the mean is over the tokens of the phrase, not over all": right * count / 6,
+        "this is the best token of each phrase": phrase_scores(logits[None], positive, "max")[0],
+        "each token is judged by itself: sigmoid, no softmax": logits.softmax(1) @ chosen / count,
+    }
+    answer.expect(right, cells, words, positive, mistakes=mistakes)
+
+
+@exercise(
+    "04.5",
+    "The focal loss, for any logit",
+    hints=(
+        "What is ln p in float32 when the logit is -200? And can it be had without p?",
+        "torch.nn.functional.logsigmoid(s) is ln p, and of -s it is ln(1 - p); both stay finite.",
+        "hit = -target * (1 - p)**2 * logsigmoid(logits) / 4, and the other half in the same way "
+        "with 3/4, p**2 and logsigmoid(-logits); then the sum.",
+    ),
+)
+def focal(answer: Answer, draw: Draw) -> None:
+    """`focal(logits, target)`: two numbers, a table, and logits that float32 cannot take exp of."""
+    far = torch.tensor([[-200.0, 150.0]])
+    for logits in (draw.normal(1, 2), 3 * draw.normal(5, 7), far + draw.normal(1, 2)):
+        target = (draw.normal(*logits.shape) > 0).float()
+        target[0, :2] = torch.tensor([1.0, 0])
+
+        def loss(alpha: float, gamma: float, target: Tensor = target,
+                 logits: Tensor = logits) -> Tensor:  # fmt: skip
+            return losses.token_focal_loss(logits[None], target[None], alpha=alpha, gamma=gamma)
+
+        p, right = logits.sigmoid(), loss(0.25, 2)
+        both = target * p**2 * F.logsigmoid(logits) / 4
+        turned = -both - 3 / 4 * (1 - target) * (1 - p) ** 2 * F.logsigmoid(-logits)
+        mistakes = {
+            "this is a mean; the pairs are summed": right / logits.numel(),
+            "a quarter is for pairs with T = 1, three quarters for T = 0": loss(0.75, 2),
+            "the focal weight is missing": loss(0.25, 0),
+            "the focal weight is squared": loss(0.25, 1),
+            "the weights 1/4 and 3/4 are missing": loss(-1, 2),
+            "the focal weights are exchanged: with T = 1 it is (1 - p)^2": turned.sum(),
+            "pairs with T = 0 count too": loss(0.25, 2, logits=logits + 1e4 * (target - 1)),
+            "the sign is turned": -right,
+        }
+        answer.expect(right, logits, target, mistakes=mistakes)
+
+
+@exercise(
+    "04.6",
+    "What a cell hears",
+    hints=(
+        "One row of the table is one cell: what does it take from each word?",
+        "Table over the root of C; minus infinity at the padding; softmax over the words; with "
+        "these weights a mean of the words; gamma times it is added to the cell.",
+        "table = image @ text.T / C**0.5; table.masked_fill(~real, -torch.inf).softmax(dim=1) @ "
+        "text is what attention brings.",
+    ),
+)
+def hear(answer: Answer, draw: Draw) -> None:
+    """`hear(image, text, real, gamma)`."""
+    for cells in (1, 5):
+        image, text, gamma = draw.normal(cells, 4), 2 * draw.normal(3, 4), draw.normal(4)
+        real = torch.tensor([True, True, False])
+        table = image @ text.T / 2
+        masked = table.masked_fill(~real, -torch.inf)
+        heard, all_of_it = masked.softmax(dim=1) @ text, table.softmax(dim=1)
+        unscaled = (2 * masked).softmax(dim=1) @ text
+        over_cells = table.softmax(dim=0) * real
+        mistakes = {
+            "the padding is heard": image + gamma * (all_of_it @ text),
+            "mask before the softmax; now rows sum to less than 1": image
+            + gamma * ((all_of_it * real) @ text),
+            "divide the table by the root of C": image + gamma * unscaled,
+            "the softmax runs over the cells; each cell chooses among words": image
+            + gamma * (over_cells @ text),
+            "gamma is missing": image + heard,
+            "add it to the cell": gamma * heard,
+        }
+        answer.expect(image + gamma * heard, image, text, real, gamma, mistakes=mistakes)
+
+
+# ---- in the labs ---------------------------------------------------------------------------
+
+
+def mean_and_deviation(overlap: Tensor) -> Tensor:
+    """The bar of ATSS."""
+    return overlap.mean() + overlap.std()
+
+
+def mean(overlap: Tensor) -> Tensor:
+    """A lower bar."""
+    return overlap.mean()
+
+
+@exercise(
+    "04.7",
+    "Another bar",
+    hints=(
+        "Which part of the assignment by hand does the rule replace?",
+        "The candidates: nine nearest of *each* map, or all if it has fewer. Their IoUs go to the "
+        "rule; those at or above it, with their centre inside, answer.",
+        "Go through anchors in pieces of `counts`; topk(min(9, count), largest=False) of the "
+        "distances, plus where the piece starts, gives the candidates.",
+    ),
+)
+def cells_for(answer: Answer, draw: Draw) -> None:
+    """`cells_for(box, anchors, counts, rule)` -> bool (A,)."""
+    counts = [96, 24, 6]
+    anchors = boxes_of.anchor_boxes([(8, 12), (4, 6), (2, 3)], (16, 32, 64), (32, 64, 128))
+    for box in boxes(draw, 3).split(1):
+        away = (boxes_of.centres(anchors) - boxes_of.centres(box)).norm(dim=1)
+        overlap, centre = boxes_of.iou(anchors, box)[:, 0], boxes_of.centres(anchors)
+        inside = ((centre > box[0, :2]) & (centre < box[0, 2:])).all(dim=1)
+
+        def nearest(parts: list[int], away: Tensor = away) -> Tensor:
+            return torch.cat([part.argsort().argsort() for part in away.split(parts)]) < 9
+
+        near, everywhere = nearest(counts), nearest([126])
+        for rule, other in ((mean_and_deviation, mean), (mean, mean_and_deviation)):
+            reached = overlap >= rule(overlap[near])
+            mistakes = {
+                "use the rule that is given": near & inside & (overlap >= other(overlap[near])),
+                "an anchor answers only with its centre inside the box": near & reached,
+                "take the nine nearest of each map, not of all": everywhere
+                & inside
+                & (overlap >= rule(overlap[everywhere])),
+                "ask the rule about the candidates alone": near
+                & inside
+                & (overlap >= rule(overlap)),
+            }
+            answer.expect(near & inside & reached, box, anchors, counts, rule, mistakes=mistakes)
+
+
+@exercise(
+    "04.8",
+    "Silence one direction",
+    hints=(
+        "Which weights have a name that ends so?",
+        "Make a new dictionary, with zeros of the same shape in their place; leave the old one and "
+        "its tensors as they are.",
+        "{name: torch.zeros_like(w) if name.endswith(endings) else w for ...}; endswith takes a "
+        "tuple.",
+    ),
+)
+def muted(answer: Answer, draw: Draw) -> None:
+    """`muted(weights, endings)`."""
+    names = ("0.gamma_v", "0.gamma_l", "1.gamma_v", "1.gamma_l", "gamma_v.scale", "head.weight")
+    weights = {name: draw.normal(2) for name in names}
+    for endings in (("gamma_v",), ("gamma_v", "gamma_l"), ()):
+        got = answer(weights, endings)
+        answer.require(isinstance(got, dict), f"expected a dictionary, got {type(got)}", "type")
+        answer.require(got.keys() == weights.keys(), "every name stays in the dictionary", "shape")
+        for name, weight in weights.items():
+            silent = name.endswith(endings) if endings else False
+            right = weight * (not silent)
+            fault = "must be zero" if silent else "must stay: its name does not end so"
+            answer.require(
+                torch.equal(got[name], right), f"muted(weights, {endings}): {name} {fault}"
+            )
