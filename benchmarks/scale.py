@@ -1,27 +1,46 @@
 """What does scale cost: losses without a table, ranks, collections, search?
 
     python benchmarks/scale.py               all parts; close other programs first
-    python benchmarks/scale.py losses large  some of them
+    python benchmarks/scale.py losses large  some of them; search takes a quarter of an hour
 
 losses: N = 16,384 pairs of 512 numbers, forward and backward, beside `open_clip.loss.ClipLoss`.
 large: N = 131,072, whose table alone would take 69 GB. Every run is a process of its own, and the
 contenders take turns. Memory is the largest resident size above what there was when the inputs
 were made and a small loss had warmed up; it includes the gradients that are handed back.
+engines: pictures a second by Ray Data and in process; what Ray takes for two pictures counts as
+its start-up, and is taken off.
+memory: 100,000 pictures embedded beside 10,000, each in a process of its own.
+kills: a worker, the driver or all processes of a Ray job killed at random, and the job started
+again; rows are counted every time.
+search: 16 queries among 1,000,000 x 512 float16, rows with clusters; exactly, and by an index.
 """
 
 import json
+import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from cliplab import scale
+from cliplab.encoders import Encoder, load_encoder
 from cliplab.models.losses import clip_loss
+from cliplab.pasture import draw, herd
+from cliplab.scale.store import About, Row, write_block
 
 ROUNDS = 3
 PAIRS, LARGE, DIM = 16_384, 131_072, 512
@@ -93,7 +112,12 @@ def measure(name: str, count: int) -> None:
 
 def alone(name: str, count: int) -> dict[str, float]:
     """`measure` in a process of its own."""
-    program, here = f"import scale; scale.measure({name!r}, {count})", Path(__file__).parent
+    return own_process(f"measure({name!r}, {count})")
+
+
+def own_process(call: str) -> dict[str, float]:
+    """What a call of this file prints as JSON."""
+    program, here = f"import scale; scale.{call}", Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=here, stdout=subprocess.PIPE, check=True
     )
@@ -143,9 +167,195 @@ def large() -> None:
     verdicts([("GB more", 2.0, done["gb"])])
 
 
+# ---- collections -----------------------------------------------------------------------------
+
+DISTINCT, SIDE = 500, 64  # pictures that are drawn, and their size in px; their keys are as many
+EMBEDDED, KILLED, BLOCK = 8_000, 1_600, 100  # pictures of `engines` and of `kills`, of a file
+FEW, MANY = 10_000, 100_000  # of `memory`
+KILLS = 10
+
+
+def encoder() -> Encoder:
+    """The shipped English CLIP: small, so that all that is not the model shows."""
+    return load_encoder("pasture", device="cpu")
+
+
+def pictures(folder: Path, count: int) -> Path:
+    """A Parquet list of `count` keys; behind them are at most DISTINCT drawn JPEGs."""
+    folder.mkdir()
+    for i in range(min(count, DISTINCT)):
+        draw(herd(i)).resize((SIDE, SIDE)).save(folder / f"{i}.jpg")
+    names = [f"{i % DISTINCT}.jpg" for i in range(count)]
+    table = {"key": [f"{i:06d}" for i in range(count)], "image": names}
+    pd.DataFrame(table).to_parquet(folder / "list.parquet")
+    return folder / "list.parquet"
+
+
+def engines() -> None:
+    """Ray Data on this machine beside this process: the same encoder, the same pictures."""
+    with TemporaryDirectory() as place:
+        many, few = pictures(Path(place, "m"), EMBEDDED), pictures(Path(place, "f"), 2)
+        ray, seconds = scale.Ray(load=encoder), dict[str, float]()
+        runs = {
+            "in process": (many, scale.in_process), "start-up of Ray": (few, ray),
+            "Ray, start-up included": (many, ray),
+        }  # fmt: skip
+        for name, (source, engine) in runs.items():
+            model, start = encoder(), time.perf_counter()
+            scale.embed(source, model, Path(place, name), engine=engine, block=1 + EMBEDDED // 16)
+            seconds[name] = time.perf_counter() - start
+    for name, took in seconds.items():
+        print(f"{name}: {took:.1f} s")
+    own, start_up, whole = seconds.values()
+    rates = EMBEDDED / own, EMBEDDED / (whole - start_up)
+    print(f"\n{EMBEDDED:,} pictures: {rates[0]:.0f} a second in process, {rates[1]:.0f} by Ray")
+    verdicts([("in process / Ray, pictures a second", 1 / 0.85, rates[0] / rates[1])])
+
+
+def embedding(source: str, out: str) -> None:
+    """Embed in a process of its own; the largest resident memory as JSON."""
+    scale.embed(source, encoder(), out)
+    print(json.dumps({"gb": peak_gb()}))
+
+
+def memory() -> None:
+    """100,000 pictures in the memory of 10,000."""
+    peaks = []
+    with TemporaryDirectory() as place:
+        for count in (FEW, MANY):
+            source, out = pictures(Path(place, f"{count}"), count), str(Path(place, f"{count}-out"))
+            start = time.perf_counter()
+            peaks.append(own_process(f"embedding({str(source)!r}, {out!r})")["gb"])
+            rows, took = len(scale.open_embeddings(out)), time.perf_counter() - start
+            print(f"{rows:,} pictures: {peaks[-1]:.2f} GB at most, {took:.0f} s\n")
+    print(f"({DISTINCT} drawings under as many keys)")
+    verdicts([("GB more for ten times the pictures", 0.2, peaks[1] - peaks[0])])
+
+
+def kills() -> None:
+    """A worker, the driver or the whole tree of processes killed at random moments."""
+    chance = random.Random(0)
+    with TemporaryDirectory() as place:
+        out, source = Path(place, "out"), pictures(Path(place, "pictures"), KILLED)
+        command = [
+            sys.executable, "-m", "cliplab", "embed", str(source), "--out", str(out),
+            "--engine", "ray", "--workers", "2", "--block", str(BLOCK),
+        ]  # fmt: skip
+        for turn in range(KILLS):
+            what = ("worker", "driver", "tree")[turn % 3]
+            if len(keys_in(out)) > KILLED * 0.7:
+                shutil.rmtree(out)
+            there = len(keys_in(out))
+            driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            goal = there + chance.randrange(KILLED - there)  # rows at which it dies
+            while driver.poll() is None and len(keys_in(out)) < goal:
+                time.sleep(0.05)
+            time.sleep(chance.random() * 0.2)
+            killed = kill(driver, what)
+            said = driver.communicate()[1].decode()[-2000:]
+            keys = keys_in(out)
+            doubled = len(keys) - len(set(keys))
+            print(f"{what} killed ({killed} processes): {len(keys):,} rows, {doubled} doubled")
+            if doubled or not killed or (what == "worker" and len(keys) != KILLED):
+                raise ValueError(f"rows were lost or doubled, or nothing could be killed: {said}")
+        subprocess.run(command, check=True, capture_output=True)
+        found = scale.open_embeddings(out)
+        truth = scale.embed(source, encoder(), Path(place, "truth")).embeddings
+        lost = {row["key"] for row in truth.rows(range(KILLED))} ^ set(keys_in(out))
+        print(f"\nat the end {len(found):,} rows, {len(keys_in(out)) - len(found)} doubled")
+        verdicts([("rows lost or too many", 0, len(lost) + len(keys_in(out)) - KILLED)])
+
+
+def keys_in(out: Path) -> list[str]:
+    paths = sorted(out.glob("block-*.parquet"))
+    return [key for path in paths for key in pq.read_table(path)["key"].to_pylist()]
+
+
+def kill(driver: subprocess.Popen, what: str) -> int:
+    """Kill without a warning -> how many processes."""
+    with suppress(psutil.NoSuchProcess):
+        below = psutil.Process(driver.pid).children(recursive=True)
+        workers = [one for one in below if "MapWorker" in " ".join(one.cmdline())]
+        own = [psutil.Process(driver.pid)]
+        chosen = {"worker": workers[:1], "driver": own, "tree": [*own, *below]}[what]
+        for one in chosen:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        return len(chosen)
+    return 0
+
+
+# ---- search ----------------------------------------------------------------------------------
+
+ROWS, QUERIES, CENTRES, INNER = 1_000_000, 16, 2_000, 32
+
+
+def clustered(count: int, seed: int) -> NDArray[np.float16]:
+    """Unit rows (count, DIM) about CENTRES, most of their spread in INNER directions.
+
+    So are embeddings; of rows without any structure an index finds few of the nearest.
+    """
+    fixed, chance = np.random.default_rng(0), np.random.default_rng(seed)
+    outer = fixed.standard_normal((INNER, DIM), np.float32)
+    centres = fixed.standard_normal((CENTRES, INNER), np.float32)
+    inner = centres[chance.integers(CENTRES, size=count)]
+    inner += 0.5 * chance.standard_normal((count, INNER), np.float32)
+    rows = inner @ outer + 0.3 * INNER**0.5 * chance.standard_normal((count, DIM), np.float32)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+
+def search() -> None:
+    """16 queries in 1,000,000 x 512 float16, exactly and by an index."""
+    with TemporaryDirectory() as place:
+        about = About("none", "0" * 64, "float32", DIM, "float16", "none")
+        for i in range(0, ROWS, 10_000):
+            rows = [Row(f"{j:07d}", 1, 1, "0") for j in range(i, i + 10_000)]
+            path = Path(place, f"block-{i:07d}.parquet")
+            write_block(path, about, rows, clustered(len(rows), i + 1))
+        found = scale.open_embeddings(place)
+        queries = torch.from_numpy(clustered(QUERIES, 0).astype(np.float32))
+        start = time.perf_counter()
+        truth = scale.search(found, queries)
+        print(
+            f"the first answer, a copy for the next ones made: {time.perf_counter() - start:.1f} s"
+        )
+        exact = median_seconds(lambda: scale.search(found, queries))
+        matrix = found.matrix()
+        some = np.empty_like(matrix[: ROWS // 10])
+        bound = 10 * median_seconds(lambda: np.copyto(some, matrix[: ROWS // 10]))
+        print(f"exact: {exact:.2f} s for {QUERIES} queries, largest {peak_gb():.2f} GB resident")
+        print(f"the memory's bound, as many bytes read and written: {bound:.2f} s")
+        start = time.perf_counter()
+        index = scale.open_index(found)
+        print(f"index: {time.perf_counter() - start:.0f} s to build, effort {index.effort}")
+        quick = median_seconds(lambda: scale.search(found, queries, index=index))
+        pairs = zip(truth, scale.search(found, queries, index=index), strict=True)
+        same = [len({hit.key for hit in a} & {hit.key for hit in b}) for a, b in pairs]
+        print(
+            f"{1000 * quick:.0f} ms for {QUERIES} queries; of their 10, {np.mean(same):.2f} found"
+        )
+    verdicts([("exact, s", 1.0, exact), ("1 - recall@10 of the index", 0.05, 1 - index.recall)])
+
+
+def median_seconds(work: Callable[[], object]) -> float:
+    took = []
+    for _ in range(5):
+        start = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - start)
+    return statistics.median(took)
+
+
 # ---- all of it -------------------------------------------------------------------------------
 
-PARTS: dict[str, Callable[[], None]] = {"losses": losses, "large": large}
+PARTS: dict[str, Callable[[], None]] = {
+    "losses": losses,
+    "large": large,
+    "engines": engines,
+    "memory": memory,
+    "kills": kills,
+    "search": search,
+}
 
 
 def main(names: list[str]) -> None:

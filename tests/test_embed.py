@@ -142,25 +142,30 @@ def test_killed_at_any_moment_it_loses_no_row_and_doubles_none(tmp_path) -> None
         child.start()
         return child
 
-    began = time.monotonic()
+    def written() -> list[Path]:
+        return list(out.glob("block-*"))
+
     start().join()
-    whole, took = rows(out), time.monotonic() - began
-    generator, stopped = random.Random(0), 0
-    for path in out.iterdir():
+    whole, names = rows(out), {path.name for path in written()}
+    for path in written():
         path.unlink()
+    generator = random.Random(0)
     for _ in range(10):
-        child = start()
-        time.sleep(generator.uniform(0.1, 0.4) * took)
+        child, goal = start(), len(written()) + generator.randrange(4)
+        while len(written()) < goal:
+            time.sleep(0.001)
+        time.sleep(generator.random() * 0.03)
         os.kill(child.pid, signal.SIGKILL)
         child.join()
-        found = [key for path in out.glob("block-*") for key in rows_of(path)]
+        found = [key for path in written() for key in rows_of(path)]
         assert len(found) == len(set(found))
-        stopped += len(found) < 240
-        if len(found) == 240:
-            next(iter(out.glob("block-*"))).unlink()
-    assert stopped >= 3  # in the middle of the work
+        for path in written()[:10] if len(found) == 240 else ():  # it was quick: some are lost
+            path.unlink()
+    found = [key for path in written() for key in rows_of(path)]
     done = embed(photos, encoder, out, block=8, batch_size=4)
+    assert done.computed == 240 - len(found)
     pd.testing.assert_frame_equal(rows(done.embeddings), whole)
+    assert {path.name for path in written()} == names  # who writes one again writes no other
     assert not list(out.glob(".*"))  # nothing half-written is left
 
 
