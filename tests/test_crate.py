@@ -136,7 +136,6 @@ def test_what_is_not_so_is_not_claimed(run: Path) -> None:
     found = read(run)
     assert not of_type(found, "Person")
     assert not any("a%20b%201.png" in name for name in found)
-    (run / METADATA).unlink()
     write_json(run / "results.json", nameless | {"finished": False})
     assert main(["report", str(run)]) == 0  # the page of an unfinished run, which is no crate
     assert not (run / METADATA).exists()

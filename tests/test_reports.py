@@ -862,9 +862,11 @@ def test_killed_at_any_write_a_run_is_taken_up_again(lab: Lab, fake: dict[str, A
         state = folder.load(run)
         assert (state["student"], *state["notebooks"]) == ("Li", "01_small", "02_small")
         assert all(record["finished"] for record in state["notebooks"].values())
-        assert sum(path.is_file() for path in run.rglob("*")) == 6  # 2 notebooks, 2 figures
+        assert (
+            sum(path.is_file() for path in run.rglob("*")) == 7
+        )  # 2 notebooks, 2 figures, a crate
         shutil.rmtree("runs")
-    assert writes == 13  # twelve writes, and then none was left
+    assert writes == 14  # thirteen writes, and then none was left
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import tyro
+
 from cliplab import report
 from cliplab.cli.options import Call, Common, Flag, Positional, Repeatable, opt
 from cliplab.cli.tables import aligned
@@ -141,16 +143,17 @@ def tell(job: report.Job, seconds: float | None, failure: report.Failure | None)
 # ---- report -----------------------------------------------------------------------------------
 
 REPORT_ABOUT = """\
-Make the index.html of a run again (with a name on it, for instance), or set the results of two
-runs side by side."""
+Make the index.html of a run again (with a name on it, for instance), set the results of two runs
+side by side, or gather the runs of a class."""
 
 REPORT_EPILOG = """\
 examples:
   cliplab report runs/homework-1 --student "Li Lei"
   cliplab report --compare runs/monday runs/tuesday --rtol 0.02
+  cliplab report --class hand-ins runs/mine
 
-exit code: 0 made, or all results agree; 1 some results differ by more than the tolerance;
-2 the command is wrong"""
+exit code: 0 made, or all results agree; 1 some results differ by more than the tolerance, or some
+hand-ins cannot be read; 2 the command is wrong"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +166,8 @@ class ReportOptions(Common):
     """name on the report; default: as it was"""
     compare: Annotated[tuple[Path, Path] | None, opt("A B")] = None
     """compare two runs instead"""
+    hand_ins: Annotated[Path | None, tyro.conf.arg(name="class", metavar="FOLDER")] = None
+    """a page and a table of a class, whose runs FOLDER has; RUN: with what is expected"""
     rtol: Annotated[float, opt("R")] = 0.01
     """relative difference that numbers may have"""
     atol: Annotated[float, opt("D")] = 1e-06
@@ -171,17 +176,27 @@ class ReportOptions(Common):
 
 def make_report(options: ReportOptions) -> int:
     """Make the page or the comparison -> exit code."""
-    folder, compare = options.folder, options.compare
-    if folder is None and compare is not None:
+    folder, compare, hand_ins = options.folder, options.compare, options.hand_ins
+    if hand_ins is not None and compare is None:
+        return _gather(hand_ins, folder, rtol=options.rtol, atol=options.atol)
+    if folder is None and compare is not None and hand_ins is None:
         return _compare(compare, rtol=options.rtol, atol=options.atol)
     if folder is None or compare is not None:
-        raise ValueError("give one RUN, or --compare A B; see `cliplab report --help`")
+        raise ValueError("give one RUN, or --compare A B, or --class FOLDER; see `report --help`")
     if options.student is not None:
         report.put_name(folder, options.student)
     state = report.load(folder)
     print(f"report: {report.write_page(state, folder)}")
     report.write_crate(state, folder)
     return 0
+
+
+def _gather(hand_ins: Path, mine: Path | None, **tolerance: float) -> int:
+    works = report.write_class(hand_ins, report.load(mine) if mine else None, **tolerance)
+    for work in (work for work in works if not work.notebook):
+        print(f"{work.folder}: {work.state}", file=sys.stderr)
+    print(f"report: {hand_ins / 'class.html'}, {hand_ins / 'class.csv'}")
+    return int(not all(work.notebook for work in works))
 
 
 def _compare(folders: tuple[Path, Path], *, rtol: float, atol: float) -> int:

@@ -5,6 +5,7 @@ from . import (
     published as published,
     segmentation_page as segmentation_page,
 )
+from .class_page import write_class as write_class
 from .crate import write_crate as write_crate
 from .execute import Failure as Failure
 from .folder import (

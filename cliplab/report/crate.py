@@ -27,9 +27,11 @@ _KINDS = {".ipynb": "application/x-ipynb+json"}
 def write_crate(state: Mapping[str, Any], folder: Path) -> Path | None:
     """Write `ro-crate-metadata.json` of the run in `folder`, whose results.json says `state`.
 
-    None, and nothing is written, for a run that is not finished: what it will be is not known.
+    None, and there is none from then on, for a run that is not finished: it may become another.
     """
     if not state.get("finished"):
+        if (folder / METADATA).is_file():
+            (folder / METADATA).unlink()
         return None
     crate = ROCrate(version="1.1")
     crate.metadata.extra_terms = dict(_TERMS)

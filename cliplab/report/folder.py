@@ -129,6 +129,7 @@ def carry_out(jobs: Sequence[Job], request: Request, final: Path, end: End) -> d
         **now,
         "notebooks": before["notebooks"],
     }
+    write_crate(state, work)  # takes away that of a run that was killed before it had its name
     for job in jobs:
         begun = _begun(job)
         key = _key(begun, now)

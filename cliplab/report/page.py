@@ -16,6 +16,8 @@ _FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-cliplab.woff2"
 
 def write_page(state: Mapping[str, Any], folder: Path) -> Path:
     """Write index.html for the run in `folder`, whose results.json says `state`; its path."""
+    from pygments.formatters import HtmlFormatter
+
     notebooks = _chapters(state, folder)
     path = folder / "index.html"
     write_html(
@@ -23,19 +25,12 @@ def write_page(state: Mapping[str, Any], folder: Path) -> Path:
         "report.html.j2",
         state=state,
         title=notebooks[0]["title"] if len(notebooks) == 1 else "Images and words",
-        code_css=code_styles(),
+        code_css=[HtmlFormatter(style=name).get_style_defs(".highlight") for name in CODE_STYLES],
         font=font(notebook["html"] for notebook in notebooks),
         notebooks=notebooks,
         environment=list(_environment(state)),
     )
     return path
-
-
-def code_styles() -> list[str]:
-    """Style sheets of code, on white and on black."""
-    from pygments.formatters import HtmlFormatter
-
-    return [HtmlFormatter(style=name).get_style_defs(".highlight") for name in CODE_STYLES]
 
 
 def font(bodies: Iterable[str]) -> str:

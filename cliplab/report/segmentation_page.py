@@ -97,18 +97,11 @@ def write_gallery(path: Path, answer: Answer, cards: Mapping[Path, Card]) -> Non
         galleries.reasons(answer.unreadable),
     )
     galleries.write_html(
-        path,
-        "segment.html.j2",
-        heading=heading,
-        answer=answer,
-        rows=answer.rows,
-        colours=[row.colour for row in answer.rows],
-        counted="pictures",
-        total=n,
-        quality=answer.judge.quality,
-        judged=answer.judge.pictures,
+        path, "segment.html.j2", heading=heading, answer=answer, rows=answer.rows,
+        colours=[row.colour for row in answer.rows], counted="pictures", total=n,
+        quality=answer.judge.quality, judged=answer.judge.pictures,
         cards=[_numbers(one, cards[one.path], answer.judge) for one in order],
-    )
+    )  # fmt: skip
 
 
 def _numbers(one: PictureRow, card: Card, judge: Judge) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from typing import Any
 
 import nbformat
 from PIL import Image
+from pygments.formatters import HtmlFormatter
 
 from cliplab.report.galleries import write_html
 from cliplab.report.notebook import read_notebook, tags, title
-from cliplab.report.page import code_styles, font
+from cliplab.report.page import CODE_STYLES, font
 
 _ROOM = 540  # pixels below a title; where that was estimated too low, the page makes things smaller
 _WIDTH, _FIGURE = 1160, 400  # pixels across, and of the highest figure
@@ -71,7 +72,7 @@ def write_slides(source: Path, path: Path) -> int:
         "slides.html.j2",
         title=title(notebook) or source.stem,
         slides=[(slide.above, body) for slide, body in zip(slides, bodies, strict=True)],
-        code_css=code_styles()[0],
+        code_css=HtmlFormatter(style=CODE_STYLES[0]).get_style_defs(".highlight"),
         font=font(bodies),
     )
     return len(slides)

@@ -1,0 +1,262 @@
+"""Hand-ins of a class on one page and in one table: who ran what, what differs, what is alike."""
+
+import csv
+import json
+import re
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cliplab.report import provenance
+from cliplab.report.folder import RESULTS, load
+from cliplab.report.galleries import write_html
+from cliplab.report.notebook import find_notebooks, read_notebook, tags, with_labs
+from cliplab.report.page import close, lasting, show
+from cliplab.runtime import atomic_write
+
+PAGE, TABLE = "class.html", "class.csv"
+_COLUMNS = (
+    "folder", "name", "notebook", "state", "exercises right", "of", "quiz right", "of quiz",
+    "results that differ", "of results", "cells edited", "cells added", "cells removed", "seconds",
+    "parameters", "environment", "alike",
+)  # fmt: skip
+_CHANGES = ("edited", "added", "removed")
+_FEWEST = 3  # hand-ins that say together what is expected
+_OWN = 40  # characters of own code in a cell from which on two alike are worth a look
+_MOST = 50_000_000  # bytes of a file that is opened
+_REPLY = re.compile(r"^\d\d\.(\w+) (right|wrong|not yet)", re.MULTILINE)
+_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+@dataclass
+class Work:
+    """One notebook that one hand-in executed, or what is wrong with the hand-in."""
+
+    folder: str
+    name: str = ""
+    notebook: str = ""
+    state: str = ""  # "finished", or what is wrong
+    results: dict[str, Any] = field(default_factory=dict)
+    parameters: str = ""
+    seconds: float = 0.0
+    environment: str = ""
+    replies: dict[str, str] = field(default_factory=dict)  # "1" -> right, of exercise NN.1
+    cells: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in _CHANGES})
+    marks: set[Any] = field(default_factory=set)  # what another's should not have: times, own cells
+    differing: list[tuple[str, str, str]] = field(default_factory=list)  # key, got, expected
+    compared: int = 0
+    alike: list[str] = field(default_factory=list)
+
+    def right(self) -> list[int]:
+        """Exercises right, of how many; questions of the quiz right, of how many."""
+        kinds = [[self.replies[k] for k in self.replies if k.isdigit() == n] for n in (True, False)]
+        return [n for kind in kinds for n in (kind.count("right"), len(kind))]
+
+    def row(self) -> list[Any]:
+        """As in the table; text that a spreadsheet would execute begins with an apostrophe."""
+        texts = [self.folder, self.name, self.notebook, self.state]
+        counts = [*self.right(), len(self.differing), self.compared, *map(len, self.cells.values())]
+        rest = [self.seconds, self.parameters, self.environment, "; ".join(self.alike)]
+        return [f"'{c}" if str(c)[:1] in set("=+-@\t\r") else c for c in [*texts, *counts, *rest]]
+
+
+def write_class(folder: Path, expected: Mapping[str, Any] | None, **tolerance: float) -> list[Work]:
+    """Write class.html and class.csv into `folder`, whose folders are hand-ins -> what they say.
+
+    Args:
+        expected: a run (as in results.json) with the results to be had; None: what most
+            hand-ins have, where three or more executed a notebook with the same parameters.
+        tolerance: rtol and atol, where the course's own baselines name none.
+
+    Raises:
+        NotADirectoryError: `folder` is none.
+        FileExistsError: a file of one of these names is there that is not ours.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder; expected one with a folder per hand-in")
+    _refuse_others(folder)
+    shipped = _Shipped.read()
+    works = [work for path in sorted(folder.iterdir()) for work in _read(path, shipped)]
+    _compare(works, expected, tolerance)
+    _find_alike(works)
+    write_html(folder / PAGE, "class.html.j2", works=works, folder=folder.name)
+    with atomic_write(folder / TABLE, "w") as file:
+        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *(w.row() for w in works)])
+    return works
+
+
+def _refuse_others(folder: Path) -> None:
+    for name, ours in ((PAGE, 'content="cliplab class"'), (TABLE, ",".join(_COLUMNS))):
+        path = folder / name
+        if path.exists() and ours not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+            raise FileExistsError(f"{path} is there and not ours; move it away, or rename it")
+
+
+# ---- one hand-in ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Shipped:
+    """What the course gave out."""
+
+    cells: dict[str, dict[str, Any]]  # notebook -> id -> cell
+    lines: set[str]  # of all of them, and of the solutions
+
+    @classmethod
+    def read(cls) -> "_Shipped":
+        try:
+            paths = with_labs(find_notebooks())
+        except FileNotFoundError:  # no checkout: nothing to compare with
+            return cls({}, set())
+        given = {path.stem: read_notebook(path).cells for path in paths}
+        solved = [read_notebook(p).cells for p in paths[0].parent.glob("solutions/*.ipynb")]
+        lines = {
+            line.strip()
+            for cells in [*given.values(), *solved]
+            for cell in cells
+            for line in cell.source.splitlines()
+        }
+        return cls({name: {c.id: c for c in cells} for name, cells in given.items()}, lines)
+
+
+def _read(path: Path, shipped: _Shipped) -> Iterator[Work]:
+    """The notebooks of a hand-in; what is no run is named."""
+    if path.name in (PAGE, TABLE) or path.name.startswith("."):
+        return
+    if not path.is_dir():
+        packed = path.suffix.lower() in (".zip", ".gz", ".7z", ".rar")
+        yield Work(path.name, state="packed: unpack it into a folder" if packed else "no folder")
+        return
+    inner = [p.parent for p in (path / RESULTS, *sorted(path.glob(f"*/{RESULTS}"))) if p.is_file()]
+    try:
+        state = load(_small(inner[0] / RESULTS).parent if inner else path)
+        if not (names := sorted(state["notebooks"])):
+            raise ValueError("no notebook was executed")
+        yield from [_work(path.name, inner[0], state, name, shipped) for name in names]
+    except _BROKEN as error:
+        said = str(error) if isinstance(error, OSError | ValueError) else f"{RESULTS} is damaged"
+        yield Work(path.name, state=" ".join(said.replace(f"{path.parent}/", "").split())[:200])
+
+
+def _small(path: Path) -> Path:
+    if path.stat().st_size > _MOST:
+        raise ValueError(f"{path.name} has {path.stat().st_size / 1e6:.0f} MB; it is not opened")
+    return path
+
+
+def _work(folder: str, run: Path, state: Mapping[str, Any], name: str, shipped: _Shipped) -> Work:
+    record = state["notebooks"][name]
+    how = state["versions"], state["machine"], state["commit"] or {}
+    place = f"cliplab {how[0]['cliplab']}, {how[1]['device']}, code {state['code_sha256'][:8]}"
+    failure = record.get("failure")
+    work = Work(
+        folder, str(state["student"]), name,
+        f"stopped at cell {failure['cell']}: {failure['error']}"[:200] if failure
+        else "finished" if record["finished"] else "not finished",
+        lasting(record["results"]), json.dumps(record["parameters"], sort_keys=True),
+        float(record["seconds"]), place,
+    )  # fmt: skip
+    times = record.get("started", state["started"]), record["seconds"]
+    work.marks.add(("the same execution", *map(str, times)))
+    kept = (run / str(record["notebook"])).resolve()
+    if kept.is_relative_to(run.resolve()) and kept.is_file():
+        _look(work, read_notebook(_small(kept)), shipped)
+    return work
+
+
+def _look(work: Work, notebook: Any, shipped: _Shipped) -> None:
+    """What the cells of an executed notebook reply, and how they differ from those given out."""
+    given = shipped.cells.get(work.notebook, {})
+    sources, seen = {cell.source for cell in given.values()}, set()
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            text = output.get("text") or output.get("data", {}).get("text/plain", "")
+            work.replies |= dict(_REPLY.findall(text))
+        seen |= {cell.get("id"), cell.source}
+        if not given or cell.source in sources or "injected-parameters" in tags(cell):
+            continue
+        before = given.get(cell.get("id"))
+        if before is None:
+            work.cells["added"].append(str(cell.get("id")))
+        elif not _is_answer(before):
+            work.cells["edited"].append(before.id)
+        lines = [line.strip() for line in cell.source.splitlines()]
+        own = "\n".join(line for line in lines if line not in shipped.lines)
+        work.marks |= {("own cells", own)} if len(own) >= _OWN else set()
+    work.cells["removed"] += [key for key, cell in given.items() if not {key, cell.source} & seen]
+
+
+def _is_answer(cell: Any) -> bool:
+    """Whether a cell was given out to be filled in: an exercise, a quiz, a guess."""
+    return bool({"exercise", "quiz"} & set(tags(cell))) or cell.source.startswith("guess")
+
+
+# ---- all of them ---------------------------------------------------------------------------
+
+
+def _compare(works: list[Work], expected: Mapping[str, Any] | None, tolerance: Any) -> None:
+    """Note which results are out of the range that is expected."""
+    groups = defaultdict(list)
+    for work in works:
+        if work.state == "finished":
+            groups[work.notebook, work.parameters].append(work)
+    for (name, parameters), some in groups.items():
+        wanted, known = _usual(some), _tolerances(name)
+        if expected is not None:
+            record = expected["notebooks"].get(name, {"parameters": None, "results": {}})
+            same = json.dumps(record["parameters"], sort_keys=True) == parameters
+            wanted = lasting(record["results"]) if same else {}
+        for work in some:
+            work.compared = len(wanted)
+            for key, value in wanted.items():
+                got, allowed = work.results.get(key), known.get(key, tolerance)
+                if not close(value, got, rtol=allowed.get("rtol", 0), atol=allowed.get("atol", 0)):
+                    work.differing.append((key, _short(got), _short(value)))
+
+
+def _short(value: Any) -> str:
+    return "–" if value is None else show(value)[:80]
+
+
+def _usual(works: list[Work]) -> dict[str, Any]:
+    """The median of each result, or what more than half have; {} if these are too few."""
+    found = {}
+    for key in dict.fromkeys(key for work in works for key in work.results):
+        values = [work.results[key] for work in works if key in work.results]
+        plain = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        numbers = [v for v in plain if v == v]  # NaN is not equal to itself
+        texts = Counter(json.dumps(v) for v in values)
+        text, count = texts.most_common(1)[0]
+        if 2 * len(numbers) > len(works):
+            found[key] = statistics.median_low(numbers)
+        elif 2 * count > len(works):
+            found[key] = json.loads(text)
+    return found if len(works) >= _FEWEST else {}
+
+
+def _tolerances(name: str) -> dict[str, Any]:
+    """Result -> its tolerance in the course's own baselines, which a checkout has."""
+    folder = provenance.root() / "tests" / "baselines"
+    found = [p for p in (folder / f"{name}.json", folder / f"{name[:2]}.json") if p.is_file()]
+    return json.loads(found[0].read_text(encoding="utf-8")) if found else {}
+
+
+def _find_alike(works: list[Work]) -> None:
+    """Note what two hand-ins share that was not given out."""
+    holders = defaultdict(list)
+    for work in works:
+        for mark in work.marks:
+            holders[work.notebook, mark].append(work.folder)
+    for work in works:
+        shared = Counter(
+            (other, mark[0])
+            for mark in work.marks
+            for other in holders[work.notebook, mark]
+            if other != work.folder
+        )
+        own = sum(mark[0] == "own cells" for mark in work.marks)
+        for (other, what), count in sorted(shared.items()):
+            work.alike.append(f"{other}: {f'{count} of {own} ' * (what == 'own cells')}{what}")
