@@ -1,6 +1,12 @@
 """Ranks: who this process is among those that work together, and its share of a batch."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec
+
 import torch.distributed as dist
+
+P = ParamSpec("P")
 
 
 def place(group: dist.ProcessGroup | None = None) -> tuple[int, int]:
@@ -29,3 +35,26 @@ def own_share(count: int) -> slice:
         )
     size = count // ranks
     return slice(rank * size, (rank + 1) * size)
+
+
+def meet() -> None:
+    """Wait until all ranks are here."""
+    if place()[1] > 1:
+        dist.barrier()
+
+
+def by_the_first(work: Callable[P, object], *args: P.args, **named: P.kwargs) -> None:
+    """Call `work` on rank 0 alone; the others wait until it is done."""
+    if is_first():
+        work(*args, **named)
+    meet()
+
+
+@contextmanager
+def first_goes_first() -> Iterator[None]:
+    """A block, or a function, for rank 0, and then for the others, who find what it left."""
+    if not is_first():
+        meet()
+    yield
+    if is_first():
+        meet()
