@@ -5,10 +5,11 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from cliplab.runtime import ArgumentError, held, unknown_name
+from cliplab.runtime import ArgumentError, held, pick_device, unknown_name
 from cliplab.training import RECIPES
 
 
@@ -152,12 +153,17 @@ def _train(typed: Sequence[str]) -> int:
         print(TRAIN.format(stems="\n".join(stems)))
         return 0 if typed else 2
     options = read_recipe(*typed)
-    log = logging.getLogger("cliplab.training")
-    log.setLevel(logging.INFO)
+    from cliplab.scale import joined
+
+    work, log = options.folder(typed[0]), logging.getLogger("cliplab.training")
     log.handlers[:] = [logging.StreamHandler(sys.stdout)]  # plain lines
     try:
-        with held(options.folder(typed[0]), *filter(None, [options.out])):
-            importlib.import_module(RECIPES[typed[0]].module).run(options)
+        with joined(pick_device(options.device), work) as (rank, ranks):
+            if ranks > 1 and typed[0] != "clip":
+                raise ValueError(f"train {typed[0]} runs in one process: start it without torchrun")
+            log.setLevel(logging.WARNING if rank else logging.INFO)
+            with nullcontext() if rank else held(work, *filter(None, [options.out])):
+                importlib.import_module(RECIPES[typed[0]].module).run(options)
     except KeyboardInterrupt:
         print("the same command goes on from the last state that was saved", file=sys.stderr)
         raise

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig, save_modelscope
 from cliplab.models.clip import CLIP, CLIPConfig, load_openai, save_openai
-from cliplab.models.losses import clamp_logit_scale, clip_loss, unit_rows
+from cliplab.models.losses import clamp_logit_scale, unit_rows
 from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
 from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
+from cliplab.scale import any_clip_loss, by_the_first, over_ranks, own_share
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.clip_dataset import (
     SIZE,
@@ -109,21 +110,20 @@ def train_english(
     """Train `clip-openai` from scratch; -> `folder / "model.pt"`, in OpenAI's format."""
     seed_all(recipe.seed)
     words = CompactVocabulary(BytePairTokenizer())
-    model = new_clip(recipe, len(words.official)).to(device)
-    model = model.to(memory_format=torch.channels_last)
-    batches = _batches(recipe, dataset, "en")
+    model = new_clip(recipe, len(words.official)).to(device).to(memory_format=torch.channels_last)
+    batches = CLIPBatches(dataset, "en", recipe.seed, recipe.batch, recipe.recolour)
+    towers = over_ranks(model)
 
     def losses_of(step: int) -> dict[str, Tensor]:
         pixels, texts = batches(step)
         with mixed_precision(device):
-            image = model.encode_image(pixels.to(device))
-            text = model.encode_text(words(texts).to(device))
-        return _contrast(image, text, model.logit_scale)
+            emb = towers(pixels.to(device), words(texts).to(device))
+        return {"contrast": any_clip_loss(*emb)}
 
     settings = {k: v for k, v in asdict(recipe).items() if not k.startswith(("locked", "joint"))}
     schedule = Schedule(steps=recipe.steps, lr=recipe.lr)
     _fit(model, losses_of, schedule, Run(folder, settings))
-    save_openai(words.scatter(model.state_dict()), folder / "model.pt")
+    by_the_first(save_openai, words.scatter(model.state_dict()), folder / "model.pt")
     return folder / "model.pt"
 
 
@@ -135,45 +135,37 @@ def train_chinese(
     vocab = chinese_vocabulary()
     words = WordPieceTokenizer(vocab, 52)
     model = new_chinese_clip(recipe, load_openai(english), len(vocab)).to(device)
-    batches = _batches(recipe, dataset, "zh")
+    batches = CLIPBatches(dataset, "zh", recipe.seed, recipe.batch, recipe.recolour)
     locked = _embed_all(model, dataset, device)  # (N, D) unit rows
 
     def locked_losses(step: int) -> dict[str, Tensor]:
         chosen, captions, _ = batches.draw(step)
+        own = own_share(recipe.batch)
         with mixed_precision(device):
-            text = model.encode_text(_cut(words([text for text, _ in captions])).to(device))
-        return _contrast(locked[chosen].to(device), text, model.logit_scale)
+            _, *text = towers(None, _cut(words([text for text, _ in captions[own]])).to(device))
+        return {"contrast": any_clip_loss(unit_rows(locked[chosen[own]].to(device)), *text)}
 
     def joint_losses(step: int) -> dict[str, Tensor]:
         pixels, texts = batches(recipe.locked_steps + step)
         with mixed_precision(device):
-            image = model.encode_image(pixels.to(device))
-            text = model.encode_text(_cut(words(texts)).to(device))
-        return _contrast(image, text, model.logit_scale)
+            emb = towers(pixels.to(device), _cut(words(texts)).to(device))
+        return {"contrast": any_clip_loss(*emb)}
 
     settings = asdict(recipe)
     model.visual.requires_grad_(False)
+    towers = over_ranks(model)
     stage1 = Schedule(steps=recipe.locked_steps, lr=recipe.lr)
     _fit(model, locked_losses, stage1, Run(folder / "locked", settings))
     model.visual.requires_grad_(True)
+    towers = over_ranks(model)
     stage2 = Schedule(steps=recipe.joint_steps, lr=recipe.joint_lr, warmup=100)
     _fit(model.train(), joint_losses, stage2, Run(folder / "joint", settings))
-    save_modelscope(model.eval(), folder / "model", vocab)
+    by_the_first(save_modelscope, model.eval(), folder / "model", vocab)
     return folder / "model"
-
-
-def _batches(recipe: CLIPRecipe, dataset: CLIPDataset, language: str) -> CLIPBatches:
-    return CLIPBatches(dataset, language, recipe.seed, recipe.batch, recipe.recolour)
 
 
 def _fit(model: CLIP | ChineseCLIP, losses_of: Any, schedule: Schedule, run: Run) -> None:
     fit(model, losses_of, schedule, run, after_step=lambda _: clamp_logit_scale(model.logit_scale))
-
-
-def _contrast(image: Tensor, text: Tensor, log_scale: Tensor) -> dict[str, Tensor]:
-    # Equal captions in a batch need no special care: their logits are equal, so spreading the
-    # target over them changes neither the loss nor its gradient (see losses.clip_loss).
-    return {"contrast": clip_loss(unit_rows(image), unit_rows(text), log_scale.exp())}
 
 
 @torch.inference_mode()
@@ -214,15 +206,16 @@ def run(options: Options) -> None:
     recipe, device, work = options.recipe, pick_device(options.device), options.folder("clip")
     own = checkpoint_dir("") if recipe == CLIPRecipe() else work / f"seed{recipe.seed}"
     out = options.out or own
+    own_share(recipe.batch)  # refused before anything is drawn
     dataset = load_dataset(work / "pool", portrait_count=recipe.portraits, crop_count=recipe.crops)
     if options.model != "clip-chinese":
         folder = work / f"clip-openai-seed{recipe.seed}"
         made = [train_english(recipe, dataset, folder, device)]
-        _publish("clip-openai", recipe, made, out, options.test_pictures)
+        by_the_first(_publish, "clip-openai", recipe, made, out, options.test_pictures)
     if options.model != "clip-openai":
         folder, english = work / f"clip-chinese-seed{recipe.seed}", out / "clip-openai" / "model.pt"
         made = sorted(train_chinese(recipe, dataset, english, folder, device).iterdir())
-        _publish("clip-chinese", recipe, made, out, options.test_pictures)
+        by_the_first(_publish, "clip-chinese", recipe, made, out, options.test_pictures)
 
 
 def _publish(

@@ -12,6 +12,7 @@ from torch import Tensor
 from cliplab import pasture
 from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD
 from cliplab.models.tokenizers import BytePairTokenizer
+from cliplab.scale import first_goes_first, own_share
 from cliplab.training import pictures
 from cliplab.training.pictures import Arrays, joined, load_chunks
 
@@ -48,6 +49,7 @@ class CLIPDataset:
         return pasture.caption(scene, language, variant), facts
 
 
+@first_goes_first()
 def load_dataset(folder: Path, *, portrait_count: int, crop_count: int) -> CLIPDataset:
     """The training pictures, drawing those that are not in `folder` yet."""
     counts = {"portraits": portrait_count, "crops": crop_count}
@@ -113,13 +115,14 @@ class CLIPBatches:
         return chosen, captions, generator
 
     def __call__(self, step: int) -> tuple[Tensor, list[str]]:
-        """Pixels (B, 3, S, S), augmented, and their captions."""
+        """Pixels (B, 3, S, S), augmented, and their captions; of several ranks, the own share."""
         chosen, captions, generator = self.draw(step)
         images = pictures.augment(self.dataset.images[chosen], generator, shift=3)
         shapes = [i for i, (_, facts) in enumerate(captions) if set(facts) <= {"posture"}]
         shapes = [i for i in shapes if generator.random() < self.recolour]
         images[shapes] = recolour(images[shapes], generator)
-        return normalised(images), [text for text, _ in captions]
+        own = own_share(self.batch)  # of a batch that every rank has drawn, with one generator
+        return normalised(images[own]), [text for text, _ in captions[own]]
 
 
 # ---- words ---------------------------------------------------------------------------------

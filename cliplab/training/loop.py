@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cliplab.runtime import atomic_write
+from cliplab.scale import is_first, place
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,12 @@ class Run:
 
     def log(self, **values: Any) -> None:
         """Append one line of JSON to the log."""
-        with open(self.log_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+        if is_first():
+            with open(self.log_path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write everything that the next step depends on, atomically."""
+        """Write everything that the next step depends on, atomically: the same on every rank."""
         state = {
             "step": step,
             "settings": self.settings,
@@ -93,8 +95,9 @@ class Run:
             "optimizer": optimizer.state_dict(),
             "rng": torch.get_rng_state(),
         }
-        with atomic_write(self.state_path) as file:
-            torch.save(state, file)
+        if is_first():
+            with atomic_write(self.state_path) as file:
+                torch.save(state, file)
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Load the last state if there is one; -> the step to go on with.
@@ -154,7 +157,7 @@ def fit(
     schedule: Schedule,
     run: Run,
     *,
-    after_step: Callable[[int], Any] | None = None,
+    after_step: Callable[[int], Any] = lambda step: None,
     save_every: int = 100,
 ) -> None:
     """Minimise the sum of `losses_of(step)` over the schedule, resuming where `run` stopped.
@@ -171,16 +174,15 @@ def fit(
         FloatingPointError: the loss is no longer finite.
     """
     optimizer = adamw(model.parameters(), schedule)
-    begin = run.resume(model, optimizer)
-    if begin < schedule.steps:
+    begin, end = run.resume(model, optimizer), schedule.steps
+    if begin < end:
         run.log(**machine(next(model.parameters()).device))
     started, recent = time.perf_counter(), list[float]()
-    bar = tqdm(range(begin, schedule.steps), initial=begin, total=schedule.steps, mininterval=2)
+    bar = tqdm(range(begin, end), initial=begin, total=end, mininterval=2, disable=not is_first())
     for step in bar:
         losses = losses_of(step)
         recent.append(_update(model, optimizer, losses, step, schedule))
-        if after_step:
-            after_step(step)
+        after_step(step)
         extra = {n: round(float(v.detach()), 4) for n, v in losses.items() if not (step + 1) % 100}
         if len(recent) == 20 or extra:
             mean = round(sum(recent) / len(recent), 4)
@@ -188,7 +190,7 @@ def fit(
             run.log(step=step + 1, loss=mean, seconds=seconds, **extra)
             bar.set_postfix(loss=mean)
             recent = []
-        if (step + 1) % save_every == 0 or step + 1 == schedule.steps:
+        if (step + 1) % save_every == 0 or step + 1 == end:
             run.save(step + 1, model, optimizer)
 
 
@@ -214,9 +216,10 @@ def _update(
 
 def machine(device: torch.device) -> dict[str, str]:
     """The entry of a log or a model card that says on which machine it was trained."""
+    name = f"{device.type}, {torch.get_num_threads()} threads"
     if device.type == "cuda":
-        return {"trained on": torch.cuda.get_device_name(device)}
-    return {"trained on": f"{device.type}, {torch.get_num_threads()} threads"}
+        name = torch.cuda.get_device_name(device)
+    return {"trained on": f"{place()[1]} ranks, each {name}" if place()[1] > 1 else name}
 
 
 def machines_of(folders: Iterable[Path]) -> list[str]:
