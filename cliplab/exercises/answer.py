@@ -199,7 +199,8 @@ def shown(value: Any) -> str:
         return f"{value:.5g}"
     if isinstance(value, list | tuple) and len(value) <= 6:
         inner = ", ".join(map(shown, value))
-        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+        comma = "," if len(value) == 1 else ""  # (1,) is a tuple
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{comma})"
     text = getattr(value, "__name__", repr(value))  # of a function its name
     return text if len(text) <= 60 else f"{type(value).__name__}"
 

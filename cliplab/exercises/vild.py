@@ -70,12 +70,16 @@ def widen(answer: Answer, draw: Draw) -> None:
         side, middle = high - low, (low + high) / 2
         beside = torch.cat([low, low + scale * side], dim=1)
         twice = torch.cat([middle - scale * side, middle + scale * side], dim=1)
+        as_sides = torch.cat([low - (scale - 1) * high / 2, scale * high], dim=1)
+        right = detection.expand_boxes(given, scale)
         mistakes = {
             "the box moves, because its place is multiplied too": scale * given,
+            "x1 and y1 are a corner of the box, not its sides": as_sides,
+            "the box may leave the picture; do not cut it off": right.clamp(min=0),
             "the box grows to one side; its centre must stay": beside,
             "the box is twice as large as it should be: half a side on each side": twice,
         }
-        answer.expect(detection.expand_boxes(given, scale), given, scale, mistakes=mistakes)
+        answer.expect(right, given, scale, mistakes=mistakes)
 
 
 @exercise(
@@ -223,11 +227,12 @@ def distil(answer: Answer, draw: Draw) -> None:
     ),
 )
 def prototypes(answer: Answer, draw: Draw) -> None:
-    """`prototypes(emb, labels, is_val, text_emb, n)`; class 3 has no validation crop."""
+    """`prototypes(emb, labels, is_val, text_emb, n)`; class 2 has one validation crop, 3 none."""
     count, n = 40, draw.integer(2, 3)
     emb, texts = draw.unit_rows(count, 6), draw.unit_rows(4, 6)
     labels = torch.randperm(count, generator=draw.generator) % 4
-    is_val = (draw.normal(count) > 0) & (labels != 3)
+    is_val = (draw.normal(count) > 0) & (labels < 2)
+    is_val[(labels == 2).nonzero()[draw.integer(0, 9)]] = True
 
     def made(allowed: Tensor = is_val, n: int = n, kept: Tensor | None = None) -> Tensor:
         """Means of the first n allowed crops of each class, of these those that are kept."""
@@ -239,7 +244,9 @@ def prototypes(answer: Answer, draw: Draw) -> None:
         return rows
 
     every = torch.ones_like(is_val)
-    without = F.normalize(made(), dim=1) * torch.tensor([[1.0], [1], [1], [0]])
+    right = F.normalize(made(), dim=1)
+    without, alone = right.clone(), right.clone()
+    without[3], alone[2] = 0, texts[2]
     mistakes = {
         "crops of the test split are used": F.normalize(made(every), dim=1),
         "only test crops are used; is_val is True for the others": F.normalize(made(~is_val)),
@@ -247,8 +254,8 @@ def prototypes(answer: Answer, draw: Draw) -> None:
         f"all validation crops are used; take the first {n}": F.normalize(made(n=count)),
         f"first choose validation crops, then {n} of these": F.normalize(made(every, n, is_val)),
         "class 3 has no validation crop: it keeps its words": without,
+        "class 2 has a single validation crop: take it": alone,
     }
-    right = F.normalize(made(), dim=1)
     answer.expect(right, emb, labels, is_val, texts, n, mistakes=mistakes)
 
 
@@ -281,7 +288,9 @@ def coco_ap(answer: Answer, draw: Draw) -> None:
         answer.expect(right, found, true, ious, mistakes=mistakes, tolerance=1e-3)
 
     taken = {"two boxes lie on one animal: the worse one is a miss": 1.0}
-    judged(253 / 303, [(torch.cat([a, a, b]), [0.9, 0.8, 0.7])], [torch.cat([a, b])], [0.5], taken)
+    taken["COCO reads the best precision from there on, at 101 recalls: `area`"] = 5 / 6
+    twice = [(torch.cat([a, a, b]), [0.9, 0.8, 0.7])]
+    judged(253 / 303, twice, [torch.cat([a, b])], [0.5], taken)
     unsorted = {"take the boxes by score, best first, not as they come": 0.5}
     judged(1.0, [(torch.cat([nothing, a]), [0.2, 0.9])], [a], [0.5], unsorted)
     lists = {"all pictures make one list; this is the mean of two": 0.75,

@@ -6,6 +6,8 @@ MUTANTS = {
         ("centre - half, centre + half", "low, low + 2 * half", "one side"),
         ("(high - low) / 2", "(high - low)", "twice as large"),
         ("dim=1)", "dim=0)", "shape"),
+        ("[centre - half, centre + half]", "[low - (scale - 1) * high / 2, scale * high]", "sides"),
+        ("[centre - half,", "[(centre - half).clamp(min=0),", "leave the picture"),
     ],
     "03.2": [
         ("F.normalize(background, dim=0)", "background", "length 1"),
@@ -63,11 +65,17 @@ MUTANTS = {
         ("        if len(crops):\n    ", "", "not finite"),
         ("text_emb.clone()", "torch.zeros_like(text_emb)", "keeps its words"),
         (".clone()", "", "changes its arguments"),
+        ("if len(crops):", "if len(crops) == n:", "single"),
     ],
     "03.7": [
         ("free[candidates.argmax()] = False", "pass", "two boxes"),
         ("boxes[scores.argsort(descending=True)]", "boxes", "as they come"),
         ("[order]", "", "sorted by score"),
+        (
+            "best[torch.searchsorted(so_far / count, points)].mean().item()",
+            "(precision * so_far.diff(prepend=torch.zeros(1))).sum().item() / count",
+            "101 recalls",
+        ),
         ("sum(areas) / len(areas)", "areas[0]", "all IoUs"),
         ("so_far / count", "so_far / so_far[-1]", "finds counts"),
     ],
