@@ -3,9 +3,9 @@
 The table of logits is what makes a large batch dear: at N = 32,768 it takes 4 GB, and the plain
 losses hold several of its size. But a loss needs only one number per row and per column of it, the
 log-sum-exp, and that can be summed over tiles. So the forward sweep computes one tile at a time,
-keeps N + K sums and forgets the tile; the backward sweep computes each tile once more. That is
-one product more than the plain form needs with everything kept (4 instead of open_clip's 6, which
-computes the transposed table too), for memory of O(tile^2 + N D).
+keeps N + K sums and forgets the tile; the backward sweep computes each tile once more. In all four
+matrix products, where the plain form takes three and open_clip's, which computes the transposed
+table too, six; and memory of O(tile^2 + N D).
 
 `softmax_table` and `sigmoid_table` are the building blocks. They take a rectangle of the table,
 N images by K texts: all of it for one process, a strip for one rank of many. Which texts are right
@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 OfTile = Callable[[slice, slice, Tensor], Tensor]  # rows, columns, logits -> gradient of the logits
+How = tuple[int, torch.dtype | None]  # tile, products
 
 
 # ---- building blocks: a rectangle of the table -----------------------------------------------
@@ -73,9 +74,9 @@ def softmax_table(
     Raises:
         ValueError: shapes that do not fit, a tile that is no positive integer, other products.
     """
-    _check(image_emb, text_emb, image_ids, text_ids, tile, products)
+    how = _check(image_emb, text_emb, image_ids, text_ids, tile, products)
     return _SoftmaxTable.apply(
-        _floats(image_emb), _floats(text_emb), logit_scale, image_ids, text_ids, tile, products
+        _floats(image_emb), _floats(text_emb), logit_scale, image_ids, text_ids, how
     )
 
 
@@ -96,11 +97,10 @@ def sigmoid_table(
     it is not, with z = logit_scale * cosine + logit_bias. The sum is not divided by anything: sums
     over rectangles add up to the sum over the table. Arguments and errors as in `softmax_table`.
     """
-    _check(image_emb, text_emb, image_ids, text_ids, tile, products)
+    how = _check(image_emb, text_emb, image_ids, text_ids, tile, products)
     return _SigmoidTable.apply(
-        _floats(image_emb), _floats(text_emb), logit_scale, logit_bias,
-        image_ids, text_ids, tile, products,
-    )  # fmt: skip
+        _floats(image_emb), _floats(text_emb), logit_scale, logit_bias, image_ids, text_ids, how
+    )
 
 
 # ---- losses of one process -------------------------------------------------------------------
@@ -145,27 +145,18 @@ def tiled_siglip_loss(
 
 class _SoftmaxTable(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        image: Tensor,
-        text: Tensor,
-        scale: Tensor,
-        image_ids: Tensor,
-        text_ids: Tensor,
-        tile: int,
-        products: torch.dtype | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        image, text, scale, image_ids, text_ids, ctx.how = given
         rows = image.new_full((len(image),), -torch.inf)
         columns = image.new_full((len(text),), -torch.inf)
         right, share = torch.zeros_like(rows), _shares(image_ids, text_ids, like=rows)
-        for i, j, _, logits in _tiles(image, text, scale, tile, products):
-            rows[i] = torch.logaddexp(rows[i], logits.logsumexp(dim=1))
-            columns[j] = torch.logaddexp(columns[j], logits.logsumexp(dim=0))
+        for i, j, _, logits in _tiles(image, text, scale, *ctx.how):
+            rows[i] = torch.logaddexp(rows[i], _logsumexp(logits, 1))
+            columns[j] = torch.logaddexp(columns[j], _logsumexp(logits, 0))
             same = _same(image_ids[i], text_ids[j])
             if same is not None:
                 right[i] += logits.masked_fill_(~same, 0).sum(dim=1) * share[i]
-        ctx.save_for_backward(image, text, scale, image_ids, text_ids, rows, columns, share)
-        ctx.how = tile, products
+        ctx.save_for_backward(*given[:-1], rows, columns, share)
         return rows, columns, right
 
     @staticmethod
@@ -179,37 +170,27 @@ class _SoftmaxTable(torch.autograd.Function):
         of_rows, of_columns, of_right = grads[0][:, None], grads[1], (grads[2] * share)[:, None]
 
         def of_tile(i: slice, j: slice, logits: Tensor) -> Tensor:
-            grad = (logits - rows[i, None]).exp_().mul_(of_rows[i])
-            grad.addcmul_(logits.sub_(columns[j]).exp_(), of_columns[j])
+            grad = _exp_(logits - rows[i, None]).mul_(of_rows[i])
+            grad.addcmul_(_exp_(logits.sub_(columns[j])), of_columns[j])
             same = _same(image_ids[i], text_ids[j])
             return grad if same is None else grad.addcmul_(same.to(grad), of_right[i])
 
         found = _spread(ctx, image, text, scale, of_tile)
-        return *found, None, None, None, None
+        return *found, None, None, None
 
 
 class _SigmoidTable(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        image: Tensor,
-        text: Tensor,
-        scale: Tensor,
-        bias: Tensor,
-        image_ids: Tensor,
-        text_ids: Tensor,
-        tile: int,
-        products: torch.dtype | None,
-    ) -> Tensor:
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        image, text, scale, bias, image_ids, text_ids, ctx.how = given
         total = image.new_zeros(())
-        for i, j, _, logits in _tiles(image, text, scale, tile, products):
+        for i, j, _, logits in _tiles(image, text, scale, *ctx.how):
             logits += bias
             same = _same(image_ids[i], text_ids[j])
             if same is not None:
                 logits = torch.where(same, -logits, logits)
-            total -= F.logsigmoid(logits.neg_()).sum()
-        ctx.save_for_backward(image, text, scale, bias, image_ids, text_ids)
-        ctx.how = tile, products
+            total += F.softplus(logits, threshold=40).sum()
+        ctx.save_for_backward(*given[:-1])
         return total
 
     @staticmethod
@@ -229,7 +210,7 @@ class _SigmoidTable(torch.autograd.Function):
             return grad.mul_(grads[0])
 
         found = _spread(ctx, image, text, scale, of_tile)
-        return *found, of_bias.reshape(bias.shape).to(bias), None, None, None, None
+        return *found, of_bias.reshape(bias.shape).to(bias), None, None, None
 
 
 def _tiles(
@@ -296,6 +277,21 @@ def _by_onednn(a: Tensor, b: Tensor) -> Tensor:
         switch.fp32_precision = before
 
 
+def _logsumexp(logits: Tensor, dim: int) -> Tensor:
+    """(M, K) -> (M,) or (K,), whatever the size of the logits."""
+    top = logits.amax(dim, keepdim=True)
+    return _exp_(logits - top).sum(dim).log_().add_(top.squeeze(dim))
+
+
+def _exp_(x: Tensor) -> Tensor:
+    """In place, of numbers up to 0; what is below exp(-60), 1e-26, is set to that.
+
+    Smaller ones change no sum, and those below exp(-87) are denormal in float32: torch took 20
+    times as long for them, which are most of the table once a model has learned its pairs.
+    """
+    return x.clamp_(min=-60).exp_()
+
+
 def _slices(length: int, tile: int) -> list[slice]:
     return [slice(start, min(start + tile, length)) for start in range(0, length, tile)]
 
@@ -326,7 +322,7 @@ def _check(
     text_ids: Tensor,
     tile: int | None,
     products: torch.dtype | None,
-) -> None:
+) -> How:
     shapes = [tuple(x.shape) for x in (image_emb, text_emb, image_ids, text_ids)]
     n, k = len(image_emb), len(text_emb)
     width = image_emb.shape[-1]
@@ -341,3 +337,4 @@ def _check(
         raise ValueError(f"products: got {products}; expected torch.bfloat16 or None")
     if products is not None and torch.float64 in (image_emb.dtype, text_emb.dtype):
         raise ValueError(f"products: got {products} for float64 embeddings; expected None")
+    return tile, products
