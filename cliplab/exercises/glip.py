@@ -12,38 +12,25 @@ from cliplab.models import losses
 from cliplab.models.glip import anchors as boxes_of, phrase_scores
 
 QUIZ: dict[str, Choice | Number] = {
-    "a": Choice(
-        "b",
-        {
-            "a": "there is no table to which a row could be added",
-            "b": "the text encoder makes a vector for any word; whether it is a good one depends "
-            "on what was read in training",
-            "c": "anchors do not know what they are asked for",
-        },
-    ),
-    "b": Number(
-        0.6, 0.01, "a phrase takes the mean of its tokens, so 1.8 / 3: a vote, not an *and*"
-    ),
+    "a": Choice("b", {
+        "a": "there is no table to which a row could be added",
+        "b": "any word gets a vector from the text encoder, a good one if training said it",
+        "c": "anchors do not know what they are asked for",
+    }),
+    "b": Number(0.6, 0.01, "the mean of the tokens, 1.8 / 3: a phrase is a vote, not an *and*"),
     "c": Number(0.01, 0.001, "the weight is p squared where T is 0: 0.1 · 0.1"),
-    "d": Choice(
-        "c",
-        {
-            "a": "it reads the whole sentence, *left of the trough* too",
-            "b": "both had the same pictures; it sees both cows, as the figure shows",
-            "c": "without fusion the cells of both cows are the same whichever side is asked for; "
-            "only the words' vectors change, and they are the same for all cells",
-        },
-    ),
-    "e": Choice(
-        "a",
-        {
-            "a": "each phrase goes to the boxes that fit its tokens best; nobody asks whether all "
-            "of the sentence is true",
-            "b": "a pond was taken for a trough in the first figure",
-            "c": "fusion lets words count; it does not check them",
-        },
-    ),
-}
+    "d": Choice("c", {
+        "a": "it reads the whole sentence, *left of the trough* too",
+        "b": "both had the same pictures; it sees both cows, as the figure shows",
+        "c": "whichever side is asked for, the two cells stay the same, and each word has one "
+        "vector for both",
+    }),
+    "e": Choice("a", {
+        "a": "each phrase goes to what fits its tokens best; nobody asks whether it is all true",
+        "b": "a pond was taken for a trough in the first figure",
+        "c": "fusion lets words count; it does not check them",
+    }),
+}  # fmt: skip
 
 
 def boxes(draw: Draw, count: int) -> Tensor:
@@ -55,17 +42,11 @@ def boxes(draw: Draw, count: int) -> Tensor:
 # ---- in the lesson -------------------------------------------------------------------------
 
 
-@exercise(
-    "04.1",
-    "From a cell's answer to a box",
-    hints=(
-        "What are the centre and the sides of an anchor?",
-        "The centre moves by dx widths and dy heights of the anchor; a side of the box is the "
-        "anchor's side times exp(dw) or exp(dh).",
-        "centre = (low + high) / 2 + deltas[:, :2] * side and half = side * deltas[:, 2:].exp() / "
-        "2, where side = high - low of the anchors. Join centre - half and centre + half.",
-    ),
-)
+@exercise("04.1", "From a cell's answer to a box", hints=(
+    "What are the centre and the sides of an anchor?",
+    "The centre moves by dx widths, dy heights; a side is the anchor's times exp(dw) or exp(dh).",
+    "centre + deltas[:, :2] * side is the new centre, side * deltas[:, 2:].exp() / 2 half a side.",
+))  # fmt: skip
 def decode(answer: Answer, draw: Draw) -> None:
     """`decode(deltas, anchors)`."""
     for count in (1, 5):
@@ -76,22 +57,20 @@ def decode(answer: Answer, draw: Draw) -> None:
         def around(centre: Tensor, half: Tensor) -> Tensor:
             return torch.cat([centre - half, centre + half], dim=1)
 
-        centre, half = middle + move * side, grow.exp() * side / 2
+        centre, half, late = middle + move * side, grow.exp() * side / 2, move * grow.exp() * side
         mistakes = {
             "growth is a logarithm: take exp of it": around(centre, grow * side / 2),
             "a side is exp(d) times the anchor's, not 1 + d": around(centre, (1 + grow) * side / 2),
             "moves are in sides of the anchor, not in pixels": around(middle + move, half),
             "half a side lies on each side of the centre": around(centre, 2 * half),
-            "a move is in sides of the anchor, before it grows": around(
-                middle + move * 2 * half, half
-            ),
+            "a move is in sides of the anchor, before it grows": around(middle + late, half),
             "return two corners, not centre and sides": torch.cat([centre, 2 * half], dim=1),
             "the centre moves, not the corner": around(anchors[:, :2] + move * side, half),
         }
         answer.expect(around(centre, half), deltas, anchors, mistakes=mistakes)
 
 
-def kept(scores: Tensor, rivals: Tensor, *, chained: bool = False) -> Tensor:
+def kept(scores: Tensor, rivals: Tensor, chained: bool = False) -> Tensor:
     """Which boxes (R,) no better one suppresses; (R, R) says who may; chained: dropped ones too."""
     stays = torch.zeros(len(scores), dtype=torch.bool)
     for i in scores.argsort(descending=True).tolist():
@@ -100,16 +79,11 @@ def kept(scores: Tensor, rivals: Tensor, *, chained: bool = False) -> Tensor:
     return stays
 
 
-@exercise(
-    "04.2",
-    "Suppression, phrase by phrase",
-    hints=(
-        "In which order are boxes looked at, and with which others is each compared?",
-        "Best first; each with the boxes *kept so far* that have its label.",
-        "for row in scores.argsort(descending=True): keep it unless a kept box of the same label "
-        "has an IoU above `limit` with it.",
-    ),
-)
+@exercise("04.2", "Suppression, phrase by phrase", hints=(
+    "In which order are boxes looked at, and with which others is each compared?",
+    "Best first; each with the boxes *kept so far* that have its label.",
+    "In the order scores.argsort(descending=True): keep it unless a kept one has an IoU > limit.",
+))  # fmt: skip
 def suppress(answer: Answer, draw: Draw) -> None:
     """`suppress(boxes, scores, labels, limit)`: a chain of three and a twin, then any boxes."""
     one, order = boxes(draw, 1), torch.randperm(4, generator=draw.generator)
@@ -119,30 +93,22 @@ def suppress(answer: Answer, draw: Draw) -> None:
     many = boxes(draw, 20), torch.rand(20, generator=draw.generator)
     for rows, scores, labels in (few, (*many, torch.arange(20) % 2)):
         overlap, as_they_come = box_iou(rows, rows) > 0.5, -torch.arange(float(len(rows)))
-        same = labels[:, None] == labels
+        rivals = overlap & (labels[:, None] == labels)
         mistakes = {
             "boxes of another label drop nobody": kept(scores, overlap),
-            "a box that is dropped drops nobody; compare with those kept": kept(
-                scores, overlap & same, chained=True
-            ),
-            "the best score comes first": kept(-scores, overlap & same),
-            "go by score, not as they come": kept(as_they_come, overlap & same),
-            "True is a box that stays": ~kept(scores, overlap & same),
+            "a dropped box drops nobody; compare with those kept": kept(scores, rivals, True),
+            "look at the best score first": kept(-scores, rivals),
+            "go by score, not as they come": kept(as_they_come, rivals),
+            "True is a box that stays": ~kept(scores, rivals),
         }
-        answer.expect(kept(scores, overlap & same), rows, scores, labels, 0.5, mistakes=mistakes)
+        answer.expect(kept(scores, rivals), rows, scores, labels, 0.5, mistakes=mistakes)
 
 
-@exercise(
-    "04.3",
-    "The positive map",
-    hints=(
-        "Which column is [CLS], and so which is the first piece?",
-        "A piece belongs to a phrase if it starts and ends inside: both ends count as in Python's "
-        "slices.",
-        "positive[k, i + 1] = start <= pieces[i][0] and pieces[i][1] <= end, for phrase k = "
-        "(start, end); there are len(pieces) + 2 columns.",
-    ),
-)
+@exercise("04.3", "The positive map", hints=(
+    "Which column is [CLS], and so which is the first piece?",
+    "A piece belongs to a phrase if it starts and ends inside; an end lies just outside.",
+    "positive[k, i + 1] = start <= pieces[i][0] and pieces[i][1] <= end, for phrase (start, end).",
+))  # fmt: skip
 def positive_map(answer: Answer, draw: Draw) -> None:
     """`positive_map(phrases, pieces)`: with spaces between words, and without, as in Chinese."""
     for gap in (1, 0):
@@ -170,16 +136,11 @@ def positive_map(answer: Answer, draw: Draw) -> None:
         answer.expect(right, phrases, pieces, mistakes=mistakes)
 
 
-@exercise(
-    "04.4",
-    "From cells and words to phrases",
-    hints=(
-        "Which product gives one number for each cell and each token?",
-        "S = O P', then a probability for each of its numbers, then the mean over the tokens of a "
-        "phrase: a product with the positive map does it.",
-        "p = (cells @ words.T).sigmoid(); p @ positive.float().T / positive.sum(dim=1).",
-    ),
-)
+@exercise("04.4", "From cells and words to phrases", hints=(
+    "Which product gives one number for each cell and each token?",
+    "S = O P', a probability for each of its numbers, then the mean over a phrase's tokens.",
+    "p = (cells @ words.T).sigmoid(); p @ positive.float().T / positive.sum(dim=1).",
+))  # fmt: skip
 def grounded(answer: Answer, draw: Draw) -> None:
     """`grounded(cells, words, positive)`."""
     cells, words = draw.normal(4, 3), draw.normal(6, 3)
@@ -197,16 +158,11 @@ def grounded(answer: Answer, draw: Draw) -> None:
     answer.expect(right, cells, words, positive, mistakes=mistakes)
 
 
-@exercise(
-    "04.5",
-    "The focal loss, for any logit",
-    hints=(
-        "What is ln p in float32 when the logit is -200? And can it be had without p?",
-        "torch.nn.functional.logsigmoid(s) is ln p, and of -s it is ln(1 - p); both stay finite.",
-        "hit = -target * (1 - p)**2 * logsigmoid(logits) / 4, and the other half in the same way "
-        "with 3/4, p**2 and logsigmoid(-logits); then the sum.",
-    ),
-)
+@exercise("04.5", "The focal loss, for any logit", hints=(
+    "What is ln p in float32 when the logit is -200? And can it be had without p?",
+    "torch.nn.functional.logsigmoid(s) is ln p, and of -s it is ln(1 - p); both stay finite.",
+    "-target * (1 - p)**2 * logsigmoid(logits) / 4 is one half, the other has logsigmoid(-logits).",
+))  # fmt: skip
 def focal(answer: Answer, draw: Draw) -> None:
     """`focal(logits, target)`: two numbers, a table, and logits that float32 cannot take exp of."""
     far = torch.tensor([[-200.0, 150.0]])
@@ -225,7 +181,7 @@ def focal(answer: Answer, draw: Draw) -> None:
             "this is a mean; the pairs are summed": right / logits.numel(),
             "a quarter is for pairs with T = 1, three quarters for T = 0": loss(0.75, 2),
             "the focal weight is missing": loss(0.25, 0),
-            "the focal weight is squared": loss(0.25, 1),
+            "square the focal weight": loss(0.25, 1),
             "the weights 1/4 and 3/4 are missing": loss(-1, 2),
             "the focal weights are exchanged: with T = 1 it is (1 - p)^2": turned.sum(),
             "pairs with T = 0 count too": loss(0.25, 2, logits=logits + 1e4 * (target - 1)),
@@ -234,17 +190,11 @@ def focal(answer: Answer, draw: Draw) -> None:
         answer.expect(right, logits, target, mistakes=mistakes)
 
 
-@exercise(
-    "04.6",
-    "What a cell hears",
-    hints=(
-        "One row of the table is one cell: what does it take from each word?",
-        "Table over the root of C; minus infinity at the padding; softmax over the words; with "
-        "these weights a mean of the words; gamma times it is added to the cell.",
-        "table = image @ text.T / C**0.5; table.masked_fill(~real, -torch.inf).softmax(dim=1) @ "
-        "text is what attention brings.",
-    ),
-)
+@exercise("04.6", "What a cell hears", hints=(
+    "One row of the table is one cell: what does it take from each word?",
+    "Minus infinity at the padding, softmax over the words, a mean of the words; add gamma of it.",
+    "It is table.masked_fill(~real, -torch.inf).softmax(dim=1) @ text, the table over C**0.5.",
+))  # fmt: skip
 def hear(answer: Answer, draw: Draw) -> None:
     """`hear(image, text, real, gamma)`."""
     for cells in (1, 5):
@@ -252,22 +202,21 @@ def hear(answer: Answer, draw: Draw) -> None:
         real = torch.tensor([True, True, False])
         table = image @ text.T / 2
         masked = table.masked_fill(~real, -torch.inf)
-        heard, all_of_it = masked.softmax(dim=1) @ text, table.softmax(dim=1)
-        unscaled = (2 * masked).softmax(dim=1) @ text
-        over_cells = table.softmax(dim=0) * real
+
+        def after(weights: Tensor, image=image, text=text, gamma=gamma) -> Tensor:
+            return image + gamma * (weights @ text)
+
+        right, all_of_it = after(masked.softmax(dim=1)), table.softmax(dim=1)
         mistakes = {
-            "a logit of 0 is no mask: exp(0) is 1": image
-            + gamma * ((table * real).softmax(dim=1) @ text),
-            "the padding is heard": image + gamma * (all_of_it @ text),
-            "mask before the softmax; now rows sum to less than 1": image
-            + gamma * ((all_of_it * real) @ text),
-            "divide the table by the root of C": image + gamma * unscaled,
-            "the softmax runs over the cells; each cell chooses among words": image
-            + gamma * (over_cells @ text),
-            "gamma is missing": image + heard,
-            "add it to the cell": gamma * heard,
+            "a logit of 0 is no mask: exp(0) is 1": after((table * real).softmax(dim=1)),
+            "the padding is heard": after(all_of_it),
+            "mask before the softmax; now rows sum to less than 1": after(all_of_it * real),
+            "divide the table by the root of C": after((2 * masked).softmax(dim=1)),
+            "the softmax runs over the cells; each cell chooses": after(table.softmax(0) * real),
+            "gamma is missing": image + (right - image) / gamma,
+            "add it to the cell": right - image,
         }
-        answer.expect(image + gamma * heard, image, text, real, gamma, mistakes=mistakes)
+        answer.expect(right, image, text, real, gamma, mistakes=mistakes)
 
 
 # ---- in the labs ---------------------------------------------------------------------------
@@ -283,17 +232,11 @@ def mean(overlap: Tensor) -> Tensor:
     return overlap.mean()
 
 
-@exercise(
-    "04.7",
-    "Another bar",
-    hints=(
-        "Which part of the assignment by hand does the rule replace?",
-        "The candidates: nine nearest of *each* map, or all if it has fewer. Their IoUs go to the "
-        "rule; those at or above it, with their centre inside, answer.",
-        "Go through anchors in pieces of `counts`; topk(min(9, count), largest=False) of the "
-        "distances, plus where the piece starts, gives the candidates.",
-    ),
-)
+@exercise("04.7", "Another bar", hints=(
+    "Which part of the assignment by hand does the rule replace?",
+    "The rule sees the IoUs of the candidates: nine nearest of *each* map, or all it has.",
+    "distance.split(counts) gives the maps; topk(min(9, count), largest=False) their nearest.",
+))  # fmt: skip
 def cells_for(answer: Answer, draw: Draw) -> None:
     """`cells_for(box, anchors, counts, rule)` -> bool (A,)."""
     counts = [96, 24, 6]
@@ -322,17 +265,11 @@ def cells_for(answer: Answer, draw: Draw) -> None:
             answer.expect(near & inside & reached, box, anchors, counts, rule, mistakes=mistakes)
 
 
-@exercise(
-    "04.8",
-    "Silence one direction",
-    hints=(
-        "Which weights have a name that ends so?",
-        "Make a new dictionary, with zeros of the same shape in their place; leave the old one and "
-        "its tensors as they are.",
-        "{name: torch.zeros_like(w) if name.endswith(endings) else w for ...}; endswith takes a "
-        "tuple.",
-    ),
-)
+@exercise("04.8", "Silence one direction", hints=(
+    "Which weights have a name that ends so?",
+    "Make a new dictionary with zeros in their place; leave the old one as it is.",
+    "{name: torch.zeros_like(w) if name.endswith(endings) else w for ...}; endswith takes a tuple.",
+))  # fmt: skip
 def muted(answer: Answer, draw: Draw) -> None:
     """`muted(weights, endings)`."""
     names = ("0.gamma_v", "0.gamma_l", "1.gamma_v", "1.gamma_l", "gamma_v.scale", "head.weight")

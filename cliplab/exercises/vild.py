@@ -12,34 +12,24 @@ from cliplab.exercises.quizzes import Choice, Number
 from cliplab.models import distillation
 
 QUIZ: dict[str, Choice | Number] = {
-    "a": Choice(
-        "b",
-        {
-            "a": "no gradient reaches its *name*, but one reaches its embedding",
-            "b": "its target is background, so the head learns that such looks are nothing",
-            "c": "every proposed region is trained on; without a label its target is nothing",
-        },
-    ),
-    "b": Choice(
-        "a",
-        {
-            "a": "the teacher saw captions of novel animals, and what it sees needs no label",
-            "b": "the text head meets them too: as background",
-            "c": "the teacher stays as it is; only the student is trained",
-        },
-    ),
-    "c": Number(
-        0.2, 0.005, "a third of the power is the text head's: cube root of 0.8 · 0.1 · 0.1"
-    ),
-    "d": Choice(
-        "c",
-        {
-            "a": "it may well have another best class now, but AP50 does not ask for that",
-            "b": "the mean over classes evens nothing out: every class keeps its own AP50",
-            "c": "AP50 sorts the boxes of one class, and a factor on all of them changes no order",
-        },
-    ),
-}
+    "a": Choice("b", {
+        "a": "no gradient reaches its *name*, but one reaches its embedding",
+        "b": "its target is background, so the head learns that such looks are nothing",
+        "c": "every proposed region is trained on; without a label its target is nothing",
+    }),
+    "b": Choice("a", {
+        "a": "the teacher saw captions of novel animals, and what it sees needs no label",
+        "b": "the text head meets them too: as background",
+        "c": "the teacher stays as it is; only the student is trained",
+    }),
+    "c": Number(0.2, 0.005,
+        "a third of the power is the text head's: cube root of 0.8 · 0.1 · 0.1"),
+    "d": Choice("c", {
+        "a": "it may well have another best class now, but AP50 does not ask for that",
+        "b": "the mean over classes evens nothing out: every class keeps its own AP50",
+        "c": "AP50 sorts the boxes of one class, and a factor on all of them changes no order",
+    }),
+}  # fmt: skip
 
 
 def boxes(draw: Draw, count: int) -> Tensor:
@@ -52,16 +42,11 @@ def boxes(draw: Draw, count: int) -> Tensor:
 # ---- in the lesson -------------------------------------------------------------------------
 
 
-@exercise(
-    "03.1",
-    "A wider box",
-    hints=(
-        "Which point of the box stays where it is?",
-        "Half a side lies on each side of the centre; that half becomes `scale` times as long.",
-        "With the corners low and high: centre = (low + high) / 2 and half = scale * (high - low) "
-        "/ 2. Join centre - half and centre + half.",
-    ),
-)
+@exercise("03.1", "A wider box", hints=(
+    "Which point of the box stays where it is?",
+    "Half a side lies on each side of the centre; that half becomes `scale` times as long.",
+    "half = scale * (high - low) / 2, of the two corners; join centre - half and centre + half.",
+))  # fmt: skip
 def widen(answer: Answer, draw: Draw) -> None:
     """`widen(boxes, scale)`."""
     for count in (1, 4):
@@ -82,17 +67,11 @@ def widen(answer: Answer, draw: Draw) -> None:
         answer.expect(right, given, scale, mistakes=mistakes)
 
 
-@exercise(
-    "03.2",
-    "The background's share",
-    hints=(
-        "Where in the formula of the text head does the background stand?",
-        "Its logit is the cosine with a vector of length 1, over tau, in column 0. Change that "
-        "column before the softmax.",
-        "logits = region_emb @ rows.T / tau, where rows are the unit background and the texts; "
-        "logits[:, 0] times share, or minus infinity; softmax(dim=1), without column 0.",
-    ),
-)
+@exercise("03.2", "The background's share", hints=(
+    "Where in the formula of the text head does the background stand?",
+    "It is column 0 of the cosines over tau, with a vector of length 1. Change it before softmax.",
+    "Column 0 of region_emb @ rows.T / tau times share, or -torch.inf; softmax; cut column 0 off.",
+))  # fmt: skip
 def text_scores(answer: Answer, draw: Draw) -> None:
     """`text_scores(region_emb, text_emb, background, tau, share)`."""
     emb, texts, background = draw.unit_rows(3, 8), draw.unit_rows(4, 8), 3 * draw.normal(8)
@@ -118,67 +97,53 @@ def text_scores(answer: Answer, draw: Draw) -> None:
         answer.expect(scores(share), emb, texts, background, tau, share, mistakes=mistakes)
 
 
-@exercise(
-    "03.3",
-    "Intersection over union",
-    hints=(
-        "Where does the part that both cover start, and where does it end?",
-        "It starts at the larger of the lower corners and ends at the smaller of the upper ones. "
-        "And if it ends before it starts?",
-        "a[:, None] against b[None]: low = maximum of columns 0 and 1, high = minimum of 2 and 3, "
-        "(high - low).clamp(min=0); union = both areas minus the intersection.",
-    ),
-)
+@exercise("03.3", "Intersection over union", hints=(
+    "Where does the part that both cover start, and where does it end?",
+    "From the larger lower corner to the smaller upper one. And if it ends before it starts?",
+    "a[:, None] against b[None]: low = maximum of columns 0 and 1, high = minimum of 2 and 3, "
+    "(high - low).clamp(min=0); union = both areas minus the intersection.",
+))  # fmt: skip
 def iou(answer: Answer, draw: Draw) -> None:
     """`iou(a, b)`."""
-    one, shift = boxes(draw, 1), draw.integer(1, 9)
+    one, shift, edge = boxes(draw, 1), draw.integer(1, 9), torch.tensor([0, 0, 1, 1])
     near, far = one + shift * torch.tensor([1, 1, 1, 0]), one + torch.tensor([200, 0, 200, 0])
     for a, b in ((one, near), (one, far), (one, one + 200), (boxes(draw, 3), one)):
         low = torch.maximum(a[:, None, :2], b[:, :2])
         side = torch.minimum(a[:, None, 2:], b[:, 2:]) - low
         both, negative = side.clamp(min=0).prod(dim=-1), side.prod(dim=-1)
-        first, second = ((x[:, 2:] - x[:, :2]).prod(dim=1) for x in (a[:, None].flatten(0, 1), b))
+        first, second = ((x[:, 2:] - x[:, :2]).prod(dim=1) for x in (a, b))
         total = first[:, None] + second
         mistakes = {
             "the union counts what both cover twice": both / total,
             "boxes that do not touch: a side below 0 counts as 0": negative / (total - negative),
-            "a box is x1 - x0 wide, without + 1: x1 lies just outside": box_iou(
-                a + torch.tensor([0, 0, 1, 1]), b + torch.tensor([0, 0, 1, 1])
-            ),
+            "a box is x1 - x0 wide, without + 1: x1 lies just outside": box_iou(a + edge, b + edge),
             "that is the overlap over the area of the first box": both / first[:, None],
-            "that is the overlap over the smaller box": both
-            / torch.minimum(first[:, None], second),
+            "that is the overlap over the smaller box": both / first[:, None].minimum(second),
         }
         answer.expect(box_iou(a, b), a, b, mistakes=mistakes)
 
 
-@exercise(
-    "03.4",
-    "What the text loss pulls at",
-    hints=(
-        "What is the derivative of a cross-entropy with regard to the logits of its softmax?",
-        "The softmax minus a 1 at the target. Which number stands for a novel logit, and can it "
-        "move? And what does the mean over R add?",
-        "Set the novel logits to 0, take p = softmax, subtract one_hot(target), put 0 into the "
-        "novel columns, divide by R.",
-    ),
-)
+@exercise("03.4", "What the text loss pulls at", hints=(
+    "What is the derivative of a cross-entropy with regard to the logits of its softmax?",
+    "The softmax minus a 1 at the target. And for a novel logit, which is the constant 0?",
+    "Set the novel logits to 0, take p = softmax, subtract one_hot(target), put 0 into the novel "
+    "columns, divide by R.",
+))  # fmt: skip
 def gradient(answer: Answer, draw: Draw) -> None:
     """`gradient(logits, target, known)`."""
     known = torch.tensor([True, False, True, False])
     shown = F.pad(known, (1, 0), value=True)
     for count in (2, 5):
         logits, target = 2 * draw.normal(count, 5), torch.tensor([0, 1, 3, 0, 3])[:count]
-        (right,) = torch.autograd.functional.vjp(
-            lambda x, y=target: distillation.text_loss(x, y, known), logits
-        )[1:]
+        leaf = logits.clone().requires_grad_()
+        (right,) = torch.autograd.grad(distillation.text_loss(leaf, target, known), leaf)
         hit, p = F.one_hot(target, 5).float(), (logits * shown).softmax(dim=1)
         masked = logits.masked_fill(~shown, -torch.inf).softmax(dim=1)
         mistakes = {
             "the sign is turned: a step *against* the gradient raises the target": -right,
             "the loss is a mean over the regions, so divide by R": right * count,
-            "a novel logit is the constant 0: nothing flows back to it": (p - hit) / count,
-            "novel logits count as 0 in the softmax": (logits.softmax(1) - hit) * shown / count,
+            "a novel logit is the constant 0: its gradient is 0": (p - hit) / count,
+            "in the softmax a novel logit is 0": (logits.softmax(1) - hit) * shown / count,
             "novel logits are used as they are": (logits.softmax(1) - hit) / count,
             "that is the masked form; here the novel logits stay, as 0": (masked - hit) / count,
             "the 1 at the target is missing": p * shown / count,
@@ -186,16 +151,11 @@ def gradient(answer: Answer, draw: Draw) -> None:
         answer.expect(right, logits, target, known, mistakes=mistakes)
 
 
-@exercise(
-    "03.5",
-    "The distillation loss",
-    hints=(
-        "Which rows have length 1 when they come in, and which must have it?",
-        "Bring the student's rows to length 1, then take sizes of differences. Over which axis is "
-        "the sum, over which the mean?",
-        "F.normalize(student, dim=1) minus teacher; .abs(), .sum(dim=1), .mean().",
-    ),
-)
+@exercise("03.5", "The distillation loss", hints=(
+    "Which rows have length 1 when they come in, and which must have it?",
+    "Rows to length 1, then sizes of differences. Which axis is summed, which averaged?",
+    "F.normalize(student, dim=1) minus teacher; .abs(), .sum(dim=1), .mean().",
+))  # fmt: skip
 def distil(answer: Answer, draw: Draw) -> None:
     """`distil(student, teacher)`."""
     for count, dim in ((2, 3), (7, 16)):
@@ -215,17 +175,12 @@ def distil(answer: Answer, draw: Draw) -> None:
         answer.expect(right, student, teacher, mistakes=mistakes)
 
 
-@exercise(
-    "03.6",
-    "Ask with a picture",
-    hints=(
-        "Which crops may a class vector be made of, if the test is to mean something?",
-        "Take the rows of class k that are of the validation split, then the first n of these. "
-        "What if there are none?",
-        "Start from text_emb.clone(); where emb[is_val & (labels == k)][:n] has rows, put their "
-        "mean there, brought to length 1.",
-    ),
-)
+@exercise("03.6", "Ask with a picture", hints=(
+    "Which crops may a class vector be made of, if the test is to mean something?",
+    "Rows of class k in the validation split, then the first n of these. If there are none?",
+    "Start from text_emb.clone(); where emb[is_val & (labels == k)][:n] has rows, put their mean "
+    "there, brought to length 1.",
+))  # fmt: skip
 def prototypes(answer: Answer, draw: Draw) -> None:
     """`prototypes(emb, labels, is_val, text_emb, n)`; class 2 has one validation crop, 3 none."""
     count, n = 40, draw.integer(2, 3)
@@ -262,18 +217,13 @@ def prototypes(answer: Answer, draw: Draw) -> None:
 # ---- in the lab ----------------------------------------------------------------------------
 
 
-@exercise(
-    "03.7",
-    "A stricter judge",
-    hints=(
-        "`hits_of` judges one picture at one IoU, `area` one list. How do several pictures become "
-        "one list?",
-        "At each IoU: the hits of each picture, its boxes best first; all in one list, sorted by "
-        "score; its area, for all true boxes. Then the mean over the IoUs.",
-        "Sort each picture's boxes by score for the hits, and the joined list once more. A true "
-        "box that a better box took is not free.",
-    ),
-)
+@exercise("03.7", "A stricter judge", hints=(
+    "`hits_of` judges one picture, `area` one list. How do several pictures become one list?",
+    "At each IoU: the hits of each picture, its boxes best first; all in one list, sorted by "
+    "score; its area, for all true boxes. Then the mean over the IoUs.",
+    "Sort each picture's boxes by score for the hits, and the joined list once more. A true box "
+    "that a better box took is not free.",
+))  # fmt: skip
 def coco_ap(answer: Answer, draw: Draw) -> None:
     """`coco_ap(found, true, ious)`: small lists in closed form, then the library."""
     a = boxes(draw, 1).double()
@@ -312,15 +262,11 @@ def coco_ap(answer: Answer, draw: Draw) -> None:
     answer.expect(library["all"].ap, pairs, true, most, tolerance=1e-3)
 
 
-@exercise(
-    "03.8",
-    "A map between two languages",
-    hints=(
-        "Take both sets of vectors around their means. Where is the derivative of the sum 0?",
-        "With the means subtracted: (Z'Z + eps I) Q = Z'T.",
-        "torch.linalg.solve(z.T @ z + eps * torch.eye(z.shape[1]), z.T @ t).",
-    ),
-)
+@exercise("03.8", "A map between two languages", hints=(
+    "Take both sets of vectors around their means. Where is the derivative of the sum 0?",
+    "With the means subtracted: (Z'Z + eps I) Q = Z'T.",
+    "torch.linalg.solve(z.T @ z + eps * torch.eye(z.shape[1]), z.T @ t).",
+))  # fmt: skip
 def fit_map(answer: Answer, draw: Draw) -> None:
     """`fit_map(z, t, eps)`: the normal equations hold, and a rotation comes back."""
 
@@ -336,7 +282,7 @@ def fit_map(answer: Answer, draw: Draw) -> None:
             "subtract the means first, of both": solved(z, t, ridge),
             "subtract the mean of z too": solved(z, d, ridge),
             "that is Q transposed: vectors are rows, and z Q is near t": right.T,
-            "the map goes from t to z": solved(d, c, ridge),
+            "this map goes from t to z": solved(d, c, ridge),
             "the penalty is missing": solved(c, d, 0 * ridge),
             "eps belongs on the diagonal only": solved(c, d, torch.full((4, 4), eps)),
         }

@@ -36,8 +36,8 @@ MUTANTS = {
     "03.4": [
         ("(p - hit)", "(hit - p)", "sign"),
         (" / len(logits)", "", "divide by R"),
-        (" * shown", "", "flows back"),
-        ("logits.masked_fill(~shown, 0)", "logits", "count as 0"),
+        (" * shown", "", "its gradient is 0"),
+        ("logits.masked_fill(~shown, 0)", "logits", "novel logit is 0"),
         ("~shown, 0)", "~shown, -torch.inf)", "masked form"),
         ("(p - hit)", "p", "target is missing"),
         ("F.pad(known, (1, 0), value=True)", "F.pad(known, (1, 0), value=False)", "expected"),
