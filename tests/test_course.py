@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ from grade_forty import (
     nbgrader,
     unsolved,
 )  # fmt: skip
+from masters_of import defined
 from nbformat import v4
 
 from cliplab.cli.main import main
 from cliplab.exercises import make_course, student_form
+from cliplab.exercises.checking import examine
 from cliplab.exercises.course import WEEKS, Assignment, _limit, plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,7 +150,8 @@ def test_eight_weeks_hold_every_assignment_once() -> None:
     [
         (["full"], "full exists, and no course is overwritten"),
         (["file"], "file exists, and no course is overwritten"),
-        (["new", "--seed", "2"], "--seed: got 2; expected more than 0 to 2"),
+        (["new", "--seed", "2"], "--seed: got 2; expected 3 to"),
+        (["new", "--seed", str(2**40)], "--seed: got 1099511627776; expected 3 to"),
         (["new", "--lessons", "91"], "unknown notebook '91'"),
         (
             ["new", "--lessons", str(ROOT / "notebooks/solutions" / f"{NAME}_solutions.ipynb")],
@@ -169,15 +173,16 @@ def test_what_cannot_be_made_leaves_all_as_it_was(
 
 def test_an_empty_folder_is_filled_or_left_empty(in_tmp: Path, monkeypatch: Any) -> None:
     Path("course").mkdir()
-    monkeypatch.setattr("cliplab.exercises.course._students", lambda: 1 / 0)
+    monkeypatch.setattr("cliplab.exercises.course._header", lambda name: 1 / 0)
     with contextlib.suppress(ZeroDivisionError):
         make_course(Path("course"), [LESSON], "x", 99)
     assert [*os.listdir(), *os.listdir("course")] == ["course"]
     monkeypatch.undo()
     monkeypatch.chdir(in_tmp)
-    make_course(Path("course"), [LESSON], "x", 99)
-    assert os.listdir() == ["course"]
-    assert (Path("course") / "students.csv").read_text("utf-8").startswith("id,first_name")
+    monkeypatch.chdir("course")
+    make_course(Path(), [LESSON], "x", 99)
+    assert os.listdir("..") == ["course"]
+    assert Path("students.csv").read_text("utf-8").startswith("id,first_name")
 
 
 # ---- nbgrader ------------------------------------------------------------------------------
@@ -252,26 +257,47 @@ def test_only_what_an_exercise_needs_is_executed() -> None:
         "answer = None",
     ]
     assert needed(cells, {6, 8}) == {0, 1, 3, 6, 8}
+    assert needed(["m = slow()", "import m\nm.f()"], {1}) == {1}
     assert needed(["def (", "check(f)"], {0, 1}) == {0, 1}
     assert needed(["f = 1", "f = f + 1", "check(f)"], {2}) == {0, 1, 2}
 
 
+STUBBORN = "while True:\n    try:\n        while 1: pass\n    except BaseException: pass"
+
+
 @needs_nbgrader
 @pytest.mark.parametrize(
-    "bad",
-    ["while True:\n    try:\n        while 1: pass\n    except BaseException: pass", "exit()"],
+    ("bad", "kind"),
+    [
+        (STUBBORN, "CellTimeoutError"),
+        ("import os; os._exit(0)", "DeadKernelError"),
+        ("exit()", "SystemExit"),
+    ],
 )
-def test_a_cell_that_ends_python_or_never_ends_is_left_out(bad: str) -> None:
+def test_a_cell_that_ends_python_or_never_ends_is_left_out(bad: str, kind: str) -> None:
     from cliplab.exercises.grading import Run
 
-    notebook = v4.new_notebook(
-        cells=[v4.new_code_cell(s) for s in ("x = 1", bad, "print(x + 1)", "1 / 0")]
-    )
+    sources = ("x = 1", bad, "print(x + 1)", "1 / 0")
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(source) for source in sources])
     Run(timeout=4).preprocess(notebook, {})
-    last = [[o.get("text", o.get("ename")) for o in cell.outputs] for cell in notebook.cells]
-    assert last[0] == []
-    assert last[1] in (["CellTimeoutError"], [])
-    assert last[2:] == [["2\n"], ["ZeroDivisionError"]]
+    outputs = [cell.outputs[:1] for cell in notebook.cells]
+    shown = [[o.get("text", o.get("ename")) for o in some] for some in outputs]
+    assert shown == [[], [kind], ["2\n"], ["ZeroDivisionError"]]
+
+
+def test_a_machine_that_grades_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    solution = defined(MASTERS["01.1"].code.source)
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.05)
+        return solution(*args, **kwargs)
+
+    monkeypatch.setattr("cliplab.exercises.checking.TIME_LIMIT", 0.02)
+    wrong = examine("01.1", slow, (7,), "val")
+    assert wrong is not None
+    assert wrong.kind == "endless"
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    assert examine("01.1", slow, (7,), "val") is None
 
 
 def test_output_is_cut_after_a_million_characters() -> None:

@@ -4,8 +4,6 @@ The exercises come from their masters; text, stub and hidden test are those of t
 keeps what belongs to a cell in its metadata (schema 3), under an id that is the cell's own.
 """
 
-import csv
-import io
 import json
 import os
 import re
@@ -32,26 +30,13 @@ _AFRESH = "### BEGIN HIDDEN TESTS\nfrom cliplab.exercises import check, grade\n#
 
 @dataclass(frozen=True)
 class Assignment:
-    """A lesson or a lab as nbgrader takes it.
+    """A lesson or a lab as nbgrader takes it."""
 
-    Args:
-        name: of its folder and of its notebook.
-        title: of the lesson.
-        notebook: nbformat's node, solved.
-        figures: files that it shows, by their place beside it.
-        exercises: their names.
-    """
-
-    name: str
+    name: str  # of its folder and of its notebook
     title: str
-    notebook: Any
-    figures: dict[str, Path]
-    exercises: list[str]
-
-    @property
-    def is_lab(self) -> bool:
-        """Whether it goes deeper than a lesson."""
-        return "_lab_" in self.name
+    notebook: Any  # nbformat's node, solved
+    figures: dict[str, Path]  # files that it shows, by their place beside it
+    exercises: list[str]  # their names
 
 
 def make_course(folder: Path, notebooks: Sequence[Path], name: str, seed: int) -> list[Assignment]:
@@ -67,9 +52,9 @@ def make_course(folder: Path, notebooks: Sequence[Path], name: str, seed: int) -
         FileExistsError: there is something in the folder; nothing is overwritten.
         ValueError: there are no exercises, or the seed is one that students can see.
     """
-    if seed <= max(SEEDS):
-        known = f"{min(SEEDS)} to {max(SEEDS)}"
-        raise ArgumentError("seed", f"got {seed}; expected more than {known}, which students see")
+    if not max(SEEDS) < seed < 2**31:
+        what = f"expected {max(SEEDS) + 1} to {2**31 - 1}; students see those before"
+        raise ArgumentError("seed", f"got {seed}; {what}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
             f"{folder} exists, and no course is overwritten; choose another folder, or remove it"
@@ -78,12 +63,13 @@ def make_course(folder: Path, notebooks: Sequence[Path], name: str, seed: int) -
     assignments = [one for one in found if one.exercises]
     if not assignments:
         raise ValueError("no exercises in these lessons; name others")
+    folder = folder.resolve()
     work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     try:
         _write(work, assignments, name)
-        with suppress(OSError):
-            folder.rmdir()
-        os.replace(work, folder)
+        folder.mkdir(exist_ok=True)
+        for part in work.iterdir():
+            part.rename(folder / part.name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return assignments
@@ -158,7 +144,7 @@ def _write(folder: Path, assignments: Sequence[Assignment], name: str) -> None:
             shutil.copyfile(figure, beside / place)
     _text(folder / "source" / "header.ipynb", nbformat.writes(_header(name)))
     _text(folder / "nbgrader_config.py", CONFIG.format(name=json.dumps(name, ensure_ascii=False)))
-    _text(folder / "students.csv", _students())
+    _text(folder / "students.csv", STUDENTS)
     rows = enumerate(plan(assignments), start=1)
     weeks = "\n".join(f"| {week} | {read} | {due} |" for week, (read, due) in rows)
     first = assignments[0].name
@@ -178,19 +164,10 @@ def _header(name: str) -> Any:
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text, id="header")])
 
 
-def _students() -> str:
-    """An example of a class, as `nbgrader db student import` reads it."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["id", "first_name", "last_name", "email"])
-    writer.writerows([["s001", "Lei", "Li", ""], ["s002", "Meimei", "Han", ""]])
-    return table.getvalue()
-
-
 def plan(assignments: Sequence[Assignment]) -> list[tuple[str, str]]:
     """(what is read, what is handed in) in each of eight weeks: lessons, then labs, revision."""
-    lessons = [one for one in assignments if not one.is_lab]
-    labs = [one for one in assignments if one.is_lab]
+    labs = [one for one in assignments if "_lab_" in one.name]
+    lessons = [one for one in assignments if one not in labs]
     weeks = [(one.title, _due(one)) for one in lessons]
     free = max(WEEKS - 1 - len(weeks), 1)
     for i in range(free):
@@ -205,6 +182,12 @@ def _due(one: Assignment) -> str:
     points = len(one.exercises) * POINTS
     return f"`{one.name}`: {points} point{'s' if points > 1 else ''}"
 
+
+STUDENTS = """\
+id,first_name,last_name,email
+s001,Lei,Li,
+s002,Meimei,Han,
+"""
 
 CONFIG = """\
 # Read by nbgrader whenever it is called in this folder. `configure` makes grading quick and safe
@@ -224,24 +207,26 @@ c.FileNameCollectorPlugin.named_regexp = r".*/(?P<student_id>[^/_]+)_(?P<file_id
 README = """\
 # {name}
 
-Made by `python -m cliplab course`. `source/` holds the solutions and the hidden tests: it stays
-with you, and so does everything but `release/` and `feedback/`. What each step is for is in
-cliplab's `docs/teaching.md`.
+Made by `python -m cliplab course`. What each step is for stands in cliplab's `docs/teaching.md`.
 
 | week | what is read | what is handed in |
 |---|---|---|
 {weeks}
 
-In this folder, with the Python that has cliplab:
+`students.csv` is an example of a class. In this folder, with the environment of cliplab active:
 
 ```bash
-nbgrader db student import students.csv      # the class; two examples are in it
-nbgrader generate_assignment {first}         # writes release/, which students get
-nbgrader zip_collect {first}                 # from downloaded/{first}/archive/ to submitted/
+nbgrader db student import students.csv
+nbgrader generate_assignment {first}
+nbgrader zip_collect {first}
 nbgrader autograde {first}
-nbgrader generate_feedback {first}           # writes feedback/, which students get back
-nbgrader export                              # writes grades.csv
+nbgrader generate_feedback {first}
+nbgrader export
 ```
+
+`release/` is for students, and `feedback/` goes back to them. All else stays with you: `source/`
+holds the solutions and the hidden tests. What came by mail waits for the third command in
+`downloaded/{first}/archive/`. The last one writes `grades.csv`.
 """
 
 
@@ -249,8 +234,9 @@ nbgrader export                              # writes grades.csv
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Bound what a hand-in prints and, on Linux, the memory that it takes."""
+    """Bound what a hand-in prints and, on Linux, the memory that it takes; `exit()` ends a cell."""
     _limit(type(sys.stdout))
+    shell.ask_exit = sys.exit  # the kernel would die a moment later, in a cell that is innocent
     with suppress(ImportError, ValueError, OSError):
         import resource
 

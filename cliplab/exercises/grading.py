@@ -37,8 +37,6 @@ def configure(config: Any) -> None:
     ]  # fmt: skip
     config.IgnorePattern.enabled = True  # a warning on stderr costs no points
     config.IgnorePattern.pattern = r"[\s\S]"
-    extension = "--InteractiveShellApp.extra_extensions=cliplab.exercises.course"
-    config.Execute.extra_arguments = [extension]
     config.GenerateFeedback.preprocessors = [
         nbgrader.GetGrades, HideTests, CSSHTMLHeaderPreprocessor
     ]  # fmt: skip
@@ -158,6 +156,7 @@ class Run(nbgrader.Execute):
         self.interrupt_on_timeout = False  # a cell may swallow that
         self.shutdown_kernel = "immediate"
         self.iopub_timeout = 30  # of a machine that is busy
+        self.extra_arguments = ["--InteractiveShellApp.extra_extensions=cliplab.exercises.course"]
 
     def preprocess(self, nb: Any, resources: Any, km: Any = None) -> tuple[Any, Any]:
         """Execute the cells of one hand-in."""
