@@ -48,7 +48,7 @@ def boxes(draw: Draw, count: int) -> Tensor:
     "centre + deltas[:, :2] * side is the new centre, side * deltas[:, 2:].exp() / 2 half a side.",
 ))  # fmt: skip
 def decode(answer: Answer, draw: Draw) -> None:
-    """`decode(deltas, anchors)`."""
+    """`decode_boxes(deltas, anchors)`."""
     for count in (1, 5):
         anchors, deltas = boxes(draw, count).round(), 0.4 * draw.normal(count, 4)
         side, middle = anchors[:, 2:] - anchors[:, :2], boxes_of.centres(anchors)
@@ -142,7 +142,7 @@ def positive_map(answer: Answer, draw: Draw) -> None:
     "p = (cells @ words.T).sigmoid(); p @ positive.float().T / positive.sum(dim=1).",
 ))  # fmt: skip
 def grounded(answer: Answer, draw: Draw) -> None:
-    """`grounded(cells, words, positive)`."""
+    """`score_phrases(cells, words, positive)`."""
     cells, words = draw.normal(4, 3), draw.normal(6, 3)
     positive = torch.tensor([[0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0, 1, 1, 1, 1, 0]]) > 0
     logits, count = cells @ words.T, positive.sum(dim=1)
@@ -164,7 +164,7 @@ def grounded(answer: Answer, draw: Draw) -> None:
     "-target * (1 - p)**2 * logsigmoid(logits) / 4 is one half, the other has logsigmoid(-logits).",
 ))  # fmt: skip
 def focal(answer: Answer, draw: Draw) -> None:
-    """`focal(logits, target)`: two numbers, a table, and logits that float32 cannot take exp of."""
+    """`focal_loss(logits, target)`: two numbers, a table, and logits far from 0."""
     far = torch.tensor([[-200.0, 150.0]])
     for logits in (draw.normal(1, 2), 3 * draw.normal(5, 7), far + draw.normal(1, 2)):
         target = (draw.normal(*logits.shape) > 0).float()
