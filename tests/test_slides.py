@@ -150,6 +150,7 @@ def test_what_is_too_large_is_made_smaller(tmp_path: Path) -> None:
     rows = "".join(f"| {i} | row |\n" for i in range(26))
     wide = f"$${' + '.join(['x_{long}'] * 24)}$$"
     tables = [markdown(f"## A\n\n| n | what |\n|---|---|\n{rows}"), markdown(f"## B\n\n{wide}")]
-    sizes = sizes_in(slides(tmp_path, *LESSON[:6], *tables))
-    assert sizes[:3] == [1, 1, 1]
+    printed = code("x", outputs=[stream("".join(f"row {i}\n" for i in range(36)))])
+    sizes = sizes_in(slides(tmp_path, *LESSON[:6], printed, *tables))
+    assert sizes[:-2] == [1, 1, 1, 1, 1]  # a long print goes on to the next slide
     assert all(0.5 <= size < 1 for size in sizes[-2:])

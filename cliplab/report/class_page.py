@@ -23,12 +23,13 @@ _COLUMNS = (
     "results that differ", "of results", "cells edited", "cells added", "cells removed", "seconds",
     "parameters", "environment", "alike",
 )  # fmt: skip
-_CHANGES = ("edited", "added", "removed")
 _FEWEST = 3  # hand-ins that say together what is expected
 _OWN = 40  # characters of own code in a cell from which on two alike are worth a look
 _MOST = 50_000_000  # bytes of a file that is opened
 _REPLY = re.compile(r"^\d\d\.(\w+) (right|wrong|not yet)", re.MULTILINE)
 _BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+Given = tuple[dict[str, dict[str, Any]], set[str]]  # notebook -> id -> cell; lines of them all
 
 
 @dataclass
@@ -36,15 +37,15 @@ class Work:
     """One notebook that one hand-in executed, or what is wrong with the hand-in."""
 
     folder: str
+    state: str  # "finished", or what is wrong
     name: str = ""
     notebook: str = ""
-    state: str = ""  # "finished", or what is wrong
     results: dict[str, Any] = field(default_factory=dict)
     parameters: str = ""
     seconds: float = 0.0
     environment: str = ""
     replies: dict[str, str] = field(default_factory=dict)  # "1" -> right, of exercise NN.1
-    cells: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in _CHANGES})
+    cells: tuple[list[str], ...] = ([], [], [])  # ids of those edited, added, removed
     marks: set[Any] = field(default_factory=set)  # what another's should not have: times, own cells
     differing: list[tuple[str, str, str]] = field(default_factory=list)  # key, got, expected
     compared: int = 0
@@ -58,7 +59,7 @@ class Work:
     def row(self) -> list[Any]:
         """As in the table; text that a spreadsheet would execute begins with an apostrophe."""
         texts = [self.folder, self.name, self.notebook, self.state]
-        counts = [*self.right(), len(self.differing), self.compared, *map(len, self.cells.values())]
+        counts = [*self.right(), len(self.differing), self.compared, *map(len, self.cells)]
         rest = [self.seconds, self.parameters, self.environment, "; ".join(self.alike)]
         return [f"'{c}" if str(c)[:1] in set("=+-@\t\r") else c for c in [*texts, *counts, *rest]]
 
@@ -77,9 +78,12 @@ def write_class(folder: Path, expected: Mapping[str, Any] | None, **tolerance: f
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder; expected one with a folder per hand-in")
-    _refuse_others(folder)
-    shipped = _Shipped.read()
-    works = [work for path in sorted(folder.iterdir()) for work in _read(path, shipped)]
+    for name, ours in ((PAGE, 'content="cliplab class"'), (TABLE, ",".join(_COLUMNS))):
+        path = folder / name
+        if path.exists() and ours not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+            raise FileExistsError(f"{path} is there and not ours; move it away, or rename it")
+    given = _given_out()
+    works = [work for path in sorted(folder.iterdir()) for work in _read(path, given)]
     _compare(works, expected, tolerance)
     _find_alike(works)
     write_html(folder / PAGE, "class.html.j2", works=works, folder=folder.name)
@@ -88,57 +92,38 @@ def write_class(folder: Path, expected: Mapping[str, Any] | None, **tolerance: f
     return works
 
 
-def _refuse_others(folder: Path) -> None:
-    for name, ours in ((PAGE, 'content="cliplab class"'), (TABLE, ",".join(_COLUMNS))):
-        path = folder / name
-        if path.exists() and ours not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
-            raise FileExistsError(f"{path} is there and not ours; move it away, or rename it")
-
-
 # ---- one hand-in ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Shipped:
-    """What the course gave out."""
-
-    cells: dict[str, dict[str, Any]]  # notebook -> id -> cell
-    lines: set[str]  # of all of them, and of the solutions
-
-    @classmethod
-    def read(cls) -> "_Shipped":
-        try:
-            paths = with_labs(find_notebooks())
-        except FileNotFoundError:  # no checkout: nothing to compare with
-            return cls({}, set())
-        given = {path.stem: read_notebook(path).cells for path in paths}
-        solved = [read_notebook(p).cells for p in paths[0].parent.glob("solutions/*.ipynb")]
-        lines = {
-            line.strip()
-            for cells in [*given.values(), *solved]
-            for cell in cells
-            for line in cell.source.splitlines()
-        }
-        return cls({name: {c.id: c for c in cells} for name, cells in given.items()}, lines)
+def _given_out() -> Given:
+    """The cells of the course's notebooks, and every line of these and of the solutions."""
+    try:
+        paths = with_labs(find_notebooks())
+    except FileNotFoundError:  # no checkout: nothing to compare with
+        return {}, set()
+    read = {path.stem: read_notebook(path).cells for path in paths}
+    solved = [read_notebook(path).cells for path in paths[0].parent.glob("solutions/*.ipynb")]
+    cells = (cell for some in [*read.values(), *solved] for cell in some)
+    lines = {line.strip() for cell in cells for line in cell.source.splitlines()}
+    return {name: {cell.id: cell for cell in some} for name, some in read.items()}, lines
 
 
-def _read(path: Path, shipped: _Shipped) -> Iterator[Work]:
+def _read(path: Path, given: Given) -> Iterator[Work]:
     """The notebooks of a hand-in; what is no run is named."""
     if path.name in (PAGE, TABLE) or path.name.startswith("."):
         return
     if not path.is_dir():
-        packed = path.suffix.lower() in (".zip", ".gz", ".7z", ".rar")
-        yield Work(path.name, state="packed: unpack it into a folder" if packed else "no folder")
+        yield Work(path.name, "no folder; if it is an archive, unpack it into one")
         return
     inner = [p.parent for p in (path / RESULTS, *sorted(path.glob(f"*/{RESULTS}"))) if p.is_file()]
     try:
         state = load(_small(inner[0] / RESULTS).parent if inner else path)
         if not (names := sorted(state["notebooks"])):
             raise ValueError("no notebook was executed")
-        yield from [_work(path.name, inner[0], state, name, shipped) for name in names]
+        yield from [_work(path.name, inner[0], state, name, given) for name in names]
     except _BROKEN as error:
         said = str(error) if isinstance(error, OSError | ValueError) else f"{RESULTS} is damaged"
-        yield Work(path.name, state=" ".join(said.replace(f"{path.parent}/", "").split())[:200])
+        yield Work(path.name, " ".join(said.replace(f"{path.parent}/", "").split())[:200])
 
 
 def _small(path: Path) -> Path:
@@ -147,46 +132,45 @@ def _small(path: Path) -> Path:
     return path
 
 
-def _work(folder: str, run: Path, state: Mapping[str, Any], name: str, shipped: _Shipped) -> Work:
-    record = state["notebooks"][name]
-    how = state["versions"], state["machine"], state["commit"] or {}
-    place = f"cliplab {how[0]['cliplab']}, {how[1]['device']}, code {state['code_sha256'][:8]}"
-    failure = record.get("failure")
-    work = Work(
-        folder, str(state["student"]), name,
-        f"stopped at cell {failure['cell']}: {failure['error']}"[:200] if failure
-        else "finished" if record["finished"] else "not finished",
-        lasting(record["results"]), json.dumps(record["parameters"], sort_keys=True),
-        float(record["seconds"]), place,
-    )  # fmt: skip
+def _work(folder: str, run: Path, state: Mapping[str, Any], name: str, given: Given) -> Work:
+    record, code = state["notebooks"][name], state["code_sha256"][:8]
+    said = "finished" if record["finished"] else "not finished"
+    if failure := record.get("failure"):
+        said = f"stopped at cell {failure['cell']}: {failure['error']}"[:200]
+    work = Work(folder, said, str(state["student"]), name, lasting(record["results"]))
+    work.parameters = json.dumps(record["parameters"], sort_keys=True)
+    work.seconds = float(record["seconds"])
+    version, device = state["versions"]["cliplab"], state["machine"]["device"]
+    work.environment = f"cliplab {version}, {device}, code {code}"
     times = record.get("started", state["started"]), record["seconds"]
     work.marks.add(("the same execution", *map(str, times)))
     kept = (run / str(record["notebook"])).resolve()
     if kept.is_relative_to(run.resolve()) and kept.is_file():
-        _look(work, read_notebook(_small(kept)), shipped)
+        _look(work, read_notebook(_small(kept)), given)
     return work
 
 
-def _look(work: Work, notebook: Any, shipped: _Shipped) -> None:
+def _look(work: Work, notebook: Any, given: Given) -> None:
     """What the cells of an executed notebook reply, and how they differ from those given out."""
-    given = shipped.cells.get(work.notebook, {})
-    sources, seen = {cell.source for cell in given.values()}, set()
+    before, lines = given[0].get(work.notebook, {}), given[1]
+    sources, seen = {cell.source for cell in before.values()}, set()
+    edited, added = list[str](), list[str]()
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             text = output.get("text") or output.get("data", {}).get("text/plain", "")
             work.replies |= dict(_REPLY.findall(text))
-        seen |= {cell.get("id"), cell.source}
-        if not given or cell.source in sources or "injected-parameters" in tags(cell):
+        seen |= {key := str(cell.get("id")), cell.source}
+        if not before or cell.source in sources or "injected-parameters" in tags(cell):
             continue
-        before = given.get(cell.get("id"))
-        if before is None:
-            work.cells["added"].append(str(cell.get("id")))
-        elif not _is_answer(before):
-            work.cells["edited"].append(before.id)
-        lines = [line.strip() for line in cell.source.splitlines()]
-        own = "\n".join(line for line in lines if line not in shipped.lines)
+        if key not in before:
+            added.append(key)
+        elif not _is_answer(before[key]):
+            edited.append(key)
+        stripped = map(str.strip, cell.source.splitlines())
+        own = "\n".join(line for line in stripped if line not in lines)
         work.marks |= {("own cells", own)} if len(own) >= _OWN else set()
-    work.cells["removed"] += [key for key, cell in given.items() if not {key, cell.source} & seen]
+    removed = [key for key, cell in before.items() if not {key, cell.source} & seen]
+    work.cells = edited, added, removed
 
 
 def _is_answer(cell: Any) -> bool:
@@ -212,28 +196,21 @@ def _compare(works: list[Work], expected: Mapping[str, Any] | None, tolerance: A
         for work in some:
             work.compared = len(wanted)
             for key, value in wanted.items():
-                got, allowed = work.results.get(key), known.get(key, tolerance)
-                if not close(value, got, rtol=allowed.get("rtol", 0), atol=allowed.get("atol", 0)):
-                    work.differing.append((key, _short(got), _short(value)))
-
-
-def _short(value: Any) -> str:
-    return "–" if value is None else show(value)[:80]
+                got, near = work.results.get(key), known.get(key, tolerance)
+                if not close(value, got, rtol=near.get("rtol", 0), atol=near.get("atol", 0)):
+                    work.differing.append((key, show(got)[:80], show(value)[:80]))
 
 
 def _usual(works: list[Work]) -> dict[str, Any]:
-    """The median of each result, or what more than half have; {} if these are too few."""
+    """The median of each result, or what most have; {} if these are too few."""
     found = {}
-    for key in dict.fromkeys(key for work in works for key in work.results):
+    for key in sorted({key for work in works for key in work.results}):
         values = [work.results[key] for work in works if key in work.results]
-        plain = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-        numbers = [v for v in plain if v == v]  # NaN is not equal to itself
-        texts = Counter(json.dumps(v) for v in values)
-        text, count = texts.most_common(1)[0]
+        numbers = [v for v in values if type(v) in (int, float) and v == v]  # NaN is not
         if 2 * len(numbers) > len(works):
             found[key] = statistics.median_low(numbers)
-        elif 2 * count > len(works):
-            found[key] = json.loads(text)
+        elif 2 * len(values) > len(works):
+            found[key] = json.loads(statistics.mode(sorted(json.dumps(v) for v in values)))
     return found if len(works) >= _FEWEST else {}
 
 
@@ -251,12 +228,8 @@ def _find_alike(works: list[Work]) -> None:
         for mark in work.marks:
             holders[work.notebook, mark].append(work.folder)
     for work in works:
-        shared = Counter(
-            (other, mark[0])
-            for mark in work.marks
-            for other in holders[work.notebook, mark]
-            if other != work.folder
-        )
+        others = [(o, m[0]) for m in work.marks for o in holders[work.notebook, m]]
         own = sum(mark[0] == "own cells" for mark in work.marks)
-        for (other, what), count in sorted(shared.items()):
-            work.alike.append(f"{other}: {f'{count} of {own} ' * (what == 'own cells')}{what}")
+        for (other, what), count in sorted(Counter(others).items()):
+            if other != work.folder:
+                work.alike.append(f"{other}: {f'{count} of {own} ' * (what == 'own cells')}{what}")

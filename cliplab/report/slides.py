@@ -30,6 +30,7 @@ _WIDTH, _FIGURE = 1160, 400  # pixels across, and of the highest figure
 _REST = 90  # what ends a part and is no higher goes on the slide before it
 _LINE, _LETTERS, _CODE_LINE = 37, 92, 25  # height of a line of text, what it holds; of code
 _CHECK, _CODE = 14, 3  # lines of code that are shown: where it checks something, and elsewhere
+_PRINTED = 18  # lines of print on a slide
 _LEFT_OUT = {"skip", "parameters", "setup", "results", "quiz", "injected-parameters"}
 _NOT_PROJECTED = ("Exercises", "References")
 _HEADING = re.compile(r"#{1,6} +.+\n?")
@@ -68,13 +69,10 @@ def write_slides(source: Path, path: Path) -> int:
     slides = [slide for part in _parts(notebook) for slide in _packed(part)]
     bodies = _bodies(slides, source.parent)
     write_html(
-        path,
-        "slides.html.j2",
-        title=title(notebook) or source.stem,
-        slides=[(slide.above, body) for slide, body in zip(slides, bodies, strict=True)],
+        path, "slides.html.j2", title=title(notebook) or source.stem, font=font(bodies),
+        slides=[(re.sub(r"[$`*\\]", "", s.above), b) for s, b in zip(slides, bodies, strict=True)],
         code_css=HtmlFormatter(style=CODE_STYLES[0]).get_style_defs(".highlight"),
-        font=font(bodies),
-    )
+    )  # fmt: skip
     return len(slides)
 
 
@@ -82,15 +80,12 @@ def _bodies(slides: list[_Part], folder: Path) -> list[str]:
     """HTML of each slide, cleaned as on any other page."""
     from cliplab.report.exporter import chapters
 
-    made = {}
+    new, made = nbformat.v4, {}
     for i, slide in enumerate(slides, start=1):
-        cells = [
-            nbformat.v4.new_markdown_cell(f"# {slide.heading}"),
-            *(b.cell for b in slide.blocks),
-        ]
+        cells = [new.new_markdown_cell(f"# {slide.heading}"), *(b.cell for b in slide.blocks)]
         for j, cell in enumerate(cells):
             cell.id = f"part-{j}"
-        made[f"slide-{i}"] = (nbformat.v4.new_notebook(cells=cells), folder)
+        made[f"slide-{i}"] = (new.new_notebook(cells=cells), folder)
     return list(chapters(made).values())
 
 
@@ -134,7 +129,8 @@ def _packed(part: _Part) -> Iterator[_Part]:
         return
     slides, asked = [list[_Block]()], False
     for block in part.blocks:
-        full = _height(slides[-1]) + block.height > _ROOM and not _is_caption(block)
+        caption = block.cell.source.startswith("<small>")
+        full = _height([*slides[-1], block]) > _ROOM and not caption
         asked = bool(slides[-1]) and slides[-1][-1].cell.source.startswith("**Predict")
         if full or asked:  # the answer comes with the next slide
             announced = [one for one in slides[-1][-1:] if one.cell.source.endswith(":")]
@@ -149,22 +145,16 @@ def _height(blocks: list[_Block]) -> float:
     return sum(block.height for block in blocks)
 
 
-def _is_caption(block: _Block) -> bool:
-    return bool(block.cell.source.startswith("<small>"))
-
-
 def _pieces(cell: Any) -> Iterator[str | _Block]:
     """Headings, such as "## 2 Why", and blocks of a cell, in their order."""
     if cell.cell_type == "code":
         yield from [] if "exercise" in tags(cell) else _evidence(cell)
         return
     for text in re.split(r"\n\s*\n", cell.source.strip()):
-        heading = _HEADING.match(text)
-        if heading:
+        if heading := _HEADING.match(text):
             yield heading[0].strip()
-            text = text[heading.end() :]
-        if text:
-            yield _text(text, cell)
+        if below := text[heading.end() if heading else 0 :]:
+            yield _text(below, cell)
 
 
 def _text(text: str, cell: Any) -> _Block:
@@ -185,9 +175,16 @@ def _evidence(cell: Any) -> Iterator[_Block]:
     if (len(lines) <= most and not drawn) or "slide" in shown:
         code = nbformat.v4.new_markdown_cell(f"```python\n{cell.source.strip()}\n```")
         yield _Block(code, len(lines) * _CODE_LINE + 30)
-    for output in cell.outputs:
+    for output in (part for whole in cell.outputs for part in _cut(whole)):
         if height := _seen(output):
             yield _Block(nbformat.from_dict(cell | {"source": "", "outputs": [output]}), height)
+
+
+def _cut(output: Any) -> Iterator[Any]:
+    """An output; a long print in pieces that fit on a slide."""
+    lines = output.get("text", "").splitlines(keepends=True) or [""]
+    for i in range(0, len(lines), _PRINTED):
+        yield output | ({"text": "".join(lines[i : i + _PRINTED])} if "text" in output else {})
 
 
 def _seen(output: Any) -> float:
