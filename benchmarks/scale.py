@@ -44,7 +44,7 @@ from cliplab.scale.store import About, Row, write_block
 
 ROUNDS = 3
 PAIRS, LARGE, DIM = 16_384, 131_072, 512
-TILE = 1024
+TILE = 2048
 SCALE = 100.0  # where CLIP's training ends
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -66,8 +66,8 @@ def softmax_table(
             The diagonal of a square table: both `torch.arange(N)`. Rank r's N rows of a larger
             one: `r * N + torch.arange(N)` and `torch.arange(K)`.
         text_ids: (K,) integers.
-        tile: rows and columns of a tile; a larger tile than the table is the whole table. 1024
-            is a good size for a CPU: 4 MB in float32.
+        tile: rows and columns of a tile; a larger tile than the table is the whole table. 1024 and
+            2048 are good sizes for a CPU: some four of 4 or 16 MB are held at once in float32.
         products: torch.bfloat16 rounds the factors of every matrix product to bfloat16 and sums
             in float32; None leaves them. See `multiply`.
 
