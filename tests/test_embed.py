@@ -11,6 +11,7 @@ import socket
 import sys
 import tarfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from PIL import Image
 from cliplab import scale
 from cliplab.cli.main import main
 from cliplab.data import open_image
+from cliplab.encoders import load_encoder
 from cliplab.runtime import ArgumentError, held
 from cliplab.scale import Embeddings, embed, open_embeddings, read_collection
 
@@ -388,13 +390,22 @@ def test_engines_that_cannot_work(photos, tmp_path, capsys, options, said) -> No
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_ray_writes_the_same_rows(photos, tmp_path, capfd) -> None:
-    pytest.importorskip("ray")
+def test_ray_writes_the_same_rows_and_says_why_it_cannot(photos, tmp_path, monkeypatch) -> None:
+    ray = pytest.importorskip("ray")
+    end = ray.shutdown
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # it takes long to start: once
     (photos / "broken.png").write_bytes(b"no picture")
     command = ["embed", str(photos), "--block", "4", "--out"]
     assert main([*command, str(tmp_path / "one")]) == 3
-    ray = ["--engine", "ray", "--workers", "1"]
-    assert main([*command, str(tmp_path / "other"), *ray]) == 3
+    try:
+        by_ray = ["--engine", "ray", "--workers", "1"]
+        assert main([*command, str(tmp_path / "other"), *by_ray]) == 3
+        load = partial(load_encoder, "pasture-zh")
+        with pytest.raises(ChildProcessError, match="a worker stopped: its encoder has the"):
+            embed(photos, load_encoder("pasture"), tmp_path / "none", engine=scale.Ray(load=load))
+        assert not list((tmp_path / "none").iterdir())
+    finally:
+        end()
     one, other = rows(tmp_path / "one"), rows(tmp_path / "other")
     columns = ["width", "height", "sha256", "error"]
     pd.testing.assert_frame_equal(one[columns], other[columns])

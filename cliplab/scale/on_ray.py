@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from cliplab.scale.embedding import Block, Work
 from cliplab.scale.store import About
 
 STORE = 150 * 2**20  # bytes that Ray shares between processes; blocks are lists of places, no more
-OURS = (OSError, ValueError, ImportError)  # errors with a sentence for people
+_STARTS = 3  # times that a start is tried: on a busy machine Ray gives up after half a minute
 _PATIENCE = 5.0  # seconds for a cluster to answer
 
 
@@ -50,13 +50,16 @@ class Ray:
         """Write the blocks, whichever is ready first -> how many pictures each has.
 
         Raises:
+            ChildProcessError: a worker cannot write, or has another encoder; or Ray gave up.
             ConnectionError: no cluster answers at the address.
             ImportError: Ray is not installed.
         """
         if self.workers is not None and self.workers < 1:
             raise ArgumentError("workers", f"got {self.workers}; expected 1 or more")
-        with _cluster(self.address, self.workers), _own_errors():
+        with _cluster(self.address, self.workers):
             for row in self._job(blocks, work).iter_rows():
+                if row["error"]:
+                    raise ChildProcessError(f"a worker stopped: {row['error']}")
                 yield int(row["count"])
 
     def _job(self, blocks: Sequence[Block], work: Work) -> Any:
@@ -83,25 +86,36 @@ def _given(encoder: Encoder) -> Encoder:
 
 
 class _Worker:
-    """An actor: the model, and what it does with a block."""
+    """An actor: the model, loaded for its first block, and what it does with each.
+
+    What goes wrong is returned as a sentence, since Ray makes other errors of those that it sees.
+    """
 
     def __init__(self, load: Callable[[], Encoder], about: About, *place: Any) -> None:
         torch.set_num_threads(1)
-        self.work = Work(load(), about, *place)
-        if (own := self.work.encoder.fingerprint) != about.fingerprint:
-            raise ValueError(
-                f"a worker's encoder {about.encoder} has the fingerprint {own[:12]}, that of this "
-                f"run {about.fingerprint[:12]}; give all machines the same weights"
-            )
+        self.load, self.about, self.place = load, about, place
 
-    def __call__(self, row: dict[str, bytes]) -> dict[str, int]:
+    @cached_property
+    def work(self) -> Work:
+        work = Work(self.load(), self.about, *self.place)
+        if (own := work.encoder.fingerprint) != self.about.fingerprint:
+            raise ValueError(
+                f"its encoder has the fingerprint {own[:12]}, that of this run is "
+                f"{self.about.fingerprint[:12]}; give all machines the same weights"
+            )
+        return work
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, Any]:
         block = pickle.loads(row["block"])
-        return {"count": self.work.write(block, self.work.read(block))}
+        try:
+            return {"count": self.work.write(block, self.work.read(block)), "error": ""}
+        except (OSError, ValueError, ImportError) as error:
+            return {"count": 0, "error": str(error)}
 
 
 @contextmanager
 def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
-    """A connection to Ray; what was started for it ends with it."""
+    """A connection to Ray, that of whoever calls us if there is one; what was started ends."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
     for name in ("RAY_BACKEND_LOG_LEVEL", "RAY_DATA_LOG_LEVEL"):
         os.environ.setdefault(name, "FATAL")
@@ -110,30 +124,43 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
         import ray.data
     except ImportError as error:
         raise ImportError(f"the engine ray needs Ray ({error}); pip install 'ray[data]'") from error
-    if ray.is_initialized():  # by whoever calls us
+    if is_ours := not ray.is_initialized():
+        _start(address, workers)
+    try:
         yield
-        return
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        what = f"Ray gave up ({reason}); what was written stays: run it again"
+        raise ChildProcessError(what) from error
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def _start(address: str | None, workers: int | None) -> None:
+    import ray
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
     own: dict[str, Any] = {
         "num_cpus": workers, "include_dashboard": False, "object_store_memory": STORE,
         "_node_ip_address": "127.0.0.1",
     }  # fmt: skip
     _check(address)
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if address else own),
-        )
-    except Exception as error:  # Ray raises bare ones
-        raise _no_answer(address or "local", error) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    for turn in range(1, _STARTS + 1):
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else own),
+            )
+            return
+        except Exception as error:  # Ray raises bare ones
+            ray.shutdown()
+            if address:
+                raise _no_answer(address, error) from error
+            if turn == _STARTS:
+                raise ChildProcessError(f"Ray did not start here: {error}") from error
 
 
 def _check(address: str | None) -> None:
@@ -156,20 +183,3 @@ def _no_answer(address: str, error: Exception) -> ConnectionError:
         f"no Ray cluster answers at {address} ({reason}); start one with Ray's own command, or "
         "leave the address out to use this machine alone"
     )
-
-
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    """What a worker raised, as if it were raised here."""
-    import ray
-
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        cause: Any = error
-        while cause and (isinstance(cause, ray.exceptions.RayError) or not isinstance(cause, OURS)):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause:
-            raise cause from None
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(f"Ray gave up ({reason}); what was written stays, run it again") from error
