@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from cliplab.report.galleries import write_html
 from cliplab.report.notebook import read_notebook
 
 CODE_STYLES = ("xcode", "lightbulb")  # on white and on black; their comments can be read
-_FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-cliplab.woff2"
+FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-cliplab.woff2"
 
 
 def write_page(state: Mapping[str, Any], folder: Path) -> Path:
@@ -19,6 +19,7 @@ def write_page(state: Mapping[str, Any], folder: Path) -> Path:
     from pygments.formatters import HtmlFormatter
 
     notebooks = _chapters(state, folder)
+    formulas = any("<math" in notebook["html"] for notebook in notebooks)
     path = folder / "index.html"
     write_html(
         path,
@@ -26,17 +27,11 @@ def write_page(state: Mapping[str, Any], folder: Path) -> Path:
         state=state,
         title=notebooks[0]["title"] if len(notebooks) == 1 else "Images and words",
         code_css=[HtmlFormatter(style=name).get_style_defs(".highlight") for name in CODE_STYLES],
-        font=font(notebook["html"] for notebook in notebooks),
+        font=base64.b64encode(FONT.read_bytes()).decode() if formulas else "",
         notebooks=notebooks,
         environment=list(_environment(state)),
     )
     return path
-
-
-def font(bodies: Iterable[str]) -> str:
-    """The font of formulas as base64, "" if there are none."""
-    formulas = any("<math" in body for body in bodies)
-    return base64.b64encode(_FONT.read_bytes()).decode() if formulas else ""
 
 
 def _chapters(state: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:

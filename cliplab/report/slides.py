@@ -23,7 +23,7 @@ from pygments.formatters import HtmlFormatter
 
 from cliplab.report.galleries import write_html
 from cliplab.report.notebook import read_notebook, tags, title
-from cliplab.report.page import CODE_STYLES, font
+from cliplab.report.page import CODE_STYLES, FONT
 
 _ROOM = 540  # pixels below a title; where that was estimated too low, the page makes things smaller
 _WIDTH, _FIGURE = 1160, 400  # pixels across, and of the highest figure
@@ -69,7 +69,8 @@ def write_slides(source: Path, path: Path) -> int:
     slides = [slide for part in _parts(notebook) for slide in _packed(part)]
     bodies = _bodies(slides, source.parent)
     write_html(
-        path, "slides.html.j2", title=title(notebook) or source.stem, font=font(bodies),
+        path, "slides.html.j2", title=title(notebook) or source.stem,
+        font=base64.b64encode(FONT.read_bytes()).decode(),
         slides=[(re.sub(r"[$`*\\]", "", s.above), b) for s, b in zip(slides, bodies, strict=True)],
         code_css=HtmlFormatter(style=CODE_STYLES[0]).get_style_defs(".highlight"),
     )  # fmt: skip
