@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.models.tiled_losses import tiled_clip_loss, tiled_siglip_loss
+from cliplab.models.tiled_losses import at_least_float32, tiled_clip_loss, tiled_siglip_loss
 
 
 def clip_loss(
@@ -148,11 +148,6 @@ def pair_logits(image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor) -> Ten
     """
     with torch.autocast(image_emb.device.type, enabled=False):
         return logit_scale * at_least_float32(image_emb) @ at_least_float32(text_emb).T
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precisions become float32, the others stay."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def unit_rows(feature: Tensor) -> Tensor:

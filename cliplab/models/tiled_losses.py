@@ -75,9 +75,8 @@ def softmax_table(
         ValueError: shapes that do not fit, a tile that is no positive integer, other products.
     """
     how = _check(image_emb, text_emb, image_ids, text_ids, tile, products)
-    return _SoftmaxTable.apply(
-        _floats(image_emb), _floats(text_emb), logit_scale, image_ids, text_ids, how
-    )
+    image_emb, text_emb = at_least_float32(image_emb), at_least_float32(text_emb)
+    return _SoftmaxTable.apply(image_emb, text_emb, logit_scale, image_ids, text_ids, how)
 
 
 def sigmoid_table(
@@ -98,8 +97,9 @@ def sigmoid_table(
     over rectangles add up to the sum over the table. Arguments and errors as in `softmax_table`.
     """
     how = _check(image_emb, text_emb, image_ids, text_ids, tile, products)
+    image_emb, text_emb = at_least_float32(image_emb), at_least_float32(text_emb)
     return _SigmoidTable.apply(
-        _floats(image_emb), _floats(text_emb), logit_scale, logit_bias, image_ids, text_ids, how
+        image_emb, text_emb, logit_scale, logit_bias, image_ids, text_ids, how
     )
 
 
@@ -310,9 +310,9 @@ def _shares(image_ids: Tensor, text_ids: Tensor, *, like: Tensor) -> Tensor:
     return (ids[place] == image_ids).to(like) / counts[place]
 
 
-def _floats(x: Tensor) -> Tensor:
-    """Float32 or better."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precisions become float32, the others stay."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _check(
