@@ -309,7 +309,7 @@ def clustered(count: int, seed: int) -> NDArray[np.float16]:
 def collection() -> Iterator[tuple[scale.Embeddings, Tensor]]:
     """ROWS x DIM float16 in a folder, and QUERIES of their kind."""
     with TemporaryDirectory() as place:
-        about = About("none", "0" * 64, "float32", DIM, "float16", "none")
+        about = About("none", "0" * 64, "float32", DIM, "float16", "none", {})
         for i in range(0, ROWS, 10_000):
             rows = [Row(f"{j:07d}", 1, 1, "0") for j in range(i, i + 10_000)]
             path = Path(place, f"block-{i:07d}.parquet")

@@ -22,7 +22,7 @@ from cliplab.scale.store import About, Row, write_block
 
 def made(path: Path, rows: np.ndarray, block: int = 50, dtype: str = "float16") -> Path:
     """A folder of rows (N, D) as `embed` leaves it, every seventh of them broken."""
-    about = About("none", "0" * 64, "float32", rows.shape[1], dtype, "photos")
+    about = About("none", "0" * 64, "float32", rows.shape[1], dtype, "photos", {})
     for start in range(0, len(rows), block):
         some = rows[start : start + block]
         told = [Row(f"{i:06d}", 4, 3, "0", "broken" if i % 7 == 6 else None)
@@ -94,7 +94,7 @@ def test_queries_that_do_not_fit(tmp_path, query, k, said) -> None:
 
 
 def test_of_broken_pictures_alone_nothing_is_found(tmp_path) -> None:
-    about = About("none", "0" * 64, "float32", 8, "float16", "photos")
+    about = About("none", "0" * 64, "float32", 8, "float16", "photos", {})
     rows = [Row("a", error="broken"), Row("b", error="broken")]
     write_block(tmp_path / "out" / "block-0.parquet", about, rows, np.zeros((2, 8)))
     assert search(open_embeddings(tmp_path / "out"), torch.zeros(3, 8)) == [[], [], []]

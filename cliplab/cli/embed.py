@@ -8,21 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cliplab import data, encoders, scale
-from cliplab.cli.options import (
-    EXIT_CODES,
-    Call,
-    Common,
-    Device,
-    Flag,
-    Offline,
-    Positional,
-    opt,
-)
-from cliplab.cli.skeleton import PASTURE, Job, describe, report_of, work
-from cliplab.runtime import held, write_json
+from cliplab.cli.options import EXIT_CODES, Call, Common, Device, Flag, Offline, Positional, opt
+from cliplab.cli.skeleton import MAX_COMPLAINTS, PASTURE, Job, work
 
 ABOUT = """\
 Embed a collection of any size, once, so that it can be searched: `cliplab search`.
@@ -53,8 +43,23 @@ class Pictures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Written:
+    """What is written; nothing else is."""
+
+    force = False  # nothing is ever overwritten
+    out: Annotated[Path, opt("FOLDER")]
+    """the embeddings; a folder that holds some is gone on with"""
+    dtype: Literal["float16", "float32"] = "float16"
+    """of the embeddings"""
+    block: Annotated[int, opt("N")] = 1024
+    """pictures of a file: as much as a stop can lose"""
+    retry: Flag = False
+    """try pictures again that could not be read"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
-    """What reads pictures."""
+    """What reads pictures, and where."""
 
     encoder: Annotated[str, opt("SPEC")] = "pasture"
     """as of `classify`: pasture, pasture-zh, openai:, modelscope:, hf: or open_clip:..."""
@@ -64,36 +69,12 @@ class Model:
     batch_size: Annotated[int, opt("N")] = 64
     """pictures at a time"""
     offline: Offline = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machines:
-    """Who computes."""
-
     engine: Literal["process", "ray"] = "process"
     """process: this one; ray: a job of Ray Data, whose workers each load the model once"""
     address: Annotated[str | None, opt("HOST:PORT")] = None
     """a Ray cluster that runs, or auto; default: one of this machine's processors"""
     workers: Annotated[int | None, opt("N")] = None
-    """workers of the engine ray; default: one for each processor or GPU"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """What is written; nothing else is."""
-
-    out: Annotated[Path, opt("FOLDER")]
-    """the embeddings; a folder that holds some is gone on with"""
-    dtype: Literal["float16", "float32"] = "float16"
-    """of the embeddings"""
-    block: Annotated[int, opt("N")] = 1024
-    """pictures of a file: as much as a stop can lose"""
-    retry: Flag = False
-    """try pictures again that could not be read"""
-    json: Annotated[Path | None, opt("JSON")] = None
-    """the report for other programs"""
-    force: Flag = False
-    """overwrite an existing report"""
+    """workers of Ray; default: one for each processor or GPU"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,26 +83,18 @@ class Options(Common):
 
     pictures: Pictures
     outputs: Written
-    encoder: Model = field(default_factory=Model)
-    machines: Machines = field(default_factory=Machines)
+    model: Model = field(default_factory=Model)
 
 
 class Embed(Job[Options]):
     """Pictures in, Parquet files out."""
 
     for_photographs = "--encoder, such as openai:ViT-B/32"
-    writes = ("json",)  # the folder is looked after by the library
-
-    @classmethod
-    def run(cls, options: Options) -> int:
-        """The command -> exit code."""
-        job = cls(options)
-        with held(*job.files(cls.writes).values()):
-            return work(job)
+    writes = ()  # the folder is looked after by the library
 
     def check(self) -> None:
         """Refuse options of another engine."""
-        given = self.options.machines
+        given = self.options.model
         for name in ("address", "workers"):
             if given.engine != "ray" and getattr(given, name) is not None:
                 raise ValueError(f"--{name}: goes with --engine ray; add it, or drop --{name}")
@@ -134,27 +107,27 @@ class Embed(Job[Options]):
 
     def load(self) -> None:
         """The encoder, here and as workers load it."""
-        given = self.options.encoder
-        how: dict[str, Any] = {
-            "device": given.device, "precision": given.precision, "offline": given.offline or None
-        }  # fmt: skip
-        self.again = partial(encoders.load_encoder, given.encoder, **how)
+        given, offline = self.options.model, self.options.model.offline or None
+        self.again = partial(
+            encoders.load_encoder, given.encoder, device=given.device, offline=offline,
+            precision=given.precision,
+        )  # fmt: skip
         self.encoder = self.again()
         if self.encoder.name in PASTURE:
-            loose = [Path(item.path) for item in self.collection.items if item.size < 0]
+            loose = [Path(item.path) for item in self.collection.items if item.size is None]
             self.drawn = [data.Sample(path) for path in loose]
 
     def answer(self) -> int:
         """Embed what is missing."""
-        given, machines, start = self.options.outputs, self.options.machines, time.monotonic()
-        ray = scale.Ray(machines.address, machines.workers, self.again)
+        given, model, start = self.options.outputs, self.options.model, time.monotonic()
+        ray = scale.Ray(model.address, model.workers, self.again)
         try:
             self.done = scale.embed(
                 self.collection,
                 self.encoder,
                 given.out,
-                engine=ray if machines.engine == "ray" else scale.in_process,
-                batch_size=self.options.encoder.batch_size,
+                engine=ray if model.engine == "ray" else scale.in_process,
+                batch_size=model.batch_size,
                 block=given.block,
                 dtype=given.dtype,
                 retry=given.retry,
@@ -164,33 +137,23 @@ class Embed(Job[Options]):
             print("the same command goes on from the last block that was written", file=sys.stderr)
             raise
         self.seconds = time.monotonic() - start
-        self.unreadable = [
-            data.UnreadableImage(key, *why.rsplit("; ", 1))
-            for key, why in self.done.embeddings.errors().items()
-        ]
+        self.errors = [f"{key}: {why}" for key, why in self.done.embeddings.told("error").items()]
+        self.unreadable = self.errors[:MAX_COMPLAINTS]
         return len(self.done.embeddings)
 
     def show(self) -> Iterator[str]:
         """What there is now, and how long it took."""
         done, out = self.done, data.shown(self.options.outputs.out)
-        yield from done.notes
-        yield f"{done.total:,} pictures, {done.computed:,} of them embedded now"
-        if done.computed:
-            yield f"{self.seconds:.0f} s, {done.computed / self.seconds:.1f} pictures a second"
+        now = f"{done.computed:,} embedded now in {self.seconds:.0f} s"
+        yield f"{done.total:,} pictures, {now} ({done.computed / self.seconds:.1f} a second)"
         readable, about = len(done.embeddings), done.embeddings.about
         yield f"{out}: {readable:,} embeddings of {about.dim} x {about.dtype} by {about.encoder}"
+        if self.errors:
+            yield f"{len(self.errors):,} could not be read: the column error says why"
         yield f'search it: python -m cliplab search {out} "words, or a picture"'
 
     def write(self) -> None:
-        """The report."""
-        if path := self.options.outputs.json:
-            done = self.done
-            counts = {
-                "pictures": done.total, "computed": done.computed,
-                "embeddings": len(done.embeddings), "unreadable": len(self.unreadable),
-            }  # fmt: skip
-            told = {"encoder": describe(self.encoder), "counts": counts, **self.told()}
-            write_json(path, report_of("embed", self.options, **told))
+        """Nothing more."""
 
 
-EMBED = Call(Options, ABOUT, f"{EPILOG}\n{EXIT_CODES}", Embed.run)
+EMBED = Call(Options, ABOUT, f"{EPILOG}\n{EXIT_CODES}", lambda options: work(Embed(options)))

@@ -6,7 +6,9 @@ import csv
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +23,7 @@ from cliplab.cli.options import (
     Outputs,
     Positional,
     opt,
-)
+)  # fmt: skip
 from cliplab.cli.skeleton import PASTURE, Job, describe, report_of
 from cliplab.cli.tables import aligned
 from cliplab.runtime import atomic_write, write_json
@@ -133,13 +135,19 @@ class Search(Job[Options]):
             emb = self.encoder.encode_text([words])
             unread = classification.complain_of_unread(self.encoder, [words])
             self.remarks = [unread] if unread else []
-        index = scale.open_index(self.embeddings, tell=_say) if given.index else None
-        self.recall = index.recall if index else None
+        say = partial(print, file=sys.stderr)
+        index = scale.open_index(self.embeddings, say) if given.index else None
         (self.hits,) = scale.search(self.embeddings, emb, given.top, index=index)
+        n = f"{len(self.embeddings):,} pictures"
+        few = f", too few for an index (from {scale.INDEX_FROM:,})" * given.index
+        self.looked = f"all {n} looked at{few}"
+        if index:
+            sample = f"recall@10 {index.recall:.3f} on {scale.SAMPLE} of them"
+            self.looked = f"by an index of {n}: {sample}"
         root = self.options.pictures.images or Path(self.embeddings.about.source)
-        self.places = {hit.key: scale.find(root, hit.key) for hit in self.hits}
+        self.places = [scale.find(root, hit.key) for hit in self.hits]
         if self.encoder.name in PASTURE:
-            loose = [Path(item.path) for item in self.places.values() if item and item.size < 0]
+            loose = [Path(item.path) for item in self.places if item and item.size is None]
             self.drawn = [data.Sample(path) for path in loose]
         return len(self.embeddings)
 
@@ -148,14 +156,7 @@ class Search(Job[Options]):
         rows = [["picture", "score", "width", "height"]]
         rows += [[h.key, f"{h.score:.4f}", str(h.width), str(h.height)] for h in self.hits]
         yield from aligned(rows, text=1)
-        yield f"\n{self._looked()}"
-
-    def _looked(self) -> str:
-        n = f"{len(self.embeddings):,} pictures"
-        if self.recall is not None:
-            return f"by an index of {n}: recall@10 {self.recall:.3f} on {scale.SAMPLE} of them"
-        few = f", too few for an index (from {scale.INDEX_FROM:,})" * self.options.searching.index
-        return f"all {n} looked at{few}"
+        yield f"\n{self.looked}"
 
     def write(self) -> None:
         """CSV, gallery and report."""
@@ -168,20 +169,15 @@ class Search(Job[Options]):
         if outputs.html:
             self._write_gallery(outputs.html)
         if outputs.json:
-            told = {"encoder": describe(self.encoder), "found": found, "recall": self.recall}
+            told = {"encoder": describe(self.encoder), "found": found, "looked": self.looked}
             write_json(outputs.json, report_of("search", self.options, **told, **self.told()))
 
     def _write_gallery(self, path: Path) -> None:
-        cards, size = [asdict(hit) | {"picture": ""} for hit in self.hits], 320
-        for card in cards:
-            try:
-                place = self.places[card["key"]]
+        cards = [asdict(hit) | {"picture": ""} for hit in self.hits]
+        for card, place in zip(cards, self.places, strict=True):
+            with suppress(data.UnreadableImage):
                 content = place.read() if place else b""
-                card["picture"] = report.thumbnail(
-                    data.open_image(card["key"], content=content), size=size
-                )
-            except data.UnreadableImage:
-                continue
+                card["picture"] = report.thumbnail(data.open_image(card["key"], content=content))
         gone = sum(not card["picture"] for card in cards)
         note = [f"{gone} of {len(cards)} pictures are not where they were; --images says where"]
         report.write_html(
@@ -191,14 +187,10 @@ class Search(Job[Options]):
                 self.options.pictures.query, [*note * (gone > 0), *self.remarks]
             ),
             cards=cards,
-            asked=report.thumbnail(self.picture, size=size) if self.picture else "",
+            asked=report.thumbnail(self.picture) if self.picture else "",
             encoder=self.encoder.name,
-            looked=self._looked(),
-        )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+            looked=self.looked,
+        )  # fmt: skip
 
 
 SEARCH = Call(Options, ABOUT, f"{EPILOG}\n{EXIT_CODES}", Search.run)

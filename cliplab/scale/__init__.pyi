@@ -8,7 +8,6 @@ from .collection import (
 from .collectives import counted_traffic as counted_traffic
 from .data_parallel import over_ranks as over_ranks
 from .embedding import (
-    BLOCK as BLOCK,
     Done as Done,
     Engine as Engine,
     embed as embed,
@@ -39,7 +38,6 @@ from .searching import (
     search as search,
 )
 from .store import (
-    DTYPES as DTYPES,
     About as About,
     Embeddings as Embeddings,
     open_embeddings as open_embeddings,

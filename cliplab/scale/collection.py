@@ -10,6 +10,7 @@ from __future__ import annotations
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,6 @@ from cliplab.data import UnreadableImage, shown
 
 TOO_LARGE = 2**30  # bytes of a file: no picture that is read has as many
 _COLUMNS = ("image", "path", "file", "filename", "filepath")  # that name the picture, best first
-_PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 
 
 class Item(NamedTuple):
@@ -28,26 +28,22 @@ class Item(NamedTuple):
     key: str
     path: str
     start: int = 0
-    size: int = -1  # -1: to the end of the file
+    size: int | None = None  # None: to the end of the file
 
     def read(self) -> bytes:
-        """The bytes.
-
-        Raises:
-            UnreadableImage: they are not there, or not all of them.
-        """
+        """The bytes; an UnreadableImage if they are not there, or not all of them."""
+        size = TOO_LARGE if self.size is None else min(self.size, TOO_LARGE)
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.start)
-                content = file.read(min(self.size if self.size >= 0 else TOO_LARGE, TOO_LARGE))
+                content = file.read(size)
         except OSError as error:
             why = error.strerror or str(error)
             raise UnreadableImage(self.key, why, f"check {shown(self.path)}") from error
         if len(content) == TOO_LARGE:
             raise UnreadableImage(self.key, "1 GiB or more", "export it smaller")
-        if self.size > len(content):
-            found = f"{shown(self.path)} ends after {len(content):,} of its {self.size:,} bytes"
-            raise UnreadableImage(self.key, found, "copy the tar file again")
+        if self.size is not None and self.size > len(content):
+            raise UnreadableImage(self.key, "the tar file ends in it", "copy that file again")
         return content
 
 
@@ -58,9 +54,6 @@ class Collection:
     items: Sequence[Item]
     root: Path  # what keys are relative to
     problems: Sequence[object] = ()  # what could not be listed, a sentence each
-
-    def __len__(self) -> int:
-        return len(self.items)
 
 
 def read_collection(source: str | Path, *, images: str | Path | None = None) -> Collection:
@@ -74,18 +67,13 @@ def read_collection(source: str | Path, *, images: str | Path | None = None) -> 
 
     Raises:
         OSError: no such file or folder.
-        ValueError: no pictures; a key that occurs twice; a tar file that is compressed.
+        ValueError: no pictures; a key that occurs twice; what is none of the above.
     """
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"{shown(source)}: no such file or folder; check the name")
-    if source.name.lower().endswith(_PACKED):
-        raise ValueError(
-            f"{shown(source)}: a compressed tar file, of which no part can be read alone; unpack "
-            "it, or make a tar file without compression"
-        )
     if source.suffix.lower() == ".parquet":
-        found = _of_parquet(source, Path(images) if images else source.parent)
+        found = _of_parquet(source, Path(images or source.parent))
     elif shards := _shards(source):
         root, problems = source if source.is_dir() else source.parent, list[str]()
         items = [item for shard in shards for item in _members(shard, root, problems)]
@@ -110,14 +98,9 @@ def find(root: Path, key: str) -> Item | None:
     """The picture of a key again, in the source's root; None if it is gone."""
     if (path := root / key).is_file():
         return Item(key, str(path))
-    for parent in map(root.joinpath, map(str, Path(key).parents)):
-        if parent.suffix == ".tar" and parent.is_file():
-            members = _members(parent, root, [])
-            return next((item for item in members if item.key == key), None)
-    return None
-
-
-# ---- tables --------------------------------------------------------------------------------
+    shards = [place for place in path.parents if place.suffix == ".tar" and place.is_file()]
+    members = (item for shard in shards for item in _members(shard, root, []))
+    return next((item for item in members if item.key == key), None)
 
 
 def _of_parquet(source: Path, root: Path) -> Collection:
@@ -126,19 +109,18 @@ def _of_parquet(source: Path, root: Path) -> Collection:
 
     try:
         names = pq.read_schema(source).names
-        column = next((name for name in _COLUMNS if name in names), None)
-        if column is None:
-            wanted = ", ".join(_COLUMNS)
-            raise ValueError(f"{shown(source)}: got the columns {names}; expected one of {wanted}")
-        table = pq.read_table(source, columns=[column, *(["key"] * ("key" in names))])
+        columns = [*[name for name in _COLUMNS if name in names][:1], *{"key"}.intersection(names)]
+        table = pq.read_table(source, columns=columns)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{shown(source)}: no Parquet file, or damaged ({error})") from error
-    paths = table[column].to_pylist()
-    keys = table["key"].to_pylist() if "key" in names else paths
-    for kind, values in ((column, paths), ("key", keys)):
-        if odd := [i for i, value in enumerate(values) if not isinstance(value, str) or not value]:
-            raise ValueError(f"{shown(source)}: row {odd[0]} has no text in {kind}; mend the table")
-    pairs = zip(keys, paths, strict=True)
+    if columns in ([], ["key"]):
+        wanted = ", ".join(_COLUMNS)
+        raise ValueError(f"{shown(source)}: got the columns {names}; expected one of {wanted}")
+    for name in columns:
+        cells = table[name].to_pylist()
+        if odd := [i for i, cell in enumerate(cells) if not isinstance(cell, str) or not cell]:
+            raise ValueError(f"{shown(source)}: row {odd[0]} has no text in {name}; mend the table")
+    pairs = zip(table[columns[-1]].to_pylist(), table[columns[0]].to_pylist(), strict=True)
     return Collection([Item(key, str(root / path)) for key, path in pairs], root)
 
 
@@ -151,10 +133,8 @@ def _shards(source: Path) -> list[Path]:
         return [source] if source.suffix.lower() == ".tar" else []
     shards = sorted(path for path in source.rglob("*.tar") if path.is_file())
     if shards and (loose := next(filter(data.is_image_name, source.rglob("*")), None)):
-        raise ValueError(
-            f"{shown(source)}: got tar files ({shards[0].name}) beside pictures "
-            f"({shown(loose.relative_to(source))}); expected one of both: move the others away"
-        )
+        both = f"tar files ({shards[0].name}) beside pictures ({loose.name})"
+        raise ValueError(f"{shown(source)}: got {both}; expected one of both: move the others away")
     return shards
 
 
@@ -165,33 +145,25 @@ def _members(shard: Path, root: Path, problems: list[str]) -> Iterator[Item]:
     over such, it finds the next sound one; then the members no longer follow one another.
     """
     within, name, expected = shard.stat().st_size, shown(shard.relative_to(root)), 0
-    try:
-        with tarfile.open(shard, "r:", ignore_zeros=True) as tar:
-            for member in tar:
-                if member.offset > expected and not _is_padding(shard, expected, member.offset):
-                    problems.append(_damage(name, expected, f"before {member.name}"))
-                expected = member.offset_data + -(-member.size // 512) * 512
-                if member.isfile() and data.is_image_name(member.name):
-                    yield Item(f"{name}/{member.name}", str(shard), member.offset_data, member.size)
-    except (tarfile.TarError, EOFError):
-        pass  # what it is, and how much, is told below
+    damage = "{}: damaged from byte {:,}, {}; what lies there cannot be read: copy it again"
+    with suppress(tarfile.TarError, EOFError), tarfile.open(shard, "r:", ignore_zeros=True) as tar:
+        for member in tar:
+            if member.offset > expected and not _is_padding(shard, expected, member.offset):
+                problems.append(damage.format(name, expected, f"before {member.name}"))
+            expected = member.offset_data + -(-member.size // 512) * 512
+            if member.isfile() and data.is_image_name(member.name):
+                key = f"{name}/{member.name}"
+                yield Item(key, str(shard), member.offset_data, member.size)
     if not expected:
         problems.append(f"{name}: no tar file, or an empty one; copy it again")
     elif expected > within:
         problems.append(f"{name}: ends too early, at byte {within:,}; copy it again")
     elif not _is_padding(shard, expected, within):
-        problems.append(_damage(name, expected, "up to its end"))
-
-
-def _damage(name: str, start: int, where: str) -> str:
-    return (
-        f"{name}: damaged from byte {start:,}, {where}; what lies there cannot be read: copy it "
-        "again"
-    )
+        problems.append(damage.format(name, expected, "up to its end"))
 
 
 def _is_padding(path: Path, start: int, end: int) -> bool:
-    """Whether there are zeros alone, as at the end of every archive."""
+    """Whether there is nothing, or zeros alone, as at the end of every archive."""
     with open(path, "rb") as file:
         file.seek(start)
         while start < end and (block := file.read(min(2**20, end - start))):

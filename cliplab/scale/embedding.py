@@ -25,26 +25,16 @@ from cliplab import data
 from cliplab.data import UnreadableImage, open_image, shown
 from cliplab.encoders import Encoder
 from cliplab.runtime import ArgumentError, held, unknown_name
+from cliplab.scale import store
 from cliplab.scale.collection import Collection, Item, read_collection
-from cliplab.scale.store import (
-    DTYPES,
-    About,
-    Embeddings,
-    Row,
-    block_files,
-    drop_errors,
-    open_embeddings,
-    read_about,
-    read_keys,
-    write_block,
-)
+from cliplab.scale.store import About, Embeddings, Row
 
-BLOCK = 1024  # pictures
 NARROWEST = 1000  # times as long as wide: preprocessing would make a picture of gigabytes of it
 _COMPARED = 8  # pictures of an older run whose bytes are looked at again
-_MOST_THREADS = 8  # that read files
+_THREADS = min(8, os.cpu_count() or 1)  # that read files
 
 Block = tuple[Item, ...]
+Picture = tuple[Row, torch.Tensor | None]  # and its pixels (3, R, R); None: it cannot be read
 
 
 @dataclass(frozen=True)
@@ -56,22 +46,42 @@ class Work:
     folder: Path
     batch_size: int
 
-    def read(self, items: Iterable[Item]) -> Iterator[_Picture]:
-        """The pictures as the encoder wants them, in order, a batch and some ahead."""
-        return _read_ahead(self.encoder, items, self.batch_size)
+    def read(self, items: Iterable[Item]) -> Iterator[Picture]:
+        """The pictures in order, preprocessed by threads, a batch ahead of their use."""
+        waiting: deque[Future[Picture]] = deque()
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="cliplab-read") as pool:
+            for item in items:
+                waiting.append(pool.submit(_read, self.encoder, item))
+                if len(waiting) > self.batch_size + _THREADS:
+                    yield waiting.popleft().result()
+            yield from (one.result() for one in waiting)
 
-    def write(self, block: Block, pictures: Iterator[_Picture]) -> int:
+    def write(self, block: Block, pictures: Iterator[Picture]) -> int:
         """Embed the next pictures, those of a block, and write them -> how many."""
         rows, emb = list[Row](), np.zeros((len(block), self.about.dim), self.about.dtype)
         for start in range(0, len(block), self.batch_size):
             batch = list(islice(pictures, min(self.batch_size, len(block) - start)))
-            good = [i for i, one in enumerate(batch, start) if one.pixels is not None]
-            rows += [one.row for one in batch]
+            rows += [row for row, _ in batch]
+            good = {i: pixels for i, (_, pixels) in enumerate(batch, start) if pixels is not None}
             if good:
-                pixels = torch.stack([one.pixels for one in batch if one.pixels is not None])
-                emb[good] = self.encoder.encode_pixels([pixels]).numpy()
-        write_block(self.folder / block_name(block), self.about, rows, emb)
+                emb[list(good)] = self.encoder.encode_pixels([torch.stack([*good.values()])])
+        # Equal for equal keys, so that who writes a block twice writes it once.
+        keys = hashlib.sha256("\n".join(item.key for item in block).encode()).hexdigest()
+        store.write_block(self.folder / f"block-{keys[:20]}.parquet", self.about, rows, emb)
         return len(rows)
+
+
+def _read(encoder: Encoder, item: Item) -> Picture:
+    try:
+        content = item.read()
+        image = open_image(item.key, content=content)
+        if max(image.size) > NARROWEST * min(image.size):
+            size = f"{image.width} x {image.height} px, longer than {NARROWEST} times its width"
+            raise UnreadableImage(item.key, size, "cut it into pieces")
+        digest = hashlib.sha256(content).hexdigest()
+        return Row(item.key, *image.size, digest), encoder.preprocess(image)
+    except UnreadableImage as error:
+        return Row(item.key, error=f"{error.cause}; {error.remedy}"), None
 
 
 Engine = Callable[[Sequence[Block], Work], Iterator[int]]
@@ -80,54 +90,7 @@ Engine = Callable[[Sequence[Block], Work], Iterator[int]]
 def in_process(blocks: Sequence[Block], work: Work) -> Iterator[int]:
     """Write the blocks one after the other -> how many pictures each has."""
     pictures = work.read(chain.from_iterable(blocks))
-    for block in blocks:
-        yield work.write(block, pictures)
-
-
-def block_name(block: Iterable[Item]) -> str:
-    """Name of a block's file: equal for equal keys, so that who writes it twice writes it once."""
-    keys = "\n".join(item.key for item in block)
-    return f"block-{hashlib.sha256(keys.encode()).hexdigest()[:20]}.parquet"
-
-
-# ---- one picture, in a thread --------------------------------------------------------------
-
-
-@dataclass
-class _Picture:
-    row: Row
-    pixels: torch.Tensor | None = None  # (3, R, R); None: it cannot be read
-
-
-def _read_ahead(encoder: Encoder, items: Iterable[Item], ahead: int) -> Iterator[_Picture]:
-    """Pictures in order, preprocessed by threads, at most `ahead` and some before they are used."""
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="cliplab-read")
-    waiting: deque[Future[_Picture]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(_read, encoder, item))
-            if len(waiting) > ahead + threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read(encoder: Encoder, item: Item) -> _Picture:
-    width = height = digest = None
-    try:
-        content = item.read()
-        digest = hashlib.sha256(content).hexdigest()
-        image = open_image(item.key, content=content)
-        width, height = image.size
-        if max(width, height) > NARROWEST * min(width, height):
-            size = f"{width} x {height} px, longer than {NARROWEST} times its width"
-            raise UnreadableImage(item.key, size, "cut it into pieces")
-        return _Picture(Row(item.key, width, height, digest), encoder.preprocess(image))
-    except UnreadableImage as error:
-        return _Picture(Row(item.key, width, height, digest, f"{error.cause}; {error.remedy}"))
+    yield from (work.write(block, pictures) for block in blocks)
 
 
 # ---- the run -------------------------------------------------------------------------------
@@ -140,7 +103,6 @@ class Done:
     embeddings: Embeddings
     computed: int  # pictures, of this run
     total: int  # of the source
-    notes: Sequence[str]
 
 
 def embed(
@@ -150,7 +112,7 @@ def embed(
     *,
     engine: Engine = in_process,
     batch_size: int = 64,
-    block: int = BLOCK,
+    block: int = 1024,
     dtype: str = "float16",
     retry: bool = False,
     progress: bool = False,
@@ -168,76 +130,63 @@ def embed(
 
     Raises:
         OSError: no space, no permission, or another run has the folder.
-        ValueError: nothing to embed, two pictures of one key, a folder of another encoder or of
+        ValueError: a source as `read_collection` refuses it; a folder of another encoder, or of
             other pictures under the same keys.
     """
     for name, value in (("batch_size", batch_size), ("block", block)):
         if value < 1:
             raise ArgumentError(name, f"got {value}; expected 1 or more")
-    if dtype not in DTYPES:
-        raise ArgumentError("dtype", unknown_name("type", dtype, DTYPES))
+    if dtype not in store.DTYPES:
+        raise ArgumentError("dtype", unknown_name("type", dtype, store.DTYPES))
     collection = source if isinstance(source, Collection) else read_collection(source)
     folder, about = Path(folder), About.of(encoder, dtype, collection.root)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
         done = _done(folder, about)
         _refuse_others(folder, [item for item in collection.items if item.key in done])
-        for path in block_files(folder) if retry else ():
-            done.difference_update(drop_errors(path))
+        for path in store.block_files(folder) if retry else ():
+            done.difference_update(store.drop_errors(path))
         todo = [item for item in collection.items if item.key not in done]
         blocks = [tuple(todo[i : i + block]) for i in range(0, len(todo), block)]
-        computed = _carry_out(engine, blocks, Work(encoder, about, folder, batch_size), progress)
-        keys = _done(folder, about) if computed else done
-    if lost := [item.key for item in todo if item.key not in keys]:
+        counts = engine(blocks, Work(encoder, about, folder, batch_size)) if blocks else ()
+        with tqdm(total=len(todo), unit="image", disable=not progress) as bar:
+            for count in counts:
+                bar.update(count)
+        done = _done(folder, about) if todo else done
+    if lost := [item.key for item in todo if item.key not in done]:
         raise ValueError(f"{len(lost)} pictures have no row ({data.some(lost)}); run it once more")
-    extra = len(keys) - len(collection)
-    notes = [f"{shown(folder)} has {extra:,} rows of pictures that are not in the source"]
-    return Done(open_embeddings(folder), computed, len(collection), notes * (extra > 0))
-
-
-def _carry_out(engine: Engine, blocks: Sequence[Block], work: Work, progress: bool) -> int:
-    total = sum(map(len, blocks))
-    with tqdm(total=total, unit="image", disable=not progress) as bar:
-        for count in engine(blocks, work) if blocks else ():
-            bar.update(count)
-    return total
+    return Done(store.open_embeddings(folder), len(todo), len(collection.items))
 
 
 def _done(folder: Path, about: About) -> set[str]:
     """Keys of all rows, each once, made by the same encoder."""
     found: set[str] = set()
-    for path in block_files(folder):
-        _refuse_other_encoder(path, read_about(path), about)
-        keys = read_keys(path)
-        if twice := found.intersection(keys):
+    for path in store.block_files(folder):
+        was, keys = store.read_block(path)
+        if was.fingerprint != about.fingerprint:
             raise ValueError(
-                f"{shown(path)}: has {data.some(twice)}, as another file has; delete this one, and "
-                "run it again"
+                f"{shown(folder)}: made with the encoder {was.encoder} ({was.precision}, "
+                f"{was.fingerprint[:12]}), this is {about.encoder} ({about.precision}, "
+                f"{about.fingerprint[:12]}), and they cannot be compared: choose another folder"
             )
+        if was.dtype != about.dtype:
+            what = f"got {about.dtype}, but {shown(folder)} has {was.dtype}; give the same"
+            raise ArgumentError("dtype", what)
+        if twice := found.intersection(keys):
+            what = f"has {data.some(twice)}, as another file has; delete this one, and run it again"
+            raise ValueError(f"{shown(path)}: {what}")
         found.update(keys)
     return found
-
-
-def _refuse_other_encoder(path: Path, was: About, now: About) -> None:
-    if was.fingerprint != now.fingerprint:
-        raise ValueError(
-            f"{shown(path.parent)}: made with the encoder {was.encoder} ({was.precision}, "
-            f"{was.fingerprint[:12]}), this is {now.encoder} ({now.precision}, "
-            f"{now.fingerprint[:12]}); their embeddings cannot be compared: choose another folder"
-        )
-    if was.dtype != now.dtype:
-        raise ArgumentError(
-            "dtype", f"got {now.dtype}, but {shown(path.parent)} has {was.dtype}; give the same"
-        )
 
 
 def _refuse_others(folder: Path, known: Sequence[Item]) -> None:
     """Refuse a folder whose rows are of other pictures, so far as a few of them tell."""
     few = {item.key: item for item in known[:: -(-len(known) // _COMPARED) or 1]}
-    for key, digest in open_embeddings(folder).hashes(list(few)).items() if few else ():
+    hashes = store.open_embeddings(folder).told("sha256", list(few)) if few else {}
+    for key, digest in hashes.items():
         with suppress(UnreadableImage):
             if hashlib.sha256(few[key].read()).hexdigest() != digest:
                 raise ValueError(
-                    f"{shown(folder)}: its row {key} is of another picture than {few[key].path}: "
-                    "it was changed, or another has its name; choose another folder"
+                    f"{shown(folder)}: its row {key} is of another picture than {few[key].path}, "
+                    "which was changed, or has its name by chance; choose another folder"
                 )

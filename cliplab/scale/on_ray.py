@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,7 +27,9 @@ from cliplab.scale.store import About
 
 STORE = 150 * 2**20  # bytes that Ray shares between processes; blocks are lists of places, no more
 _STARTS = 3  # times that a start is tried: on a busy machine Ray gives up after half a minute
-_PATIENCE = 5.0  # seconds for a cluster to answer
+_SETTINGS = {  # it would call home, and tell of its inner life
+    "RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "FATAL", "RAY_DATA_LOG_LEVEL": "FATAL",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Ray:
             one of this machine's processors, reached from it alone, for this run.
         workers: actors, each with a processor (or a GPU, where the encoder is on one); None: as
             many as there are.
-        load: what each worker loads the encoder with, once; None: it is sent the weights.
+        load: what each worker loads the encoder with; None: it is sent the weights.
     """
 
     address: str | None = None
@@ -67,22 +69,16 @@ class Ray:
 
         on_gpu = work.encoder.device.type == "cuda"
         present = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
-        size = max(1, min(self.workers or present, len(blocks)))
-        load = self.load or partial(_given, work.encoder)
-        about, folder, batch = work.about, work.folder.resolve(), work.batch_size
         worker: Any = _Worker
+        load = self.load or (lambda encoder=work.encoder: encoder)
         packed = [{"block": pickle.dumps(block)} for block in blocks]
         return ray.data.from_items(packed, override_num_blocks=min(len(packed), 10_000)).map(
             worker,
-            fn_constructor_args=(load, about, folder, batch),
-            compute=ray.data.ActorPoolStrategy(size=size),
+            fn_constructor_args=(load, work.about, work.folder.resolve(), work.batch_size),
+            compute=ray.data.ActorPoolStrategy(size=min(self.workers or present, len(blocks))),
             num_cpus=0 if on_gpu else 1,
             num_gpus=1 if on_gpu else 0,
         )
-
-
-def _given(encoder: Encoder) -> Encoder:
-    return encoder
 
 
 class _Worker:
@@ -98,11 +94,10 @@ class _Worker:
     @cached_property
     def work(self) -> Work:
         work = Work(self.load(), self.about, *self.place)
-        if (own := work.encoder.fingerprint) != self.about.fingerprint:
-            raise ValueError(
-                f"its encoder has the fingerprint {own[:12]}, that of this run is "
-                f"{self.about.fingerprint[:12]}; give all machines the same weights"
-            )
+        own, meant = work.encoder.fingerprint[:12], self.about.fingerprint[:12]
+        if own != meant:
+            what = f"its encoder has the fingerprint {own}, that of this run is {meant}"
+            raise ValueError(f"{what}; give all machines the same weights")
         return work
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, Any]:
@@ -116,9 +111,8 @@ class _Worker:
 @contextmanager
 def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
     """A connection to Ray, that of whoever calls us if there is one; what was started ends."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
-    for name in ("RAY_BACKEND_LOG_LEVEL", "RAY_DATA_LOG_LEVEL"):
-        os.environ.setdefault(name, "FATAL")
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
         import ray.data
@@ -145,15 +139,12 @@ def _start(address: str | None, workers: int | None) -> None:
         "num_cpus": workers, "include_dashboard": False, "object_store_memory": STORE,
         "_node_ip_address": "127.0.0.1",
     }  # fmt: skip
-    _check(address)
+    given = {"address": address} if address else own | {"address": "local"}
+    if address not in (None, "auto"):
+        _ask(str(address))
     for turn in range(1, _STARTS + 1):
         try:
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if address else own),
-            )
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
             return
         except Exception as error:  # Ray raises bare ones
             ray.shutdown()
@@ -163,18 +154,16 @@ def _start(address: str | None, workers: int | None) -> None:
                 raise ChildProcessError(f"Ray did not start here: {error}") from error
 
 
-def _check(address: str | None) -> None:
-    """Ask whether somebody listens, since Ray tries for a minute."""
-    if address in (None, "auto"):
-        return
-    found = re.fullmatch(r"\[?([^\[\]/]+)\]?:(\d{1,5})", address or "")
+def _ask(address: str) -> None:
+    """Find out whether somebody listens, since Ray tries for a minute."""
+    found = re.fullmatch(r"\[?([^\[\]/]+)\]?:(\d{1,5})", address)
     if not found or int(found[2]) > 65535:
         what = f"got {address!r}; expected host:port, such as 127.0.0.1:6379, or auto"
         raise ArgumentError("address", what)
     try:
-        socket.create_connection((found[1], int(found[2])), timeout=_PATIENCE).close()
+        socket.create_connection((found[1], int(found[2])), timeout=5).close()
     except OSError as error:
-        raise _no_answer(str(address), error) from error
+        raise _no_answer(address, error) from error
 
 
 def _no_answer(address: str, error: Exception) -> ConnectionError:
