@@ -44,7 +44,7 @@ examples:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """What is searched, and for what."""
+    """What is searched, for what, and how."""
 
     source: Annotated[Path, Positional, opt("FOLDER")]
     """of `embed`"""
@@ -52,12 +52,6 @@ class Pictures:
     """words, or a picture file"""
     images: Annotated[Path | None, opt("FOLDER")] = None
     """where the pictures are now, for the gallery; default: where `embed` found them"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Searching:
-    """How it is searched."""
-
     top: Annotated[int, opt("K")] = 10
     """pictures to find"""
     index: Flag = False
@@ -82,7 +76,6 @@ class Options(Common):
     """What `search` can be told."""
 
     pictures: Pictures
-    searching: Searching = field(default_factory=Searching)
     outputs: Written = field(default_factory=Written)
 
 
@@ -97,8 +90,8 @@ class Search(Job[Options]):
         for option, path in self.files(self.writes).items():
             if path.resolve().is_relative_to(folder):
                 raise ValueError(f"{option} {path}: among the embeddings; choose another folder")
-        if self.options.searching.top < 1:
-            raise ValueError(f"--top: got {self.options.searching.top}; expected 1 or more")
+        if self.options.pictures.top < 1:
+            raise ValueError(f"--top: got {self.options.pictures.top}; expected 1 or more")
 
     def prepare(self) -> None:
         """The embeddings and the query: a picture if there is such a file."""
@@ -112,7 +105,7 @@ class Search(Job[Options]):
 
     def load(self) -> None:
         """The encoder that made the embeddings."""
-        given, about = self.options.searching, self.embeddings.about
+        given, about = self.options.pictures, self.embeddings.about
         self.encoder = encoders.load_encoder(
             given.encoder or about.encoder,
             device=given.device,
@@ -128,7 +121,7 @@ class Search(Job[Options]):
 
     def answer(self) -> int:
         """Look for it -> how many rows there are."""
-        given, words = self.options.searching, self.options.pictures.query
+        given, words = self.options.pictures, self.options.pictures.query
         if self.picture is not None:
             emb = self.encoder.encode_image([self.picture])
         else:

@@ -190,22 +190,16 @@ def _explain(error: Exception, path: Path, limit: int) -> tuple[str, str]:
     """Cause and remedy of what went wrong while reading `path`."""
     text = (str(error) or type(error).__name__).splitlines()[0]
     bombs = Image.DecompressionBombError, Image.DecompressionBombWarning
+    is_phone = path.suffix.lower() in PHONE_SUFFIXES
+    save_it = f"open and save it as one of {', '.join(SUFFIXES)}"
     raise_it = "shrink it, or if you trust it raise $CLIPLAB_MAX_PIXELS"
     known: list[tuple[bool, str, str]] = [
         (isinstance(error, FileNotFoundError), "no such file", "check the name"),
         (path.is_dir(), "this is a folder", "give an image file, or use list_images(folder)"),
         (isinstance(error, PermissionError), "no permission to read it", "change its permissions"),
         (isinstance(error, bombs), f"it has more than {limit:,} pixels, as bombs do", raise_it),
-        (
-            path.suffix.lower() in PHONE_SUFFIXES,
-            "HEIC is not read",
-            "export it as JPEG, or install and register pillow-heif",
-        ),
-        (
-            isinstance(error, UnidentifiedImageError),
-            "not an image, or damaged",
-            f"open and save it as one of {', '.join(SUFFIXES)}",
-        ),
+        (is_phone, "HEIC is not read", "export it as JPEG, or install and register pillow-heif"),
+        (isinstance(error, UnidentifiedImageError), "not an image, or damaged", save_it),
     ]
     damaged = f"damaged or incomplete ({text})", "copy it again, or open and save it as PNG or JPEG"
     return next(((cause, remedy) for holds, cause, remedy in known if holds), damaged)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -136,39 +135,25 @@ def _start(address: str | None, workers: int | None) -> None:
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     own: dict[str, Any] = {
-        "num_cpus": workers, "include_dashboard": False, "object_store_memory": STORE,
-        "_node_ip_address": "127.0.0.1",
+        "address": "local", "num_cpus": workers, "include_dashboard": False,
+        "object_store_memory": STORE, "_node_ip_address": "127.0.0.1",
     }  # fmt: skip
-    given = {"address": address} if address else own | {"address": "local"}
-    if address not in (None, "auto"):
-        _ask(str(address))
     for turn in range(1, _STARTS + 1):
         try:
+            if address not in (None, "auto"):
+                host, _, port = str(address).rpartition(
+                    ":"
+                )  # does it listen? Ray asks for a minute
+                socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            given = {"address": address} if address else own
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
             return
         except Exception as error:  # Ray raises bare ones
             ray.shutdown()
             if address:
-                raise _no_answer(address, error) from error
+                raise ConnectionError(
+                    f"no Ray cluster answers at {address} ({error}); expected host:port of one "
+                    "that runs, or auto; without an address this machine alone is used"
+                ) from error
             if turn == _STARTS:
                 raise ChildProcessError(f"Ray did not start here: {error}") from error
-
-
-def _ask(address: str) -> None:
-    """Find out whether somebody listens, since Ray tries for a minute."""
-    found = re.fullmatch(r"\[?([^\[\]/]+)\]?:(\d{1,5})", address)
-    if not found or int(found[2]) > 65535:
-        what = f"got {address!r}; expected host:port, such as 127.0.0.1:6379, or auto"
-        raise ArgumentError("address", what)
-    try:
-        socket.create_connection((found[1], int(found[2])), timeout=5).close()
-    except OSError as error:
-        raise _no_answer(address, error) from error
-
-
-def _no_answer(address: str, error: Exception) -> ConnectionError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ConnectionError(
-        f"no Ray cluster answers at {address} ({reason}); start one with Ray's own command, or "
-        "leave the address out to use this machine alone"
-    )
