@@ -257,6 +257,8 @@ def test_only_what_an_exercise_needs_is_executed() -> None:
         "answer = None",
     ]
     assert needed(cells, {6, 8}) == {0, 1, 3, 6, 8}
+    assert needed(["f = slow()", "def f(): return 1", "check(f)"], {1, 2}) == {1, 2}
+    assert needed(["def f(): return g()", "def g(): return 1", "check(f)"], {0, 2}) == {0, 1, 2}
     assert needed(["m = slow()", "import m\nm.f()"], {1}) == {1}
     assert needed(["def (", "check(f)"], {0, 1}) == {0, 1}
     assert needed(["f = 1", "f = f + 1", "check(f)"], {2}) == {0, 1, 2}

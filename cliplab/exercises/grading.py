@@ -109,14 +109,21 @@ class Select(nbgrader.NbGraderPreprocessor):
 
 
 def needed(sources: Sequence[str], roots: set[int]) -> set[int]:
-    """`roots` and the cells that they need: those that bind a name which is read, and so on."""
+    """`roots` and the cells that they need: the last above that bind a name they read, and so on.
+
+    A name that none above binds is looked for below: functions find it when they are called.
+    """
     names = [_names(source) for source in sources]
+
+    def binders(name: str, reader: int) -> list[int]:
+        found = [i for i in range(max(roots)) if name in names[i][0] and i != reader]
+        return [i for i in found if i < reader][-1:] or found
+
     wanted: set[int] = set()
     more = set(roots)
     while more:
         wanted |= more
-        read = set().union(*(names[i][1] for i in wanted))
-        more = {i for i in range(max(roots)) if names[i][0] & read} - wanted
+        more = {j for i in more for name in names[i][1] for j in binders(name, i)} - wanted
     return wanted
 
 
