@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from collections_world import picture, shard
+from collections_world import colours, folder, picture, shard
 from pages import read_page, texts
 
 from cliplab import encoders, scale
 from cliplab.cli.main import main
+from cliplab.data import open_image
 from cliplab.pasture import draw, herd
 from cliplab.runtime import ArgumentError
 from cliplab.scale import open_embeddings, open_index, search
@@ -121,6 +122,20 @@ def test_an_index_says_its_recall_and_is_built_once_for_the_same_rows(
     assert sum(common) >= 0.9 * 10 * 20
     (hit,) = search(found, rows[5:6], 1, index=again)[0]
     assert (hit.key, hit.score) == ("000005", pytest.approx(1, abs=2e-3))
+
+
+def test_without_ray_and_usearch_the_rest_works(tmp_path, monkeypatch) -> None:
+    for name in ("ray", "ray.data", "usearch", "usearch.index"):
+        monkeypatch.setitem(sys.modules, name, None)
+    photos, encoder = folder(tmp_path / "photos", range(4)), colours()
+    with pytest.raises(ImportError, match=r"needs Ray .*pip install 'ray\[data\]'"):
+        scale.embed(photos, encoder, tmp_path / "out", engine=scale.Ray())
+    found = scale.embed(photos, encoder, tmp_path / "out").embeddings
+    monkeypatch.setattr(sys.modules["cliplab.scale.searching"], "INDEX_FROM", 1)
+    with pytest.raises(ImportError, match="needs usearch"):
+        open_index(found)
+    (hits,) = search(found, encoder.encode_image([open_image(photos / "0002.png")]), 1)
+    assert hits[0].key == "0002.png"
 
 
 def test_recall_counts_what_was_found_of_the_ten_others() -> None:
