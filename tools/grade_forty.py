@@ -218,7 +218,8 @@ def mistakes(lesson: str, masters: dict[str, Any]) -> Iterator[HandIn]:
                 cell = notebook.cells[position(notebook, masters[name].code.id)]
                 cell.source = cell.source.replace(old, new)
 
-            yield HandIn(f"{name}: {(new.strip() or 'left out').splitlines()[0][:40]}", 1, change)
+            what = (new.strip() or "a line is missing").splitlines()[0]
+            yield HandIn(f"{name}: {what[:40]}", 1, change)
 
 
 def unsolved(notebook: Any) -> None:
