@@ -7,6 +7,9 @@ losses: N = 16,384 pairs of 512 numbers, forward and backward, beside `open_clip
 large: N = 131,072, whose table alone would take 69 GB. Every run is a process of its own, and the
 contenders take turns. Memory is the largest resident size above what there was when the inputs
 were made and a small loss had warmed up; it includes the gradients that are handed back.
+ranks: two processes beside one: gradients, and the bytes that a step moves, as computed, as asked
+of torch.distributed, and as the loopback device counted them (Linux; the least of some steps, as
+other programs count, too).
 engines: pictures a second by Ray Data and in process; what Ray takes for two pictures counts as
 its start-up, and is taken off.
 memory: 100,000 pictures embedded beside 10,000, each in a process of its own.
@@ -16,6 +19,7 @@ search, index: 16 queries among 1,000,000 x 512 float16, rows that have clusters
 at, and by a graph. Memory counts what is mapped of the file.
 """
 
+import importlib
 import json
 import random
 import resource
@@ -34,14 +38,17 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cliplab import scale
 from cliplab.encoders import Encoder, load_encoder
-from cliplab.models.losses import clip_loss
+from cliplab.models.clip import CLIP
+from cliplab.models.losses import clip_loss, siglip_loss, unit_rows as as_unit_rows
 from cliplab.pasture import draw, herd
 from cliplab.scale.store import About, Row, write_block
+from cliplab.training.clip import CLIPRecipe, new_clip
 
 ROUNDS = 3
 PAIRS, LARGE, DIM = 16_384, 131_072, 512
@@ -166,6 +173,115 @@ def large() -> None:
     print(f"N = {LARGE:,}, D = {DIM}, {torch.get_num_threads()} threads, one run:\n\n{HEAD}")
     print(row("tiles, bfloat16 products", [done]))
     verdicts([("GB more", 2.0, done["gb"])])
+
+
+# ---- ranks -----------------------------------------------------------------------------------
+
+RANKS, OF_ALL, STEPS = 2, 4096, 5
+OVER_RANKS = {
+    "InfoNCE, captions gathered": (scale.gathered_clip_loss, clip_loss, (SCALE,), (2, 2)),
+    "InfoNCE, ring": (scale.ring_clip_loss, clip_loss, (SCALE,), (3, 3)),
+    "SigLIP, ring": (scale.ring_siglip_loss, siglip_loss, (SCALE, -10.0), (2, 0)),
+}
+
+
+def on_the_wire() -> int:
+    """Bytes that this machine has received from itself."""
+    lines = Path("/proc/net/dev").read_text("utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
+
+
+def moved(step: Callable[[], object]) -> tuple[float, float]:
+    """MB that a rank sends in a step: asked of torch.distributed, and on the wire."""
+    step()
+    wire = []
+    with scale.counted_traffic() as sent:
+        for _ in range(STEPS):
+            dist.barrier()
+            before = on_the_wire()
+            dist.barrier()
+            step()
+            dist.barrier()
+            wire.append(on_the_wire() - before)
+    return sum(sent.values()) / STEPS / 1e6, min(wire) / RANKS / 1e6
+
+
+def with_gradients(loss: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
+    """Gradients of all inputs, one after another."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss(*leaves), leaves)])
+
+
+def loss_over_ranks(name: str) -> tuple[float, float, float]:
+    """Millionths by which the gradients differ from one process's; MB asked; MB on the wire."""
+    over, one, scalars, _ = OVER_RANKS[name]
+    own = scale.own_share(OF_ALL)
+    rows, numbers = [unit_rows(OF_ALL, 0), unit_rows(OF_ALL, 1)], [torch.tensor(x) for x in scalars]
+    mine = [*(x[own] for x in rows), *numbers]
+
+    def step() -> Tensor:
+        return with_gradients(lambda *x: over(*x, tile=TILE), mine)
+
+    expected, found = with_gradients(one, [*rows, *numbers]), step() / RANKS
+    dist.all_reduce(found[-len(scalars) :])
+    parts = [x[own] for x in expected[: 2 * rows[0].numel()].view(2, OF_ALL, DIM)]
+    expected = torch.cat([*(x.flatten() for x in parts), expected[-len(scalars) :]])
+    return ((found - expected).norm() / expected.norm()).item() * 1e6, *moved(step)
+
+
+def weights_over_ranks(dtype: torch.dtype) -> tuple[float, float, float, float]:
+    """All weights of the recipe of the shipped English CLIP, 64 pairs.
+
+    Millionths from one process, and those of one process from itself with its pairs in another
+    order; MB of weights; MB on the wire.
+    """
+    pixels = torch.randn(64, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    ids = torch.arange(64 * 12).reshape(64, 12) * 7 % 92
+
+    def model() -> CLIP:
+        torch.manual_seed(0)
+        return new_clip(CLIPRecipe(), 92).to(dtype)
+
+    def alone(order: Tensor) -> Tensor:
+        one = model()
+        emb = one.encode_image(pixels[order]), one.encode_text(ids[order])
+        clip_loss(*map(as_unit_rows, emb), one.logit_scale.exp()).backward()
+        return torch.cat([p.grad.flatten() for p in one.parameters()])
+
+    shared, own = model(), scale.own_share(64)
+    towers = scale.over_ranks(shared)
+
+    def step() -> None:
+        shared.zero_grad()
+        scale.gathered_clip_loss(*towers(pixels[own], ids[own])).backward()
+
+    _, wire = moved(step)
+    found = torch.cat([p.grad.flatten() for p in shared.parameters()])
+    expected, turned = alone(torch.arange(64)), alone(torch.arange(64).flip(0))
+    off = [((x - expected).norm() / expected.norm()).item() * 1e6 for x in (found, turned)]
+    return off[0], off[1], expected.nbytes / 1e6, wire
+
+
+def ranks() -> None:
+    """Two processes against one."""
+    this = importlib.import_module(Path(__file__).stem)  # where other processes find it
+    n, rows = OF_ALL // RANKS, []
+    print(f"{RANKS} ranks, N = {OF_ALL:,}, D = {DIM}; MB that a rank sends in a step:\n")
+    print("| what | computed | asked | on the wire |\n|---|---:|---:|---:|")
+    for name, (*_, (trips, sums)) in OVER_RANKS.items():
+        found = scale.run_local(this.loss_over_ranks, name, ranks=RANKS)
+        computed = ((RANKS - 1) * 4 * n * (trips * DIM + sums) + 2 * (RANKS - 1) * 4 / RANKS) / 1e6
+        _, asked, wire = found[0]
+        print(f"| {name} | {computed:.6f} | {asked:.6f} | {wire:.2f} |")
+        rows.append((f"{name}: gradients differ, millionths", 1.0, max(x[0] for x in found)))
+        rows.append((f"{name}: asked - computed, bytes", 0.0, abs(asked - computed) * 1e6))
+    for dtype in (torch.float32, torch.float64):
+        what = f"gradients of a CLIP's weights, {str(dtype)[6:]}"
+        worst, floor, size, wire = scale.run_local(this.weights_over_ranks, dtype, ranks=RANKS)[0]
+        print(f"| {what} | {2 * (RANKS - 1) / RANKS * size:.6f} | - | {wire:.2f} |")
+        rows.append((f"{what}: differ, millionths", 1.0, worst))
+        rows.append(("- one process from itself, pairs in another order", 1.0, floor))
+    verdicts(rows)
 
 
 # ---- collections -----------------------------------------------------------------------------
@@ -366,6 +482,7 @@ def median_seconds(work: Callable[[], object]) -> float:
 PARTS: dict[str, Callable[[], None]] = {
     "losses": losses,
     "large": large,
+    "ranks": ranks,
     "engines": engines,
     "memory": memory,
     "kills": kills,

@@ -58,9 +58,9 @@ class _Gather(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        own = grad.new_empty(len(grad) // place(ctx.group)[1], *grad.shape[1:])
-        dist.reduce_scatter_tensor(own, grad.contiguous(), group=ctx.group)
-        return own, None
+        # Not reduce_scatter_tensor, for which gloo sends everything twice.
+        parts = grad.unflatten(0, (place(ctx.group)[1], -1))  # (R, n, ...)
+        return _all_to_all(parts, ctx.group).sum(0), None
 
 
 def exchange(blocks: Tensor, group: Group = None) -> Tensor:
@@ -165,7 +165,6 @@ def _sent_on(ranks: int, args: tuple) -> int:
 # Collective -> bytes that a rank sends, of the number of ranks and the arguments.
 _SENT: dict[str, Callable[[int, tuple], int]] = {
     "all_gather_into_tensor": lambda ranks, args: (ranks - 1) * args[1].nbytes,
-    "reduce_scatter_tensor": lambda ranks, args: (ranks - 1) * args[0].nbytes,
     "all_to_all_single": lambda ranks, args: (ranks - 1) * args[1].nbytes // ranks,
     "all_reduce": lambda ranks, args: 2 * (ranks - 1) * args[0].nbytes // ranks,
     "batch_isend_irecv": _sent_on,

@@ -52,7 +52,8 @@ class RankBatchNorm2d(nn.BatchNorm2d):
     """A batch norm whose batch lies on all ranks, equally many rows on each.
 
     Means and variances of the ranks are gathered, with gradient, and put together: the variance of
-    the whole is the mean of the variances and the variance of the means.
+    the whole is the mean of the variances and the variance of the means. Both are float64, as one
+    process has them on a CPU: where they are rounded otherwise, a ReLU lets another value through.
 
     torch.nn.SyncBatchNorm does the same on GPUs alone.
     """
@@ -66,17 +67,21 @@ class RankBatchNorm2d(nn.BatchNorm2d):
         """(n, C, h, w) -> (n, C, h, w)."""
         if not self.training:
             return super().forward(x)
-        exact = at_least_float32(x)
-        own_variance, own_mean = torch.var_mean(exact, dim=(0, 2, 3), correction=0)  # (C,)
+        x, dtype, dims = at_least_float32(x), x.dtype, (0, 2, 3)
+        own_mean = x.mean(dims, dtype=torch.float64)  # (C,)
+        centred = x - own_mean.to(x.dtype)[:, None, None]
+        own_variance = centred.square().mean(dims, dtype=torch.float64)
         means, variances = gather(torch.stack([own_mean, own_variance])[None]).unbind(1)  # (R, C)
         mean, variance = means.mean(0), variances.mean(0) + means.var(0, correction=0)
         self._remember(mean.detach(), variance.detach(), len(means) * x.numel() / x.shape[1])
         gain = self.weight * (variance + self.eps).rsqrt()
-        mean, gain, bias = (t[:, None, None] for t in (mean, gain, self.bias))  # (C, 1, 1)
-        return ((exact - mean) * gain + bias).to(x.dtype)
+        shift = self.bias + (own_mean - mean) * gain
+        gain, shift = (t.to(x.dtype)[:, None, None] for t in (gain, shift))  # (C, 1, 1)
+        return (centred * gain + shift).to(dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
         """Move the running statistics towards those of a batch with `count` values a channel."""
         self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        unbiased = variance * count / (count - 1)
+        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
