@@ -97,31 +97,47 @@ def scale_for(answer: Answer, draw: Draw) -> None:
     "01.4",
     "The two directions apart",
     hints=(
-        "Each direction is a cross-entropy whose right answers are on the diagonal.",
-        "When pictures ask, a softmax runs along a row; when captions ask, along a column.",
-        "-logits.log_softmax(dim=1).diagonal().mean() is one of the two. Which?",
+        "Each direction is a cross-entropy. Which answers are there to choose from, and which is "
+        "right?",
+        "Pictures ask along a row, among all M; picture i is right with column own[i]. Captions "
+        "ask along a column; which columns ask?",
+        "logits[:, own] has the columns that ask, in the order of the pictures: who is right "
+        "there? F.cross_entropy takes a row a question, and the numbers of the right answers.",
     ),
 )
 def one_way_losses(answer: Answer, draw: Draw) -> None:
-    """`one_way_losses(image_emb, text_emb, scale)` -> (pictures ask, captions ask)."""
-    n, s = draw.integer(3, 6), draw.number(2, 8)
-    image_emb, text_emb = draw.unit_rows(n, 3), draw.unit_rows(n, 3)
-    cosine, own = image_emb @ text_emb.T, torch.arange(n)
-    rows, columns = F.cross_entropy(s * cosine, own), F.cross_entropy(s * cosine.T, own)
-    mean = losses.clip_loss(image_emb, text_emb, torch.tensor(s))
-    cold = F.cross_entropy(cosine, own), F.cross_entropy(cosine.T, own)
-    hot = F.cross_entropy(cosine / s, own), F.cross_entropy(cosine.T / s, own)
-    wrong = {
-        "they are exchanged: pictures ask along the rows of the table": (columns, rows),
-        "both are the rows; captions ask along the columns": (rows, rows),
-        "both are the columns; pictures ask along the rows": (columns, columns),
-        "these are halves; the mean of the two is the lesson's loss": (rows / 2, columns / 2),
-        "these are sums over the questions; a loss is their mean": (n * rows, n * columns),
-        "both are the lesson's loss; keep the directions apart": (mean, mean),
-        "the scale is missing": cold,
-        "divide by the temperature, which is multiply by the scale": hot,
-    }
-    answer.expect((rows, columns), image_emb, text_emb, s, mistakes=wrong)
+    """`one_way_losses(image_emb, text_emb, own, scale)` -> (pictures ask, captions ask)."""
+    n, s = draw.integer(3, 5), draw.number(2, 8)
+    for m in (n, n + draw.integer(1, 3)):
+        image_emb, text_emb = draw.unit_rows(n, 3), draw.unit_rows(m, 3)
+        own = torch.randperm(m, generator=draw.generator)[:n]
+
+        def both(scale: float, own: Tensor = own, table: Tensor = image_emb @ text_emb.T,
+                 only: bool = False) -> tuple[Tensor, Tensor]:  # fmt: skip
+            logits, first = scale * table, torch.arange(n)  # (N, M)
+            rows = (logits[:, own], first) if only else (logits, own)
+            return F.cross_entropy(*rows), F.cross_entropy(logits[:, own].T, first)
+
+        rows, columns = both(s)
+        mean, plain = (rows + columns) / 2, both(s, torch.arange(n))
+        wrong = {
+            "captions without a picture are wrong answers, too": both(s, only=True),
+            "caption i need not be that of picture i: `own` says which is": plain,
+            "picture i need not be that of caption i: use `own` where captions ask, too": (
+                rows,
+                plain[1],
+            ),
+            "they are exchanged: pictures ask along the rows of the table": (columns, rows),
+            "both are the rows; captions ask along the columns": (rows, rows),
+            "both are the columns; pictures ask along the rows": (columns, columns),
+            "these are halves; each direction is a loss of its own": (rows / 2, columns / 2),
+            "these are sums over the questions; a loss is their mean": (n * rows, n * columns),
+            "N captions ask; this divides by all M": (rows, columns * n / m),
+            "both are the mean of the two; keep the directions apart": (mean, mean),
+            "the scale is missing": both(1),
+            "divide by the temperature, which is multiply by the scale": both(1 / s),
+        }
+        answer.expect((rows, columns), image_emb, text_emb, own, s, mistakes=wrong)
 
 
 @exercise(
@@ -130,7 +146,8 @@ def one_way_losses(answer: Answer, draw: Draw) -> None:
     hints=(
         "Which columns of a picture's row hold its k best captions?",
         "topk(k, dim=1).indices gives them, (N, k); `owner` says whose captions they are.",
-        "owner[best] == torch.arange(N)[:, None] is True at hits. One hit is enough: any(dim=1).",
+        "Compare owner[best], (N, k), with a column of the pictures' own numbers. One hit in a row "
+        "is enough.",
     ),
 )
 def recall_of_pictures(answer: Answer, draw: Draw) -> None:
@@ -283,9 +300,9 @@ QUIZ: dict[str, Choice | Number] = {
     "b": Choice(
         "c",
         {
-            "a": "the positives are more alike, but so are the negatives",
-            "b": "the negatives are more alike, but so are the positives",
-            "c": "a constant cancels in every softmax; the loss sees only differences of cosines",
+            "a": "only if the wrong pairs did not follow: if they rose by as much, it stayed",
+            "b": "only if the wrong pairs rose by more: if they rose by as much, it stayed",
+            "c": "the loss sees only differences of cosines, and nobody told the wrong ones",
         },
     ),
     "c": Choice(

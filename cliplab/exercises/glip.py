@@ -21,7 +21,8 @@ QUIZ: dict[str, Choice | Number] = {
     "c": Number(0.01, 0.001, "the weight is p squared where T is 0: 0.1 · 0.1"),
     "d": Choice("c", {
         "a": "it reads the whole sentence, *left of the trough* too",
-        "b": "both had the same pictures; it sees both cows, as the figure shows",
+        "b": "with the relation unsaid it does as well as its rival; what it lacks is the side, "
+        "since its cells are the same for both sentences",
         "c": "whichever side is asked for, the two cells stay the same, and each word has one "
         "vector for both",
     }),
@@ -139,7 +140,8 @@ def positive_map(answer: Answer, draw: Draw) -> None:
 @exercise("04.4", "From cells and words to phrases", hints=(
     "Which product gives one number for each cell and each token?",
     "S = O P', a probability for each of its numbers, then the mean over a phrase's tokens.",
-    "p = (cells @ words.T).sigmoid(); p @ positive.float().T / positive.sum(dim=1).",
+    "p = (cells @ words.T).sigmoid() is (A, L). A product with positive.float().T adds up the "
+    "tokens of each phrase; how many are they?",
 ))  # fmt: skip
 def grounded(answer: Answer, draw: Draw) -> None:
     """`score_phrases(cells, words, positive)`."""
@@ -268,7 +270,8 @@ def cells_for(answer: Answer, draw: Draw) -> None:
 @exercise("04.8", "Silence one direction", hints=(
     "Which weights have a name that ends so?",
     "Make a new dictionary with zeros in their place; leave the old one as it is.",
-    "{name: torch.zeros_like(w) if name.endswith(endings) else w for ...}; endswith takes a tuple.",
+    "name.endswith(endings) takes a tuple of ends, torch.zeros_like(w) makes the zeros. Go "
+    "through weights.items().",
 ))  # fmt: skip
 def muted(answer: Answer, draw: Draw) -> None:
     """`muted(weights, endings)`."""

@@ -44,7 +44,7 @@ QUIZ: dict[str, Choice | Number] = {
     "e": Choice(
         "b",
         {
-            "a": "no amount of captions helps if none of them says the word.",
+            "a": "no caption says it: it is read as [UNK], which was never trained.",
             "b": "background is not a thing that captions name; say what else may be there, or set "
             "a threshold, as the paper does.",
             "c": "the masks of sky and grass are good, as the oracle shows.",
@@ -80,7 +80,7 @@ def group_means(answer: Answer, draw: Draw) -> None:
                     summed / (patches + plus)
                 ),
                 "`plus` is left out of the denominator": summed / total.clamp(min=1e-9),
-                "`plus` is added to the mean; it belongs into the denominator": (
+                "`plus` is added to the mean; it belongs in the denominator": (
                     summed / total.clamp(min=1e-9) + plus
                 ),
             },
@@ -100,11 +100,21 @@ def group_means(answer: Answer, draw: Draw) -> None:
 def largest_groups(answer: Answer, draw: Draw) -> None:
     """`largest_groups(share (G, P), n) -> (G, P)`, whose columns sum to 1 again."""
     groups, patches = draw.integer(4, 6), draw.integer(5, 8)
-    share = (2 * draw.normal(groups, patches)).softmax(dim=0)
-    for n in (draw.integer(1, groups - 1), groups):
+    fewer = draw.integer(1, groups - 1)
+    chosen, tie = set[frozenset[int]](), True
+    while len(chosen) < 3 or tie:  # until sums, wins and maxima choose different groups
+        share = draw.normal(groups, patches).softmax(dim=0)
+        wins = torch.bincount(share.argmax(dim=0), minlength=groups).float()
+        sizes = (share.sum(dim=1), wins, share.amax(dim=1))
+        chosen = {frozenset(size.topk(fewer).indices.tolist()) for size in sizes}
+        tie = bool(wins.sort().values.diff()[groups - fewer - 1] == 0)
+    for n in (fewer, groups):
         got = answer.expect(
             _largest(share, share.sum(dim=1), n), share, n,
             mistakes={
+                "add up shares; this counts the patches that a group wins": (
+                    _largest(share, wins, n)
+                ),
                 "the columns do not sum to 1: divide what is left anew": (
                     _largest(share, share.sum(dim=1), n, anew=False)
                 ),
@@ -130,7 +140,8 @@ def _largest(share: Tensor, size: Tensor, n: int, *, anew: bool = True) -> Tenso
     hints=(
         "The value is one-hot in each column, the gradient is the softmax's.",
         "Start with soft = softmax over the groups, and build the one-hot table of its argmax.",
-        "Add `soft - soft.detach()` to the one-hot table: zero forward, soft's gradient backward.",
+        "Add to the one-hot table what is zero forward and has soft's gradient backward: soft "
+        "minus its own value. Which method of a tensor cuts the gradient off?",
     ),
 )
 def straight_through(answer: Answer, draw: Draw) -> None:
@@ -148,8 +159,8 @@ def straight_through(answer: Answer, draw: Draw) -> None:
                 "group": by_rows,
             },
         )  # fmt: skip
-        answer.require(got.requires_grad, "no gradient comes back: the argmax has none; add "
-                       "soft - soft.detach()")  # fmt: skip
+        answer.require(got.requires_grad, "no gradient comes back: the argmax has none; let the "
+                       "softmax's through")  # fmt: skip
         (got * weight).sum().backward()
         (leaf,) = torch.autograd.grad((logits.softmax(dim=0) * weight).sum(), logits)
         found = answer.given[0].grad
@@ -202,8 +213,8 @@ def name_scores(answer: Answer, draw: Draw) -> None:
     "Mean IoU over many pictures",
     hints=(
         "Count over all pixels of all pictures first; divide at the end.",
-        "A label that is no class, such as 99, is wrong where it stands: it belongs to the union "
-        "of the true class.",
+        "For each class: in how many pixels do both say it, in how many does either? Such counts "
+        "need no special case for a number that is no class.",
         "A class that is neither there nor said has the union 0: leave it out of the mean.",
     ),
 )
@@ -234,7 +245,7 @@ def mean_iou(answer: Answer, draw: Draw) -> None:
             "a class that is neither there nor said counts as 0 here; leave it out": float(
                 (both / either.clamp(min=1)).mean()
             ),
-            "pixels whose label is no class are left out here; they are errors": float(
+            "pixels whose label is no class are left out here; they are named wrongly": float(
                 (kept_both[left] / kept_either[left]).mean()
             ),
             "this divides by both areas added; the union has the shared pixels only once": float(

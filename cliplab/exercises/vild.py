@@ -90,7 +90,7 @@ def text_scores(answer: Answer, draw: Draw) -> None:
             "a logit of 0 still takes part in the softmax; leave the background out": scores(0),
             "the background's vector is not brought to length 1": scores(share, long),
             "the softmax runs over the regions; it must run over a row": scores(share, dim=0),
-            "cosines are divided by tau, not multiplied": scores(share, logits * tau**2),
+            "this multiplies by tau; divide by it": scores(share, logits * tau**2),
             "`share` is for the background's logit, before the softmax": after,
             "the background is missing in the softmax": scores(None),
         }
@@ -153,8 +153,9 @@ def gradient(answer: Answer, draw: Draw) -> None:
 
 @exercise("03.5", "The distillation loss", hints=(
     "Which rows have length 1 when they come in, and which must have it?",
-    "Rows to length 1, then sizes of differences. Which axis is summed, which averaged?",
-    "F.normalize(student, dim=1) minus teacher; .abs(), .sum(dim=1), .mean().",
+    "Bring the student's rows to length 1; then take the sizes of the differences.",
+    "(F.normalize(student, dim=1) - teacher).abs() is (R, D). The formula adds up one axis, and "
+    "takes the mean over the other.",
 ))  # fmt: skip
 def distil(answer: Answer, draw: Draw) -> None:
     """`distil(student, teacher)`."""
@@ -164,6 +165,7 @@ def distil(answer: Answer, draw: Draw) -> None:
         away = F.normalize(student, dim=1) - teacher
         columns = F.normalize(student, dim=0) - teacher
         mistakes = {
+            "the weight 0.5 is not part of this loss": right / 2,
             "this is a mean over the D dimensions; the loss sums them": right / dim,
             "this is a sum over the regions; the loss is their mean": right * count,
             "differences are squared; L1 takes their size": away.square().sum() / count,

@@ -80,7 +80,8 @@ def add_label(answer: Answer, draw: Draw) -> None:
     hints=(
         "Try n = of, 2 of, 3 of, ... How many of n pictures are right?",
         "Which end of the interval must have passed chance?",
-        "wilson_interval(right * n // of, n)[0] > chance, for the first n of range(of, ..., of).",
+        "Of n pictures right * n // of are right, and wilson_interval(...)[0] is the lower end. Go "
+        "up in steps of `of`; when do you stop?",
     ),
 )
 def smallest_n(answer: Answer, draw: Draw) -> None:
@@ -108,7 +109,7 @@ def smallest_n(answer: Answer, draw: Draw) -> None:
     hints=(
         "Dividing logits by T: what does that do to e^logit?",
         "log p is the logits, but for a constant of each row, which a softmax does not see.",
-        "(p.log() / temperature).softmax(...) along the classes.",
+        "So divide p.log() by the temperature. What makes probabilities of logits, row by row?",
     ),
 )
 def tempered(answer: Answer, draw: Draw) -> None:
@@ -279,14 +280,14 @@ QUIZ: dict[str, Choice | Number] = {
         {
             "a": "lying against standing is as it was: the ratio of the two has not changed",
             "b": "a softmax gives 100 % away; a new label takes its share, the ratios stay",
-            "c": "0.36 for the barn is a share among four sentences, not a detection",
+            "c": "0.35 for the barn is a share among four sentences, not a detection",
         },
     ),
     "c": Choice(
         "c",
         {
-            "a": "it would have to say so among all sheep, and it never looks at one of them",
-            "b": "sure says how far one sentence is ahead of the other three, not that it is true",
+            "a": "that would be wrong for the other half",
+            "b": "it changes how sure an answer is, never which label comes first",
             "c": "no single label is true of the flock: one box per animal, then ask again",
         },
     ),
@@ -303,7 +304,8 @@ QUIZ: dict[str, Choice | Number] = {
         {
             "a": "the best label of each picture stays the best, so accuracy stays",
             "b": "order stays, distances shrink: the same answers, less sure",
-            "c": "one number fits the pictures it was chosen on; the lab shows where it fails",
+            "c": "2 was fitted to nothing; and a fitted number holds for such pictures as it was "
+            "fitted to: the lab shows where it fails",
         },
     ),
 }

@@ -13,7 +13,7 @@ MUTANTS = {
         ("F.normalize(background, dim=0)", "background", "length 1"),
         ("return logits[:, 1:].softmax(dim=1)", "share = 0", "still takes part"),
         ("scaled.softmax(dim=1)", "scaled.softmax(dim=0)", "regions"),
-        ("/ tau", "* tau", "divided"),
+        ("/ tau", "* tau", "divide by it"),
         ("if share is None", "if True", "missing"),
         ("softmax(dim=1)[:, 1:]", "softmax(dim=1)", "shape"),
         ("[share * logits[:, :1], logits[:, 1:]]", "[logits[:, :1] + math.log(share)]", "raises"),
@@ -44,6 +44,7 @@ MUTANTS = {
         ("softmax(dim=1)", "softmax(dim=0)", "expected"),
     ],
     "03.5": [
+        ("sum(dim=1).mean()", "sum(dim=1).mean() / 2", "weight 0.5"),
         ("sum(dim=1).mean()", "mean()", "sums them"),
         ("sum(dim=1).mean()", "sum()", "their mean"),
         (".abs()", ".square()", "squared"),

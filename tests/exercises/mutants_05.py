@@ -12,6 +12,8 @@ MUTANTS = {
         ("return kept / kept.sum(dim=0, keepdim=True)", "return kept", "do not sum to 1"),
         ("share.sum(dim=1).topk", "share.amax(dim=1).topk", "many patches"),
         ("topk(n)", "topk(n, largest=False)", "smallest"),
+        ("share.sum(dim=1).topk", "share.argmax(dim=0).bincount(minlength=len(share)).topk",
+         "wins"),
         ("kept.sum(dim=0", "kept.sum(dim=1", "finite"),
     ],
     "05.3": [
@@ -29,7 +31,7 @@ MUTANTS = {
     ],
     "05.5": [
         ("[either > 0].mean()", ".nan_to_num().mean()", "leave it out"),
-        ("| (true == k)).sum()", "| (true == k) & (named < classes)).sum()", "they are errors"),
+        ("| (true == k)).sum()", "| (true == k) & (named < classes)).sum()", "named wrongly"),
         (
             "((named == k) | (true == k)).sum()",
             "(named == k).sum() + (true == k).sum()",
