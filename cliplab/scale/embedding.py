@@ -148,14 +148,18 @@ def embed(
             done.difference_update(store.drop_errors(path))
         todo = [item for item in collection.items if item.key not in done]
         blocks = [tuple(todo[i : i + block]) for i in range(0, len(todo), block)]
-        counts = engine(blocks, Work(encoder, about, folder, batch_size)) if blocks else ()
-        with tqdm(total=len(todo), unit="image", disable=not progress) as bar:
-            for count in counts:
-                bar.update(count)
-        done = _done(folder, about) if todo else done
+        if blocks:
+            _carry_out(engine(blocks, Work(encoder, about, folder, batch_size)), todo, progress)
+            done = _done(folder, about)
     if lost := [item.key for item in todo if item.key not in done]:
         raise ValueError(f"{len(lost)} pictures have no row ({data.some(lost)}); run it once more")
     return Done(store.open_embeddings(folder), len(todo), len(collection.items))
+
+
+def _carry_out(counts: Iterable[int], todo: Sequence[Item], progress: bool) -> None:
+    with tqdm(total=len(todo), unit="image", disable=not progress) as bar:
+        for count in counts:
+            bar.update(count)
 
 
 def _done(folder: Path, about: About) -> set[str]:
