@@ -69,7 +69,7 @@ class Ray:
         on_gpu = work.encoder.device.type == "cuda"
         present = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
         worker: Any = _Worker
-        load = self.load or (lambda encoder=work.encoder: encoder)
+        load: Any = self.load or (lambda encoder=work.encoder: encoder)
         packed = [{"block": pickle.dumps(block)} for block in blocks]
         return ray.data.from_items(packed, override_num_blocks=min(len(packed), 10_000)).map(
             worker,

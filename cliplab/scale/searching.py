@@ -94,7 +94,7 @@ class Index:
         return torch.from_numpy(scores), torch.from_numpy(np.atleast_2d(found.keys).astype(int))
 
 
-def open_index(embeddings: Embeddings, tell: Callable[[str], None] = str) -> Index | None:
+def open_index(embeddings: Embeddings, tell: Callable[[str], object] = str) -> Index | None:
     """The index of a folder, built if there is none of exactly its rows; None for few rows.
 
     How much a query looks at is raised until the recall is WANTED; `tell` hears of long work.
