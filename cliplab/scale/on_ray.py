@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ class Ray:
         on_gpu = work.encoder.device.type == "cuda"
         present = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
         worker: Any = _Worker
-        load: Any = self.load or (lambda encoder=work.encoder: encoder)
+        load = self.load or partial(_given, work.encoder)
         packed = [{"block": pickle.dumps(block)} for block in blocks]
         return ray.data.from_items(packed, override_num_blocks=min(len(packed), 10_000)).map(
             worker,
@@ -78,6 +78,10 @@ class Ray:
             num_cpus=0 if on_gpu else 1,
             num_gpus=1 if on_gpu else 0,
         )
+
+
+def _given(encoder: Encoder) -> Encoder:
+    return encoder
 
 
 class _Worker:
