@@ -118,8 +118,8 @@ def largest_groups(answer: Answer, draw: Draw) -> None:
                 "the columns do not sum to 1: divide what is left anew": (
                     _largest(share, share.sum(dim=1), n, anew=False)
                 ),
-                "a large group has many patches (the sum of its row), not one sure patch (its "
-                "maximum)": _largest(share, share.amax(dim=1), n),
+                "a large group has a large sum of shares, not one sure patch (the maximum of its "
+                "row)": _largest(share, share.amax(dim=1), n),
                 "these are the smallest groups": _largest(share, -share.sum(dim=1), n),
             },
         )  # fmt: skip

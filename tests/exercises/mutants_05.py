@@ -10,7 +10,7 @@ MUTANTS = {
     ],
     "05.2": [
         ("return kept / kept.sum(dim=0, keepdim=True)", "return kept", "do not sum to 1"),
-        ("share.sum(dim=1).topk", "share.amax(dim=1).topk", "many patches"),
+        ("share.sum(dim=1).topk", "share.amax(dim=1).topk", "sure patch"),
         ("topk(n)", "topk(n, largest=False)", "smallest"),
         ("share.sum(dim=1).topk", "share.argmax(dim=0).bincount(minlength=len(share)).topk",
          "wins"),
