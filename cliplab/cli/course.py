@@ -33,11 +33,11 @@ class Options(Common):
     folder: Annotated[Path, Positional, opt("FOLDER")]
     """the course, which is made"""
     lessons: Annotated[tuple[str, ...], opt("NN ...")] = ()
-    """these lessons, and the labs that go with them; default: all"""
+    """these lessons, and the labs that go with them; none: all"""
     name: Annotated[str, opt("NAME")] = ""
-    """of the course; default: that of FOLDER"""
+    """of the course; none: that of FOLDER"""
     seed: Annotated[int | None, opt("N")] = None
-    """of the hidden tests; default: a new one, which stands in the sources alone"""
+    """of the hidden tests; none: a new one, which stands in the sources alone"""
 
 
 def run(options: Options) -> int:

@@ -165,15 +165,17 @@ def _header(name: str) -> Any:
 
 
 def plan(assignments: Sequence[Assignment]) -> list[tuple[str, str]]:
-    """(what is read, what is handed in) in each of eight weeks: lessons, then labs, revision."""
-    labs = [one for one in assignments if "_lab_" in one.name]
-    lessons = [one for one in assignments if one not in labs]
-    weeks = [(one.title, _due(one)) for one in lessons]
-    free = max(WEEKS - 1 - len(weeks), 1)
-    for i in range(free):
-        part = labs[i::free]
-        titles, due = "; ".join(one.title for one in part), "; ".join(map(_due, part))
-        weeks.append((titles or "A lab, or a project on photos of your own", due or "-"))
+    """(what is read, what is handed in) of eight weeks: lessons with their labs, then revision."""
+    by_lesson: dict[str, list[Assignment]] = {}
+    for one in assignments:
+        by_lesson.setdefault(one.name[:2], []).append(one)
+    weeks = [
+        ("; ".join(one.title for one in some), "; ".join(map(_due, some)))
+        for some in by_lesson.values()
+    ]
+    weeks += [("A lab run, or a project on photos of your own", "a run, and a page on it")] * max(
+        WEEKS - 1 - len(weeks), 1
+    )
     weeks.append(("Revision: quizzes, exercises that many got wrong, marks", "-"))
     return weeks
 
