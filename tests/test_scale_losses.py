@@ -25,6 +25,7 @@ from cliplab.scale import (
 
 RANKS, N, D = 3, 12, 5  # with two ranks, the next one and the one before would be the same
 OWN = N // RANKS
+COUNTS = (RANKS - 1) * 2 * 8  # how many rows everybody has
 TRIP = (RANKS - 1) * OWN * D * 8  # bytes that a rank sends when its rows go to everybody, float64
 
 # Loss over ranks, that of one process, its scalars; bytes without those of the loss's own value.
@@ -56,11 +57,17 @@ def on_a_rank() -> dict[str, Any]:
     found: dict[str, Any] = {name: beside_one(*name, own) for name in CASES}
     found["towers"] = towers(own)
     found["chunks"] = chunks(own)
-    try:
-        own_share(N + 1)
-    except ValueError as error:
-        found["refused"] = str(error)
+    for what, refused in (("share", lambda: own_share(N + 1)), ("loss", uneven)):
+        try:
+            refused()
+        except ValueError as error:
+            found[what] = str(error)
     return found
+
+
+def uneven() -> None:
+    pairs = rows(0)[: 2 + dist.get_rank()]
+    ring_siglip_loss(pairs, pairs[1:], torch.tensor(1.0), torch.tensor(0.0))
 
 
 def beside_one(name: str, tile: int | None, own: slice) -> tuple[float, int]:
@@ -137,7 +144,7 @@ def test_values_gradients_and_traffic_are_as_computed(found, name: str, tile: in
     for of_rank in found:
         worst, sent = of_rank[name, tile]
         assert worst < 1e-12
-        assert sent == LOSSES[name][3]
+        assert sent == LOSSES[name][3] + COUNTS
 
 
 def test_ranks_learn_what_one_process_would(found) -> None:
@@ -148,8 +155,10 @@ def test_chunks_within_ranks_are_exact(found) -> None:
     assert max(of_rank["chunks"] for of_rank in found) < 1e-12
 
 
-def test_rows_that_cannot_be_shared_out_are_refused(found) -> None:
-    assert all("got 13 rows for 3 ranks; expected a multiple of 3" in f["refused"] for f in found)
+def test_rows_that_cannot_be_shared_out_are_refused_on_all_ranks(found) -> None:
+    for of_rank in found:
+        assert "got 13 rows for 3 ranks; expected a multiple of 3" in of_rank["share"]
+        assert "got [2, 3, 4] images and [1, 2, 3] texts on the ranks" in of_rank["loss"]
 
 
 @pytest.mark.parametrize("loss", [gathered_clip_loss, ring_clip_loss])

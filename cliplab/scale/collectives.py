@@ -30,13 +30,23 @@ from cliplab.scale.ranks import place
 Group = dist.ProcessGroup | None  # None: all ranks
 
 
-def check_group(group: Group) -> None:
-    """Raise ValueError where there are no ranks to talk to."""
+def check_pairs(image_emb: Tensor, text_emb: Tensor, group: Group) -> None:
+    """Raise ValueError, on all ranks alike, unless every rank has as many pairs as the others.
+
+    The numbers of rows are gathered for that: gloo ends the process where tensors do not fit.
+    """
     if not dist.is_initialized():
         raise ValueError(
             "group: got no process group; start the program with torchrun and join it "
             "(cliplab.scale.joined), use cliplab.scale.run_local, or take the loss of one process "
             "from cliplab.models.losses"
+        )
+    own = torch.tensor([len(image_emb), len(text_emb)], device=image_emb.device)
+    counts = gather(own, group).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"image_emb, text_emb: got {counts[::2]} images and {counts[1::2]} texts on the ranks; "
+            "expected as many on each: share batches out with own_share, and leave out the rest"
         )
 
 

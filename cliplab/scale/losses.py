@@ -31,7 +31,7 @@ from cliplab.models.losses import clip_loss, pair_logits
 from cliplab.models.tiled_losses import sigmoid_table, softmax_table
 from cliplab.scale.collectives import (
     Group,
-    check_group,
+    check_pairs,
     exchange,
     gather,
     mean_value,
@@ -73,11 +73,11 @@ def gathered_clip_loss(
         tile: side of the tiles of the table; None: it is held as a whole, n x N.
 
     Raises:
-        ValueError: there is no process group.
+        ValueError: there is no process group, or some ranks have more pairs than others.
 
     Source: CLIP, arXiv:2103.00020, Fig. 3; log-sums in parts as in Inf-CL, arXiv:2410.17243.
     """
-    check_group(group)
+    check_pairs(image_emb, text_emb, group)
     text_all = gather(text_emb, group)  # (N, D)
     rows, parts = _log_sums(image_emb, text_all, logit_scale, tile)  # (n,), (N,)
     parts = exchange(parts.unflatten(0, (-1, len(rows))), group)  # (R, n), of own captions
@@ -125,7 +125,7 @@ def ring_clip_loss(
     The first round finds the log-sums of rows and columns; a caption takes that of its column
     along. The second, in backward, has them, and captions take their gradients along.
     """
-    check_group(group)
+    check_pairs(image_emb, text_emb, group)
     rows, columns = _RingLogSums.apply(image_emb, text_emb, logit_scale, group, tile)
     return mean_value(_own_loss(image_emb, text_emb, logit_scale, rows, columns), group)
 
@@ -191,7 +191,7 @@ def ring_siglip_loss(
 
     Source: SigLIP, arXiv:2303.15343, section 3.3 and Fig. 1.
     """
-    check_group(group)
+    check_pairs(image_emb, text_emb, group)
     own = _RingSigmoid.apply(image_emb, text_emb, logit_scale, logit_bias, group, tile)
     return mean_value(own, group)
 
