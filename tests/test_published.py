@@ -6,18 +6,28 @@ import pytest
 
 from cliplab.report.published import COLUMNS, NOT_RUN, table, topics
 
+UNITS = {"%", "points", "shots", "GPUs", "days", "pairs a second", "GFLOPs"}
+
 
 def test_every_row_has_figure_unit_source_and_standing() -> None:
     assert list(topics()) == [
-        "vild", "glip", "groupvit", "groupvit_names", "imagenet", "prompts", "imagenet_zh",
-        "few_shot", "multilingual"
+        "vild", "glip", "training_cost", "groupvit", "groupvit_names", "imagenet", "prompts",
+        "imagenet_zh", "few_shot", "multilingual"
     ]  # fmt: skip
     for topic in topics():
         rows = table(topic)
         assert tuple(rows.columns) == COLUMNS
         assert rows.index.is_unique
         assert set(rows["fact"]) <= {"read in the source", "second-hand"}
-        assert set(rows["unit"]) <= {"%", "points", "shots"}
+        assert set(rows["unit"]) <= {
+            "%",
+            "points",
+            "shots",
+            "GPUs",
+            "days",
+            "pairs a second",
+            "GFLOPs",
+        }
         assert (rows["published"] > 0).all()
         assert (rows["here"] == NOT_RUN).all()
         assert rows["source"].str.contains(r"arXiv:\d{4}\.\d{5}|\w+/[\w-]+[,#]").all()
@@ -30,6 +40,8 @@ def test_every_row_has_figure_unit_source_and_standing() -> None:
         ("vild", "vild-ensemble-rare", 16.6),
         ("glip", "glip-a-zero-shot", 42.9),
         ("glip", "glip-l-fine-tuned", 61.7),
+        ("training_cost", "clip-vit-l14-v100-days", 12),
+        ("training_cost", "clip-rn50x64-v100-gpus", 592),
         ("groupvit", "groupvit-soft-nouns", 25.1),
         ("groupvit", "groupvit-yfcc-two-stages", 52.3),
         ("groupvit_names", "groupvit-coco-oracle", 54),

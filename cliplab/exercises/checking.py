@@ -93,6 +93,9 @@ def examine(name: str, function: Any, seeds: tuple[int, ...], split: str) -> Wro
                 exercise.examine(Answer(function), Draw(seed, split))
     except Wrong as wrong:
         return wrong
+    except Exception as error:  # of the examination: what was returned cannot even be compared
+        returned = f"{function.__name__} returns something that cannot be looked at"
+        return Wrong("type", f"{returned} ({error}); compare it with the docstring")
     return None
 
 

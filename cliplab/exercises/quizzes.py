@@ -47,8 +47,9 @@ class Number:
         """A sentence on an answer."""
         if not isinstance(answer, int | float) or isinstance(answer, bool) or math.isnan(answer):
             return f"got {answer!r}; expected a number, such as 0.5"
-        off = abs(answer - self.right) > self.tolerance
-        return f"{'wrong' if off else 'right'}: {self.reason}"
+        if abs(answer - self.right) <= self.tolerance:
+            return f"right: {self.reason}"
+        return f"wrong: it is {'less' if answer > self.right else 'more'}; try again"
 
 
 def quiz(lesson: str, **answers: object) -> None:

@@ -36,5 +36,6 @@ from .page import (
     show as show,
     write_page as write_page,
 )
+from .processes import as_module as as_module, peak_mb as peak_mb
 from .slides import write_slides as write_slides
 from .touch import beside as beside, touch as touch

@@ -1,4 +1,4 @@
-"""A symbol means one thing in all five notebooks."""
+"""A symbol means one thing in all notebooks."""
 
 import re
 
