@@ -30,6 +30,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,7 +44,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliplab import scale
-from cliplab.encoders import Encoder, load_encoder
+from cliplab.encoders import load_encoder
 from cliplab.models.clip import CLIP
 from cliplab.models.losses import clip_loss, siglip_loss, unit_rows as as_unit_rows
 from cliplab.pasture import draw, herd
@@ -292,9 +293,8 @@ FEW, MANY = 10_000, 100_000  # of `memory`
 KILLS = 10
 
 
-def encoder() -> Encoder:
-    """The shipped English CLIP: small, so that all that is not the model shows."""
-    return load_encoder("pasture", device="cpu")
+# The shipped English CLIP: small, so that all that is not the model shows.
+encoder = partial(load_encoder, "pasture", device="cpu")
 
 
 def pictures(folder: Path, count: int) -> Path:
