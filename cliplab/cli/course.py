@@ -34,7 +34,7 @@ class Options(Common):
     """the course, which is made"""
     lessons: Annotated[tuple[str, ...], opt("NN ...")] = ()
     """these lessons, and the labs that go with them; none: all"""
-    name: Annotated[str, opt("NAME")] = ""
+    name: Annotated[str | None, opt("NAME")] = None
     """of the course; none: that of FOLDER"""
     seed: Annotated[int | None, opt("N")] = None
     """of the hidden tests; none: a new one, which stands in the sources alone"""

@@ -48,6 +48,7 @@ examples:
   python -m cliplab run                    execute all notebooks, report in runs/
   python -m cliplab classify photos --labels "a sheep standing" "a sheep lying down"
   python -m cliplab detect photos --labels "sheep lying down" goat --html gallery.html
+  python -m cliplab embed photos --out vectors     then: search vectors "a sheep lying down"
   python -m cliplab doctor                 when something does not work
   python -m cliplab COMMAND --help         everything about one command"""
 
