@@ -1,6 +1,7 @@
 """What a notebook needs: the memory of a call, and its functions as a module."""
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from cliplab.report import as_module, peak_mb
 
 
 def test_the_most_memory_of_a_call_is_seen() -> None:
-    def fill() -> float:
-        return sum(float(np.ones(6_000_000).sum()) for _ in range(5))  # 48 MB at a time
+    def fill() -> None:
+        for _ in range(3):
+            held = np.ones(6_000_000)  # 48 MB at a time
+            time.sleep(0.05)
+            del held
 
     assert 40 < peak_mb(fill) < 120
     assert peak_mb(lambda: None) < 20

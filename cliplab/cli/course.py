@@ -8,7 +8,6 @@ from typing import Annotated
 from cliplab import report
 from cliplab.cli.options import Call, Common, Positional, opt
 from cliplab.cli.tables import aligned
-from cliplab.exercises import make_course
 
 ABOUT = """\
 Make a course for nbgrader: lessons and labs with solved exercises and hidden tests, from which
@@ -42,6 +41,8 @@ class Options(Common):
 
 def run(options: Options) -> int:
     """Make the course, and say what is in it -> exit code."""
+    from cliplab.exercises import make_course  # it needs torch, which the help does not
+
     notebooks = report.with_labs(report.find_notebooks(options.lessons))
     seed = 1000 + secrets.randbelow(10**9) if options.seed is None else options.seed
     name = options.name or options.folder.resolve().name

@@ -16,7 +16,11 @@ from . import (
 )
 from .cards import load_rows as load_rows, values as values
 from .groupvit import SNAPSHOT_SEEDS as SNAPSHOT_SEEDS
-from .groupvit_model import GroupViTRecipe as GroupViTRecipe, patch_embeddings as patch_embeddings
+from .groupvit_model import (
+    GroupViTRecipe as GroupViTRecipe,
+    new_model as new_model,
+    patch_embeddings as patch_embeddings,
+)
 
 class Training(typing.NamedTuple):
     module: str
