@@ -17,8 +17,8 @@ WORKERS ?= 2
 STEMS ?= clip vild glip groupvit
 
 help:
-	@echo "make run        execute the notebooks and leave a report in runs/      (2 to 5 minutes)"
-	@echo "make test       check style, types, code and notebooks                 (6 to 10 minutes)"
+	@echo "make run        execute the notebooks and leave a report in runs/      (3 to 6 minutes)"
+	@echo "make test       check style, types, code and notebooks                 (10 to 13 minutes)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute the notebooks and save them in place, for contributors"
 	@echo "make train      train the shipped checkpoints again                    (some hours)"
