@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cliplab import classification, data, encoders, report
-from cliplab.cli.options import EXIT_CODES, Call, Common, Encoding, Flag, Outputs, Source, opt
+from cliplab.cli.options import EXIT_CODES, CachedEncoding, Call, Common, Flag, Outputs, Source, opt
 from cliplab.cli.skeleton import PASTURE, Job, complain, describe, named, report_of
 from cliplab.cli.tables import classify_table, classify_verdict
 from cliplab.runtime import unknown_name, write_json
@@ -102,7 +102,7 @@ class Options(Common):
     pictures: Pictures
     classes: Classes = field(default_factory=Classes)
     learning: Learning = field(default_factory=Learning)
-    encoder: Encoding = field(default_factory=lambda: Encoding(encoder="pasture"))
+    encoder: CachedEncoding = field(default_factory=lambda: CachedEncoding(encoder="pasture"))
     outputs: Written = field(default_factory=Written)
 
 

@@ -6,13 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cliplab import data, encoders, scale
-from cliplab.cli.options import EXIT_CODES, Call, Common, Device, Flag, Offline, Positional, opt
-from cliplab.cli.skeleton import MAX_COMPLAINTS, PASTURE, Job, work
+from cliplab import data, scale
+from cliplab.cli.options import EXIT_CODES, Call, Common, Encoding, Flag, Positional, opt
+from cliplab.cli.skeleton import MAX_COMPLAINTS, PASTURE, Job, loader, work
 
 ABOUT = """\
 Embed a collection of any size, once, so that it can be searched: `cliplab search`.
@@ -58,17 +57,9 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Reading(Encoding):
     """What reads pictures, and where."""
 
-    encoder: Annotated[str, opt("SPEC")] = "pasture"
-    """as of `classify`: pasture, pasture-zh, openai:, modelscope:, hf: or open_clip:..."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is quicker on processors that have it, and a little coarser"""
-    device: Device = "auto"
-    batch_size: Annotated[int, opt("N")] = 64
-    """pictures at a time"""
-    offline: Offline = False
     engine: Literal["process", "ray"] = "process"
     """process: this one; ray: a job of Ray Data, whose workers each load the model once"""
     address: Annotated[str | None, opt("HOST:PORT")] = None
@@ -83,7 +74,7 @@ class Options(Common):
 
     pictures: Pictures
     outputs: Written
-    model: Model = field(default_factory=Model)
+    encoder: Reading = field(default_factory=lambda: Reading(encoder="pasture"))
 
 
 class Embed(Job[Options]):
@@ -94,7 +85,7 @@ class Embed(Job[Options]):
 
     def check(self) -> None:
         """Refuse options of another engine."""
-        given = self.options.model
+        given = self.options.encoder
         for name in ("address", "workers"):
             if given.engine != "ray" and getattr(given, name) is not None:
                 raise ValueError(f"--{name}: goes with --engine ray; add it, or drop --{name}")
@@ -107,11 +98,7 @@ class Embed(Job[Options]):
 
     def load(self) -> None:
         """The encoder, here and as workers load it."""
-        given, offline = self.options.model, self.options.model.offline or None
-        self.again = partial(
-            encoders.load_encoder, given.encoder, device=given.device, offline=offline,
-            precision=given.precision,
-        )  # fmt: skip
+        self.again = loader(self.options.encoder)
         self.encoder = self.again()
         if self.encoder.name in PASTURE:
             loose = [Path(item.path) for item in self.collection.items if item.size is None]
@@ -119,15 +106,15 @@ class Embed(Job[Options]):
 
     def answer(self) -> int:
         """Embed what is missing."""
-        given, model, start = self.options.outputs, self.options.model, time.monotonic()
-        ray = scale.Ray(model.address, model.workers, self.again)
+        given, reading, start = self.options.outputs, self.options.encoder, time.monotonic()
+        ray = scale.Ray(reading.address, reading.workers, self.again)
         try:
             self.done = scale.embed(
                 self.collection,
                 self.encoder,
                 given.out,
-                engine=ray if model.engine == "ray" else scale.in_process,
-                batch_size=model.batch_size,
+                engine=ray if reading.engine == "ray" else scale.in_process,
+                batch_size=reading.batch_size,
                 block=given.block,
                 dtype=given.dtype,
                 retry=given.retry,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cliplab import classification, encoders
-from cliplab.cli.options import Call, Common, Encoding, Flag, Positional, opt
+from cliplab.cli.options import CachedEncoding, Call, Common, Flag, Positional, opt
 from cliplab.cli.skeleton import Job, complain, named
 from cliplab.cli.tables import aligned
 from cliplab.runtime import write_json
@@ -75,7 +75,7 @@ class Options(Common):
 
     pictures: Data
     prompts: Prompts = field(default_factory=Prompts)
-    encoder: Encoding
+    encoder: CachedEncoding
     outputs: Outputs = field(default_factory=Outputs)
 
 

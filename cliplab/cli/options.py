@@ -74,6 +74,12 @@ class Encoding:
     batch_size: Annotated[int, opt("N")] = 64
     """images at a time"""
     offline: Offline = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedEncoding(Encoding):
+    """What reads pictures and texts, and remembers them."""
+
     no_cache: Flag = False
     """neither use nor keep what was encoded: in the folder cliplab of your user cache, or in
     $CLIPLAB_CACHE, from where the next run or one that was stopped goes on"""

@@ -8,11 +8,12 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Generic, TypeVar
 
 from cliplab import data, encoders
-from cliplab.cli.options import flat
+from cliplab.cli.options import Encoding, flat
 from cliplab.report import provenance
 from cliplab.runtime import ArgumentError, atomic_write, held
 
@@ -102,13 +103,7 @@ class Job(ABC, Generic[Options]):
 
     def load_encoder(self) -> encoders.Encoder:
         """The encoder of --encoder."""
-        given = self.options.encoder
-        return encoders.load_encoder(
-            given.encoder,
-            device=given.device,
-            offline=True if given.offline else None,
-            precision=given.precision,
-        )
+        return loader(self.options.encoder)()
 
     def told(self, names: Mapping[Path, str] | None = None) -> dict[str, Any]:
         """For the JSON: all that was complained of; `names` are those of unreadable files."""
@@ -122,6 +117,14 @@ class Job(ABC, Generic[Options]):
             "problems": [str(problem) for problem in self.problems],
             "unreadable": list(unreadable.values()),
         }
+
+
+def loader(given: Encoding) -> partial[encoders.Encoder]:
+    """What loads the encoder of --encoder, here or in another process."""
+    return partial(
+        encoders.load_encoder, given.encoder, device=given.device, offline=given.offline or None,
+        precision=given.precision,
+    )  # fmt: skip
 
 
 def work(job: Job) -> int:
