@@ -836,6 +836,7 @@ def test_threads_and_the_build_of_torch_are_on_record() -> None:
 def child(*words: str, writes: int = 999) -> int:
     """A process that runs the command, and is killed in the midst of its n-th write."""
     if not (pid := os.fork()):
+        signal.alarm(120)  # it may have inherited a lock that nobody frees
         left = itertools.count(writes, -1)
         runtime.os.fsync = lambda _: next(left) == 1 and os.kill(os.getpid(), signal.SIGKILL)
         os._exit(main(["run", *words]))
