@@ -191,6 +191,8 @@ def _flags(recipe: GroupViTRecipe, options: Options) -> dict[str, Any]:
 def main(typed: Sequence[str] | None = None) -> None:
     """Train what is not trained yet, and write the table after each."""
     options = tyro.cli(Options, args=typed, description=__doc__)
+    if unknown := set(options.rows) - variants().keys():
+        raise SystemExit(f"no row {min(unknown)!r}; expected some of {', '.join(variants())}")
     exam = Exam(
         *(
             evaluation.draw_scenes(split, count)
