@@ -36,7 +36,7 @@ class Hit:
 def search(
     embeddings: Embeddings, query_emb: Tensor, k: int = 10, *, index: Index | None = None
 ) -> list[list[Hit]]:
-    """The k best of each query, the best first.
+    """The k best of each query, the best first; fewer where no more are there, or reached.
 
     Without an index all N rows are looked at, in blocks: the memory does not grow with N.
 
@@ -53,12 +53,10 @@ def search(
     if not k:
         return [[] for _ in query_emb]
     found = index.nearest(query_emb, k) if index else nearest(embeddings.blocks(), query_emb, k)
-    rows = embeddings.rows(found[1].flatten().tolist())
-    hits = [
-        Hit(score=score, **row)
-        for score, row in zip(found[0].flatten().tolist(), rows, strict=True)
-    ]
-    return [hits[i : i + k] for i in range(0, len(hits), k)]
+    is_hit = found[1] >= 0
+    rows = iter(embeddings.rows(found[1][is_hit].tolist()))
+    pairs = zip(found[0], is_hit, strict=True)
+    return [[Hit(score=one, **next(rows)) for one in some[hit].tolist()] for some, hit in pairs]
 
 
 def nearest(blocks: Iterable[NDArray[Any]], query_emb: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -87,11 +85,17 @@ class Index:
     effort: int  # candidates that a query keeps
 
     def nearest(self, query_emb: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Scores and numbers (Q, k), as the function `nearest` gives them, some maybe missed."""
+        """Scores and numbers (Q, k), as the function `nearest` gives them, some maybe missed.
+
+        A query that reaches fewer than k rows has the numbers -1 at its end.
+        """
         self.graph.expansion_search = max(self.effort, k)
         found = self.graph.search(query_emb.numpy(), k)
-        scores = 1 - np.atleast_2d(found.distances)
-        return torch.from_numpy(scores), torch.from_numpy(np.atleast_2d(found.keys).astype(int))
+        scores, numbers = torch.zeros(len(query_emb), k), torch.full((len(query_emb), k), -1)
+        for i, one in enumerate([found] if len(query_emb) == 1 else found):
+            scores[i, : len(one)] = torch.from_numpy(1 - one.distances)
+            numbers[i, : len(one)] = torch.from_numpy(one.keys.astype(int))
+        return scores, numbers
 
 
 def open_index(embeddings: Embeddings, tell: Callable[[str], object] = str) -> Index | None:
