@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -137,12 +138,17 @@ class Search(Job[Options]):
         if index:
             sample = f"recall@10 {index.recall:.3f} on {scale.SAMPLE} of them"
             self.looked = f"by an index of {n}: {sample}"
-        root = self.options.pictures.images or Path(self.embeddings.about.source)
-        self.places = [scale.find(root, hit.key) for hit in self.hits]
-        if self.encoder.name in PASTURE:
-            loose = [Path(item.path) for item in self.places if item and item.size is None]
-            self.drawn = [data.Sample(path) for path in loose]
+        self._find_pictures()
         return len(self.embeddings)
+
+    def _find_pictures(self) -> None:
+        """Where those are that were found, if somebody looks at them."""
+        root = self.options.pictures.images or Path(self.embeddings.about.source)
+        if self.encoder.name in PASTURE or self.options.outputs.html:
+            self.places = scale.find(root, [hit.key for hit in self.hits])
+        if self.encoder.name in PASTURE:
+            loose = [Path(item.path) for item in self.places.values() if item.size is None]
+            self.drawn = [data.Sample(path) for path in loose]
 
     def show(self) -> Iterator[str]:
         """The table, and what was looked at."""
@@ -156,7 +162,8 @@ class Search(Job[Options]):
         outputs, found = self.options.outputs, [asdict(hit) for hit in self.hits]
         if outputs.out:
             with atomic_write(outputs.out, "w") as file:
-                writer = csv.DictWriter(file, ["rank", *found[0]], lineterminator="\n")
+                names = ["rank", *(one.name for one in fields(scale.Hit))]
+                writer = csv.DictWriter(file, names, lineterminator="\n")
                 writer.writeheader()
                 writer.writerows({"rank": i} | row for i, row in enumerate(found, 1))
         if outputs.html:
@@ -167,12 +174,16 @@ class Search(Job[Options]):
 
     def _write_gallery(self, path: Path) -> None:
         cards = [asdict(hit) | {"picture": ""} for hit in self.hits]
-        for card, place in zip(cards, self.places, strict=True):
+        for card in cards:
             with suppress(data.UnreadableImage):
-                content = place.read() if place else b""
-                card["picture"] = report.thumbnail(data.open_image(card["key"], content=content))
+                item = self.places.get(card["key"])
+                content = item.read() if item else b""
+                if hashlib.sha256(content).hexdigest() == card["sha256"]:
+                    image = data.open_image(card["key"], content=content)
+                    card["picture"] = report.thumbnail(image)
         gone = sum(not card["picture"] for card in cards)
-        note = [f"{gone} of {len(cards)} pictures are not where they were; --images says where"]
+        lost = f"{gone} of {len(cards)} pictures are not where they were, or are others now"
+        note = [f"{lost}; --images says where"]
         report.write_html(
             path,
             "search.html.j2",

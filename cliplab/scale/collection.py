@@ -94,13 +94,14 @@ def read_collection(source: str | Path, *, images: str | Path | None = None) -> 
     return found
 
 
-def find(root: Path, key: str) -> Item | None:
-    """The picture of a key again, in the source's root; None if it is gone."""
-    if (path := root / key).is_file():
-        return Item(key, str(path))
-    shards = [place for place in path.parents if place.suffix == ".tar" and place.is_file()]
-    members = (item for shard in shards for item in _members(shard, root, []))
-    return next((item for item in members if item.key == key), None)
+def find(root: Path, keys: Sequence[str]) -> dict[str, Item]:
+    """The pictures of some keys again, in the source's root, but for those that are gone."""
+    paths = {key: root / key for key in keys}
+    found = {key: Item(key, str(path)) for key, path in paths.items() if path.is_file()}
+    above = {place for key in paths.keys() - found for place in paths[key].parents}
+    shards = [place for place in above if place.suffix.lower() == ".tar" and place.is_file()]
+    members = (item for shard in shards for item in _members(shard, root, []))  # each read once
+    return found | {item.key: item for item in members if item.key in paths}
 
 
 def _of_parquet(source: Path, root: Path) -> Collection:

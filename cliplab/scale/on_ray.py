@@ -145,9 +145,8 @@ def _start(address: str | None, workers: int | None) -> None:
     for turn in range(1, _STARTS + 1):
         try:
             if address not in (None, "auto"):
-                host, _, port = str(address).rpartition(
-                    ":"
-                )  # does it listen? Ray asks for a minute
+                # Does it listen? Ray asks for a minute.
+                host, _, port = str(address).rpartition(":")
                 socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
             given = {"address": address} if address else own
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
