@@ -6,6 +6,7 @@ import os
 import random
 import re
 import socket
+import subprocess
 import sys
 import tarfile
 import time
@@ -23,7 +24,7 @@ from cliplab import scale
 from cliplab.cli.main import main
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder
-from cliplab.runtime import ArgumentError, held
+from cliplab.runtime import ArgumentError
 from cliplab.scale import Embeddings, embed, open_embeddings, read_collection
 
 
@@ -203,24 +204,24 @@ def test_a_folder_of_another_encoder_another_type_or_other_pictures_is_left_alon
 
 
 def test_two_runs_into_one_folder(photos, tmp_path) -> None:
-    context = multiprocessing.get_context("spawn" if os.name == "nt" else "fork")
-    ready, end = context.Event(), context.Event()
-    holder = context.Process(target=hold, args=(tmp_path / "out", ready, end))
-    holder.start()
-    ready.wait(60)
-    try:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline().strip() == b"held"
         with pytest.raises(BlockingIOError, match="another cliplab is writing it"):
             embed(photos, colours(), tmp_path / "out")
-    finally:
-        end.set()
-        holder.join()
+        holder.stdin.close()
     assert embed(photos, colours(), tmp_path / "out").computed == 10
 
 
-def hold(path: Path, ready, end) -> None:
-    with held(path):
-        ready.set()
-        end.wait(60)
+HOLD = """
+import sys
+from pathlib import Path
+from cliplab.runtime import held
+
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_no_space_leaves_whole_blocks_and_the_next_run_goes_on(
@@ -253,6 +254,7 @@ def test_no_space_leaves_whole_blocks_and_the_next_run_goes_on(
         (lambda path: (folder(path, range(1)), twice(path / "twice.tar"))[0], "beside pictures"),
         (lambda path: twice(path / "a.tar"), r"1 keys occur more than once \(a.tar/0000.png\)"),
         (lambda path: packed(path), "expected a folder of class folders"),
+        (lambda path: table(path, image=[]), "no pictures in it"),
         (lambda path: table(path, image=["a.png", "a.png"]), "1 keys occur more than once"),
         (lambda path: table(path, image=["a.png", None]), "row 1 has no text in image"),
         (lambda path: table(path, image=["a"], key=[3]), "row 0 has no text in key"),

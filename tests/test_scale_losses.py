@@ -57,7 +57,7 @@ def on_a_rank() -> dict[str, Any]:
     found: dict[str, Any] = {name: beside_one(*name, own) for name in CASES}
     found["towers"] = towers(own)
     found["chunks"] = chunks(own)
-    for what, refused in (("share", lambda: own_share(N + 1)), ("loss", uneven)):
+    for what, refused in (("share", lambda: own_share(N + 1)), ("loss", uneven), ("tile", no_tile)):
         try:
             refused()
         except ValueError as error:
@@ -68,6 +68,10 @@ def on_a_rank() -> dict[str, Any]:
 def uneven() -> None:
     pairs = rows(0)[: 2 + dist.get_rank()]
     ring_siglip_loss(pairs, pairs[1:], torch.tensor(1.0), torch.tensor(0.0))
+
+
+def no_tile() -> None:
+    ring_siglip_loss(rows(0), rows(1), torch.tensor(1.0), torch.tensor(0.0), tile=0)
 
 
 def beside_one(name: str, tile: int | None, own: slice) -> tuple[float, int]:
@@ -158,6 +162,7 @@ def test_chunks_within_ranks_are_exact(found) -> None:
 def test_rows_that_cannot_be_shared_out_are_refused_on_all_ranks(found) -> None:
     for of_rank in found:
         assert "got 13 rows for 3 ranks; expected a multiple of 3" in of_rank["share"]
+        assert "tile: got 0; expected a whole number of 1 or more" in of_rank["tile"]
         assert "got [2, 3, 4] images and [1, 2, 3] texts on the ranks" in of_rank["loss"]
 
 

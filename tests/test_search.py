@@ -124,6 +124,18 @@ def test_an_index_says_its_recall_and_is_built_once_for_the_same_rows(
     assert (hit.key, hit.score) == ("000005", pytest.approx(1, abs=2e-3))
 
 
+@pytest.mark.parametrize("queries", [1, 2])
+def test_an_index_that_reaches_fewer_rows_finds_those(tmp_path, queries) -> None:
+    graphs = pytest.importorskip("usearch.index")
+    found = open_embeddings(made(tmp_path / "out", unit(50, 8).numpy()))
+    graph = graphs.Index(ndim=8, metric="ip", dtype="f16")
+    graph.add(np.arange(3), found.matrix()[:3])
+    index = scale.Index(graph, 0.0, 64)
+    for hits in search(found, unit(queries, 8, seed=1), 10, index=index):
+        assert {hit.key for hit in hits} == {"000000", "000001", "000002"}
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
 def test_without_ray_and_usearch_the_rest_works(tmp_path, monkeypatch) -> None:
     for name in ("ray", "ray.data", "usearch", "usearch.index"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -210,6 +222,9 @@ def test_pictures_in_shards_and_pictures_that_went_away(tmp_path, capsys) -> Non
     assert "3 of 3 pictures are not where they were" in texts(read_page(page), ".note")[0]
     assert main([*command, str(page), "--images", str(tmp_path / "moved")]) == 0
     assert len(read_page(page).select(".card img")) == 3
+    folder(tmp_path / "others" / "a.tar", range(100, 103))  # of the same names
+    assert main([*command, str(page), "--images", str(tmp_path / "others")]) == 0
+    assert not read_page(page).select(".card img")
 
 
 @pytest.mark.parametrize(
