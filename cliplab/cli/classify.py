@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cliplab import classification, data, encoders, report
 from cliplab.cli.options import EXIT_CODES, CachedEncoding, Call, Common, Flag, Outputs, Source, opt
-from cliplab.cli.skeleton import PASTURE, Job, complain, describe, named, report_of
+from cliplab.cli.skeleton import PASTURE, Job, complain, describe, loader, named, report_of
 from cliplab.cli.tables import classify_table, classify_verdict
 from cliplab.runtime import unknown_name, write_json
 
@@ -211,7 +211,7 @@ class Classify(Job[Options]):
 
     def load(self) -> None:
         """The encoder, and the kept classifier compared with it."""
-        self.encoder = self.load_encoder()
+        self.encoder = loader(self.options.encoder)()
         self._load_classifier(self.encoder)
         self.drawn = self.photos if self.encoder.name in PASTURE else ()
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cliplab import classification, encoders
 from cliplab.cli.options import CachedEncoding, Call, Common, Flag, Positional, opt
-from cliplab.cli.skeleton import Job, complain, named
+from cliplab.cli.skeleton import Job, complain, loader, named
 from cliplab.cli.tables import aligned
 from cliplab.runtime import write_json
 
@@ -100,7 +100,7 @@ class Evaluate(Job[Options]):
 
     def load(self) -> None:
         """The encoder."""
-        self.encoder = self.load_encoder()
+        self.encoder = loader(self.options.encoder)()
         # Told now, since the result may be hours away.
         complain("note", list(classification.imagenet.notes_of(self.encoder, self.prompts)))
 

@@ -41,9 +41,7 @@ class Job(ABC, Generic[Options]):
         self.options: Any = options
         self.problems: Sequence[Any] = ()  # what was clipped or skipped: `Problem`s
         self.notes: Sequence[str] = ()  # what was assumed, for the user to check
-        self.drawn: Iterable[
-            data.Sample
-        ] = ()  # the pictures, if the model knows drawn animals only
+        self.drawn: Iterable[data.Sample] = ()  # pictures, if the model knows drawn ones only
         self.remarks: Sequence[str] = ()  # what is odd about the answer, with remedies
         self.unreadable: Sequence[Any] = ()  # errors of pictures
 
@@ -100,10 +98,6 @@ class Job(ABC, Generic[Options]):
         if not len(kept):
             raise ValueError(f"--split: no picture of {source} is in {split}; leave out --split")
         return kept
-
-    def load_encoder(self) -> encoders.Encoder:
-        """The encoder of --encoder."""
-        return loader(self.options.encoder)()
 
     def told(self, names: Mapping[Path, str] | None = None) -> dict[str, Any]:
         """For the JSON: all that was complained of; `names` are those of unreadable files."""

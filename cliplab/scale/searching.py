@@ -85,7 +85,7 @@ class Index:
     effort: int  # candidates that a query keeps
 
     def nearest(self, query_emb: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Scores and numbers (Q, k), as the function `nearest` gives them, some maybe missed.
+        """Scores and numbers (Q, k) as of the function `nearest`: of float16, some maybe missed.
 
         A query that reaches fewer than k rows has the numbers -1 at its end.
         """
