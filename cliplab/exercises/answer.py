@@ -10,7 +10,9 @@ import io
 import math
 import numbers
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,6 +23,7 @@ from torch import Tensor
 from cliplab import pasture
 
 TIME_LIMIT = 1.5  # seconds of one check
+_TICK = 0.02  # seconds between two looks at the time
 TOLERANCE = 1e-4  # relative, and absolute near 0
 
 
@@ -152,24 +155,35 @@ class _TooLong(BaseException):
 
 @contextlib.contextmanager
 def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
-    """End what takes longer with `Wrong`; only the main thread can be interrupted."""
-    main = threading.main_thread()
-    if threading.current_thread() is not main:
+    """End what takes longer with `Wrong`; only the main thread can be interrupted.
+
+    Imports do not count: a library that is loaded for the first time may take longer than that.
+    """
+    main = threading.main_thread().ident or 0
+    if threading.get_ident() != main:
         yield
         return
     number = getattr(signal, "SIGALRM", signal.SIGINT)  # Windows has no SIGALRM
+    around, done = _imports(main), threading.Event()
 
-    def interrupt() -> None:
-        if hasattr(signal, "pthread_kill") and main.ident:
-            signal.pthread_kill(main.ident, number)  # also out of a sleep
+    def watch() -> None:
+        left, last = seconds, time.monotonic()
+        while left > 0:
+            if done.wait(_TICK):
+                return
+            passed, last = time.monotonic() - last, time.monotonic()
+            left -= passed * (_imports(main) <= around)
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(main, number)  # also out of a sleep
         else:
             _thread.interrupt_main(number)
 
     def end(*_: object) -> None:
-        raise _TooLong
+        if not done.is_set():
+            raise _TooLong
 
-    before, timer = signal.signal(number, end), threading.Timer(seconds, interrupt)
-    timer.start()
+    before, thread = signal.signal(number, end), threading.Thread(target=watch, daemon=True)
+    thread.start()
     try:
         yield
     except _TooLong:
@@ -179,8 +193,15 @@ def time_limit(seconds: float = TIME_LIMIT) -> Iterator[None]:
             "single numbers where a tensor operation would do?",
         ) from None
     finally:
-        timer.cancel()
+        done.set()
+        thread.join()  # a signal that comes later would end Python
         signal.signal(number, before)
+
+
+def _imports(thread: int) -> int:
+    """How many imports a thread is in, one inside another."""
+    frames = traceback.walk_stack(sys._current_frames()[thread])
+    return sum(f.f_code.co_filename == "<frozen importlib._bootstrap>" for f, _ in frames)
 
 
 # ---- comparing -----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import torch
 from masters_of import masters, mutant, solution, stub
 
 from cliplab.exercises import EXERCISES, check, grade, hint, progress
+from cliplab.exercises.answer import Wrong, time_limit
 from cliplab.exercises.checking import HIDDEN_SEED, LESSONS, SEEDS, examine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +101,27 @@ def endless(kind: str, n: int, scale: float) -> float:
     while True:
         with contextlib.suppress(Exception):
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("source", "passes"),
+    [
+        ("time.sleep(0.2)", True),  # a library that takes its time
+        (
+            "from cliplab.exercises.answer import time_limit as t\nwith t(0.05): time.sleep(9)",
+            False,
+        ),
+    ],
+)
+def test_imports_take_their_time(
+    source: str, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loaded_late.py").write_text(f"import time\n{source}", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "loaded_late", raising=False)
+    fails = contextlib.nullcontext() if passes else pytest.raises(Wrong, match="no answer")
+    with fails, time_limit(0.05):
+        importlib.import_module("loaded_late")
 
 
 def printing(kind: str, n: int, scale: float) -> None:
