@@ -137,6 +137,17 @@ class Answer:
         if not holds:
             raise Wrong(kind, sentence)
 
+    def require_error(self, kind: type[Exception], sentence: str, *args: Any) -> None:
+        """Call it with arguments that it must refuse with an error of that kind."""
+        try:
+            self(*args)
+        except Wrong as wrong:
+            if isinstance(wrong.__cause__, kind):
+                return
+            if wrong.kind == "raises":
+                sentence += f"; this raises {type(wrong.__cause__).__name__}"
+        raise Wrong("mistake", sentence)
+
     def shown(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """The call as a student would write it."""
         parts = [shown(a) for a in args] + [f"{k}={shown(v)}" for k, v in kwargs.items()]

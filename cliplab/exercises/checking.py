@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cliplab.exercises.answer import TIME_LIMIT, Answer, Draw, Wrong, time_limit
-from cliplab.runtime import atomic_write, somebody_is_there, unknown_name
+from cliplab.runtime import somebody_is_there, unknown_name, write_json
 
 SEEDS = (0, 1, 2)  # of what a student's check draws
 GRADING_LIMIT = 10.0  # seconds; nobody waits, and a machine that grades may be busy
@@ -24,6 +25,13 @@ LESSONS = {
     "05": "groupvit",
     "06": "scaling",
 }
+
+
+def module_of(lesson: str) -> ModuleType:
+    """The module of a lesson, or ValueError with the nearest one."""
+    if lesson not in LESSONS:
+        raise ValueError(unknown_name("lesson", lesson, LESSONS))
+    return importlib.import_module(f"cliplab.exercises.{LESSONS[lesson]}")
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,7 @@ class _Exercises(dict[str, Exercise]):
 
     def of_lesson(self, lesson: str) -> list[Exercise]:
         """Those of one lesson, in their order."""
-        with suppress(ModuleNotFoundError):  # a lesson without exercises
-            importlib.import_module(f"cliplab.exercises.{LESSONS[lesson]}")
+        module_of(lesson)
         return [self[name] for name in sorted(self) if name.startswith(f"{lesson}.")]
 
     def find(self, name: str) -> Exercise:
@@ -94,7 +101,7 @@ def examine(name: str, function: Any, seeds: tuple[int, ...], split: str) -> Wro
     except Wrong as wrong:
         return wrong
     except Exception as error:  # of the examination: what was returned cannot even be compared
-        returned = f"{function.__name__} returns something that cannot be looked at"
+        returned = f"{Answer(function).name} returns something that cannot be looked at"
         return Wrong("type", f"{returned} ({error}); compare it with the docstring")
     return None
 
@@ -118,7 +125,7 @@ def check(name: str, function: Any) -> None:
     state = "solved" if wrong is None else "not yet" if wrong.kind == "not yet" else "tried"
     _remember(name, state)
     if wrong is None:
-        show(f"{name} right: {function.__name__} passes.")
+        show(f"{name} right: {Answer(function).name} passes.")
     elif wrong.kind == "not yet":
         show(f"{name} not yet: {wrong.text}.")
     else:
@@ -159,11 +166,9 @@ def hint(name: str) -> None:
 def progress() -> None:
     """A table of all exercises, and how far you are; it is kept on this computer alone."""
     states = _states()
-    lines = [
-        f"{exercise.name}  {states.get(exercise.name, 'not yet'):8} {exercise.title}"
-        for exercise in EXERCISES.all()
-    ]
-    solved = sum(state == "solved" for state in states.values())
+    found = [(states.get(exercise.name, "not yet"), exercise) for exercise in EXERCISES.all()]
+    lines = [f"{exercise.name}  {state:8} {exercise.title}" for state, exercise in found]
+    solved = sum(state == "solved" for state, _ in found)
     show("\n".join([*lines, f"solved: {solved} of {len(lines)}"]))
 
 
@@ -181,7 +186,8 @@ def _states() -> dict[str, str]:
         found = json.loads(progress_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    states = found.items() if isinstance(found, dict) else ()
+    return {name: state for name, state in states if isinstance(state, str)}
 
 
 def _remember(name: str, state: str) -> None:
@@ -189,8 +195,8 @@ def _remember(name: str, state: str) -> None:
     states = _states()
     if not somebody_is_there() or state == "not yet" or states.get(name) in ("solved", state):
         return
-    with suppress(OSError), atomic_write(progress_file()) as file:
-        file.write(json.dumps(states | {name: state}, indent=1).encode())
+    with suppress(OSError):
+        write_json(progress_file(), states | {name: state})
 
 
 def show(text: str) -> None:

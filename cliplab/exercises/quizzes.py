@@ -1,12 +1,11 @@
 """Questions at the end of a lesson: their text is in the notebook, their key in `QUIZ` of the
 lesson's module."""
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cliplab.exercises.checking import LESSONS, show
+from cliplab.exercises.checking import module_of, show
 from cliplab.runtime import unknown_name
 
 
@@ -62,9 +61,7 @@ def quiz(lesson: str, **answers: object) -> None:
     Raises:
         ValueError: no such lesson or question.
     """
-    if lesson not in LESSONS:
-        raise ValueError(unknown_name("lesson", lesson, LESSONS))
-    questions = importlib.import_module(f"cliplab.exercises.{LESSONS[lesson]}").QUIZ
+    questions = module_of(lesson).QUIZ
     lines = []
     for name, answer in answers.items():
         if name not in questions:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cliplab.exercises.answer import Answer, Draw, Wrong
+from cliplab.exercises.answer import Answer, Draw
 from cliplab.exercises.checking import exercise
 from cliplab.exercises.quizzes import Choice, Number
 
@@ -166,17 +166,11 @@ def own_rows(answer: Answer, draw: Draw) -> None:
                 "ranks are counted from 0": list(range((rank - 1) * size, rank * size)),
             },
         )  # fmt: skip
-    try:
-        answer(count + 1, 0, ranks)
-    except Wrong as wrong:
-        if isinstance(wrong.__cause__, ValueError) or wrong.kind == "not yet":
-            return
-        if wrong.kind == "raises":
-            raise Wrong("mistake", f"own_rows({count + 1}, 0, {ranks}) must raise a ValueError, "
-                        f"not {type(wrong.__cause__).__name__}") from None  # fmt: skip
-        raise
-    raise Wrong("mistake", f"own_rows({count + 1}, 0, {ranks}) must raise a ValueError: some rows "
-                "would be lost, or some ranks have more than others")  # fmt: skip
+    refused = (
+        f"own_rows({count + 1}, 0, {ranks}) must raise a ValueError: some rows would be lost, or "
+        "some ranks have more than others"
+    )
+    answer.require_error(ValueError, refused, count + 1, 0, ranks)
 
 
 @exercise(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.classification import few_shot, metrics, wilson_interval
-from cliplab.exercises.answer import Answer, Draw, Wrong
+from cliplab.exercises.answer import Answer, Draw
 from cliplab.exercises.checking import exercise
 from cliplab.exercises.quizzes import Choice, Number
 
@@ -227,12 +227,8 @@ def best_alpha(answer: Answer, draw: Draw) -> None:
         "this is the worst one": alphas[int(good.argmin())],
     }
     answer.expect(alphas[best], text_emb, tuned, photos, alphas, mistakes=wrong)
-    try:
-        answer(text_emb, tuned, exam, alphas)
-    except Wrong as refused:
-        if isinstance(refused.__cause__, ValueError):
-            return
-    answer.require(False, "photos of the test split must be refused: raise ValueError(...)")
+    refused = "photos of the test split must be refused: raise ValueError(...)"
+    answer.require_error(ValueError, refused, text_emb, tuned, exam, alphas)
 
 
 @exercise(

@@ -20,6 +20,7 @@ MUTANTS = {
         ("rank * size, (rank + 1) * size", "(rank - 1) * size, rank * size", "from 0"),
         ("rank * size, (rank + 1) * size", "rank, count, ranks", "in turn"),
         ("if count % ranks:", "if False:", "must raise a ValueError"),
+        ("raise ValueError(", "raise KeyError(", "this raises KeyError"),
     ],
     "06.4": [
         ("weights / dim", "2 * weights / dim", "go back"),
