@@ -29,7 +29,7 @@ import psutil
 from nbformat import v4
 
 from cliplab.cli.main import main as cliplab
-from cliplab.exercises import read_masters
+from cliplab.exercises import read_masters, student_form
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 8_675_309  # of the hidden tests; feedback must not show it
@@ -225,11 +225,7 @@ def mistakes(lesson: str, masters: dict[str, Any]) -> Iterator[HandIn]:
 def unsolved(notebook: Any) -> None:
     """As it was handed out; the rest of the makers start from solutions."""
     for cell in notebook.cells:
-        if cell.get("id") in STUBS:
-            cell.source = STUBS[cell.id]
-
-
-STUBS: dict[str, str] = {}
+        cell.source = student_form(cell.source)
 
 
 def forty(lesson: str, masters: dict[str, Any], number: int = 40) -> list[HandIn]:
@@ -264,14 +260,14 @@ def hand_in(course: Path, assignment: str, masters: dict[str, Any], one: HandIn,
     solved = {master.code.id: master.code.source for master in masters.values()}
     for cell in notebook.cells:
         if cell.id in solved:
-            STUBS[cell.id], cell.source = cell.source, solved[cell.id]
+            cell.source = solved[cell.id]
     one.change(notebook)
     path.write_text(nbformat.writes(notebook), encoding="utf-8")
 
 
-def masters_of(lesson: str, notebook: Path) -> dict[str, Any]:
-    """The masters of the exercises that stand in a notebook."""
-    (solutions,) = (ROOT / "notebooks" / "solutions").glob(f"{lesson}_*.ipynb")
+def masters_in(notebook: Path) -> dict[str, Any]:
+    """The masters of the exercises that stand in a lesson."""
+    (solutions,) = (ROOT / "notebooks" / "solutions").glob(f"{notebook.stem[:2]}_*.ipynb")
     here = {cell.id for cell in nbformat.read(notebook, as_version=4).cells}
     return {n: m for n, m in read_masters(solutions).items() if m.code.id in here}
 
@@ -310,7 +306,7 @@ def main() -> int:
         course = Path(place) / "course"
         assert cliplab(["course", str(course), "--lessons", lesson, "--seed", str(SEED)]) == 0
         (source,) = (p for p in course.glob("source/*/*.ipynb") if "_lab_" not in p.stem)
-        masters = masters_of(lesson, source)
+        masters = masters_in(source)
         assert nbgrader(course, "generate_assignment", source.stem).returncode == 0
         class_ = forty(lesson, masters)
         for i, one in enumerate(class_):

@@ -8,18 +8,20 @@ Where an exercise stands is decided in the lesson: put three cells there with th
 """
 
 import sys
+from itertools import chain
 from pathlib import Path
 
 import nbformat
 
 from cliplab.exercises import read_masters, student_form
+from cliplab.report.outputs import write_notebook
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 TAG = "exercise"  # of a student's cells, which do not count for a lesson's length
 
 
-def out_of_line(solutions: Path, *, write: bool) -> list[str]:
-    """What differs between the masters in a solutions notebook and what students get."""
+def out_of_line(solutions: Path, *, write: bool) -> tuple[list[str], list[str]]:
+    """What students get that differs from the masters of a lesson, and masters that they miss."""
     masters, said = read_masters(solutions), []
     cells = {cell.id: cell for master in masters.values() for cell in master.cells}
     placed: set[str] = set()
@@ -37,22 +39,19 @@ def out_of_line(solutions: Path, *, write: bool) -> list[str]:
                     cell.source, changed = source, True
                     cell.metadata["tags"] = [TAG]
         if changed and write:
-            text = nbformat.writes(notebook, indent=1, ensure_ascii=False)
-            path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+            write_notebook(notebook, path)
     missing = sorted(cells.keys() - placed)
-    return said + [f"{solutions.name}: {name} stands in no lesson or lab" for name in missing]
+    return said, [f"{solutions.name}: {name} stands in no lesson or lab" for name in missing]
 
 
 def main() -> int:
     """Go through all solutions notebooks."""
     check = sys.argv[1:] == ["--check"]
-    said = [
-        line
-        for path in sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
-        for line in out_of_line(path, write=not check)
-    ]
-    print("\n".join(said or ["all exercises are as their masters"]))
-    return bool(said) if check else any("stands in no" in line for line in said)
+    paths = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
+    parts = [out_of_line(path, write=not check) for path in paths]
+    differing, missing = (list(chain.from_iterable(some)) for some in zip(*parts, strict=True))
+    print("\n".join([*differing, *missing] or ["all exercises are as their masters"]))
+    return bool(missing or (check and differing))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.exercises.checking import SEEDS
-from cliplab.exercises.masters import Master, read_masters
+from cliplab.exercises.masters import Master, nbgrader_metadata, read_masters
 from cliplab.runtime import ArgumentError, atomic_write
 
 POINTS = 1  # of an exercise
@@ -105,10 +105,7 @@ def _mark(cell: Any, seed: int) -> None:
     if cell.cell_type != "code":
         return
     graded = cell.id.endswith("-check")
-    cell.metadata["nbgrader"] = {
-        "schema_version": 3, "grade_id": cell.id, "grade": graded, "locked": graded,
-        "solution": not graded, "task": False,
-    } | ({"points": POINTS} if graded else {})  # fmt: skip
+    cell.metadata["nbgrader"] = nbgrader_metadata(cell.id, POINTS if graded else None)
     if graded:  # what the student may have called `check` does not matter
         source = re.sub(r'(grade\("[^"]+", \w+)\)', rf"\1, seed={seed})", cell.source)
         cell.source = f"{_AFRESH}\n{source}"

@@ -18,7 +18,7 @@ from nbgrader import preprocessors as nbgrader
 from nbgrader.api import Gradebook
 from nbgrader.utils import is_grade, is_solution
 
-from cliplab.exercises.masters import STUB
+from cliplab.exercises.masters import STUB, nbgrader_metadata
 
 SKIP = "skip-execution"  # nbclient's tag
 _LONGEST = 20_000  # characters of one output as text
@@ -83,13 +83,9 @@ def _grade_id(cell: Any) -> str:
 
 def _mended(known: Any, points: float | None, written: str) -> Any:
     """A cell as the gradebook knows it; a function as it was written."""
-    graded = points is not None
-    about = {
-        "schema_version": 3, "grade_id": known.name, "grade": graded, "locked": graded,
-        "solution": not graded, "task": False, "cell_type": "code", "checksum": known.checksum,
-    }  # fmt: skip
-    cell = v4.new_code_cell(known.source if graded else written)
-    cell.metadata["nbgrader"] = about | ({"points": points} if graded else {})
+    cell = v4.new_code_cell(written if points is None else known.source)
+    about = nbgrader_metadata(known.name, points)
+    cell.metadata["nbgrader"] = about | {"cell_type": "code", "checksum": known.checksum}
     return cell
 
 

@@ -44,6 +44,16 @@ def student_form(source: str) -> str:
     return _HIDDEN.sub("", _SOLUTION.sub(stub, source)).rstrip("\n")
 
 
+def nbgrader_metadata(cell_id: str, points: float | None) -> dict[str, Any]:
+    """What nbgrader keeps of a cell (schema 3): of a test its points, of a function None."""
+    graded = points is not None
+    about = {
+        "schema_version": 3, "grade_id": cell_id, "grade": graded, "locked": graded,
+        "solution": not graded, "task": False,
+    }  # fmt: skip
+    return about | ({"points": points} if graded else {})
+
+
 def exercise_of(cell_id: str) -> str | None:
     """The exercise that a cell belongs to: "exercise-01-3-check" -> "01.3"."""
     match = _ID.fullmatch(cell_id)
