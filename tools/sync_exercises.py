@@ -14,9 +14,10 @@ from pathlib import Path
 import nbformat
 
 from cliplab.exercises import read_masters, student_form
+from cliplab.report import find_notebooks, with_labs
 from cliplab.report.outputs import write_notebook
 
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions"
 TAG = "exercise"  # of a student's cells, which do not count for a lesson's length
 
 
@@ -25,10 +26,7 @@ def out_of_line(solutions: Path, *, write: bool) -> tuple[list[str], list[str]]:
     masters, said = read_masters(solutions), []
     cells = {cell.id: cell for master in masters.values() for cell in master.cells}
     placed: set[str] = set()
-    number = solutions.stem[:2]
-    for path in sorted(NOTEBOOKS.glob(f"{number}_*.ipynb")) + sorted(
-        NOTEBOOKS.glob(f"labs/{number}_*.ipynb")
-    ):
+    for path in with_labs(find_notebooks([solutions.stem[:2]])):
         notebook, changed = nbformat.read(path, as_version=4), False
         for cell in notebook.cells:
             if cell.id in cells:
@@ -41,13 +39,14 @@ def out_of_line(solutions: Path, *, write: bool) -> tuple[list[str], list[str]]:
         if changed and write:
             write_notebook(notebook, path)
     missing = sorted(cells.keys() - placed)
-    return said, [f"{solutions.name}: {name} stands in no lesson or lab" for name in missing]
+    remedy = "stands in no lesson or lab; put an empty cell with this id where it is needed"
+    return said, [f"{solutions.name}: {name} {remedy}" for name in missing]
 
 
 def main() -> int:
     """Go through all solutions notebooks."""
     check = sys.argv[1:] == ["--check"]
-    paths = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
+    paths = sorted(SOLUTIONS.glob("*.ipynb"))
     parts = [out_of_line(path, write=not check) for path in paths]
     differing, missing = (list(chain.from_iterable(some)) for some in zip(*parts, strict=True))
     print("\n".join([*differing, *missing] or ["all exercises are as their masters"]))

@@ -159,6 +159,7 @@ class Run(nbgrader.Execute):
         self.interrupt_on_timeout = False  # a cell may swallow that
         self.shutdown_kernel = "immediate"
         self.iopub_timeout = 30  # of a machine that is busy
+        # bounds on print and memory: they stand in a module that loads no nbgrader in the kernel
         self.extra_arguments = ["--InteractiveShellApp.extra_extensions=cliplab.exercises.course"]
 
     def preprocess(self, nb: Any, resources: Any, km: Any = None) -> tuple[Any, Any]:
