@@ -143,7 +143,7 @@ def tune(
     """
     best = plain(language)
     reached = text_miou(features, scenes, best)
-    tried = [{"changed": "nothing", "to": "plain", "miou": round(reached, 4)}]
+    tried = [{"changed": "nothing", "to": "plain", "miou": round(reached, 6)}]
     knobs: dict[str, Sequence[Any]] = {
         "top_words": (3, 4, 6, 7, 8, 10, None),
         "templates": (PROMPTS[language],),
@@ -157,7 +157,7 @@ def tune(
         changed = replace(best, **{name: value})
         miou = text_miou(features, scenes, changed)
         shown = list(value) if isinstance(value, tuple) else value  # as it is read from JSON
-        tried.append({"changed": name, "to": shown, "miou": round(miou, 4)})
+        tried.append({"changed": name, "to": shown, "miou": round(miou, 6)})
         if miou > reached:
             best, reached = changed, miou
     return best, tried
