@@ -209,7 +209,8 @@ def test_benchmarks_are_written_down(bench: ModuleType) -> None:
     assert bench.main([]) == 0
     text = (bench.FOLDER / "RESULTS.md").read_text(encoding="utf-8")
     assert text.startswith("# What was measured\n\nWritten by `make bench`")
-    assert "## How fast is a?\n\n`benchmarks/a.py`\n\n| x |\n\n## How fast is b?" in text
+    assert "## How fast is a?\n\n`benchmarks/a.py`: " in text
+    assert "\n\n| x |\n\n## How fast is b?" in text
     assert text.endswith("fast 羊\n")
     assert f"cliplab {__version__}" in text
     (bench.FOLDER / "b.py").write_text("1 / 0", encoding="utf-8")
@@ -217,12 +218,17 @@ def test_benchmarks_are_written_down(bench: ModuleType) -> None:
     assert (bench.FOLDER / "RESULTS.md").read_text(encoding="utf-8") == text
 
 
-def test_one_benchmark_is_only_printed(
+def test_one_benchmark_leaves_the_others_as_they_were(
     bench: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench.main(["b"]) == 0
     assert "fast 羊" in capsys.readouterr().out
-    assert not (bench.FOLDER / "RESULTS.md").exists()
+    path = bench.FOLDER / "RESULTS.md"
+    former = path.read_text(encoding="utf-8")
+    assert "How fast is a?" not in former
+    assert bench.main(["a"]) == 0
+    assert path.read_text(encoding="utf-8").endswith(former.partition("\n\n## ")[2])
+    assert path.read_text(encoding="utf-8").index("fast is a?") < len(former)
     with pytest.raises(SystemExit, match="2"):
         bench.main(["c"])
 
