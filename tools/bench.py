@@ -3,7 +3,7 @@
     python tools/bench.py                   all of them; close other programs first
     python tools/bench.py pasture           one; what was measured of the others stays
 
-Exit code: 0 all ran; 1 one failed, and what was measured of it before stays; 2 there is no such benchmark.
+Exit code: 0 all ran; 1 one failed, and what it had written before stays; 2 no such benchmark.
 """
 
 import argparse

@@ -56,7 +56,10 @@ def search(
     is_hit = found[1] >= 0
     rows = iter(embeddings.rows(found[1][is_hit].tolist()))
     pairs = zip(found[0], is_hit, strict=True)
-    return [[Hit(score=one, **next(rows)) for one in some[hit].tolist()] for some, hit in pairs]
+    return [
+        [Hit(score=max(-1.0, min(1.0, one)), **next(rows)) for one in some[hit].tolist()]
+        for some, hit in pairs
+    ]
 
 
 def nearest(blocks: Iterable[NDArray[Any]], query_emb: Tensor, k: int) -> tuple[Tensor, Tensor]:
