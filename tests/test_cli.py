@@ -48,7 +48,7 @@ def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFi
         (["run", "--no-such"], "--no-such"),
         (["train", "clip", "--no-such"], "--no-such"),
         (["detect", "x", "--labels"], "--labels: nothing follows"),
-        (["segment", "x", "--template", "--flip"], "--template: nothing follows"),
+        (["segment", "x", "--template", "--force"], "--template: nothing follows"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_two(

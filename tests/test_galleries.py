@@ -16,7 +16,7 @@ from PIL import Image
 
 from cliplab.classification import Answer, Classes, Scores
 from cliplab.data import Sample, SampleSet, UnreadableImage
-from cliplab.detection import Cut, Detections, Found, Query, judge, read_prompt, summarise
+from cliplab.detection import Cut, Detections, Found, Query, judge, sentence_prompt, summarise
 from cliplab.models.glip import Prompt
 from cliplab.report import classification_page, detection_page, galleries, segmentation_page
 from cliplab.segmentation import LabelRow, PictureRow, Quality, Settings
@@ -372,7 +372,8 @@ def asked(tmp_path: Path, prompt: Prompt, names: tuple[str, ...]) -> BeautifulSo
 
 
 def test_phrases_that_overlap_have_a_line_each(tmp_path: Path) -> None:
-    prompt = read_prompt("[black [goat]] & [<b>grass</b>]")
+    names = ["black goat", "goat", "<b>grass</b>"]
+    prompt = sentence_prompt("black goat & <b>grass</b>", names)
     page = asked(tmp_path, prompt, ("black goat", "goat", "<i>"))
     assert page.select_one(".prompt").get_text() == "black goat & <b>grass</b> (<i>)"
     marks = page.select(".prompt .phrase")
