@@ -2,6 +2,7 @@ from .features import (
     Features as Features,
     Segmentation as Segmentation,
     Segmenter as Segmenter,
+    best_labels as best_labels,
     scaled_side as scaled_side,
     working_size as working_size,
 )
@@ -61,5 +62,5 @@ from .truth import (
     Judge as Judge,
     compare_classes as compare_classes,
     read_truth as read_truth,
-    without_labels as without_labels,
+    without_results as without_results,
 )
