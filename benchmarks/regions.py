@@ -25,7 +25,6 @@ from cliplab.detection import (
     crop_scores,
     embed_boxes,
     name_boxes,
-    name_regions,
     propose,
     to_pixels,
 )
@@ -96,7 +95,8 @@ def one_pass(
     """A picture to named boxes; without `boxes_xyxy` it finds some."""
     pixels = to_pixels(image, model.config.height)
     (regions,) = model(pixels, None if boxes_xyxy is None else [boxes_xyxy])
-    return name_regions(model, regions, text_emb, members("base"), phrases())
+    scores = class_scores(model, regions, text_emb, members("base"))
+    return name_boxes(regions.boxes_xyxy, scores, phrases())
 
 
 @dataclass(frozen=True)

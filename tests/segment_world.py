@@ -56,11 +56,6 @@ class Knowing:
     def embed(self, words: Any, templates: Any) -> None:
         self.asked = tuple(words), tuple(templates)
 
-    def side(self, settings: Settings) -> int:
-        if settings.side and settings.side % 4:
-            raise ValueError(f"side: got {settings.side} px; expected a multiple of the patch, 4")
-        return 16
-
     def describe(self) -> dict[str, Any]:
         return {"model": "groupvit", "name": self.name}
 

@@ -17,7 +17,6 @@ from cliplab.encoders import load_encoder
 from cliplab.training import RECIPES
 
 LABELS = "--labels sheep goat"
-QUICK = "--scales 1 --no-flip --refine 0"
 
 # (what is typed, what the error must name)
 Row = tuple[str, str]
@@ -43,8 +42,9 @@ FILES: list[Row] = [
       for file in ("zero.png", "html.png", "cut.jpg", "pointer.png")),
     *((f"segment {file} {LABELS}", file)
       for file in ("zero.png", "html.png", "cut.jpg", "pointer.png")),
-    *((f"segment frames --truth {truth} {LABELS} {QUICK}", truth)
+    *((f"segment frames --truth {truth} {LABELS}", truth)
       for truth in ("truth-twice", "truth-none", "nowhere", "there.csv")),
+    (f"segment frames --truth truth-bare {LABELS}", "truth-bare/classes.txt"),
 ]  # fmt: skip
 
 # ---- options ---------------------------------------------------------------------------------
@@ -135,23 +135,11 @@ OF_DETECT: list[Row] = [
     *((f"--score {value}", "--score") for value in ("2", "-0.1", "nan", "half")),
     *((f"--iou {value}", "--iou") for value in ("0", "7", "nan")),
     *((f"--top {value}", "--top") for value in ("0", "-3", "all")),
-    ("--batch-size 0", "--batch-size"),
-    *((f"--model crops --scales {value}", "--scales") for value in ("0", "-1", "nan")),
-    ("--scales 1", "--scales"),
-    ("--aggregate mean", "--aggregate"),
-    ("--aggregate sum --model glip", "--aggregate"),
-    ("--head both", "'both'"),
-    ("--head image --model glip", "--head"),
-    ("--truncate --model glip", "--truncate"),
-    ("--precision float16 --model glip", "--precision"),
-    ("--vocab nowhere.txt --model glip", "--vocab"),
-    ("--base sheep --novel sheep", "'sheep'"),
-    ("--base horse", "'horse'"),
-    ("--novel horse", "'horse'"),
-    ("--teacher pastrue", "'pasture'"),
-    ("--teacher openai:html.pt", "html.pt"),
+    ("--head text", "--head"),
+    ("--teacher pasture", "--teacher"),
+    ("--model crops --teacher pastrue", "'pasture'"),
+    ("--model crops --teacher openai:html.pt", "html.pt"),
     ("--boxes nowhere.json", "nowhere.json"),
-    ("--boxes source", "frames"),
     ("--boxes coco-cut.json", "coco-cut.json"),
     ("--boxes there.csv", "there.csv"),
     ("--out there.json", "there.json"),
@@ -166,11 +154,7 @@ OF_SEGMENT: list[Row] = [
     ("--model empty", "empty"),
     ("--model hf:nowhere/x", "nowhere/x"),
     *((f"--threshold {value}", "--threshold") for value in ("5", "-1", "nan", "low")),
-    *((f"--top-words {value}", "--top-words") for value in ("0", "-1", "some")),
-    *((f"--side {value}", "--side") for value in ("0", "7", "big")),
-    *((f"--scales {value}", "--scales") for value in ("0", "-1", "nan", "")),
-    *((f"--refine {value}", "--refine") for value in ("-1", "1.5")),
-    *((f"--limit {value}", "--limit") for value in ("0", "-1", "x")),
+    ("--refine 3", "--refine"),
     ("--labels sheep", "'sheep'"),
     ("--labels 'sheep=|' goat", "''"),
     ("--background sheep", "'sheep' repeated"),
@@ -185,7 +169,6 @@ PHRASES: list[Row] = [
     ("123", "'123'"),
     ("😀", "😀"),
     ("sheep --score 3", "--score"),
-    ("sheep --head text", "--head"),
     ("sheep --teacher pasture", "--teacher"),
     ("sheep --template {}", "--template"),
 ]
@@ -226,8 +209,8 @@ OTHERS: list[Row] = [
     ("classify frames", "--labels"),
     ("detect frames", "labels"),
     ("segment frames", "--labels"),
-    ("detect frames --phrases sheep", "--model glip"),
-    ("detect frames --model crops --phrases sheep", "--model glip"),
+    ("detect frames --phrases sheep", "the model glip"),
+    ("detect frames --model crops --phrases sheep", "the model glip"),
     ("classify frames --classifier nowhere", "nowhere"),
     ("classify frames --classifier broken.safetensors", "broken.safetensors"),
     ("classify frames --classifier there.json", "there.json"),
@@ -280,10 +263,9 @@ REMARKED: list[Row] = [
     (f"classify coco-image-twice.json --images frames {LABELS}", "annotation 2"),
     (f"classify coco-polygon-odd.json --images frames {LABELS}", "b.png"),
     ("classify frames --labels 😀 🐑", "😀"),
-    (f"segment frames --truth truth-bare {LABELS} {QUICK}", "classes.txt"),
-    *((f"segment frames --truth truth-{name} {LABELS} {QUICK}", "frames/a.png")
+    *((f"segment frames --truth truth-{name} {LABELS}", "frames/a.png")
       for name in ("high", "colours")),
-    *((f"segment coco-{name}.json --images frames {LABELS} {QUICK}", "judged by none")
+    *((f"segment coco-{name}.json --images frames {LABELS}", "judged by none")
       for name in ("polygon-odd", "polygon-words", "rle-size", "rle-short", "rle-text")),
 ]  # fmt: skip
 

@@ -4,31 +4,26 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from detect_world import coco, make_vild, picture, read, run, write
+from detect_world import coco, make_vild, picture, read, run, told, write
 from PIL import Image
 
 from cliplab.data import open_image, read_pictures
 from cliplab.detection import (
-    Cut,
     Detections,
     GLIPDetector,
     Settings,
-    find,
     load_detector,
     parse_model,
-    read_labels,
     read_phrases,
     sentence_prompt,
 )
-from cliplab.detection.glip import PRECISIONS, agreed, selection_of
+from cliplab.detection.glip import agreed, selection_of
 from cliplab.detection.settings import PUBLISHED
 from cliplab.models.glip import GLIP, VARIANTS, Found, GLIPConfig, Selection, load_glip, save_glip
 from cliplab.models.glip.config import Variant
-from cliplab.models.glip.inference import AGGREGATES
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.runtime import sha256
 
@@ -92,21 +87,10 @@ def ask(folder: Path, *options: object, model: str = "glip") -> int:
     return run(folder, "--model", model, "--device", "cpu", *options)
 
 
-def answer(weights: Path, path: Path, text: str) -> Detections:
+def answer(weights: Path, path: Path, text: str, selection: Selection) -> Detections:
     """What the library says of one picture."""
-    return GLIPDetector(load_glip(weights)).detect([open_image(path)], text)[0]
-
-
-def boxes_of(path: Path) -> dict[str, list[tuple[str, list[float], float]]]:
-    """A COCO file as file name -> (phrase, box, score)."""
-    table = read(path)
-    names = {one["id"]: one["name"] for one in table["categories"]}
-    files = {one["id"]: one["file_name"] for one in table["images"]}
-    found: dict[str, list] = {name: [] for name in files.values()}
-    for one in table["annotations"]:
-        row = (names[one["category_id"]], one["bbox"], one["score"])
-        found[files[one["image_id"]]].append(row)
-    return found
+    detector = GLIPDetector(load_glip(weights), selection=selection)
+    return detector.detect([open_image(path)], text)[0]
 
 
 # ---- what it gives -----------------------------------------------------------------------------
@@ -117,12 +101,12 @@ def test_a_sentence_gives_boxes_pictures_a_page_and_a_report(
 ) -> None:
     out, drawn, report, html = (tmp_path / n for n in ("o.json", "drawn", "r.json", "g.html"))
     files = ("--out", out, "--pictures", drawn, "--json", report, "--html", html)
-    assert ask(frames, "--phrases", SENTENCE, *files, "--top", 6, "--all-names") == 0
+    assert ask(frames, "--phrases", SENTENCE, *files, "--top", 6, "--iou", 1) == 0
     printed, complaints = capsys.readouterr()
     assert complaints == ""
-    found = boxes_of(out)
+    found = told(out)
     for name in ("a.png", "b.png", "c.png"):
-        expected = answer(shipped, frames / name, SENTENCE)
+        expected = answer(shipped, frames / name, SENTENCE, Selection(nms=1.0))
         kept = expected.select(torch.arange(6))
         assert [phrase for phrase, _, _ in found[name]] == kept.names
         scores = torch.tensor([score for *_, score in found[name]])
@@ -145,10 +129,7 @@ def test_a_sentence_gives_boxes_pictures_a_page_and_a_report(
         (["sheep, black goat"], ["sheep", "black goat"]),
         (["羊、黑山羊"], ["羊", "黑山羊"]),
         ([CHINESE], ["水槽", "黑山羊"]),
-        (["sheep", "black goat"], ["sheep", "black goat"]),
         (["a goat on the trough.", "sheep、Goat"], ["goat", "trough", "sheep"]),
-        (["ｓｈｅｅｐ，　ｇｏａｔ"], ["sheep", "goat"]),
-        (["a sheep left of a Sheep"], ["sheep"]),
     ],
 )
 def test_lists_and_sentences_in_both_languages(
@@ -157,7 +138,7 @@ def test_lists_and_sentences_in_both_languages(
     out = tmp_path / "o.json"
     assert ask(frames / "a.png", "--phrases", *texts, "--out", out) == 0
     assert [one["name"] for one in read(out)["categories"]] == phrases
-    assert {name for name, *_ in boxes_of(out)["a.png"]} == set(phrases)
+    assert {name for name, *_ in told(out)["a.png"]} == set(phrases)
 
 
 def test_texts_are_joined_to_one_prompt() -> None:
@@ -178,9 +159,8 @@ def test_the_report_says_what_was_asked_and_of_whom(
     frames: Path, shipped: Path, tmp_path: Path
 ) -> None:
     out, report = tmp_path / "o.json", tmp_path / "r.json"
-    options = ("--aggregate", "max", "--precision", "bfloat16", "--iou", 0.3, "--score", 0.1)
-    files = ("--out", out, "--json", report)
-    assert ask(frames, "--phrases", SENTENCE, *options, *files, "--top", 200) == 0
+    options = ("--iou", 0.3, "--score", 0.1, "--top", 200, "--out", out, "--json", report)
+    assert ask(frames, "--phrases", SENTENCE, *options) == 0
     model = read(report)["model"]
     assert (model["variant"], model["sha256"]) == ("glip-tiny", sha256(shipped))
     assert model["file"].endswith("checkpoints/glip/model.safetensors")
@@ -189,12 +169,9 @@ def test_the_report_says_what_was_asked_and_of_whom(
         {"label": "black goat", "phrase": "black goat", "spans": [[4, 14]]},
         {"label": "trough", "phrase": "trough", "spans": [[27, 33]]},
     ]
-    assert model["selection"] == {
-        "least": pytest.approx(0.01), "candidates": 1000, "nms": 0.3, "top": 200,
-        "aggregate": "max",
-    }  # fmt: skip
-    assert (model["precision"], model["batch_size"], model["fusion"]) == ("bfloat16", 1, True)
-    assert read(report)["cut"] == {"score": 0.1, "overlap": 0.3, "all_names": False, "top": 200}
+    chosen = {"least": pytest.approx(0.01), "candidates": 1000, "nms": 0.3, "top": 200}
+    assert model["selection"] == chosen | {"aggregate": "mean"}
+    assert read(report)["cut"] == {"score": 0.1, "overlap": 0.3, "top": 200}
     assert read(out)["info"]["model"] == model
     known = read_pictures(out, images=frames)
     assert sum(len(one.regions) for one in known) == read(report)["counts"]["boxes"]
@@ -203,21 +180,17 @@ def test_the_report_says_what_was_asked_and_of_whom(
 def test_boxes_of_the_source_judge_its_phrases(
     frames: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = answer(shipped, frames / "a.png", "goat, sheep")
+    said = answer(shipped, frames / "a.png", "goat, sheep", Selection())
     x0, y0, x1, y1 = said.select(said.labels == 0).boxes_xyxy[0].tolist()
     truth = {"a.png": [("goat", [x0, y0, x1 - x0, y1 - y0]), ("dog", [0.0, 0, 9, 9])]}
     source = write(tmp_path / "herd.json", coco(["goat", "dog"], truth))
-    options = ("--images", frames, "--all-names", "--score", 0)
+    options = ("--images", frames, "--iou", 1, "--score", 0)
     html = tmp_path / "g.html"
     assert ask(source, "--phrases", "goat, sheep", *options, "--html", html) == 0
     assert "1 true box in 1 picture<" in html.read_text(encoding="utf-8")
     printed, complaints = capsys.readouterr()
     assert "the source knows boxes of 1 of the 2 labels" in complaints
     assert re.search(r"^goat +\d+ +1 +\d\.\d+ +1 +1 +\d+ +1\.000", printed, re.M)
-    assert ask(source, "--phrases", "the [black goat]", *options) == 0
-    assert "not judged: none of the labels is a class of the boxes (dog, goat)" in (
-        capsys.readouterr().err
-    )
 
 
 def test_a_sentence_that_asks_for_some_is_not_judged_by_all(
@@ -266,26 +239,14 @@ def test_classes_of_the_source_are_asked_where_nothing_is_said(
 def test_several_pictures_at_a_time_give_the_same(
     frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = read_pictures(frames)  # of two sizes
-    sizes: list[int] = []
-    results = []
-    for count in (1, 3):
-        detector = load_detector("glip", Settings(device="cpu", batch_size=count))
-        assert isinstance(detector, GLIPDetector)
-        backbone = detector.model.backbone
-        forward = backbone.forward
-        counting = lambda x, f=forward: (sizes.append(len(x)), f(x))[1]  # noqa: E731
-        monkeypatch.setattr(backbone, "forward", counting)
-        results.append(find(detector, pictures, SENTENCE, Cut(score=0)).said)
-    assert sizes == [1, 1, 1, 1, 1, 1]  # neighbours of one size: none here
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one.scores, other.scores)
-    sizes.clear()
-    copies = (pictures[0],) * 3 + (pictures[1],)
-    said = find(detector, copies, SENTENCE, Cut(score=0)).said
-    assert sizes == [3, 1]
-    for one in said[:3]:
-        torch.testing.assert_close(one.scores, results[0][0].scores, atol=1e-4, rtol=0)
+    images = [open_image(frames / f"{name}.png") for name in "aaab"]  # of two sizes
+    model, sizes = tiny(), list[int]()
+    forward = model.backbone.forward
+    monkeypatch.setattr(model.backbone, "forward", lambda x: (sizes.append(len(x)), forward(x))[1])
+    alone, together = (GLIPDetector(model, batch_size=n).detect(images, SENTENCE) for n in (1, 3))
+    assert sizes == [1, 1, 1, 1, 3, 1]  # neighbours of one size
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one.scores, other.scores, atol=1e-4, rtol=0)
 
 
 # ---- words -------------------------------------------------------------------------------------
@@ -298,25 +259,10 @@ def test_phrases_that_were_guessed_are_told(
         assert ask(frames, "--phrases", text) == 0
         assert "phrases of the sentence" not in capsys.readouterr().err
     assert ask(frames, "--phrases", "the black goat left of the trough") == 0
-    told = "note: phrases of the sentence: 'black goat', 'trough'; where you mean others, mark"
-    assert told in capsys.readouterr().err
+    note = "note: phrases of the sentence: 'black goat', 'trough'; where you mean others, mark"
+    assert note in capsys.readouterr().err
     assert ask(frames, "--phrases", CHINESE) == 0
     assert "note: phrases of the sentence: '水槽', '黑山羊'; " in capsys.readouterr().err
-
-
-def test_phrases_that_overlap_share_a_place(
-    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "o.json"
-    assert ask(frames / "a.png", "--phrases", "the [black [goat]]", "--out", out) == 0
-    note = "note: phrases overlap ('black goat', 'goat'), so that a place may have several names"
-    assert note in capsys.readouterr().err
-    assert read(out)["info"]["cut"]["all_names"]
-    places = [tuple(box) for _, box, _ in boxes_of(out)["a.png"]]
-    assert len(set(places)) < len(places)
-    assert ask(frames / "a.png", "--phrases", "black goat, goat", "--out", out, "--force") == 0
-    places = [tuple(box) for _, box, _ in boxes_of(out)["a.png"]]
-    assert len(set(places)) == len(places)
 
 
 def test_words_that_the_model_does_not_know(
@@ -331,9 +277,8 @@ def test_words_that_the_model_does_not_know(
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        *[("the sheep, black goat", ""), ("羊，黑羊", "")],
-        *[("sheep, not goat", "'not goat'"), ("羊，不要黑羊", "'不要黑羊'")],
-        *[("the leftmost sheep", "'leftmost'"), ("最左边的羊", "'最左边的'")],
+        *[("the sheep, black goat", ""), ("羊，不要黑羊", "'不要黑羊'")],
+        *[("the leftmost sheep", "'leftmost'")],
     ],
 )
 def test_remarks_on_what_is_not_understood(typed: str, words: str) -> None:
@@ -389,8 +334,8 @@ def test_the_command_counts_by_the_card_and_says_what_that_is_worth(
     for options, score in (((), 0.61), (("--score", 0.3), 0.3)):
         given = ("--phrases", "sheep", "--out", out, "--force", *options)
         assert ask(frames, *given, model=f"glip:{folder}") == 0
-        told = "boxes count from a score of 0.61 on: on validation pictures 0.90 of such boxes were"
-        assert (told in capsys.readouterr().err) == (not options)
+        note = "boxes count from a score of 0.61 on: on validation pictures 0.90 of such boxes were"
+        assert (note in capsys.readouterr().err) == (not options)
         assert read(out)["info"]["cut"]["score"] == score
         assert all(one["score"] >= score for one in read(out)["annotations"])
 
@@ -419,8 +364,7 @@ def test_three_thousand_tokens_are_read_in_parts(
     files = ("--json", tmp_path / "r.json", "--html", tmp_path / "g.html")
     assert ask(frames / "a.png", "--phrases", ", ".join(names), "--score", 0, *files) == 0
     printed, complaints = capsys.readouterr()
-    assert "note: the prompt has 2,999 tokens, and the model reads 256 at a time" in complaints
-    assert ": it is read in 12 parts" in complaints
+    assert "note: a long prompt: read in 12 parts" in complaints
     assert len(re.findall(r"^goat \d \d \d +\d", printed, re.M)) == 600
     report = read(tmp_path / "r.json")
     assert len(report["model"]["phrases"]) == 600
@@ -476,8 +420,6 @@ def test_published_files_are_named_by_variant(
     assert ask(frames / "a.png", "--phrases", CHINESE, model=f"glip-t:{zoo}") == 0
     remark = "remark: glip-t was trained on English and reads Chinese as single characters"
     assert remark in capsys.readouterr().err
-    moved = zoo.with_name("vocab.txt").rename(tmp_path / "words.txt")
-    assert ask(frames, "--phrases", SENTENCE, "--vocab", moved, model=f"glip-t:{zoo}") == 0
 
 
 def test_published_files_that_do_not_fit(
@@ -494,7 +436,7 @@ def test_published_files_that_do_not_fit(
     absent = said(f"glip-t:{zoo.parent}/no.pth")
     assert "no.pth: no such file; expected a published checkpoint of GLIP" in absent
     assert "after a colon, glip-t:PATH" in said("glip-t")
-    for name in ("glip-x:y", "glpi", f"glipt:{zoo.parent}/a/long/path/no.pth"):
+    for name in ("glip-x:y", "glpi"):
         assert f"unknown model '{name}'; did you mean 'glip" in said(name)
 
 
@@ -523,10 +465,7 @@ def test_a_damaged_one_is_refused(
     assert "damaged/model.safetensors: " in capsys.readouterr().err
 
 
-def test_what_is_known_without_torch_is_what_the_model_says() -> None:
-    kinds = get_type_hints(Settings)
-    assert set(get_args(get_args(kinds["aggregate"])[0])) == set(AGGREGATES)
-    assert set(get_args(get_args(kinds["precision"])[0])) == set(PRECISIONS)
+def test_the_published_variants_are_those_of_the_model() -> None:
     assert set(PUBLISHED) == set(VARIANTS)
 
 
@@ -550,76 +489,24 @@ def test_a_prompt_of_ones_own(frames: Path) -> None:
         detector.detect([image], prompt, [torch.tensor([[0.0, 0, 5, 5]])])
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"precision": "float16"}, "got precision 'float16'"),
-        ({"aggregate": "sum"}, "aggregate: got 'sum'; expected one of mean, max, power"),
-        ({"base": ("goat",)}, "base: means nothing to the model glip"),
-    ],
-)
-def test_settings_that_cannot_be_meant(settings: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        load_detector("glip", Settings(**settings))
-
-
 # ---- misuse ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--phrases", ""], "got '', in which there is no phrase; expected a list such"),
-        (["--phrases", " ,;。、| "], "in which there is no phrase"),
-        (["--phrases", "sheep", "。"], "got '。', in which there is no phrase"),
-        (
-            ["--phrases", "the", "goat", "left", "of"],
-            "quote a sentence, so that its words stay tog",
-        ),
-        (["--phrases", "a [goat"], "got 'a [goat'; expected a ] for each ["),
-        (["--phrases", "a []"], "expected words in matching brackets"),
-        (
-            ["--phrases", "🐑"],
-            "--phrases: '🐑': no word of it is in the model's vocabulary",
-        ),
+        (["--phrases", "sheep", "。"], "got '。', in which there is no phrase; expected a list"),
+        (["--phrases", "the", "goat", "left", "of"], "quote a sentence, so that its words stay"),
+        (["--phrases", "a [goat"], "got 'a [goat'; expected words in matching brackets"),
+        (["--phrases", "🐑"], "--phrases: '🐑': no word of it is in the model's vocabulary"),
         (["--labels", "goat", "cow=牛"], "--labels: '牛': no word of it is in"),
         (["--phrases", "goat " * 300], "--phrases: no place to cut in the 254 tokens from"),
-        (
-            ["--phrases", "goat", "--labels", "goat"],
-            "--labels and --phrases: both say what to look",
-        ),
-        (
-            ["--labels", "goat", "goat."],
-            "'goat' and 'goat.' are the same phrase; expected each onc",
-        ),
-        (
-            ["--labels", "a=the [goat]"],
-            "brackets mark the phrases of a sentence: drop them, or ask",
-        ),
-        (["--labels", "goat", "a=. ."], "got '. .', in which there is no phrase"),
-        (
-            ["--phrases", "goat", "--model", "vild"],
-            "the model vild reads no sentences; say what to",
-        ),
-        (["--phrases", "goat", "--model", "crops"], "the model crops reads no sentences"),
-        (["--phrases", "goat", "--boxes", "x"], "--boxes: the model glip finds its own"),
-        (["--phrases", "goat", "--teacher", "pasture"], "teacher: means nothing to the model gl"),
-        (
-            ["--phrases", "goat", "--template", "a {}"],
-            "template: means nothing to the model glip",
-        ),
-        (["--phrases", "goat", "--head", "text"], "head: means nothing to the model glip"),
-        (["--phrases", "goat", "--vocab", "x"], "vocab: means nothing to a GLIP that has its"),
-        (
-            ["--labels", "goat", "--precision", "float32", "--model", "vild"],
-            "precision: means no",
-        ),
-        (
-            ["--labels", "a", "b", "--aggregate", "max", "--model", "crops"],
-            "aggregate: means not",
-        ),
-        (["--phrases", "goat", "--batch-size", "0"], "--batch-size: got 0; expected 1 or more"),
-        (["--phrases", "goat", "--iou", "2"], "iou: got 2; expected more than 0"),
+        (["--phrases", "goat", "--labels", "goat"], "--labels and --phrases: both say what to"),
+        (["--labels", "goat", "goat."], "got 'goat', 'goat.', which are the phrases 'goat' alone"),
+        (["--labels", "a=the [goat]"], "brackets mark the phrases of a sentence: drop them, or"),
+        (["--phrases", "goat", "--boxes", "x"], "--boxes: means nothing to the model glip"),
+        (["--phrases", "goat", "--teacher", "pasture"], "--teacher: means nothing to the model gl"),
+        (["--phrases", "goat", "--model", "crops"], "--phrases: means nothing to the model crops"),
         ([], "no labels: the source has no boxes with classes; give labels"),
     ],
 )
@@ -628,20 +515,8 @@ def test_bad_arguments_give_one_clean_line(
 ) -> None:
     assert ask(frames, *options) == 2
     printed, complaints = capsys.readouterr()
-    assert printed == ""
-    assert len(complaints.splitlines()) == 1
+    assert (printed, len(complaints.splitlines())) == ("", 1)
     assert message in complaints
-
-
-@pytest.mark.parametrize("option", [("--aggregate", "sum"), ("--precision", "float16")])
-def test_choices_are_listed(
-    frames: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
-) -> None:
-    assert ask(frames, "--phrases", "goat", *option) == 2
-    complaint = capsys.readouterr().err
-    assert option[0] in complaint
-    assert option[1] in complaint
-    assert "mean" in complaint or "float32" in complaint
 
 
 # ---- pictures ----------------------------------------------------------------------------------
@@ -660,7 +535,7 @@ def test_pictures_of_any_size(
     assert ask(folder, "--phrases", SENTENCE, "--score", 0, *files) == 3
     complaints = capsys.readouterr().err
     assert re.search(r"unreadable: .*huge\.png: it has more than .* \$CLIPLAB_MAX_P", complaints)
-    found = boxes_of(out)
+    found = told(out)
     assert set(found) == set(sizes)
     for name, (wide, high) in sizes.items():
         assert found[name]
@@ -685,7 +560,3 @@ def test_nothing_at_all_is_found(
     assert [one["name"] for one in read(out)["categories"]] == ["black goat", "trough"]
     assert html.read_text(encoding="utf-8").count("nothing that counts") == 3
     assert read(report)["counts"]["boxes"] == 0
-
-
-def test_labels_of_a_single_word_are_a_prompt() -> None:
-    assert read_labels(["goat"]).prompts == ("goat",)

@@ -7,20 +7,19 @@ import pytest
 import torch
 from detect_world import Oracle, coco, picture, said, write
 
-from cliplab.data import ProblemKind, SampleSet, read_pictures
+from cliplab.data import SampleSet, read_pictures
 from cliplab.detection import (
     Cut,
     Found,
     Judged,
-    background_note,
     find,
-    given_boxes,
     judge,
     labels_of,
     match,
     postprocess,
     read_labels,
     summarise,
+    with_boxes,
 )
 
 NAMES = ["sheep", "goat"]
@@ -64,54 +63,6 @@ def test_a_coco_file_gives_whole_pictures_the_empty_ones_too(frames: Path) -> No
     assert told(read_pictures(bare)) == {"a.png": [], "b.png": [], "empty.png": []}
 
 
-def test_pictures_that_a_json_does_not_list_are_remarked_on(frames: Path) -> None:
-    path = labelled(frames)
-    assert read_pictures(frames).problems == ()
-    picture(frames / "new" / "d.png")
-    (problem,) = read_pictures(frames).problems
-    assert (problem.kind, problem.where) == (ProblemKind.STRAY_PICTURES, ("new/d.png",))
-    assert read_pictures(path).problems == ()  # the file was asked for, not the folder
-
-
-def test_folders_and_single_pictures_know_no_boxes(tmp_path: Path) -> None:
-    for name in ("top.png", "lying/a.png", "train/b.png"):
-        picture(tmp_path / name)
-    found = read_pictures(tmp_path)
-    assert told(found) == {"lying/a.png": [], "top.png": [], "train/b.png": []}
-    assert not any(one.judged for one in found)
-    single = read_pictures(tmp_path / "top.png")
-    assert [one.path for one in single] == [tmp_path / "top.png"]
-
-
-def test_yolo_and_csv(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        picture(tmp_path / "yolo" / "images" / f"{name}.png")
-    labels = tmp_path / "yolo" / "labels" / "a.txt"
-    labels.parent.mkdir()
-    labels.write_text("1 0.25 0.5 0.5 0.5\n", encoding="utf-8")
-    (tmp_path / "yolo" / "classes.txt").write_text("sheep\ngoat\n", encoding="utf-8")
-    found = read_pictures(tmp_path / "yolo")
-    assert told(found) == {"images/a.png": [("goat", [0.0, 10.0, 30.0, 30.0])], "images/b.png": []}
-    assert [one.judged for one in found] == [True, True]
-    table = tmp_path / "yolo" / "t.csv"
-    rows = "image,label,x1,y1,x2,y2\nimages/a.png,,0,0,9,9\nimages/b.png,sheep,,,,\n"
-    table.write_text(rows, encoding="utf-8")
-    found = read_pictures(table)
-    assert told(found) == {"images/a.png": [(None, [0.0, 0.0, 9.0, 9.0])], "images/b.png": []}
-    assert [one.judged for one in found] == [True, False]  # b has a class, but who knows its boxes
-
-
-def test_boxes_outside_or_of_no_area_are_told_and_dropped(frames: Path) -> None:
-    odd = [("goat", [70.0, 5.0, 9.0, 9.0]), ("goat", [5.0, 5.0, 0.0, 9.0]), ("goat", LEFT)]
-    odd += [("goat", LEFT), ("sheep", [50.0, 30.0, 30.0, 30.0])]
-    found = read_pictures(write(frames / "odd.json", coco(NAMES, {"a.png": odd})))
-    assert told(found) == {"a.png": [("goat", LEFT_XYXY), ("sheep", [50.0, 30.0, 60.0, 40.0])]}
-    kinds = {problem.kind for problem in found.problems}
-    assert kinds >= {
-        ProblemKind.OUTSIDE, ProblemKind.NO_AREA, ProblemKind.REPEATED_BOX, ProblemKind.CLIPPED
-    }  # fmt: skip
-
-
 def test_boxes_with_scores_are_answers_and_no_truth(frames: Path) -> None:
     table = coco(NAMES, {"a.png": [("sheep", LEFT)]})
     table["annotations"][0]["score"] = 0.9
@@ -124,22 +75,11 @@ def test_boxes_with_scores_are_answers_and_no_truth(frames: Path) -> None:
 def test_boxes_for_pictures_that_are_there(frames: Path) -> None:
     pictures = read_pictures(frames)
     boxes = labelled(frames).rename(frames.parent / "herd.json")
-    given = given_boxes(read_pictures(boxes, images=frames), pictures)
-    assert {path.name: len(rows) for path, rows in given.items()} == {
-        "a.png": 2, "b.png": 1, "empty.png": 0,
-    }  # fmt: skip
+    given = with_boxes(pictures, read_pictures(boxes, images=frames))
+    assert {one.name: len(one.regions) for one in given} == {"a.png": 2, "b.png": 1, "empty.png": 0}
     bare = write(frames.parent / "bare.json", coco(NAMES, {"a.png": []}))
     with pytest.raises(ValueError, match="no box for any of the 3 pictures"):
-        given_boxes(read_pictures(bare, images=frames), pictures)
-
-
-def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        read_pictures(tmp_path / "absent")
-    with pytest.raises(ValueError, match="no images in"):
-        read_pictures(tmp_path)
-    with pytest.raises(ValueError, match="unknown kind 'coko'"):
-        read_pictures(tmp_path, kind="coko")
+        with_boxes(pictures, read_pictures(bare, images=frames))
 
 
 # ---- words -------------------------------------------------------------------------------------
@@ -170,12 +110,6 @@ def test_labels_that_cannot_be_meant(given: list[str] | None, message: str) -> N
         read_labels(given)
 
 
-@pytest.mark.parametrize("label", ["Background", "背景", "other=background"])
-def test_a_word_for_nothing_is_remarked_on(label: str) -> None:
-    assert "is a class like the others here" in background_note(read_labels(["goat", label]))
-    assert background_note(read_labels(["goat", "grass"])) == ""
-
-
 def test_a_chinese_name_is_judged_by_its_english_text() -> None:
     words = read_labels(["山羊=Goat", "绵羊=a woolly one"])
     assert match(words, ["goat", "sheep"]) == {"goat": 0}
@@ -190,7 +124,7 @@ def test_a_chinese_name_is_judged_by_its_english_text() -> None:
     [
         ({}, ["sheep", "goat"]),
         ({"iou": None}, ["sheep", "goat", "goat"]),
-        ({"by_name": True}, ["sheep", "goat", "goat"]),
+        ({"nested": ~torch.eye(2).bool()}, ["sheep", "goat", "goat"]),
         ({"iou": None, "score": 0}, ["sheep", "goat", "goat", "sheep"]),
         ({"top": 1}, ["sheep"]),
         ({"score": 1}, []),
@@ -201,13 +135,6 @@ def test_one_place_has_one_name(options: dict, names: list[str]) -> None:
     near = [6.0, 5.0, 25.0, 35.0]
     answers = [(0, 0.9, LEFT_XYXY), (1, 0.8, near), (1, 0.7, RIGHT_XYXY), (0, 0.2, RIGHT_XYXY)]
     assert postprocess(said(NAMES, answers), **options).names == names
-
-
-def test_all_names_of_a_place_stay_if_asked_for(frames: Path) -> None:
-    answers: Answers = [[(0, 0.9, LEFT_XYXY), (1, 0.8, LEFT_XYXY)], [], []]
-    for cut, names in ((None, ["sheep"]), (Cut(all_names=True), ["sheep", "goat"])):
-        found = find(Oracle(answers), read_pictures(frames), NAMES, cut)
-        assert found.found[0].names == names
 
 
 # ---- judging -----------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from cliplab.detection import (
     Detections,
     average_precision,
     box_recall,
-    check_boxes,
     clip_boxes,
     coco_results,
     coco_truth,
@@ -48,32 +47,7 @@ def test_detections_know_their_names() -> None:
     assert NOTHING.names == []
 
 
-def test_detections_that_do_not_fit_are_refused() -> None:
-    one = boxes((0, 0, 4, 4))
-    with pytest.raises(
-        ValueError, match=r"1 boxes, scores \(2,\) and labels \(1,\); expected \(1,"
-    ):
-        detections(one, [0.9, 0.8], [0])
-    with pytest.raises(ValueError, match="got 2 to 2; expected indices into 2 phrases"):
-        detections(one, [0.9], [2])
-
-
 # ---- boxes ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        (torch.zeros(4), r"shape \(4,\); expected \(R, 4\)"),
-        (boxes((0, 0, 4, 4), (52, 0, 40, 4)), r"row 1 is \[52.0, 0.0, 40.0, 4.0\]; expected"),
-        (boxes((0, 9, 4, 4)), "row 0 is"),
-        (boxes((0, 0, float("nan"), 4)), "expected finite pixels"),
-        (boxes((0, 0, float("inf"), 4)), "expected finite pixels"),
-    ],
-)
-def test_what_is_no_box_is_named(bad: Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        check_boxes(bad)
 
 
 def test_boxes_are_cut_off_at_the_frame() -> None:
@@ -91,8 +65,6 @@ def test_a_box_grows_by_a_quarter_on_each_side() -> None:
     one = boxes((10, 20, 18, 24))
     assert expand_boxes(one, 1.5).tolist() == [[8, 19, 20, 25]]
     assert torch.equal(expand_boxes(one, 1), one)
-    with pytest.raises(ValueError, match="scale: got 0; expected more than 0"):
-        expand_boxes(one, 0)
 
 
 # ---- crops ---------------------------------------------------------------------------------
@@ -151,8 +123,6 @@ def test_the_teacher_sees_both_crops() -> None:
     torch.testing.assert_close(both, F.normalize(once + wide, dim=-1))
     assert both[0, 2] > 0.05  # some blue, from the larger crop alone
     assert embed_boxes(teacher, [halves()], [boxes()]).shape == (0, 3)
-    with pytest.raises(ValueError, match="scales: got none"):
-        embed_boxes(teacher, [halves()], [box], scales=())
 
 
 def test_crops_of_5000_boxes_are_made_one_by_one() -> None:
@@ -184,8 +154,6 @@ def test_scores_of_crops_are_a_softmax_and_a_geometric_mean() -> None:
     regions = Regions(boxes(*[(0, 0, 1, 1)] * 5), objectness, image, image)
     by_head = class_scores(ViLD(config), regions, text, torch.ones(4).bool(), head="image")
     torch.testing.assert_close(both, by_head)
-    with pytest.raises(ValueError, match="NaN"):
-        crop_scores(teacher, image * float("nan"), text)
 
 
 # ---- how well ------------------------------------------------------------------------------
@@ -204,6 +172,7 @@ def test_perfect_detections_score_one(capsys) -> None:
     for group in GROUPS:
         assert report[group].as_dict() == {"ap": 1, "ap50": 1, "ar": 1, "categories": 1}
     assert capsys.readouterr().out == ""
+    assert scored([NOTHING])["base"].as_dict() == {"ap": 0, "ap50": 0, "ar": 0, "categories": 1}
 
 
 def test_groups_are_scored_apart() -> None:
@@ -223,10 +192,6 @@ def test_precision_falls_with_what_is_wrongly_found() -> None:
     report = average_precision(truth, coco_results([found]), {"sheep": [0]})
     # precision 1 up to recall 0.5 (51 of 101 points), then 2/3
     assert report["sheep"].ap50 == pytest.approx((51 + 50 * 2 / 3) / 101)
-
-
-def test_nothing_found_scores_nothing() -> None:
-    assert scored([NOTHING])["base"].as_dict() == {"ap": 0, "ap50": 0, "ar": 0, "categories": 1}
 
 
 def test_ignored_boxes_count_for_nobody() -> None:

@@ -29,12 +29,9 @@ def texts(prompt: Prompt) -> list[list[str]]:
         ("sheep, black goat", ["sheep", "black goat"]),
         ("sheep. goat. dog.", ["sheep", "goat", "dog"]),
         (" sheep ;goat|dog\ncow ", ["sheep", "goat", "dog", "cow"]),
-        ("sheep! goat? dog", ["sheep", "goat", "dog"]),
-        ("animals: sheep, goat!", ["animals", "sheep", "goat"]),
         ("羊！山羊？狗：牛", ["羊", "山羊", "狗", "牛"]),
         (["sheep!", "goat?"], ["sheep", "goat"]),
         ("羊、黑山羊", ["羊", "黑山羊"]),
-        ("羊，山羊；狗。", ["羊", "山羊", "狗"]),
         ("ｓｈｅｅｐ，　ｇｏａｔ", ["sheep", "goat"]),
         ("a sheep, the goat", ["sheep", "goat"]),
         (["red barn", "dog"], ["red barn", "dog"]),
@@ -163,25 +160,18 @@ def test_nothing_to_look_for(nothing: str | list) -> None:
         read_prompt(nothing)
 
 
-@pytest.mark.parametrize(
-    "typed", ["a [goat", "a goat]", "[]", "a [] goat", "a [  ] goat", "[[ ] a]"]
-)
+@pytest.mark.parametrize("typed", ["a [goat", "a goat]", "[]", "a [  ] goat", "the [black [goat]]"])
 def test_brackets_that_do_not_match(typed: str) -> None:
-    with pytest.raises(ValueError, match=r"matching brackets|a ] for each"):
+    with pytest.raises(ValueError, match="expected words in matching brackets"):
         read_prompt(typed)
 
 
 def test_blanks_in_brackets_are_no_part_of_a_phrase() -> None:
-    prompt = read_prompt("the [     goat ] left of [ the [ trough  ]\t]")
-    assert prompt.caption == "the      goat  left of  the  trough  \t"
-    assert prompt.phrases == ("goat", "the  trough", "trough")
+    prompt = read_prompt("the [     goat ] left of [ the trough  ]\t")
+    assert prompt.caption == "the      goat  left of  the trough  "
+    assert prompt.phrases == ("goat", "the trough")
     (chunk,) = chunks_of(prompt, TOKENIZER)
     assert chunk.positive.any(1).all()
-
-
-def test_names_are_strings() -> None:
-    with pytest.raises(ValueError, match=r"names\[1\]: got a int; expected a string"):
-        read_prompt(["sheep", 3])
 
 
 def test_a_class_that_occurs_twice_is_asked_for_once() -> None:
@@ -199,11 +189,9 @@ def test_a_phrase_that_occurs_twice_in_a_sentence_has_two_spans() -> None:
 
 
 def test_spans_may_overlap() -> None:
-    nested = read_prompt("the [black [goat]]")
     given = sentence_prompt("the black goat", ["black goat", "goat"])
-    for prompt in (nested, given):
-        assert prompt.phrases == ("black goat", "goat")
-        assert prompt.spans == (((4, 14),), ((10, 14),))
+    assert given.phrases == ("black goat", "goat")
+    assert given.spans == (((4, 14),), ((10, 14),))
     rows = positive_map(given, pieces_of(TOKENIZER, given.caption), 6)
     assert rows.int().tolist() == [[0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0]]
 

@@ -97,15 +97,10 @@ def test_a_background_without_words_has_no_score_of_its_own() -> None:
     ("labels", "background", "message"),
     [
         (["sheep", " Sheep "], None, "'sheep', ' Sheep ' repeated among the names"),
-        (["sheep", "  "], None, "got '  ' among 2 names; expected text, not empty"),
-        ([], None, r"labels: got \[\], background None; expected lists"),
+        (["sheep", "  "], None, "got '' among 2 names; expected text"),
+        ([], None, "labels: got none; expected names"),
         (["sheep"], (), "got only 'sheep', which would be everywhere"),
-        ("sheep", None, "labels: got 'sheep', background None; expected lists"),
-        (["sheep"], "sky", "background 'sky'; expected lists"),
-        (["sheep", "sky"], ["sky"], "'sky' repeated among the words"),
-        (["sheep", "background"], ["sky"], "'background' repeated among the names"),
         ({"sheep": ["dog"], "dog": []}, None, "'dog' repeated among the words"),
-        (["sheep", 3], None, "got 3 among 2"),
     ],
 )
 def test_words_that_cannot_be_told_apart_are_refused(labels, background, message: str) -> None:
@@ -133,7 +128,6 @@ def test_background_by_vocabulary_by_threshold_and_by_both() -> None:
     assert segmentation(without, threshold=0.35).labels.tolist() == [[0, 2]]
     both = segmentation(threshold=0.35)
     assert both.labels.tolist() == [[0, 0]]
-    assert both.shares() == {BACKGROUND: 1.0, "1": 0.0, "2": 0.0}
     none = segmentation(without, threshold=0.99)  # the best of a picture are always kept
     assert none.labels.tolist() == [[0, 2]]
     assert none.labels_at((4, 2)).tolist() == [[0, 0, 0, 2]] * 2
@@ -256,66 +250,39 @@ def test_grey_and_other_pictures_are_read_as_rgb(mode: str, segmenter: GroupViTS
     assert torch.equal(found.scores, expected.scores)
 
 
-@pytest.mark.parametrize(
-    ("image", "changes", "message"),
-    [
-        (picture(3, 3), {"side": 18}, "side: got 18 px; expected a multiple of the patch, 4"),
-        (picture(3, 3), {"threshold": 0.5}, r"threshold: got 0\.5, but there is no background"),
-    ],
-)
-def test_what_cannot_be_read_is_refused(image, changes, message, segmenter) -> None:
-    with pytest.raises(ValueError, match=message):
-        segmenter.segment([image], ASKED, replace(PLAIN, **changes))
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ({"threshold": -0.1}, r"threshold: got -0\.1"),
-        ({"top_words": 0}, "top_words: got 0"),
-        ({"side": 0}, "side: got 0"),
-        ({"scales": ()}, r"scales: got \(\); expected one or more"),
-        ({"scales": (1, 0)}, r"scales: got \(1, 0\); expected one or more, over 0 to 4"),
-        ({"refine": -1}, "refine: got -1 steps; expected 0 or more"),
-        ({"templates": ("a sheep",)}, "has no {}"),
-        ({"templates": "{}"}, "templates: got"),
-    ],
-)
-def test_settings_out_of_range_are_refused(fault: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Settings(**fault)
+def test_a_threshold_needs_a_background_and_templates_a_place_for_the_word(segmenter) -> None:
+    with pytest.raises(ValueError, match=r"threshold: got 0\.5, but there is no background"):
+        segmenter.segment([picture(3, 3)], ASKED, replace(PLAIN, threshold=0.5))
+    for fault, message in (({"threshold": -0.1}, "got -0.1"), ({"templates": ("x",)}, "has no {}")):
+        with pytest.raises(ValueError, match=message):
+            Settings(**fault)
 
 
 # ---- views ---------------------------------------------------------------------------------
 
 
-def test_a_side_of_its_own_and_the_default_one(segmenter: GroupViTSegmenter) -> None:
-    (found,) = segmenter.segment([picture(40, 40)], ASKED, replace(PLAIN, side=24))
-    assert found.labels.shape == (24, 24)
-    assert GroupViTSegmenter(make(test_resolution=None), device="cpu").side(PLAIN) == 32  # 2 x 16
-
-
 def test_views_of_a_picture_are_averaged() -> None:
     patches = GroupViTSegmenter(make(**UNGROUPED), device="cpu")  # scores that differ everywhere
+    assert GroupViTSegmenter(make(test_resolution=None), device="cpu").side == 32  # 2 x 16
 
     def scores(of: Image.Image, **changes) -> Tensor:
         return patches.segment([of], ASKED, replace(PLAIN, **changes))[0].scores
 
     image = picture(23, 17)
-    small, large = scores(image, side=16), scores(image, side=24)
+    small, large = scores(image), scores(image, scales=(1.5,))
     enlarged = F.interpolate(large[None], small.shape[1:], mode="bilinear")[0]
-    torch.testing.assert_close(scores(image, side=16, scales=(1, 1.5)), (small + enlarged) / 2)
+    torch.testing.assert_close(scores(image, scales=(1, 1.5)), (small + enlarged) / 2)
     # Whichever way round it is shown, a picture has the same scores; 24 x 16 needs no filling up.
     image = picture(24, 16)
     turned = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    both, again = (scores(shown, side=16, flip=True) for shown in (image, turned))
+    both, again = (scores(shown, flip=True) for shown in (image, turned))
     torch.testing.assert_close(both, again.flip(2), atol=1e-4, rtol=0)
     assert not torch.allclose(both, again, atol=1e-3, rtol=0)
-    one, other = (scores(shown, side=16) for shown in (image, turned))
+    one, other = scores(image), scores(turned)
     assert not torch.allclose(one, other.flip(2), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(23, 17), (40, 30), (3, 3), (300, 1), (1, 300)])
+@pytest.mark.parametrize("size", [(23, 17), (3, 3), (1, 300)])
 def test_averaged_scores_are_refined_with_the_picture_at_their_size(
     size: tuple[int, int], segmenter: GroupViTSegmenter
 ) -> None:
@@ -327,7 +294,7 @@ def test_averaged_scores_are_refined_with_the_picture_at_their_size(
     pixels = torch.from_numpy(np.asarray(shown).copy()).permute(2, 0, 1) / 255
     torch.testing.assert_close(found.scores, refine(before.scores[None], pixels[None], 3)[0])
     assert not torch.allclose(found.scores, before.scores, atol=1e-4)
-    (first,) = segmenter.segment([image], words, replace(PLAIN, side=24))
+    (first,) = segmenter.segment([image], words, replace(PLAIN, scales=(1.5,)))
     assert torch.equal(found.owner, first.owner)  # of the first view
     assert found.threshold == 0.3
 
@@ -435,20 +402,6 @@ def test_templates_are_averaged_before_rows_are_made_unit(segmenter: GroupViTSeg
         segmenter.embed(["sheep sheep sheep sheep sheep"])
 
 
-@pytest.mark.parametrize(
-    ("vocab", "message"),
-    [
-        (("[PAD]", "[UNK]", "[CLS]", "[SEP]", "sheep"), r"number 3 ends .*put \[SEP\] at the end"),
-        ((*WORDS[:-1], "cow", "[SEP]"), r"got 12 tokens .*expected at most 11"),
-    ],
-)
-def test_a_tokenizer_must_fit_the_model(vocab: tuple[str, ...], message: str) -> None:
-    model = make()
-    model.vocab = vocab
-    with pytest.raises(ValueError, match=message):
-        GroupViTSegmenter(model, device="cpu")
-
-
 def test_a_file_becomes_a_segmenter(tmp_path: Path, segmenter: GroupViTSegmenter) -> None:
     save_groupvit(segmenter.model, tmp_path / "model.safetensors")
     words, image = vocabulary(["羊", "狗"], background=["草"]), picture(16, 16)
@@ -477,12 +430,8 @@ def test_the_hub_is_asked_after_this_machine(
     (snapshot / "config.json").write_text("{}", encoding="utf-8")
     found = load_segmenter(name, offline=True, device="cpu")
     assert found.model.config == segmenter.model.config
-    for absent, message in (
-        ("hf:nowhere", "no such path"),
-        (str(tmp_path / "x"), "no such file"),
-    ):
-        with pytest.raises(FileNotFoundError, match=message):
-            load_segmenter(absent, offline=True)
+    with pytest.raises(FileNotFoundError, match="no such path"):
+        load_segmenter("hf:nowhere", offline=True)
 
 
 # ---- how good ------------------------------------------------------------------------------
@@ -496,8 +445,8 @@ def labels(seed: int, height: int = 31, width: int = 44) -> Tensor:
     return F.interpolate(coarse[None], (height, width), mode="bilinear")[0].argmax(0)
 
 
-def truth(seed: int) -> Tensor:
-    true = labels(seed)
+def truth(seed: int, *size: int) -> Tensor:
+    true = labels(seed, *size)
     true[:3, :9] = IGNORE
     return true
 
@@ -521,11 +470,10 @@ def test_counts_and_iou_equal_those_of_scikit_learn() -> None:
     assert found.as_dict()["iou"].keys() == set(NAMES[:4])
 
 
-@pytest.mark.parametrize("ratio", [0.02, 0.07])
-def test_boundaries_are_what_opencvs_erosion_takes_away(ratio: float) -> None:
+def test_boundaries_are_what_opencvs_erosion_takes_away() -> None:
     cv2 = pytest.importorskip("cv2", reason="needs the extra `official`")
-    predicted, true = labels(1), truth(2)
-    distance = max(1, round(ratio * math.hypot(*true.shape)))
+    predicted, true = labels(1, 62, 88), truth(2, 62, 88)
+    distance = max(1, round(0.02 * math.hypot(*true.shape)))
     kernel = np.ones((3, 3), np.uint8)
 
     def boundary(mask: np.ndarray) -> np.ndarray:
@@ -533,7 +481,7 @@ def test_boundaries_are_what_opencvs_erosion_takes_away(ratio: float) -> None:
         eroded = cv2.erode(padded, kernel, iterations=distance)[1:-1, 1:-1]
         return mask & ~eroded.astype(bool)
 
-    found = boundary_counts(predicted, true, 5, ratio=ratio)
+    found = boundary_counts(predicted, true, 5)
     kept = (true != IGNORE).numpy()
     for k in range(5):
         ours, theirs = (boundary((x == k).numpy() & kept) for x in (predicted, true))
@@ -574,14 +522,8 @@ def test_iou_by_hand() -> None:
     assert iou_per_class(counts).tolist()[:2] == [0.5, 0.5]
 
 
-def test_pictures_that_cannot_be_judged_are_refused() -> None:
+def test_pictures_of_which_nothing_is_known_have_no_numbers() -> None:
     true = labels(0)
-    with pytest.raises(ValueError, match=r"got shapes \(31, 44\) and \(3, 3\); .*labels_at"):
-        confusion(true, true[:3, :3], 4)
-    with pytest.raises(ValueError, match=r"predicted: got labels 0 to 9; expected 0 to 3"):
-        confusion(torch.where(true == 0, 9, true) - (true == 1).long(), true, 4)
-    with pytest.raises(ValueError, match="true: got labels"):
-        confusion(true, true - 1, 4)
     tally = Tally(NAMES)
     tally.add(true, torch.full_like(true, IGNORE))
     assert tally.result().means() == dict.fromkeys(

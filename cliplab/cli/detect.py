@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +17,6 @@ from cliplab.cli.skeleton import PASTURE, Job, complain, describe, named, report
 from cliplab.cli.tables import detect_classes, detect_table, detect_verdict
 from cliplab.detection import MODELS, Settings, check_settings, parse_model
 from cliplab.runtime import atomic_write, write_json
-
-OWN = Path("source")  # --boxes source: those of SOURCE itself
 
 ABOUT = """\
 Find what you have words for: boxes with names and scores, in pictures that nobody labelled for it.
@@ -58,7 +56,7 @@ class Pictures(Source):
 
     boxes: Annotated[Path | None, opt("FILE")] = None
     """name these boxes instead of finding some: COCO JSON, CSV or YOLO with paths relative to
-    SOURCE; the word source: those of SOURCE itself"""
+    SOURCE"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,36 +102,24 @@ class Detect(Job[Options]):
 
     def check(self) -> None:
         """Refuse options that exclude each other or mean nothing to the model."""
-        words, settings = self.options.words, self.options.settings
-        name, _ = parse_model(words.model)
-        if self.options.pictures.boxes is not None and not MODELS[name].takes_boxes:
-            raise ValueError(f"--boxes: the model {name} finds its own; drop --boxes")
+        words, boxes = self.options.words, self.options.pictures.boxes
         if words.phrases is not None and words.labels is not None:
-            raise ValueError(
-                "--labels and --phrases: both say what to look for; expected one of them: --labels "
-                "for a list with names of your own, --phrases for a list or a sentence"
-            )
-        if words.phrases is not None and "phrases" not in MODELS[name].reads:
-            raise ValueError(
-                f"--phrases: the model {name} reads no sentences; say what to look for with "
-                "--labels, or use --model glip"
-            )
-        check_settings(name, settings)
+            raise ValueError("--labels and --phrases: both say what to look for; expected one")
+        others = {"boxes": boxes, "phrases": words.phrases}
+        given = [name for name, value in others.items() if value is not None]
+        check_settings(parse_model(words.model)[0], self.options.settings, *given)
         with named("--phrases"):
             read, phrases = detection.read_phrases, words.phrases
             self.prompt = None if phrases is None else read(phrases)
 
     def prepare(self) -> None:
         """Pictures, words, boxes to name, and whether the answer can be judged."""
-        given, words = self.options.pictures, self.options.words
+        words, notes = self.options.words, list[str]()
         self._read_pictures()
         known = detection.labels_of(self.pictures)
-        notes = [self._on_boxes(given.boxes)]
         if self.prompt:
             _, self.classes = detection.as_prompt(self.prompt)
-            notes += [
-                detection.phrases_note(words.phrases or ()), detection.overlap_note(self.prompt)
-            ]  # fmt: skip
+            notes.append(detection.phrases_note(self.prompt, words.phrases or ()))
         else:
             self.classes = detection.read_labels(words.labels, known)
         if self.answers:
@@ -142,7 +128,7 @@ class Detect(Job[Options]):
                 "not the truth, and nothing is judged by them"
             )
         self.can_judge = not (self.prompt and detection.relating_words(self.prompt))
-        notes += [self.classes.note, detection.background_note(self.classes), self._on_truth(known)]
+        notes.append(self._on_truth(known))
         self.notes = list(dict.fromkeys(filter(None, notes)))
         if folder := self.options.outputs.pictures:
             force = self.options.outputs.force
@@ -158,16 +144,14 @@ class Detect(Job[Options]):
         self.problems, self.answers = self.pictures.problems, self.pictures.are_answers
         self.ids = self.pictures.ids
         self.given = None
-        if given.boxes == OWN:
-            self.given = detection.given_boxes(self.pictures, self.pictures)
-        elif given.boxes is not None:
+        if given.boxes is not None:
             told = data.read_pictures(given.boxes, images=self.pictures.root)
-            self.given = detection.given_boxes(told, self.pictures)
+            self.given = detection.with_boxes(self.pictures, told)
             self.problems = tuple(dict.fromkeys((*self.problems, *told.problems)))
             self.ids = self.ids if self.ids.images else told.ids
             if not any(one.regions for one in self.pictures):  # then the file is all that is known
                 self.answers |= told.are_answers
-                self.pictures = replace(self.pictures, samples=_told(self.pictures, told))
+                self.pictures = self.given
 
     def load(self) -> None:
         """The model, and the words as it understands them."""
@@ -205,7 +189,9 @@ class Detect(Job[Options]):
         self.thumbnails: dict[Path, str] = {}
         wanted, side = set[Path](), 0
         if self.options.outputs.html:
-            wanted, side = report.choose_pictures([one.path for one in self.pictures])
+            wanted, side = report.detection_page.choose_pictures(
+                [one.path for one in self.pictures]
+            )
 
         def keep(picture: data.Sample, image: Any, found: detection.Detections) -> None:
             if picture.path in wanted:
@@ -215,12 +201,6 @@ class Detect(Job[Options]):
                     detection.annotated(image, found).save(file, "JPEG", quality=90, optimize=True)
 
         return keep
-
-    def _on_boxes(self, boxes: Path | None) -> str:
-        bare = sum(not len((self.given or {}).get(one.path, ())) for one in self.pictures)
-        if boxes in (None, OWN) or not bare:
-            return ""
-        return f"{bare} pictures have no box in {boxes}, so that nothing is named there"
 
     def _on_truth(self, known: Sequence[str]) -> str:
         """Whether boxes of the source will judge, and why not; "" if it has none."""
@@ -239,11 +219,9 @@ class Detect(Job[Options]):
             )
         left = data.some([name for name in known if name not in asked], 6)
         others = f"; boxes of {left} were not asked for and count as nothing" if left else ""
-        own = MODELS[parse_model(self.options.words.model)[0]].takes_boxes and self.given is None
-        found = " (--boxes source names them, instead of finding some)" if own else ""
         return (
             f"the source knows boxes of {len(set(asked.values()))} of the "
-            f"{len(self.classes.names)} labels, by which the answer is judged{found}{others}"
+            f"{len(self.classes.names)} labels, by which the answer is judged{others}"
         )
 
     def show(self) -> Iterator[str]:
@@ -289,16 +267,6 @@ class Detect(Job[Options]):
             "precision_of_out": judged and judged.counting.as_dict(),
             **self.told(),
         }
-
-
-def _told(pictures: data.SampleSet, told: data.SampleSet) -> tuple[data.Sample, ...]:
-    """The pictures with boxes of another source, where that speaks of them."""
-    by_path = {one.path.resolve(): one for one in told}
-    pairs = ((one, by_path.get(one.path.resolve())) for one in pictures)
-    return tuple(
-        replace(one, regions=other.regions, judged=other.judged) if other else one
-        for one, other in pairs
-    )
 
 
 DETECT = Call(Options, ABOUT, f"{EPILOG}\n{EXIT_CODES}", Detect.run)

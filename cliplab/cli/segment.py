@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cliplab import classification, data, report, segmentation, viz
 from cliplab.cli.options import EXIT_CODES, Call, Common, Device, Offline, Outputs, Source, opt
@@ -44,8 +42,6 @@ examples:
 class Pictures(Source):
     """Where the pictures are."""
 
-    limit: Annotated[int | None, opt("N")] = None
-    """only the first N images"""
     truth: Annotated[Path | None, opt("PATH")] = None
     """masks to judge by: a COCO JSON, or a folder of label PNGs and classes.txt (default: those of
     SOURCE)"""
@@ -65,37 +61,22 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The model, and how it is read; what is left open is as its card chose on val."""
+    """The model, and how it is read; the rest is as its card chose on val."""
 
     model: Annotated[str, opt("NAME")] = "pasture"
     """pasture (shipped), hf:nvidia/groupvit-gcc-yfcc (photographs), or the path of a GroupViT"""
     threshold: Annotated[float | None, opt("S")] = None
     """pixels whose best score is lower become background, 0 to 1; one that no group of a picture
     reaches is lowered to the best of them"""
-    top_words: Annotated[Literal["all"] | int | None, opt("N")] = None
-    """only the N words that fit a picture best may be in it; all: every one"""
     template: Annotated[tuple[str, ...] | None, opt("TEXT ...")] = None
     """prompts with {} for the word, averaged, such as "a photo of a {}." """
-    side: Annotated[int | None, opt("PX")] = None
-    """of the shorter side, and of a window, a multiple of the patch"""
-    scales: Annotated[tuple[float, ...] | None, opt("X ...")] = None
-    """look at each picture at these times --side, and average"""
-    flip: bool | None = None
-    """look at the mirrored picture as well, at every scale"""
-    refine: Annotated[int | None, opt("N")] = None
-    """let borders follow the edges of the picture, N steps of averaging among neighbours of like
-    colour; 0: none"""
     device: Device = "auto"
     offline: Offline = False
 
     def given(self) -> dict[str, Any]:
         """The fields of the library's settings that the command line does not leave open."""
-        names = ("threshold", "side", "scales", "flip", "refine")
-        found = {name: getattr(self, name) for name in names}
-        found = {name: value for name, value in found.items() if value is not None}
-        if self.top_words is not None:
-            found["top_words"] = None if self.top_words == "all" else self.top_words
-        return found | ({"templates": self.template} if self.template else {})
+        found = {"threshold": self.threshold, "templates": self.template}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,18 +116,14 @@ class Segment(Job[Options]):
     def check(self) -> None:
         """Refuse numbers out of range."""
         segmentation.Settings(**self.options.model.given())
-        limit = self.options.pictures.limit
-        if limit is not None and limit < 1:
-            raise ValueError(f"--limit: got {limit}; expected 1 or more")
 
     def prepare(self) -> None:
         """Pictures, what is known of their pixels, and words; refuse folders that hold results."""
         given = self.options.pictures
         found = data.read_pictures(given.source, kind=given.kind, images=given.images)
         if not data.is_image_name(given.source):  # one that is chosen is read, whatever it is
-            found = segmentation.without_results(found)
-        found = self.part(found)[: given.limit]
-        self.pictures, notes = segmentation.read_truth(found, given.truth)
+            found = segmentation.without_labels(found)
+        self.pictures, notes = segmentation.read_truth(self.part(found), given.truth)
         of_boxes = {data.ProblemKind.CROWD, data.ProblemKind.NO_BOX}
         self.problems = [one for one in found.problems if one.kind not in of_boxes]
         self._read_words()
@@ -178,8 +155,7 @@ class Segment(Job[Options]):
         if len(self.vocabulary.names) > segmentation.MAX_LABELS:
             raise ValueError(
                 f"--labels: got {len(self.labels)}; expected at most {segmentation.MAX_LABELS} "
-                "with the background, since a label is one byte of a PNG: name synonyms of one "
-                "label as LABEL=WORD|WORD"
+                "with the background, since a label is one byte of a PNG"
             )
 
     def _known_classes(self) -> tuple[str, ...]:
@@ -208,6 +184,7 @@ class Segment(Job[Options]):
         masks = {one.masks.png.resolve() for one in self.pictures if one.masks and one.masks.png}
         how: dict[str, Any] = {"kept": masks, "force": outputs.force}
         if folder := outputs.out:
+            self._refuse_inside("--out", folder, folder)
             refuse_inputs("--out", summary := folder / SUMMARY, self.files(self.reads))
             ends = (segmentation.LABELS, segmentation.OVERLAY)
             self.masks = targets_in(
@@ -215,14 +192,18 @@ class Segment(Job[Options]):
             )
         if outputs.panoptic:
             folder = segmentation.panoptic_folder(outputs.panoptic)
-            source, root = self.options.pictures.source.resolve(), self.pictures.root.resolve()
-            inside = source.is_dir() and folder.resolve().is_relative_to(source)
-            if inside or folder.resolve() == root:  # where they would be read the next time
-                raise ValueError(
-                    f"--panoptic {outputs.panoptic}: its PNGs would go to {folder}, among the "
-                    "pictures of SOURCE; choose another name"
-                )
+            self._refuse_inside("--panoptic", outputs.panoptic, folder)
             self.segments = targets_in(folder, self.pictures, [".png"], option="--panoptic", **how)
+
+    def _refuse_inside(self, option: str, given: Path, folder: Path) -> None:
+        """Refuse PNGs among the pictures, where they would be read the next time."""
+        source, root = self.options.pictures.source.resolve(), self.pictures.root.resolve()
+        inside = source.is_dir() and folder.resolve().is_relative_to(source)
+        if inside or folder.resolve() == root:
+            raise ValueError(
+                f"{option} {given}: its PNGs would go to {folder}, among the pictures of SOURCE; "
+                "choose another name"
+            )
 
     def load(self) -> None:
         """The model, what its card chose on val, and the words that it reads."""
@@ -240,13 +221,11 @@ class Segment(Job[Options]):
         templates = segmentation.own_templates(
             self.segmenter, self.vocabulary.words, best=tuned.pop("templates", None)
         )
-        said = {name: value for name, value in tuned.items() if name not in given.given()}
         self.settings = segmentation.Settings(**{"templates": templates} | tuned | given.given())
-        offsets = ", with an offset for each class" if self.settings.offsets else ""
-        if options := " ".join(filter(None, map(_as_option, said.items()))):
-            notes.append(f"{options}: what the model's card chose on val{offsets}")
+        if tuned:
+            said = ", ".join(f"{name} {value}" for name, value in tuned.items())
+            notes.append(f"read as the model's card chose on val: {said}")
         self.segmenter.embed(self.vocabulary.words, self.settings.templates)
-        self.segmenter.side(self.settings)
         groups, labels = self.segmenter.groups, len(self.vocabulary.names)
         if groups is not None and labels > groups:
             notes.append(
@@ -266,8 +245,6 @@ class Segment(Job[Options]):
         from tqdm import tqdm
 
         outputs = self.options.outputs
-        if outputs.out and outputs.force:
-            self._remove_former(outputs.out)
         self.judge = segmentation.Judge(self._known_classes(), self.vocabulary)
         self.panoptic = None
         if outputs.panoptic:
@@ -278,7 +255,7 @@ class Segment(Job[Options]):
         self.shown, self.side = set[Path](), 0
         if outputs.html:
             paths = [one.path for one in self.pictures]
-            self.shown, self.side = report.choose_pictures(paths)
+            self.shown, self.side = report.segmentation_page.choose_pictures(paths)
         self.cards: dict[Path, report.segmentation_page.Card] = {}
         self.found: list[segmentation.PictureRow] = []
         self.unreadable = []
@@ -310,23 +287,6 @@ class Segment(Job[Options]):
             self.cards[path] = report.segmentation_page.make_card(
                 image, labels, self.colours, side=self.side, true=true
             )
-
-    def _remove_former(self, folder: Path) -> None:
-        """Remove what the summary of a former run names, and the summary.
-
-        Left there, masks of pictures that are asked for no longer would pass for this run's, whose
-        numbers mean other labels.
-        """
-        kept = {one.path.resolve() for one in self.pictures}
-        with suppress(OSError, ValueError, KeyError, TypeError):  # none, or of something else
-            said = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-            if said["command"] != "segment":
-                return
-            names = [one[kind] for one in said["pictures"] for kind in _FILES if kind in one]
-            for path in [(folder / name).resolve() for name in names if name.endswith(".png")]:
-                if path.is_relative_to(folder.resolve()) and path not in kept:
-                    path.unlink(missing_ok=True)
-            (folder / SUMMARY).unlink()
 
     def _truth_notes(self) -> list[str]:
         """Of how many pictures the masks are known, and how many judged; [] if of none.
@@ -402,17 +362,6 @@ class Segment(Job[Options]):
         if (value := self.judge.pictures.get(one.path)) is not None:
             said["miou"] = round(value, 4)
         return said
-
-
-def _as_option(setting: tuple[str, Any]) -> str:
-    """A setting as one would type it; "" for one that has no option."""
-    name, value = setting
-    if name == "flip":
-        return "--flip" if value else "--no-flip"
-    if name == "scales":
-        return f"--scales {' '.join(f'{x:g}' for x in value)}"
-    said = {"top_words": f"--top-words {value or 'all'}", "refine": f"--refine {value}"}
-    return said.get(name, "")
 
 
 SEGMENT = Call(Options, ABOUT, f"{EPILOG}\n{EXIT_CODES}", Segment.run)

@@ -2,7 +2,6 @@ from .boxes import (
     Detections as Detections,
     average_precision as average_precision,
     box_recall as box_recall,
-    check_boxes as check_boxes,
     clip_boxes as clip_boxes,
     coco_results as coco_results,
     coco_truth as coco_truth,
@@ -23,8 +22,8 @@ from .finding import (
     annotated as annotated,
     as_coco as as_coco,
     find as find,
-    given_boxes as given_boxes,
     load_detector as load_detector,
+    with_boxes as with_boxes,
 )
 from .glip import (
     GLIPDetector as GLIPDetector,
@@ -54,7 +53,6 @@ from .settings import (
 )
 from .vild import (
     ViLDDetector as ViLDDetector,
-    name_regions as name_regions,
     propose as propose,
     to_pixels as to_pixels,
 )
@@ -62,9 +60,7 @@ from .words import (
     Query as Query,
     as_classes as as_classes,
     as_prompt as as_prompt,
-    background_note as background_note,
     match as match,
-    overlap_note as overlap_note,
     phrases_note as phrases_note,
     read_labels as read_labels,
     read_phrases as read_phrases,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -31,21 +31,6 @@ class Detections:
     labels: Tensor  # (R,) long, indices into `phrases`
     phrases: tuple[str, ...]  # K, what was looked for
 
-    def __post_init__(self) -> None:
-        """Refuse parts that do not fit together."""
-        count = len(self.boxes_xyxy)
-        check_boxes(self.boxes_xyxy)
-        if self.scores.shape != (count,) or self.labels.shape != (count,):
-            raise ValueError(
-                f"detections: got {count} boxes, scores {tuple(self.scores.shape)} and labels "
-                f"{tuple(self.labels.shape)}; expected ({count},) for both"
-            )
-        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.phrases):
-            raise ValueError(
-                f"labels: got {int(self.labels.min())} to {int(self.labels.max())}; expected "
-                f"indices into {len(self.phrases)} phrases"
-            )
-
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
 
@@ -66,7 +51,7 @@ class Detections:
 
 def postprocess(
     found: Detections, *, score: float = SCORE, iou: float | None = OVERLAP,
-    top: int | None = MOST, by_name: bool = False, nested: Tensor | None = None,
+    top: int | None = MOST, nested: Tensor | None = None,
 ) -> Detections:  # fmt: skip
     """What counts of a picture's detections, best first.
 
@@ -76,17 +61,15 @@ def postprocess(
         iou: of two boxes that overlap more the weaker one goes (non-maximum suppression); None:
             all stay.
         top: boxes that stay; None: all.
-        by_name: only boxes of one name suppress each other.
-        nested: (K, K) bool, pairs of names whose boxes never do.
+        nested: (K, K) bool, pairs of names whose boxes never suppress each other.
     """
-    from torchvision.ops import batched_nms
+    from torchvision.ops import nms
 
     found = found.above(score)
     if iou is not None and nested is not None and nested.any():
         found = _without_doubles(found, iou, nested)
-    elif iou is not None and len(found):
-        groups = found.labels if by_name else torch.zeros_like(found.labels)
-        found = found.select(batched_nms(found.boxes_xyxy, found.scores, groups, iou))
+    elif iou is not None:
+        found = found.select(nms(found.boxes_xyxy, found.scores, iou))
     return found.select(torch.arange(len(found))[:top])
 
 
@@ -111,35 +94,21 @@ def name_boxes(
     A box may come back under several names, as COCO's AP expects, without its doubles of one name.
     With no `iou` each box is kept, under its best name.
     """
+    from torchvision.ops import batched_nms
+
     if iou is None:
         best, label = scores.max(1)
         order = best.argsort(descending=True, stable=True)
         return Detections(boxes_xyxy[order].float(), best[order], label[order], tuple(phrases))
     flat = scores.flatten()
     pairs = flat.topk(min(_PAIRS, flat.numel())).indices
+    pairs = pairs[flat[pairs] >= _LEAST]
     rows, labels = pairs // len(phrases), pairs % len(phrases)
     found = Detections(boxes_xyxy[rows].float(), flat[pairs], labels, tuple(phrases))
-    return postprocess(found, score=_LEAST, iou=iou, top=top, by_name=True)
+    return found.select(batched_nms(found.boxes_xyxy, found.scores, labels, iou)[:top])
 
 
 # ---- boxes ---------------------------------------------------------------------------------
-
-
-def check_boxes(boxes_xyxy: Tensor) -> None:
-    """Raise ValueError unless the boxes are (R, 4), finite, with x0 <= x1 and y0 <= y1."""
-    if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4:
-        raise ValueError(
-            f"boxes_xyxy: got shape {tuple(boxes_xyxy.shape)}; expected (R, 4): x0, y0, x1, y1 in "
-            "pixels (for no boxes: torch.zeros(0, 4))"
-        )
-    finite = boxes_xyxy.isfinite().all(1)
-    wrong = ~(finite & (boxes_xyxy[:, :2] <= boxes_xyxy[:, 2:]).all(1))
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"boxes_xyxy: row {row} is {boxes_xyxy[row].tolist()}; expected finite pixels with "
-            "x0 <= x1 and y0 <= y1 (COCO's x, y, width, height become x, y, x + width, y + height)"
-        )
 
 
 def clip_boxes(boxes_xyxy: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -149,7 +118,6 @@ def clip_boxes(boxes_xyxy: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tenso
         boxes_xyxy: in pixels; they may reach out of the picture or lie outside.
         size: width and height of the picture in pixels, as PIL gives them.
     """
-    check_boxes(boxes_xyxy)
     width, height = size
     limit = torch.tensor([width, height, width, height], dtype=boxes_xyxy.dtype)
     clipped = torch.minimum(boxes_xyxy.clamp(min=0), limit)
@@ -161,8 +129,6 @@ def expand_boxes(boxes_xyxy: Tensor, scale: float) -> Tensor:
 
     ViLD's second crop is 1.5 times the box: a quarter of its width and height more on each side.
     """
-    if not scale > 0:
-        raise ValueError(f"scale: got {scale}; expected more than 0, such as 1.5")
     margin = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * (scale - 1) / 2  # (R, 2)
     return boxes_xyxy + torch.cat([-margin, margin], dim=1)
 
@@ -229,8 +195,7 @@ class Precision:
 
     def as_dict(self) -> dict[str, float | int]:
         """Plain numbers for JSON, rounded to 4 decimals."""
-        rounded = {name: round(getattr(self, name), 4) for name in ("ap", "ap50", "ar")}
-        return {**rounded, "categories": self.categories}
+        return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
 def average_precision(

@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import repeat
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
@@ -22,12 +23,20 @@ from torch import Tensor
 from cliplab.classification import Scores, check_class_names
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections, clip_boxes, expand_boxes, name_boxes
-from cliplab.detection.settings import REGIONS, Settings
-from cliplab.detection.vild import checkpoint_path, contest_of, inside, nested, propose, read_card
+from cliplab.detection.settings import Settings
+from cliplab.detection.vild import (
+    checkpoint_path,
+    contest_of,
+    inside,
+    nested,
+    propose,
+    read_card,
+    weights_at,
+)
 from cliplab.detection.words import Query, Words, as_classes, embed_words
 from cliplab.encoders import Encoder
 from cliplab.models.vild import Contest, ViLD, load_vild, shares
-from cliplab.runtime import ArgumentError, pick_device, sha256
+from cliplab.runtime import pick_device, sha256
 
 SCALES = (1.0, 1.5)  # of the crops that ViLD's teacher looks at
 
@@ -68,14 +77,12 @@ def embed_boxes(
 
     Source: ViLD, arXiv:2104.13921, section 3.2: the 1x and 1.5x crops together.
     """
-    total: Tensor | float = 0.0
+    views = []
     for scale in scales:
         pairs = zip(images, boxes_xyxy, strict=True)
         crops = (c for i, b in pairs for c in crop_boxes(i, b, scale=scale, size=size))
-        total = total + teacher.encode_image(crops, batch_size=batch_size)
-    if isinstance(total, float):
-        raise ArgumentError("scales", "got none; expected at least one, such as (1.0, 1.5)")
-    return F.normalize(total, dim=-1)
+        views.append(teacher.encode_image(crops, batch_size=batch_size))
+    return F.normalize(torch.stack(views).sum(0), dim=-1)
 
 
 def crop_scores(
@@ -113,17 +120,11 @@ class CropsDetector:
     teacher: Encoder
     settings: Settings = field(default_factory=Settings)
     where: str = ""  # the ViLD that proposes boxes, loaded when pictures come without
-    pictures: int = 1
-
-    @property
-    def scales(self) -> tuple[float, ...]:
-        """Of the crops."""
-        return tuple(dict.fromkeys(self.settings.scales or SCALES))
 
     @property
     def name(self) -> str:
         """For people: the teacher, and what it looks at."""
-        return f"{self.teacher.name} on crops ({' and '.join(f'{s:g}x' for s in self.scales)})"
+        return f"{self.teacher.name} on crops ({' and '.join(f'{s:g}x' for s in SCALES)})"
 
     def read(self, prompts: Words) -> CropsQuery:
         """See `Detector.read`.
@@ -137,10 +138,14 @@ class CropsDetector:
         check_class_names(classes.names)
         text_emb, remarks = embed_words(self.teacher, classes, self.settings)
         contest = contest_of(classes.prompts)
+        try:
+            thresholds = read_card(weights_at(self.where)).get("thresholds", {})
+        except FileNotFoundError:  # no folder of data; boxes are given
+            thresholds = {}
         form = f"{self.teacher.languages[0]}, crops of {self.teacher.name}"
         return CropsQuery(
             classes=classes, text_emb=text_emb, remarks=remarks, contest=contest,
-            nested=nested(contest), threshold=self._card.get("thresholds", {}).get(form, {}),
+            nested=nested(contest), threshold=thresholds.get(form, {}),
         )  # fmt: skip
 
     def detect(
@@ -158,28 +163,16 @@ class CropsDetector:
         return [self._one(image, query, given) for image, given in pairs]
 
     def _one(self, image: Image.Image, query: CropsQuery, boxes_xyxy: Tensor | None) -> Detections:
-        found, objectness = (
-            propose(self.proposer, image)
-            if boxes_xyxy is None
-            else (inside(boxes_xyxy, image), None)
-        )
-        image_emb = embed_boxes(
-            self.teacher, [image], [found], scales=self.scales, size=self._side,
-            batch_size=self.settings.batch_size or REGIONS,
-        )  # fmt: skip
+        if boxes_xyxy is None:
+            found, objectness = propose(self.proposer, image)
+        else:
+            found, objectness = inside(boxes_xyxy, image), None
+        image_emb = embed_boxes(self.teacher, [image], [found], size=self._side)
         scores = crop_scores(
             self.teacher, image_emb, query.text_emb, objectness, contest=query.contest
         )
         iou = self.settings.cut(given=boxes_xyxy is not None).overlap
         return name_boxes(found, scores, query.classes.names, iou=iou, top=self.settings.most)
-
-    @cached_property
-    def _card(self) -> dict[str, Any]:
-        """Of the ViLD that proposes boxes; {} where boxes are given and it is not there."""
-        try:
-            return read_card(checkpoint_path(self.where))
-        except (FileNotFoundError, ValueError):
-            return {}
 
     @cached_property
     def _side(self) -> int:
@@ -193,9 +186,9 @@ class CropsDetector:
 
     def describe(self, prompts: Words) -> dict[str, Any]:
         """See `Detector.describe`."""
-        about: dict[str, Any] = {"model": "crops", "scales": list(self.scales)}
+        about: dict[str, Any] = {"model": "crops", "scales": list(SCALES)}
         if "proposer" in vars(self):
-            path = checkpoint_path(self.where)
+            path = weights_at(self.where)
             about["proposals"] = {"file": shown(path), "sha256": sha256(path)}
         return about
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +25,6 @@ from cliplab.viz import box_colour, plot_boxes
 
 _SHORTEST, _LONGEST = 800, 1600  # pixels of the longer side of an annotated picture
 _INCHES = 8.0  # of it, so that tags grow with the picture
-_NONE = torch.zeros(0, 4)
 _LOADERS: dict[str, Callable[[str, Settings], Detector]] = {
     "vild": load_vild_detector,
     "crops": load_crops_detector,
@@ -45,10 +42,6 @@ class Detector(Protocol):
     @property
     def teacher(self) -> Encoder | None:
         """The encoder whose texts are the classes, if there is one."""
-
-    @property
-    def pictures(self) -> int:
-        """How many it is best shown at a time."""
 
     def read(self, prompts: Words) -> Query:
         """The words as the model understands them, once for any number of pictures.
@@ -117,67 +110,55 @@ class Found:
 
 def find(
     detector: Detector, pictures: Iterable[Sample], prompts: Words,
-    cut: Cut | None = None, *, given: Mapping[Path, Tensor] | None = None,
+    cut: Cut | None = None, *, given: SampleSet | None = None,
     on_found: Callable[[Sample, Image.Image, Detections], None] | None = None,
     progress: bool = False,
 ) -> Found:  # fmt: skip
-    """Every picture once; in memory are as many as the detector takes at a time, mostly one.
+    """Every picture once; one is in memory at a time.
 
     Args:
         cut: what counts as found; default: by the model card's threshold for what is asked.
-        given: path -> boxes (R, 4) px to name instead of finding some; a picture that is not
-            there has none.
+        given: of `with_boxes`: name their boxes instead of finding some.
         on_found: called for every readable one, with its pixels and what counts as found.
     """
     query = detector.read(prompts)
     cut = cut or Cut(query.score)
-    cut = replace(cut, all_names=cut.all_names or query.overlapping)
-    overlap = None if cut.all_names else cut.overlap
+    by_path = {one.path: torch.from_numpy(one.boxes_xyxy) for one in given or ()}
     unreadable = list[UnreadableImage]()
     rows = list[tuple[Sample, tuple[int, int], Detections, Detections]]()
-    readable = _readable(tqdm(list(pictures), unit="picture", disable=not progress), unreadable)
-    while block := list(islice(readable, detector.pictures)):
-        images = [image for _, image in block]
-        boxes = None if given is None else [given.get(p.path, _NONE) for p, _ in block]
-        for (picture, image), said in zip(
-            block, detector.detect(images, query, boxes), strict=True
-        ):
-            found = postprocess(
-                said, score=cut.score, iou=overlap, top=cut.top, nested=query.nested
-            )
-            if on_found is not None:
-                on_found(picture, image, found)
-            rows.append((picture, image.size, said, found))
+    for picture in tqdm(list(pictures), unit="picture", disable=not progress):
+        try:
+            image = open_image(picture.path)
+        except UnreadableImage as error:
+            unreadable.append(error)
+            continue
+        boxes = None if given is None else [by_path[picture.path]]
+        (said,) = detector.detect([image], query, boxes)
+        found = postprocess(
+            said, score=cut.score, iou=cut.overlap, top=cut.top, nested=query.nested
+        )
+        if on_found is not None:
+            on_found(picture, image, found)
+        rows.append((picture, image.size, said, found))
     kept, sizes, said_of, found_of = zip(*rows, strict=True) if rows else ((),) * 4
     return Found(kept, sizes, said_of, found_of, tuple(unreadable), cut)
 
 
-def _readable(
-    pictures: Iterable[Sample], unreadable: list[UnreadableImage]
-) -> Iterator[tuple[Sample, Image.Image]]:
-    for picture in pictures:
-        try:
-            yield picture, open_image(picture.path)
-        except UnreadableImage as error:
-            unreadable.append(error)
-
-
-def given_boxes(told: SampleSet, pictures: SampleSet) -> dict[Path, Tensor]:
-    """What a source says of pictures that are there: path -> boxes (R, 4) px, to be named.
+def with_boxes(pictures: SampleSet, told: SampleSet) -> SampleSet:
+    """The pictures with the boxes that another source knows in them, to be named.
 
     Raises:
         ValueError: no box at all.
     """
-    by_path = {one.path.resolve(): torch.from_numpy(one.boxes_xyxy) for one in told}
-    found = {
-        one.path: by_path[one.path.resolve()] for one in pictures if one.path.resolve() in by_path
-    }
-    if not any(map(len, found.values())):
+    by_path = {one.path.resolve(): one for one in told}
+    pairs = [(one, by_path.get(one.path.resolve(), Sample(one.path))) for one in pictures]
+    found = tuple(replace(one, regions=o.regions, judged=o.judged) for one, o in pairs)
+    if not any(one.regions for one in found):
         raise ValueError(
             f"{shown(told.root)}: no box for any of the {len(pictures)} pictures of "
             f"{shown(pictures.root)}; expected boxes in pixels for file names relative to it"
         )
-    return found
+    return replace(pictures, samples=found)
 
 
 # ---- what came of it -----------------------------------------------------------------------

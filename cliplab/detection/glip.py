@@ -4,9 +4,8 @@ Letters: B pictures, K phrases, L tokens, R boxes.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,8 @@ from cliplab.detection.words import (
     Query,
     Words,
     as_prompt,
-    left_out_words,
-    overlap_note,
     quoted,
-    unlearned_words,
-    unread_words,
+    remarks_on,
 )
 from cliplab.models.glip import (
     GLIP,
@@ -49,9 +45,9 @@ from cliplab.models.glip import (
     to_picture,
 )
 from cliplab.models.glip.anchors import half_open
-from cliplab.runtime import ArgumentError, sha256
+from cliplab.models.tokenizers import WordPieceTokenizer
+from cliplab.runtime import sha256
 
-PRECISIONS = ("float32", "bfloat16")
 _SEVERAL = re.compile(r"[.;!?]\s*\w")  # sentences
 
 
@@ -65,6 +61,7 @@ class GLIPQuery(Query):
     twice: bool = False  # its last parts are the phrases as a list, label k being len(phrases) + k
 
 
+@dataclass(eq=False)
 class GLIPDetector:
     """A GLIP with its tokenizer; see `Detector`.
 
@@ -72,40 +69,28 @@ class GLIPDetector:
     prompt of more tokens than the model reads at a time is read in parts; what they find is merged,
     the best first, so that a hundred boxes remain in all.
 
-    Args:
-        model: with its tokenizer.
-        selection: what becomes a detection.
-        batch_size: pictures of one size that are computed together.
-        precision: "float32", or "bfloat16" for the matrix products.
-        max_tokens: read at a time; default: as many as the model can.
-        path: of the weights, for `describe`.
-        variant: one of PUBLISHED; default: the name in the card.
-        card: beside our own weights. Its thresholds say what counts; where it says that a relation
-            means one thing, a sentence with relations is asked twice, see `agreed`.
-
-    Raises:
-        ValueError: a model without tokenizer, an unknown precision.
+    Where the card says that a relation means one thing, a sentence with relations is asked twice,
+    see `agreed`.
     """
 
+    model: GLIP  # with its tokenizer
+    selection: Selection = field(default_factory=Selection)  # what becomes a detection
+    batch_size: int = 1  # pictures of one size that are computed together
+    max_tokens: int | None = None  # read at a time; None: as many as the model can
+    path: Path | None = None  # of the weights, for `describe`
+    variant: str = ""  # one of PUBLISHED, for files of others
+    card: Mapping[str, Any] = field(default_factory=dict)  # beside our own weights
     teacher = None
 
-    def __init__(
-        self, model: GLIP, *, selection: Selection | None = None, batch_size: int = 1,
-        precision: str = "float32", max_tokens: int | None = None, path: Path | None = None,
-        variant: str = "", card: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        if model.tokenizer is None:
-            raise ValueError("model: has no tokenizer; load it with its vocabulary (load_glip)")
-        if precision not in PRECISIONS or batch_size < 1:
-            raise ValueError(
-                f"got precision {precision!r} and batch_size {batch_size}; expected "
-                f"{' or '.join(PRECISIONS)} and at least 1"
-            )
-        self.model, self.tokenizer = model.eval(), model.tokenizer
-        self.selection, self.precision = selection or Selection(), precision
-        self.pictures, self.max_tokens = batch_size, max_tokens or model.config.max_tokens
-        self.path, self.card = path, card or {}
-        self.variant = variant or str(self.card.get("name") or "")
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.variant = self.variant or str(self.card.get("name") or "")
+
+    @property
+    def tokenizer(self) -> WordPieceTokenizer:
+        """The model's."""
+        assert self.model.tokenizer is not None
+        return self.model.tokenizer
 
     @property
     def name(self) -> str:
@@ -123,23 +108,28 @@ class GLIPDetector:
             return prompts
         prompt, classes = as_prompt(prompts)
         plain, form, said = self._asked(prompt)
-        own = chunks_of(prompt, self.tokenizer, self.max_tokens)
-        alone = [] if plain is None else chunks_of(plain, self.tokenizer, self.max_tokens)
+        own = self._chunks(prompt)
+        alone = [] if plain is None else self._chunks(plain)
         k = len(prompt.phrases)
         chunks = [*own, *(chunk._replace(labels=chunk.labels + k) for chunk in alone)]
         device, texts = next(self.model.parameters()).device, []
         for chunk in chunks:
             ids = chunk.token_ids[None].to(device)
             mask = torch.ones_like(ids, dtype=torch.bool)
-            with self._autocast(device):
-                texts.append((*self.model.language_backbone(ids, mask), mask))
-        remarks = left_out_words(prompt) + unread_words(prompt, self.tokenizer)
-        remarks += self._on_language(prompt) + unlearned_words(prompt.phrases, self.card)
+            texts.append((*self.model.language_backbone(ids, mask), mask))
+        remarks = [
+            *remarks_on(prompt, self.tokenizer, self.card), *self._on_language(prompt)
+        ]  # fmt: skip
+        if len(own) > 1:
+            said.append(f"a long prompt: read in {len(own)} parts that do not know of each other")
         return GLIPQuery(
-            classes=classes, notes=self._on_length(own) + said, remarks=remarks,
-            overlapping=bool(overlap_note(prompt)), prompt=prompt, chunks=chunks, texts=texts,
-            twice=plain is not None, threshold=self.card.get("thresholds", {}).get(form, {}),
+            classes=classes, notes=said, remarks=remarks,
+            prompt=prompt, chunks=chunks, texts=texts, twice=plain is not None,
+            threshold=self.card.get("thresholds", {}).get(form, {}),
         )  # fmt: skip
+
+    def _chunks(self, prompt: Prompt) -> list[Chunk]:
+        return chunks_of(prompt, self.tokenizer, self.max_tokens or self.model.config.max_tokens)
 
     def _asked(self, prompt: Prompt) -> tuple[Prompt | None, str, list[str]]:
         """What must be found as well; the card's name for such a prompt; a note."""
@@ -170,7 +160,7 @@ class GLIPDetector:
             raise ValueError("boxes: got some; a GLIP finds its own, drop them")
         query = self.read(prompts)
         source, found = iter(images), list[Detections]()
-        while block := list(islice(source, self.pictures)):
+        while block := list(islice(source, self.batch_size)):
             ready = [prepare(image, self.model.config) for image in block]
             for batch in same_sizes([pixels for pixels, _ in ready]):
                 shapes = [ready[i][1] for i in batch]
@@ -187,12 +177,10 @@ class GLIPDetector:
     ) -> list[Found]:
         """(B, 3, H, W), own (H, W) of each -> `Found` of each, labels of the whole prompt."""
         device, parts = query.texts[0][0].device, []
-        with self._autocast(device):
-            maps = self.model.backbone(pixels.to(device))
+        maps = self.model.backbone(pixels.to(device))
         for chunk, text in zip(query.chunks, query.texts, strict=True):
-            with self._autocast(device):
-                given = (x.expand(len(pixels), *x.shape[1:]) for x in text)
-                raw = self.model.head(maps, *given)
+            given = (x.expand(len(pixels), *x.shape[1:]) for x in text)
+            raw = self.model.head(maps, *given)
             found = select(raw, chunk.positive, shapes, self.model.config, self.selection)
             labels = chunk.labels.to(device)
             parts.append([one._replace(labels=labels[one.labels]) for one in found])
@@ -208,16 +196,12 @@ class GLIPDetector:
         """
         chunks = []
         for prompt in prompts:
-            (chunk,) = chunks_of(prompt, self.tokenizer, self.max_tokens)
+            (chunk,) = self._chunks(prompt)
             chunks.append(chunk)
         ids, mask, positive = batch_of(chunks)
         with torch.no_grad():
             raw = self.model(pixels, ids.to(pixels.device), mask.to(pixels.device))
         return best_boxes(raw, positive, self.model.config)
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        half = self.precision == "bfloat16"
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
 
     def describe(self, prompts: Words) -> dict[str, Any]:
         """See `Detector.describe`."""
@@ -238,28 +222,14 @@ class GLIPDetector:
             "prompt_parts": len(asked.chunks),
             "asked_twice": asked.twice,
             "selection": asdict(self.selection),
-            "precision": self.precision,
-            "batch_size": self.pictures,
         }
 
-    def _on_length(self, chunks: Sequence[Chunk]) -> list[str]:
-        if len(chunks) < 2:
-            return []
-        tokens = sum(len(chunk.token_ids) - 2 for chunk in chunks)
-        return [
-            f"the prompt has {tokens:,} tokens, and the model reads {self.max_tokens} at a time: "
-            f"it is read in {len(chunks)} parts, which do not know of each other"
-        ]
-
-    def _on_language(self, prompt: Prompt) -> list[str]:
-        chinese = [phrase for phrase in prompt.phrases if is_chinese(phrase)]
-        if not chinese or self.variant not in PUBLISHED:
-            return []
-        return [
-            f"{self.variant} was trained on English and reads Chinese as single characters that it "
-            f"hardly knows ({quoted(chinese)}): ask it in English, as in "
-            f'{chinese[0]}="black goat"'
-        ]
+    def _on_language(self, prompt: Prompt) -> Iterator[str]:
+        if self.variant in PUBLISHED and any(map(is_chinese, prompt.phrases)):
+            yield (
+                f"{self.variant} was trained on English and reads Chinese as single characters "
+                "that it hardly knows: ask it in English"
+            )
 
 
 def agreed(found: Found, count: int) -> Found:
@@ -295,7 +265,6 @@ def selection_of(settings: Settings) -> Selection:
         least=own.least if settings.score is None else min(own.least, settings.score**2),
         nms=own.nms if settings.iou is None else settings.iou,
         top=settings.most,
-        aggregate=settings.aggregate or own.aggregate,
     )
 
 
@@ -303,19 +272,10 @@ def load_glip_detector(where: str, settings: Settings) -> GLIPDetector:
     """The GLIP at `where`: "" (shipped), a path, or "glip-t:<path>"; errors as `load_detector`."""
     variant, _, published = where.partition(":")
     if variant in PUBLISHED:
-        path = Path(published)
-    elif settings.vocab is not None:
-        raise ArgumentError(
-            "vocab",
-            "means nothing to a GLIP that has its vocabulary in its file; drop it, or use a "
-            f"published one, {PUBLISHED[0]}:PATH",
-        )
+        path, card = Path(published), {}
     else:
         path = checkpoint_path(where, "glip")
-        variant, where = "", str(path)
-    model = load_glip(where, vocab=settings.vocab, device=settings.device)
-    return GLIPDetector(
-        model, selection=selection_of(settings), batch_size=settings.batch_size or 1,
-        precision=settings.precision or PRECISIONS[0], path=path, variant=variant,
-        card={} if variant else read_card(path),
-    )  # fmt: skip
+        variant, where, card = "", str(path), read_card(path)
+    model = load_glip(where, device=settings.device)
+    selection = selection_of(settings)
+    return GLIPDetector(model, selection=selection, path=path, variant=variant, card=card)

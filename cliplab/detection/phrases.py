@@ -136,11 +136,8 @@ def class_prompt(names: Sequence[str], separator: str = SEPARATOR) -> Prompt:
     Articles, counts, negation and superlatives are left out.
 
     Raises:
-        ValueError: no name has anything in it, or one is not a string.
+        ValueError: no name has anything in it.
     """
-    for index, name in enumerate(names):
-        if not isinstance(name, str):
-            raise ValueError(f"names[{index}]: got a {type(name).__name__}; expected a string")
     read = [_understood(" ".join(name.split())) for name in names]
     unique: dict[str, str] = {}
     for plain, _ in read:
@@ -191,46 +188,43 @@ def prompt_of(
     return Prompt(caption, names, tuple(map(tuple, places)), left_out)
 
 
+def beside_phrases(prompt: Prompt) -> str:
+    """The caption, with a dot for each character of a phrase."""
+    rest = list(prompt.caption)
+    for start, end in chain(*prompt.spans):
+        rest[start:end] = "." * (end - start)
+    return "".join(rest)
+
+
 def relating_words(prompt: Prompt) -> list[str]:
     """Words beside the phrases that say which of them are meant: "left", "of"; [] of a list.
 
     Not those that only say that things are there: "a photo of", "and", "the", "there is".
     """
-    rest = list(prompt.caption)
-    for start, end in chain(*prompt.spans):
-        rest[start:end] = "." * (end - start)
-    return re.findall(r"\w+", _JOINING.sub(" ", "".join(rest)))
+    return re.findall(r"\w+", _JOINING.sub(" ", beside_phrases(prompt)))
 
 
 def _nothing(text: str) -> str:
-    quoted = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return (
-        f"got {quoted!r}, in which there is no phrase; expected a list such as "
+        f"got {text[:_SHOWN]!r}, in which there is no phrase; expected a list such as "
         "'sheep, goat' or a sentence such as 'the [black goat] left of the [trough]'"
     )
 
 
 def _unmarked(text: str) -> tuple[str, list[Span]]:
-    """The text without brackets, and what they held, in the order they open; they may nest.
+    """The text without brackets, and what they held.
 
     Blanks at the edges of a span stay in the text: tokens are looked up at its first characters.
     """
-    caption, opened = "", []
-    marked: list[Span] = []
-    for char in text:
-        if char == "[":
-            opened.append(len(marked))
-            marked.append((len(caption), -1))
-        elif char == "]":
-            inside = caption[marked[opened[-1]][0] :] if opened else ""
-            if not inside.strip():
-                raise ArgumentError("prompt", f"got {text!r}; expected words in matching brackets")
-            start = len(caption) - len(inside.lstrip())
-            marked[opened.pop()] = (start, len(caption.rstrip()))
-        else:
-            caption += char
-    if opened:
-        raise ArgumentError("prompt", f"got {text!r}; expected a ] for each [")
+    caption, marked, end = "", list[Span](), 0
+    for found in re.finditer(r"\[([^\[\]]*)\]", text):
+        caption += text[end : found.start()] + found[1]
+        start = len(caption) - len(found[1].lstrip())
+        marked.append((start, len(caption.rstrip())))
+        end = found.end()
+    caption += text[end:]
+    if re.search(r"[\[\]]", caption) or any(start >= stop for start, stop in marked):
+        raise ArgumentError("prompt", f"got {text!r}; expected words in matching brackets")
     return caption, marked
 
 

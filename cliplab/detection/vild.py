@@ -19,24 +19,13 @@ from torch import Tensor
 from cliplab.classification import Classes, fold, is_chinese
 from cliplab.data import shown, some
 from cliplab.detection.boxes import Detections, clip_boxes, name_boxes
-from cliplab.detection.settings import MOST, OVERLAP, PUBLISHED, WEIGHTS, Settings
+from cliplab.detection.settings import WEIGHTS, Settings
 from cliplab.detection.words import Query, Words, as_classes, embed_words, unlearned_words
-from cliplab.encoders import LOADERS, Encoder
-from cliplab.models.vild import HEADS, Contest, Regions, ViLD, class_scores, load_vild
-from cliplab.runtime import (
-    ArgumentError,
-    checkpoint_dir,
-    pick_device,
-    sha256,
-    unknown_name,
-    verify_checkpoint,
-)
+from cliplab.encoders import Encoder
+from cliplab.models.vild import Contest, ViLD, class_scores, load_vild
+from cliplab.runtime import checkpoint_dir, pick_device, sha256, verify_checkpoint
 
 _LONGEST = 8  # times its height that a picture may be wide, or else it is made smaller
-_INSTEAD = {
-    "vild": "name boxes that you have: the model crops with boxes of a file",
-    "glip": f"load a published one, {PUBLISHED[0]}:PATH",
-}
 
 
 # ---- pictures and regions ------------------------------------------------------------------
@@ -73,24 +62,6 @@ def propose(model: ViLD, image: Image.Image) -> tuple[Tensor, Tensor]:
     found = boxes.cpu() / _ratios(pixels, image)
     solid = (found[:, 2:] > found[:, :2]).all(1)
     return found[solid], objectness.cpu()[solid]
-
-
-def name_regions(
-    model: ViLD, regions: Regions, text_emb: Tensor, base: Tensor, phrases: Sequence[str], *,
-    head: str = "ensemble", iou: float | None = OVERLAP, top: int = MOST,
-    contest: Contest | None = None,
-) -> Detections:  # fmt: skip
-    """The regions of a picture under the names of K classes, best first.
-
-    Args:
-        text_emb: (K, D) unit rows of the teacher's text tower; (M, D) with a contest.
-        base: (K,) bool, classes that had boxes in training.
-        head: of `cliplab.models.vild.HEADS`.
-        iou: of suppression within each class; None: each region stays, under its best name.
-        contest: of `cliplab.models.vild.class_scores`.
-    """
-    scores = class_scores(model, regions, text_emb, base, head=head, contest=contest).cpu()
-    return name_boxes(regions.boxes_xyxy.cpu(), scores, phrases, iou=iou, top=top)
 
 
 # ---- what excludes what --------------------------------------------------------------------
@@ -149,47 +120,36 @@ class ViLDDetector:
     settings: Settings = field(default_factory=Settings)
     card: Mapping[str, Any] = field(default_factory=dict)  # what its model card says
     source: Mapping[str, Any] = field(default_factory=dict)  # path, hash
-    pictures: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown head before words are read, whose errors bear another name."""
-        self._head(single=True)
 
     @property
     def name(self) -> str:
-        """For people: the model, and which head answers."""
-        return f"ViLD ({self.settings.head or 'ensemble'})" if self.model.image_head else "ViLD"
+        """For people."""
+        return "ViLD (ensemble)" if self.model.image_head else "ViLD"
 
     def read(self, prompts: Words) -> ViLDQuery:
-        """See `Detector.read`.
-
-        Raises:
-            ValueError: an unknown head, or base and novel labels that are not looked for.
-        """
+        """See `Detector.read`."""
         if isinstance(prompts, ViLDQuery):
             return prompts
         classes, device = as_classes(prompts), self.model.background_emb.device
-        base, on_base = base_flags(classes, self.card, self.settings)
-        kinds = self._kinds(classes.prompts)
-        texts = (*classes.prompts, *kinds)
-        head = self._head(single=len(classes.names) == 1)
+        base, kinds = self._base(classes), self._kinds(classes.prompts)
+        texts, head = (*classes.prompts, *kinds), self._head(len(classes.names))
         text_emb, unread = embed_words(self.teacher, Classes(texts, texts), self.settings)
-        said = [*unread, *self._on_chinese(classes)] if unread else []
+        said = [*unread, *self._on_chinese(classes.prompts)] if unread else []
         contest = contest_of(classes.prompts, kinds)
         groups = {
-            group: tuple(k for k, flag in enumerate(base.tolist()) if flag is kind)
+            group: tuple(k for k, flag in enumerate(base) if flag is kind)
             for group, kind in (("base", True), ("novel", False))
         }
         return ViLDQuery(
             classes=classes,
             groups={group: ks for group, ks in groups.items() if ks},
-            notes=list(self._notes(classes, head, on_base, kinds)),
+            notes=list(self._notes(head, base, kinds)),
             remarks=[*said, *unlearned_words(classes.prompts, self.card)],
             nested=nested(contest),
             threshold=self.card.get("thresholds", {}).get(f"en, {head}", {}),
             text_emb=text_emb.to(device),
             contest=contest,
-            base=base.to(device),
+            base=torch.tensor(base, device=device),
             head=head,
         )
 
@@ -210,11 +170,11 @@ class ViLDDetector:
             given = [(boxes_xyxy * ratios).to(device)]
         regions = self.model(pixels.to(device), given)[0]
         found = regions.boxes_xyxy.cpu() / ratios if boxes_xyxy is None else boxes_xyxy
-        return name_regions(
-            self.model, regions._replace(boxes_xyxy=found), query.text_emb, query.base,
-            query.classes.names, head=query.head, top=self.settings.most, contest=query.contest,
-            iou=self.settings.cut(given=given is not None).overlap,
-        )  # fmt: skip
+        scores = class_scores(
+            self.model, regions, query.text_emb, query.base, head=query.head, contest=query.contest
+        ).cpu()
+        iou = self.settings.cut(given=given is not None).overlap
+        return name_boxes(found, scores, query.classes.names, iou=iou, top=self.settings.most)
 
     def describe(self, prompts: Words) -> dict[str, Any]:
         """See `Detector.describe`."""
@@ -224,17 +184,16 @@ class ViLDDetector:
         kinds = self._kinds(query.classes.prompts)
         return {"model": "vild", **self.source, "head": query.head, "base": bases, "besides": kinds}
 
-    def _head(self, *, single: bool) -> str:
-        """The head that answers: as told, else both, or the one that a single head was trained as.
+    def _base(self, classes: Classes) -> list[bool]:
+        """Which of K labels had boxes in training, by name or prompt, as its card says."""
+        known = set(map(fold, (self.card.get("categories") or {}).get("base", ())))
+        pairs = zip(classes.names, classes.prompts, strict=True)
+        return [bool(known & {fold(name), fold(prompt)}) for name, prompt in pairs]
 
-        Raises:
-            ValueError: an unknown head.
-        """
-        told = self.settings.head
-        if told and told not in HEADS:
-            raise ArgumentError("head", unknown_name("head", told, HEADS))
-        if told or self.model.image_head:
-            return told or ("text" if single else "ensemble")
+    def _head(self, labels: int) -> str:
+        """The head that answers: both for several labels; a single one is as it was trained."""
+        if self.model.image_head:
+            return "text" if labels == 1 else "ensemble"
         return "image" if (self.card.get("recipe") or {}).get("variant") == "image" else "text"
 
     def _kinds(self, prompts: Sequence[str]) -> list[str]:
@@ -243,88 +202,55 @@ class ViLDDetector:
         known = [one for group in ("base", "novel") for one in categories.get(group, ())]
         return [one for one in known if _words(one) not in asked]
 
-    def _notes(
-        self, classes: Classes, head: str, on_base: str, kinds: Sequence[str]
-    ) -> Iterator[str]:
-        if not (self.model.teacher or self.card.get("teacher")):
-            yield f"the checkpoint does not say who taught it; taken to be {self.teacher.name}"
+    def _notes(self, head: str, base: Sequence[bool], kinds: Sequence[str]) -> Iterator[str]:
         if head == "ensemble":
-            yield on_base
+            yield (
+                f"{sum(base)} of the {len(base)} labels had boxes in the detector's training "
+                "(base), so its text head names them; for the others (novel) its teacher's view "
+                "counts more"
+            )
         if kinds:
             yield (
                 f"{len(kinds)} other kinds of its card are compared, too ({some(kinds)}), so that "
                 "they are not taken for the labels"
             )
-        if len(classes.names) == 1 and not self.settings.head and self.model.image_head:
+        if len(base) == 1 and self.model.image_head:
             yield (
-                "one label: the text head decides, against its learned background; the teacher's "
-                "view has nothing to compare it with, so that more labels (what else may be "
-                "there) make it surer"
+                "one label: the text head decides, against its learned background; more labels "
+                "(what else may be there) make it surer"
             )
 
-    def _on_chinese(self, classes: Classes) -> list[str]:
+    def _on_chinese(self, prompts: Sequence[str]) -> Iterator[str]:
         """What to do with Chinese labels, since its teacher's texts are the only ones it knows."""
-        names = zip(classes.names, classes.prompts, strict=True)
-        chinese = [name for name, prompt in names if is_chinese(prompt)]
-        if "zh" in self.teacher.languages or not chinese:
-            return []
-        return [
-            f"this detector speaks the language of its teacher, {self.teacher.name}, and a teacher "
-            "that reads Chinese cannot take its place: give Chinese names an English text, "
-            f'{chinese[0]}="sheep lying down" and so on, or let a Chinese teacher look at the '
-            "boxes: the model crops with the teacher pasture-zh"
-        ]
-
-
-def base_flags(classes: Classes, card: Mapping[str, Any], settings: Settings) -> tuple[Tensor, str]:
-    """Which of K classes had boxes in training, (K,) bool, and the sentence that says so.
-
-    Raises:
-        ValueError: base or novel labels that are not looked for, or both.
-    """
-    index = {fold(name): k for k, name in enumerate(classes.names)}
-    told = []
-    for setting, names in (("base", settings.base), ("novel", settings.novel)):
-        if absent := [name for name in names if fold(name) not in index]:
-            raise ValueError(f"{setting}: {unknown_name('label', absent[0], classes.names)}")
-        told.append({index[fold(name)] for name in names})
-    base, novel = told
-    if base & novel:
-        raise ValueError(f"base and novel both name {classes.names[min(base & novel)]!r}")
-    known = {fold(name) for name in (card.get("categories") or {}).get("base", ())}
-    pairs = zip(classes.names, classes.prompts, strict=True)
-    own = {k for k, words in enumerate(pairs) if known & set(map(fold, words))}
-    flags = torch.tensor([k in base | own - novel for k in range(len(classes.names))])
-    if not (known or base or novel):
-        return flags, (
-            "no card says which labels had boxes in training, so all are taken as novel; say so "
-            "of those that had"
-        )
-    trained = f"of the {len(flags)} labels had boxes in the detector's training"
-    if not flags.any():
-        return flags, f"none {trained}: for all (novel) its teacher's view counts more"
-    return flags, (
-        f"{int(flags.sum())} {trained} (base), so its text head names them; for the others (novel) "
-        "its teacher's view counts more"
-    )
+        if chinese := [text for text in prompts if is_chinese(text)]:
+            yield (
+                f"this detector speaks the language of its teacher, {self.teacher.name}: give "
+                f'Chinese names an English text, {chinese[0]}="sheep lying down" and so on, or let '
+                "a Chinese teacher look at the boxes: the model crops with the teacher pasture-zh"
+            )
 
 
 # ---- files ---------------------------------------------------------------------------------
 
 
+def weights_at(where: str, stem: str = "vild") -> Path:
+    """Where the weights of a ViLD or a GLIP are: shipped (where it is ""), in a folder, a file."""
+    path = Path(where) if where else checkpoint_dir(stem) / WEIGHTS
+    return path / WEIGHTS if path.is_dir() else path
+
+
 def checkpoint_path(where: str, stem: str = "vild") -> Path:
-    """The weights of a ViLD or a GLIP: shipped (where it is ""), in a folder, or a file.
+    """`weights_at`, of which the file is there.
 
     Raises:
         FileNotFoundError: nothing there, and how to make it.
         ValueError: damaged.
     """
-    path = Path(where) if where else checkpoint_dir(stem) / WEIGHTS
-    path = path / WEIGHTS if path.is_dir() else path
+    path = weights_at(where, stem)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{shown(path)}: no such file; make it with `python -m cliplab train {stem}`, restore "
-            f"data/checkpoints/{stem}, or {_INSTEAD[stem]}"
+            f"{shown(path)}: no such file; make it with `python -m cliplab train {stem}`, or "
+            f"restore data/checkpoints/{stem}"
         )
     verify_checkpoint(path.parent, [path.name])
     return path
@@ -343,15 +269,13 @@ def load_vild_detector(where: str, settings: Settings) -> ViLDDetector:
     path = checkpoint_path(where)
     model, card = load_vild(path), read_card(path)
     taught: Mapping[str, Any] = model.teacher or card.get("teacher") or {}
-    own = taught.get("spec") or taught.get("name") or ""
-    spec = settings.teacher or (own if own in LOADERS or ":" in own else "pasture")
+    spec = taught.get("name", "pasture")
     teacher = load_encoder(spec, device=settings.device, offline=settings.offline or None)
-    if teacher.dim != model.config.embed_dim or not _is_same(teacher, taught):
+    if not _is_same(teacher, taught):
         raise ValueError(
-            f"teacher {spec}: has {teacher.dim} dimensions and fingerprint {teacher.fingerprint}; "
-            f"this detector learned from another one, {taught.get('name', 'see its card')} with "
-            f"{model.config.embed_dim} (fingerprint {taught.get('fingerprint', '?')}), and speaks "
-            "its language only: drop it, or let it look at crops, with the model crops"
+            f"teacher {spec}: has fingerprint {teacher.fingerprint}, and this detector learned "
+            f"from another one ({taught['fingerprint']}), whose language alone it speaks: train "
+            f"it again, or let the teacher look at crops, with the model crops"
         )
     source = {"file": shown(path), "sha256": sha256(path)}
     return ViLDDetector(model.to(pick_device(settings.device)), teacher, settings, card, source)
@@ -359,10 +283,8 @@ def load_vild_detector(where: str, settings: Settings) -> ViLDDetector:
 
 def _is_same(teacher: Encoder, taught: Mapping[str, Any]) -> bool:
     """By fingerprint; or by the weights' own hashes, where libraries of another version differ."""
-    if not taught or taught.get("fingerprint") == teacher.fingerprint:
-        return True
-    own, told = (
-        {k: v for k, v in about.items() if k.startswith("sha256 ")}
-        for about in (teacher.provenance, taught)
+    told = {k: v for k, v in taught.items() if k.startswith("sha256 ")}
+    own = {k: v for k, v in teacher.provenance.items() if k.startswith("sha256 ")}
+    return taught.get("fingerprint", teacher.fingerprint) == teacher.fingerprint or (
+        bool(own) and own == told
     )
-    return bool(own) and own == told

@@ -3,9 +3,8 @@
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -13,17 +12,22 @@ from torch import Tensor
 from cliplab.classification import (
     Classes,
     average_templates,
+    check_class_names,
     check_templates,
     encode_prompts,
     fold,
-    is_nothing,
     name_and_prompt,
-    resolve_classes,
     split_labels,
     templates,
     warn_of_unread,
 )
-from cliplab.detection.phrases import SEPARATOR, class_prompt, prompt_of, read_prompt
+from cliplab.detection.phrases import (
+    SEPARATOR,
+    beside_phrases,
+    class_prompt,
+    prompt_of,
+    read_prompt,
+)
 from cliplab.detection.settings import SCORE, Settings
 from cliplab.encoders import Encoder
 from cliplab.models.glip import Prompt, Span, pieces_of
@@ -42,7 +46,6 @@ class Query:
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # such as base and novel
     notes: Sequence[str] = ()  # what was assumed, for the user to check
     remarks: Sequence[str] = ()  # what is likely wrong, with the remedy
-    overlapping: bool = False  # whether a place may have several of the names
     nested: Tensor | None = None  # (K, K) bool: pairs of names that a place may have both
     threshold: Mapping[str, Any] = field(default_factory=dict)  # of the card, for what is asked so
 
@@ -65,8 +68,7 @@ def as_classes(words: Words) -> Classes:
         return words.classes if isinstance(words, Query) else words
     if isinstance(words, Prompt):
         raise ValueError("a sentence: only a GLIP reads one; expected a list of labels")
-    texts = split_labels([words]) if isinstance(words, str) else list(words)
-    return read_labels(texts)
+    return read_labels([words] if isinstance(words, str) else words)
 
 
 def read_labels(given: Sequence[str] | None, class_names: Sequence[str] = ()) -> Classes:
@@ -86,14 +88,14 @@ def read_labels(given: Sequence[str] | None, class_names: Sequence[str] = ()) ->
             '"sheep lying down" "sheep standing" goat'
         )
     if given is None:
-        if len(class_names) > 1:
-            return resolve_classes(None, class_names)
-        return Classes(tuple(class_names), (class_names[0].replace("_", " "),))
-    texts = split_labels(given)
-    if len(texts) != 1:
-        return resolve_classes(given, ())
-    name, prompt = name_and_prompt(texts[0])
-    return Classes((name,), (prompt,))
+        pairs = [(name, name.replace("_", " ")) for name in class_names]
+    else:
+        pairs = [name_and_prompt(text) for text in split_labels(given)]
+    classes = Classes(tuple(name for name, _ in pairs), tuple(prompt for _, prompt in pairs))
+    if len(pairs) != 1:
+        check_class_names(classes.names)
+        check_class_names(classes.prompts)
+    return classes
 
 
 def match(classes: Classes, class_names: Sequence[str]) -> dict[str, int]:
@@ -101,18 +103,6 @@ def match(classes: Classes, class_names: Sequence[str]) -> dict[str, int]:
     index = {fold(prompt): k for k, prompt in enumerate(classes.prompts)}
     index |= {fold(name): k for k, name in enumerate(classes.names)}
     return {name: index[fold(name)] for name in class_names if fold(name) in index}
-
-
-def background_note(classes: Classes) -> str:
-    """A remark if a label is a word for nothing; "" if none is."""
-    for name, prompt in zip(classes.names, classes.prompts, strict=True):
-        if is_nothing(name) or is_nothing(prompt):
-            return (
-                f"{name!r} is a class like the others here, found by its text; a detector's own "
-                "background was learned and has no word: leave the label out unless you want "
-                "boxes called so"
-            )
-    return ""
 
 
 def threshold_note(query: Query) -> str:
@@ -123,16 +113,14 @@ def threshold_note(query: Query) -> str:
     ).format_map(query.threshold)
 
 
-def unlearned_words(texts: Sequence[str], card: Mapping[str, Any]) -> list[str]:
-    """A remark on words that the card says were never learned; [] if there are none."""
+def unlearned_words(texts: Sequence[str], card: Mapping[str, Any]) -> Iterator[str]:
+    """A remark on words that the card says were never learned."""
     never, asked = card.get("words never learned", ()), " . ".join(map(fold, texts))
-    found = [word for word in never if re.search(rf"(?<![a-z]){word}s?(?![a-z])", asked)]
-    if not found:
-        return []
-    return [
-        f"its model card says that it never learned {quoted(found)}: boxes of that name are "
-        "guesses; say it in words that it was trained on"
-    ]
+    if found := [word for word in never if re.search(rf"(?<![a-z]){word}s?(?![a-z])", asked)]:
+        yield (
+            f"its model card says that it never learned {quoted(found)}: boxes of that name are "
+            "guesses; say it in words that it was trained on"
+        )
 
 
 # ---- texts of an encoder -----------------------------------------------------------------------
@@ -143,22 +131,20 @@ def embed_words(
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Mean of unit prompt embeddings (K, D), and what the text tower could not read.
 
+    Templates are those that were told, else those that the pasture's models learned with, and the
+    bare label for all others.
+
     Raises:
-        ValueError: prompts that are too long (unless told to cut them), templates without {}.
+        ValueError: prompts that are too long, templates without {}.
     """
-    wording = check_templates(settings.template or own_templates(teacher))
+    own = teacher.name.startswith("pasture")
+    usual = templates("pasture", teacher.languages[0]) if own else ("{}",)
+    wording = check_templates(settings.template or usual)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warn_of_unread(teacher, classes.prompts, wording)
-    prompt_emb = encode_prompts(teacher, classes.prompts, wording, truncate=settings.truncate)
+    prompt_emb = encode_prompts(teacher, classes.prompts, wording)
     return average_templates(prompt_emb), tuple(str(warning.message) for warning in caught)
-
-
-def own_templates(teacher: Encoder) -> tuple[str, ...]:
-    """Those that the pasture's models learned with; the bare label for all others."""
-    if not teacher.name.startswith("pasture"):
-        return ("{}",)
-    return templates("pasture", teacher.languages[0])
 
 
 # ---- phrases, for models that read sentences ---------------------------------------------------
@@ -199,63 +185,43 @@ def as_prompt(words: Words) -> tuple[Prompt, Classes]:
     if marked := [text for text in classes.prompts if _BRACKETS.search(text)]:
         drop = "brackets mark the phrases of a sentence: drop them, or ask for the sentence"
         raise ArgumentError("labels", f"got {marked[0]!r}; {drop}")
-    same: dict[str, str] = {}
-    for text in classes.prompts:
-        other = same.setdefault(class_prompt([text]).phrases[0].casefold(), text)
-        if other != text:
-            same_phrase = f"{other!r} and {text!r} are the same phrase; expected each once"
-            raise ArgumentError("labels", same_phrase)
-    return class_prompt(classes.prompts), classes
+    prompt = class_prompt(classes.prompts)
+    if len(prompt.phrases) < len(classes.prompts):
+        told = (
+            f"got {quoted(classes.prompts)}, which are the phrases {quoted(prompt.phrases)} alone"
+        )
+        raise ArgumentError("labels", f"{told}; expected each once")
+    return prompt, classes
 
 
-def phrases_note(texts: Sequence[str]) -> str:
-    """Which phrases were taken from sentences that do not mark them; "" if all do."""
-    found: list[str] = []
-    for text in texts:
-        prompt = read_prompt(text)
-        inside = {c for spans in prompt.spans for a, b in spans for c in range(a, b)}
-        others = (char for c, char in enumerate(prompt.caption) if c not in inside)
-        if not _BRACKETS.search(text) and any(map(str.isalnum, others)):
-            found += prompt.phrases
-    if not found:
+def phrases_note(prompt: Prompt, texts: Sequence[str]) -> str:
+    """Which phrases were taken from sentences that do not mark them; "" where nobody guessed."""
+    if any(map(_BRACKETS.search, texts)) or not re.search(r"\w", beside_phrases(prompt)):
         return ""
     return (
-        f"phrases of the sentence: {quoted(found)}; where you mean others, mark them: "
+        f"phrases of the sentence: {quoted(prompt.phrases)}; where you mean others, mark them: "
         "'the [black goat] left of the [trough]'"
     )
 
 
-def overlap_note(prompt: Prompt) -> str:
-    """Two phrases that share characters, so that a place may have both names; "" if none do."""
-    for one, other in combinations(range(len(prompt.phrases)), 2):
-        pairs = ((a, b) for a in prompt.spans[one] for b in prompt.spans[other])
-        if any(a[0] < b[1] and b[0] < a[1] for a, b in pairs):
-            both = quoted([prompt.phrases[one], prompt.phrases[other]])
-            return f"phrases overlap ({both}), so that a place may have several names"
-    return ""
-
-
-def unread_words(prompt: Prompt, tokenizer: WordPieceTokenizer) -> list[str]:
-    """A remark on words that the model knows no piece of; [] if it knows all."""
+def remarks_on(
+    prompt: Prompt, tokenizer: WordPieceTokenizer, card: Mapping[str, Any]
+) -> Iterator[str]:
+    """Remarks on words that were typed and are not asked for, not known, or never learned."""
+    if prompt.left_out:
+        yield (
+            f"{quoted(prompt.left_out)}: left out; no shipped model was taught negation, "
+            "superlatives, ordinals or sides of the picture, so look at which things were found"
+        )
     pieces = [p for p in pieces_of(tokenizer, prompt.caption) if p.text == tokenizer.unknown_token]
     unread = dict.fromkeys(prompt.caption[piece.start : piece.end] for piece in pieces)
     words = [w for w in unread if any(unicodedata.category(char)[0] != "P" for char in w)]
-    if not words:
-        return []
-    return [
-        f"the model does not know {quoted(words)}, and takes such words for one another; say it in "
-        "words that it was trained on"
-    ]
-
-
-def left_out_words(prompt: Prompt) -> list[str]:
-    """A remark on words that were typed and are not asked for; [] if all are."""
-    if not prompt.left_out:
-        return []
-    return [
-        f"{quoted(prompt.left_out)}: left out; no shipped model was taught negation, superlatives, "
-        "ordinals or sides of the picture, so look at which things were found"
-    ]
+    if words:
+        yield (
+            f"the model does not know {quoted(words)}, and takes such words for one another; say "
+            "it in words that it was trained on"
+        )
+    yield from unlearned_words(prompt.phrases, card)
 
 
 def quoted(words: Sequence[str]) -> str:

@@ -2,7 +2,6 @@ from .features import (
     Features as Features,
     Segmentation as Segmentation,
     Segmenter as Segmenter,
-    best_labels as best_labels,
     scaled_side as scaled_side,
     working_size as working_size,
 )
@@ -62,5 +61,5 @@ from .truth import (
     Judge as Judge,
     compare_classes as compare_classes,
     read_truth as read_truth,
-    without_results as without_results,
+    without_labels as without_labels,
 )

@@ -40,7 +40,8 @@ class Segmenter(Protocol):
     def embed(self, words: Sequence[str], templates: Sequence[str] = ...) -> Tensor:
         """W words in T templates -> (W, D) unit rows."""
 
-    def side(self, settings: Settings) -> int:
+    @property
+    def side(self) -> int:
         """Px of the shorter side of a picture as it is looked at, and of a window."""
 
 
@@ -59,7 +60,8 @@ class Segmentation:
     @property
     def labels(self) -> Tensor:
         """(H, W) long, indices into names."""
-        return best_labels(self.scores, self._lowest())
+        best, lowest = self.scores.argmax(dim=0), self._lowest()
+        return best if lowest is None else best.where(self.scores[1:].amax(dim=0) >= lowest, 0)
 
     def labels_at(self, size: tuple[int, int] | None = None) -> Tensor:
         """Labels (height, width) uint8 or int16 at the size of the picture, or another.
@@ -79,11 +81,6 @@ class Segmentation:
             found[best < lowest - _ROUNDING] = 0
         return found
 
-    def shares(self) -> dict[str, float]:
-        """Label -> share of the picture's pixels, 0 to 1."""
-        counts = torch.bincount(self.labels.flatten(), minlength=len(self.names))
-        return dict(zip(self.names, (counts / counts.sum()).tolist(), strict=True))
-
     def _lowest(self) -> float | None:
         """The threshold, or the best score of all groups if that is lower.
 
@@ -93,12 +90,6 @@ class Segmentation:
         if self.threshold is None:
             return None
         return min(self.threshold, float(self.scores[1:].max()) if self.best is None else self.best)
-
-
-def best_labels(scores: Tensor, lowest: float | None) -> Tensor:
-    """The best label of every pixel, (K, H, W) -> (H, W) long; classes below `lowest` become 0."""
-    best = scores.argmax(dim=0)
-    return best if lowest is None else torch.where(scores[1:].amax(dim=0) < lowest, 0, best)
 
 
 LONGEST = 4  # times the shorter side; longer pictures are seen smaller
@@ -129,8 +120,7 @@ class Features:
         """What is said of each picture, in their order.
 
         Raises:
-            ValueError: a side that is no multiple of the patch, a threshold without a background,
-                or words longer than the context.
+            ValueError: a threshold without a background, or words longer than the context.
         """
         if settings.threshold is not None and not vocabulary.has_background:
             raise ArgumentError(
@@ -161,7 +151,7 @@ class Features:
         self, number: int, vocabulary: Vocabulary, name: Callable[..., Scenes], settings: Settings
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mean scores of all views (B, K, H, W), refined; owners of the first; best scores (B,)."""
-        views = [self._view(number, settings, *view) for view in settings.views()]
+        views = [self._view(number, *view) for view in settings.views()]
         total, owner, best = self._read_view(views[0], vocabulary, name)
         for view in views[1:]:
             scores, _, other = self._read_view(view, vocabulary, partial(name, owned=False))
@@ -193,10 +183,10 @@ class Features:
         rows, columns = view.size
         return scores[:, :, :rows, :columns], owner[:, :rows, :columns], best
 
-    def _view(self, number: int, settings: Settings, scale: float, mirrored: bool) -> _View:
+    def _view(self, number: int, scale: float, mirrored: bool) -> _View:
         """One view of a batch, looked at only once."""
         patch = self.segmenter.model.config.patch_size
-        side = scaled_side(self.segmenter.side(settings), scale, patch)
+        side = scaled_side(self.segmenter.side, scale, patch)
         key = number, side, mirrored
         if key not in self._views:
             self._views[key] = self._look(*key)

@@ -123,12 +123,6 @@ def save_png(path: Path, image: Image.Image) -> None:
         image.save(file, "PNG")
 
 
-def segment_id(colour: str) -> int:
-    """The panoptic id that a colour "#rrggbb" stands for; 0, black, belongs to no segment."""
-    red, green, blue = rgb(colour)
-    return red + 256 * green + 256**2 * blue
-
-
 def panoptic_folder(path: Path) -> Path:
     """Where the PNGs of a panoptic JSON are: masks/ for masks.json, as COCO has them."""
     return path.with_suffix("") if path.suffix else path.with_name(f"{path.name}_pngs")
@@ -171,10 +165,14 @@ class Panoptic:
         from pycocotools import mask as coco
 
         code = coco.encode(np.asfortranarray(labels == k))
-        box = [int(value) for value in coco.toBbox(code)]
-        found = {"id": segment_id(self.colours[k]), "category_id": self.categories[k]}
-        found["iscrowd"] = 0
-        return found | {"area": int(coco.area(code)), "bbox": box}
+        red, green, blue = rgb(self.colours[k])  # black is 0, which belongs to no segment
+        return {
+            "id": red + 256 * green + 256**2 * blue,
+            "category_id": self.categories[k],
+            "iscrowd": 0,
+            "area": int(coco.area(code)),
+            "bbox": [int(value) for value in coco.toBbox(code)],
+        }
 
     def write(self) -> None:
         """The JSON, when all pictures are done."""
@@ -184,13 +182,8 @@ class Panoptic:
             if c != NOTHING
         ]
         info = {"description": "labels found by cliplab segment; black is background"}
-        found = {
-            "info": info,
-            "licenses": [],
-            "images": self.images,
-            "annotations": self.annotations,
-        }
-        write_json(self.path, found | {"categories": categories})
+        lists = {"images": self.images, "annotations": self.annotations, "categories": categories}
+        write_json(self.path, {"info": info, "licenses": [], **lists})
 
 
 # ---- overlays ------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ from cliplab.models.groupvit.files import WEIGHTS, weights_in
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
 from cliplab.pasture import NOUNS, SPECIES, class_of
 from cliplab.runtime import (
-    ArgumentError,
     checkpoint_dir,
     is_offline,
     pick_device,
@@ -67,8 +66,10 @@ class GroupViTSegmenter:
     ) -> None:
         self.name, self.device, self.path = name, pick_device(device), path
         self.model = model.float().eval().to(self.device)
-        self.tokenizer = tokenizer_of(model)
-        _check_tokenizer(self.tokenizer, model)
+        context = model.config.context_length  # its own word pieces, or OpenAI's byte pairs
+        self.tokenizer: Tokenizer = (
+            WordPieceTokenizer(model.vocab, context) if model.vocab else BytePairTokenizer(context)
+        )
         self._last: tuple[object, Tensor] | None = None  # words and templates, their embeddings
 
     @property
@@ -112,19 +113,10 @@ class GroupViTSegmenter:
             for found in Features(self, [image]).read(vocabulary, settings)
         ]
 
-    def side(self, settings: Settings) -> int:
-        """Px of the shorter side of a picture as it is looked at, and of a window.
-
-        Raises:
-            ValueError: a side that is no multiple of the patch.
-        """
-        config = self.model.config
-        side = settings.side or config.test_resolution or 2 * config.image_resolution
-        if side % config.patch_size:
-            raise ArgumentError(
-                "side", f"got {side} px; expected a multiple of the patch, {config.patch_size}"
-            )
-        return side
+    @property
+    def side(self) -> int:
+        """Px of the shorter side of a picture as it is looked at, and of a window."""
+        return self.model.config.test_resolution or 2 * self.model.config.image_resolution
 
     def describe(self) -> dict[str, Any]:
         """What it is and where it came from, plain values for a report."""
@@ -136,29 +128,10 @@ class GroupViTSegmenter:
             "sha256": weights and sha256(weights),
             "groups": self.groups,
             "patch": config.patch_size,
-            "side": self.side(Settings()),
+            "side": self.side,
             "tokenizer": type(self.tokenizer).__name__,
             "device": str(self.device),
         }
-
-
-def tokenizer_of(model: GroupViT) -> Tokenizer:
-    """The tokenizer that a model was trained with: its own word pieces, or OpenAI's byte pairs."""
-    context = model.config.context_length
-    return WordPieceTokenizer(model.vocab, context) if model.vocab else BytePairTokenizer(context)
-
-
-def _check_tokenizer(tokenizer: Tokenizer, model: GroupViT) -> None:
-    """Raise ValueError unless ids fit the model and the end token has the highest of them.
-
-    The feature of a text is read at its highest id, as in CLIP.
-    """
-    rows = model.config.vocab_size
-    if tokenizer.vocab_size > rows or tokenizer.end_id != tokenizer.vocab_size - 1:
-        raise ValueError(
-            f"tokenizer: got {tokenizer.vocab_size} tokens of which number {tokenizer.end_id} ends "
-            f"a text; expected at most {rows}, and the end token last: put [SEP] at the end"
-        )
 
 
 # ---- what a model can read -----------------------------------------------------------------
@@ -202,7 +175,7 @@ def own_templates(
 
 
 def unread_remarks(segmenter: GroupViTSegmenter, vocabulary: Vocabulary) -> Iterator[str]:
-    """What the text tower cannot read or tell apart, and the remedy."""
+    """What the text tower cannot read, and the remedy."""
     reader = reader_of(segmenter)
     unread = [word for word in vocabulary.words if not _is_read(reader, word)]
     if unread:
@@ -214,15 +187,6 @@ def unread_remarks(segmenter: GroupViTSegmenter, vocabulary: Vocabulary) -> Iter
             f"{segmenter.name} cannot read {unread[0]!r}{more}: it knows {share:.0%} of it, and "
             f"its scores will be close to noise; {remedy}"
         )
-    first: dict[tuple[int, ...], str] = {}
-    for word in (word for word in vocabulary.words if word not in unread):
-        other = first.setdefault(reader.ids(word), word)
-        if other is not word:
-            pieces = " ".join(reader.tokenizer.pieces(word))
-            yield (
-                f"{segmenter.name} cannot tell {other!r} and {word!r} apart: both are {pieces!r} "
-                "to it; use one of them"
-            )
 
 
 def reader_of(segmenter: GroupViTSegmenter) -> PromptReader:
@@ -273,14 +237,11 @@ def find_checkpoint(spec: str = SHIPPED, *, offline: bool | None = None) -> Path
     if shipped and not weights.is_file():
         raise FileNotFoundError(
             f"{weights.as_posix()}: there is no shipped segmenter; make it with "
-            "`python -m cliplab train groupvit`, restore data/checkpoints/groupvit, or use "
-            f"another model: {_PHOTOGRAPHS}, or the path of one"
+            "`python -m cliplab train groupvit`, or restore data/checkpoints/groupvit"
         )
     if not path.exists():
-        if path.suffix or len(path.parts) > 1:
-            raise FileNotFoundError(f"{path.as_posix()}: no such file or folder of a model")
         known = unknown_name("model", spec, [SHIPPED, _STEM, _PHOTOGRAPHS])
-        raise ValueError(f"{known}, or the path of a GroupViT")
+        raise FileNotFoundError(f"{known}, or the path of a GroupViT")
     verify_checkpoint(weights.parent, [weights.name])
     return path
 

@@ -38,31 +38,12 @@ MOST_PIXELS = 2**20  # of a picture that is judged; larger ones are judged small
 # ---- where masks come from -----------------------------------------------------------------
 
 
-def without_results(pictures: SampleSet) -> SampleSet:
-    """Without label PNGs and overlays: those beside their picture, and those of earlier runs.
-
-    Raises:
-        ValueError: nothing else is there.
-    """
+def without_labels(pictures: SampleSet) -> SampleSet:
+    """Without the label PNGs that lie beside their pictures."""
     stems = {str(one.path.with_suffix("")) for one in pictures}
-    beside = {stem + end for stem in stems for end in (LABELS, OVERLAY)}
-    kept = tuple(p for p in pictures if str(p.path) not in beside and not is_answer(p.path))
-    if not kept:
-        raise ValueError(
-            f"{shown(pictures.root)}: got only labels and overlays of an earlier run; expected the "
-            "pictures that they are about"
-        )
+    beside = {stem + LABELS for stem in stems}
+    kept = tuple(one for one in pictures if str(one.path) not in beside)
     return replace(pictures, samples=kept)
-
-
-def is_answer(path: Path) -> bool:
-    """Whether a PNG is one of the pair, labels and overlay, that a run leaves of a picture."""
-    pairs = ((LABELS, OVERLAY), (OVERLAY, LABELS))
-    return any(
-        path.with_name(path.name.removesuffix(end) + other).is_file()
-        for end, other in pairs
-        if path.name.endswith(end)
-    )
 
 
 def read_truth(pictures: SampleSet, truth: Path | None = None) -> tuple[SampleSet, list[str]]:
@@ -76,16 +57,15 @@ def read_truth(pictures: SampleSet, truth: Path | None = None) -> tuple[SampleSe
     Raises:
         FileNotFoundError, ValueError: no such truth, or of none of the pictures.
     """
-    notes: list[str] = []
     told = pictures
     if truth is not None and not truth.is_dir():
         told = read_pictures(truth, kind="coco", images=pictures.root)
-    masks = {one.path.resolve(): one.masks for one in told if one.masks}
+    masks, notes = {one.path.resolve(): one.masks for one in told if one.masks}, list[str]()
     if masks and told.are_answers:
         notes.append("the masks have scores, so a model drew them: nothing is judged by them")
         masks = {}
     elif not masks and told is pictures:
-        masks, notes = _label_pngs(pictures, truth)
+        masks = _label_pngs(pictures, truth)
     if truth is not None and not masks and not notes:
         raise ValueError(
             f"{shown(truth)}: nothing about any of the {len(pictures)} pictures of "
@@ -96,31 +76,15 @@ def read_truth(pictures: SampleSet, truth: Path | None = None) -> tuple[SampleSe
     return replace(pictures, samples=known), notes
 
 
-def _label_pngs(pictures: SampleSet, truth: Path | None) -> tuple[dict[Path, Masks], list[str]]:
+def _label_pngs(pictures: SampleSet, truth: Path | None) -> dict[Path, Masks]:
     """Label PNGs of the same names, beside the pictures or in a folder of their own."""
-    folder = truth or pictures.root
-    names, found, answers = _read_names(folder), dict[Path, Masks](), 0
+    found = dict[Path, Path]()
     for one in pictures:
-        places = (
-            _places(folder, one.name) if truth else [one.path.with_name(one.path.stem + LABELS)]
-        )
-        path = next((p for p in places if p.is_file() and p != one.path), None)
-        if path is not None and is_answer(path):
-            answers += 1
-        elif path is not None:
-            found[one.path.resolve()] = Masks(names, png=path)
-    notes = []
-    if answers:
-        notes.append(
-            f"{answers} label PNGs have an overlay beside them, as an earlier run leaves it: "
-            "answers, no truth; nothing is judged by them"
-        )
-    if found and not names:
-        notes.append(
-            f"{shown(folder)} has no {NAMES}, which tells what the numbers of label PNGs mean: "
-            "they are taken as the labels in their order, the background first if there is one"
-        )
-    return found, notes
+        beside = [one.path.with_name(one.path.stem + LABELS)]
+        places = _places(truth, one.name) if truth else beside
+        found |= {one.path.resolve(): p for p in places[::-1] if p.is_file() and p != one.path}
+    names = _read_names(truth or pictures.root) if found else ()
+    return {path: Masks(names, png=png) for path, png in found.items()}
 
 
 def _places(folder: Path, name: str) -> list[Path]:
@@ -131,19 +95,18 @@ def _places(folder: Path, name: str) -> list[Path]:
 
 
 def _read_names(folder: Path) -> tuple[str, ...]:
-    """Lines of classes.txt; () if there is none.
+    """Lines of classes.txt: what the numbers of label PNGs mean.
 
     Raises:
-        ValueError: not UTF-8, an empty line between others, or a name twice.
+        FileNotFoundError, ValueError: not there, an empty line between others, or a name twice.
     """
     path = folder / NAMES
     if not path.is_file():
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{shown(path)}: not UTF-8 ({error}); save it as UTF-8") from error
-    names = tuple(line.strip() for line in lines)
+        raise FileNotFoundError(
+            f"{shown(path)}: no such file; expected the names of the numbers in label PNGs, one a "
+            "line, the first for 0"
+        )
+    names = tuple(map(str.strip, path.read_text(encoding="utf-8-sig").rstrip().splitlines()))
     if not all(names) or len(set(names)) < len(names):
         raise ValueError(
             f"{shown(path)}: got an empty line or a name twice; expected one name a line, the "
@@ -169,7 +132,7 @@ def match_classes(vocabulary: Vocabulary, names: Sequence[str]) -> dict[str, int
 def compare_classes(vocabulary: Vocabulary, names: Sequence[str]) -> tuple[bool, str]:
     """Whether masks of classes `names` can judge the labels, and what is to be said about it."""
     asked = match_classes(vocabulary, names)
-    if names and not any(k >= vocabulary.has_background for k in asked.values()):
+    if not any(k >= vocabulary.has_background for k in asked.values()):
         return False, (
             f"not judged: none of the labels is a class of the masks ({some(names, 6)}); name "
             f"them as they are called, as in {names[0]}=WORD"
@@ -185,8 +148,6 @@ def true_labels(
     masks: Masks, path: Path, vocabulary: Vocabulary, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Masks of the picture at `path` -> labels at a width and height, IGNORE where nothing is said.
-
-    Without names of their own, the numbers of a label PNG are those of the labels.
 
     Raises:
         UnreadableImage, ValueError: as `Masks.draw`; or a number that is no class.
@@ -204,11 +165,8 @@ def true_labels(
 def _table(names: Sequence[str], vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """Number of a class -> label; the last two are for -2, not judged, and -1, in no mask."""
     other = 0 if vocabulary.has_background else IGNORE
-    classes = [*range(len(vocabulary.names))]
-    if names:
-        asked = match_classes(vocabulary, names)
-        classes = [asked.get(name, other) for name in names]
-    return np.array([*classes, IGNORE, other], np.uint8)
+    asked = match_classes(vocabulary, names)
+    return np.array([*(asked.get(name, other) for name in names), IGNORE, other], np.uint8)
 
 
 # ---- judging -------------------------------------------------------------------------------
@@ -218,7 +176,7 @@ class Judge:
     """Judges one picture after the other; `quality` is that of all."""
 
     def __init__(self, names: Sequence[str], vocabulary: Vocabulary) -> None:
-        """`names`: classes of the masks, () if nobody says."""
+        """`names`: classes of the masks."""
         known = {int(k) for k in _table(names, vocabulary)[:-2]} - {IGNORE}
         known |= {0} if vocabulary.has_background else set()
         self.vocabulary, self.known = vocabulary, known
@@ -274,5 +232,4 @@ class Judge:
 def judged_size(size: tuple[int, int]) -> tuple[int, int]:
     """Width and height at which a picture is judged: its own, unless that is very large."""
     scale = min(1.0, math.sqrt(MOST_PIXELS / (size[0] * size[1])))
-    width, height = (min(MOST_PIXELS, max(1, int(side * scale))) for side in size)
-    return min(width, MOST_PIXELS // height), min(height, MOST_PIXELS // width)
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))

@@ -9,7 +9,7 @@ from torch import Tensor
 from cliplab import detection
 from cliplab.classification import accuracy, build_classifier, templates
 from cliplab.encoders import Encoder
-from cliplab.models.vild import Regions, ViLD
+from cliplab.models.vild import Regions, ViLD, class_scores
 from cliplab.pasture import COMBOS, HELD_OUT_PAIRS, POSTURES, SPECIES, class_phrase
 from cliplab.training.pictures import as_floats
 from cliplab.training.vild_dataset import (
@@ -48,7 +48,9 @@ def detect(
 ) -> list[detection.Detections]:
     """Name the regions of every picture by the 20 categories (20, D) that are asked for."""
     base, names = members("base"), phrases()
-    return [detection.name_regions(model, one, text_emb, base, names, head=head) for one in regions]
+    scores = (class_scores(model, one, text_emb, base, head=head).cpu() for one in regions)
+    pairs = zip(regions, scores, strict=True)
+    return [detection.name_boxes(one.boxes_xyxy.cpu(), score, names) for one, score in pairs]
 
 
 def truth_of(herds: ViLDDataset) -> dict[str, Any]:
