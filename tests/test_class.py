@@ -2,7 +2,6 @@
 
 import csv
 import json
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,8 @@ from test_page import assert_harmless
 
 from cliplab.cli.main import main
 from cliplab.report.class_page import PAGE, TABLE
+from cliplab.report.execute import write_notebook
 from cliplab.report.notebook import read_notebook
-from cliplab.report.outputs import write_notebook
 from cliplab.runtime import write_json
 
 OWN = "answer = sum(one * two for one, two in zip(left, right, strict=True))"
@@ -149,19 +148,6 @@ def test_without_a_run_the_class_says_what_is_expected(room: Class) -> None:
     assert room.rows(str(room.original))["d"]["of results"] == "0"  # another question
 
 
-def test_the_order_of_files_changes_nothing(room: Class, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in "abcd":
-        room.add(name, solve)
-    room.rows()
-    before = [(room.folder / name).read_bytes() for name in (PAGE, TABLE)]
-    listed = Path.iterdir
-    monkeypatch.setattr(
-        Path, "iterdir", lambda p: iter(sorted(listed(p), key=lambda _: random.random()))
-    )
-    room.rows()
-    assert [(room.folder / name).read_bytes() for name in (PAGE, TABLE)] == before
-
-
 def damaged(**changes: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda state: state | changes
 
@@ -169,8 +155,7 @@ def damaged(**changes: Any) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(
     "change",
     [
-        damaged(notebooks=[]), damaged(notebooks={"a": 3}), damaged(versions=None),
-        damaged(machine=[]), damaged(notebooks={"a": {"results": [1]}}), lambda state: [],
+        damaged(notebooks=[]), damaged(notebooks={"a": 3}), damaged(machine=[]), lambda state: [],
         lambda state: {"notebooks": {"a": state["notebooks"]["01_small"] | {"seconds": "long"}}},
     ],
 )  # fmt: skip

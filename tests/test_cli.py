@@ -20,6 +20,8 @@ from cliplab.training.loop import RunOptions
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cliplab {__version__}\n"
     assert main([]) == 2
     shown = capsys.readouterr().out
     for name, command in COMMANDS.items():
@@ -62,11 +64,6 @@ def test_a_wrong_call_is_one_line_and_two(
     assert said.err.count("\n") == 1
 
 
-def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"cliplab {__version__}\n"
-
-
 # ---- what a command can come to ------------------------------------------------------------
 
 
@@ -88,38 +85,19 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
     return set_run
 
 
-@pytest.mark.parametrize("code", [0, 1, 3])
-def test_the_exit_code_is_the_commands_own(fake: Any, code: int) -> None:
-    fake(code)
-    assert main(["doctor"]) == code
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("this\nand that"),
-        FileNotFoundError("this and that"),
-        PermissionError("this and that"),
-        ImportError("this and that"),
-    ],
-)
-def test_what_users_can_cause_is_one_line(
-    fake: Any, error: Exception, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake(error)
-    assert main(["doctor"]) == 2
-    assert capsys.readouterr().err == "cliplab doctor: error: this and that\n"
-    with pytest.raises(type(error)):
-        main(["doctor", "--debug"])
-
-
-def test_our_own_mistakes_keep_their_traceback(fake: Any) -> None:
-    fake(KeyError("a bug"))
+def test_what_a_command_ends_with(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for code in (0, 1, 3):
+        fake(code)
+        assert main(["doctor"]) == code
+    for kind in (ValueError, PermissionError, ImportError):  # what users can cause is one line
+        fake(kind("this\nand that"))
+        assert main(["doctor"]) == 2
+        assert capsys.readouterr().err == "cliplab doctor: error: this and that\n"
+        with pytest.raises(kind):
+            main(["doctor", "--debug"])
+    fake(KeyError("a bug"))  # our own mistakes keep their traceback
     with pytest.raises(KeyError):
         main(["doctor"])
-
-
-def test_an_interruption_is_130(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake(KeyboardInterrupt())
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == "cliplab doctor: interrupted\n"
@@ -146,7 +124,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     monkeypatch.setitem(sys.modules, RECIPES["clip"].module, module)
 
 
-def test_a_recipe_gets_its_own_options(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_gets_its_own_options_and_says_how_to_go_on(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     got: list[Recipe] = []
     recipe(monkeypatch, got.append)
     for words in ([], ["--steps", "3"]):
@@ -154,6 +134,14 @@ def test_a_recipe_gets_its_own_options(in_tmp: Path, monkeypatch: pytest.MonkeyP
     assert got == [Recipe(steps=7), Recipe(steps=3)]
     with held(Path("runs/train/clip")):
         assert main(["train", "clip"]) == 2
+
+    def interrupted(options: object) -> int:
+        raise KeyboardInterrupt
+
+    recipe(monkeypatch, interrupted)
+    capsys.readouterr()
+    assert main(["train", "clip"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--out", "--html", "--json"])
@@ -164,17 +152,6 @@ def test_one_output_is_not_written_by_two(
     with held(Path("there")):
         assert main([command, ".", "--labels", "a", "b", option, "there"]) == 2
     assert "another cliplab is writing it" in capsys.readouterr().err
-
-
-def test_an_interrupted_recipe_says_how_to_go_on(
-    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(options: object) -> int:
-        raise KeyboardInterrupt
-
-    recipe(monkeypatch, interrupted)
-    assert main(["train", "clip"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stem", RECIPES)

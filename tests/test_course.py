@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from nbformat import v4
 from cliplab.cli.main import main
 from cliplab.exercises import make_course, student_form
 from cliplab.exercises.checking import examine
-from cliplab.exercises.course import WEEKS, Assignment, _limit, plan
+from cliplab.exercises.course import WEEKS, Assignment, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON = ROOT / "notebooks" / "01_clip_contrastive_loss.ipynb"
@@ -55,11 +54,8 @@ def cells_of(path: Path) -> dict[str, Any]:
 def messy(notebook: Any) -> None:
     """Much that should cost nothing, at once."""
     helped(notebook)
-    for change in (
-        added("1 / 0"),
-        added("while True:\n    pass"),
-        behind("print('x' * 200_000_000)"),
-    ):
+    long = "print('x' * 200_000_000)"
+    for change in (added("1 / 0"), added("while True:\n    pass"), behind(long)):
         change(notebook)
     behind("import sys\n\nprint('a warning', file=sys.stderr)")(notebook)
     copied("-check", -10_000)(notebook)
@@ -148,9 +144,7 @@ def test_eight_weeks_hold_every_assignment_once() -> None:
     ("words", "said"),
     [
         (["full"], "full exists, and no course is overwritten"),
-        (["file"], "file exists, and no course is overwritten"),
         (["new", "--seed", "2"], "--seed: got 2; expected 3 to"),
-        (["new", "--seed", str(2**40)], "--seed: got 1099511627776; expected 3 to"),
         (["new", "--lessons", "91"], "unknown notebook '91'"),
         (
             ["new", "--lessons", str(ROOT / "notebooks/solutions" / f"{NAME}_solutions.ipynb")],
@@ -299,21 +293,3 @@ def test_a_machine_that_grades_has_time(monkeypatch: pytest.MonkeyPatch) -> None
     assert wrong.kind == "endless"
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
     assert examine("01.1", slow, (7,), "val") is None
-
-
-def test_output_is_cut_after_a_million_characters() -> None:
-    shown: list[str] = []
-
-    class Stream:
-        def write(self, text: str) -> int:
-            shown.append(text)
-            return len(text)
-
-    def lines() -> Iterator[str]:
-        yield from ("a", "b" * 2_000_000, "c")
-
-    _limit(Stream)
-    stream = Stream()
-    assert [stream.write(line) for line in lines()] == [1, 2_000_000, 1]
-    assert len("".join(shown)) == 1_000_000 + len("\n... cut off")
-    assert "c" not in shown

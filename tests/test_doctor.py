@@ -6,7 +6,6 @@ import importlib.util
 import json
 import shutil
 import sys
-from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,31 +42,24 @@ def test_the_worst_finding_decides(
     assert lines[0] == "ok     long  good"
     assert lines[2].strip() == "-> look"
     assert lines[-1] == verdict
-    assert main(["doctor", "--json"]) == code
-    assert json.loads(capsys.readouterr().out)[1] == {
-        "subject": "羊", "status": status, "text": "hm", "remedy": "look",
-    }  # fmt: skip
 
 
-def test_a_check_that_breaks_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_check_says_something_here_and_one_that_breaks_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def check_stars() -> Iterator[Finding]:
         raise RuntimeError("clouds")
 
-    monkeypatch.setattr(checks, "CHECKS", (check_stars,))
-    (found,) = checks.examine()
-    assert (found.subject, found.status) == ("stars", FAULT)
-    assert "RuntimeError: clouds" in found.text
-    assert found.remedy
-
-
-def test_every_check_says_something_here() -> None:
-    findings = checks.examine()
+    monkeypatch.setattr(checks, "CHECKS", [*checks.CHECKS, check_stars])
+    *findings, broken = checks.examine()
+    assert (broken.subject, broken.status) == ("stars", FAULT)
+    assert "RuntimeError: clouds" in broken.text
     subjects = {f.subject for f in findings}
     assert {"python", "machine", "disk", "packages", "device", "hf:", "fonts", "kernel"} <= subjects
     assert {"network", "cache", *checks.CHECKPOINTS} <= subjects
     for f in findings:
-        assert "could not be checked" not in f.text
         assert f.text
+        assert "could not be checked" not in f.text
         assert bool(f.remedy) == (f.status != OK), f
 
 
@@ -83,10 +75,6 @@ def test_python(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], statu
     assert statuses(checks.check_python()) == {"python": status, "terminal": NOTE}
 
 
-Usage = namedtuple("Usage", "free")
-Memory = namedtuple("Memory", "total available")
-
-
 @pytest.mark.parametrize(
     ("memory", "disk", "expected"),
     [(4e9, 2e9, (OK, OK)), (1e9, 2e9, (NOTE, OK)), (4e9, 5e8, (OK, FAULT))],
@@ -94,9 +82,9 @@ Memory = namedtuple("Memory", "total available")
 def test_memory_and_disk(
     monkeypatch: pytest.MonkeyPatch, memory: float, disk: float, expected: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr("psutil.virtual_memory", lambda: Memory(8e9, memory))
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: Usage(disk))
-    assert tuple(statuses(checks.check_machine()).values()) == expected
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=memory))
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk))
+    assert tuple(statuses(checks.check_machine()).values())[:2] == expected
 
 
 @pytest.mark.parametrize(
@@ -125,15 +113,9 @@ def test_packages(
         encoding="utf-8",
     )
     declared = ["torch>=2", 'papermill; extra == "notebooks"', 'ruff; extra == "dev"']
-
-    def version(name: str) -> str:
-        if not installed[name]:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return str(installed[name])
-
     monkeypatch.setattr("cliplab.report.provenance.root", lambda: tmp_path)
+    monkeypatch.setattr("cliplab.report.provenance.version", lambda name: installed[name] or "")
     monkeypatch.setattr(checks.importlib.metadata, "requires", lambda name: declared)
-    monkeypatch.setattr(checks.importlib.metadata, "version", version)
     found = list(checks.check_packages())
     assert [(f.subject, f.status) for f in found] == [one[:2] for one in expected]
     for f, (_, _, text) in zip(found, expected, strict=True):
@@ -152,17 +134,13 @@ def test_packages(
 def test_encoders_whose_packages_are_absent_or_others(
     monkeypatch: pytest.MonkeyPatch, absent: str, subject: str, status: str, remedy: str
 ) -> None:
-    here, version = importlib.util.find_spec, importlib.metadata.version
-
-    def of(name: str) -> str:
-        if name == absent:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return version(name)
-
+    here, version = importlib.util.find_spec, checks.provenance.version
     monkeypatch.setattr(
         checks.importlib.util, "find_spec", lambda name: None if name == absent else here(name)
     )
-    monkeypatch.setattr(checks.importlib.metadata, "version", of)
+    monkeypatch.setattr(
+        "cliplab.report.provenance.version", lambda name: "" if name == absent else version(name)
+    )
     by_subject = {f.subject: f for f in checks.check_encoders()}
     assert list(by_subject) == ["openai:", "modelscope:", "hf:", "open_clip:"]
     assert by_subject[subject].status == status
@@ -170,21 +148,20 @@ def test_encoders_whose_packages_are_absent_or_others(
     assert {f.status for name, f in by_subject.items() if name != subject} == {OK}
 
 
-@pytest.mark.parametrize(("switch", "status"), [("1", OK), ("0", OK), ("perhaps", FAULT)])
-def test_network(monkeypatch: pytest.MonkeyPatch, switch: str, status: str) -> None:
-    monkeypatch.setenv("CLIPLAB_OFFLINE", switch)
-    assert statuses(checks.check_cache())["network"] == status
-
-
-def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_and_a_cache_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "kept"))
-    found = {f.subject: f for f in checks.check_cache()}["cache"]
-    assert (found.status, found.text) == (OK, "~/kept")
+    for switch, status in (("1", OK), ("0", OK), ("perhaps", FAULT)):
+        monkeypatch.setenv("CLIPLAB_OFFLINE", switch)
+        network, cache = checks.check_cache()
+        assert network.status == status
+        assert (cache.status, cache.text) == (OK, "~/kept")
     (tmp_path / "kept").write_text("a file", encoding="utf-8")
-    found = {f.subject: f for f in checks.check_cache()}["cache"]
-    assert found.status == FAULT
-    assert "$CLIPLAB_CACHE" in found.remedy
+    _, cache = checks.check_cache()
+    assert cache.status == FAULT
+    assert "$CLIPLAB_CACHE" in cache.remedy
 
 
 @pytest.mark.parametrize(("font", "status"), [("Noto Sans SC", OK), (None, FAULT)])
@@ -199,7 +176,6 @@ def test_fonts(monkeypatch: pytest.MonkeyPatch, font: str | None, status: str) -
         (lambda f: None, OK),
         (lambda f: shutil.rmtree(f), FAULT),
         (lambda f: (f / "model_card.json").unlink(), FAULT),
-        (lambda f: (f / "model.pt").unlink(), FAULT),
         (lambda f: (f / "model.pt").write_bytes(b"version https://git-lfs.github.com"), FAULT),
     ],
 )

@@ -41,19 +41,20 @@ def photos(tmp_path: Path) -> Path:
 # ---- what is written -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_every_picture_is_a_row_and_the_file_says_what_made_it(photos, tmp_path, dtype) -> None:
+def test_every_picture_is_a_row_and_the_file_says_what_made_it(photos, tmp_path) -> None:
     (photos / "broken.png").write_bytes(picture(0)[:60])
     (photos / "empty.jpg").write_bytes(b"")
+    Image.new("L", (1, 1001)).save(photos / "line.png")  # would be blown up
     encoder = colours()
-    done = embed(photos, encoder, tmp_path / "out", block=4, batch_size=3, dtype=dtype)
+    done = embed(photos, encoder, tmp_path / "out", block=4, batch_size=3)
     table = rows(done.embeddings)
     assert list(table.columns) == ["embedding", "width", "height", "sha256", "error"]
-    assert list(table.index) == [*(f"{i:04d}.png" for i in range(10)), "broken.png", "empty.jpg"]
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert list(table.index) == [*(f"{i:04d}.png" for i in range(10)), "broken.png", "empty.jpg",
+                                 "line.png"]  # fmt: skip
+    assert len(list((tmp_path / "out").iterdir())) == 4
     good = table[table.error.isna()]
     images = [open_image(photos / key) for key in good.index]
-    truth = encoder.encode_image(images).numpy().astype(dtype)
+    truth = encoder.encode_image(images).numpy().astype(np.float16)
     assert np.array_equal(np.stack(good.embedding), truth)
     assert [*zip(good.width, good.height, strict=True)] == [image.size for image in images]
     assert list(good.sha256) == [digest(i) for i in range(10)]
@@ -61,11 +62,12 @@ def test_every_picture_is_a_row_and_the_file_says_what_made_it(photos, tmp_path,
     assert bad.embedding.isna().all()
     assert "damaged or incomplete" in bad.error["broken.png"]
     assert "empty" in bad.error["empty.jpg"]
+    assert "1 x 1001 px" in bad.error["line.png"]
     about = done.embeddings.about
     assert (about.encoder, about.fingerprint, about.dim) == ("colours", encoder.fingerprint, 48)
     for path in done.embeddings.files:
         assert b"cliplab" in pq.read_schema(path).metadata
-    assert (done.computed, done.total, len(done.embeddings)) == (12, 12, 10)
+    assert (done.computed, done.total, len(done.embeddings)) == (13, 13, 10)
 
 
 def test_folders_tables_and_shards_give_the_same_embeddings(photos, tmp_path) -> None:
@@ -94,15 +96,6 @@ def test_folders_tables_and_shards_give_the_same_embeddings(photos, tmp_path) ->
         first = whole.iloc[: len(table)].reset_index()
         pd.testing.assert_frame_equal(table.reset_index()[columns], first[columns])
         assert np.array_equal(np.stack(table.embedding), np.stack(first.embedding)), name
-
-
-def test_a_picture_far_longer_than_wide_is_not_blown_up(tmp_path) -> None:
-    (tmp_path / "photos").mkdir()
-    Image.new("L", (1, 1001)).save(tmp_path / "photos" / "line.png")
-    (error,) = (
-        embed(tmp_path / "photos", colours(), tmp_path / "out").embeddings.told("error").values()
-    )
-    assert "1 x 1001 px" in error
 
 
 # ---- going on --------------------------------------------------------------------------------
@@ -187,17 +180,13 @@ def rows_of(path: Path) -> list[str]:
 # ---- what is refused -------------------------------------------------------------------------
 
 
-def test_a_folder_of_another_encoder_another_type_or_other_pictures_is_left_alone(
-    photos, tmp_path
-) -> None:
+def test_a_folder_of_another_encoder_or_other_pictures_is_left_alone(photos, tmp_path) -> None:
     out = tmp_path / "out"
     embed(photos, colours(), out)
     before = {path: path.read_bytes() for path in out.iterdir()}
     (photos / "0010.png").write_bytes(picture(10))
     with pytest.raises(ValueError, match=r"made with the encoder colours .*choose another folder"):
         embed(photos, colours(1.0), out)
-    with pytest.raises(ArgumentError, match=r"got float32, but .* has float16"):
-        embed(photos, colours(), out, dtype="float32")
     with pytest.raises(ValueError, match=r"its row 000\d.png is of another picture"):
         embed(folder(tmp_path / "others", range(100, 110)), colours(), out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
@@ -249,13 +238,10 @@ def test_no_space_leaves_whole_blocks_and_the_next_run_goes_on(
     [
         (lambda path: path.mkdir(), "no images"),
         (lambda path: None, "no such file or folder"),
-        (lambda path: shard(path / "a.tar", range(0)), "no pictures in it"),
         (lambda path: (shard(path / "a.tar", range(2)), folder(path, range(1))), "beside pictures"),
-        (lambda path: (folder(path, range(1)), twice(path / "twice.tar"))[0], "beside pictures"),
         (lambda path: twice(path / "a.tar"), r"1 keys occur more than once \(a.tar/0000.png\)"),
         (lambda path: packed(path), "expected a folder of class folders"),
         (lambda path: table(path, image=[]), "no pictures in it"),
-        (lambda path: table(path, image=["a.png", "a.png"]), "1 keys occur more than once"),
         (lambda path: table(path, image=["a.png", None]), "row 1 has no text in image"),
         (lambda path: table(path, image=["a"], key=[3]), "row 0 has no text in key"),
         (lambda path: table(path, picture=["a.png"]), "expected one of image, path"),
@@ -318,12 +304,7 @@ def test_other_things_in_the_folder_are_refused_and_a_damaged_block_named(photos
     [
         ("data", [], {"a.tar/0001.png": "damaged"}, None),
         ("header", ["a.tar/0001.png"], {}, r"a.tar: damaged from byte [\d,]+, before 0001.txt"),
-        (
-            "end",
-            ["a.tar/0004.png"],
-            {"a.tar/0003.png": "tar file ends"},
-            "ends too early",
-        ),
+        ("end", ["a.tar/0004.png"], {"a.tar/0003.png": "tar file ends"}, "ends too early"),
         ("start", ["a.tar/0000.png"], {}, "damaged from byte 0, before 0000.txt"),
         ("all", None, {}, "no tar file, or an empty one"),
     ],
@@ -386,7 +367,6 @@ def test_the_command_says_what_there_is_and_exits_3_for_broken_pictures(
         (["--workers", "2"], "--workers: goes with --engine ray"),
         (["--engine", "ray", "--workers", "0"], "--workers: got 0"),
         (["--engine", "ray", "--address", "nowhere"], "answers at nowhere (invalid"),
-        (["--engine", "ray", "--address", "127.0.0.1:99999"], "answers at 127.0.0.1:99999"),
         (["--engine", "ray", "--address", "127.0.0.1:FREE"], "no Ray cluster answers at 127"),
         (["--batch-size", "0"], "--batch-size: got 0"),
     ],

@@ -15,7 +15,7 @@ from pages import texts
 from PIL import Image
 from pygments.styles import get_style_by_name
 
-from cliplab.report import galleries, outputs, page
+from cliplab.report import execute, galleries, page
 
 TEMPLATES = Path(galleries.__file__).parent / "templates"
 RESULTS = {"r1": {"zh": 0.123456, "en": 1234.56}}
@@ -213,7 +213,7 @@ def test_pictures_beside_the_notebook_are_inside_the_page(
     notebook = write(tmp_path / "made" / "notebooks" / "a.ipynb", markdown(source))
     (tmp_path / "run" / "notebooks").mkdir(parents=True)
     partial = Path(shutil.copy(notebook, tmp_path / "p.ipynb"))
-    assert outputs.keep(partial, notebook, tmp_path / "run" / "notebooks", failed=False)
+    assert execute.keep(partial, notebook, tmp_path / "run" / "notebooks", failed=False)
     image = read(run(tmp_path / "run", a=[markdown(source)])).article.img
     assert base64.b64decode(image["src"].partition("base64,")[2]) == original.read_bytes()
     assert image["alt"] == "my"

@@ -18,9 +18,8 @@ from typing import Any
 from PIL import Image
 
 from cliplab.report import Job, Request, find_notebooks, plan, read_notebook, with_labs
-from cliplab.report.execute import execute
+from cliplab.report.execute import clean, execute, write_notebook
 from cliplab.report.notebook import tags
-from cliplab.report.outputs import clean, write_notebook
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 

@@ -15,7 +15,7 @@ import nbformat
 
 from cliplab.exercises import read_masters, student_form
 from cliplab.report import find_notebooks, with_labs
-from cliplab.report.outputs import write_notebook
+from cliplab.report.execute import write_notebook
 
 SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions"
 TAG = "exercise"  # of a student's cells, which do not count for a lesson's length

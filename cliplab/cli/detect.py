@@ -189,9 +189,7 @@ class Detect(Job[Options]):
         self.thumbnails: dict[Path, str] = {}
         wanted, side = set[Path](), 0
         if self.options.outputs.html:
-            wanted, side = report.detection_page.choose_pictures(
-                [one.path for one in self.pictures]
-            )
+            wanted, side = report.choose_pictures([one.path for one in self.pictures])
 
         def keep(picture: data.Sample, image: Any, found: detection.Detections) -> None:
             if picture.path in wanted:

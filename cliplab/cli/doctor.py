@@ -2,18 +2,17 @@
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from cliplab import viz
-from cliplab.cli.options import Call, Common, Flag
+from cliplab.cli.options import Call, Common
 from cliplab.cli.tables import aligned
 from cliplab.report import provenance
 from cliplab.runtime import cache_dir, checkpoint_dir, is_offline, pick_device, verify_checkpoint
@@ -25,7 +24,6 @@ there; a line with a fault says what to do about it, below an arrow."""
 EPILOG = """\
 examples:
   cliplab doctor
-  cliplab doctor --json          for a bug report or a script
 
 exit code: 0 nothing needed is broken (there may be notes), 1 something is"""
 
@@ -48,14 +46,6 @@ _REINSTALL = 'make clean, then the command again; or pip install -c constraints.
 _OFFICIAL = 'pip install -c constraints.txt -e ".[official]"'
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """What `doctor` can be told."""
-
-    json: Flag = False
-    """print the findings as JSON"""
-
-
 @dataclass(frozen=True)
 class Finding:
     """One line of the doctor."""
@@ -66,11 +56,10 @@ class Finding:
     remedy: str = ""
 
 
-def run(options: Options) -> int:
+def run(_: Common) -> int:
     """Print the findings -> exit code."""
     findings = examine()
-    listed = [asdict(f) for f in findings]
-    print(json.dumps(listed, ensure_ascii=False, indent=1) if options.json else as_text(findings))
+    print(as_text(findings))
     return int(any(f.status == FAULT for f in findings))
 
 
@@ -118,8 +107,9 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_machine() -> Iterator[Finding]:
-    """System, cores, memory, and free disk space."""
+    """System, cores, memory, free disk space, and what torch computes on."""
     import psutil
+    import torch
 
     memory = psutil.virtual_memory().available / 1e9
     disk = shutil.disk_usage(provenance.root()).free / 1e9
@@ -128,6 +118,9 @@ def check_machine() -> Iterator[Finding]:
     yield _said("machine", text, note=note)
     fault = "" if disk > 1 else "free some space: reports and caches are written here"
     yield _said("disk", f"{disk:.1f} GB free", fault=fault)
+    device, cpu = pick_device("auto").type, torch.backends.cpu.get_cpu_capability()
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
+    yield _said("device", f"{device}, {name}; cpu {torch.get_num_threads()} threads, {cpu}")
 
 
 def check_packages() -> Iterator[Finding]:
@@ -158,16 +151,6 @@ def requirements() -> dict[str, bool]:
         found[name.lower()] = extra is None or extra[1] == "notebooks"
     found.pop("cliplab", None)  # the extra `all` asks for the others
     return dict(sorted(found.items()))
-
-
-def check_device() -> Iterator[Finding]:
-    """What torch computes on."""
-    import torch
-
-    device = pick_device("auto").type
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
-    threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    yield _said("device", f"{device}, {name}; cpu {threads}")
 
 
 def check_encoders() -> Iterator[Finding]:
@@ -238,4 +221,4 @@ CHECKS: Sequence[Callable[[], Iterator[Finding]]] = [
     check for name, check in list(globals().items()) if name.startswith("check_")
 ]
 
-DOCTOR = Call(Options, ABOUT, EPILOG, run)
+DOCTOR = Call(Common, ABOUT, EPILOG, run)

@@ -48,8 +48,6 @@ class Written:
     force = False  # nothing is ever overwritten
     out: Annotated[Path, opt("FOLDER")]
     """the embeddings; a folder that holds some is gone on with"""
-    dtype: Literal["float16", "float32"] = "float16"
-    """of the embeddings"""
     block: Annotated[int, opt("N")] = 1024
     """pictures of a file: as much as a stop can lose"""
     retry: Flag = False
@@ -116,7 +114,6 @@ class Embed(Job[Options]):
                 engine=ray if reading.engine == "ray" else scale.in_process,
                 batch_size=reading.batch_size,
                 block=given.block,
-                dtype=given.dtype,
                 retry=given.retry,
                 progress=sys.stderr.isatty(),
             )

@@ -27,7 +27,6 @@ EPILOG = """\
 examples:
   python -m cliplab run                              all notebooks, into runs/DATE-TIME
   python -m cliplab run 02 -p QUICK=True             one notebook, with fewer images
-  python -m cliplab run 02 --list                    the parameters it takes
   python -m cliplab run --student "Li Lei" --out runs/homework-1
   python -m cliplab run --resume                     continue the latest interrupted run
 
@@ -52,8 +51,6 @@ class Options(Common):
     """continue an interrupted run, with its own notebooks and parameters"""
     labs: Flag = False
     """the labs of these notebooks as well, which go deeper"""
-    list: Flag = False
-    """show parameters and run nothing"""
 
 
 def run(options: Options) -> int:
@@ -64,9 +61,6 @@ def run(options: Options) -> int:
     if options.labs:
         names = tuple(path.stem for path in report.with_labs(report.find_notebooks(names)))
     asked = report.Request(names, options.parameter, options.timeout, options.student)
-    if options.list:
-        print(_parameters(asked.notebooks))
-        return 0
     if options.resume:
         with report.old_run(options.out) as (final, before):
             request = _resumed(asked, before)
@@ -80,10 +74,9 @@ def _resumed(asked: report.Request, before: report.Request) -> report.Request:
     """What a run goes on with: what it was asked for, but for a name and a time that are new."""
     notebooks, given = asked.notebooks or before.notebooks, asked.parameters or before.parameters
     if (notebooks, given) != (before.notebooks, before.parameters):
-        words = [*before.notebooks, *(f"-p {text}" for text in before.parameters)]
         raise ValueError(
-            f"--resume goes on with what the run was asked for: {' '.join(words) or 'everything'}; "
-            "leave out notebooks and -p, or start another run without --resume"
+            "--resume goes on with the notebooks and parameters of the run; leave them out, or "
+            "start another run without --resume"
         )
     timeout_s = before.timeout_s if asked.timeout_s == Options.timeout else asked.timeout_s
     return replace(before, student=asked.student or before.student, timeout_s=timeout_s)
@@ -118,17 +111,6 @@ def _carry_out(jobs: Sequence[report.Job], request: report.Request, final: Path)
 
 def _quoted(path: Path) -> str:
     return f'"{path}"' if " " in str(path) else str(path)  # as every system's shell reads it
-
-
-def _parameters(names: Sequence[str]) -> str:
-    """The parameters of notebooks, with defaults and comments, as text."""
-    lines = []
-    for path in report.find_notebooks(names):
-        notebook = report.read_notebook(path)
-        lines.append(f"{path.stem}: {report.title(notebook)}")
-        for p in report.read_parameters(notebook, path.stem).values():
-            lines.append(f"  {f'{p.name}={p.default}':28} {p.note}".rstrip())
-    return "\n".join(lines)
 
 
 def tell(job: report.Job, seconds: float | None, failure: report.Failure | None) -> None:
@@ -170,17 +152,15 @@ class ReportOptions(Common):
     """a page and a table of a class, whose runs FOLDER has; RUN: with what is expected"""
     rtol: Annotated[float, opt("R")] = 0.01
     """relative difference that numbers may have"""
-    atol: Annotated[float, opt("D")] = 1e-06
-    """absolute difference that they may have besides"""
 
 
 def make_report(options: ReportOptions) -> int:
     """Make the page or the comparison -> exit code."""
     folder, compare, hand_ins = options.folder, options.compare, options.hand_ins
     if hand_ins is not None and compare is None:
-        return _gather(hand_ins, folder, rtol=options.rtol, atol=options.atol)
+        return _gather(hand_ins, folder, options.rtol)
     if folder is None and compare is not None and hand_ins is None:
-        return _compare(compare, rtol=options.rtol, atol=options.atol)
+        return _compare(compare, options.rtol)
     if folder is None or compare is not None:
         raise ValueError("give one RUN, or --compare A B, or --class FOLDER; see `report --help`")
     if options.student is not None:
@@ -191,27 +171,27 @@ def make_report(options: ReportOptions) -> int:
     return 0
 
 
-def _gather(hand_ins: Path, mine: Path | None, **tolerance: float) -> int:
-    works = report.write_class(hand_ins, report.load(mine) if mine else None, **tolerance)
+def _gather(hand_ins: Path, mine: Path | None, rtol: float) -> int:
+    works = report.write_class(hand_ins, report.load(mine) if mine else None, rtol)
     for work in (work for work in works if not work.notebook):
         print(f"{work.folder}: {work.state}", file=sys.stderr)
     print(f"report: {hand_ins / 'class.html'}, {hand_ins / 'class.csv'}")
     return int(not all(work.notebook for work in works))
 
 
-def _compare(folders: tuple[Path, Path], *, rtol: float, atol: float) -> int:
+def _compare(folders: tuple[Path, Path], rtol: float) -> int:
     a, b = (report.load(folder) for folder in folders)
     names = [folder.name for folder in folders]
     left, right = report.origin(a), report.origin(b)
     unlike = [key for key in left | right if left.get(key) != right.get(key)]
     rows = [[key, _short(left.get(key)), _short(right.get(key))] for key in unlike]
     print("\n".join([*aligned([["made from", *names], *rows]), ""] if rows else []))
-    differences = report.compare(a, b, rtol=rtol, atol=atol)
+    differences = report.compare(a, b, rtol)
     if not differences:
         raise ValueError("neither run has results to compare")
     print("\n".join(_table(differences, names)))
     out = sum(not d.agrees for d in differences)
-    print(f"\n{out} of {len(differences)} out of tolerance (rtol {rtol:g}, atol {atol:g})")
+    print(f"\n{out} of {len(differences)} out of tolerance (rtol {rtol:g})")
     return 1 if out else 0
 
 

@@ -255,7 +255,7 @@ class Segment(Job[Options]):
         self.shown, self.side = set[Path](), 0
         if outputs.html:
             paths = [one.path for one in self.pictures]
-            self.shown, self.side = report.segmentation_page.choose_pictures(paths)
+            self.shown, self.side = report.choose_pictures(paths)
         self.cards: dict[Path, report.segmentation_page.Card] = {}
         self.found: list[segmentation.PictureRow] = []
         self.unreadable = []

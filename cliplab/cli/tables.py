@@ -12,14 +12,17 @@ from cliplab import classification, detection, segmentation
 MAX_LINES = 60  # of a printed table of pictures; the files have all
 
 
-def aligned(rows: Sequence[Sequence[str]], *, text: int = 2) -> Iterator[str]:
-    """Lines with `text` columns of text, then numbers; a Chinese character is two columns wide."""
+def aligned(rows: Sequence[Sequence[str]], *, text: int = 2, tail: int = 0) -> Iterator[str]:
+    """Lines with `text` columns of text, then numbers, then `tail` columns of text.
+
+    A Chinese character is two columns wide.
+    """
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    is_text = [i < text or i >= len(widths) - tail for i in range(len(widths))]
     for row in rows:
         gaps = [" " * (width - _width(cell)) for width, cell in zip(widths, row, strict=True)]
-        left = [cell + gap for cell, gap in zip(row[:text], gaps[:text], strict=True)]
-        right = [gap + cell for cell, gap in zip(row[text:], gaps[text:], strict=True)]
-        yield "  ".join(left + right).rstrip()
+        cells = zip(row, gaps, is_text, strict=True)
+        yield "  ".join(cell + gap if left else gap + cell for cell, gap, left in cells).rstrip()
 
 
 def decimals(value: float | None) -> str:
@@ -123,13 +126,12 @@ def _pairs(said: classification.Assessment) -> Iterator[str]:
 
 def detect_table(found: detection.Found) -> Iterator[str]:
     """One line per picture: how many boxes, of what."""
-    rows, ends = [["file", "boxes"]], ["what"]
+    rows = [["file", "boxes", "what"]]
     for picture, one in zip(found.pictures[:MAX_LINES], found.found, strict=False):
         counts = Counter(one.names).most_common()
-        rows.append([picture.name, str(len(one))])
-        ends.append(", ".join(f"{count} {name}" for name, count in counts) or "nothing")
-    for line, end in zip(aligned(rows, text=1), ends, strict=True):
-        yield f"{line}  {end}"
+        what = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
+        rows.append([picture.name, str(len(one)), what])
+    yield from aligned(rows, text=1, tail=1)
     if len(found) > MAX_LINES:
         yield f"... and {len(found) - MAX_LINES} more; --out JSON writes all"
 
@@ -181,18 +183,16 @@ def segment_table(
 ) -> Iterator[str]:
     """One line per picture: groups in use, mean IoU where the truth is known, labels by share."""
     judged = bool(judge.pictures)
-    lines, ends = [["file", "|", "groups", *(["IoU"] * judged)]], ["labels"]
+    lines = [["file", "groups", *(["IoU"] * judged), "labels"]]
     for one in pictures[:MAX_LINES]:
-        value = judge.pictures.get(one.path)
-        lines.append([one.name, "|", str(one.groups), *([decimals(value)] * judged)])
-        order = [
-            k for k in sorted(range(len(names)), key=lambda k: -one.shares[k]) if one.shares[k]
-        ]
+        held = [k for k, share in enumerate(one.shares) if share]
+        order = sorted(held, key=lambda k: -one.shares[k])
         said = [f"{names[k]} {segmentation.percent(one.shares[k])}" for k in order[:_MAX_LABELS]]
         more = len(order) - _MAX_LABELS
-        ends.append(", ".join(said) + (f" and {more} more" if more > 0 else ""))
-    for line, end in zip(aligned(lines, text=2), ends, strict=True):
-        yield f"{line.replace('  |', '', 1)}  {end}"
+        labels = ", ".join(said) + (f" and {more} more" if more > 0 else "")
+        iou = [decimals(judge.pictures.get(one.path))] * judged
+        lines.append([one.name, str(one.groups), *iou, labels])
+    yield from aligned(lines, text=1, tail=1)
     if len(pictures) > MAX_LINES:
         yield f"... and {len(pictures) - MAX_LINES} more; --out FOLDER has all"
 

@@ -18,7 +18,12 @@ from .folder import (
     put_name as put_name,
     unfinished as unfinished,
 )
-from .galleries import Heading as Heading, thumbnail as thumbnail, write_html as write_html
+from .galleries import (
+    Heading as Heading,
+    choose_pictures as choose_pictures,
+    thumbnail as thumbnail,
+    write_html as write_html,
+)
 from .jobs import Job as Job, Request as Request, plan as plan
 from .notebook import (
     find_notebooks as find_notebooks,

@@ -14,7 +14,7 @@ from cliplab.report import provenance
 from cliplab.report.folder import RESULTS, load
 from cliplab.report.galleries import write_html
 from cliplab.report.notebook import find_notebooks, read_notebook, tags, with_labs
-from cliplab.report.page import close, lasting, show
+from cliplab.report.page import ATOL, close, lasting, show
 from cliplab.runtime import atomic_write
 
 PAGE, TABLE = "class.html", "class.csv"
@@ -25,7 +25,6 @@ _COLUMNS = (
 )  # fmt: skip
 _FEWEST = 3  # hand-ins that say together what is expected
 _OWN = 40  # characters of own code in a cell from which on two alike are worth a look
-_MOST = 50_000_000  # bytes of a file that is opened
 _REPLY = re.compile(r"^\d\d\.(\w+) (right|wrong|not yet)", re.MULTILINE)
 _BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -64,13 +63,13 @@ class Work:
         return [f"'{c}" if str(c)[:1] in set("=+-@\t\r") else c for c in [*texts, *counts, *rest]]
 
 
-def write_class(folder: Path, expected: Mapping[str, Any] | None, **tolerance: float) -> list[Work]:
+def write_class(folder: Path, expected: Mapping[str, Any] | None, rtol: float) -> list[Work]:
     """Write class.html and class.csv into `folder`, whose folders are hand-ins -> what they say.
 
     Args:
         expected: a run (as in results.json) with the results to be had; None: what most
             hand-ins have, where three or more executed a notebook with the same parameters.
-        tolerance: rtol and atol, where the course's own baselines name none.
+        rtol: relative difference of results, where the course's own baselines name none.
 
     Raises:
         NotADirectoryError: `folder` is none.
@@ -84,7 +83,7 @@ def write_class(folder: Path, expected: Mapping[str, Any] | None, **tolerance: f
             raise FileExistsError(f"{path} is there and not ours; move it away, or rename it")
     given = _given_out()
     works = [work for path in sorted(folder.iterdir()) for work in _read(path, given)]
-    _compare(works, expected, tolerance)
+    _compare(works, expected, rtol)
     _find_alike(works)
     write_html(folder / PAGE, "class.html.j2", works=works, folder=folder.name)
     with atomic_write(folder / TABLE, "w") as file:
@@ -97,10 +96,7 @@ def write_class(folder: Path, expected: Mapping[str, Any] | None, **tolerance: f
 
 def _given_out() -> Given:
     """The cells of the course's notebooks, and every line of these and of the solutions."""
-    try:
-        paths = with_labs(find_notebooks())
-    except FileNotFoundError:  # no checkout: nothing to compare with
-        return {}, set()
+    paths = with_labs(find_notebooks())
     read = {path.stem: read_notebook(path).cells for path in paths}
     solved = [read_notebook(path).cells for path in paths[0].parent.glob("solutions/*.ipynb")]
     cells = (cell for some in [*read.values(), *solved] for cell in some)
@@ -117,19 +113,13 @@ def _read(path: Path, given: Given) -> Iterator[Work]:
         return
     inner = [p.parent for p in (path / RESULTS, *sorted(path.glob(f"*/{RESULTS}"))) if p.is_file()]
     try:
-        state = load(_small(inner[0] / RESULTS).parent if inner else path)
+        state = load(inner[0] if inner else path)
         if not (names := sorted(state["notebooks"])):
             raise ValueError("no notebook was executed")
         yield from [_work(path.name, inner[0], state, name, given) for name in names]
     except _BROKEN as error:
         said = str(error) if isinstance(error, OSError | ValueError) else f"{RESULTS} is damaged"
         yield Work(path.name, " ".join(said.replace(f"{path.parent}/", "").split())[:200])
-
-
-def _small(path: Path) -> Path:
-    if path.stat().st_size > _MOST:
-        raise ValueError(f"{path.name} has {path.stat().st_size / 1e6:.0f} MB; it is not opened")
-    return path
 
 
 def _work(folder: str, run: Path, state: Mapping[str, Any], name: str, given: Given) -> Work:
@@ -146,7 +136,7 @@ def _work(folder: str, run: Path, state: Mapping[str, Any], name: str, given: Gi
     work.marks.add(("the same execution", *map(str, times)))
     kept = (run / str(record["notebook"])).resolve()
     if kept.is_relative_to(run.resolve()) and kept.is_file():
-        _look(work, read_notebook(_small(kept)), given)
+        _look(work, read_notebook(kept), given)
     return work
 
 
@@ -181,7 +171,7 @@ def _is_answer(cell: Any) -> bool:
 # ---- all of them ---------------------------------------------------------------------------
 
 
-def _compare(works: list[Work], expected: Mapping[str, Any] | None, tolerance: Any) -> None:
+def _compare(works: list[Work], expected: Mapping[str, Any] | None, rtol: float) -> None:
     """Note which results are out of the range that is expected."""
     groups = defaultdict(list)
     for work in works:
@@ -196,7 +186,7 @@ def _compare(works: list[Work], expected: Mapping[str, Any] | None, tolerance: A
         for work in some:
             work.compared = len(wanted)
             for key, value in wanted.items():
-                got, near = work.results.get(key), known.get(key, tolerance)
+                got, near = work.results.get(key), known.get(key, {"rtol": rtol, "atol": ATOL})
                 if not close(value, got, rtol=near.get("rtol", 0), atol=near.get("atol", 0)):
                     work.differing.append((key, show(got)[:80], show(value)[:80]))
 

@@ -1,20 +1,17 @@
 """The gallery of `classify`: photos with a bar for each label, the worst mistakes first."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from cliplab.classification import Answer, Reliability, gained
 from cliplab.data import UnreadableImage
 from cliplab.report.galleries import Heading, even_sample, sentence, thumbnail, write_html
 
 MAX_CARDS = 2000  # a page with more opens slowly; this many weigh less than 20 MB
-MAX_BARS = 6  # classes shown at once on a card; the others fold away
-MAX_CLASSES = 24  # with more the others are left to the CSV of scores
+MAX_BARS = 6  # classes shown on a card; the CSV of scores has the others
 _SIZES = ((500, 320), (1000, 208), (MAX_CARDS, 136))  # cards, pixels of their thumbnails
 _MAX_CHIPS = 12  # classes that get a button each
 _CLOSE_CALL = 0.1  # margin below which a card is marked
@@ -32,27 +29,18 @@ def thumbnail_size(cards: int) -> int:
 
 
 def choose_cards(found: Answer, *, limit: int) -> list[int]:
-    """Rows to show, at most `limit`, in the order to show them.
+    """Rows to show, at most `limit`, in the order to show them: mistakes, the most confident first.
 
-    With truth the mistakes come first, the most confident ones on top. When there are more images
-    than cards, half of the cards are for mistakes, then half of what is left for the closest
-    calls, and the rest is an even sample of all others, so that the ordinary is seen too.
+    When there are more images than cards, half of the cards are for mistakes, and the rest is an
+    even sample of all others, so that the ordinary is seen too.
     """
     n, wrong = len(found.scores), found.mistakes
-    if n <= limit:
-        return wrong + _without(range(n), wrong)
-    first = wrong[: limit // 2]
-    close = _without(torch.argsort(found.scores.margin, stable=True).tolist(), first)
-    close = close[: (limit - len(first)) // 2]
-    rest = even_sample(_without(range(n), [*first, *close]), limit - len(first) - len(close))
-    chosen = {*close, *rest}
-    also_wrong = [i for i in wrong[len(first) :] if i in chosen]
-    return [*first, *also_wrong, *sorted(chosen - set(also_wrong))]
-
-
-def _without(rows: Iterable[int], taken: Sequence[int]) -> list[int]:
-    gone = set(taken)
-    return [row for row in rows if row not in gone]
+    first = wrong if n <= limit else wrong[: limit // 2]
+    taken = set(first)
+    rest = even_sample([row for row in range(n) if row not in taken], limit - len(first))
+    is_shown = set(rest)
+    wrong = [row for row in wrong if row in is_shown]
+    return [*first, *wrong, *sorted(is_shown.difference(wrong))]
 
 
 def _thumbnails(found: Answer, rows: Sequence[int], made: Mapping[int, str]) -> dict[int, str]:
@@ -110,11 +98,9 @@ def _on_sample(found: Answer, cards: int) -> str:
     """That not all have a card; "" if they have."""
     if cards == len(found.scores):
         return ""
-    worst = "the worst mistakes, " if found.judged else ""
-    return (
-        f"the gallery shows {cards:,} of {len(found.scores):,} images: {worst}the closest calls "
-        "and an even sample of the rest; the CSV of scores has all"
-    )
+    some = "the worst mistakes and " * bool(found.judged) + "an even sample"
+    total = len(found.scores)
+    return f"the gallery shows {cards:,} of {total:,} images, {some}; the CSV of scores has all"
 
 
 def _words(found: Answer, templates: Sequence[str]) -> dict[str, list[str]]:
@@ -139,20 +125,19 @@ def _choices(found: Answer, cards: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
 
 def _card(found: Answer, i: int) -> dict[str, Any]:
-    """Row i; its bars in the order of the labels, or the best first where some fold away."""
+    """Row i; its bars in the order of the labels, or the best first where some are left out."""
     scores, true = found.scores.subset([i]), found.true[i]
     shares, best = scores.probability[0].tolist(), int(scores.prediction[0])
     order = list(range(len(shares)))
     if len(order) > MAX_BARS:
         order.sort(key=lambda k: -shares[k])
-        if true is not None and true not in order[:MAX_BARS]:  # the truth is never folded away
+        if true is not None and true not in order[:MAX_BARS]:  # the truth is never left out
             order.remove(true)
             order.insert(MAX_BARS - 1, true)
     margin, entropy = float(scores.margin[0]), float(scores.relative_entropy[0])
     return {
         "row": i, "name": found.photos[found.kept[i]].name, "shares": shares, "best": best,
         "true": true, "right": None if true is None else true == best, "order": order[:MAX_BARS],
-        "folded": order[MAX_BARS:] if len(order) <= MAX_CLASSES else [],
         "margin": margin, "entropy": entropy, "close": margin < _CLOSE_CALL,
     }  # fmt: skip
 

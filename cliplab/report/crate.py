@@ -6,7 +6,6 @@ the terms of RO-Crate 1.1 and of the profile Process Run Crate 0.5, for archives
 
 import mimetypes
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,23 +60,15 @@ def _entity(crate: ROCrate, identity: str, kind: str | list[str], /, **said: Any
 def _actions(
     add: Callable[..., Any], state: Mapping[str, Any], files: Mapping[str, Any], shared: Any
 ) -> Iterator[Any]:
-    """The executions, and the page that was made of them; a file that is gone is not claimed."""
-    kept = []
+    """The executions; a file that is gone is not claimed."""
     for name, record in state["notebooks"].items():
         made = [files[n] for n in (record["notebook"], *record["figures"]) if n in files]
-        kept += made[:1]
         known = {"startTime": record.get("started"), "endTime": record.get("ended")}
         yield add(
             f"{name}/execution", "CreateAction", **shared, name=f"Execute {record['title']}",
             description=f"cliplab run, {record['seconds']:g} s", result=made,
             object=list(_inputs(add, name, record)), **{k: v for k, v in known.items() if v},
         )  # fmt: skip
-    yield add(
-        "report", "CreateAction", **shared, name="Gather the results and make the page",
-        description="cliplab run, or cliplab report when it was made again", object=kept,
-        result=[files[n] for n in ("results.json", "index.html") if n in files],
-        endTime=datetime.now().astimezone().isoformat(timespec="seconds"),
-    )  # fmt: skip
 
 
 def _inputs(add: Callable[..., Any], name: str, record: Mapping[str, Any]) -> Iterator[Any]:

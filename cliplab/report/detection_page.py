@@ -8,27 +8,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from cliplab import detection
 from cliplab.data import shown
-from cliplab.report.galleries import Heading, even_sample, reasons, sentence, write_html
+from cliplab.report.galleries import Heading, reasons, sentence, write_html
 from cliplab.viz import box_colour, ink_on, place_tags, tag_size
 
-MAX_CARDS = 800  # 10 to 25 KB each, with 20 boxes
 MAX_BOXES = 200  # drawn on a card, the best ones; more could not be told apart
 _MOST_BOXES = 16_000  # on all cards together: 10 MB
-_FEW, _LARGE, _SMALL = 200, 480, 240  # up to _FEW cards have thumbnails _LARGE pixels long
 _CARD = 380  # pixels that a card's picture is wide on a usual screen, and 3/4 of it high
 _FONT = 12.0  # pixels of a tag's text there
-
-
-def choose_pictures(paths: Sequence[Path]) -> tuple[set[Path], int]:
-    """Which pictures get a card, an even sample if there are many, and how long it is in pixels."""
-    chosen = set(even_sample(paths, MAX_CARDS))
-    return chosen, _LARGE if len(chosen) <= _FEW else _SMALL
 
 
 def write_gallery(
@@ -49,9 +40,9 @@ def write_gallery(
         thumbnails: path of a picture -> data URI; pictures without one have no card.
         notes: what was assumed, by the detector too, and what is odd.
     """
-    drawn = MAX_BOXES if found.boxes <= _MOST_BOXES else _MOST_BOXES // max(1, len(thumbnails))
+    drawn = min(MAX_BOXES, _MOST_BOXES // max(1, len(thumbnails)))
     cards = [
-        _card(found, judged, i, min(drawn, MAX_BOXES)) | {"picture": thumbnails[one.path]}
+        _card(found, judged, i, drawn) | {"picture": thumbnails[one.path]}
         for i, one in enumerate(found.pictures)
         if one.path in thumbnails
     ]
@@ -68,7 +59,7 @@ def write_gallery(
         detector=detector, found=found, judged=judged, rows=rows, least=least, cards=cards,
         colours=[box_colour(k) for k in range(len(rows))],
         counted="boxes", total=sum(row.boxes for row in rows),
-        asked=_asked(prompt, [row.name for row in rows]) if prompt else [],
+        asked=prompt.caption if prompt else "",
     )  # fmt: skip
 
 
@@ -106,19 +97,3 @@ def _tags(one: detection.Detections, size: tuple[int, int], most: int) -> list[d
         for box, k, score, text, (x, y), (width, height)
         in zip(boxes, labels, scores, texts, corners, extents, strict=True)
     ]  # fmt: skip
-
-
-def _asked(prompt: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The sentence in parts: the phrases over each, the shortest first, and those that end there.
-
-    Phrases may overlap; one that is called otherwise than it is written ends with its name.
-    """
-    spans = [(a, b, k) for k, own in enumerate(prompt.spans) for a, b in own]
-    edges = sorted({0, len(prompt.caption), *(edge for a, b, _ in spans for edge in (a, b))})
-    parts = []
-    for start, end in pairwise(edges):
-        over = sorted((b - a, k) for a, b, k in spans if a <= start and end <= b)
-        held = list(dict.fromkeys(k for _, k in over))
-        ends = [k for k in held if names[k] != prompt.phrases[k] and end == prompt.spans[k][0][1]]
-        parts.append({"text": prompt.caption[start:end], "held": held, "ends": ends})
-    return parts

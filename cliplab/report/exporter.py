@@ -28,10 +28,6 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from traitlets.config import Config
 
-_ALIGNED = re.compile(r"\\(begin|end)\{(?:aligned|align|align\*|split|gathered|gather)\}")
-_WRAPPED = re.compile(
-    r"\\(?:begin|end)\{(?:equation|equation\*|displaymath|math)\}|\\(?:tag|label)\{[^}]*\}"
-)
 # What latex2mathml leaves to the browser's operator dictionary, and TeX does otherwise.
 _REPAIRS = (
     (r"<mo>(&#x02016;|&#x0007C;|\|)</mo>", r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>'),
@@ -54,12 +50,8 @@ _REPAIRS = (
 
 def to_mathml(latex: str, *, display: bool = False) -> str:
     """A formula as MathML; as code, to be read at least, where the translation does not know it."""
-    source = _WRAPPED.sub("", latex).strip()
-    source = _ALIGNED.sub(
-        lambda m: r"\begin{array}{rl}" if m[1] == "begin" else r"\end{array}", source
-    )
     try:
-        mathml = convert(source, display="block" if display else "inline")
+        mathml = convert(latex.strip(), display="block" if display else "inline")
     except Exception:  # the library raises its own kinds, and IndexError and others besides
         mathml = "\\"
     # what it does not know it hands through, with the backslash or the ampersand

@@ -13,10 +13,9 @@ from typing import Any
 
 from cliplab.report import provenance
 from cliplab.report.crate import write_crate
-from cliplab.report.execute import Failure, execute
+from cliplab.report.execute import Failure, execute, keep, write_figures
 from cliplab.report.jobs import Job, Request
 from cliplab.report.notebook import RESULTS_PATH
-from cliplab.report.outputs import keep, write_figures
 from cliplab.runtime import held, write_json
 
 RESULTS = "results.json"

@@ -20,6 +20,8 @@ from PIL import Image
 from cliplab.data import UnreadableImage, shown
 from cliplab.runtime import atomic_write
 
+MAX_CARDS = 500  # of a page of boxes or segments: 10 to 35 KB each
+_FEW, _LARGE, _SMALL = 150, 480, 220  # up to _FEW cards have thumbnails _LARGE pixels long
 _TEMPLATES = Path(__file__).parent / "templates"
 _T = TypeVar("_T")
 
@@ -53,6 +55,12 @@ def even_sample(things: Sequence[_T], most: int) -> list[_T]:
     return list(things) if n <= most else [things[i * n // most] for i in range(most)]
 
 
+def choose_pictures(paths: Sequence[Path]) -> tuple[set[Path], int]:
+    """Which pictures get a card, an even sample if there are many, and how long it is in pixels."""
+    chosen = set(even_sample(paths, MAX_CARDS))
+    return chosen, _LARGE if len(chosen) <= _FEW else _SMALL
+
+
 def sentence(text: str, name: str) -> str:
     """`text` with a full stop, and a capital unless it begins with `name`, that of a model."""
     first = text[:1] if text.startswith(name) else text[:1].upper()
@@ -65,18 +73,7 @@ def reasons(errors: Iterable[UnreadableImage]) -> dict[str, str]:
 
 
 def write_html(path: Path, template: str, **values: Any) -> None:
-    """Write a page, whole or not at all."""
-    page = render(template, **values)
-    with atomic_write(path, "w") as file:
-        file.write(page)
-
-
-def render(template: str, **values: Any) -> str:
-    """The page that a file of `templates` makes of values; all of them are escaped.
-
-    Raises:
-        jinja2.UndefinedError: a value that the template needs is not there.
-    """
+    """Write the page that a file of `templates` makes of values; all of them are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -86,7 +83,9 @@ def render(template: str, **values: Any) -> str:
     )
     environment.globals |= {"file": _embedded, "policy": _policy}
     environment.filters |= _FILTERS
-    return environment.get_template(template).render(values)
+    page = environment.get_template(template).render(values)
+    with atomic_write(path, "w") as file:
+        file.write(page)
 
 
 def _embedded(name: str) -> str:

@@ -121,7 +121,7 @@ def plan(request: Request, folder: Path | None = None) -> list[Job]:
         raise ValueError(f"two of the notebooks have one name: {', '.join(map(str, sources))}")
     known = {name: read_parameters(notebook, name) for name, notebook in notebooks.items()}
     for name, parameters in known.items():
-        if RESULTS_PATH not in parameters:
+        if not parameters.pop(RESULTS_PATH, None):  # set by the run itself
             raise ValueError(f'{name}: the cell tagged `parameters` lacks {RESULTS_PATH} = ""')
     given = bind(request.parameters, known)
     return [
@@ -130,8 +130,7 @@ def plan(request: Request, folder: Path | None = None) -> list[Job]:
 
 
 def _job(path: Path, notebook: Any, known: Mapping[str, Parameter], given: dict[str, Any]) -> Job:
-    defaults = {name: p.default for name, p in known.items() if name != RESULTS_PATH}
     cells = [(cell.cell_type, cell.source, tags(cell)) for cell in notebook.cells]
     digest = hashlib.sha256(json.dumps(cells).encode()).hexdigest()
-    name = title(notebook) or path.stem
-    return Job(path, name, defaults | given, given, len(cells), digest)
+    parameters = {name: p.default for name, p in known.items()} | given
+    return Job(path, title(notebook) or path.stem, parameters, given, len(cells), digest)

@@ -5,10 +5,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cliplab.runtime import nearest, pick_device, unknown_name
+from cliplab.runtime import pick_device, unknown_name
 
 #: Set by whoever executes a notebook: where its last cell writes its results.
 RESULTS_PATH = "RESULTS_PATH"
@@ -94,36 +95,24 @@ def title(notebook: Any) -> str:
 
 
 def read_parameters(notebook: Any, name: str) -> dict[str, Parameter]:
-    """Parameters of a notebook, by name: the literal assignments of its cell tagged `parameters`.
+    """Parameters of a notebook, by name, as papermill reads them in the cell tagged `parameters`.
 
     Raises:
         ValueError: when there is not exactly one such cell, or it holds anything but constants.
     """
+    from papermill.translators import PythonTranslator
+
     cells = [c for c in notebook.cells if c.cell_type == "code" and "parameters" in tags(c)]
     if len(cells) != 1:
         raise ValueError(f"{name}: {len(cells)} cells have the tag `parameters`; expected one")
-    source = cells[0].source
+    found = PythonTranslator.inspect(cells[0])
     try:
-        found = [_parameter(node, source.splitlines()) for node in ast.parse(source).body]
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    return {parameter.name: parameter for parameter in found}
-
-
-def _parameter(node: ast.stmt, lines: Sequence[str]) -> Parameter:
-    wrong = (
-        f"the cell tagged `parameters` holds {ast.unparse(node)!r}; expected only NAME = constant"
-    )
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(targets[0], ast.Name):
-        raise ValueError(wrong)
-    try:
-        default = ast.literal_eval(node.value or node)  # a name without a value is no constant
-    except ValueError as error:
-        raise ValueError(wrong) from error
-    # ast counts columns in bytes of UTF-8, and a default can be Chinese
-    rest = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode()
-    return Parameter(targets[0].id, default, rest.strip().lstrip("#").strip())
+        return {p.name: Parameter(p.name, ast.literal_eval(p.default), p.help) for p in found}
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(
+            f"{name}: the cell tagged `parameters` holds more than constants ({error}); expected "
+            "only NAME = constant"
+        ) from error
 
 
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
@@ -169,21 +158,14 @@ def bind(
         name, equals, text = assignment.partition("=")
         if not equals or not name:
             raise ValueError(f"{assignment}: expected NAME=VALUE, for instance QUICK=True")
-        if name == RESULTS_PATH:
-            raise ValueError(f"parameter {RESULTS_PATH} is set by the run itself; drop it")
         takers = [key for key, known in parameters.items() if name in known]
         if not takers:
-            raise ValueError(_unknown(name, parameters))
+            raise ValueError(
+                unknown_name("parameter", name, dict.fromkeys(chain(*parameters.values())))
+            )
         for key in takers:
             values[key][name] = parse_value(parameters[key][name], text)
     return values
-
-
-def _unknown(name: str, parameters: Mapping[str, Mapping[str, Parameter]]) -> str:
-    known = dict.fromkeys(p for group in parameters.values() for p in group if p != RESULTS_PATH)
-    close = nearest(name, known)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"unknown parameter {name}; {hint}{', '.join(parameters)} knows: {', '.join(known)}"
 
 
 # ---- what a notebook asks for in its first cells -------------------------------------------------

@@ -11,6 +11,7 @@ from cliplab.report.galleries import write_html
 from cliplab.report.notebook import read_notebook
 
 CODE_STYLES = ("xcode", "lightbulb")  # on white and on black; their comments can be read
+ATOL = 1e-6  # absolute difference that results may always have
 FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-cliplab.woff2"
 
 
@@ -54,9 +55,7 @@ def question(notebook: Any) -> str:
     source = next((c.source for c in notebook.cells if c.cell_type == "markdown"), "")
     paragraphs = [part.strip() for part in source.split("\n\n")]
     text = next((part for part in paragraphs if part and not part.startswith("#")), "")
-    words = re.sub(r"[*`]", "", text).replace("\n", " ")
-    words = re.sub(r"^(?:The )?question[:.]\s*", "", words, flags=re.IGNORECASE)
-    return words[:1].upper() + words[1:] if len(words) < 400 else ""
+    return re.sub(r"[*`]", "", text).replace("\n", " ")
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -146,12 +145,10 @@ class Difference:
     agrees: bool
 
 
-def compare(
-    a: Mapping[str, Any], b: Mapping[str, Any], *, rtol: float = 0.01, atol: float = 1e-6
-) -> list[Difference]:
+def compare(a: Mapping[str, Any], b: Mapping[str, Any], rtol: float = 0.01) -> list[Difference]:
     """Every result of the runs `a` and `b` (as in results.json), timings left out.
 
-    Numbers agree when |a - b| <= atol + rtol |a|; lists of numbers, when each does; anything
+    Numbers agree when |a - b| <= 1e-6 + rtol |a|; lists of numbers, when each does; anything
     else, when equal. A result or a notebook that only one run has does not agree.
     """
     differences = []
@@ -159,7 +156,7 @@ def compare(
         left, right = (lasting(run["notebooks"].get(name, {}).get("results", {})) for run in (a, b))
         for key in dict.fromkeys([*left, *right]):
             x, y = left.get(key), right.get(key)
-            agrees = key in left and key in right and close(x, y, rtol=rtol, atol=atol)
+            agrees = key in left and key in right and close(x, y, rtol=rtol, atol=ATOL)
             differences.append(Difference(name, key, x, y, _relative(x, y), agrees))
     return differences
 

@@ -16,11 +16,6 @@ NOT_RUN = "not run here"
 COLUMNS = ("model", "measure", "published", "unit", "protocol", "source", "fact", "here", "remark")
 
 
-def topics() -> dict[str, str]:
-    """Topic -> its title."""
-    return {name: topic["title"] for name, topic in _read(data_dir() / "published").items()}
-
-
 def table(topic: str) -> pd.DataFrame:
     """What others report about a topic, one row per figure.
 

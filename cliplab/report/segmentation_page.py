@@ -19,9 +19,7 @@ from cliplab.report import galleries
 from cliplab.segmentation import IGNORE, Judge, LabelRow, PictureRow, Settings, percent
 from cliplab.viz import rgb
 
-MAX_CARDS = 500  # 10 to 35 KB each
-_MAX_REFUSED = 20  # masks that were refused, named on the page
-_FEW, _LARGE, _SMALL = 150, 480, 220  # up to _FEW cards have thumbnails _LARGE pixels long
+_MAX_REFUSED = 20  # masks that were refused, named on the page; the JSON report lists all
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,6 @@ class Card:
     picture: str  # data URI of the thumbnail
     found: Mapping[int, str]  # label -> data URI of its layer
     true: Mapping[int, str]  # the same of the truth; {} if that is not known
-
-
-def choose_pictures(paths: Sequence[Path]) -> tuple[set[Path], int]:
-    """Which pictures get a card, an even sample if there are many, and how long it is in pixels."""
-    chosen = set(galleries.even_sample(paths, MAX_CARDS))
-    return chosen, _LARGE if len(chosen) <= _FEW else _SMALL
 
 
 def make_card(
@@ -87,8 +79,6 @@ def write_gallery(path: Path, answer: Answer, cards: Mapping[Path, Card]) -> Non
     order = [one for one in answer.pictures if one.path in cards]
     refused = [str(problem) for problem in answer.judge.refused]
     notes = [*answer.remarks, *answer.notes, *refused[:_MAX_REFUSED]]
-    if (more := len(refused) - _MAX_REFUSED) > 0:
-        notes.append(f"... and {more} more masks that were refused; the JSON report lists all")
     if (n := len(answer.pictures)) > len(order):
         notes.insert(0, f"{len(order):,} of {n:,} pictures, an even sample; the folder has all")
     heading = galleries.Heading(

@@ -8,17 +8,14 @@ tagged `slide` keeps its code, however long.
 
 import base64
 import copy
-import io
 import math
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from PIL import Image
 from pygments.formatters import HtmlFormatter
 
 from cliplab.report.galleries import write_html
@@ -26,7 +23,7 @@ from cliplab.report.notebook import read_notebook, tags, title
 from cliplab.report.page import CODE_STYLES, FONT
 
 _ROOM = 540  # pixels below a title; where that was estimated too low, the page makes things smaller
-_WIDTH, _FIGURE = 1160, 400  # pixels across, and of the highest figure
+_FIGURE = 400  # pixels of a figure, which is made no higher
 _REST = 90  # what ends a part and is no higher goes on the slide before it
 _LINE, _LETTERS, _CODE_LINE = 37, 92, 25  # height of a line of text, what it holds; of code
 _CHECK, _CODE = 14, 3  # lines of code that are shown: where it checks something, and elsewhere
@@ -131,19 +128,14 @@ def _packed(part: _Part) -> Iterator[_Part]:
     slides, asked = [list[_Block]()], False
     for block in part.blocks:
         caption = block.cell.source.startswith("<small>")
-        full = _height([*slides[-1], block]) > _ROOM and not caption
+        full = sum(b.height for b in [*slides[-1], block]) > _ROOM and not caption
         asked = bool(slides[-1]) and slides[-1][-1].cell.source.startswith("**Predict")
         if full or asked:  # the answer comes with the next slide
-            announced = [one for one in slides[-1][-1:] if one.cell.source.endswith(":")]
-            slides[-1:] = [slides[-1][: len(slides[-1]) - len(announced)], announced]
+            slides.append([])
         slides[-1].append(block)
-    if len(slides) > 1 and _height(slides[-1]) < _REST and not asked:
+    if len(slides) > 1 and sum(b.height for b in slides[-1]) < _REST and not asked:
         slides[-2:] = [slides[-2] + slides[-1]]
     yield from (replace(part, blocks=blocks) for blocks in slides if blocks)
-
-
-def _height(blocks: list[_Block]) -> float:
-    return sum(block.height for block in blocks)
 
 
 def _pieces(cell: Any) -> Iterator[str | _Block]:
@@ -192,10 +184,7 @@ def _seen(output: Any) -> float:
     """Pixels that an output takes; 0 for what a slide cannot show, such as a slider."""
     data = output.get("data", {"text/plain": output.get("text", "")})
     if "image/png" in data:
-        width, height = _WIDTH, _FIGURE
-        with suppress(OSError, ValueError):  # a damaged one, for which the browser shows its words
-            width, height = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size
-        return min(_FIGURE, height, height * _WIDTH / width) + 20
+        return _FIGURE + 20
     if "text/html" in data:
         return data["text/html"].count("<tr") * 36 + 30
     text = data.get("text/markdown", data.get("text/plain", ""))

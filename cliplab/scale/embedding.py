@@ -24,7 +24,7 @@ from tqdm import tqdm
 from cliplab import data
 from cliplab.data import UnreadableImage, open_image, shown
 from cliplab.encoders import Encoder
-from cliplab.runtime import ArgumentError, held, unknown_name
+from cliplab.runtime import ArgumentError, held
 from cliplab.scale import store
 from cliplab.scale.collection import Collection, Item, read_collection
 from cliplab.scale.store import About, Embeddings, Row
@@ -113,7 +113,6 @@ def embed(
     engine: Engine = in_process,
     batch_size: int = 64,
     block: int = 1024,
-    dtype: str = "float16",
     retry: bool = False,
     progress: bool = False,
 ) -> Done:
@@ -125,7 +124,6 @@ def embed(
         engine: who computes.
         batch_size: pictures at a time.
         block: pictures of a file; a stop loses so many at most.
-        dtype: "float16" or "float32", of what is written.
         retry: pictures that could not be read are tried again.
 
     Raises:
@@ -136,10 +134,8 @@ def embed(
     for name, value in (("batch_size", batch_size), ("block", block)):
         if value < 1:
             raise ArgumentError(name, f"got {value}; expected 1 or more")
-    if dtype not in store.DTYPES:
-        raise ArgumentError("dtype", unknown_name("type", dtype, store.DTYPES))
     collection = source if isinstance(source, Collection) else read_collection(source)
-    folder, about = Path(folder), About.of(encoder, dtype, collection.root)
+    folder, about = Path(folder), About.of(encoder, collection.root)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
         done = _done(folder, about)
@@ -173,9 +169,6 @@ def _done(folder: Path, about: About) -> set[str]:
                 f"{was.fingerprint[:12]}), this is {about.encoder} ({about.precision}, "
                 f"{about.fingerprint[:12]}), and they cannot be compared: choose another folder"
             )
-        if was.dtype != about.dtype:
-            what = f"got {about.dtype}, but {shown(folder)} has {was.dtype}; give the same"
-            raise ArgumentError("dtype", what)
         if twice := found.intersection(keys):
             what = f"has {data.some(twice)}, as another file has; delete this one, and run it again"
             raise ValueError(f"{shown(path)}: {what}")

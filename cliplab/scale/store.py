@@ -1,6 +1,6 @@
 """Embeddings in a folder of Parquet files, one a block, and how they are read back.
 
-The columns are key (text), embedding (a list of fixed size, float16 or float32, none where the
+The columns are key (text), embedding (a list of fixed size, float16, none where the
 picture cannot be read), width and height (px, upright), sha256 (hex, of the picture's bytes) and
 error (text, none where all is well). The schema's metadata say which encoder made them: `About`.
 """
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as pds
 
-DTYPES = ("float16", "float32")
 _VALUES = 2**19  # of the rows that are looked at at once: as float32 they stay in a core's cache
 
 
@@ -50,15 +49,15 @@ class About:
     fingerprint: str  # hex SHA-256 of its weights, preprocessing and precision
     precision: str
     dim: int
-    dtype: str  # of an embedding's numbers, one of DTYPES
+    dtype: str  # of an embedding's numbers
     source: str  # the folder that keys are relative to
     weights: Mapping[str, str]  # where they come from, their SHA-256
     cliplab: str = cliplab.__version__
 
     @classmethod
-    def of(cls, encoder: Encoder, dtype: str, source: Path) -> About:
+    def of(cls, encoder: Encoder, source: Path) -> About:
         """What this encoder makes."""
-        told = (encoder.name, encoder.fingerprint, encoder.precision, encoder.dim, dtype)
+        told = (encoder.name, encoder.fingerprint, encoder.precision, encoder.dim, "float16")
         return cls(*told, shown(source.resolve()), dict(encoder.provenance))
 
     def schema(self) -> pa.Schema:

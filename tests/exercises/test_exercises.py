@@ -103,15 +103,12 @@ def endless(kind: str, n: int, scale: float) -> float:
             time.sleep(0.01)
 
 
+ENDLESS = "from cliplab.exercises.answer import time_limit as t\nwith t(0.05): time.sleep(9)"
+
+
 @pytest.mark.parametrize(
     ("source", "passes"),
-    [
-        ("time.sleep(0.2)", True),  # a library that takes its time
-        (
-            "from cliplab.exercises.answer import time_limit as t\nwith t(0.05): time.sleep(9)",
-            False,
-        ),
-    ],
+    [("time.sleep(0.2)", True), (ENDLESS, False)],  # a library that takes its time
 )
 def test_imports_take_their_time(
     source: str, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
