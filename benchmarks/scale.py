@@ -63,7 +63,8 @@ def verdicts(rows: list[tuple[str, float, float]]) -> None:
     """(what, meant at most, measured) as a table."""
     print("\n| what | meant, at most | measured | |\n|---|---:|---:|---|")
     for what, meant, measured in rows:
-        print(f"| {what} | {meant} | {measured:.2f} | {'met' if measured <= meant else 'missed'} |")
+        verdict = "met" if measured <= meant else "missed"
+        print(f"| {what} | {meant:.3g} | {measured:.2f} | {verdict} |")
     print()
 
 
