@@ -307,7 +307,7 @@ def test_it_is_refused(
 ) -> None:  # fmt: skip
     words = shlex.split(typed)
     if words[0] == "train" and words[1] in RECIPES:
-        recipe = importlib.import_module(RECIPES[words[1]].module)
+        recipe = importlib.import_module(f"cliplab.training.{words[1]}")
         monkeypatch.setattr(recipe, "run", lambda options: pytest.fail(f"accepted: {options}"))
     before = _seen(here)
     assert main(words) == 2

@@ -1,9 +1,12 @@
 """Sentences about herds: every phrase is where its span says, and true of what it means."""
 
+from itertools import product
+
+import numpy as np
 import pytest
 
 from cliplab.detection import read_prompt
-from cliplab.pasture import SPECIES, captions, grounding, herd, labels, relations
+from cliplab.pasture import SEEN_COMBOS, SPECIES, captions, grounding, herd, labels, relations
 from cliplab.pasture.captions import class_phrase, noun_phrase
 from cliplab.pasture.grounding import (
     PROPS,
@@ -27,10 +30,16 @@ UNNAMED = ("dog", "horse")
 BETWEEN = ("relation", "near")  # families that tell one of several alike by a landmark
 
 
+def annotated_herd(seed: int, *, few: bool) -> Annotations:
+    """What a herd shows; `few` kinds of animal, so that several look alike."""
+    combos = Dice("few kinds", seed).shuffled(SEEN_COMBOS)[:4] if few else SEEN_COMBOS
+    scene = herd(seed, combos=combos)
+    return annotations_of(scene, labels(scene, 128))
+
+
 @pytest.fixture(scope="module")
 def annotations() -> list[Annotations]:
-    scenes = [herd(seed) for seed in range(40)]
-    return [annotations_of(scene, labels(scene, 128)) for scene in scenes]
+    return [annotated_herd(seed, few=seed % 2 == 1) for seed in range(60)]
 
 
 def prompts(annotations: list[Annotations], language: str, unnamed: tuple[str, ...] = UNNAMED):
@@ -60,27 +69,18 @@ def test_phrases_mean_what_they_say(annotations: list[Annotations], language: st
                 assert things == annotated.meant(words)
     assert families.count("list") == len(annotations)
     assert families.count("relation") > len(annotations) / 3
-    assert families.count("near") > len(annotations) / 2  # two about every other picture
+    assert families.count("near") >= 4
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_training_never_names_what_is_held_out(
-    annotations: list[Annotations], language: str
-) -> None:
+def test_training_never_names_what_is_held_out(annotations, language: str) -> None:
     names = {say(Words(species), language) for species in UNNAMED} | {"dog", "horse", "狗", "马"}
-    for _, said in prompts(annotations, language):
+    meant = set()
+    for annotated, said in prompts(annotations, language):
         assert not any(is_held_out(words) for words in said.words)
         assert not any(name in said.caption for name in names)
-
-
-def test_unnamed_species_are_spoken_of_as_animals(annotations: list[Annotations]) -> None:
-    meant = [
-        annotated.things[i].kind
-        for annotated, said in prompts(annotations, "en")
-        for things in said.things
-        for i in things
-    ]
-    assert set(UNNAMED) < set(meant)
+        meant |= {annotated.things[i].kind for things in said.things for i in things}
+    assert set(UNNAMED) < meant  # they are spoken of as animals
 
 
 def test_gaps_of_boxes() -> None:
@@ -106,22 +106,19 @@ def test_mirrored_things_change_sides(annotations: list[Annotations]) -> None:
     assert again == annotated
 
 
-def test_lists_hold_classes_that_are_not_there(annotations: list[Annotations]) -> None:
-    said = [class_list(s, "en", Dice("absent", i)) for i, s in enumerate(annotations)]
-    things = [t for one in said for t in one.things]
-    assert 0.2 < sum(not t for t in things) / len(things) < 0.8
-
-
 def test_a_list_may_speak_of_nothing_that_is_there(annotations: list[Annotations]) -> None:
     """A detector that always finds something true learns that something always is."""
-    empty = 0
+    empty, things = 0, []
     for i, annotated in enumerate(annotations):
         said = class_list(annotated, "en", Dice("untrue", i), untrue=1.0)
         assert said.words
         assert not any(said.things) or all(said.things)  # "animal": where nothing can be absent
         empty += not any(said.things)
-        assert any(class_list(annotated, "en", Dice("untrue", i)).things)
+        usual = class_list(annotated, "en", Dice("untrue", i)).things
+        assert any(usual)
+        things += usual
     assert empty > 0.8 * len(annotations)
+    assert 0.2 < sum(not t for t in things) / len(things) < 0.8  # as a rule some are not there
 
 
 def first_near(*given, **more):
@@ -162,9 +159,7 @@ def test_two_of_a_kind_of_prop_are_not_spoken_of() -> None:
 
 
 def test_boxes_of_props_hold_their_pixels() -> None:
-    scene = next(
-        s for s in map(herd, range(300)) if [p.kind for p in s.props].count("barn") == 1
-    )  # fmt: skip
+    scene = next(s for s in map(herd, range(300)) if [p.kind for p in s.props].count("barn") == 1)
     found = labels(scene, 128)
     (barn,) = [t for t in annotations_of(scene, found).things if t.kind == "barn"]
     x0, y0, x1, y1 = (int(v) for v in barn.box)
@@ -174,19 +169,12 @@ def test_boxes_of_props_hold_their_pixels() -> None:
     assert mask[y0:y1, x0].any() and mask[y0:y1, x1 - 1].any()  # noqa: PT018
 
 
-def test_an_animal_fits_what_leaves_things_open() -> None:
-    sheep = Thing("sheep", "lying", "white", (0.0, 0.0, 9.0, 9.0))
-    assert sheep.fits(Words())
-    assert sheep.fits(Words("sheep", "", "white"))
-    assert not sheep.fits(Words("sheep", "standing"))
-    assert not sheep.fits(Words("tree"))
-    tree = Thing("tree", "", "", (0.0, 0.0, 9.0, 9.0))
+def test_a_description_fits_what_it_is_true_of() -> None:
+    sheep, tree = Thing("sheep", "lying", "white", (0.0,) * 4), Thing("tree", "", "", (0.0,) * 4)
+    assert [sheep.fits(w) for w in (Words(), Words("sheep", "", "white"))] == [True, True]
+    assert not any(sheep.fits(w) for w in (Words("sheep", "standing"), Words("tree")))
     assert tree.fits(Words("tree"))
     assert not tree.fits(Words())  # an animal, whichever
-
-
-def test_descriptions_say_no_more_than_asked() -> None:
-    sheep = Thing("sheep", "lying", "white", (0.0, 0.0, 9.0, 9.0))
     assert describe(sheep, ("posture",)) == Words("", "lying", "")
     assert describe(sheep, ("kind", "colour")) == Words("sheep", "", "white")
     assert describe(sheep, ("kind", "colour"), ("sheep",)) == Words("", "", "white")
@@ -207,6 +195,7 @@ def test_without_dice_a_phrase_is_the_class_phrase(language: str) -> None:
         )
         assert say(words, language) == phrase
     assert say(Words(), language) == {"en": "animal", "zh": "动物"}[language]
+    assert all(say(Words(prop), language).isascii() == (language == "en") for prop in PROPS)
 
 
 def test_wordings_vary() -> None:
@@ -227,14 +216,10 @@ def test_the_lexicon_covers_every_word(annotations: list[Annotations], language:
         text = said.caption.replace(".", " ").replace(",", " ")
         for word in text.split() if language == "en" else text.replace(" ", ""):
             assert word in known, said.caption
-    with pytest.raises(ValueError, match="unknown language 'fr'"):
-        grounding.lexicon("fr")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_user_who_types_what_was_trained_on_means_the_same_phrases(
-    annotations, language: str
-) -> None:
+def test_a_user_who_types_what_was_trained_on_means_the_same(annotations, language: str) -> None:
     families = set()
     for unnamed in (UNNAMED, ()):
         for _, said in prompts(annotations, language, unnamed):
@@ -246,7 +231,83 @@ def test_a_user_who_types_what_was_trained_on_means_the_same_phrases(
     assert families == {"list", "attributes", *BETWEEN}
 
 
-def test_props_have_names_in_both_languages() -> None:
-    for prop in PROPS:
-        assert say(Words(prop), "en") == prop
-        assert not say(Words(prop), "zh").isascii()
+# ---- one of several alike, told by a landmark ----------------------------------------------
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_relation_picks_one_of_several_by_its_side(annotations, language: str) -> None:
+    alike = 0
+    for i, annotated in enumerate(annotations):
+        dice = Dice("side", language, i)
+        said = relation(annotated, language, dice, width=WIDTH, unnamed=UNNAMED)
+        if said is None:
+            continue
+        ((target,), (landmark,)) = said.things
+        alike += annotated.things[landmark].fits(said.words[0])
+        away = annotated.things[target].middle - annotated.things[landmark].middle
+        left = "left" in said.caption or "左" in said.caption
+        assert left == (away < 0)
+        others = set(annotated.meant(said.words[0])) - {target, landmark}
+        assert others
+        for other in others:  # all of them on the other side
+            assert left == (annotated.things[other].middle > annotated.things[landmark].middle)
+    assert alike  # "the animal left of the black goat": a landmark may fit the words too
+
+
+def gap_by_hand(a: Thing, b: Thing) -> float:
+    """Smallest distance between any two points of two boxes, tried out on a grid of a pixel."""
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = a.box, b.box
+    across = min(abs(x - u) for x in np.arange(x0, x1 + 1) for u in np.arange(u0, u1 + 1))
+    down = min(abs(y - v) for y in np.arange(y0, y1 + 1) for v in np.arange(v0, v1 + 1))
+    return float(np.hypot(across, down))
+
+
+def test_a_pair_differs_in_its_landmark_and_in_what_it_means() -> None:
+    """So a rule that does not read the landmark is wrong in one of the two."""
+    first = []
+    for seed, language in product(range(120), LANGUAGES):
+        annotated, dice = annotated_herd(seed, few=True), Dice("near", language, seed)
+        pair = near_pair(annotated, language, dice, width=WIDTH, unnamed=UNNAMED)
+        if not pair:
+            continue
+        one, other = pair
+        assert one.phrases[0] == other.phrases[0]
+        assert one.words[0] == other.words[0]
+        assert one.things[0] != other.things[0]
+        assert one.things[1] != other.things[1]
+        rests = [s.caption.replace(s.phrases[1], "", 1) for s in pair]
+        assert rests[0] == rests[1]
+        a, b = (annotated.things[s.things[0][0]] for s in pair)
+        assert a.look == b.look
+        first.append(a.middle < b.middle)
+        for said in pair:
+            ((target,), (anchor,)) = said.things
+            mark, alike = annotated.things[anchor], set(annotated.meant(said.words[0])) - {anchor}
+            gaps = {i: gap_by_hand(annotated.things[i], mark) for i in alike}
+            assert gaps[target] <= 0.25 * WIDTH
+            assert min(gaps[i] for i in alike - {target}) - gaps[target] >= 0.08 * WIDTH
+            assert annotated.meant(said.words[1]) == (anchor,)
+            assert any(word in said.caption for word in (" near ", " by ", "旁边", "附近"))
+    assert len(first) > 20
+    assert 0.25 < sum(first) / len(first) < 0.75  # neither is first by habit
+
+
+@pytest.mark.parametrize(
+    ("other", "apart", "told"),
+    [
+        ("sheep lying white", 30, True),
+        ("sheep lying white", 50, False),  # more than a quarter of the width
+        # Animals that drink are near troughs: who knows that need not look where the trough is.
+        ("goat lying white", 30, False),
+        ("sheep eating white", 30, False),
+        ("sheep lying black", 30, False),
+    ],
+)
+def test_what_looks_alike_is_told_apart_by_its_place_alone(other: str, apart: int, told: bool):
+    looks = ("sheep lying white", "trough  ", other, "barn  ")
+    places = (0.0, 9.0 + apart, 150.0, 159.0 + apart)
+    things = [
+        Thing(*look.split(" "), (x, 0.0, x + 9, 9.0)) for look, x in zip(looks, places, strict=True)
+    ]
+    annotated = Annotations(tuple(things), ())
+    assert told == any(near_pair(annotated, "en", Dice(i), width=WIDTH) for i in range(20))

@@ -43,12 +43,10 @@ from cliplab.training import (
 )
 from cliplab.training.cards import load_rows, values
 from cliplab.training.groupvit_criterion import Criterion
-from cliplab.training.groupvit_model import GroupViTRecipe, new_model, start_from_clip
+from cliplab.training.groupvit_model import GroupViTRecipe, new_model
 from cliplab.training.pictures import to_pixels
 
 CPU = torch.device("cpu")
-NOUN_LOSSES = ("presence", "explanation", "agreement")
-SECOND_LOSSES = ("presence", "pseudo-labels", "agreement")
 TINY = GroupViTRecipe(
     steps=4, second_round_steps=0, pictures=8, batch=4, groups=4, width=32, snapshot_every=4
 )
@@ -86,10 +84,6 @@ def test_nouns_are_found_as_words_not_as_letters() -> None:
     assert nouns_in("three animals on a sunny day") == []
     assert nouns_in("水槽旁的草地上有一只喝水的山羊", "zh") == ["草地", "水槽", "山羊"]
     assert nouns_in("飘雪中有一只绵羊在吃干草", "zh") == ["干草", "羊"]
-    with pytest.raises(ValueError, match="unknown language 'fr'; expected one of en, zh"):
-        nouns_in("un mouton", "fr")
-    with pytest.raises(ValueError, match="unknown language 'fr'"):
-        stuff_caption(herd(0), "fr")
 
 
 def test_landscapes_are_told_truly_and_completely() -> None:
@@ -108,7 +102,7 @@ def test_landscapes_are_told_truly_and_completely() -> None:
         assert len(set(texts)) > 5
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.15, 1.0])
+@pytest.mark.parametrize("rate", [0.0, 0.15])
 def test_stuff_is_said_as_often_as_asked(rate: float) -> None:
     """By each of a scene's captions or by none; never means in no other sense of a word either."""
     said, there = 0, 0
@@ -127,8 +121,6 @@ def test_stuff_is_said_as_often_as_asked(rate: float) -> None:
         assert rate or not any(w in texts[0] for w in ("grass", "meadow", "snow", "sky", "water"))
         said, there = said + len(first), there + len(most)
     assert abs(said / there - rate) < 0.04  # 3 standard errors of 0.15
-    with pytest.raises(ValueError, match="unknown language 'fr'"):
-        rated_caption(scene, "fr", rate=rate)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -188,8 +180,6 @@ def test_six_captions_say_more_than_one(pool) -> None:
     for k in range(4):
         said = [dataset.noun_names("en")[i] for i in one.nouns["en"][k].nonzero()[:, 0]]
         assert said == one.own_nouns[k]
-    with pytest.raises(ValueError, match="captions: got 3; expected 1 or 6"):
-        dataset.GroupViTBatches(pool, seed=0, batch=8, captions=3)
 
 
 def weights_after(pool, folder: Path, **changes) -> dict[str, Tensor]:
@@ -252,24 +242,17 @@ def test_groups_say_what_their_patches_say() -> None:
 
     apart, right, never = [[0, 0, 1, 1], [0, 0, 0, 0]], [[0, 1], [1, 2]], -math.log(1e-4)
     assert lost(apart, right) == pytest.approx(0)
-    assert lost([[0, 0, 1, 1], [0, 1, 0, 1]], [[0, 1], [1, 1]]) == pytest.approx(
-        0
-    )  # one noun twice
     assert lost(apart, [[0, 1], [2, 1]]) == pytest.approx(never / 2)  # misnamed in one of two
     assert lost([[0, 1, 1, 1], [0, 0, 0, 0]], right) == pytest.approx(never / 8)  # one patch strays
 
 
-def test_mixtures_cost_what_remains_unknown() -> None:
+def test_mixtures_cost_what_remains_unknown_and_teach_no_patch() -> None:
     patches = F.one_hot(torch.tensor([[0, 0, 1, 1]]), 2).float().requires_grad_()
     doubt = torch.full((1, 2, 4), 0.5, requires_grad=True)
     lost = losses.agreement_loss(doubt, patches, torch.full((1, 2, 2), 0.5))
     assert lost.item() == pytest.approx(math.log(2))
     lost.backward()
-    assert patches.grad is None  # they are the teachers
-    named = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])
-    doubt.grad = None
-    losses.agreement_loss(doubt, patches, named).backward()
-    assert (doubt.grad[0, 0, :2] < doubt.grad[0, 1, :2]).all()  # the first group wants them more
+    assert patches.grad is None
 
 
 @pytest.mark.parametrize(("share", "counted"), [(1.0, 3), (0.7, 2), (0.01, 1)])
@@ -282,25 +265,15 @@ def test_presence_asks_where_a_noun_is_likeliest(share: float, counted: int) -> 
     assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_presence_asks_no_small_thing_to_grow() -> None:
-    """Beyond what counts, nothing of a noun that is said is wanted, and nothing of it forbidden."""
-    maps = torch.rand(1, 100, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    losses.presence_loss(maps, torch.tensor([[True, True]]), share=0.03).backward()
-    assert ((maps.grad != 0).sum(dim=1) == 3).all()
-
-
 def test_explanations_are_the_share_of_what_is_said() -> None:
     maps = torch.full((2, 6, 5), 0.2)
     said = torch.tensor([[True, True, False, False, False]] * 2)
-    torch.testing.assert_close(losses.explanation_loss(maps, said), torch.tensor(math.log(2.5)))
-    assert losses.explanation_loss(maps, torch.ones(2, 5).bool()).item() == pytest.approx(
-        0, abs=1e-6
-    )
-    half_known = torch.stack([said[0], torch.zeros(5).bool()])
-    torch.testing.assert_close(
-        losses.explanation_loss(maps, half_known), torch.tensor(math.log(2.5))
-    )
-    assert losses.explanation_loss(maps, torch.zeros(2, 5).bool()) == 0
+    none, every = torch.zeros(2, 5).bool(), torch.ones(2, 5).bool()
+    half_known = torch.stack([said[0], none[0]])
+    for given, expected in ((said, 2.5), (half_known, 2.5), (every, 1.0)):
+        found = losses.explanation_loss(maps, given).item()
+        assert found == pytest.approx(math.log(expected), abs=1e-6)
+    assert losses.explanation_loss(maps, none) == 0
 
 
 def test_patches_say_what_was_answered_before() -> None:
@@ -315,11 +288,6 @@ def test_patches_say_what_was_answered_before() -> None:
             weights += weight
     found = losses.pseudo_label_loss(maps, answers.byte(), (2, 3))
     assert found.item() == pytest.approx(total / weights, rel=1e-5)
-    fine = answers.repeat_interleave(2, 1).repeat_interleave(2, 2).byte()
-    sure = F.one_hot(answers.where(answers < 3, 0), 3).flatten(1, 2).float()
-    assert losses.pseudo_label_loss(sure, fine, (2, 3)) < losses.pseudo_label_loss(
-        maps, fine, (2, 3)
-    )
 
 
 # ---- answers -------------------------------------------------------------------------------
@@ -380,18 +348,6 @@ def test_answers_move_with_their_pictures() -> None:
     assert dataset.GroupViTBatches(some, seed=0, batch=4)(3).pseudo_labels is None
 
 
-def test_a_noun_that_is_not_said_is_pushed_away_everywhere() -> None:
-    logits = torch.zeros(1, 4, 3, requires_grad=True)
-    said = torch.tensor([[True, True, False]])
-    losses.explanation_loss(logits.softmax(-1), said).backward()
-    assert (logits.grad[..., 2] > 0).all()
-    assert (logits.grad[..., :2] < 0).all()
-    sure = torch.tensor([[[-99.0, -99.0, 99.0]] * 4], requires_grad=True)
-    total = losses.explanation_loss(sure.softmax(-1), said)
-    (total + losses.presence_loss(sure.softmax(-1), said)).backward()
-    assert sure.grad.isfinite().all()
-
-
 def test_one_segment_makes_infonce_of_its_score() -> None:
     segments, texts, scale = unit(4, 1, 8), unit(4, 8, seed=1), torch.tensor(7.0)
     found = losses.best_segment_loss(segments, texts, scale)
@@ -405,39 +361,30 @@ def test_one_segment_makes_infonce_of_its_score() -> None:
     assert sharp < blunt
 
 
-def test_every_caption_has_as_many_nouns() -> None:
-    own = [["cow"], [], ["dog", "sky", "hay", "barn"]]
-    assert losses.padded_nouns(own, 3, "snow") == [
-        ["cow"] * 3, ["snow"] * 3, ["dog", "sky", "hay"],
-    ]  # fmt: skip
-
-
 # ---- training ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"caption", *(f"{w} {x}" for w in NOUN_LOSSES for x in LANGUAGES)}),
-        (
-            {"patches": False},
-            {"caption", *(f"{w} {x}" for w in NOUN_LOSSES[:2] for x in LANGUAGES)},
-        ),
-        ({"multi_label": False, "assignment": "hard"}, {"caption"}),
-        ({"recipe": "paper", "captions": 1, "assignment": "hard"}, {"caption", "multi-label"}),
-        ({"recipe": "paper", "captions": 1, "multi_label": False}, {"caption"}),
-        ({"stages": 0}, {"caption", *(f"{w} {x}" for w in NOUN_LOSSES[:2] for x in LANGUAGES)}),
-        ({"stages": 2}, None),
-        ({"layers": 2, "patch": 8}, None),
-        ({"second": True}, {"caption", *(f"{w} {x}" for w in SECOND_LOSSES for x in LANGUAGES)}),
+        ({}, ("presence", "explanation", "agreement")),
+        ({"patches": False}, ("presence", "explanation")),
+        ({"stages": 0}, ("presence", "explanation")),
+        ({"stages": 2}, ("presence", "explanation", "agreement")),
+        ({"layers": 2, "patch": 8}, ("presence", "explanation", "agreement")),
+        ({"second": True}, ("presence", "pseudo-labels", "agreement")),
+        ({"multi_label": False, "assignment": "hard"}, ()),
+        ({"recipe": "paper", "captions": 1, "assignment": "hard"}, ("multi-label",)),
+        ({"recipe": "paper", "captions": 1, "multi_label": False}, ()),
     ],
 )
-def test_each_variant_learns_from_its_own(pool, changes: dict, expected: set | None) -> None:
+def test_each_variant_learns_from_its_own(pool, changes: dict, expected: tuple[str, ...]) -> None:
     second = changes.pop("second", False)
     chosen = replace(TINY, **changes)
     torch.manual_seed(0)
     model = new_model(chosen).train()
     assert model.config.stages == chosen.stages
+    assert model.config.depths == (chosen.layers,) + (1,) * chosen.stages
     assert model.config.hard == (chosen.assignment == "hard")
     assert model.config.gumbel == (chosen.recipe == "paper")
     labels = np.zeros((8, 96, 96, 2), np.uint8) if second else None
@@ -445,7 +392,8 @@ def test_each_variant_learns_from_its_own(pool, changes: dict, expected: set | N
         pool, seed=0, batch=4, captions=chosen.captions, pseudo_labels=labels
     )(0)
     parts = Criterion(model, chosen, CPU).losses(batch, 0)
-    assert expected is None or set(parts) == expected
+    each = LANGUAGES if chosen.recipe == "small-world" else ("",)
+    assert set(parts) == {"caption", *(f"{loss} {x}".strip() for loss in expected for x in each)}
     torch.stack(list(parts.values())).sum().backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     assert all(g.isfinite().all() for g in grads.values())
@@ -462,99 +410,44 @@ def test_the_stem_starts_as_clips() -> None:
     stem = model.img_encoder.patch_embed.proj.state_dict()
     assert torch.equal(stem["conv1.weight"], clip["conv1.weight"])
     assert torch.equal(stem["layer2.0.bn3.running_mean"], clip["layer2.0.bn3.running_mean"])
-    model.img_encoder.patch_embed.proj = torch.nn.Conv2d(3, 7, 5)
-    with pytest.raises(ValueError, match="no layer of it fits the stem"):
-        start_from_clip(model)
 
 
-def test_groups_differ_from_the_first_step(pool) -> None:
-    """As GroupViT starts, each of 4 groups has a quarter of every patch; here they do not."""
-    pixels = to_pixels(pool.images[:2], IMAGE_MEAN, IMAGE_STD)
-    shares = {}
-    for spread in (0.0, 2.0):
-        torch.manual_seed(0)
-        model = new_model(replace(TINY, spread=spread)).eval()
-        with torch.no_grad():
-            shares[spread] = model.group(pixels).maps().amax(dim=1).mean().item()
-    assert shares[0.0] < 0.35
-    assert shares[2.0] > 0.5
-
-
-def test_groups_start_as_the_means_of_their_patches(pool) -> None:
+def test_groups_start_apart_and_as_the_means_of_their_patches(pool) -> None:
     """So that what names a patch names its group; in GroupViT's own start they have no more to do
-    with each other than two random projections."""
+    with each other than two random projections, and each of 4 has a quarter of every patch."""
     pixels = to_pixels(pool.images[:2], IMAGE_MEAN, IMAGE_STD)
-    likeness = {}
-    for kind in ("paper", "small-world"):
+    apart, likeness = {}, {}
+    for kind, spread in (("paper", 2.0), ("small-world", 0.0), ("small-world", 2.0)):
         torch.manual_seed(0)
-        model = new_model(replace(TINY, recipe=kind, spread=2.0)).eval()
+        model = new_model(replace(TINY, recipe=kind, spread=spread)).eval()
         with torch.no_grad():
             groups = model.group(pixels)
             owned = losses.ownership(groups)
-            mean = (owned / owned.sum(dim=2, keepdim=True)) @ model.img_encoder.norm(
-                groups.patch_tok
-            )
-            group_emb, mean_emb = model.img_projector(groups.tok), model.img_projector(mean)
-        likeness[kind] = torch.cosine_similarity(group_emb, mean_emb, dim=-1).mean().item()
-    assert likeness["paper"] < 0.5
-    assert likeness["small-world"] > 0.8
+            mean = (owned / owned.sum(2, keepdim=True)) @ model.img_encoder.norm(groups.patch_tok)
+            emb = [model.img_projector(tok) for tok in (groups.tok, mean)]
+        apart[kind, spread] = groups.maps().amax(dim=1).mean().item()
+        likeness[kind, spread] = torch.cosine_similarity(*emb, dim=-1).mean().item()
+    assert apart["small-world", 0.0] < 0.35
+    assert apart["small-world", 2.0] > 0.5
+    assert likeness["paper", 2.0] < 0.5
+    assert likeness["small-world", 2.0] > 0.8
 
 
-def test_layers_let_group_tokens_and_patches_see_one_another(pool) -> None:
-    """As in the paper's section 3.1: groups ask otherwise when only far patches change."""
-    pixels = to_pixels(pool.images[:1], IMAGE_MEAN, IMAGE_STD)
-    asked = {}
-    for layers in (0, 2):
-        torch.manual_seed(0)
-        model = new_model(replace(TINY, layers=layers, patch=8)).eval()
-        assert model.config.depths == (layers, 1)
-        assert len(model.img_encoder.layers[0].blocks) == layers
-        stage = model.img_encoder.layers[0]
-        with torch.no_grad():
-            groups = model.group(pixels)
-            assert groups.maps().shape == (1, 4, 12, 12)
-            tok = groups.patch_tok  # (1, 144, 32)
-            asked[layers] = [
-                stage(t, None)[1] for t in (tok, torch.cat([tok[:, :72], -tok[:, 72:]], 1))
-            ]
-    assert torch.equal(*asked[0])
-    assert not torch.allclose(*asked[2])
-
-
-@pytest.mark.parametrize("changes", [{}, {"layers": 1, "patch": 8, "recipe": "paper"}])
-def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch, changes) -> None:
-    whole = weights_after(pool, tmp_path / "whole", **changes)
-    steps = []
-
-    class Stopping(dataset.GroupViTBatches):
-        def __call__(self, step: int):
-            steps.append(step)
-            if len(steps) == 3:
-                raise KeyboardInterrupt
-            return super().__call__(step)
-
-    monkeypatch.setattr(recipe, "GroupViTBatches", Stopping)
-    monkeypatch.setattr(recipe, "SAVE_EVERY", 2)
-    with pytest.raises(KeyboardInterrupt):
-        weights_after(pool, tmp_path / "parts", **changes)
-    resumed = weights_after(pool, tmp_path / "parts", **changes)
-    assert steps == [0, 1, 2, 2, 3]
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    with pytest.raises(ValueError, match=r"from a training with other lr.*remove the folder"):
-        weights_after(pool, tmp_path / "parts", **changes, lr=1.0)
-
-
-def test_a_second_round_goes_on_where_it_stopped(pool, tmp_path, monkeypatch) -> None:
-    whole = weights_after(pool, tmp_path / "whole", second_round_steps=3, second_round_pictures=6)
+def test_an_interrupted_training_ends_like_another(pool, tmp_path, monkeypatch) -> None:
+    """In either round; pseudo-labels are given in eval mode, and nothing is learned in it."""
+    two = {"second_round_steps": 3, "second_round_pictures": 6}
+    whole = weights_after(pool, tmp_path / "whole", **two)
     first = weights_after(pool, tmp_path / "first")
     assert any(not torch.equal(whole[name], first[name]) for name in first)
-    rounds = []
+    seen: list[tuple[int, int, bool]] = []  # pictures, step, with pseudo-labels
+    stops, modes = [(8, 2, False), (6, 2, True)], []
 
     class Stopping(dataset.GroupViTBatches):
         def __call__(self, step: int):
             batch = super().__call__(step)
-            rounds.append((len(self.dataset), step, batch.pseudo_labels is not None))
-            if rounds[-1] == (6, 2, True) and (6, 2, True) not in rounds[:-1]:
+            seen.append((len(self.dataset), step, batch.pseudo_labels is not None))
+            if seen[-1] in stops:
+                stops.remove(seen[-1])
                 raise KeyboardInterrupt
             return batch
 
@@ -563,17 +456,19 @@ def test_a_second_round_goes_on_where_it_stopped(pool, tmp_path, monkeypatch) ->
             modes.append(self.model.training)
             return super().losses(batch, step)
 
-    modes: list[bool] = []
     monkeypatch.setattr(recipe, "GroupViTBatches", Stopping)
     monkeypatch.setattr(recipe, "Criterion", Watched)
     monkeypatch.setattr(recipe, "SAVE_EVERY", 1)
-    with pytest.raises(KeyboardInterrupt):
-        weights_after(pool, tmp_path / "parts", second_round_steps=3, second_round_pictures=6)
-    resumed = weights_after(pool, tmp_path / "parts", second_round_steps=3, second_round_pictures=6)
-    assert [step for size, step, has in rounds if (size, has) == (8, False)] == [0, 1, 2, 3]
-    assert [step for size, step, has in rounds if (size, has) == (6, True)] == [0, 1, 2, 2]
-    assert all(modes)  # answers are given in eval mode, and nothing is learned in it
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            weights_after(pool, tmp_path / "parts", **two)
+    resumed = weights_after(pool, tmp_path / "parts", **two)
+    assert [step for size, step, told in seen if (size, told) == (8, False)] == [0, 1, 2, 2, 3]
+    assert [step for size, step, told in seen if (size, told) == (6, True)] == [0, 1, 2, 2]
+    assert all(modes)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    with pytest.raises(ValueError, match=r"from a training with other lr.*remove the folder"):
+        weights_after(pool, tmp_path / "parts", lr=1.0)
 
 
 def test_a_look_at_the_groups_changes_nothing(pool, tmp_path) -> None:
@@ -606,16 +501,11 @@ def test_names_tell_variants_apart() -> None:
     ("changes", "message"),
     [
         ({"groups": 3}, "groups: got 3; expected 4 to 32"),
-        ({"steps": 0}, "got 0 steps, 8 pictures"),
-        ({"second_round_steps": -1}, "-1 second-round steps"),
         ({"second_round_steps": 2, "recipe": "paper"}, "second_round_steps: got 2 .*expected 0"),
         ({"second_round_steps": 2, "multi_label": False}, "second_round_steps: got 2 .*expected 0"),
         ({"second_round_steps": 2, "patches": False}, "second_round_steps: got 2 .*expected 0"),
         ({"stuff": 1.5}, "stuff: got 1.5; expected 0 to 1"),
-        ({"stuff": -0.1}, "stuff: got -0.1; expected 0 to 1"),
         ({"stuff": math.nan}, "stuff: got nan; expected 0 to 1"),
-        ({"layers": 13}, "layers: got 13; expected 0 to 12"),
-        ({"layers": -1}, "layers: got -1; expected 0 to 12"),
     ],
 )
 def test_unfit_numbers_are_refused(changes: dict, message: str) -> None:
@@ -668,39 +558,20 @@ def test_the_queue_does_one_seed_of_all_first_and_goes_on(tmp_path, monkeypatch)
     every = questions.variants()
     rows = {name: every[name] for name in ("ours, stuff 0", "paper, stuff 0.15")}
     monkeypatch.setattr(questions, "variants", lambda: rows)
-    typed = [
-        "--seeds",
-        "0",
-        "1",
-        "--steps",
-        "2",
-        "--pictures",
-        "4",
-        "--test-pictures",
-        "4",
-        "--val-pictures",
-        "2",
-    ]
-    typed += ["--work", str(tmp_path), "--out", str(tmp_path / "rows.json")]
+    sizes = "--seeds 0 1 --steps 2 --pictures 4 --test-pictures 4 --val-pictures 2"
+    typed = [*sizes.split(), "--work", str(tmp_path), "--out", str(tmp_path / "rows.json")]
     with pytest.raises(KeyboardInterrupt):
         questions.main(typed)
-    first = json.loads((tmp_path / "rows.json").read_text("utf-8"))
     assert [seed for _, seed in trained] == [0, 0, 1]
     stop = None
     questions.main(typed)
     assert len(set(trained)) == len(trained) == 4  # none of them twice
     table = json.loads((tmp_path / "rows.json").read_text("utf-8"))
     assert table["rows"]["ours, stuff 0"]["seeds"] == [0, 1]
-    again = first["rows"]["ours, stuff 0"]
-    assert again["metrics"] == table["rows"]["ours, stuff 0"]["metrics"][: len(again["seeds"])]
-    questions.main([*typed, "--rows", "ours, stuff 0"])
-    assert len(trained) == 4
     said = table["rows"]["paper, stuff 0.15"]["said"]
     assert said["sheep"] > 0.5 > said["grass"]
     again = read_recipe(*shlex.split(table["one training"])[4:]).recipe
     assert again == replace(every["ours, stuff 0"], steps=2, pictures=4)
-    for value in values(table["rows"]["ours, stuff 0"], "wide", "oracle_iou", "sky"):
-        assert 0 <= value <= 1
 
 
 # ---- evaluation ----------------------------------------------------------------------------
@@ -752,8 +623,8 @@ def test_tuned_is_what_is_best_on_val(scenes) -> None:
     before, after = quality.as_dict(), evaluation.judge(features, scenes, tuned).as_dict()
     assert evaluation.gap_closed(before, after) == 1
     assert evaluation.gap_closed(before, before) == 0
-    miou = evaluation.text_miou(features, scenes, plain)
-    assert before["miou"] == pytest.approx(miou, abs=1e-4)
+    miou = evaluation.text_ious(features, scenes, plain).nanmean()
+    assert before["miou"] == pytest.approx(float(miou), abs=1e-4)
 
 
 class Timid(Perfect):
@@ -872,17 +743,5 @@ def test_the_shipped_model_segments_as_its_card_says(shipped_card: dict) -> None
     some = evaluation.draw_scenes("test", 40)
     rows = shipped_card["metrics"]["en"]
     tuned = evaluation.InferenceSettings(**rows["reading"])
-    miou = evaluation.text_miou(Features(segmenter, some.pil()), some, tuned)
-    assert miou == pytest.approx(rows["cured"]["miou"], abs=0.05)
-
-
-def test_the_frames_show_groups_forming(shipped_card: dict) -> None:
-    with np.load(checkpoint_dir("groupvit") / "frames.npz") as file:
-        steps, maps, images = file["steps"], file["maps"], file["images"]
-    assert steps[-1] == shipped_card["recipe"]["steps"] + shipped_card["recipe"]["more"]
-    assert (np.diff(steps) > 0).all()
-    assert maps.shape[:3] == (len(steps), len(images), shipped_card["recipe"]["groups"])
-    owned = maps.sum(axis=2, dtype=int)
-    assert ((owned > 240) & (owned < 270)).all()  # of 255, rounded group by group
-    decided = maps.max(axis=2).mean(axis=(1, 2, 3)) / 255
-    assert decided[-1] > decided[0] + 0.2
+    ious = evaluation.text_ious(Features(segmenter, some.pil()), some, tuned)
+    assert float(ious.nanmean()) == pytest.approx(rows["cured"]["miou"], abs=0.05)

@@ -1,7 +1,6 @@
-"""What all recipes share: schedules, resuming, prefetching, pictures, cards and tables."""
+"""What all recipes share: schedules, resuming, pictures, cards and tables."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +13,8 @@ from torch import nn
 from cliplab.cli.main import read_recipe
 from cliplab.runtime import checkpoint_dir, sha256, write_json
 from cliplab.training import cards
-from cliplab.training.loop import (
-    Prefetcher,
-    Run,
-    Schedule,
-    adamw,
-    fit,
-    learning_rate,
-    machines_of,
-)
-from cliplab.training.pictures import Arrays, augment, joined, load_chunks, mirror_boxes, to_pixels
+from cliplab.training.loop import Run, Schedule, adamw, fit, learning_rate
+from cliplab.training.pictures import Arrays, augment, load_chunks, mirror_boxes, to_pixels
 
 # ---- the loop ------------------------------------------------------------------------------
 
@@ -68,21 +59,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path) -> None:
     assert torch.equal(line(tmp_path / "halves", 30), whole)
     lines = [json.loads(x) for x in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "step" in line] == [20]
-
-
-def test_a_log_names_every_machine_that_did_a_step(tmp_path) -> None:
-    """A training may be begun on one machine and ended on another."""
-    with pytest.raises(KeyboardInterrupt):
-        line(tmp_path / "a", 30, stop=17)
-    log = tmp_path / "a" / "log.jsonl"
-    log.write_text(log.read_text().replace("cpu", "GPU"))
-    for _ in range(2):
-        line(tmp_path / "a", 30)  # the second time there is nothing left to do
     here = f"cpu, {torch.get_num_threads()} threads"
-    assert log.read_text().count("trained on") == 2
-    line(tmp_path / "b", 4)
-    machines = machines_of([tmp_path / "b", tmp_path / "a"])
-    assert machines == [here, here.replace("cpu", "GPU")]
+    assert [line["trained on"] for line in lines if "step" not in line] == [here]
 
 
 def test_a_state_of_other_settings_is_refused(tmp_path) -> None:
@@ -111,21 +89,6 @@ def test_the_log_has_each_of_several_losses(tmp_path) -> None:
     assert seen == list(range(101))
 
 
-def draw(step: int) -> dict:
-    return {"pixels": torch.full((2,), step), "texts": [f"step {step}"], "process": os.getpid()}
-
-
-def test_prefetched_batches_are_those_of_their_steps() -> None:
-    here, there = Prefetcher(draw, 0), Prefetcher(draw, 2)
-    state = torch.get_rng_state()
-    for step in range(5, 12):  # a resumed training starts anywhere
-        mine, theirs = here(step), there(step)
-        assert torch.equal(mine["pixels"], theirs["pixels"])
-        assert theirs["texts"] == [f"step {step}"]
-    assert torch.equal(torch.get_rng_state(), state)  # of the model
-    assert mine["process"] == os.getpid() != theirs["process"]
-
-
 # ---- pictures ------------------------------------------------------------------------------
 
 
@@ -136,7 +99,7 @@ def numbers(start: int, count: int) -> Arrays:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_files_are_made_once_and_joined_in_order(tmp_path, processes: int) -> None:
     def load(make) -> np.ndarray:
-        return joined(load_chunks(tmp_path, "n-", 7, make, size=3, processes=processes), "n")
+        return load_chunks(tmp_path, "n-", 7, make, size=3, processes=processes)["n"]
 
     assert load(numbers).tolist() == list(range(7))
     names = ["n-00000000-3.npz", "n-00000003-3.npz", "n-00000006-1.npz"]
@@ -152,18 +115,13 @@ def test_files_are_made_once_and_joined_in_order(tmp_path, processes: int) -> No
     assert asked == [(3, 3)]
 
 
-def test_augmentation_changes_pixels_only() -> None:
-    images = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), dtype=np.uint8)
-    out = augment(images, np.random.default_rng(0), shift=3)
-    assert (out.shape, out.dtype) == (images.shape, np.uint8)
-    assert not (out == images).all()
-
-
 def test_extra_channels_move_with_the_picture_and_keep_their_values() -> None:
     dark = np.random.default_rng(0).integers(0, 2, (3, 16, 16, 3), dtype=np.uint8)
     both = np.concatenate([100 * dark, dark[..., :1]], axis=3)
     moved = augment(both, np.random.default_rng(1), shift=4)
+    assert (moved.shape, moved.dtype) == (both.shape, np.uint8)
     assert (moved[..., 3] == (moved[..., 0] > 0)).all()
+    assert not (moved[..., 3] == both[..., 3]).all()
     assert not np.isin(moved[..., 0], (0, 100)).all()  # brightened
 
 
@@ -176,9 +134,11 @@ def test_mirrored_boxes_hold_the_mirrored_pixels() -> None:
 
 
 def test_pixels_are_normalised() -> None:
-    pixels = to_pixels(np.full((1, 4, 6, 3), 255, np.uint8), (0.5, 0, 1), (0.5, 1, 2))
-    assert pixels.shape == (1, 3, 4, 6)
-    assert pixels[0, :, 0, 0].tolist() == pytest.approx([1, 1, 0])
+    white, gains = np.full((1, 4, 6, 3), 255, np.uint8), np.array([0.5])
+    for given, expected in ((None, [1, 1, 0]), (gains, [0, 0.5, -0.25])):
+        pixels = to_pixels(white, (0.5, 0, 1), (0.5, 1, 2), given)
+        assert pixels.shape == (1, 3, 4, 6)
+        assert pixels[0, :, 0, 0].tolist() == pytest.approx(expected)
 
 
 # ---- cards ---------------------------------------------------------------------------------

@@ -66,9 +66,6 @@ def test_novel_animals_are_present_without_boxes(herds) -> None:
         boxes, labels = herds.labelled(i, members("base"))
         assert members("base")[labels].all()
         assert len(boxes) == len(labels) == int(members("base")[herds.labels[i]].sum())
-
-
-def test_animals_that_hardly_show_are_not_labelled(herds) -> None:
     hidden = replace(herds, visible=[torch.zeros_like(v) for v in herds.visible])
     assert all(len(hidden.labelled(i, members("base"))[0]) == 0 for i in range(len(herds)))
 
@@ -104,15 +101,13 @@ class Teacher:
 def test_the_teacher_looks_once_and_another_looks_again(tmp_path, herds) -> None:
     first, second = Teacher("one"), Teacher("two")
     views = load_views(tmp_path, herds, herds.boxes, first)
-    assert first.asked == 2  # 1x and 1.5x
     again = load_views(tmp_path, herds, herds.boxes, first)
-    assert first.asked == 2
+    assert first.asked == 2  # 1x and 1.5x, once
     assert [e.shape for e in views.emb] == [(len(b), 8) for b in herds.boxes]
     assert torch.equal(torch.cat(again.emb), torch.cat(views.emb))
     load_views(tmp_path, herds, herds.boxes, second)
     assert second.asked == 2
-    moved = [b + 1 for b in herds.boxes]
-    load_views(tmp_path, herds, moved, first)
+    load_views(tmp_path, herds, [b + 1 for b in herds.boxes], first)
     assert first.asked == 4
 
 
@@ -169,18 +164,13 @@ def test_each_variant_learns_from_its_own(variant: str, herds) -> None:
     batch = batches_of(herds, known)(0)
     torch.manual_seed(0)
     parts = recipe.losses(model, batch, rows(20, seed=3), known, chosen)
-    expected = {"propose", "box"}
-    expected |= set() if variant == "image" else {"text"}
-    expected |= {"distill"} & ({"distill"} if variant not in ("text", "supervised") else set())
-    assert set(parts) == expected
+    named = set() if variant == "image" else {"text"}
+    distilled = set() if variant in ("text", "supervised") else {"distill"}
+    assert set(parts) == {"propose", "box"} | named | distilled
     torch.stack(list(parts.values())).sum().backward()
-    taught = {
-        "background": model.background_emb.grad is not None,
-        "embedding": model.head.embed.weight.grad is not None,
-    }
-    assert taught == {"background": variant != "image", "embedding": True}
-    if model.image_head is not None:
-        assert model.image_head.embed.weight.grad.abs().sum() > 0
+    assert (model.background_emb.grad is not None) == (variant != "image")
+    assert model.head.embed.weight.grad is not None
+    assert model.image_head is None or model.image_head.embed.weight.grad.abs().sum() > 0
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(g.isfinite().all() for g in gradients)
 
@@ -211,7 +201,8 @@ def options(folder, *changes: str) -> recipe.Options:
 
 
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
-    teacher = teacher_of_texts()
+    teacher = Teacher("texts")
+    teacher.encode_text = lambda texts, **_: rows(len(texts), seed=len(texts))
     monkeypatch.setattr("cliplab.encoders.load_encoder", lambda *a, **k: teacher)
     recipe.run(options(tmp_path))
     folder = tmp_path / "seed0" / "ensemble" / "checkpoint"
@@ -223,24 +214,14 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     assert set(card["files"]) == {"model.safetensors"}
     assert card["categories"]["unseen"] == ["sheep lying down", "horse eating"]
     assert len(card["categories"]["novel"]) == 6
-    assert set(card["metrics"]) >= {"recall", *HEADS, "unseen pairs", "teacher on true boxes"}
+    assert set(card["metrics"]) >= {"recall", *HEADS, "unseen pairs"}
     # the proposer and the views are there: another variant does not look again
     asked = teacher.asked
     views = len(list((tmp_path / "views").iterdir()))
     recipe.run(options(tmp_path, "--variant", "text", "--novel", "masked"))
     assert (tmp_path / "seed0" / "text-masked" / "checkpoint" / "model_card.json").is_file()
     assert len(list((tmp_path / "views").iterdir())) == views
-    assert teacher.asked - asked == 4  # of the evaluation: two sets, two crops
-
-
-def teacher_of_texts() -> Teacher:
-    """A teacher with texts, quick and of the dimension it likes."""
-    teacher = Teacher("texts")
-    teacher.encode_text = lambda texts, **_: rows(len(texts), seed=len(texts))
-    return teacher
-
-
-# ---- the table of all trainings ------------------------------------------------------------
+    assert teacher.asked == asked
 
 
 # ---- the shipped detector ------------------------------------------------------------------
@@ -266,15 +247,9 @@ def test_the_teacher_is_the_shipped_clip(card: dict, shipped: ViLD, teacher) -> 
     assert shipped.teacher["sha256 model.pt"] == sha256(checkpoint_dir("clip-openai") / "model.pt")
 
 
-def test_the_card_reaches_the_floors(card: dict) -> None:
-    metrics = card["metrics"]
-    assert metrics["recall"]["base"]["value"] >= 0.95
-    assert metrics["recall"]["novel"]["value"] >= 0.90
-    assert metrics["teacher on true boxes"]["species"]["value"] >= 0.85
-    assert metrics["teacher on true boxes"]["posture"]["value"] >= 0.85
-
-
 def test_the_table_reaches_the_floors(card: dict) -> None:
+    assert card["metrics"]["recall"]["base"]["value"] >= 0.95
+    assert card["metrics"]["recall"]["novel"]["value"] >= 0.90
     rows = load_rows("vild")["rows"]
     seeds = rows["ensemble"]["seeds"]
     assert seeds == rows["text"]["seeds"] == rows["image"]["seeds"] == [0, 1, 2]
@@ -311,7 +286,5 @@ def test_only_the_defaults_replace_what_is_shipped() -> None:
     assert recipe.target_of(default, "pasture", work) == checkpoint_dir("vild")
     assert recipe.target_of(default, "openai:x.pt", work) == work / "ensemble/checkpoint"
     for changes in ({"steps": 1}, {"seed": 1}, {"pictures": 9}):
-        assert (
-            recipe.target_of(replace(default, **changes), "pasture", work)
-            == work / "ensemble/checkpoint"
-        )
+        other = replace(default, **changes)
+        assert recipe.target_of(other, "pasture", work) == work / "ensemble/checkpoint"

@@ -150,7 +150,7 @@ _MAY_BE_NONE = {"stages", "crops", "locked_steps", "joint_steps", "second_round_
 def _train(typed: Sequence[str]) -> int:
     """Train what was typed -> exit code."""
     if not typed or typed[0] in ("-h", "--help"):
-        stems = [f"  {stem:9} {recipe.makes}" for stem, recipe in RECIPES.items()]
+        stems = [f"  {stem:9} {makes}" for stem, makes in RECIPES.items()]
         print(TRAIN.format(stems="\n".join(stems)))
         return 0 if typed else 2
     options = read_recipe(*typed)
@@ -164,7 +164,7 @@ def _train(typed: Sequence[str]) -> int:
                 raise ValueError(f"train {typed[0]} runs in one process: start it without torchrun")
             log.setLevel(logging.WARNING if rank else logging.INFO)
             with nullcontext() if rank else held(work, *filter(None, [options.out])):
-                importlib.import_module(RECIPES[typed[0]].module).run(options)
+                importlib.import_module(f"cliplab.training.{typed[0]}").run(options)
     except KeyboardInterrupt:
         print("the same command goes on from the last state that was saved", file=sys.stderr)
         raise
@@ -177,7 +177,7 @@ def read_recipe(stem: str, *typed: str) -> Any:
 
     if stem not in RECIPES:
         raise ValueError(unknown_name("recipe", stem, RECIPES))
-    recipe = importlib.import_module(RECIPES[stem].module)
+    recipe = importlib.import_module(f"cliplab.training.{stem}")
     words = [_FORMER.get(word, word) for word in typed if word != "--debug"]
     about, epilog = (recipe.__doc__ or "").strip(), f"examples:\n  cliplab train {stem}"
     options = parse(recipe.Options, words, prog=f"cliplab train {stem}", about=about, epilog=epilog)

@@ -7,6 +7,7 @@ a sheep"): a model that only ever read long captions finds bare ones foreign.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 
 from cliplab.pasture.scene import COLOURS, Animal, Dice, Scene
 
@@ -113,11 +114,9 @@ def caption(scene: Scene, language: str = "en", variant: int = 0, *, facts: str 
         facts: "some" draws which facts to mention, "all" mentions every one.
 
     Raises:
-        ValueError: unknown language or facts.
+        ValueError: unknown language.
     """
     check_language(language)
-    if facts not in ("some", "all"):
-        raise ValueError(f"unknown facts {facts!r}; expected 'some' or 'all'")
     dice = _dice(scene, language, variant, None)
     if len(scene.animals) > 1:
         return (_herd_en if language == "en" else _herd_zh)(scene, dice)
@@ -128,7 +127,6 @@ def caption(scene: Scene, language: str = "en", variant: int = 0, *, facts: str 
 
 def animal_caption(scene: Scene, index: int, language: str = "en", variant: int = 0) -> str:
     """Caption of one animal of a herd alone, as of a crop: never its place or the weather."""
-    check_language(language)
     dice = _dice(scene, language, variant, index)
     detail = _facts(dice, alone=True)
     say = _animal_en if language == "en" else _animal_zh
@@ -173,15 +171,9 @@ def class_phrase(
     Raises:
         ValueError: unknown language, or no attribute given.
     """
-    check_language(language)
     if not (species or posture or colour):
         raise ValueError("class_phrase: give at least one of species, posture, colour")
-    if language == "zh":
-        noun = _ZH_SPECIES[species][0] if species else "动物"
-        tint = _tint_zh(colour, noun, bool(posture))
-        return (_ZH_POSTURE[posture][0][0] if posture else "") + tint + noun
-    words = [colour, species or "animal", _POSTURE[posture][0][0] if posture else ""]
-    return " ".join(w for w in words if w)
+    return noun_phrase(species, posture, colour, language=language)
 
 
 def noun_phrase(
@@ -190,25 +182,22 @@ def noun_phrase(
     """An animal by any of its attributes, in one of many wordings; what is "" is not said.
 
     "sheep lying down", "resting sheep" or "lying sheep" are one phrase to a reader, and so are
-    躺着的羊 and 卧着的绵羊. Without `dice` it is `class_phrase`, and "animal" if nothing is said.
+    躺着的羊 and 卧着的绵羊. Without `dice` it is the first of them; "animal" if nothing is said.
 
     Raises:
         ValueError: unknown language.
     """
     check_language(language)
-    if dice is None:
-        if species or posture or colour:
-            return class_phrase(species=species, posture=posture, colour=colour, language=language)
-        return "animal" if language == "en" else "动物"
+    pick = dice.choice if dice else itemgetter(0)
     if language == "zh":
-        noun = dice.choice(_ZH_SPECIES[species]) if species else "动物"
-        before = dice.choice(_ZH_POSTURE[posture][0]) if posture else ""
+        noun = pick(_ZH_SPECIES[species]) if species else "动物"
+        before = pick(_ZH_POSTURE[posture][0]) if posture else ""
         return before + _tint_zh(colour, noun, bool(posture)) + noun
     noun = " ".join(word for word in (colour, species or "animal") if word)
     if not posture:
         return noun
     after, before, _ = _POSTURE[posture]
-    return f"{before} {noun}" if dice.chance(0.25) else f"{noun} {dice.choice(after)}"
+    return f"{before} {noun}" if dice and dice.chance(0.25) else f"{noun} {pick(after)}"
 
 
 def _animal_en(animal: Animal, scene: Scene, detail: Sequence[str], dice: Dice) -> str:
@@ -359,14 +348,18 @@ def _herd_zh(scene: Scene, dice: Dice) -> str:
 
 def lexicon(language: str) -> list[str]:
     """Every word that `caption` and `class_phrase` can use: what a vocabulary must cover."""
-    check_language(language)
     tables = {
         "en": (_POSTURE, _SOURCE, _GROUND, _BY, _WEATHER, _PLURAL, _COUNT, _FRAME, COLOURS,
                "a", "an", "the", "is", "are", "these", "and", "animal", "animals", ","),
         "zh": (_ZH_SPECIES, _ZH_MEASURE, _ZH_COLOUR, _ZH_POSTURE, _ZH_SOURCE, _ZH_GROUND, _ZH_BY,
                _ZH_WEATHER, _ZH_FRAME, _ZH_COUNT, "一只的有动物和、，。旁"),
     }[language]  # fmt: skip
-    return sorted({word.replace("{}", "").strip() for table in tables for word in _words(table)})
+    return said_in(tables)
+
+
+def said_in(tables: object) -> list[str]:
+    """Every text of nested tables without the place of a noun: what a vocabulary must cover."""
+    return sorted({word.replace("{}", "").strip() for word in _words(tables)} - {""})
 
 
 def _words(table: object) -> Iterator[str]:

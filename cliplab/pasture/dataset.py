@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliplab.pasture.captions import animal_caption, caption
 from cliplab.pasture.drawing import draw, labels
-from cliplab.pasture.scene import Animal, Combo, Dice, Scene, herd, portrait
+from cliplab.pasture.scene import Combo, Dice, Scene, herd, portrait
 
 _CROP_HEIGHT = 176  # pixels of the herd that crops are cut from
 
@@ -22,20 +21,9 @@ class Example:
     index: int = 0
 
     @property
-    def animal(self) -> Animal:
-        """The animal that the picture shows."""
-        return self.scene.animals[self.index]
-
-    @property
     def combo(self) -> Combo:
-        """Its species, posture and colour."""
-        return self.animal.combo
-
-    def caption(self, language: str = "en", variant: int = 0) -> str:
-        """A caption that is true of this picture."""
-        if self.scene.kind == "portrait":
-            return caption(self.scene, language, variant)
-        return animal_caption(self.scene, self.index, language, variant)
+        """Species, posture and colour of the animal that the picture shows."""
+        return self.scene.animals[self.index].combo
 
 
 @dataclass(frozen=True)

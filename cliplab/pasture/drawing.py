@@ -38,14 +38,8 @@ class Labels:
 def draw(scene: Scene, size: int = 64, *, supersample: int = _SUPERSAMPLE) -> Image.Image:
     """Draw a scene `size` pixels high (and `size * aspect` wide) as an RGB picture.
 
-    The size is 16 to 4096; `supersample` are samples per pixel and direction, 1 to 4.
-
-    Raises:
-        ValueError: size or supersample out of range.
+    `supersample` are samples per pixel and direction.
     """
-    _check_size(size)
-    if not 1 <= supersample <= 4:
-        raise ValueError(f"supersample {supersample}: expected 1 to 4")
     brush = _ColourBrush(scene, size, supersample)
     _paint(brush, scene)
     image = brush.finish()
@@ -53,12 +47,7 @@ def draw(scene: Scene, size: int = 64, *, supersample: int = _SUPERSAMPLE) -> Im
 
 
 def labels(scene: Scene, size: int = 64) -> Labels:
-    """Semantic and instance labels, boxes and visibility of the picture `draw(scene, size)`.
-
-    Raises:
-        ValueError: size out of range.
-    """
-    _check_size(size)
+    """Semantic and instance labels, boxes and visibility of the picture `draw(scene, size)`."""
     names = _LabelBrush(scene, size, _SUPERSAMPLE)
     _paint(names, scene)
     middle = _middle_samples(names.image)
@@ -68,7 +57,7 @@ def labels(scene: Scene, size: int = 64) -> Labels:
     for i in range(len(scene.animals)):
         mine = instance == i + 1
         if mine.any():
-            boxes[i] = _box(mine)
+            boxes[i] = box_of(mine)
             visible[i] = mine.sum() / max(_alone(scene, i, size), mine.sum())
     return Labels((middle & 255).astype(np.uint8), instance, boxes, visible)
 
@@ -80,14 +69,10 @@ def _alone(scene: Scene, index: int, size: int) -> int:
     return int(((_middle_samples(brush.image) >> 8) == index + 1).sum())
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The box of a mask (H, W) that is not empty, half-open."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-
-
-def _check_size(size: int) -> None:
-    if not 16 <= size <= 4096:
-        raise ValueError(f"size {size}: expected 16 to 4096 pixels of height")
 
 
 def _canvas(scene: Scene, size: int, supersample: int) -> tuple[int, int]:

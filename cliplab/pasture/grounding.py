@@ -7,16 +7,13 @@ landmark are in `relations`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cliplab.pasture.captions import check_language, noun_phrase
-from cliplab.pasture.drawing import SEMANTIC_CLASSES, Labels
+from cliplab.pasture.captions import noun_phrase, said_in
+from cliplab.pasture.drawing import SEMANTIC_CLASSES, Labels, box_of
 from cliplab.pasture.scene import (
     COLOURS,
     HELD_OUT_PAIRS,
@@ -144,20 +141,14 @@ def annotations_of(scene: Scene, found: Labels) -> Annotations:
             # A trough holds water too, so that the water beside one is no pond's box.
             mixed = kind == "pond" and any(p.kind.rstrip("*") == "trough" for p in scene.props)
             clear = count == 1 and mask.sum() >= _LEAST_PIXELS and not mixed
-            box = _around(mask) if clear else (0.0, 0.0, 0.0, 0.0)
+            box = _floats(box_of(mask)) if clear else (0.0, 0.0, 0.0, 0.0)
             (things if clear else hidden).append(Thing(kind, "", "", box))
     return Annotations(tuple(things), tuple(hidden))
 
 
-def _floats(values: NDArray) -> tuple[float, float, float, float]:
+def _floats(values: Iterable[float]) -> tuple[float, float, float, float]:
     x0, y0, x1, y1 = (float(v) for v in values)
     return x0, y0, x1, y1
-
-
-def _around(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """The box of a mask (H, W), half-open."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 # ---- descriptions --------------------------------------------------------------------------
@@ -298,15 +289,8 @@ def _article(words: Words, phrase: str, language: str) -> str:
 
 
 def lexicon(language: str) -> list[str]:
-    """Every word of this file's own, which a vocabulary must cover as it must that of captions.
-
-    Raises:
-        ValueError: unknown language.
-    """
-    check_language(language)
+    """Every word of this file's own, which a vocabulary must cover as it must that of captions."""
     if language == "en":
-        words = [*PROPS, *_EN_FRAME, "an", "animal", "and", ","]
-    else:
-        words = [*(a + b for a, b in _PROP_ZH.values()), *_MEASURE.values(), *_ZH_FRAME]
-        words += ["动物", "和", "、"]
-    return sorted({word.replace("{}", "").strip() for word in words})
+        return said_in([PROPS, _EN_FRAME, "an", "animal", "and", ","])
+    names = ["".join(words) for words in _PROP_ZH.values()]
+    return said_in([names, [*_MEASURE.values()], _ZH_FRAME, "动物", "和", "、"])

@@ -6,6 +6,7 @@ but these words has at best an even chance. That is what deep fusion is for.
 
 from collections.abc import Sequence
 
+from cliplab.pasture.captions import said_in
 from cliplab.pasture.grounding import (
     LEVELS,
     Annotations,
@@ -83,26 +84,24 @@ def _told_apart(
 
 def near_pair(
     annotated: Annotations, language: str, dice: Dice, *, width: float, unnamed: Sequence[str] = (),
-    levels: Levels = LEVELS, alike: bool = False,
+    levels: Levels = LEVELS,
 ) -> tuple[Grounded, Grounded] | None:  # fmt: skip
     """Two sentences that differ in their landmark alone, and therefore mean two things.
 
     "the sheep near the trough", "the sheep near the tree": each means the one of those alike whose
     box has the smallest gap to the landmark's. Of several alike, the outermost, the largest or
     whichever other can be right in one of the two at most: who does not read the landmark answers
-    half of them at best, and never both. Who reads it and does not look for it may do better, since
-    animals that drink are near troughs: `alike` rules that out.
+    half of them at best, and never both. The two that are meant are of one species, posture and
+    colour: animals that drink are near troughs, and who knows that need not look where it is.
 
     Args:
         annotated, language, dice, width, unnamed, levels: as `relation` takes them.
-        alike: whether the two that are meant must be of one species, posture and colour, so that
-            nothing but their places tells them apart.
 
     Returns:
         Both, in random order; each with the phrase and its landmark. None if the draws found none.
     """
     for _ in range(_TRIES):
-        found = _near_two(annotated, dice, width, unnamed, levels, alike)
+        found = _near_two(annotated, dice, width, unnamed, levels)
         if found:
             words, marks = found
             told = say(words, language, dice)
@@ -117,12 +116,7 @@ def near_pair(
 
 
 def _near_two(
-    annotated: Annotations,
-    dice: Dice,
-    width: float,
-    unnamed: Sequence[str],
-    levels: Levels,
-    alike: bool,
+    annotated: Annotations, dice: Dice, width: float, unnamed: Sequence[str], levels: Levels
 ) -> tuple[Words, list[tuple[int, Words, int]]] | None:
     """One draw: description, and twice which thing, landmark's description, which thing that is."""
     animals = [i for i, thing in enumerate(annotated.things) if thing.is_animal]
@@ -140,7 +134,7 @@ def _near_two(
         if target is None or target in marks or not told:
             continue
         for other in marks:
-            if not alike or annotated.things[other].look == annotated.things[target].look:
+            if annotated.things[other].look == annotated.things[target].look:
                 return words, [marks[other], (target, landmark, anchor)]
         marks[target] = (target, landmark, anchor)
     return None
@@ -171,8 +165,5 @@ def _linked(
 
 def lexicon(language: str) -> list[str]:
     """Every word of this file's own, as `grounding.lexicon` has those of the other sentences."""
-    if language == "en":
-        words = [*_EN_SIDE, *_EN_NEAR, *SIDES, "the"]
-    else:
-        words = [*_ZH_SIDE["left"], *_ZH_SIDE["right"], *_ZH_NEAR]
-    return sorted({word.replace("{}", "").strip() for word in words})
+    english, chinese = (_EN_SIDE, _EN_NEAR, SIDES, "the"), (*_ZH_SIDE.values(), _ZH_NEAR)
+    return said_in(english if language == "en" else chinese)

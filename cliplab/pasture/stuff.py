@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from cliplab.pasture.captions import LANGUAGES, caption, check_language
+from cliplab.pasture.captions import LANGUAGES, caption, said_in
 from cliplab.pasture.drawing import SEMANTIC_CLASSES
 from cliplab.pasture.scene import Dice, Scene
 
@@ -112,11 +112,7 @@ def stuff_caption(scene: Scene, language: str = "en", variant: int = 0) -> str:
 
     Mentions each thing that the scene has three times out of four, and at least one, in any order;
     equal variants give equal captions.
-
-    Raises:
-        ValueError: unknown language.
     """
-    check_language(language)
     dice = Dice("stuff", language, scene.kind, scene.split, scene.seed, variant)
     words = _EN if language == "en" else _ZH
     there = dice.shuffled(_things(scene))
@@ -131,11 +127,7 @@ def rated_caption(scene: Scene, language: str = "en", variant: int = 0, *, rate:
     For each of the five it is drawn once for a scene whether its captions say it, so that all of
     them agree, and a higher rate (0 to 1) says the same and more. Things such as a barn are
     mentioned three times out of four. Equal variants give equal captions.
-
-    Raises:
-        ValueError: unknown language.
     """
-    check_language(language)
     dice = Dice("stuff is said", scene.kind, scene.split, scene.seed)
     heard = [thing for thing in _STUFF if dice.chance(rate)]
     dice = Dice("rated", language, scene.kind, scene.split, scene.seed, variant)
@@ -161,14 +153,9 @@ def _stuff_words(language: str) -> re.Pattern[str]:
 
 
 def nouns_in(text: str, language: str = "en") -> list[str]:
-    """The nouns of a caption, each once, in the order of `NOUNS`.
-
-    Raises:
-        ValueError: unknown language.
-    """
-    check_language(language)
+    """The nouns of a caption, each once, in the order of `NOUNS`."""
     forms = _FORMS[language]
-    found = {forms[word] for word in _FINDERS[language].findall(text.lower()) if word in forms}
+    found = {forms.get(word) for word in _FINDERS[language].findall(text.lower())}
     return [noun for noun in NOUNS[language] if noun in found]
 
 
@@ -196,10 +183,8 @@ def _classes_by_word() -> dict[str, str]:
 
 def stuff_lexicon(language: str) -> list[str]:
     """Every word that `stuff_caption` can use, as `captions.lexicon` has those of `caption`."""
-    check_language(language)
-    words = [w for some in (_EN if language == "en" else _ZH).values() for w in some]
-    frames = [frame.replace("{}", "").strip() for frame in _FRAME[language]]
-    return sorted({*words, *filter(None, frames), "and" if language == "en" else "和、"})
+    words = _EN if language == "en" else _ZH
+    return said_in([*words.values(), _FRAME[language], "and" if language == "en" else "和、"])
 
 
 def _things(scene: Scene) -> list[str]:

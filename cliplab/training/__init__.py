@@ -5,23 +5,13 @@
 from. `loop.py` trains, `pictures.py` draws and augments, `cards.py` writes cards and tables.
 """
 
-from typing import NamedTuple
-
 import lazy_loader
 
-
-class Training(NamedTuple):
-    """What can be trained; its module is imported only when it is chosen."""
-
-    module: str  # has Options, a dataclass, and run(options)
-    makes: str
-
-
-RECIPES = {
-    "clip": Training("cliplab.training.clip", "two CLIPs, English and Chinese"),
-    "vild": Training("cliplab.training.vild", "a detector that learned from CLIP"),
-    "glip": Training("cliplab.training.glip", "a detector that reads sentences"),
-    "groupvit": Training("cliplab.training.groupvit", "segmentation from captions alone"),
+RECIPES = {  # stem -> what it makes; its module has Options, a dataclass, and run(options)
+    "clip": "two CLIPs, English and Chinese",
+    "vild": "a detector that learned from CLIP",
+    "glip": "a detector that reads sentences",
+    "groupvit": "segmentation from captions alone",
 }
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

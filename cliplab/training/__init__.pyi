@@ -1,5 +1,3 @@
-import typing
-
 from . import (
     clip_dataset as clip_dataset,
     clip_evaluation as clip_evaluation,
@@ -22,8 +20,4 @@ from .groupvit_model import (
     patch_embeddings as patch_embeddings,
 )
 
-class Training(typing.NamedTuple):
-    module: str
-    makes: str
-
-RECIPES: dict[str, Training]
+RECIPES: dict[str, str]

@@ -8,7 +8,6 @@ Only the tokens that captions use are trained (92 of 49,408); when the weights a
 that no text ever reached are zero: such a token tells the model that it is there, and nothing else.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig, save_mod
 from cliplab.models.clip import CLIP, CLIPConfig, load_openai, save_openai
 from cliplab.models.losses import clamp_logit_scale, unit_rows
 from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
-from cliplab.runtime import atomic_write, checkpoint_dir, pick_device, seed_all
+from cliplab.runtime import checkpoint_dir, pick_device, seed_all
 from cliplab.scale import any_clip_loss, by_the_first, over_ranks, own_share
 from cliplab.training.cards import command_of, write_model_card
 from cliplab.training.clip_dataset import (
@@ -33,8 +32,6 @@ from cliplab.training.clip_dataset import (
     normalised,
 )
 from cliplab.training.loop import Run, RunOptions, Schedule, fit, mixed_precision
-
-ModelName = Literal["clip-openai", "clip-chinese"]
 
 
 @dataclass(frozen=True)
@@ -106,8 +103,8 @@ def new_chinese_clip(recipe: CLIPRecipe, english: CLIP, vocab_size: int) -> Chin
 
 def train_english(
     recipe: CLIPRecipe, dataset: CLIPDataset, folder: Path, device: torch.device
-) -> Path:
-    """Train `clip-openai` from scratch; -> `folder / "model.pt"`, in OpenAI's format."""
+) -> dict[str, Tensor]:
+    """Train `clip-openai` from scratch; -> weights, as `save_openai` takes them."""
     seed_all(recipe.seed)
     words = CompactVocabulary(BytePairTokenizer())
     model = new_clip(recipe, len(words.official)).to(device).to(memory_format=torch.channels_last)
@@ -123,14 +120,13 @@ def train_english(
     settings = {k: v for k, v in asdict(recipe).items() if not k.startswith(("locked", "joint"))}
     schedule = Schedule(steps=recipe.steps, lr=recipe.lr)
     _fit(model, losses_of, schedule, Run(folder, settings))
-    by_the_first(save_openai, words.scatter(model.state_dict()), folder / "model.pt")
-    return folder / "model.pt"
+    return words.scatter(model.state_dict())
 
 
 def train_chinese(
     recipe: CLIPRecipe, dataset: CLIPDataset, english: Path, folder: Path, device: torch.device
-) -> Path:
-    """Train `clip-chinese` on the English model's image tower; -> `folder / "model"`."""
+) -> ChineseCLIP:
+    """Train `clip-chinese` on the image tower of the file `english`."""
     seed_all(recipe.seed)
     vocab = chinese_vocabulary()
     words = WordPieceTokenizer(vocab, 52)
@@ -160,8 +156,7 @@ def train_chinese(
     towers = over_ranks(model)
     stage2 = Schedule(steps=recipe.joint_steps, lr=recipe.joint_lr, warmup=100)
     _fit(model.train(), joint_losses, stage2, Run(folder / "joint", settings))
-    by_the_first(save_modelscope, model.eval(), folder / "model", vocab)
-    return folder / "model"
+    return model.eval()
 
 
 def _fit(model: CLIP | ChineseCLIP, losses_of: Any, schedule: Schedule, run: Run) -> None:
@@ -205,37 +200,28 @@ def run(options: Options) -> None:
     """
     recipe, device, work = options.recipe, pick_device(options.device), options.folder("clip")
     own = checkpoint_dir("") if recipe == CLIPRecipe() else work / f"seed{recipe.seed}"
-    out = options.out or own
+    openai, chinese = ((options.out or own) / name for name in ("clip-openai", "clip-chinese"))
+    count = options.test_pictures
     own_share(recipe.batch)  # refused before anything is drawn
     dataset = load_dataset(work / "pool", portrait_count=recipe.portraits, crop_count=recipe.crops)
     if options.model != "clip-chinese":
         folder = work / f"clip-openai-seed{recipe.seed}"
-        made = [train_english(recipe, dataset, folder, device)]
-        by_the_first(_publish, "clip-openai", recipe, made, out, options.test_pictures)
+        weights = train_english(recipe, dataset, folder, device)
+        by_the_first(save_openai, weights, openai / "model.pt")
+        by_the_first(lambda: write_model_card(openai, **card(recipe, openai, count)))
     if options.model != "clip-openai":
-        folder, english = work / f"clip-chinese-seed{recipe.seed}", out / "clip-openai" / "model.pt"
-        made = sorted(train_chinese(recipe, dataset, english, folder, device).iterdir())
-        by_the_first(_publish, "clip-chinese", recipe, made, out, options.test_pictures)
+        folder, english = work / f"clip-chinese-seed{recipe.seed}", openai / "model.pt"
+        model = train_chinese(recipe, dataset, english, folder, device)
+        by_the_first(save_modelscope, model, chinese, chinese_vocabulary())
+        by_the_first(lambda: write_model_card(chinese, **card(recipe, chinese, count)))
 
 
-def _publish(
-    name: ModelName, recipe: CLIPRecipe, made: Sequence[Path], out: Path, count: int
-) -> None:
-    """Copy the files into place and write the card; a card is only ever of the files beside it."""
-    target = out / name
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "model_card.json").unlink(missing_ok=True)
-    for path in made:
-        with atomic_write(target / path.name) as file:
-            file.write(path.read_bytes())
-    write_model_card(target, **card(name, recipe, target, count))
-
-
-def card(name: ModelName, recipe: CLIPRecipe, folder: Path, count: int) -> dict[str, Any]:
+def card(recipe: CLIPRecipe, folder: Path, count: int) -> dict[str, Any]:
     """Model card of a checkpoint: what it is, how it was made, and what it can and cannot do."""
     from cliplab.encoders import load_encoder
     from cliplab.training.clip_evaluation import evaluate
 
+    name = folder.name
     chinese = name == "clip-chinese"
     own, other = ("zh", "en") if chinese else ("en", "zh")
     spec = f"modelscope:{folder}" if chinese else f"openai:{folder / 'model.pt'}"

@@ -14,15 +14,12 @@ from cliplab.models.clip import IMAGE_MEAN, IMAGE_STD
 from cliplab.models.tokenizers import BytePairTokenizer
 from cliplab.scale import first_goes_first, own_share
 from cliplab.training import pictures
-from cliplab.training.pictures import Arrays, joined, load_chunks
+from cliplab.training.pictures import Arrays, load_chunks
 
 SIZE = 64  # pixels per side
 _CHUNK = 2000  # pictures per file
 _FULL_VOCAB = 49408
 _MAKERS = {"portraits": pasture.portraits, "crops": pasture.crops}
-
-
-# ---- pictures ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -53,13 +50,14 @@ class CLIPDataset:
 def load_dataset(folder: Path, *, portrait_count: int, crop_count: int) -> CLIPDataset:
     """The training pictures, drawing those that are not in `folder` yet."""
     counts = {"portraits": portrait_count, "crops": crop_count}
-    files = {
-        kind: load_chunks(folder, f"{kind}-{SIZE}-", count, partial(_draw, kind), size=_CHUNK)
+    parts = [
+        load_chunks(folder, f"{kind}-{SIZE}-", count, partial(_draw, kind), size=_CHUNK)
         for kind, count in counts.items()
-    }
-    parts = [part for some in files.values() for part in some]
+        if count
+    ]
     is_crop = np.repeat(np.array([False, True]), list(counts.values()))
-    images, seeds, animals = (joined(parts, name) for name in ("images", "seeds", "animals"))
+    names = ("images", "seeds", "animals")
+    images, seeds, animals = (np.concatenate([part[name] for part in parts]) for name in names)
     return CLIPDataset(images, is_crop, seeds, animals)
 
 
@@ -92,9 +90,6 @@ def recolour(images: NDArray[np.uint8], generator: np.random.Generator) -> NDArr
     return (out * 255).astype(np.uint8)
 
 
-# ---- batches -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class CLIPBatches:
     """The batch of each step, which depends on nothing but the step and the seed."""
@@ -123,9 +118,6 @@ class CLIPBatches:
         images[shapes] = recolour(images[shapes], generator)
         own = own_share(self.batch)  # of a batch that every rank has drawn, with one generator
         return normalised(images[own]), [text for text, _ in captions[own]]
-
-
-# ---- words ---------------------------------------------------------------------------------
 
 
 class CompactVocabulary:

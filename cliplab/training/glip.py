@@ -21,7 +21,6 @@ pixels are needed for the names, and one level of stride 64 for relations, which
 Source: GLIP, arXiv:2112.03857, sections 3.1 to 3.3.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -121,7 +120,6 @@ def train(
     device: torch.device,
     *,
     paired: GLIPDataset | None = None,
-    workers: int = 0,
 ) -> GLIP:
     """One training, whose rounds are resumed; `paired` are herds for those that ask pairs."""
     model, tokenizer = new_model(recipe)
@@ -135,7 +133,7 @@ def train(
         batches = GLIPBatches(herds, tokenizer, model.config, seed, one.batch, one.prompts, paired)
         schedule = loop.Schedule(steps=steps, lr=one.lr, warmup=min(one.warmup, steps // 2))
         log = loop.Run(round_folder(work, number), recipe.as_dict(number))
-        fit_round(model, loop.Prefetcher(batches, workers), schedule, log)
+        fit_round(model, batches, schedule, log)
     return model.eval()
 
 
@@ -144,9 +142,7 @@ def round_folder(work: Path, number: int) -> Path:
     return work / f"round-{number + 1}"
 
 
-def fit_round(
-    model: GLIP, batches: loop.Prefetcher, schedule: loop.Schedule, log: loop.Run
-) -> None:
+def fit_round(model: GLIP, batches: GLIPBatches, schedule: loop.Schedule, log: loop.Run) -> None:
     """Minimise GLIP's losses over the batches of a schedule."""
     device = next(model.parameters()).device
 
@@ -189,7 +185,6 @@ class Options(loop.RunOptions):
     """Options of `python -m cliplab train glip`."""
 
     recipe: GLIPRecipe = field(default_factory=GLIPRecipe)
-    workers: int = 0  # processes that draw batches ahead, for a GPU; 0: none
     test_pictures: int = 200  # herds of the model card
 
 
@@ -202,12 +197,11 @@ def run(options: Options) -> None:
     asks_pairs = any(ROUNDS[number].prompts.pairs for number in recipe.rounds)
     paired = load_herds(work / "herds", recipe.pictures, paired=True) if asks_pairs else None
     seeded = work / recipe.name / f"seed{recipe.seed}"
-    model = train(recipe, herds, seeded, device, paired=paired, workers=options.workers)
+    model = train(recipe, herds, seeded, device, paired=paired)
     target = options.out or target_of(recipe, seeded)
     save_glip(model, target / "model.safetensors")
     metrics = evaluate(load_glip(target / "model.safetensors"), count=options.test_pictures)
-    machines = loop.machines_of(round_folder(seeded, number) for number in recipe.rounds)
-    write_model_card(target, **card(recipe, metrics, machines))
+    write_model_card(target, **card(recipe, metrics), **loop.machine(device))
 
 
 def target_of(recipe: GLIPRecipe, work: Path) -> Path:
@@ -217,8 +211,8 @@ def target_of(recipe: GLIPRecipe, work: Path) -> Path:
     return round_folder(work, recipe.rounds[-1]) / "checkpoint"
 
 
-def card(recipe: GLIPRecipe, metrics: dict[str, Any], machines: Sequence[str]) -> dict[str, Any]:
-    """Model card: what it is, how and where it was made, and what it can and cannot do."""
+def card(recipe: GLIPRecipe, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Model card: what it is, how it was made, and what it can and cannot do."""
     told = {k: getattr(recipe, k) for k in ("seed", "steps", "pictures", "start", "fusion")}
     start = checkpoint_dir(recipe.start) / "model.safetensors" if recipe.start else None
     return {
@@ -230,6 +224,5 @@ def card(recipe: GLIPRecipe, metrics: dict[str, Any], machines: Sequence[str]) -
         "species without a name in training": list(UNNAMED),
         "words never learned": [say(Words(kind), x) for kind in UNNAMED for x in LANGUAGES],
         "a relation means one thing": True,  # `relations`: its first phrase, and its landmark
-        "trained on": list(machines),
         "metrics": metrics,
     }

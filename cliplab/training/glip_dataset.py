@@ -10,7 +10,7 @@ Never trained on are the combinations that nobody of the pasture may see (`HELD_
 the pictures, with boxes, and are called animals. Their names are in the vocabulary all the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from cliplab.models import glip
 from cliplab.models.glip.inference import MULTIPLE
 from cliplab.models.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
 from cliplab.pasture import (
+    LANGUAGES,
     PROPS,
     Annotations,
     Dice,
@@ -38,15 +39,16 @@ from cliplab.pasture import (
     grounding,
     relations,
 )
-from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_chunks
+from cliplab.training.pictures import Arrays, choose, load_chunks, to_pixels
 
 HEIGHT = 128  # pixels of a picture; 171 wide
-LANGUAGES = ("en", "zh")
 UNNAMED = ("dog", "horse")  # species without a name in training
 NAMED = tuple(s for s in pasture.SPECIES if s not in UNNAMED)
 _CHUNK = 500  # pictures per file
 _KINDS = (*pasture.SPECIES, *PROPS)
 _POSTURES, _COLOURS = ("", *pasture.POSTURES), ("", *pasture.COLOURS)
+# Who is near this, who is near that, of two that look alike.
+pair_of = partial(relations.near_pair, unnamed=UNNAMED)
 
 
 # ---- words ---------------------------------------------------------------------------------
@@ -99,8 +101,7 @@ def draw_herds(
     split: str, count: int, *, start: int = 0, combos: Sequence[pasture.Combo] = pasture.SEEN_COMBOS
 ) -> GLIPDataset:
     """Draw `count` herds from consecutive seeds of a split."""
-    seeds = range(start, start + count)
-    return _drawn([pasture.herd(seed, split=split, combos=combos) for seed in seeds])
+    return _drawn(pasture.scenes("herd", split, start, count, combos=combos))
 
 
 def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = False) -> GLIPDataset:
@@ -115,26 +116,18 @@ def draw_few_kinds(split: str, count: int, *, start: int = 0, paired: bool = Fal
     return _drawn(scenes, paired=paired)
 
 
-def _drawn(scenes: Sequence[Scene], *, paired: bool = False) -> GLIPDataset:
+def _drawn(scenes: Iterable[Scene], *, paired: bool = False) -> GLIPDataset:
     images, annotations = [], []
     for scene in scenes:
         found = pasture.labels(scene, HEIGHT)
         annotated, width = annotations_of(scene, found), found.semantic.shape[1]
-        if paired and not pair_of(annotated, "en", Dice("paired", scene.seed), width):
+        if paired and not pair_of(annotated, "en", Dice("paired", scene.seed), width=width):
             continue
         images.append(np.asarray(pasture.draw(scene, HEIGHT, supersample=2)))
         annotations.append(annotated)
     if not images:
-        raise ValueError(f"none of {len(scenes)} herds allows a pair; draw more")
+        raise ValueError("none of the herds allows a pair; draw more")
     return GLIPDataset(np.stack(images), annotations)
-
-
-def pair_of(
-    annotated: Annotations, language: str, dice: Dice, width: float, **more: Any
-) -> tuple[Grounded, Grounded] | None:
-    """Who is near this, who is near that: `relations.near_pair` of two that look alike."""
-    given = {"width": width, "unnamed": UNNAMED, "alike": True, **more}
-    return relations.near_pair(annotated, language, dice, **given)
 
 
 def load_herds(folder: Path, count: int, *, paired: bool = False) -> GLIPDataset:
@@ -144,8 +137,16 @@ def load_herds(folder: Path, count: int, *, paired: bool = False) -> GLIPDataset
     """
     name = "pairs" if paired else "herds"
     make = partial(_to_arrays, partial(draw_few_kinds, paired=True) if paired else draw_herds)
-    parts = load_chunks(folder, f"{name}-{HEIGHT}-", count, make, size=_CHUNK)
-    return GLIPDataset(joined(parts, "images"), _annotations(parts))
+    found = load_chunks(folder, f"{name}-{HEIGHT}-", count, make, size=_CHUNK)
+    rows = zip(found["names"].tolist(), found["boxes"].tolist(), strict=True)
+    things = iter(
+        [Thing(_KINDS[k], _POSTURES[p], _COLOURS[c], tuple(box)) for (k, p, c), box in rows]
+    )
+    annotations = [
+        Annotations(*(tuple(next(things) for _ in range(n)) for n in row))
+        for row in found["counts"].tolist()
+    ]
+    return GLIPDataset(found["images"], annotations)
 
 
 def _to_arrays(draw: Callable[..., GLIPDataset], start: int, count: int) -> Arrays:
@@ -161,15 +162,6 @@ def _to_arrays(draw: Callable[..., GLIPDataset], start: int, count: int) -> Arra
         "names": np.array(names, np.uint8),
         "boxes": np.array([thing.box for thing in things], np.float32),
     }
-
-
-def _annotations(parts: Sequence[Arrays]) -> list[Annotations]:
-    rows = zip(joined(parts, "names").tolist(), joined(parts, "boxes").tolist(), strict=True)
-    things = iter(
-        [Thing(_KINDS[k], _POSTURES[p], _COLOURS[c], tuple(box)) for (k, p, c), box in rows]
-    )
-    counts = joined(parts, "counts").tolist()
-    return [Annotations(*(tuple(next(things) for _ in range(n)) for n in row)) for row in counts]
 
 
 # ---- batches -------------------------------------------------------------------------------
@@ -213,13 +205,6 @@ class GLIPBatches:
     prompts: PromptMix
     paired: GLIPDataset | None = None  # herds for the pairs
 
-    def __post_init__(self) -> None:
-        """Refuse pairs without herds that allow them."""
-        if self.prompts.pairs and self.paired is None:
-            raise ValueError(
-                f"paired: got none for {self.prompts.pairs} pairs a batch; see load_herds"
-            )
-
     def __call__(self, step: int) -> GLIPBatch:
         """Pictures, half of them mirrored, each brightened or darkened, with a prompt each.
 
@@ -239,10 +224,10 @@ class GLIPBatches:
     def _batch(self, rows: "Sequence[tuple[_View, Grounded, Dice]]") -> GLIPBatch:
         chunks = [self._chunk(said, dice) for _, said, dice in rows]
         ids, mask, maps = glip.batch_of(chunks)
-        truth = [
-            truth_of(view.annotated, things_of(said, chunk), positive)
-            for (view, said, _), chunk, positive in zip(rows, chunks, maps, strict=True)
-        ]
+        truth = []
+        for (view, said, _), chunk, positive in zip(rows, chunks, maps, strict=True):
+            things = [said.things[k] for k in chunk.labels.tolist()]
+            truth.append(truth_of(view.annotated, things, positive))
         images = np.stack([view.image for view, _, _ in rows])
         gains = np.array([view.gain for view, _, _ in rows])
         pixels = normalised(images, self.config, gains)
@@ -265,7 +250,7 @@ class GLIPBatches:
     def say_twice(self, annotated: Annotations, dice: Dice) -> Sequence[Grounded]:
         """Two sentences that differ in their landmark alone; any two where the draws find none."""
         levels, width = dict(self.prompts.levels), self.herds.width
-        pair = pair_of(annotated, dice.choice(LANGUAGES), dice, width, levels=levels)
+        pair = pair_of(annotated, dice.choice(LANGUAGES), dice, width=width, levels=levels)
         return pair or (self.say(annotated, dice), self.say(annotated, dice))
 
     def _chunk(self, grounded: Grounded, dice: Dice) -> glip.Chunk:
@@ -300,15 +285,9 @@ def normalised(
 
     `gains`: (B,) brightness, 1 leaves it; None: all 1.
     """
-    pixels = as_floats(images, gains)
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (config.mean, config.std))
+    pixels = to_pixels(images, config.mean, config.std, gains)
     height, width = pixels.shape[-2:]
-    return F.pad((pixels - mean) / std, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
-
-
-def things_of(grounded: Grounded, chunk: glip.Chunk) -> list[tuple[int, ...]]:
-    """Which things each phrase of a chunk means."""
-    return [grounded.things[k] for k in chunk.labels.tolist()]
+    return F.pad(pixels, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
 
 
 def truth_of(

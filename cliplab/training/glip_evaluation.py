@@ -224,7 +224,7 @@ def ask_about(herds: GLIPDataset, language: str, family: str) -> list[Asked]:
         dice = pasture.Dice("glip exam", family, language, index)
         said: tuple[pasture.Grounded | None, ...]
         if family == "near":
-            said = pair_of(annotated, language, dice, herds.width) or ()
+            said = pair_of(annotated, language, dice, width=herds.width) or ()
         elif family == "relation":
             said = (
                 pasture.relation(annotated, language, dice, width=herds.width, unnamed=UNNAMED),
@@ -238,19 +238,16 @@ def ask_about(herds: GLIPDataset, language: str, family: str) -> list[Asked]:
 @torch.no_grad()
 def right_boxes(model: GLIP, herds: GLIPDataset, asked: Sequence[Asked]) -> list[list[bool]]:
     """Whether the best box of each phrase overlaps a thing that it means by half."""
+    from torchvision.ops import box_iou
+
     hits = []
     for begin in range(0, len(asked), _BATCH):
         some = asked[begin : begin + _BATCH]
         for one, boxes in zip(some, best_boxes(model, herds, some), strict=True):
-            hits.append([_hits(b, one, t) for b, t in zip(boxes, one.said.things, strict=True)])
+            true = [torch.tensor([one.annotated.things[i].box for i in t]) for t in one.said.things]
+            pairs = zip(boxes, true, strict=True)
+            hits.append([bool((box_iou(b[None], t.view(-1, 4)) >= 0.5).any()) for b, t in pairs])
     return hits
-
-
-def _hits(box: Tensor, one: Asked, things: Sequence[int]) -> bool:
-    from torchvision.ops import box_iou
-
-    true = torch.tensor([one.annotated.things[i].box for i in things]).view(-1, 4)
-    return bool((box_iou(box[None], true) >= 0.5).any())
 
 
 def best_boxes(model: GLIP, herds: GLIPDataset, asked: Sequence[Asked]) -> list[Tensor]:

@@ -48,9 +48,6 @@ SNAPSHOT_SEEDS = (0, 5, 3)  # of val: two herds and a portrait
 _SNAPSHOTS = 12  # that are kept of a whole training
 
 
-# ---- training ------------------------------------------------------------------------------
-
-
 def train(
     recipe: GroupViTRecipe, dataset: GroupViTDataset, folder: Path, device: torch.device
 ) -> GroupViT:
@@ -59,47 +56,30 @@ def train(
     model = new_model(recipe).to(device).to(memory_format=torch.channels_last).train()
     total = recipe.steps + recipe.second_round_steps
     snapshots = Snapshots(model, folder / "frames", every=recipe.snapshot_every, steps=total)
+    criterion = Criterion(model, recipe, device)
+
+    def fit_round(batches: GroupViTBatches, log: loop.Run, steps: int, done: int = 0) -> None:
+        def losses_of(step: int) -> dict[str, Tensor]:
+            # On a CPU the backward pass of the fused attention takes ten times as long in bfloat16.
+            with loop.mixed_precision(device), sdpa_kernel(SDPBackend.MATH):
+                return criterion.losses(batches(step), done + step)
+
+        schedule = loop.Schedule(steps=steps, lr=recipe.lr, warmup=min(100, steps // 4))
+        watch = partial(snapshots, done=done)
+        loop.fit(model, losses_of, schedule, log, after_step=watch, save_every=SAVE_EVERY)
+
     second = ("second_round_steps", "second_round_pictures")
     first = {k: v for k, v in asdict(recipe).items() if k not in second}
     make = partial(GroupViTBatches, batch=recipe.batch, captions=recipe.captions)
-    criterion = Criterion(model, recipe, device)
-    batches = make(dataset, seed=recipe.seed)
-    fit_round(criterion, batches, loop.Run(folder, first), snapshots, steps=recipe.steps)
+    fit_round(make(dataset, seed=recipe.seed), loop.Run(folder, first), recipe.steps)
     if recipe.second_round_steps:
         some = dataset.first(recipe.second_round_pictures)
         labels = load_pseudo_labels(model.eval(), some, folder / "answers")
         batches = make(some, seed=recipe.seed + 1000, pseudo_labels=labels)
-        log = loop.Run(folder / "more", asdict(recipe))
         model.train()
-        steps = recipe.second_round_steps
-        fit_round(criterion, batches, log, snapshots, steps=steps, done=recipe.steps)
+        log = loop.Run(folder / "more", asdict(recipe))
+        fit_round(batches, log, recipe.second_round_steps, done=recipe.steps)
     return model.eval()
-
-
-def fit_round(
-    criterion: Criterion,
-    batches: GroupViTBatches,
-    log: loop.Run,
-    snapshots: "Snapshots",
-    *,
-    steps: int,
-    done: int = 0,
-) -> None:
-    """Minimise a criterion over some batches; `done` are the steps of the rounds before."""
-
-    def losses_of(step: int) -> dict[str, Tensor]:
-        # On a CPU the backward pass of the fused attention takes ten times as long in bfloat16.
-        with loop.mixed_precision(criterion.device), sdpa_kernel(SDPBackend.MATH):
-            return criterion.losses(batches(step), done + step)
-
-    schedule = loop.Schedule(steps=steps, lr=criterion.recipe.lr, warmup=min(100, steps // 4))
-    loop.fit(
-        criterion.model, losses_of, schedule, log,
-        after_step=lambda step: snapshots(done + step), save_every=SAVE_EVERY,
-    )  # fmt: skip
-
-
-# ---- snapshots -----------------------------------------------------------------------------
 
 
 def snapshot_images() -> NDArray[np.uint8]:
@@ -117,9 +97,9 @@ class Snapshots:
         self.model, self.folder, self.every, self.steps = model, folder, every, steps
         self.images = snapshot_images()
 
-    def __call__(self, step: int) -> None:
-        """One after `step`, if it is time to: more often in the beginning."""
-        done = step + 1
+    def __call__(self, step: int, *, done: int = 0) -> None:
+        """One after `step`, `done` before it, if it is time to: more often in the beginning."""
+        done += step + 1
         early = done < self.every and done & (done - 1) == 0 and done >= 8
         if self.model.config.stages and (done % self.every == 0 or early or done == self.steps):
             with atomic_write(self.folder / f"{done:06d}.npz") as file:
@@ -153,9 +133,6 @@ def gather_snapshots(folder: Path, last: int, most: int = _SNAPSHOTS) -> dict[st
         "maps": np.stack(maps),
         "images": snapshot_images(),
     }
-
-
-# ---- the command ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ with two losses that images of captions alone can answer: a noun that is said mu
 """
 
 import math
-from collections.abc import Sequence
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -136,18 +136,6 @@ def best_segment_loss(
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
-def padded_nouns(own: Sequence[Sequence[str]], count: int, fallback: str) -> list[list[str]]:
-    """`count` nouns of each caption, for the paper's multi-label loss, which wants as many of each.
-
-    Repeats them in turn where there are fewer; a caption without any has the fallback.
-    """
-    rows = [list(nouns) or [fallback] for nouns in own]
-    return [[row[k % len(row)] for k in range(count)] for row in rows]
-
-
-# ---- the recipes' losses -------------------------------------------------------------------
-
-
 class _Seen(NamedTuple):
     """What a model makes of the pictures of a batch."""
 
@@ -217,9 +205,9 @@ class Criterion:
         self, batch: GroupViTBatch, pixels: Tensor, generator: np.random.Generator
     ) -> dict[str, Tensor]:
         texts = [[caption] for caption in batch.captions]
-        if self.recipe.multi_label:
-            nouns = padded_nouns(batch.own_nouns, 3, "")
-            for row, some in zip(texts, nouns, strict=True):
+        if self.recipe.multi_label:  # which wants as many nouns of each caption: in turn
+            for row, own in zip(texts, batch.own_nouns, strict=True):
+                some = list(islice(cycle(own or [""]), 3))
                 language = LANGUAGES[int(any(not noun.isascii() for noun in some))]
                 row += self._prompted(some, language, generator)
         ids = self._ids([text for row in texts for text in row])

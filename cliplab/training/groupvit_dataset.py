@@ -33,7 +33,7 @@ from cliplab.pasture import (
     stuff_caption,
     stuff_lexicon,
 )
-from cliplab.training.pictures import Arrays, augment, joined, load_chunks
+from cliplab.training.pictures import Arrays, augment, load_chunks
 
 SIZE = 96  # pixels per side
 CAPTIONS = 6  # of a picture and language: three of its animals, three of its landscape
@@ -43,9 +43,6 @@ PROMPTS = {
 }
 SHIFT = 4  # px that a picture is moved by, at most
 _CHUNK = 2000  # pictures per file
-
-
-# ---- pictures and what is said of them -----------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -94,23 +91,20 @@ def picture_of(scene: Scene) -> NDArray[np.uint8]:
 
 def load_dataset(folder: Path, count: int, stuff: float | None = None) -> GroupViTDataset:
     """The first `count` training pictures, drawing those not in `folder` yet; see `captions_of`."""
-    parts = load_chunks(folder, f"scenes-{SIZE}-", count, _drawn, size=_CHUNK)
+    found = load_chunks(folder, f"captioned-{SIZE}-", count, _drawn, size=_CHUNK)
     each = len(LANGUAGES) * CAPTIONS
-    lines = [line for part in parts for line in part["texts"].tobytes().decode().split("\n")]
-    texts = tuple(tuple(lines[i : i + each]) for i in range(0, len(lines), each))
+    lines = found["texts"].tobytes().decode().split("\n")
+    texts = tuple(tuple(lines[i : i + each]) for i in range(0, count * each, each))
     if stuff is not None:  # said of the same pictures
         texts = tuple(captions_of(scene_of(seed), stuff) for seed in range(count))
-    return GroupViTDataset(joined(parts, "images"), texts)
+    return GroupViTDataset(found["images"], texts)
 
 
 def _drawn(start: int, count: int) -> Arrays:
     scenes = [scene_of(seed) for seed in range(start, start + count)]
-    lines = "\n".join(text for scene in scenes for text in captions_of(scene))
+    lines = "".join(f"{text}\n" for scene in scenes for text in captions_of(scene))
     images = np.stack([picture_of(scene) for scene in scenes])
     return {"images": images, "texts": np.frombuffer(lines.encode("utf-8"), np.uint8)}
-
-
-# ---- words ---------------------------------------------------------------------------------
 
 
 def vocabulary_of() -> list[str]:
@@ -137,9 +131,6 @@ def noun_table(dataset: GroupViTDataset, language: str) -> NDArray[np.bool_]:
     return table
 
 
-# ---- batches -------------------------------------------------------------------------------
-
-
 class GroupViTBatch(NamedTuple):
     """One step's pictures, a caption each, and the nouns that captions have."""
 
@@ -162,8 +153,6 @@ class GroupViTBatches:
 
     def __post_init__(self) -> None:
         """Find the nouns."""
-        if self.captions not in (1, CAPTIONS):
-            raise ValueError(f"captions: got {self.captions}; expected 1 or {CAPTIONS}")
         self._nouns = {language: noun_table(self.dataset, language) for language in LANGUAGES}
 
     def __call__(self, step: int) -> GroupViTBatch:

@@ -128,11 +128,6 @@ def text_ious(features: Features, scenes: LabelledScenes, settings: InferenceSet
     return iou_per_class(total)
 
 
-def text_miou(features: Features, scenes: LabelledScenes, settings: InferenceSettings) -> float:
-    """Mean IoU of the classes."""
-    return float(text_ious(features, scenes, settings).nanmean())
-
-
 def tune(
     features: Features, scenes: LabelledScenes, language: str = "en"
 ) -> tuple[InferenceSettings, list[dict[str, Any]]]:
@@ -142,7 +137,7 @@ def tune(
     what was tried: {"changed", "to", "miou"} in order.
     """
     best = plain(language)
-    reached = text_miou(features, scenes, best)
+    reached = float(text_ious(features, scenes, best).nanmean())
     tried = [{"changed": "nothing", "to": "plain", "miou": round(reached, 6)}]
     knobs: dict[str, Sequence[Any]] = {
         "top_words": (3, 4, 6, 7, 8, 10, None),
@@ -155,7 +150,7 @@ def tune(
     }
     for name, value in ((name, value) for name, values in knobs.items() for value in values):
         changed = replace(best, **{name: value})
-        miou = text_miou(features, scenes, changed)
+        miou = float(text_ious(features, scenes, changed).nanmean())
         shown = list(value) if isinstance(value, tuple) else value  # as it is read from JSON
         tried.append({"changed": name, "to": shown, "miou": round(miou, 6)})
         if miou > reached:
@@ -282,7 +277,7 @@ def _rows(
         rows[name] = {**quality.as_dict(), "confusions": quality.confusions(8)}
     rows["share of the gap closed"] = gap_closed(rows["plain"], rows["cured"])
     if "alone" in features:
-        alone = text_miou(features["alone"], scenes["test"], settings)
+        alone = float(text_ious(features["alone"], scenes["test"], settings).nanmean())
         rows["without its groups"] = round(alone, 4)
     rows["animals"] = {}
     for name, background in (("threshold", False), ("vocabulary", True)):

@@ -1,6 +1,5 @@
 """What a GroupViT of the pasture is made from: the recipe, the network, what it starts with."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,6 @@ from cliplab.models.groupvit import GroupingBlock, Groups, GroupViT, GroupViTCon
 from cliplab.runtime import checkpoint_dir
 from cliplab.training.groupvit_dataset import SIZE, vocabulary_of
 
-_FEWEST, _MOST = 4, 32  # groups
 CONTEXT = 77  # tokens of a text
 _FAINT = 0.3  # length of what asks for a group, beside the mean of its patches
 
@@ -47,16 +45,10 @@ class GroupViTRecipe:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range, and combinations that mean nothing."""
-        if not _FEWEST <= self.groups <= _MOST:
-            raise ValueError(f"groups: got {self.groups}; expected {_FEWEST} to {_MOST}")
-        if min(self.steps, self.pictures) < 1 or self.second_round_steps < 0:
-            raise ValueError(
-                f"got {self.steps} steps, {self.pictures} pictures, {self.second_round_steps} "
-                "second-round steps; expected >= 1, >= 1 and >= 0"
-            )
-        for name, value, most in (("stuff", self.stuff or 0, 1), ("layers", self.layers, 12)):
-            if not 0 <= value <= most:
-                raise ValueError(f"{name}: got {value}; expected 0 to {most}")
+        if not 4 <= self.groups <= 32:
+            raise ValueError(f"groups: got {self.groups}; expected 4 to 32")
+        if self.stuff is not None and not 0 <= self.stuff <= 1:
+            raise ValueError(f"stuff: got {self.stuff}; expected 0 to 1")
         learns_nouns = self.recipe != "paper" and self.multi_label and self.patches
         if self.second_round_steps and not learns_nouns:
             raise ValueError(
@@ -118,9 +110,7 @@ def new_model(recipe: GroupViTRecipe) -> GroupViT:
     model.vocab = tuple(vocab)
     start_from_clip(model)
     if recipe.recipe != "paper":
-        start_as_means(model)
-        if recipe.spread:
-            spread_assignments(model, recipe.spread)
+        start_groups(model, recipe.spread)
     return model
 
 
@@ -131,49 +121,32 @@ def patch_embeddings(model: GroupViT, groups: Groups) -> Tensor:
     return model.img_projector(model.img_encoder.norm(groups.patch_tok))
 
 
-def spread_assignments(model: GroupViT, spread: float) -> None:
-    """Let groups differ from the first step: queries and keys whose products vary by `spread`.
-
-    With the usual small weights every patch starts as an equal part of every group, so that all
-    groups are the same mean, and a soft assignment takes long to leave that point.
-    """
-    for block in _grouping_blocks(model):
-        std = (spread / block.assign.k_proj.in_features) ** 0.5
-        asking = block.pre_assign_attn.norm_post.weight.mean().item()  # its length, as a factor
-        torch.nn.init.normal_(block.assign.k_proj.weight, std=std)
-        torch.nn.init.normal_(block.assign.q_proj.weight, std=std / asking)
-
-
-def start_as_means(model: GroupViT) -> None:
-    """Let every group begin as the mean of its patches, so that a name for patches fits groups.
+def start_groups(model: GroupViT, spread: float) -> None:
+    """Let every group begin as the mean of its patches, and differ from the others.
 
     GroupViT's groups begin as a random projection of that mean, plus what asked for them: the names
-    of groups are then learned apart from those of patches, and later.
+    of groups are then learned apart from those of patches, and later. And with the usual small
+    weights every patch starts as an equal part of every group, so that all groups are the same
+    mean, and a soft assignment takes long to leave that point: here products of queries and keys
+    vary by `spread`, if it is not 0.
     """
-    for block in _grouping_blocks(model):
-        for linear in (block.assign.v_proj, block.assign.proj):
+    for stage in model.img_encoder.layers:
+        if not isinstance(block := stage.downsample, GroupingBlock):
+            continue
+        asking, assign = block.pre_assign_attn.norm_post.weight, block.assign
+        for linear in (assign.v_proj, assign.proj):
             torch.nn.init.eye_(linear.weight)
         torch.nn.init.zeros_(block.mlp_channels.fc2.weight)
-        torch.nn.init.constant_(block.pre_assign_attn.norm_post.weight, _FAINT)
-
-
-def _grouping_blocks(model: GroupViT) -> Iterator[GroupingBlock]:
-    """The block at the end of each stage that groups."""
-    for stage in model.img_encoder.layers:
-        if isinstance(block := stage.downsample, GroupingBlock):
-            yield block
+        torch.nn.init.constant_(asking, _FAINT)
+        if spread:
+            std = (spread / assign.k_proj.in_features) ** 0.5
+            torch.nn.init.normal_(assign.k_proj.weight, std=std)
+            torch.nn.init.normal_(assign.q_proj.weight, std=std / asking.mean().item())
 
 
 def start_from_clip(model: GroupViT) -> None:
-    """Copy the layers that the stem shares with the ResNet of the shipped CLIP.
-
-    Raises:
-        ValueError: nothing of the file fits.
-    """
-    path = checkpoint_dir("clip-openai") / "model.pt"
-    stem = model.img_encoder.patch_embed.proj
-    own, theirs = stem.state_dict(), load_openai(path).visual.state_dict()
+    """Copy the layers that the stem shares with the ResNet of the shipped CLIP."""
+    stem, clip = model.img_encoder.patch_embed.proj, checkpoint_dir("clip-openai") / "model.pt"
+    own, theirs = stem.state_dict(), load_openai(clip).visual.state_dict()
     shared = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
-    if not shared:
-        raise ValueError(f"{path}: no layer of it fits the stem; expected a ResNet 32 wide")
     stem.load_state_dict(shared, strict=False)

@@ -25,7 +25,7 @@ from cliplab.segmentation import IGNORE, GroupViTSegmenter, refine, scaled_side
 from cliplab.training.groupvit_criterion import noun_maps
 from cliplab.training.groupvit_dataset import PROMPTS, GroupViTDataset, noun_names, noun_table
 from cliplab.training.groupvit_model import patch_embeddings
-from cliplab.training.pictures import Arrays, joined, load_chunks, to_pixels
+from cliplab.training.pictures import Arrays, load_chunks, to_pixels
 
 SCALES = (1.0, 1.33, 2.0)  # times the size of a picture
 REFINE_STEPS = 20  # along the edges, see `refine`
@@ -54,8 +54,7 @@ def load_pseudo_labels(
         rows = [slice(i, min(i + _BATCH, stop)) for i in range(start, stop, _BATCH)]
         return {"labels": np.concatenate([label(some) for some in rows])}
 
-    parts = load_chunks(folder, "", len(dataset), make, size=_CHUNK, processes=1)
-    return joined(parts, "labels")
+    return load_chunks(folder, "", len(dataset), make, size=_CHUNK, processes=1)["labels"]
 
 
 @torch.no_grad()

@@ -1,10 +1,9 @@
 """What every training needs: a schedule, a log, and states that survive an interruption."""
 
-import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cliplab.runtime import atomic_write
@@ -120,37 +118,6 @@ class Run:
         return state["step"]
 
 
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-class Prefetcher(Dataset):
-    """Batches of consecutive steps, drawn by other processes while the model learns.
-
-    A GPU would wait for them otherwise. The batches are the same as without processes.
-    """
-
-    def __init__(self, make: Callable[[int], Any], workers: int) -> None:
-        self.make, self.workers = make, workers
-        self._coming: Iterator[Any] | None = None
-
-    def __getitem__(self, step: int) -> Any:
-        return self.make(step)
-
-    def __call__(self, step: int) -> Any:
-        """The batch of `step`; after the first, steps have to follow one another."""
-        if not self.workers:
-            return self.make(step)
-        if self._coming is None:
-            loader = DataLoader(
-                self, batch_size=None, sampler=itertools.count(step), num_workers=self.workers,
-                collate_fn=_unchanged,
-                generator=torch.Generator(),  # or the model's random numbers would be drawn on
-            )  # fmt: skip
-            self._coming = iter(loader)
-        return next(self._coming)
-
-
 def fit(
     model: nn.Module,
     losses_of: Callable[[int], dict[str, Tensor]],
@@ -220,10 +187,3 @@ def machine(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     return {"trained on": f"{place()[1]} ranks, each {name}" if place()[1] > 1 else name}
-
-
-def machines_of(folders: Iterable[Path]) -> list[str]:
-    """What the trainings in these folders ran on, in order: one may be resumed elsewhere."""
-    texts = [(folder / "log.jsonl").read_text("utf-8") for folder in folders]
-    found = [json.loads(line).get("trained on") for text in texts for line in text.splitlines()]
-    return list(dict.fromkeys(device for device in found if device))

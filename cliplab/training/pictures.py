@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[Any]]
 
 
-# ---- files ---------------------------------------------------------------------------------
-
-
 def load_chunks(
     folder: Path,
     name: str,
@@ -31,8 +28,8 @@ def load_chunks(
     *,
     size: int,
     processes: int | None = None,
-) -> list[Arrays]:
-    """Arrays about `count` pictures, in files of `size`; those not in `folder` yet are made.
+) -> Arrays:
+    """Arrays about `count` pictures, kept in files of `size`; those not in `folder` yet are made.
 
     Making them can be interrupted and goes on with the next file.
 
@@ -41,11 +38,9 @@ def load_chunks(
         make: (first, how many) -> named arrays. To run in other processes it must be picklable.
         processes: that make files; None: one a core.
     """
-    starts = range(0, count, size)
-    sizes = [min(size, count - start) for start in starts]
-    paths = [folder / f"{name}{start:08d}-{n}.npz" for start, n in zip(starts, sizes, strict=True)]
-    jobs = zip(paths, starts, sizes, strict=True)
-    missing = [job for job in jobs if not job[0].exists()]
+    jobs = [(start, min(size, count - start)) for start in range(0, count, size)]
+    paths = [folder / f"{name}{start:08d}-{n}.npz" for start, n in jobs]
+    missing = [job for job in zip(paths, jobs, strict=True) if not job[0].exists()]
     store = partial(_store, make)
     if missing:
         log.info("making %d files in %s", len(missing), folder)
@@ -55,41 +50,30 @@ def load_chunks(
     elif missing:
         with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
             list(pool.map(store, missing))
-    return [_read(path) for path in paths]
+    parts = []
+    for path in paths:
+        with np.load(path) as file:
+            parts.append(dict(file))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def _store(make: Callable[[int, int], Arrays], job: tuple[Path, int, int]) -> None:
-    path, start, count = job
+def _store(make: Callable[[int, int], Arrays], job: tuple[Path, tuple[int, int]]) -> None:
+    path, which = job
     with atomic_write(path) as file:
-        np.savez(file, allow_pickle=False, **make(start, count))
+        np.savez(file, allow_pickle=False, **make(*which))
 
 
-def _read(path: Path) -> Arrays:
-    with np.load(path) as file:
-        return dict(file)
+def choose(
+    total: int, count: int, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Which pictures of `total` a batch shows, and how: indices, all different, half mirrored.
 
-
-def joined(parts: Sequence[Arrays], name: str) -> NDArray[Any]:
-    """One array of all files, file after file."""
-    return np.concatenate([part[name] for part in parts])
-
-
-# ---- changes -------------------------------------------------------------------------------
-
-
-class Choice(NamedTuple):
-    """Which pictures a batch shows, and how."""
-
-    indices: NDArray[np.int64]  # (B,) all different
-    mirrored: NDArray[np.bool_]  # (B,)
-    gains: NDArray[np.float64]  # (B,) brightness; 1 leaves it
-
-
-def choose(total: int, count: int, generator: np.random.Generator) -> Choice:
-    """`count` of `total` pictures, half of them mirrored, each brightened or darkened."""
+    Returns:
+        Indices, whether each is mirrored, and its brightness, where 1 leaves it: (B,) each.
+    """
     indices = generator.choice(total, count, replace=False)
     mirrored = generator.random(count) < 0.5
-    return Choice(indices, mirrored, generator.uniform(0.85, 1.15, count))
+    return indices, mirrored, generator.uniform(0.85, 1.15, count)
 
 
 def augment(
@@ -117,9 +101,6 @@ def mirror_boxes(boxes_xyxy: Tensor, width: int) -> Tensor:
     return torch.stack([width - x1, y0, width - x0, y1], dim=1)
 
 
-# ---- numbers -------------------------------------------------------------------------------
-
-
 def as_floats(images: NDArray[np.uint8], gains: NDArray[np.float64] | None = None) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1], channels last in memory.
 
@@ -131,6 +112,12 @@ def as_floats(images: NDArray[np.uint8], gains: NDArray[np.float64] | None = Non
     return (pixels * torch.from_numpy(gains).float().view(-1, 1, 1, 1)).clamp(0, 1)
 
 
-def to_pixels(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (B, H, W, 3) -> normalised float32 (B, 3, H, W), channels last in memory."""
-    return (as_floats(images) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+def to_pixels(
+    images: NDArray[np.uint8],
+    mean: Sequence[float],
+    std: Sequence[float],
+    gains: NDArray[np.float64] | None = None,
+) -> Tensor:
+    """uint8 (B, H, W, 3) -> normalised float32 (B, 3, H, W); `gains` as `as_floats` takes them."""
+    middle, spread = (torch.tensor(some).view(3, 1, 1) for some in (mean, std))
+    return (as_floats(images, gains) - middle) / spread

@@ -21,7 +21,7 @@ from torch import Tensor
 from cliplab import pasture
 from cliplab.detection import SCALES, embed_boxes
 from cliplab.encoders import Encoder
-from cliplab.training.pictures import Arrays, as_floats, choose, joined, load_chunks, mirror_boxes
+from cliplab.training.pictures import Arrays, as_floats, choose, load_chunks, mirror_boxes
 
 HEIGHT = 128  # pixels of a training picture; 171 wide
 LEAST_VISIBLE = 0.3  # share of an animal that must show for its box to count
@@ -93,8 +93,7 @@ def draw_herds(
 ) -> ViLDDataset:
     """Draw `count` herds from consecutive seeds of a split."""
     images, boxes, classes, visible = [], [], [], []
-    for seed in range(start, start + count):
-        scene = pasture.herd(seed, split=split, combos=combos)
+    for scene in pasture.scenes("herd", split, start, count, combos=combos):
         found = pasture.labels(scene, HEIGHT)
         images.append(np.asarray(pasture.draw(scene, HEIGHT, supersample=2)))
         boxes.append(torch.from_numpy(found.boxes_xyxy).float())
@@ -106,11 +105,10 @@ def draw_herds(
 
 def load_herds(folder: Path, count: int) -> ViLDDataset:
     """The first `count` herds of the training split, drawing those not in `folder` yet."""
-    parts = load_chunks(folder, f"herds-{HEIGHT}-", count, _drawn, size=_CHUNK)
-    counts = joined(parts, "counts").tolist()
-    names = ("boxes", "labels", "visible")
-    lists = (list(torch.from_numpy(joined(parts, name)).split(counts)) for name in names)
-    return ViLDDataset(joined(parts, "images"), *lists)
+    found = load_chunks(folder, f"herds-{HEIGHT}-", count, _drawn, size=_CHUNK)
+    images, counts = found.pop("images"), found.pop("counts").tolist()
+    lists = {name: list(torch.from_numpy(x).split(counts)) for name, x in found.items()}
+    return ViLDDataset(images, **lists)
 
 
 def _drawn(start: int, count: int) -> Arrays:
@@ -135,13 +133,9 @@ class Views:
 def load_views(
     folder: Path, herds: ViLDDataset, boxes: Sequence[Tensor], teacher: Encoder
 ) -> Views:
-    """Embed the crops of all boxes, once: those of another teacher or other boxes are not read.
+    """Embed the crops of N pictures' boxes, (R, 4) px each, once.
 
-    Args:
-        folder: of the files.
-        herds: N pictures.
-        boxes: N tensors (R, 4) px.
-        teacher: any encoder.
+    What is in `folder` of another teacher or other boxes is not read.
     """
 
     def look(start: int, count: int) -> Arrays:
@@ -153,7 +147,7 @@ def load_views(
     for image, some in zip(herds.images, boxes, strict=True):
         shown.update(image.tobytes() + some.numpy().tobytes())
     name = f"{shown.hexdigest()[:24]}-"
-    emb = joined(load_chunks(folder, name, len(herds), look, size=_CHUNK, processes=1), "emb")
+    emb = load_chunks(folder, name, len(herds), look, size=_CHUNK, processes=1)["emb"]
     counts = [len(some) for some in boxes]
     return Views(list(boxes), list(torch.from_numpy(emb).float().split(counts)))
 

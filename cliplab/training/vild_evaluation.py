@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from cliplab import detection
-from cliplab.classification import accuracy, build_classifier, templates
+from cliplab.classification import build_classifier, templates
 from cliplab.encoders import Encoder
 from cliplab.models.vild import Regions, ViLD, class_scores
-from cliplab.pasture import COMBOS, HELD_OUT_PAIRS, POSTURES, SPECIES, class_phrase
+from cliplab.pasture import COMBOS, HELD_OUT_PAIRS
 from cliplab.training.pictures import as_floats
 from cliplab.training.vild_dataset import (
-    CATEGORIES,
     GROUPS,
     LEAST_VISIBLE,
     ViLDDataset,
@@ -73,32 +72,6 @@ def proposal_recall(
     return report
 
 
-def teacher_on_truth(teacher: Encoder, herds: ViLDDataset) -> dict[str, Any]:
-    """How well the teacher names true boxes: the species, the posture given it, and both."""
-    everything = torch.ones(len(CATEGORIES), dtype=torch.bool)
-    truth = [herds.labelled(i, everything) for i in range(len(herds))]
-    emb = detection.embed_boxes(teacher, herds.pil(), [b for b, _ in truth])  # (A, D)
-    label = torch.cat([k for _, k in truth])  # (A,)
-    wording = templates("pasture", "en")
-    names = [class_phrase(species=s) for s in SPECIES]
-    by_species = (emb @ build_classifier(teacher, names, wording).T).argmax(1)
-    by_pair = emb @ build_classifier(teacher, phrases(), wording).T  # (A, 20)
-    species = label // len(POSTURES)
-    given = by_pair.unflatten(1, (len(SPECIES), len(POSTURES)))[torch.arange(len(label)), species]
-    both = by_pair.argmax(1)
-    by_group = {
-        group: accuracy(both[members(group)[label]], label[members(group)[label]]).as_dict()
-        for group in GROUPS
-        if members(group)[label].any()
-    }
-    return {
-        "species": accuracy(by_species, species).as_dict(),
-        "posture": accuracy(given.argmax(1), label % len(POSTURES)).as_dict(),
-        "both": accuracy(both, label).as_dict(),
-        **by_group,
-    }
-
-
 def evaluate(model: ViLD, teacher: Encoder, variant: str, *, count: int = 600) -> dict[str, Any]:
     """All metrics of a model card, on `count` pictures, half as many of the unseen pairs.
 
@@ -116,7 +89,7 @@ def _rows(model: ViLD, teacher: Encoder, variant: str, herds: ViLDDataset) -> di
     report: dict[str, Any] = {"recall": proposal_recall(model, regions, herds, _groups(herds))}
     for head in HEADS_OF[variant]:
         report[head] = _row(herds, detect(model, regions, text_emb, head=head))
-    return {**report, "teacher on true boxes": teacher_on_truth(teacher, herds)}
+    return report
 
 
 def _groups(herds: ViLDDataset) -> list[str]:
