@@ -90,16 +90,13 @@ def plot_similarity(
     return _matrix(ax, as_array(sim), rows, cols, cmap="viridis", limits=limits, label=label)
 
 
-def plot_signed(
-    ax: Axes, values: Any, rows: Any = None, cols: Any = None, *, limit: float,
-    label: str | None = None,
-) -> Axes:  # fmt: skip
+def plot_signed(ax: Axes, values: Any, rows: Any = None, cols: Any = None, *, limit: float) -> Axes:
     """Matrix of signed numbers: blue above zero, white at zero, red below; -limit to limit.
 
     The arguments are those of `plot_similarity`.
     """
     limits = (-limit, limit)
-    return _matrix(ax, as_array(values), rows, cols, cmap="RdBu", limits=limits, label=label)
+    return _matrix(ax, as_array(values), rows, cols, cmap="RdBu", limits=limits, label=None)
 
 
 def plot_confusion(

@@ -30,19 +30,17 @@ def phrase_colours(phrases: Sequence[str]) -> dict[str, str]:
 
 
 def plot_positive_map(
-    ax: Axes, positive: Any, phrases: Sequence[str], tokens: Sequence[str], *,
-    colours: Mapping[str, str] | None = None,
-) -> Axes:  # fmt: skip
+    ax: Axes, positive: Any, phrases: Sequence[str], tokens: Sequence[str]
+) -> Axes:
     """Which tokens speak of each phrase: a grid with a filled cell where one does.
 
     Args:
         positive: bool (K, L).
         phrases: K.
         tokens: L, with [CLS] and [SEP].
-        colours: phrase -> "#rrggbb"; default `phrase_colours`.
     """
     table = as_array(positive)
-    paints = phrase_colours(phrases) | dict(colours or {})
+    paints = phrase_colours(phrases)
     _grid(ax, table, phrases, tokens)
     for (row, column), value in np.ndenumerate(table):
         if value:
@@ -149,21 +147,20 @@ def plot_attention(ax: Axes, image: Any, heat: Any, *, limit: float) -> Axes:
 
 
 def plot_cells(
-    ax: Axes, image: Any, points: Mapping[str, Any], *, colours: Mapping[str, str] | None = None
+    ax: Axes, image: Any, points: Mapping[str, Any], *, colours: Mapping[str, str]
 ) -> Axes:
     """A picture with named sets of points on it, (N, 2) px as (x, y) each, told apart by colour.
 
     Args:
         image: as `plot_boxes` takes it; drawn pale, so that points stand out.
         points: name -> (N, 2).
-        colours: name -> "#rrggbb"; default `phrase_colours`.
+        colours: name -> "#rrggbb".
     """
-    paints = phrase_colours(list(points)) | dict(colours or {})
     ax.imshow(as_pixels(image), alpha=0.6)
     sizes = np.linspace(9, 40, len(points)) if len(points) > 1 else [20.0]
     for (name, places), size in zip(points.items(), sizes, strict=True):
         x, y = as_array(places).reshape(-1, 2).T
-        ax.scatter(x, y, s=size, color=paints[name], edgecolor=_PAPER, linewidth=0.4, label=name)
+        ax.scatter(x, y, s=size, color=colours[name], edgecolor=_PAPER, linewidth=0.4, label=name)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_color(MUTED)
     return ax

@@ -157,16 +157,15 @@ def plot_labels(ax: Axes, image: Any, labels: Any, colours: Mapping[str, str]) -
 
 
 def label_panels(
-    rows: int, titles: Sequence[str], colours: Mapping[str, str], *, width: float = 7.0,
-    aspect: float = 1.0, columns: int = 8,
-) -> NDArray[Any]:  # fmt: skip
+    rows: int, titles: Sequence[str], colours: Mapping[str, str], *, width: float = 7.0
+) -> NDArray[Any]:
     """A new figure of empty panels above a legend of the classes -> axes (rows, panels).
 
-    `titles`, one a panel, stand above the first row; `width` is the figure's in inches, `aspect`
-    the height of a panel over its width; `columns` are the legend's.
+    `titles`, one a panel, stand above the first row; `width` is the figure's in inches.
     """
+    columns = 8  # of the legend
     lines = -(-len(colours) // columns)
-    size = width, rows * aspect * width / len(titles) + 0.22 * lines + 0.3
+    size = width, rows * width / len(titles) + 0.22 * lines + 0.3
     figure = plt.figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, len(titles), squeeze=False)
     for ax in axes.flat:
@@ -224,7 +223,7 @@ def plot_tries(ax: Axes, names: Sequence[str], values: Sequence[float]) -> Axes:
 
 def plot_trainings(
     ax: Axes, rows: Mapping[str, Mapping[str, Sequence[float]]], *,
-    colours: Mapping[str, str], printed: str | None = None,
+    colours: Mapping[str, str], printed: str,
 ) -> Axes:  # fmt: skip
     """Every training as a mark, a row for each kind of training, a dash at the mean of its seeds.
 
