@@ -265,7 +265,7 @@ REMARKED: list[Row] = [
     ("classify frames --labels 😀 🐑", "😀"),
     *((f"segment frames --truth truth-{name} {LABELS}", "frames/a.png")
       for name in ("high", "colours")),
-    *((f"segment coco-{name}.json --images frames {LABELS}", "judged by none")
+    *((f"segment coco-{name}.json --images frames {LABELS}", "not judged")
       for name in ("polygon-odd", "polygon-words", "rle-size", "rle-short", "rle-text")),
 ]  # fmt: skip
 

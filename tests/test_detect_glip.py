@@ -123,24 +123,6 @@ def test_a_sentence_gives_boxes_pictures_a_page_and_a_report(
     assert "model <b>GLIP (glip-tiny)</b>" in page
 
 
-@pytest.mark.parametrize(
-    ("texts", "phrases"),
-    [
-        (["sheep, black goat"], ["sheep", "black goat"]),
-        (["羊、黑山羊"], ["羊", "黑山羊"]),
-        ([CHINESE], ["水槽", "黑山羊"]),
-        (["a goat on the trough.", "sheep、Goat"], ["goat", "trough", "sheep"]),
-    ],
-)
-def test_lists_and_sentences_in_both_languages(
-    frames: Path, tmp_path: Path, texts: list[str], phrases: list[str]
-) -> None:
-    out = tmp_path / "o.json"
-    assert ask(frames / "a.png", "--phrases", *texts, "--out", out) == 0
-    assert [one["name"] for one in read(out)["categories"]] == phrases
-    assert {name for name, *_ in told(out)["a.png"]} == set(phrases)
-
-
 def test_texts_are_joined_to_one_prompt() -> None:
     prompt = read_phrases(["a goat on the trough.", "sheep; Goat", CHINESE])
     assert prompt.caption == "a goat on the trough. sheep. Goat. 水槽左边的黑山羊"
@@ -177,22 +159,6 @@ def test_the_report_says_what_was_asked_and_of_whom(
     assert sum(len(one.regions) for one in known) == read(report)["counts"]["boxes"]
 
 
-def test_boxes_of_the_source_judge_its_phrases(
-    frames: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = answer(shipped, frames / "a.png", "goat, sheep", Selection())
-    x0, y0, x1, y1 = said.select(said.labels == 0).boxes_xyxy[0].tolist()
-    truth = {"a.png": [("goat", [x0, y0, x1 - x0, y1 - y0]), ("dog", [0.0, 0, 9, 9])]}
-    source = write(tmp_path / "herd.json", coco(["goat", "dog"], truth))
-    options = ("--images", frames, "--iou", 1, "--score", 0)
-    html = tmp_path / "g.html"
-    assert ask(source, "--phrases", "goat, sheep", *options, "--html", html) == 0
-    assert "1 true box in 1 picture<" in html.read_text(encoding="utf-8")
-    printed, complaints = capsys.readouterr()
-    assert "the source knows boxes of 1 of the 2 labels" in complaints
-    assert re.search(r"^goat +\d+ +1 +\d\.\d+ +1 +1 +\d+ +1\.000", printed, re.M)
-
-
 def test_a_sentence_that_asks_for_some_is_not_judged_by_all(
     frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,17 +191,6 @@ def test_labels_keep_their_names(frames: Path, tmp_path: Path) -> None:
     assert ">trough</label></p>" in page
 
 
-def test_classes_of_the_source_are_asked_where_nothing_is_said(
-    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    truth = {"a.png": [("black_goat", [5.0, 5, 20, 30]), ("sheep", [5.0, 5, 20, 30])]}
-    source = write(tmp_path / "herd.json", coco(["sheep", "black_goat"], truth))
-    report = tmp_path / "r.json"
-    assert ask(source, "--images", frames, "--json", report) == 0
-    assert read(report)["model"]["prompt"] == "black goat. sheep"
-    assert "judged in 1 picture" in capsys.readouterr().out
-
-
 def test_several_pictures_at_a_time_give_the_same(
     frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,27 +220,6 @@ def test_phrases_that_were_guessed_are_told(
     assert "note: phrases of the sentence: '水槽', '黑山羊'; " in capsys.readouterr().err
 
 
-def test_words_that_the_model_does_not_know(
-    frames: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert ask(frames, "--phrases", "black zebra! sheep 🐑, goats 9") == 0
-    complaints = capsys.readouterr().err
-    assert "remark: the model does not know 'zebra', '🐑', and takes such words for" in complaints
-    assert "'!'" not in complaints
-
-
-@pytest.mark.parametrize(
-    ("typed", "words"),
-    [
-        *[("the sheep, black goat", ""), ("羊，不要黑羊", "'不要黑羊'")],
-        *[("the leftmost sheep", "'leftmost'")],
-    ],
-)
-def test_remarks_on_what_is_not_understood(typed: str, words: str) -> None:
-    remarks = GLIPDetector(tiny()).read(read_phrases([typed])).remarks
-    assert [one.partition(": left out")[0] for one in remarks] == [words] * bool(words)
-
-
 CARD = {
     "words never learned": ["trough", "水"],
     "a relation means one thing": True,
@@ -297,18 +231,20 @@ CARD = {
 
 
 @pytest.mark.parametrize(
-    ("typed", "words"),
+    ("typed", "remarks"),
     [
-        *[("a trough, sheep", "'trough'"), ("sheep, black troughs", "'trough'")],
-        *[("羊、水槽", "'水'"), ("the black goat", ""), ("black troughlike, 羊", "")],
+        ("the sheep, black goat", []),
+        ("羊，不要黑羊", ["'不要黑羊': left out; no shipped model was taught negation"]),
+        ("black zebra! sheep 🐑, goats 9", ["the model does not know 'zebra', '🐑', and takes"]),
+        ("sheep, black troughs", ["its model card says that it never learned 'trough': boxes"]),
+        ("羊、水槽", ["its model card says that it never learned '水': boxes"]),
+        ("black troughlike, the leftmost sheep", ["'leftmost'", "the model does not know"]),
     ],
 )
-def test_words_that_the_card_says_were_never_learned(typed: str, words: str) -> None:
-    remarks = GLIPDetector(tiny(), card=CARD).read(read_phrases([typed])).remarks
-    said = [one for one in remarks if "never learned" in one]
-    assert [one.split("learned ")[1].partition(": boxes")[0] for one in said] == [words] * bool(
-        words
-    )
+def test_remarks_on_words(typed: str, remarks: list[str]) -> None:
+    said = GLIPDetector(tiny(), card=CARD).read(read_phrases([typed])).remarks
+    assert len(said) == len(remarks)
+    assert all(one.startswith(start) for one, start in zip(said, remarks, strict=True))
 
 
 def test_what_counts_is_what_the_card_chose_for_such_a_prompt() -> None:
@@ -367,8 +303,7 @@ def test_three_thousand_tokens_are_read_in_parts(
     assert "note: a long prompt: read in 12 parts" in complaints
     assert len(re.findall(r"^goat \d \d \d +\d", printed, re.M)) == 600
     report = read(tmp_path / "r.json")
-    assert len(report["model"]["phrases"]) == 600
-    assert report["model"]["prompt_parts"] == 12
+    assert (len(report["model"]["phrases"]), report["model"]["prompt_parts"]) == (600, 12)
     assert report["counts"]["boxes"] > 0
 
 
@@ -379,7 +314,7 @@ def test_a_path_is_told_by_its_header(frames: Path, shipped: Path, tmp_path: Pat
     other = tmp_path / "mine" / "model.safetensors"
     other.parent.mkdir()
     other.write_bytes(shipped.read_bytes())
-    for spec in (other, other.parent, f"glip:{other}", f"glip:{other.parent}"):
+    for spec in (other, f"glip:{other.parent}"):
         report = tmp_path / "r.json"
         options = ("--phrases", SENTENCE, "--json", report, "--force")
         assert ask(frames / "a.png", *options, model=str(spec)) == 0
@@ -390,6 +325,7 @@ def test_a_path_is_told_by_its_header(frames: Path, shipped: Path, tmp_path: Pat
     assert parse_model(str(vild)) == ("vild", str(vild))
     assert parse_model(str(vild / "model.safetensors"))[0] == "vild"
     assert parse_model(str(frames / "a.png"))[0] == "vild"  # whose loader says what is wrong
+    assert parse_model("crops:x/y") == ("crops", "x/y")
 
 
 @pytest.fixture
@@ -411,7 +347,7 @@ def test_published_files_are_named_by_variant(
     frames: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "r.json"
-    for name in ("glip-t", "glip-t-b", "glip-t-c", "glip-l"):
+    for name in ("glip-t", "glip-l"):
         options = ("--phrases", SENTENCE, "--json", report, "--force")
         assert ask(frames / "a.png", *options, model=f"{name}:{zoo}") == 0
         assert read(report)["model"]["variant"] == name
@@ -438,31 +374,6 @@ def test_published_files_that_do_not_fit(
     assert "after a colon, glip-t:PATH" in said("glip-t")
     for name in ("glip-x:y", "glpi"):
         assert f"unknown model '{name}'; did you mean 'glip" in said(name)
-
-
-def test_the_shipped_one_is_not_there_yet(
-    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
-    assert ask(frames, "--phrases", SENTENCE) == 2
-    complaint = capsys.readouterr().err
-    assert "checkpoints/glip/model.safetensors: no such file; make it with" in complaint
-    assert "train glip`" in complaint
-
-
-def test_a_damaged_one_is_refused(
-    frames: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "damaged"
-    folder.mkdir()
-    (folder / "model_card.json").write_bytes((shipped.parent / "model_card.json").read_bytes())
-    (folder / "model.safetensors").write_bytes(shipped.read_bytes()[:-4])
-    assert ask(frames, "--phrases", SENTENCE, model=f"glip:{folder}") == 2
-    assert "the file is damaged or another one" in capsys.readouterr().err
-    (folder / "model_card.json").unlink()
-    assert ask(frames, "--phrases", SENTENCE, model=f"glip:{folder}") == 2
-    assert "damaged/model.safetensors: " in capsys.readouterr().err
 
 
 def test_the_published_variants_are_those_of_the_model() -> None:
@@ -522,41 +433,30 @@ def test_bad_arguments_give_one_clean_line(
 # ---- pictures ----------------------------------------------------------------------------------
 
 
-def test_pictures_of_any_size(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_of_any_size(tmp_path: Path) -> None:
     folder, out = tmp_path / "odd", tmp_path / "o.json"
     folder.mkdir()
     sizes = {"dot.png": (1, 1), "row.png": (10000, 1), "column.png": (1, 10000)}
     for name, size in sizes.items():
         Image.new("1", size).save(folder / name)
-    Image.new("1", (10000, 10000)).save(folder / "huge.png")
     files = ("--pictures", tmp_path / "drawn", "--html", tmp_path / "g.html", "--out", out)
-    assert ask(folder, "--phrases", SENTENCE, "--score", 0, *files) == 3
-    complaints = capsys.readouterr().err
-    assert re.search(r"unreadable: .*huge\.png: it has more than .* \$CLIPLAB_MAX_P", complaints)
-    found = told(out)
-    assert set(found) == set(sizes)
+    assert ask(folder, "--phrases", SENTENCE, "--score", 0, *files) == 0
     for name, (wide, high) in sizes.items():
-        assert found[name]
-        for _, (x, y, w, h), _ in found[name]:
-            assert min(x, y, w, h) >= 0
-            assert x + w <= wide + 1e-3
-            assert y + h <= high + 1e-3
+        boxes = torch.tensor([box for _, box, _ in told(out)[name]])
+        assert len(boxes)
+        assert bool((boxes >= 0).all())
+        assert bool((boxes[:, :2] + boxes[:, 2:] <= torch.tensor([wide, high]) + 1e-3).all())
     assert len(list((tmp_path / "drawn").iterdir())) == 3
 
 
 def test_nothing_at_all_is_found(
     frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, html, report = tmp_path / "o.json", tmp_path / "g.html", tmp_path / "r.json"
-    files = ("--out", out, "--html", html, "--json", report, "--pictures", tmp_path / "drawn")
+    out, html = tmp_path / "o.json", tmp_path / "g.html"
+    files = ("--out", out, "--html", html, "--pictures", tmp_path / "drawn")
     assert ask(frames, "--phrases", SENTENCE, "--score", 0.99, *files) == 0
     printed, complaints = capsys.readouterr()
-    assert complaints == ""
-    assert printed.count("nothing") == 3
+    assert (complaints, printed.count("nothing")) == ("", 3)
     assert re.search(r"^black goat +0 +0 +-", printed, re.M)
     assert read(out)["annotations"] == []
-    assert [one["name"] for one in read(out)["categories"]] == ["black goat", "trough"]
     assert html.read_text(encoding="utf-8").count("nothing that counts") == 3
-    assert read(report)["counts"]["boxes"] == 0

@@ -17,7 +17,6 @@ from cliplab.detection import (
     Cut,
     Settings,
     ViLDDetector,
-    as_classes,
     embed_boxes,
     load_detector,
     name_boxes,
@@ -135,9 +134,7 @@ def test_one_label_is_judged_against_the_background(world: Path, image: Image.Im
     assert float(vild().detect([image], query, [BOXES])[0].scores.max()) < 1
 
 
-@pytest.mark.parametrize(
-    ("variant", "head"), [("image", "image"), ("vild", "text"), ("text", "text")]
-)
+@pytest.mark.parametrize(("variant", "head"), [("image", "image"), ("vild", "text")])
 def test_a_single_head_answers_as_it_was_trained(
     world: Path, tmp_path: Path, variant: str, head: str
 ) -> None:
@@ -167,10 +164,7 @@ def test_the_teacher_is_the_one_it_learned_from(world: Path, tmp_path: Path) -> 
 def test_chinese_labels_end_in_a_remark_with_the_remedy(world: Path) -> None:
     unread, remedy = vild().read(["躺着的羊", "站立的羊"]).remarks
     assert "pasture cannot read the prompt" in unread
-    assert "躺着的羊" in unread
-    assert "站立的羊" in unread
     assert '躺着的羊="sheep lying down"' in remedy
-    assert "pasture-zh" in remedy
     assert vild().read(read_labels(["躺着的羊=lying sheep", "羊=goat"])).remarks == []
     chinese = crops(teacher="pasture-zh", template=("{}",))
     assert chinese.read(["躺着的羊", "站立的羊"]).remarks == ()
@@ -234,13 +228,6 @@ def test_settings_that_cannot_be_meant(
         load_detector(model, Settings(device="cpu", **settings)).read(LABELS)
 
 
-def test_words_that_cannot_be_meant(world: Path) -> None:
-    with pytest.raises(ValueError, match="got only 'goat', which would always get 100 %"):
-        crops().read(["goat"])
-    with pytest.raises(ValueError, match="'goat' repeated"):
-        vild().read(["goat", "goat"])
-
-
 def test_a_missing_checkpoint_names_the_remedy(
     world: Path, tmp_path: Path, image: Image.Image
 ) -> None:
@@ -255,14 +242,6 @@ def test_a_damaged_checkpoint_is_refused(world: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="the file is damaged or another one"):
         load_detector(str(path.parent))
-
-
-def test_a_path_is_a_vild(tmp_path: Path) -> None:
-    assert parse_model("crops:x/y") == ("crops", "x/y")
-    file = tmp_path / "model.safetensors"
-    file.touch()
-    for spec in (str(tmp_path), str(file)):
-        assert parse_model(spec) == ("vild", spec)
 
 
 @pytest.mark.parametrize("name", ["absent.safetensors", "absent.pth", "a folder"])
@@ -298,10 +277,3 @@ def test_5000_regions_are_named_within_bounds() -> None:
     assert len(found) == 100
     assert found.scores[0] == scores.max()
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
-
-
-def test_a_list_of_labels_may_have_prompts_and_is_read_as_the_command_reads_it() -> None:
-    classes = as_classes(["lying=a sheep lying", "goat"])
-    assert classes.names == ("lying", "goat")
-    assert classes.prompts == ("a sheep lying", "goat")
-    assert as_classes("sheep, goat").names == as_classes(["sheep", "goat"]).names

@@ -1,20 +1,18 @@
 """Whole pictures with boxes from every source, what counts as found, and how it is judged."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from detect_world import Oracle, coco, picture, said, write
 
-from cliplab.data import SampleSet, read_pictures
+from cliplab.data import read_pictures
 from cliplab.detection import (
     Cut,
     Found,
     Judged,
     find,
     judge,
-    labels_of,
     match,
     postprocess,
     read_labels,
@@ -39,37 +37,6 @@ def labelled(frames: Path, **changes: object) -> Path:
     """a.png has a sheep and a goat, b.png a goat, empty.png nothing."""
     boxes = {"a.png": [("sheep", LEFT), ("goat", RIGHT)], "b.png": [("goat", LEFT)]}
     return write(frames / "herd.json", coco(NAMES, boxes | {"empty.png": []}, **changes))
-
-
-def told(found: SampleSet) -> dict[str, list[tuple[str | None, list[float]]]]:
-    return {one.name: list(zip(one.labels, one.boxes_xyxy.tolist(), strict=True)) for one in found}
-
-
-# ---- sources -----------------------------------------------------------------------------------
-
-
-def test_a_coco_file_gives_whole_pictures_the_empty_ones_too(frames: Path) -> None:
-    found = read_pictures(labelled(frames))
-    assert told(found) == {
-        "a.png": [("sheep", LEFT_XYXY), ("goat", RIGHT_XYXY)],
-        "b.png": [("goat", LEFT_XYXY)],
-        "empty.png": [],
-    }
-    assert [one.judged for one in found] == [True] * 3
-    assert labels_of(found) == ["goat", "sheep"]
-    assert found.problems == ()
-    assert told(read_pictures(frames)) == told(found)  # the folder that holds it
-    bare = labelled(frames, annotations=[])
-    assert told(read_pictures(bare)) == {"a.png": [], "b.png": [], "empty.png": []}
-
-
-def test_boxes_with_scores_are_answers_and_no_truth(frames: Path) -> None:
-    table = coco(NAMES, {"a.png": [("sheep", LEFT)]})
-    table["annotations"][0]["score"] = 0.9
-    found = read_pictures(write(frames / "herd.json", table))
-    assert told(found) == {"a.png": [(None, LEFT_XYXY)]}
-    assert not found[0].judged
-    assert found.are_answers
 
 
 def test_boxes_for_pictures_that_are_there(frames: Path) -> None:
@@ -223,14 +190,3 @@ def test_a_class_may_be_called_all_or_base(frames: Path) -> None:
     _, judged = found_by([[(0, 0.9, LEFT_XYXY)]], source, names, groups={"base": (0, 1)})
     assert judged.groups["base"].ap50 == pytest.approx(0.5)
     assert [judged.classes[k].ap50 for k in (0, 1)] == pytest.approx([1, 0])
-
-
-def test_unreadable_pictures_are_kept_apart(frames: Path) -> None:
-    (frames / "b.png").write_text("<html>", encoding="utf-8")
-    found = find(Oracle([[(0, 0.9, LEFT_XYXY)], []]), read_pictures(frames), NAMES)
-    assert [one.name for one in found.pictures] == ["a.png", "empty.png"]
-    assert [error.path.name for error in found.unreadable] == ["b.png"]
-    assert [len(one) for one in found.found] == [1, 0]
-    assert torch.equal(found.found[0].boxes_xyxy, torch.tensor([LEFT_XYXY]))
-    none = find(Oracle([]), replace(read_pictures(frames), samples=()), NAMES)
-    assert len(none) == 0

@@ -35,18 +35,6 @@ def detections(rows: Tensor, scores: list[float], labels: list[int]) -> Detectio
 NOTHING = detections(boxes(), [], [])
 
 
-# ---- what a detector says ------------------------------------------------------------------
-
-
-def test_detections_know_their_names() -> None:
-    found = detections(boxes((0, 0, 4, 4), (1, 1, 5, 5), (2, 2, 3, 3)), [0.9, 0.5, 0.1], [1, 0, 1])
-    assert found.names == ["goat", "sheep", "goat"]
-    assert len(found.above(0.5)) == 2
-    assert found.select(found.labels == 1).scores.tolist() == pytest.approx([0.9, 0.1])
-    assert len(NOTHING) == 0
-    assert NOTHING.names == []
-
-
 # ---- boxes ---------------------------------------------------------------------------------
 
 

@@ -28,26 +28,20 @@ def texts(prompt: Prompt) -> list[list[str]]:
         ("sheep", ["sheep"]),
         ("sheep, black goat", ["sheep", "black goat"]),
         ("sheep. goat. dog.", ["sheep", "goat", "dog"]),
-        (" sheep ;goat|dog\ncow ", ["sheep", "goat", "dog", "cow"]),
         ("羊！山羊？狗：牛", ["羊", "山羊", "狗", "牛"]),
         (["sheep!", "goat?"], ["sheep", "goat"]),
         ("羊、黑山羊", ["羊", "黑山羊"]),
         ("ｓｈｅｅｐ，　ｇｏａｔ", ["sheep", "goat"]),
-        ("a sheep, the goat", ["sheep", "goat"]),
         (["red barn", "dog"], ["red barn", "dog"]),
         ("first aid kit, the second hand barn", ["first aid kit", "second hand barn"]),
-        ("急救箱", ["急救箱"]),
         ("besides sheep, also goats", ["sheep", "goats"]),
         ("除了羊还有山羊", ["羊", "山羊"]),
         ("除了羊以外，也有山羊", ["羊", "山羊"]),
-        ("the black goat left of the trough", ["black goat", "trough"]),
         ("the black goat to the left of a trough.", ["black goat", "trough"]),
         ("A photo of a white sheep lying down by a tree", ["white sheep lying down", "tree"]),
         ("水槽左边的黑山羊", ["水槽", "黑山羊"]),
         ("草地上有一只躺着的羊", ["草地", "躺着的羊"]),
         ("图中有一堆干草垛和一棵大树", ["干草垛", "大树"]),
-        ("画面里有一道栅栏", ["栅栏"]),
-        ("图里的羊", ["羊"]),
         ("大树旁的马和正在喝水的羊", ["大树", "马", "喝水的羊"]),
         ("the [black goat] left of the [water trough]", ["black goat", "water trough"]),
         ("【黑山羊】在水槽左边", ["黑山羊"]),
@@ -100,29 +94,20 @@ def test_articles_and_counts_are_no_part_of_what_is_looked_for(typed: str | list
         ("羊，不要山羊", ["羊"], ["不要山羊"]),
         ("an animal that is not a sheep", ["animal"], ["that is not a sheep"]),
         ("不是羊的动物", ["动物"], ["不是羊的"]),
-        ("sheep without horns", ["sheep"], ["without horns"]),
-        ("没有角的羊", ["羊"], ["没有角的"]),
-        ("the sheep without horns left of the trough", ["sheep", "trough"], ["without horns"]),
         ("没有角的羊在水槽左边", ["羊", "水槽"], ["没有角的"]),
         ("animals except sheep", ["animals"], ["except sheep"]),
         ("除了羊以外的动物", ["动物"], ["除了羊以外的"]),
         ("the leftmost sheep", ["sheep"], ["leftmost"]),
         ("最左边的羊", ["羊"], ["最左边的"]),
-        ("the largest goat", ["goat"], ["largest"]),
-        ("最大的山羊", ["山羊"], ["最大的"]),
         ("the sheep nearest to the trough", ["sheep"], ["nearest to the trough"]),
         ("离水槽最近的羊", ["羊"], ["离水槽最近的"]),
-        ("the second sheep", ["sheep"], ["second"]),
         ("第二只羊", ["羊"], ["第二只"]),
-        ("the sheep on the left", ["sheep"], ["on the left"]),
-        ("左边的羊", ["羊"], ["左边的"]),
         (
             "the sheep on the left side of the picture",
             ["sheep"],
             ["on the left side of the picture"],
         ),
         ("图中左侧的羊", ["羊"], ["图中左侧的"]),
-        ("the sheep in the middle", ["sheep"], ["in the middle"]),
         ("羊在中间", ["羊"], ["在中间"]),
         ("the sheep on the left side of the trough", ["sheep", "trough"], []),
         ("羊在水槽左边", ["羊", "水槽"], []),
@@ -152,9 +137,7 @@ def test_a_list_becomes_a_sentence() -> None:
     assert prompt.spans == (((0, 5),), ((7, 17),))
 
 
-@pytest.mark.parametrize(
-    "nothing", ["", "  ", ".", ",;。、|", "\n", [], ["", " . "], "of the", "左边的"]
-)
+@pytest.mark.parametrize("nothing", ["", ",;。、|", [], ["", " . "], "of the", "左边的"])
 def test_nothing_to_look_for(nothing: str | list) -> None:
     with pytest.raises(ValueError, match="in which there is no phrase; expected a list"):
         read_prompt(nothing)
@@ -238,12 +221,6 @@ def test_spans_that_end_between_words() -> None:
         assert row.nonzero().flatten().tolist() == tokens, span
 
 
-def test_a_short_phrase_at_the_beginning() -> None:
-    prompt = class_prompt(["羊", "狗"])
-    rows = positive_map(prompt, pieces_of(TOKENIZER, prompt.caption), 5)
-    assert rows.int().tolist() == [[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]]
-
-
 def test_pieces_are_those_of_the_tokenizer() -> None:
     for text in ("Two black goats, left!", "水槽左边的黑山羊", "xx" * 150, "İ ǅ é\u0301"):
         assert [p.text for p in pieces_of(TOKENIZER, text)] == TOKENIZER.pieces(text)
@@ -258,13 +235,6 @@ def test_a_phrase_that_the_vocabulary_cannot_spell(phrase: str) -> None:
 def test_a_phrase_that_is_known_in_part_passes() -> None:
     (chunk,) = chunks_of(class_prompt(["black zebra"]), TOKENIZER)
     assert chunk.positive.int().tolist() == [[0, 1, 1, 0]]
-
-
-def test_one_chunk_is_the_whole_prompt() -> None:
-    (chunk,) = chunks_of(read_prompt("sheep, black goat"), TOKENIZER)
-    assert " ".join(VOCAB[i] for i in chunk.token_ids) == "[CLS] sheep . black goat [SEP]"
-    assert chunk.positive.int().tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 0]]
-    assert chunk.labels.tolist() == [0, 1]
 
 
 # ---- any length ------------------------------------------------------------------------------

@@ -23,8 +23,6 @@ from cliplab.segmentation import (
     Settings,
     Tally,
     boundary_counts,
-    confusion,
-    iou_per_class,
     load_segmenter,
     name_groups,
     oracle_labels,
@@ -133,7 +131,7 @@ def test_background_by_vocabulary_by_threshold_and_by_both() -> None:
     assert none.labels_at((4, 2)).tolist() == [[0, 0, 0, 2]] * 2
 
 
-@pytest.mark.parametrize("size", [(7, 5), (12, 9), (40, 3), (3, 31), (1, 1)])
+@pytest.mark.parametrize("size", [(7, 5), (40, 3), (3, 31), (1, 1)])
 def test_labels_are_enlarged_one_after_another(size: tuple[int, int]) -> None:
     scores = draw(4, 5, 7)
     found = segmentation(scores, threshold=0.55).labels_at(size)
@@ -176,9 +174,8 @@ def test_the_best_group_sets_the_limit_though_it_owns_no_pixel(
 @pytest.mark.parametrize(
     ("size", "seen"),
     [
-        ((1, 1), (16, 16)), ((2, 3), (16, 24)), ((16, 16), (16, 16)), ((640, 480), (21, 16)),
-        ((300, 1), (64, 1)), ((1, 300), (1, 64)), ((8000, 1), (64, 1)), ((100, 1000), (6, 64)),
-        ((33, 16), (33, 16)),
+        ((1, 1), (16, 16)), ((2, 3), (16, 24)), ((640, 480), (21, 16)), ((300, 1), (64, 1)),
+        ((100, 1000), (6, 64)), ((33, 16), (33, 16)),
     ],
 )  # fmt: skip
 def test_pictures_of_every_shape_get_labels_at_a_bounded_size(
@@ -312,14 +309,6 @@ def test_words_that_do_not_fit_the_picture_are_left_out() -> None:
     assert torch.equal(score_groups(image, group, word, scale=2.0, top_words=9), free)
 
 
-def test_more_labels_than_groups_show_at_most_as_many_as_there_are_groups() -> None:
-    one = GroupViTSegmenter(make(group_tokens=(6, 1), output_groups=(6, 1)), device="cpu")
-    names = [word for word in WORDS if "[" not in word]
-    (found,) = one.segment([picture(16, 16)], vocabulary(names), PLAIN)
-    assert found.scores.shape[0] == 7
-    assert len(found.labels.unique()) == 1
-
-
 def test_hard_scores_are_those_of_the_owner_and_soft_ones_a_mean() -> None:
     model, emb = make().eval(), F.normalize(torch.randn(4, 8), dim=-1)
     pixels = torch.randn(2, 3, 16, 16)
@@ -402,16 +391,6 @@ def test_templates_are_averaged_before_rows_are_made_unit(segmenter: GroupViTSeg
         segmenter.embed(["sheep sheep sheep sheep sheep"])
 
 
-def test_a_file_becomes_a_segmenter(tmp_path: Path, segmenter: GroupViTSegmenter) -> None:
-    save_groupvit(segmenter.model, tmp_path / "model.safetensors")
-    words, image = vocabulary(["羊", "狗"], background=["草"]), picture(16, 16)
-    (expected,) = segmenter.segment([image], words, PLAIN)
-    for where in (str(tmp_path), f"hf:{tmp_path}", str(tmp_path / "model.safetensors")):
-        again = load_segmenter(where, device="cpu")
-        (found,) = again.segment([image], words, PLAIN)
-        torch.testing.assert_close(found.scores, expected.scores, atol=0.02, rtol=0)  # fp16 there
-
-
 def test_the_hub_is_asked_after_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmenter: GroupViTSegmenter
 ) -> None:
@@ -488,19 +467,6 @@ def test_boundaries_are_what_opencvs_erosion_takes_away() -> None:
         assert found[:, k].tolist() == [(ours & theirs).sum(), (ours | theirs).sum()]
 
 
-def test_boundary_iou_sees_an_outline_that_iou_does_not() -> None:
-    true = torch.zeros(200, 200, dtype=torch.long)
-    true[20:180, 20:180] = 1
-    ragged = true.clone()
-    ragged[20:180:2, 20:26] = 0
-    tally, perfect = Tally(("a", "b")), Tally(("a", "b"))
-    tally.add(ragged, true)
-    perfect.add(true, true)
-    assert tally.result().iou[1] > 0.97
-    assert tally.result().boundary_iou[1] < 0.85
-    assert (perfect.result().boundary_miou, perfect.result().miou) == (1.0, 1.0)
-
-
 def test_the_oracle_gives_every_group_its_most_frequent_class() -> None:
     owner = torch.tensor([[7, 7, 7, 2], [2, 2, 9, 9]])
     true = torch.tensor([[1, 1, 0, 3], [IGNORE, 3, IGNORE, IGNORE]])
@@ -510,16 +476,10 @@ def test_the_oracle_gives_every_group_its_most_frequent_class() -> None:
     tally = Tally(NAMES[:4])
     tally.add((true + 1) % 4, true, owner=true)  # right masks with wrong names
     found = tally.result()
-    assert (found.miou, found.oracle_miou) == (0.0, 1.0)
+    assert (found.miou, found.boundary_miou, found.oracle_miou) == (0.0, 0.0, 1.0)
     ring = zip(NAMES[:4], (*NAMES[1:4], NAMES[0]), [1.0] * 4, strict=True)
     assert set(found.confusions(9)) == set(ring)
     assert found.as_dict()["oracle_miou"] == 1.0
-
-
-def test_iou_by_hand() -> None:
-    counts = confusion(torch.tensor([[0, 0, 1]]), torch.tensor([[0, 1, 1]]), 3)
-    assert counts.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
-    assert iou_per_class(counts).tolist()[:2] == [0.5, 0.5]
 
 
 def test_pictures_of_which_nothing_is_known_have_no_numbers() -> None:

@@ -162,19 +162,15 @@ class Segment(Job[Options]):
         return next((one.masks.names for one in self.pictures if one.masks), ())
 
     def _compare_classes(self, notes: list[str]) -> None:
-        """Drop masks that say nothing about the labels, and say so."""
-        self.left = ""  # which classes of the masks were not asked for
+        """Say what the masks that are known judge; drop those that say nothing about the labels."""
         if odd := segmentation.nothing_note(self.labels):
             notes.append(odd)
-        if any(one.masks for one in self.pictures):
-            known = self._known_classes()
+        if known := self._known_classes():
             judged, said = segmentation.compare_classes(self.vocabulary, known)
-            if judged:
-                self.left = said
-                return
             notes.append(said)
-            bare = tuple(replace(one, masks=None) for one in self.pictures)
-            self.pictures = replace(self.pictures, samples=bare)
+            if not judged:
+                bare = tuple(replace(one, masks=None) for one in self.pictures)
+                self.pictures = replace(self.pictures, samples=bare)
         elif any(one.regions for one in self.pictures):
             notes.append("not judged: the source has boxes, but no masks")
 
@@ -233,7 +229,7 @@ class Segment(Job[Options]):
                 "them at most"
             )
         complain("note", notes)
-        self.notes_on_model = notes
+        self.notes = [*self.notes, *notes]
         asked = self.segmenter, self.vocabulary
         self.remarks = [*segmentation.unread_remarks(*asked), *segmentation.weak_remarks(*asked)]
         names, background = self.vocabulary.names, self.vocabulary.has_background
@@ -264,8 +260,6 @@ class Segment(Job[Options]):
                 self._answer(sample)
             except data.UnreadableImage as error:
                 self.unreadable.append(error)
-        complain("note", truth := self._truth_notes())
-        self.notes = [*self.notes, *truth, *self.notes_on_model]
         complain("problem", self.judge.refused)
         self.problems = [*self.problems, *self.judge.refused]
         return len(self.found)
@@ -287,18 +281,6 @@ class Segment(Job[Options]):
             self.cards[path] = report.segmentation_page.make_card(
                 image, labels, self.colours, side=self.side, true=true
             )
-
-    def _truth_notes(self) -> list[str]:
-        """Of how many pictures the masks are known, and how many judged; [] if of none.
-
-        Said when all is done: a mask that does not fit is found only when it is drawn.
-        """
-        known = sum(one.masks is not None for one in self.pictures)
-        judged = len(self.judge.pictures)
-        how = f"; the answer is judged by {judged or 'none'} of them"
-        how = ", by which the answer is judged" if judged == known else how
-        said = f"masks of {known} of the {len(self.pictures)} pictures are known{how}{self.left}"
-        return [said] if known else []
 
     def show(self) -> Iterator[str]:
         """The pictures, the labels and, where the truth is known, the verdict."""

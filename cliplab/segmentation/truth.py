@@ -57,15 +57,15 @@ def read_truth(pictures: SampleSet, truth: Path | None = None) -> tuple[SampleSe
     Raises:
         FileNotFoundError, ValueError: no such truth, or of none of the pictures.
     """
-    told = pictures
+    told, notes = pictures, list[str]()
     if truth is not None and not truth.is_dir():
         told = read_pictures(truth, kind="coco", images=pictures.root)
-    masks, notes = {one.path.resolve(): one.masks for one in told if one.masks}, list[str]()
-    if masks and told.are_answers:
+    masks = {one.path.resolve(): one.masks for one in told if one.masks}
+    if told is pictures and (truth is not None or not masks):
+        masks = _label_pngs(pictures, truth)
+    elif told.are_answers:
         notes.append("the masks have scores, so a model drew them: nothing is judged by them")
         masks = {}
-    elif not masks and told is pictures:
-        masks = _label_pngs(pictures, truth)
     if truth is not None and not masks and not notes:
         raise ValueError(
             f"{shown(truth)}: nothing about any of the {len(pictures)} pictures of "
@@ -137,11 +137,11 @@ def compare_classes(vocabulary: Vocabulary, names: Sequence[str]) -> tuple[bool,
             f"not judged: none of the labels is a class of the masks ({some(names, 6)}); name "
             f"them as they are called, as in {names[0]}=WORD"
         )
-    if not (left := [name for name in names if name not in asked]):
-        return True, ""
     how = "are left out, and so are pixels without a mask"
     how = "count as background" if vocabulary.has_background else how
-    return True, f"; pixels of {some(left, 6)} were not asked for and {how}"
+    left = some([name for name in names if name not in asked], 6)
+    others = f"; pixels of {left} were not asked for and {how}" if left else ""
+    return True, f"masks are known, by which the answer is judged{others}"
 
 
 def true_labels(
