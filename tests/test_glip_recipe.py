@@ -355,12 +355,8 @@ class Oracle:
         self.config, self.tokenizer = model.config, model.tokenizer
 
     def raw(self, truth: list[Truth], tokens: int) -> Raw:
-        from cliplab.models.glip.anchors import inclusive
-        from cliplab.models.glip.training import make_targets
-
         sizes = ((16, 24), (8, 12), (4, 6), (2, 3))
-        parts = [(inclusive(one.boxes_xyxy), one.positive) for one in truth]
-        targets = make_targets(sizes, parts, self.config)
+        targets = targets_of(truth, sizes, self.config)
         logits = targets.tokens[..., :tokens] * 20 - 10
         return Raw(logits, targets.deltas, torch.full(logits.shape[:2], 9.0), sizes)
 

@@ -185,21 +185,6 @@ def test_a_phrase_that_is_not_there() -> None:
             sentence_prompt("the black goat", [phrase])
 
 
-@pytest.mark.parametrize(
-    ("caption", "phrases", "spans"),
-    [
-        ("sheep", (), ()),
-        ("sheep", ("a", "b"), (((0, 5),),)),
-        ("sheep", ("sheep",), ((),)),
-        ("sheep", ("sheep",), (((0, 6),),)),
-        ("sheep", ("sheep",), (((3, 3),),)),
-    ],
-)
-def test_prompts_that_do_not_hold_together(caption: str, phrases: tuple, spans: tuple) -> None:
-    with pytest.raises(ValueError, match=r"expected (one set|at least one)"):
-        Prompt(caption, phrases, spans)
-
-
 # ---- tokens --------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cliplab.classification.zero_shot import Scores, build_classifier, classify
+from cliplab.classification.zero_shot import build_classifier, classify
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder
 from cliplab.pasture import Combo, draw, herd, portrait
@@ -115,25 +115,3 @@ def test_openai_listing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     encoder = load_encoder("pasture", device="cpu")
     expected = classify(encoder, [open_image(path)], build_classifier(encoder, labels))
     torch.testing.assert_close(probabilities, expected.probability, rtol=1e-3, atol=1e-4)
-
-
-def test_shipped_scores_agree_between_readable_and_official() -> None:
-    images = [sheep(posture, seed=5) for posture in ("lying", "eating", "standing", "drinking")]
-    for ours, official, texts in [
-        ("pasture", f"openai:{ROOT / OPENAI}", ["a sheep lying down", "a sheep drinking"]),
-        ("pasture-zh", f"modelscope:{ROOT / CHINESE}", ["躺着的羊", "喝水的羊"]),
-    ]:
-        scores: list[Scores] = []
-        for spec in (ours, official):
-            encoder = load_encoder(spec, device="cpu")
-            scores.append(classify(encoder, images, build_classifier(encoder, texts)))
-        torch.testing.assert_close(scores[0].cosine, scores[1].cosine, rtol=0, atol=1e-5)
-
-
-def test_only_the_named_lines_may_differ() -> None:
-    code = "import a\nb = load('x')\nprint(b)"
-    assert substitute(code, {"'x'": "'y'"}) == "import a\nb = load('y')\nprint(b)"
-    with pytest.raises(AssertionError, match="is not in the notes"):
-        substitute(code, {"absent": "y"})
-    with pytest.raises(ValueError, match="zip"):
-        substitute(code, {"'x'": "'y'\n"})

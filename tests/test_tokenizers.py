@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from cliplab.models.tokenizers import (
     Tokenizer,
     WordPieceTokenizer,
     check_vocab,
-    is_cjk,
     read_vocab,
 )
 
@@ -68,15 +66,6 @@ def test_byte_pieces_are_readable(byte_pairs: BytePairTokenizer, text: str, piec
     assert len(byte_pairs.pieces(text)) == len(byte_pairs.encode(text))
 
 
-def test_byte_pieces_spell_every_text(byte_pairs: BytePairTokenizer) -> None:
-    for text in ("lying", "躺着的羊", "ñandú", "a\u00a0b"):
-        raw = b"".join(
-            bytes([int(piece[3:5], 16)]) if piece.startswith("<0x") else piece.encode()
-            for piece in byte_pairs.pieces(text)
-        )
-        assert raw.decode().split() == [text.replace("\u00a0", "")]
-
-
 def test_ids_are_int64_rows_of_the_context_length(byte_pairs: BytePairTokenizer) -> None:
     ids = BytePairTokenizer(context_length=8)(["a sheep", "two sheep lying"])
     assert ids.shape == (2, 8)
@@ -112,7 +101,7 @@ def test_word_pieces_agree_with_full_tokenizer_on_any_text(word_pieces: WordPiec
     draw = random.Random(0)
     known = [*range(0x3100), *range(0xF900, 0x10000)]  # scripts, symbols, compatibility forms
     rest = [*range(0x3100, 0xD800), *range(0xE000, 0xF900), *range(0x1F300, 0x2FFFF)]
-    codes = known + draw.sample(rest, 2000)  # all of them agreed once; 45 s
+    codes = draw.sample(known, 2000) + draw.sample(rest, 1000)  # all of them agreed once; 45 s
     texts = [
         " ".join(f"A{chr(code)}b" for code in codes[i : i + 500]) for i in range(0, len(codes), 500)
     ]
@@ -127,16 +116,6 @@ def test_word_pieces_agree_with_full_tokenizer_on_any_text(word_pieces: WordPiec
     ]
     for text in texts:
         assert word_pieces.pieces(text) == official.tokenize(text), text[:40]
-
-
-def test_word_piece_rows_are_framed_and_padded(word_pieces: WordPieceTokenizer) -> None:
-    ids = word_pieces(["站立的羊", "未知"])
-    assert ids.shape == (2, 52)
-    cls, sep, unknown = (word_pieces.vocab.index(t) for t in ("[CLS]", "[SEP]", "[UNK]"))
-    assert ids[0].tolist() == [cls, 5, 6, 7, 8, sep] + [0] * 46
-    assert ids[1].tolist() == [cls, unknown, unknown, sep] + [0] * 48
-    assert word_pieces.unknown_token == "[UNK]"
-    assert word_pieces.vocab_size == 144
 
 
 def test_word_piece_rows_are_cut_only_when_asked(word_pieces: WordPieceTokenizer) -> None:
@@ -169,7 +148,6 @@ def test_vocabulary_from_a_list_or_a_windows_file(tmp_path: Path) -> None:
     [
         (["[PAD]", "[UNK]", "[CLS]", "羊"], r"without \[SEP\]; expected .*\[PAD\] first"),
         (["羊", "[PAD]", "[UNK]", "[CLS]", "[SEP]"], r"without \[PAD\] at 0"),
-        ([], r"without \[PAD\], \[UNK\], \[CLS\], \[SEP\]"),
     ],
 )
 def test_vocabularies_that_cannot_work_are_refused(vocab: list[str], message: str) -> None:
@@ -177,22 +155,16 @@ def test_vocabularies_that_cannot_work_are_refused(vocab: list[str], message: st
         check_vocab(vocab)
 
 
-def test_vocabulary_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_what_is_no_text_or_no_vocabulary_is_refused(
+    word_pieces: WordPieceTokenizer, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"texts\[1\]: got a NoneType; expected a string"):
+        word_pieces(["羊", None])
     with pytest.raises(FileNotFoundError, match=r"none\.txt: no such vocabulary"):
         WordPieceTokenizer(tmp_path / "none.txt")
     (tmp_path / "gbk.txt").write_bytes("羊".encode("gbk"))
     with pytest.raises(ValueError, match=r"gbk\.txt: not UTF-8"):
-        WordPieceTokenizer(str(tmp_path / "gbk.txt"))
-
-
-# ---- both ----------------------------------------------------------------------------------
-
-
-def test_what_is_no_text_is_refused(word_pieces: WordPieceTokenizer) -> None:
-    with pytest.raises(ValueError, match=r"texts\[1\]: got a NoneType; expected a string"):
-        word_pieces(["羊", None])
-    with pytest.raises(ValueError, match="context_length: got 1; expected room for start and end"):
-        WordPieceTokenizer(VOCAB, context_length=1)
+        WordPieceTokenizer(tmp_path / "gbk.txt")
 
 
 # ---- what of a text is read ----------------------------------------------------------------
@@ -202,8 +174,6 @@ def test_what_is_no_text_is_refused(word_pieces: WordPieceTokenizer) -> None:
     ("text", "share"),
     [
         ("a photo of a lying sheep", 1.0),
-        ("mouton couché", 1.0),
-        ("🐑", 1.0),
         ("躺着的羊", 0.0),
         ("a photo of a 羊", 4 / 7),
         ("", 1.0),
@@ -215,18 +185,6 @@ def test_coverage_counts_pieces_that_are_no_bytes(
     assert byte_pairs.coverage(text) == pytest.approx(share)
 
 
-def test_coverage_counts_words_that_are_known(word_pieces: WordPieceTokenizer) -> None:
-    assert word_pieces.coverage("站立的羊") == 1
-    assert word_pieces.coverage("未知") == 0
-    assert word_pieces.coverage("未知的羊") == 0.5
-
-
-def test_seed_prompts_are_bytes_and_mostly_the_same_ones(byte_pairs: BytePairTokenizer) -> None:
-    lying, standing = (Counter(byte_pairs.encode(t)) for t in ("躺着的羊", "站着的羊"))
-    assert lying.total() == standing.total() == 12
-    assert (lying & standing).total() == 9
-
-
 @pytest.mark.parametrize(
     ("piece", "read"),
     [("[UNK]", False), ("<unk>", False), ("<0xE7>", False), ("о<0xD0>", False), ("羊", True),
@@ -234,8 +192,3 @@ def test_seed_prompts_are_bytes_and_mostly_the_same_ones(byte_pairs: BytePairTok
 )  # fmt: skip
 def test_pieces_of_every_tokenizer_are_told_apart(piece: str, read: bool) -> None:
     assert Tokenizer.is_read(piece) is read
-
-
-@pytest.mark.parametrize(("char", "expected"), [("羊", True), ("a", False), ("の", False)])
-def test_chinese_characters_are_known_by_their_range(char: str, expected: bool) -> None:
-    assert is_cjk(char) is expected

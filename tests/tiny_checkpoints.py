@@ -33,7 +33,7 @@ def make_openai(folder: Path, tower: dict, *, seed: int = 0) -> Path:
     model = CLIP(config)
     with torch.no_grad():  # zeros compress well: most of the time goes into writing these rows
         model.token_embedding.weight[16_000:49_000] = 0
-    save_openai(model, folder / "model.pt")
+    save_openai(model.state_dict(), folder / "model.pt")
     return folder / "model.pt"
 
 

@@ -11,8 +11,9 @@ Letters in shape comments: B batch, L tokens, C width, H heads.
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cliplab.models.layers import attend
 
 NORM_EPS = 1e-12  # with torch's default of 1e-5 the small embeddings come out visibly different
 
@@ -31,11 +32,6 @@ class BertConfig:
     hidden_dropout: float = 0.1  # probability
     attention_dropout: float = 0.1  # probability
     init_std: float = 0.02  # of new weights
-
-    def __post_init__(self) -> None:
-        """Refuse heads that do not divide the width."""
-        if self.heads < 1 or self.width % self.heads:
-            raise ValueError(f"heads: got {self.heads}; expected a divisor of width {self.width}")
 
 
 class BertEmbeddings(nn.Module):
@@ -58,7 +54,7 @@ class BertEmbeddings(nn.Module):
 
 
 class BertSelfAttention(nn.Module):
-    """Multi-head attention over the real tokens, (B, L, C) -> (B, L, C)."""
+    """Multi-head attention over the real tokens."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -69,18 +65,14 @@ class BertSelfAttention(nn.Module):
 
     def forward(self, tok: Tensor, text_mask: Tensor) -> Tensor:
         """(B, L, C), bool (B, L) with True = real -> (B, L, C)."""
-        query, key, value = (
-            project(tok).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project in (self.query, self.key, self.value)
-        )  # (B, H, L, C/H)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
+        return attend(
+            self.query(tok),
+            self.key(tok),
+            self.value(tok),
+            self.heads,
             attn_mask=text_mask[:, None, None, :],  # padding is never looked at
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return mixed.transpose(1, 2).flatten(2)
 
 
 class AddAndNorm(nn.Module):

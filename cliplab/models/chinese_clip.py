@@ -6,7 +6,7 @@ Source: Chinese CLIP, arXiv:2211.01335; file format and parameter names are thos
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from cliplab.models.bert import Bert, BertConfig
 from cliplab.models.layers import HEAD_WIDTH, TwoTowers, check_token_ids, image_tower
 from cliplab.models.tokenizers import PAD_ID, check_vocab, read_vocab
-from cliplab.models.weights import load_strict, read_object, read_state_dict, to_published_precision
+from cliplab.models.weights import (
+    lists_to_tuples,
+    load_strict,
+    read_object,
+    read_state_dict,
+    to_published_precision,
+)
 from cliplab.runtime import atomic_write
 
 _VISION, _TEXT = "vision_model_config.json", "text_model_config.json"
@@ -53,9 +59,8 @@ class ChineseCLIPConfig:
     vision_head_width: int = HEAD_WIDTH
 
     def __post_init__(self) -> None:
-        """Accept a list of blocks, as JSON gives it; refuse activations that are not built."""
-        if isinstance(self.vision_layers, list):
-            object.__setattr__(self, "vision_layers", tuple(self.vision_layers))
+        """Refuse activations that are not built."""
+        lists_to_tuples(self)
         if self.text_hidden_act != "gelu":
             raise ValueError(f"text_hidden_act: got {self.text_hidden_act!r}; expected 'gelu'")
 
@@ -121,12 +126,12 @@ def load_modelscope(directory: str | Path) -> ChineseCLIP:
     """
     directory = Path(directory)
     settings = {**_read_json(directory / _VISION), **_read_json(directory / _TEXT)}
-    try:
-        config = _config_from(settings)
-        with torch.device("meta"):
-            model = ChineseCLIP(config)
-    except ValueError as error:
-        raise ValueError(f"{directory}: {error}") from error
+    try:  # a ResNet's file may leave out the patch size
+        config = ChineseCLIPConfig(**{"vision_patch_size": None, **settings})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{directory}: {error} in {_VISION} or {_TEXT}") from error
+    with torch.device("meta"):
+        model = ChineseCLIP(config)
     _check_vocab(read_vocab(directory / _VOCAB), config)
     return load_strict(model, read_state_dict(directory / _WEIGHTS), str(directory / _WEIGHTS))
 
@@ -148,7 +153,8 @@ def save_modelscope(model: ChineseCLIP, directory: str | Path, vocab: Sequence[s
     directory = Path(directory)
     _check_vocab(vocab, model.config)
     weights = to_published_precision(model.state_dict())
-    vision, text = _settings(model.config)
+    text = {k: v for k, v in asdict(model.config).items() if k.startswith(("text_", "vocab_size"))}
+    vision = {k: v for k, v in asdict(model.config).items() if k not in text}
     contents = {"configuration.json": _CONFIGURATION, _VISION: vision, _TEXT: text}
     with ExitStack() as stack:  # renames happen when it closes
         for name, settings in contents.items():
@@ -167,25 +173,6 @@ def _read_json(path: Path) -> dict:
             f"{_VOCAB} and {_WEIGHTS}; `python -m cliplab train clip` makes the shipped one"
         )
     return read_object(path)
-
-
-def _config_from(settings: Mapping) -> ChineseCLIPConfig:
-    """The configuration, or ValueError with the names that are unknown or missing."""
-    settings = {"vision_patch_size": None, **settings}  # a ResNet's file may leave it out
-    try:
-        return ChineseCLIPConfig(**settings)
-    except TypeError as error:
-        raise ValueError(
-            f"{error}; expected the keys of ModelScope's {_VISION} and {_TEXT}"
-        ) from error
-
-
-def _settings(config: ChineseCLIPConfig) -> tuple[dict, dict]:
-    """The contents of the two JSON files; ModelScope wants ResNet blocks as a list of four."""
-    settings = asdict(config)
-    text = {k: v for k, v in settings.items() if k.startswith("text_") or k == "vocab_size"}
-    vision = {k: v for k, v in settings.items() if k not in text}
-    return vision, text
 
 
 def _check_vocab(vocab: Sequence[str], config: ChineseCLIPConfig) -> None:

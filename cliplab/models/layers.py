@@ -31,8 +31,18 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, **how: Any) -> Tensor:
+    """Multi-head attention: queries (B, L, C), keys and values (B, S, C) -> (B, L, C).
+
+    Every head has C / H of the channels. `how`: options of `F.scaled_dot_product_attention`.
+    """
+    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    mixed = F.scaled_dot_product_attention(query, key, value, **how)  # (B, H, L, C/H)
+    return mixed.transpose(1, 2).flatten(2)
+
+
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, (B, L, C) -> (B, L, C); causal: a token sees itself and its past.
+    """Multi-head self-attention; causal: a token sees itself and its past.
 
     Parameters are those of `torch.nn.MultiheadAttention`, whose weights it therefore loads.
     """
@@ -49,10 +59,8 @@ class SelfAttention(nn.Module):
     def forward(self, tok: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
         qkv = F.linear(tok, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3C)
-        qkv = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, L, C/H)
-        query, key, value = qkv.unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # (B, L, C)
+        query, key, value = qkv.chunk(3, dim=-1)
+        return self.out_proj(attend(query, key, value, self.heads, is_causal=self.causal))
 
 
 class MLP(nn.Module):
@@ -200,12 +208,8 @@ class AttentionPool2d(nn.Module):
         tok = feature_map.flatten(2).transpose(1, 2)  # (B, P, C), P = h w
         tok = torch.cat([tok.mean(dim=1, keepdim=True), tok], dim=1)  # (B, 1 + P, C)
         tok = tok + self.positional_embedding
-        query, key, value = self.q_proj(tok[:, :1]), self.k_proj(tok), self.v_proj(tok)
-        query, key, value = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value)
-        )  # (B, H, 1 or 1 + P, C/H)
-        pooled = F.scaled_dot_product_attention(query, key, value)  # (B, H, 1, C/H)
-        return self.c_proj(pooled.flatten(1))  # (B, D)
+        pooled = attend(self.q_proj(tok[:, :1]), self.k_proj(tok), self.v_proj(tok), self.heads)
+        return self.c_proj(pooled[:, 0])  # (B, D)
 
 
 class ResNetStem(nn.Module):
@@ -288,20 +292,14 @@ def image_tower(
 ) -> VisionTransformer | ModifiedResNet:
     """The image tower that a configuration asks for: a ViT for an int, a ResNet for four ints.
 
-    Raises:
-        ValueError: sizes that do not divide, since the official loader would round them silently
-            and build another model.
+    Heads are rounded down, as the official loader does it.
     """
     sizes = {"width": width, "resolution": resolution, "embed_dim": embed_dim}
     if isinstance(layers, int):
-        patch_size = _check_divides("image_resolution", resolution, "vision_patch_size", patch_size)
-        heads = _heads("vision_width", width, head_width)
-        return VisionTransformer(layers, heads=heads, patch_size=patch_size, **sizes)
-    if len(layers) != 4:
-        raise ValueError(f"vision_layers: got {layers}; expected an int (ViT) or four (ResNet)")
-    _check_divides("image_resolution", resolution, "the ResNet's stride", 32)
-    heads = _heads("32 * vision_width", 32 * width, head_width)
-    return ModifiedResNet(layers, heads=heads, **sizes)
+        assert patch_size
+        sizes |= {"heads": width // head_width, "patch_size": patch_size}
+        return VisionTransformer(layers, **sizes)
+    return ModifiedResNet(layers, heads=32 * width // head_width, **sizes)
 
 
 def check_token_ids(token_ids: Tensor, limit: int) -> None:
@@ -339,18 +337,3 @@ class TwoTowers(nn.Module):
         emb = unit_rows(self.encode_image(pixels)), unit_rows(self.encode_text(token_ids))
         logits = pair_logits(*emb, self.logit_scale.exp())
         return logits, logits.T
-
-
-def _heads(what: str, width: int, head_width: int) -> int:
-    """Heads of an attention over `width` channels, by the official rule (rounding down)."""
-    heads = width // head_width
-    if heads < 1 or width % heads:
-        raise ValueError(f"{what}: got {width}; expected a multiple of the head width {head_width}")
-    return heads
-
-
-def _check_divides(what: str, size: int, by: str, divisor: int | None) -> int:
-    """The divisor, once it is known to divide `size`."""
-    if not divisor or size < divisor or size % divisor:
-        raise ValueError(f"{what}: got {size}; expected a multiple of {by} ({divisor})")
-    return divisor

@@ -9,12 +9,13 @@ not fit, or that a batch is empty.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.models.tiled_losses import at_least_float32, tiled_clip_loss, tiled_siglip_loss
+from cliplab.models.tiled_losses import at_least_float32, sigmoid_table, softmax_table
 
 
 def clip_loss(
@@ -52,7 +53,15 @@ def clip_loss(
     """
     _check_pairs(image_emb, text_emb, groups)
     if tile is not None or products is not None:
-        return tiled_clip_loss(image_emb, text_emb, logit_scale, groups, tile, products)
+        ids = torch.arange(len(image_emb), device=image_emb.device) if groups is None else groups
+        how: dict[str, Any] = {
+            "image_ids": ids,
+            "text_ids": ids,
+            "tile": tile,
+            "products": products,
+        }
+        rows, columns, right = softmax_table(image_emb, text_emb, logit_scale, **how)
+        return ((rows - right).mean() + (columns - right).mean()) / 2
     logits = pair_logits(image_emb, text_emb, logit_scale)  # (N, N), row i = image i
     targets = torch.arange(len(logits), device=logits.device)  # (N,)
     if groups is not None:
@@ -89,7 +98,14 @@ def siglip_loss(
     """
     _check_pairs(image_emb, text_emb)
     if tile is not None or products is not None:
-        return tiled_siglip_loss(image_emb, text_emb, logit_scale, logit_bias, tile, products)
+        ids = torch.arange(len(image_emb), device=image_emb.device)
+        how: dict[str, Any] = {
+            "image_ids": ids,
+            "text_ids": ids,
+            "tile": tile,
+            "products": products,
+        }
+        return sigmoid_table(image_emb, text_emb, logit_scale, logit_bias, **how) / len(image_emb)
     logits = pair_logits(image_emb, text_emb, logit_scale) + logit_bias  # (N, N)
     sign = 2 * torch.eye(len(logits), device=logits.device) - 1  # +1 match, -1 not
     return -F.logsigmoid(sign * logits).sum() / len(logits)
@@ -110,13 +126,6 @@ def multi_label_loss(image_emb: Tensor, label_emb: Tensor, logit_scale: Tensor) 
     Source: GroupViT, arXiv:2202.11094, section 3.2, equation 7; soft targets as in its code.
     Taught in: notebooks/05.
     """
-    if image_emb.ndim != 2 or label_emb.ndim != 3 or 0 in label_emb.shape[:2] or (
-        image_emb.shape != label_emb[:, 0].shape
-    ):  # fmt: skip
-        raise ValueError(
-            f"image_emb and label_emb: got shapes {tuple(image_emb.shape)} and "
-            f"{tuple(label_emb.shape)}; expected (N, D) and (N, M, D) with N and M >= 1"
-        )
     logits = pair_logits(image_emb, label_emb.flatten(0, 1), logit_scale)  # (N, N*M)
     count, labels = label_emb.shape[:2]
     own = torch.arange(count, device=logits.device).repeat_interleave(labels)  # (N*M,)
@@ -135,8 +144,6 @@ def clamp_logit_scale(log_logit_scale: nn.Parameter, max_scale: float = 100.0) -
     Deviates: open_clip and Chinese-CLIP also clamp from below at scale 1; training from 1 / 0.07
         does not come near it.
     """
-    if not max_scale > 0:
-        raise ValueError(f"max_scale: got {max_scale}; expected a positive number such as 100")
     log_logit_scale.clamp_(max=math.log(max_scale))
 
 
@@ -190,16 +197,6 @@ def token_focal_loss(
 
     Source: RetinaNet, arXiv:1708.02002, equation 5; GLIP, arXiv:2112.03857, section 3.1.
     """
-    if logits.ndim != 3 or logits.shape != targets.shape:
-        raise ValueError(
-            f"token_focal_loss: got logits {tuple(logits.shape)}, targets {tuple(targets.shape)}; "
-            "expected the same (B, A, L)"
-        )
-    if text_mask is not None and text_mask.shape != (len(logits), logits.shape[2]):
-        raise ValueError(
-            f"text_mask: got {tuple(text_mask.shape)}; expected (B, L) = "
-            f"({len(logits)}, {logits.shape[2]})"
-        )
     with torch.autocast(logits.device.type, enabled=False):
         logits = at_least_float32(logits)
         targets, right = targets.to(logits.dtype), logits.sigmoid()

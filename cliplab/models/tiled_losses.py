@@ -33,9 +33,6 @@ OfTile = Callable[[slice, slice, Tensor], Tensor]  # rows, columns, logits -> gr
 How = tuple[int, torch.dtype | None]  # tile, products
 
 
-# ---- building blocks: a rectangle of the table -----------------------------------------------
-
-
 def softmax_table(
     image_emb: Tensor,
     text_emb: Tensor,
@@ -72,9 +69,9 @@ def softmax_table(
             in float32; None leaves them. See `multiply`.
 
     Raises:
-        ValueError: shapes that do not fit, a tile that is no positive integer, other products.
+        ValueError: a tile that is no positive integer, other products.
     """
-    how = _check(image_emb, text_emb, image_ids, text_ids, tile, products)
+    how = _check(tile, products)
     image_emb, text_emb = at_least_float32(image_emb), at_least_float32(text_emb)
     return _SoftmaxTable.apply(image_emb, text_emb, logit_scale, image_ids, text_ids, how)
 
@@ -96,48 +93,11 @@ def sigmoid_table(
     it is not, with z = logit_scale * cosine + logit_bias. The sum is not divided by anything: sums
     over rectangles add up to the sum over the table. Arguments and errors as in `softmax_table`.
     """
-    how = _check(image_emb, text_emb, image_ids, text_ids, tile, products)
+    how = _check(tile, products)
     image_emb, text_emb = at_least_float32(image_emb), at_least_float32(text_emb)
     return _SigmoidTable.apply(
         image_emb, text_emb, logit_scale, logit_bias, image_ids, text_ids, how
     )
-
-
-# ---- losses of one process -------------------------------------------------------------------
-
-
-def tiled_clip_loss(
-    image_emb: Tensor,
-    text_emb: Tensor,
-    logit_scale: Tensor,
-    groups: Tensor | None,
-    tile: int | None,
-    products: torch.dtype | None,
-) -> Tensor:
-    """`clip_loss` tile by tile: (N, D), (N, D) -> scalar. Arguments as there."""
-    ids = torch.arange(len(image_emb), device=image_emb.device) if groups is None else groups
-    rows, columns, right = softmax_table(
-        image_emb, text_emb, logit_scale,
-        image_ids=ids, text_ids=ids, tile=tile, products=products,
-    )  # fmt: skip
-    return ((rows - right).mean() + (columns - right).mean()) / 2
-
-
-def tiled_siglip_loss(
-    image_emb: Tensor,
-    text_emb: Tensor,
-    logit_scale: Tensor,
-    logit_bias: Tensor,
-    tile: int | None,
-    products: torch.dtype | None,
-) -> Tensor:
-    """`siglip_loss` tile by tile: (N, D), (N, D) -> scalar. Arguments as there."""
-    ids = torch.arange(len(image_emb), device=image_emb.device)
-    total = sigmoid_table(
-        image_emb, text_emb, logit_scale, logit_bias,
-        image_ids=ids, text_ids=ids, tile=tile, products=products,
-    )  # fmt: skip
-    return total / len(image_emb)
 
 
 # ---- forward and backward --------------------------------------------------------------------
@@ -225,23 +185,16 @@ def _tiles(
 
 def _spread(
     ctx: Any, image: Tensor, text: Tensor, scale: Tensor, of_tile: OfTile
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of images, texts and scale from those of the logits, tile by tile."""
-    of_rows = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
-    of_image = torch.zeros_like(image) if of_rows else None
-    of_text = torch.zeros_like(text) if ctx.needs_input_grad[1] else None
+    of_image, of_text = torch.zeros_like(image), torch.zeros_like(text)
     for i, j, scaled, logits in _tiles(image, text, scale, *ctx.how):
         grad = of_tile(i, j, logits)
-        if of_image is not None:
-            of_image[i] += multiply(grad, text[j], ctx.how[1])
-        if of_text is not None:
-            of_text[j] += multiply(grad.T, scaled, ctx.how[1])
-    of_scale = None
-    if of_image is not None:
-        parts = [(of_image[i] * image[i]).sum() for i in _slices(len(image), ctx.how[0])]
-        of_scale = torch.stack(parts).sum().reshape(scale.shape).to(scale)
-        of_image *= scale
-    return of_image, of_text, of_scale
+        of_image[i] += multiply(grad, text[j], ctx.how[1])
+        of_text[j] += multiply(grad.T, scaled, ctx.how[1])
+    parts = [(of_image[i] * image[i]).sum() for i in _slices(len(image), ctx.how[0])]
+    of_scale = torch.stack(parts).sum().reshape(scale.shape).to(scale)
+    return of_image.mul_(scale), of_text, of_scale
 
 
 # ---- matrices, ids and what is refused -------------------------------------------------------
@@ -315,26 +268,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _check(
-    image_emb: Tensor,
-    text_emb: Tensor,
-    image_ids: Tensor,
-    text_ids: Tensor,
-    tile: int | None,
-    products: torch.dtype | None,
-) -> How:
-    shapes = [tuple(x.shape) for x in (image_emb, text_emb, image_ids, text_ids)]
-    n, k = len(image_emb), len(text_emb)
-    width = image_emb.shape[-1]
-    if shapes != [(n, width), (k, width), (n,), (k,)] or not n or not k:
-        raise ValueError(f"tiles: got shapes {shapes}; expected (N, D), (K, D), (N,) and (K,)")
-    if isinstance(tile, bool) or not isinstance(tile, int) or tile < 1:
+def _check(tile: int | None, products: torch.dtype | None) -> How:
+    if not isinstance(tile, int) or tile < 1:
         raise ValueError(
             f"tile: got {tile!r}; expected a whole number of 1 or more, such as 1024; the plain "
             "losses take None for the table at once, and then no `products`"
         )
     if products not in (None, torch.bfloat16):
         raise ValueError(f"products: got {products}; expected torch.bfloat16 or None")
-    if products is not None and torch.float64 in (image_emb.dtype, text_emb.dtype):
-        raise ValueError(f"products: got {products} for float64 embeddings; expected None")
     return tile, products

@@ -40,10 +40,6 @@ class Tokenizer:
     vocab_size: int
 
     def __init__(self, context_length: int) -> None:
-        if context_length < 2:
-            raise ValueError(
-                f"context_length: got {context_length}; expected room for start and end, >= 2"
-            )
         self.context_length = context_length
 
     def __call__(self, texts: str | Sequence[str], *, truncate: bool = False) -> Tensor:

@@ -20,7 +20,13 @@ from torch import Tensor, nn
 
 from cliplab.models.distillation import ensemble_geometric, text_logits
 from cliplab.models.pyramid import MEAN, STRIDE, Pyramid, convolution
-from cliplab.models.weights import load_strict, read_header, read_state_dict, save_model
+from cliplab.models.weights import (
+    lists_to_tuples,
+    load_strict,
+    read_header,
+    read_state_dict,
+    save_model,
+)
 
 HEADS = ("text", "image", "ensemble")
 _FORMAT = "cliplab.vild"
@@ -46,14 +52,7 @@ class ViLDConfig:
     train_regions: int = 32  # sampled per image, at most half of them animals
 
     def __post_init__(self) -> None:
-        """Accept a list of widths, as JSON gives it; refuse what cannot be built."""
-        for name, count in (("widths", 4), ("depths", 3)):
-            sizes = tuple(getattr(self, name))
-            object.__setattr__(self, name, sizes)
-            if len(sizes) != count:
-                raise ValueError(f"{name}: got {sizes}; expected {count} numbers, one a stride")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: got {self.temperature}; expected more than 0")
+        lists_to_tuples(self)
 
 
 class Regions(NamedTuple):

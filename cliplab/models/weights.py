@@ -11,7 +11,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -31,8 +31,8 @@ Model = TypeVar("Model", bound=nn.Module)
 _FULL_PRECISION = re.compile(
     r"\b(ln_\w+|bn\d|downsample\.1)\.|\b(positional_embedding|class_embedding|logit_scale)$"
 )
-READ_ERRORS = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError,
-                pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)  # fmt: skip
+_READ_ERRORS = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError,
+                 pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)  # fmt: skip
 _SHOWN = 6  # names listed in an error before "and N more"
 
 
@@ -56,7 +56,7 @@ def read_state_dict(path: str | Path) -> StateDict:
         )
     try:
         loaded = _load(path)
-    except READ_ERRORS as error:
+    except _READ_ERRORS as error:
         # torch's long advice to load it all the same is not passed on
         foreign = isinstance(error, pickle.UnpicklingError)
         reason = "no plain tensors" if foreign else str(error).strip().split("\n")[0]
@@ -115,7 +115,7 @@ def load_strict(model: Model, tensors: Mapping[str, Tensor], source: str) -> Mod
     Raises:
         ValueError: names or shapes that differ, all of them listed; `source` opens the message.
     """
-    check_names(model, tensors, source)
+    _check_names(model, tensors, source)
     filled = {
         name: tensors[name].detach().to(torch.float32, copy=True)
         if expected.is_floating_point()
@@ -126,7 +126,7 @@ def load_strict(model: Model, tensors: Mapping[str, Tensor], source: str) -> Mod
     return model.eval()
 
 
-def check_names(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+def _check_names(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Raise ValueError unless `tensors` has exactly the names and shapes that `model` has.
 
     BatchNorm's step counters may be missing: they play no part in the result.
@@ -141,7 +141,7 @@ def check_names(model: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
         if tensors[name].shape != expected[name].shape
     ]
     found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    faults = [f"{len(names)} {what}: {shorten(names)}" for what, names in found.items() if names]
+    faults = [f"{len(names)} {what}: {_shorten(names)}" for what, names in found.items() if names]
     if faults:
         raise ValueError(
             f"{source}: these weights are not those of a {type(model).__name__} of this "
@@ -149,16 +149,7 @@ def check_names(model: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
         )
 
 
-def require(tensors: Mapping[str, Tensor], names: Iterable[str], what: str) -> None:
-    """Raise ValueError unless the names by which `what` is known are all there."""
-    if missing := [name for name in names if name not in tensors]:
-        raise ValueError(
-            f"not {what}: missing {', '.join(missing)}; got {len(tensors)} tensors such as "
-            f"{shorten(sorted(tensors))}"
-        )
-
-
-def shorten(names: list[str]) -> str:
+def _shorten(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
@@ -211,6 +202,13 @@ def read_object(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a JSON object ({error}); copy it again") from error
+
+
+def lists_to_tuples(config: Any) -> None:
+    """Make the lists that JSON has given to a frozen dataclass the tuples that it had."""
+    for name, value in vars(config).items():
+        if isinstance(value, list):
+            object.__setattr__(config, name, tuple(value))
 
 
 def to_published_precision(tensors: Mapping[str, Tensor]) -> StateDict:

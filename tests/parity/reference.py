@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -40,21 +40,3 @@ def read_reference(path: str) -> Reference:
         parts[part][name] = tensor.float() if tensor.dtype == torch.float16 else tensor
     notes = json.loads((GOLDEN / f"{path}.json").read_text(encoding="utf-8"))
     return Reference(parts["sd"], parts["in"], parts["out"], notes)
-
-
-def activations(model: nn.Module, names: dict[str, str], *inputs: Tensor) -> dict[str, Tensor]:
-    """Outputs of sub-modules during model(*inputs): {golden name: module name} -> tensors."""
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str):
-        return lambda _module, _inputs, output: seen.__setitem__(name, output.detach())
-
-    hooks = [
-        model.get_submodule(module).register_forward_hook(keep(name))
-        for name, module in names.items()
-    ]
-    with torch.no_grad():
-        model(*inputs)
-    for hook in hooks:
-        hook.remove()
-    return seen

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from parity.reference import GOLDEN, Reference, activations, read_reference
+from parity.reference import GOLDEN, Reference, read_reference
 from PIL import Image
 
 from cliplab.encoders.two_towers import openai_preprocess
@@ -16,34 +16,10 @@ from cliplab.models.layers import QuickGELU
 from cliplab.models.losses import clip_loss
 from cliplab.models.weights import load_strict
 
-TOWERS = ("vit", "rn")
-ACTIVATIONS = {
-    "vit": {
-        "mid.visual.ln_pre": "visual.ln_pre",
-        "mid.visual.block0": "visual.transformer.resblocks.0",
-        "mid.visual.block1": "visual.transformer.resblocks.1",
-        "mid.text.block0": "transformer.resblocks.0",
-        "mid.text.block1": "transformer.resblocks.1",
-    },
-    "rn": {
-        "mid.visual.avgpool": "visual.avgpool",
-        "mid.visual.layer1": "visual.layer1",
-        "mid.visual.layer2": "visual.layer2",
-        "mid.visual.layer3": "visual.layer3",
-        "mid.visual.layer4": "visual.layer4",
-        "mid.text.block0": "transformer.resblocks.0",
-    },
-}
 
-
-@pytest.fixture(scope="module", params=TOWERS)
-def tower(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def golden(tower: str) -> Reference:
-    return read_reference(f"clip/{tower}")
+@pytest.fixture(scope="module", params=["vit", "rn"])
+def golden(request: pytest.FixtureRequest) -> Reference:
+    return read_reference(f"clip/{request.param}")
 
 
 @pytest.fixture
@@ -65,15 +41,6 @@ def test_golden_files_are_the_ones_in_the_readme() -> None:
         assert hashlib.sha256((GOLDEN / name).read_bytes()).hexdigest() == digest, name
 
 
-def test_configuration_is_read_off_the_weights(golden: Reference) -> None:
-    assert CLIPConfig.from_state_dict(golden.weights) == CLIPConfig(**golden.notes["config"])
-
-
-def test_parameter_names_are_openais(golden: Reference, model: CLIP) -> None:
-    ours = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
-    assert ours == {n for n in golden.weights if not n.endswith("num_batches_tracked")}
-
-
 @torch.no_grad()
 def test_embeddings_and_logits(golden: Reference, model: CLIP) -> None:
     pixels, token_ids = golden.inputs["image"], golden.inputs["text"]
@@ -82,14 +49,6 @@ def test_embeddings_and_logits(golden: Reference, model: CLIP) -> None:
     per_image, per_text = model(pixels, token_ids)
     golden.assert_close("logits_per_image", per_image)
     golden.assert_close("logits_per_text", per_text)
-
-
-def test_activations_inside_the_towers(tower: str, golden: Reference, model: CLIP) -> None:
-    inputs = golden.inputs["image"], golden.inputs["text"]
-    seen = activations(model, ACTIVATIONS[tower], *inputs)
-    assert seen.keys() == {name for name in golden.outputs if name.startswith("mid.")}
-    for name, tensor in seen.items():
-        golden.assert_close(name, tensor)
 
 
 def test_loss_and_its_gradients(golden: Reference, model: CLIP) -> None:
@@ -129,7 +88,7 @@ def test_the_tolerance_catches_typical_mistakes(mistake: str) -> None:
 def test_official_loader_reads_our_file(golden: Reference, model: CLIP, tmp_path: Path) -> None:
     clip = pytest.importorskip("clip", reason="needs openai-clip")
     path = tmp_path / "model.pt"
-    save_openai(model, path)
+    save_openai(model.state_dict(), path)
     official, preprocess = clip.load(str(path), device="cpu")
     pixels, token_ids = golden.inputs["image"], golden.inputs["text"]
     # The golden weights are exact in fp16, so the rounding in the file loses nothing.

@@ -2,7 +2,7 @@
 
 from cliplab.models.glip import anchors
 from cliplab.models.glip.config import GLIP_L, GLIP_T, GLIP_T_A, VARIANTS, GLIPConfig
-from cliplab.models.glip.head import Raw
+from cliplab.models.glip.dyhead import Raw
 from cliplab.models.glip.inference import (
     Found,
     Selection,

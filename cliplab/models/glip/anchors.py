@@ -72,7 +72,6 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of all pairs, (A, 4), (R, 4) -> (A, R)."""
-    low = torch.maximum(first[:, None, :2], second[:, :2])
-    high = torch.minimum(first[:, None, 2:], second[:, 2:])
-    shared = (high - low + 1).clamp(min=0).prod(2)  # (A, R)
-    return shared / (sides(first).prod(1)[:, None] + sides(second).prod(1) - shared)
+    from torchvision.ops import box_iou
+
+    return box_iou(half_open(first), half_open(second))

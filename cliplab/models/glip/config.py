@@ -4,12 +4,11 @@ Numbers of the published models: configs/pretrain/*.yaml and config/defaults.py 
 https://github.com/microsoft/GLIP (MIT), and bert-base-uncased for the text.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 from cliplab.models.bert import BertConfig
-
-BODIES = ("conv", "swin")
+from cliplab.models.weights import lists_to_tuples
 
 
 @dataclass(frozen=True)
@@ -66,25 +65,7 @@ class GLIPConfig:
     # False: resize them to the level they are used on
 
     def __post_init__(self) -> None:
-        """Accept lists, as JSON gives them; refuse what cannot be built."""
-        for entry in fields(self):
-            if isinstance(value := getattr(self, entry.name), list):
-                object.__setattr__(self, entry.name, tuple(value))
-        if self.body not in BODIES:
-            raise ValueError(f"body: got {self.body!r}; expected one of {', '.join(BODIES)}")
-        lengths = {"widths": 4, "depths": 4, "mean": 3, "std": 3}
-        lengths |= {"anchor_sizes": 3 + self.extra_levels}
-        if self.body == "swin":
-            lengths |= {"swin_heads": 4}
-        elif self.finest != 4 * 2 ** len(self.stem_widths):
-            raise ValueError(
-                f"finest: got {self.finest} with {len(self.stem_widths)} stem widths; expected "
-                f"{4 * 2 ** len(self.stem_widths)}, or one width for each stride before "
-                f"{self.finest // 2}"
-            )
-        for name, count in lengths.items():
-            if len(getattr(self, name)) != count:
-                raise ValueError(f"{name}: got {getattr(self, name)}; expected {count} numbers")
+        lists_to_tuples(self)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -137,7 +118,7 @@ class Variant:
 
     config: GLIPConfig
     data: str
-    file: str = field(default="")  # name that its authors gave the checkpoint
+    file: str = ""  # name that its authors gave the checkpoint
 
 
 # B and C differ from the released GLIP-T in their data only.

@@ -1,15 +1,18 @@
-"""The tower of GLIP's head: fusion, a BERT layer for the words, a DyHead block for the maps.
+"""GLIP's head: a tower of fusion, BERT layers and DyHead blocks; then words meet boxes.
 
-A DyHead block is made of convolutions that choose where to look.
+A DyHead block is made of convolutions that choose where to look. Behind the tower each cell is
+compared with each word, equation 3 of GLIP: S = O P^T, region features times words.
 
-Source: Dynamic Head, arXiv:2106.08322, section 3; GLIP, arXiv:2112.03857, section 3.2; Deformable
-ConvNets v2, arXiv:1811.11168, section 3.
+Source: Dynamic Head, arXiv:2106.08322, section 3; GLIP, arXiv:2112.03857, sections 3.1 and 3.2;
+Deformable ConvNets v2, arXiv:1811.11168, section 3.
 
-Letters: B images, C channels, H W cells, h w cells of an output, N = 9 B h w samples, L text
-tokens, D text channels.
+Letters: B images, C channels, H W cells, h w cells of an output, N = 9 B h w samples, A anchors
+(one per cell, all levels), L text tokens, D text channels.
 """
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +20,11 @@ from torch import Tensor, nn
 
 from cliplab.models.bert import BertLayer
 from cliplab.models.glip.config import GLIPConfig
-from cliplab.models.glip.fusion import Fusion
+from cliplab.models.glip.fusion import LIMIT, Fusion
+from cliplab.models.losses import at_least_float32
 
 TAPS = 9  # of a 3 x 3 kernel; each has an offset (y, x) and a weight
+PRIOR = 0.01  # probability of a match that new weights start with
 
 
 class DeformableConv(nn.Module):
@@ -228,3 +233,69 @@ class Tower(nn.Sequential):
             else:
                 maps = part(maps)
         return maps, text
+
+
+# ---- words and boxes ---------------------------------------------------------------------------
+
+
+class Raw(NamedTuple):
+    """What the head says, before anything is chosen."""
+
+    token_logits: Tensor  # (B, A, L) does this word mean this cell
+    deltas: Tensor  # (B, A, 4) of the box from its anchor, coded
+    centerness: Tensor  # (B, A) logits: is the cell in the middle of its box
+    sizes: tuple[tuple[int, int], ...]  # cells (h, w) of each level; A is their sum of h * w
+
+
+class Head(nn.Module):
+    """The tower, and three linear layers that read every cell."""
+
+    def __init__(self, config: GLIPConfig) -> None:
+        super().__init__()
+        channels, width = config.channels, config.text_width
+        self.fusion, self.clamp = config.fusion, config.clamp
+        self.dyhead_tower = Tower(config)
+        self.bbox_pred = nn.Conv2d(channels, 4, 1)
+        self.centerness = nn.Conv2d(channels, 1, 1)
+        if config.unused_classes:
+            self.cls_logits = nn.Conv2d(channels, config.unused_classes, 1).requires_grad_(False)
+        for layer in (self.bbox_pred, self.centerness):
+            draw(layer, 0.01)
+        ones = (nn.ParameterDict({"scale": torch.ones(1)}) for _ in config.strides)
+        self.scales = nn.ModuleList(ones)  # a learned factor of each level
+        self.dot_product_projection_text = nn.Linear(width, channels)
+        self.log_scale = nn.Parameter(torch.full((1,), config.log_scale))
+        self.bias_lang = nn.Parameter(torch.zeros(width))
+        self.bias0 = nn.Parameter(torch.full((1,), -math.log(1 / PRIOR - 1)))
+
+    def forward(
+        self, maps: list[Tensor], hidden: Tensor, embedded: Tensor, text_mask: Tensor
+    ) -> Raw:
+        """Levels (B, C, h, w), text (B, L, D) twice, bool (B, L) -> `Raw`, in float32."""
+        maps, fused = self.dyhead_tower(maps, hidden, text_mask)
+        sizes = tuple((x.shape[-2], x.shape[-1]) for x in maps)
+        factors = [level.get_parameter("scale") for level in self.scales]
+        boxes = [s * self.bbox_pred(x) for s, x in zip(factors, maps, strict=True)]
+        cells = _cells(maps)  # (B, A, C)
+        centerness = _cells([self.centerness(x) for x in maps]).squeeze(2)
+        logits = self.align(cells, fused if self.fusion else embedded)
+        return Raw(logits, _cells(boxes).float(), centerness.float(), sizes)
+
+    def align(self, cells: Tensor, text: Tensor) -> Tensor:
+        """(B, A, C), (B, L, D) -> logits (B, A, L).
+
+        The words are unit vectors; half of one is projected, the whole one decides its own bias.
+        Kept out of autocast: near the prior of 1 % a bfloat16 logit is 0.03 wide.
+        """
+        with torch.autocast(cells.device.type, enabled=False):
+            cells, text = at_least_float32(cells), at_least_float32(text)
+            unit = F.normalize(text, dim=-1)
+            words = self.dot_product_projection_text(unit / 2)  # (B, L, C)
+            bias = unit @ self.bias_lang + self.bias0  # (B, L)
+            logits = cells @ words.transpose(1, 2) / self.log_scale.exp() + bias[:, None]
+            return logits.clamp(-LIMIT, LIMIT) if self.clamp else logits
+
+
+def _cells(maps: list[Tensor]) -> Tensor:
+    """Levels (B, X, h, w) -> (B, A, X), row by row."""
+    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)

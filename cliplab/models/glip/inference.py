@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cliplab.models.glip.anchors import anchor_boxes, decode, half_open
 from cliplab.models.glip.config import GLIPConfig
-from cliplab.models.glip.head import Raw
+from cliplab.models.glip.dyhead import Raw
 from cliplab.runtime import ArgumentError
 
 MULTIPLE = 32  # that sides are filled up to, at the right and at the bottom, with the mean colour
@@ -26,8 +26,6 @@ def resized(size: tuple[int, int], config: GLIPConfig) -> tuple[int, int]:
 
     The shorter side gets `short_side` pixels, or as many as keep the longer within `long_side`.
     """
-    if min(size) < 1:
-        raise ValueError(f"picture: got {size[0]} x {size[1]} pixels; expected at least 1 x 1")
     low, high = min(size), max(size)
     short = config.short_side
     if high / low * short > config.long_side:

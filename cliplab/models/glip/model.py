@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cliplab.models.bert import Bert
 from cliplab.models.glip.config import GLIPConfig
-from cliplab.models.glip.head import Head, Raw
+from cliplab.models.glip.dyhead import Head, Raw
 from cliplab.models.glip.swin import Swin
 from cliplab.models.pyramid import Block, convolution, residual_stage
 from cliplab.models.tokenizers import WordPieceTokenizer

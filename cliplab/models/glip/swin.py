@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliplab.models.glip.config import GLIPConfig
+from cliplab.models.layers import attend
 
 PATCH = 4  # pixels per side
 _APART = -100.0  # logit between patches that the shift brought together
@@ -36,15 +37,13 @@ class WindowAttention(nn.Module):
 
     def forward(self, tok: Tensor, apart: Tensor | None) -> Tensor:
         """(B * M, N, C), apart (M, N, N) to be added to the logits -> (B * M, N, C)."""
-        qkv = self.qkv(tok).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)  # (B * M, heads, N, C / heads)
+        query, key, value = self.qkv(tok).chunk(3, dim=-1)  # (B * M, N, C)
         bias = self.relative_position_bias_table[self.relative_position_index]  # (N, N, heads)
         bias = bias.permute(2, 0, 1)[None]  # (1, heads, N, N)
         if apart is not None:
             bias = (bias + apart[:, None]).repeat(len(tok) // len(apart), 1, 1, 1)
-        bias = bias.to(query.dtype)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        mixed = attend(query, key, value, self.heads, attn_mask=bias.to(query.dtype))
+        return self.proj(mixed)
 
 
 def relative_positions(window: int) -> Tensor:

@@ -31,21 +31,6 @@ class Prompt:
     spans: tuple[tuple[Span, ...], ...]  # of each phrase, characters of the caption
     left_out: tuple[str, ...] = ()  # words that were typed and say which things are not meant
 
-    def __post_init__(self) -> None:
-        """Refuse prompts without phrases, and spans outside the caption."""
-        if not self.phrases or len(self.phrases) != len(self.spans):
-            raise ValueError(
-                f"prompt: got {len(self.phrases)} phrases and {len(self.spans)} sets of spans; "
-                "expected one set for each of at least one phrase"
-            )
-        for phrase, spans in zip(self.phrases, self.spans, strict=True):
-            inside = (0 <= start < end <= len(self.caption) for start, end in spans)
-            if not spans or not all(inside):
-                raise ValueError(
-                    f"phrase {phrase!r}: got spans {list(spans)}; expected at least one, within "
-                    f"the {len(self.caption)} characters of the caption"
-                )
-
 
 class Piece(NamedTuple):
     """A word piece and the characters that it came from."""

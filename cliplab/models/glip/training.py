@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cliplab.models.glip.anchors import anchor_boxes, centres, decode, encode, inclusive, iou
 from cliplab.models.glip.config import GLIPConfig
-from cliplab.models.glip.head import Raw
+from cliplab.models.glip.dyhead import Raw
 from cliplab.models.losses import token_focal_loss
 
 NEAREST = 9  # anchors of each level, nearest to a box's centre, that are looked at
@@ -118,18 +118,10 @@ def targets_of(
 
     `sizes`: cells of each level, see `GLIPConfig.cells`.
     """
-    parts = [(inclusive(one.boxes_xyxy.float()), one.positive) for one in truth]
-    return make_targets(sizes, parts, config)
-
-
-def make_targets(
-    sizes: Sequence[tuple[int, int]], truth: Sequence[tuple[Tensor, Tensor]], config: GLIPConfig
-) -> Targets:
-    """Boxes (G, 4), which hold their last pixel, and their words (G, L), picture by picture."""
-    device = truth[0][0].device
-    anchors = anchor_boxes(sizes, config.strides, config.anchor_sizes, device)
+    anchors = anchor_boxes(sizes, config.strides, config.anchor_sizes, truth[0].boxes_xyxy.device)
     matched, deltas, tokens = [], [], []
-    for boxes, positive in truth:
+    for boxes_xyxy, positive in truth:
+        boxes = inclusive(boxes_xyxy.float())
         index = assign(anchors, [h * w for h, w in sizes], boxes)
         nowhere = anchors if not len(boxes) else boxes[index.clamp(min=0)]
         matched.append(index)
@@ -166,10 +158,7 @@ def giou_loss(found: Tensor, wanted: Tensor) -> Tensor:
 
     Sides count as x1 - x0 here, in the released code too. Source: GIoU, arXiv:1902.09630, Alg. 1.
     """
-    low, high = found[:, :2], torch.maximum(found[:, :2], found[:, 2:])
-    shared = torch.minimum(high, wanted[:, 2:]) - torch.maximum(low, wanted[:, :2])
-    shared = shared.clamp(min=0).prod(1)
-    around = torch.maximum(high, wanted[:, 2:]) - torch.minimum(low, wanted[:, :2])
-    around = around.prod(1) + 1e-7
-    union = (high - low).prod(1) + (wanted[:, 2:] - wanted[:, :2]).prod(1) - shared + 1e-7
-    return 1 - shared / union + (around - union) / around
+    from torchvision.ops import generalized_box_iou_loss
+
+    low, high = found.split(2, dim=1)
+    return generalized_box_iou_loss(torch.cat([low, torch.maximum(low, high)], dim=1), wanted)

@@ -11,26 +11,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from cliplab.models.glip.config import VARIANTS, GLIPConfig
 from cliplab.models.glip.model import GLIP
-from cliplab.models.tokenizers import WordPieceTokenizer, read_vocab
-from cliplab.models.weights import (
-    check_names,
-    load_strict,
-    read_header,
-    read_state_dict,
-    save_model,
-)
+from cliplab.models.tokenizers import WordPieceTokenizer
+from cliplab.models.weights import load_strict, read_header, read_state_dict, save_model
 from cliplab.runtime import checkpoint_dir, pick_device, unknown_name
 
 FORMAT = "cliplab.glip"
-SHIPPED = {
-    "pasture": "glip",
-    "glip": "glip",
-    "twin": "glip-no-fusion",
-}  # name -> its folder of checkpoints
+# name -> its folder of checkpoints
+SHIPPED = {"pasture": "glip", "glip": "glip", "twin": "glip-no-fusion"}
 _CLASSIFIER = "rpn.head.cls_logits.weight"
 # Computed anew, or never used: buffers of old libraries, anchors, BERT's pooler.
 _LEFT_OUT = re.compile(
@@ -71,15 +61,18 @@ def load_glip(
 
 
 def _load_published(name: str, path: Path, vocab: str | Path | Sequence[str] | None) -> GLIP:
-    tensors = read_published(path)
+    if not path.is_file():
+        known = ", ".join(variant.file for variant in VARIANTS.values())
+        raise FileNotFoundError(
+            f"{path}: no such file; expected a published checkpoint of GLIP ({known}; see the "
+            "model zoo of https://github.com/microsoft/GLIP)"
+        )
+    tensors = {k: v for k, v in read_state_dict(path).items() if not _LEFT_OUT.search(k)}
     config = VARIANTS[name].config
     if _CLASSIFIER in tensors:  # of any number of classes, since nobody reads it
         config = replace(config, unused_classes=len(tensors[_CLASSIFIER]))
-    model = build(config)
-    check_names(model, tensors, f"{name}:{path}")
-    tokens = _tokenizer(path, vocab, config)
-    model = load_strict(model, tensors, str(path))
-    model.tokenizer = tokens
+    model = load_strict(build(config), tensors, f"{name}:{path}")
+    model.tokenizer = _tokenizer(path, vocab, config)
     return model
 
 
@@ -89,43 +82,23 @@ def build(config: GLIPConfig) -> GLIP:
         return GLIP(config)
 
 
-def read_published(path: Path) -> dict[str, Tensor]:
-    """The weights of a published .pth under the names that the model has.
-
-    Nothing but tensors and plain containers is unpickled, so that no code of the file runs.
-
-    Raises:
-        FileNotFoundError: nothing at `path`.
-        ValueError: damaged, with Python objects in it, or without a table of weights.
-    """
-    if not path.is_file():
-        known = ", ".join(variant.file for variant in VARIANTS.values())
-        raise FileNotFoundError(
-            f"{path}: no such file; expected a published checkpoint of GLIP ({known}; see the "
-            "model zoo of https://github.com/microsoft/GLIP)"
-        )
-    tensors = read_state_dict(path)
-    return {key: value for key, value in tensors.items() if not _LEFT_OUT.search(key)}
-
-
 def _tokenizer(
     path: Path, vocab: str | Path | Sequence[str] | None, config: GLIPConfig
 ) -> WordPieceTokenizer:
     beside = path.parent / "vocab.txt"
-    source = vocab or beside
-    if source == beside and not beside.is_file():
+    if vocab is None and not beside.is_file():
         raise FileNotFoundError(
             f"{path}: the file has no vocabulary, and there is no {beside}; expected vocab.txt of "
             "bert-base-uncased there (hf download bert-base-uncased vocab.txt --local-dir "
             f"{path.parent}), or its path as `vocab`"
         )
-    tokens = read_vocab(source) if isinstance(source, str | Path) else list(source)
-    if len(tokens) != config.vocab_size:
+    tokenizer = WordPieceTokenizer(vocab or beside, config.max_tokens)
+    if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(
-            f"vocab: got {len(tokens)} tokens; expected {config.vocab_size}, those of "
+            f"vocab: got {tokenizer.vocab_size} tokens; expected {config.vocab_size}, those of "
             "bert-base-uncased, with which the model was trained"
         )
-    return WordPieceTokenizer(tokens, config.max_tokens)
+    return tokenizer
 
 
 # ---- our own format ------------------------------------------------------------------------
@@ -135,10 +108,9 @@ def save_glip(model: GLIP, path: str | Path) -> None:
     """Write weights (matrices in fp16), configuration and vocabulary to one .safetensors file.
 
     Raises:
-        ValueError: weights that are not finite in fp16, or a model without tokenizer.
+        ValueError: weights that are not finite in fp16.
     """
-    if model.tokenizer is None:
-        raise ValueError("model: has no tokenizer; expected one, without which nobody can ask it")
+    assert model.tokenizer
     vocab = model.tokenizer.vocab
     save_model(model, path, FORMAT, config=asdict(model.config), vocab=vocab)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cliplab.models.groupvit.config import GroupViTConfig
 from cliplab.models.groupvit.grouping import MLP, Assignment, GroupingBlock, Mixer
-from cliplab.models.layers import ResNetStem, residual_layer
+from cliplab.models.layers import ResNetStem, attend, residual_layer
 
 
 class Groups(NamedTuple):
@@ -52,10 +52,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, tok: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
-        qkv = self.qkv(tok).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, H, C/H)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, L, C/H)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        query, key, value = self.qkv(tok).chunk(3, dim=-1)  # (B, L, C)
+        return self.proj(attend(query, key, value, self.heads))
 
 
 class Block(nn.Module):

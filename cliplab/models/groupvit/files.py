@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,19 @@ _RENAMES = (
     (r"^(img|text)_projector\.([01])\.", r"\1_projector.linear_hidden.\2."),
     (r"^(img|text)_projector\.3\.", r"\1_projector.linear_out."),
 )
-_KNOWN_SETTINGS = {  # of transformers' configuration: with another value it is another model
+# A setting of ours -> its place in the configuration of transformers, whose defaults are ours.
+_SETTINGS = {
+    "image_resolution": ("vision_config", "image_size"),
+    "patch_size": ("vision_config", "patch_size"),
+    "depths": ("vision_config", "depths"),
+    "assign_mlp_ratios": ("vision_config", "assign_mlp_ratio"),
+    "context_length": ("text_config", "max_position_embeddings"),
+    "vocab_size": ("text_config", "vocab_size"),
+    "text_width": ("text_config", "hidden_size"),
+    "text_heads": ("text_config", "num_attention_heads"),
+    "text_layers": ("text_config", "num_hidden_layers"),
+}
+_KNOWN_SETTINGS = {  # with another value it is another model
     "vision_config": {"hidden_act": "gelu", "layer_norm_eps": 1e-5, "assign_eps": 1.0},
     "text_config": {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
 }
@@ -60,36 +72,25 @@ def load_groupvit(path: str | Path) -> GroupViT:
     """The model of a file or folder, in float32, in eval mode, on the CPU.
 
     Args:
-        path: what `save_groupvit` wrote; weights under the official names (.pth, .safetensors); or
-            a folder that transformers' `save_pretrained` wrote.
+        path: what `save_groupvit` wrote; published weights under the official names (.pth,
+            .safetensors); or a folder that transformers' `save_pretrained` wrote.
 
     Raises:
         FileNotFoundError: nothing there, or a folder without weights.
         ValueError: a damaged file, more than tensors in a pickle, or another model; with the
             missing and unexpected names.
     """
-    path, folder = Path(path), None
-    if path.is_dir():
-        folder, path = path, weights_in(path)
-        if not path.is_file():
-            expected = f"{' or '.join(WEIGHTS)} (in one piece, not in shards)"
-            raise FileNotFoundError(f"{folder}: no weights; expected {expected}")
+    folder, path = Path(path), weights_in(Path(path))
     tensors = read_state_dict(path)
     if header := read_header(path, FORMAT):
-        model = _build(GroupViTConfig(**header["config"]), path)
+        model = _build(GroupViTConfig(**header["config"]))
         model.vocab = tuple(header.get("vocab", ()))
         return load_strict(model, tensors, str(path))
-    settings = _settings(folder) if folder else {}
+    config = _config_in(folder) if folder.is_dir() else GroupViTConfig()
+    config = replace(config, own_label_scale="multi_label_logit_scale" in tensors)
     if any(name.startswith(("vision_model.", "text_model.")) for name in tensors):
         tensors = official_names(tensors)
-    try:
-        config = GroupViTConfig.from_state_dict(
-            tensors, heads=settings.get("heads"), text_heads=settings.get("text_heads")
-        )
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    colours = {k: v for k, v in settings.items() if k in ("image_mean", "image_std")}
-    return load_strict(_build(GroupViTConfig(**asdict(config) | colours), path), tensors, str(path))
+    return load_strict(_build(config), tensors, str(path))
 
 
 def weights_in(path: Path) -> Path:
@@ -132,26 +133,33 @@ def _rename(name: str) -> str:
     return name
 
 
-def _build(config: GroupViTConfig, path: Path) -> GroupViT:
+def _build(config: GroupViTConfig) -> GroupViT:
     with torch.device("meta"):
-        try:
-            return GroupViT(config)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        return GroupViT(config)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """What the JSON files of a transformers folder tell that the weights do not."""
+def _config_in(folder: Path) -> GroupViTConfig:
+    """What the JSON files of a transformers folder say; the published sizes where they do not."""
     paths = folder / "config.json", folder / "preprocessor_config.json"
-    config, pictures = (read_object(path) if path.is_file() else {} for path in paths)
-    for part, known in _KNOWN_SETTINGS.items():
-        said = config.get(part) or {}
-        if odd := {k: said[k] for k, v in known.items() if k in said and said[k] != v}:
-            raise ValueError(f"{folder}/config.json: {part} has {odd}; expected {known}")
+    whole, pictures = (read_object(path) if path.is_file() else {} for path in paths)
+    parts = {name: whole.get(name) or {} for name in _KNOWN_SETTINGS}
+    for name, known in _KNOWN_SETTINGS.items():
+        if odd := {k: v for k, v in parts[name].items() if v != known.get(k, v)}:
+            raise ValueError(f"{folder}/config.json: {name} has {odd}; expected {known}")
+    vision, text = parts["vision_config"], parts["text_config"]
     found: dict[str, Any] = {k: pictures[k] for k in ("image_mean", "image_std") if k in pictures}
-    vision = config.get("vision_config") or {}
-    if "num_attention_heads" in vision:
-        found["heads"] = (vision["num_attention_heads"],) * len(vision.get("depths", (6, 3, 3)))
-    if "num_attention_heads" in (config.get("text_config") or {}):
-        found["text_heads"] = config["text_config"]["num_attention_heads"]
-    return found
+    for ours, (name, theirs) in _SETTINGS.items():
+        if theirs in parts[name]:
+            found[ours] = parts[name][theirs]
+    stages, width = len(found.get("depths", (6, 3, 3))), vision.get("hidden_size", 384)
+    return GroupViTConfig(
+        widths=(width,) * stages,
+        heads=(vision.get("num_attention_heads", 6),) * stages,
+        group_tokens=vision.get("num_group_tokens", (64, 8, 0))[: stages - 1],
+        output_groups=vision.get("num_output_groups", (64, 8, 8))[: stages - 1],
+        embed_dim=whole.get("projection_dim", 256),
+        projector_width=whole.get("projection_intermediate_dim", 4096),
+        mlp_ratio=vision.get("intermediate_size", 4 * width) / width,
+        text_mlp_ratio=text.get("intermediate_size", 1024) / found.get("text_width", 256),
+        **found,
+    )

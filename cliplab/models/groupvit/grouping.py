@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cliplab.models.layers import attend
 from cliplab.models.losses import at_least_float32
 
 _ONE_MORE_VOTER = 1.0  # added to every group's count, so that an empty group divides by 1
@@ -88,12 +89,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, group_tok: Tensor, tok: Tensor) -> Tensor:
         """(B, G, C), (B, P, C) -> (B, G, C)."""
-        query, key, value = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, G or P, C/H)
-            for x in (self.q_proj(group_tok), self.k_proj(tok), self.v_proj(tok))
+        return self.proj(
+            attend(self.q_proj(group_tok), self.k_proj(tok), self.v_proj(tok), self.heads)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
 class CrossAttentionBlock(nn.Module):
@@ -165,13 +163,13 @@ class GroupingBlock(nn.Module):
         super().__init__()
         (group_tokens, groups), (ratio, across, channels) = counts, ratios
         self.norm_tokens = nn.LayerNorm(width)
-        self.mlp_inter = Mixer(group_tokens, round(across * width), groups)
+        self.mlp_inter = Mixer(group_tokens, int(across * width), groups)
         self.norm_post_tokens = nn.LayerNorm(width)
         self.norm_x = nn.LayerNorm(width)
         self.pre_assign_attn = CrossAttentionBlock(width, heads, ratio)
         self.assign = AssignAttention(width, hard=hard, gumbel=gumbel)
         self.norm_new_x = nn.LayerNorm(width)
-        self.mlp_channels = MLP(width, round(channels * width), outputs)
+        self.mlp_channels = MLP(width, int(channels * width), outputs)
         self.reduction: nn.Module = nn.Identity()
         if width != outputs:
             resize = nn.Linear(width, outputs, bias=False)
