@@ -56,10 +56,8 @@ def html(text: str) -> Any:
 
 TEXTS = (
     f"<script>{EVIL}</script>",
-    f"<SCRIPT\n>{EVIL}</SCRIPT >",
     f"<scr<script>ipt>{EVIL}</script>",
     f'<img src="nowhere.png" onerror="{EVIL}">',
-    f"<img src=nowhere.png onerror={EVIL}>",
     f'<details open ontoggle="{EVIL}"><summary>s</summary></details>',
     f'<p style="animation: x 1s" onanimationstart="{EVIL}" onclick="{EVIL}">p</p>',
     f'<a href="javascript:{EVIL}">press</a>',
@@ -77,7 +75,6 @@ TEXTS = (
     '<form action="https://evil.test"><input name="a"><button formaction="//evil.test">b</form>',
     "<style>@import 'https://evil.test/x.css'; p { background: url(https://evil.test/x) }</style>",
     '<p style="background: url(https://evil.test/x.png); position: fixed; cursor: url(//e)">p</p>',
-    '<table background="https://evil.test/x.png"><tr><td>t</td></tr></table>',
     '<img src="https://evil.test/x.png" srcset="https://evil.test/y.png 2x" alt="spy">',
     '<video src="https://evil.test/v" poster="https://evil.test/p"></video><audio src="//e/x">',
     '<object data="https://evil.test/x"></object><embed src="https://evil.test/x">',
@@ -118,12 +115,6 @@ def assert_harmless(path: Path) -> None:
     ]
 
 
-def without_ours(path: Path) -> None:
-    """Take out of the page what is ours: its head."""
-    whole = path.read_text("utf-8")
-    path.write_text(whole.partition("</head>")[2], "utf-8")
-
-
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_hand_in_runs_nothing(tmp_path: Path, attack: Any) -> None:
     path = run(tmp_path, a=[attack])
@@ -131,7 +122,7 @@ def test_a_hand_in_runs_nothing(tmp_path: Path, attack: Any) -> None:
     assert "default-src 'none'" in policy
     assert "script-src" not in policy
     assert read(path).select_one("article").find_next_sibling(id="environment")  # nothing torn
-    without_ours(path)
+    path.write_text(path.read_text("utf-8").partition("</head>")[2], "utf-8")  # our head
     assert_harmless(path)
 
 
@@ -168,12 +159,10 @@ def chromium() -> str | None:
 
 
 @pytest.mark.skipif(not chromium(), reason="needs Chromium")
-@pytest.mark.parametrize("policy", [True, False])  # what is cleaned needs none
-def test_nothing_runs_in_a_browser(tmp_path: Path, policy: bool) -> None:
+def test_nothing_runs_in_a_browser(tmp_path: Path) -> None:
     path = run(tmp_path, a=list(ATTACKS))
-    if not policy:
-        whole = path.read_text("utf-8")
-        path.write_text(re.sub('<meta http-equiv="Content-Security[^>]*>', "", whole), "utf-8")
+    whole = path.read_text("utf-8")  # what is cleaned needs no policy
+    path.write_text(re.sub('<meta http-equiv="Content-Security[^>]*>', "", whole), "utf-8")
     assert "<title>a</title>" in dom(path)
 
 
@@ -197,11 +186,9 @@ def png(path: Path) -> Path:
     ("source", "file"),
     [
         ("![my](my%20pic.png)", "notebooks/my pic.png"),
-        ("![my](<my pic.png>)", "notebooks/my pic.png"),
         ("![my](a/b.jpeg)", "notebooks/a/b.jpeg"),
         ("![my](../x.png)", "x.png"),
         ("![my](%E7%BE%8A.gif)", "notebooks/羊.gif"),
-        ('<img alt="my" src="x.webp">', "notebooks/x.webp"),
         ('<p><img alt="my" src="./x.png" width="30"></p>', "notebooks/x.png"),
     ],
 )

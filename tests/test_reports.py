@@ -187,6 +187,7 @@ def test_a_run_is_explained_resumed_and_complete(lab: Lab, in_tmp: Path, capsys:
     assert_complete(run, name)
     before = (run / "results.json").read_bytes()
     assert main(["run", "--out", "runs/a"]) == 2  # a finished run is never overwritten
+    assert "runs/a exists" in capsys.readouterr().err.replace(os.sep, "/")
     assert (run / "results.json").read_bytes() == before
     assert main(["report", "runs/a", "--student", "Han Meimei"]) == 0
     assert "Han Meimei" in (run / "index.html").read_text(encoding="utf-8")
@@ -424,7 +425,7 @@ def test_two_runs_are_compared_and_what_differs_is_said_first(in_tmp: Path, caps
         "made from a b", "01.parameters.SEED a b", "01.inputs.PHOTOS a b", "commit.id a b",
         "versions.torch a b", "machine.threads a b",
     ]  # fmt: skip
-    assert re.search(r"\* +accuracy\.seen +0\.5 +0\.52 +\+4\.00%", numbers)
+    assert re.search(r"\* +01: accuracy\.seen +0\.5 +0\.52 +\+4\.00%", numbers)
     assert "1 of 2 out of tolerance" in numbers
     assert main(["report", "--compare", "a", "b", "--rtol", "0.05"]) == 0
     for place, content in (("c", None), ("d", "{"), ("e", "[]")):

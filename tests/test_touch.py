@@ -1,15 +1,19 @@
-"""Controls above a picture, and guesses before the answer."""
+"""What notebooks use: controls, guesses, the memory of a call, functions as a module."""
 
 import doctest
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from cliplab.report import beside, touch
+from cliplab.report import as_module, beside, peak_mb, touch
 
-module = __import__("cliplab.report.touch", fromlist=["touch"])
+module = sys.modules["cliplab.report.touch"]
 CONTROLS: dict[str, Any] = {
     "prompt": "a sheep",
     "model": ["vild", "glip"],
@@ -30,10 +34,20 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     InteractiveShell.clear_instance()
 
 
-def test_without_a_reader_the_first_picture_is_left() -> None:
+def test_without_a_reader_the_first_picture_or_what_makes_no_sense_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     drawn: list[dict[str, object]] = []
     touch(lambda **values: drawn.append(values), **CONTROLS)
     assert drawn == [FIRST]
+    said: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", said.append)
+
+    def draw(prompt: str) -> None:
+        raise ValueError(f"prompt: got {prompt!r}; expected words")
+
+    touch(draw, prompt="")
+    assert [one.data for one in said] == ["prompt: got ''; expected words"]
 
 
 def test_a_control_that_is_moved_draws_again(shown: list[Any]) -> None:
@@ -46,20 +60,46 @@ def test_a_control_that_is_moved_draws_again(shown: list[Any]) -> None:
     assert drawn == [FIRST, FIRST | {"share": 0.5}, FIRST | {"share": 0.5, "model": "glip"}]
 
 
-def test_a_value_that_makes_no_sense_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[Any] = []
-    monkeypatch.setattr("IPython.display.display", said.append)
-
-    def draw(prompt: str) -> None:
-        raise ValueError(f"prompt: got {prompt!r}; expected words")
-
-    touch(draw, prompt="")
-    assert [one.data for one in said] == ["prompt: got ''; expected words"]
-
-
 def test_guesses_stand_beside_what_was_measured() -> None:
     assert doctest.testmod(module).failed == 0
     assert "as you said" in beside(2, 2.0)
     assert "as you said" in beside("left", "left")
     for wrong in ("half", True, [0.5], {}):
         assert "a guess is a number here" in beside(wrong, 0.5)
+
+
+PROGRAM = """
+import time
+import numpy as np
+from cliplab.report import peak_mb
+
+def fill():
+    held = np.ones(6_000_000)  # 48 MB
+    time.sleep(0.05)
+
+print(peak_mb(fill), peak_mb(lambda: None))
+"""
+
+
+def test_the_most_memory_of_a_call_is_seen() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
+    filled, nothing = map(float, done.stdout.split())  # a new process holds no memory to reuse
+    assert 40 < filled < 120
+    assert nothing < 20
+    with pytest.raises(ZeroDivisionError):  # an error comes through
+        peak_mb(lambda: 1 / 0)
+
+
+def double(x: float) -> float:
+    return 2 * np.float64(x)
+
+
+def test_functions_become_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    path = tmp_path / "of_a_notebook.py"
+    made = as_module(path, "import numpy as np", double)
+    assert made.double.__module__ == "of_a_notebook"
+    assert made.double(2) == 4
+    again = as_module(path, "import numpy as np\n\nMORE = 1", double)  # the cell was changed
+    assert (again.double(3), again.MORE) == (6, 1)
+    del sys.modules["of_a_notebook"]

@@ -197,13 +197,12 @@ def _compare(folders: tuple[Path, Path], rtol: float) -> int:
 
 def _table(differences: Sequence[report.Difference], names: Sequence[str]) -> Iterator[str]:
     """The differences as text, a mark before each that is out of tolerance."""
-    rows, notebook = [["", "result", *names, "difference"]], ""
+    rows = [["", "result", *names, "difference"]]
     for d in differences:
-        if d.notebook != notebook:
-            notebook = d.notebook
-            rows.append(["", notebook, "", "", ""])
         change = "" if d.relative is None else f"{d.relative:+.2%}" if d.relative else "0"
-        rows.append(["" if d.agrees else "*", f"  {d.key}", _short(d.a), _short(d.b), change])
+        rows.append(
+            ["" if d.agrees else "*", f"{d.notebook}: {d.key}", _short(d.a), _short(d.b), change]
+        )
     return aligned(rows)
 
 
