@@ -30,7 +30,7 @@ FILES: list[Row] = [
     *((f"classify csv-{name}.csv --images frames {LABELS}", f"csv-{name}.csv")
       for name in bad_files.CSV if name not in {"utf16", "latin", "no-label", "up", "not-picture"}),
     (f"classify csv-up.csv --images frames {LABELS}", "passwd"),
-    (f"classify csv-not-picture.csv --images frames {LABELS}", "notes.txt"),
+    (f"classify csv-not-picture.csv --images frames {LABELS}", "csv-not-picture.csv"),
     *((f"classify yolo/{name}.yaml {LABELS}", f"{name}.yaml") for name in bad_files.YAML),
     *((f"classify yolo-{name} {LABELS}", "a.txt") for name in bad_files.YOLO if name != "flat"),
     (f"classify yolo-flat {LABELS}", "images/a.png"),
@@ -181,7 +181,6 @@ OF_IMAGENET: list[Row] = [
     ("--data frames", "frames"),
     ("--data one.png", "one.png"),
     ("--data classes", "classes"),
-    ("--data classes --split nope", "nope"),
     ("--data classes --template openai99", "openai80"),
     ("--data classes --limit x", "--limit"),
     ("--data classes --json there.json", "there.json"),

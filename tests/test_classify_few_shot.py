@@ -3,12 +3,13 @@
 import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
-from classify_world import class_folders, coloured, report, rows, run, tiny
+from classify_world import class_folders, report, rows, run, tiny
 
-from cliplab.classification.few_shot import METHODS as KNOWN
-from cliplab.cli.classify import METHODS
+from cliplab.classification.few_shot import METHODS
+from cliplab.cli.classify import Method
 
 __all__ = ["tiny"]
 
@@ -19,7 +20,7 @@ def flock(tiny: None, tmp_path: Path) -> Path:
 
 
 def test_the_methods_of_the_help_are_those_there_are() -> None:
-    assert set(METHODS) == set(KNOWN)
+    assert set(get_args(Method)) == set(METHODS)
 
 
 def test_one_source_is_split_and_judged_by_its_test_part(
@@ -70,17 +71,6 @@ def test_what_random_towers_cannot_read_is_learned(flock: Path, tmp_path: Path) 
     assert found["few_shot"]["zero_shot"]["accuracy"]["value"] < 0.9
 
 
-def test_unlabelled_pictures_are_answered_for_without_a_verdict(
-    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "new").mkdir()
-    coloured("lying", 99).save(tmp_path / "new" / "a.png")
-    assert run(tmp_path / "new", "--examples", flock, "--method", "linear-probe") == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"^a\.png\s+lying", printed, re.M)
-    assert "accuracy" not in printed
-
-
 def test_prompts_of_the_classes_go_to_the_classifier(flock: Path, tmp_path: Path) -> None:
     labels = [f"{name}=a sheep {name}" for name in ("standing", "lying", "eating")]
     out, js = tmp_path / "s.csv", tmp_path / "r.json"
@@ -97,13 +87,17 @@ def test_prompts_of_the_classes_go_to_the_classifier(flock: Path, tmp_path: Path
 # ---- kept classifiers ------------------------------------------------------------------------
 
 
-def test_a_classifier_is_kept_and_used_again(flock: Path, tmp_path: Path) -> None:
+def test_a_classifier_is_kept_and_used_again_with_its_encoder(
+    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = class_folders(tmp_path / "barn", 2, start=50)
     kept = tmp_path / "sheep.safetensors"
     first, second = tmp_path / "1.csv", tmp_path / "2.csv"
     assert run(other, "--examples", flock, "--save-classifier", kept, "--out", first) == 0
     assert run(other, "--classifier", kept, "--out", second) == 0
     assert first.read_bytes() == second.read_bytes()
+    assert run(other, "--classifier", kept, "--encoder", "pasture-zh") == 2
+    assert "made for the encoder pasture" in capsys.readouterr().err
 
 
 def test_a_kept_classifier_is_not_judged_by_what_it_learned_from(
@@ -131,65 +125,45 @@ def test_a_kept_classifier_is_not_judged_by_what_it_learned_from(
     assert run(coins, "--classifier", kept, "--unlabelled") == 0
 
 
-def test_a_classifier_belongs_to_its_encoder(
-    flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept = tmp_path / "sheep.safetensors"
-    assert run(flock, "--examples", flock, "--save-classifier", kept) == 0
-    assert run(flock, "--classifier", kept, "--encoder", "pasture-zh") == 2
-    assert "made for the encoder pasture" in capsys.readouterr().err
-
-
 # ---- what is refused ---------------------------------------------------------------------------
 
 
 def test_pictures_that_were_learned_from_are_not_judged(
     flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = class_folders(tmp_path / "barn", 2, start=50)
+    other, out = class_folders(tmp_path / "barn", 2, start=50), tmp_path / "s.csv"
     shutil.copy(flock / "lying" / "3.png", other / "lying" / "renamed.png")
-    assert run(other, "--examples", flock) == 2
-    complaints = capsys.readouterr().err
-    assert "1 of the 7 photos to classify are among the examples" in complaints
-    assert "lying/renamed.png (= lying/3.png)" in complaints
+    assert run(other, "--examples", flock, "--out", out) == 0
+    said = "1 of 7 labelled photos are not judged, since the classifier learned from them: lying/re"
+    assert said in capsys.readouterr().err
+    assert [row["file"] for row in rows(out) if not row["true"]] == ["lying/renamed.png"]
 
 
-def test_copies_within_fixed_splits_are_left_out(
+def test_copies_within_fixed_splits_are_not_judged(
     tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split, start in (("train", 0), ("val", 20), ("test", 40)):
         class_folders(tmp_path / "flock" / split, 4, start=start)
-    here = tmp_path / "flock"
+    here, js = tmp_path / "flock", tmp_path / "r.json"
     shutil.copy(here / "train/lying/1.png", here / "test/lying/twin.png")
     shutil.copy(here / "train/eating/1.png", here / "val/eating/twin.png")
-    out = tmp_path / "s.csv"
-    assert run(here, "--examples", here, "--out", out) == 0
-    complaints = capsys.readouterr().err
-    assert "1 test photos left out, being copies of examples" in complaints
-    assert "1 val photos left out, being copies of examples" in complaints
-    assert len(rows(out)) == 12
+    assert run(here, "--examples", here, "--json", js) == 0
+    assert "1 of 13 labelled photos are not judged" in capsys.readouterr().err
+    assert report(js)["assessment"]["n"] == 12
+    assert report(js)["few_shot"]["examples"]["val"]["eating"] == 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--shots", "99"], "expected 99 or more"),
-        (["--shots", "0"], "--shots: got 0; expected 1 or more"),
-        (["--split", "val"], "--split: got 'val'; expected test"),
-        (["--labels", "lying=x", "standing=y", "eating=z", "flying=w"], "no example of 'flying'"),
-        (["--labels", "a", "b"], "2 labels but 3 classes"),
-    ],
-)
 def test_examples_that_do_not_fit(
-    flock: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    assert run(flock, "--examples", flock, *arguments) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_examples_need_classes_and_classes_examples(
     flock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    flying = ["--labels", "lying=x", "standing=y", "eating=z", "flying=w"]
+    for arguments, message in (
+        (["--split", "val"], "--split: got 'val'; expected test"),
+        (flying, "no image of 'flying'; expected one or more of each class"),
+        (["--labels", "a", "b"], "2 labels for 3 classes"),
+    ):
+        assert run(flock, "--examples", flock, *arguments) == 2
+        assert message in capsys.readouterr().err
     assert run(flock, "--examples", flock / "lying") == 2
     assert "examples without classes" in capsys.readouterr().err
     other = class_folders(tmp_path / "barn", 1, start=50)

@@ -38,9 +38,6 @@ def flock(english: Encoder) -> tuple[Tensor, Tensor]:
     return english.encode_image(pictures), torch.tensor(true)
 
 
-# ---- the printed probabilities of the seed notes ----------------------------------------------
-
-
 def test_the_notes_answer_was_nearly_flat() -> None:
     printed = torch.tensor([[0.3131486, 0.3174914, 0.08763372, 0.28172636]])
     scores = zero_shot.Scores.from_probability(CHINESE, printed, logit_scale=100)
@@ -52,30 +49,17 @@ def test_the_notes_answer_was_nearly_flat() -> None:
 # ---- shuffled labels --------------------------------------------------------------------------
 
 
-def test_a_good_answer_beats_every_shuffle() -> None:
+def test_a_good_answer_beats_every_shuffle_and_one_for_all_none() -> None:
     true = np.tile([0, 1, 2, 3], 10)
     control = permuted_label_control(true, true, permutations=200)
     assert control.p_value == pytest.approx(1 / 201)
     assert control.observed.value == 1
     assert control.chance_low <= control.chance_mean <= control.chance_high < 0.6
     assert control.chance_mean == pytest.approx(0.25, abs=0.03)
-    assert "p = 0.005" in str(control)
-
-
-def test_one_answer_for_all_is_no_better_than_its_shuffles() -> None:
-    true = np.array([0] * 30 + [1] * 10)
-    control = permuted_label_control(np.zeros(40, dtype=int), true)
-    assert control.observed.value == 0.75  # sounds well
-    assert control.chance_mean == 0.75
-    assert control.p_value == 1
-    assert control.one_answer == 1
-
-
-def test_shuffles_repeat_with_their_seed() -> None:
-    rng = np.random.default_rng(0)
-    pair = rng.integers(0, 3, 50), rng.integers(0, 3, 50)
-    assert permuted_label_control(*pair, seed=1) == permuted_label_control(*pair, seed=1)
-    assert permuted_label_control(*pair, seed=1) != permuted_label_control(*pair, seed=2)
+    assert permuted_label_control(true, true, permutations=200, seed=1) != control
+    control = permuted_label_control(np.zeros(40, dtype=int), np.array([0] * 30 + [1] * 10))
+    assert control.observed.value == control.chance_mean == 0.75  # sounds well
+    assert control.p_value == control.one_answer == 1
 
 
 def test_p_values_of_guessing_are_even() -> None:
@@ -89,15 +73,6 @@ def test_p_values_of_guessing_are_even() -> None:
         for i in range(300)
     ]
     assert np.mean(alarms) < 0.09
-
-
-@pytest.mark.parametrize(
-    ("predicted", "true", "message"),
-    [([0, 1], [0], r"\(2,\) predictions but \(1,\) true labels"), ([], [], "n=0")],
-)
-def test_what_cannot_be_shuffled_is_refused(predicted: list, true: list, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        permuted_label_control(predicted, true)
 
 
 # ---- wording ----------------------------------------------------------------------------------
@@ -124,33 +99,21 @@ def test_flips_are_pictures_on_which_two_templates_differ() -> None:
     assert "accuracy" not in found.table()
 
 
-def test_embeddings_of_another_encoder_are_refused(english: Encoder) -> None:
-    with pytest.raises(ValueError, match=r"expected \(N, 128\)"):
-        prompt_sensitivity(english, torch.ones(3, 5), ENGLISH, TEMPLATES)
-    with pytest.raises(ValueError, match="at least one image"):
-        diagnose(english, torch.zeros(0, 128), ENGLISH)
-
-
 # ---- the ladder -------------------------------------------------------------------------------
 
 
-def test_language_is_named_first(english: Encoder, flock: tuple[Tensor, Tensor]) -> None:
-    emb, true = flock
-    found = diagnose(english, emb, CHINESE, true=true)
-    assert "cannot read" in found.remarks[0]
-    assert "pasture-zh" in found.remarks[0]  # the remedy
-    assert any("nearly flat" in r and "mend the language first" in r for r in found.remarks)
-
-
-def test_nothing_is_said_where_nothing_is_wrong(
+def test_nothing_is_said_where_nothing_is_wrong_and_language_first(
     english: Encoder, flock: tuple[Tensor, Tensor]
 ) -> None:
     emb, true = flock
     found = diagnose(english, emb, ENGLISH, TEMPLATES, true)
     assert found.remarks == ()
-    assert found.control is not None
     assert found.control.p_value < 0.01
     assert diagnose(english, emb, ENGLISH, TEMPLATES).control is None
+    remarks = diagnose(english, emb, CHINESE, true=true).remarks
+    assert "cannot read" in remarks[0]
+    assert "pasture-zh" in remarks[0]  # the remedy
+    assert any("nearly flat" in r and "mend the language first" in r for r in remarks)
 
 
 def test_a_class_that_is_called_another_is_named(english: Encoder) -> None:
@@ -158,64 +121,44 @@ def test_a_class_that_is_called_another_is_named(english: Encoder) -> None:
     scenes = pasture.scenes("portrait", "test", 730_000, 16, combos=combos)
     emb = english.encode_image([pasture.draw(scene, 64) for scene in scenes])
     names = [class_phrase(species=s, posture="lying") for s in pasture.SPECIES]
-    found = diagnose(english, emb, names, TEMPLATES, torch.zeros(16, dtype=torch.long))
+    truth = torch.zeros(16, dtype=torch.long)
+    found = diagnose(english, emb, names, TEMPLATES, truth)
     said = " ".join(found.remarks)
     assert "'sheep lying down' is mostly called 'cow lying down'" in said
     assert "a few labelled examples" in said  # the next rung
     assert "another wording (accuracy between" in said
     short = list(pasture.SPECIES)  # as the answers are called, whatever stands in the prompts
-    truth = torch.zeros(16, dtype=torch.long)
     named = diagnose(english, emb, short, TEMPLATES, truth, texts=names)
     assert torch.equal(named.scores.prediction, found.scores.prediction)
     assert "'sheep' is mostly called 'cow'" in " ".join(named.remarks)
 
 
-def test_luck_is_called_luck(english: Encoder, flock: tuple[Tensor, Tensor]) -> None:
-    emb, true = flock
-    wrong = true[torch.randperm(len(true), generator=torch.Generator().manual_seed(0))]
-    found = diagnose(english, emb, ENGLISH, TEMPLATES, wrong)
-    assert any("shuffled labels give as well" in remark for remark in found.remarks)
-    swapped = diagnose(english, emb, ENGLISH, TEMPLATES, (true + 1) % 4)
-    assert any("far below what shuffled labels give" in remark for remark in swapped.remarks)
-    assert not any("give as well" in remark for remark in swapped.remarks)
-
-
-def test_answers_that_are_too_sure_ask_for_a_temperature(
+def test_luck_swaps_and_too_much_confidence_are_told_apart(
     english: Encoder, flock: tuple[Tensor, Tensor]
 ) -> None:
     emb, true = flock
+    shuffled = true[torch.randperm(len(true), generator=torch.Generator().manual_seed(0))]
     half = torch.where(torch.arange(len(true)) % 2 == 0, true, (true + 1) % 4)  # half are wrong
-    found = diagnose(english, emb, ENGLISH, TEMPLATES, half)
-    (said,) = [remark for remark in found.remarks if "TemperatureScaling" in remark]
-    assert "too sure" in said
-    assert "50.0%" in said
-
-
-def test_one_picture_and_two_classes_are_enough_to_ask(
-    english: Encoder, flock: tuple[Tensor, Tensor]
-) -> None:
-    emb, true = flock
-    found = diagnose(english, emb[:1], ENGLISH[:2], TEMPLATES, true[:1])
-    assert found.control is not None
-    assert found.control.p_value == 1
-    assert any("too few of them to tell" in remark for remark in found.remarks)
-
-
-def test_labels_that_fit_no_class_are_refused(
-    english: Encoder, flock: tuple[Tensor, Tensor]
-) -> None:
-    emb, true = flock
+    luck, low = "shuffled labels give as well", "far below what shuffled labels give"
+    for truth, said, unsaid in (
+        (shuffled, luck, low),
+        ((true + 1) % 4, low, luck),
+        (half, "it is too sure: it claims to be right in", luck),
+    ):
+        remarks = " ".join(diagnose(english, emb, ENGLISH, TEMPLATES, truth).remarks)
+        assert said in remarks
+        assert unsaid not in remarks
+    one = diagnose(english, emb[:1], ENGLISH[:2], TEMPLATES, true[:1])
+    assert one.control.p_value == 1
+    assert any("too few of them to tell" in remark for remark in one.remarks)
     with pytest.raises(ValueError, match="true: expected class indices from 0 to 3"):
         diagnose(english, emb, ENGLISH, true=true + 1)
-    with pytest.raises(ValueError, match="true labels"):
-        diagnose(english, emb, ENGLISH, true=true[:5])
 
 
 def test_flat_answers_to_readable_words_ask_for_description(english: Encoder) -> None:
     rows = zero_shot.build_classifier(english, ENGLISH)  # (4, D)
     noise = torch.randn(20, 128, generator=torch.Generator().manual_seed(0))
     outside = noise - noise @ torch.linalg.pinv(rows) @ rows  # at right angles to every class
-    remarks = diagnose(english, F.normalize(outside, dim=1), ENGLISH).remarks
-    assert len(remarks) == 1
-    assert "nearly flat" in remarks[0]
-    assert "describe what is to be seen" in remarks[0]
+    (remark,) = diagnose(english, F.normalize(outside, dim=1), ENGLISH).remarks
+    assert "nearly flat" in remark
+    assert "describe what is to be seen" in remark

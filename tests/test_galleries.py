@@ -64,11 +64,16 @@ def answer(
                   Scores.from_cosine(labels, scores, 10.0))  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sample, "open", lambda _: None)
+    monkeypatch.setattr(classification_page, "thumbnail", lambda image, size: PICTURE)
+
+
 def classify(tmp_path: Path, found: Answer, **changes: object) -> BeautifulSoup:
     words = {"title": "t", "templates": ("{}",), "notes": (), "unreadable": []} | changes
-    made = dict.fromkeys(range(len(found.photos)), PICTURE)
     path = tmp_path / "g.html"
-    classification_page.write_gallery(path, found, "pasture", thumbnails=made, **words)
+    classification_page.write_gallery(path, found, "pasture", **words)
     return read_page(path)
 
 
@@ -129,7 +134,9 @@ def test_of_many_classes_the_best_are_shown_and_always_the_truth(tmp_path: Path)
     assert len(page.select(".body > table tr")) == classification_page.MAX_BARS
 
 
-def test_a_page_of_thousands_of_labels_and_photos_is_bounded(tmp_path: Path) -> None:
+def test_a_page_of_thousands_of_labels_and_photos_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     n = 2000
     rng, start = np.random.default_rng(0), time.monotonic()
     side = classification_page.thumbnail_size(n)
@@ -137,10 +144,11 @@ def test_a_page_of_thousands_of_labels_and_photos_is_bounded(tmp_path: Path) -> 
     shots = [galleries.thumbnail(Image.fromarray(a.astype(np.uint8)), size=side) for a in noise]
     names = [f"class {k}" for k in range(n)]
     found = answer(random_cosine(n, n), list(range(n)), names)
-    made = {i: shots[i % 20] for i in range(n)}
+    made = iter(shots * n)
+    monkeypatch.setattr(classification_page, "thumbnail", lambda image, size: next(made))
     path = tmp_path / "g.html"
-    classification_page.write_gallery(path, found, "pasture", thumbnails=made, title="t",
-                                      templates=("{}",), notes=(), unreadable=[])  # fmt: skip
+    classification_page.write_gallery(path, found, "pasture", title="t", templates=("{}",),
+                                      notes=(), unreadable=[])  # fmt: skip
     assert time.monotonic() - start < 20
     assert path.stat().st_size < 20_000_000
     html = path.read_text(encoding="utf-8")

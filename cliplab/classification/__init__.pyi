@@ -26,8 +26,6 @@ from .metrics import (
 )
 from .photos import (
     Classifying as Classifying,
-    Learning as Learning,
-    check_classes as check_classes,
     divide as divide,
     true_classes as true_classes,
     unlearned as unlearned,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from cliplab.classification.few_shot import Classifier
 from cliplab.classification.metrics import (
     Rate,
     Reliability,
     accuracy,
-    balanced_accuracy,
     bootstrap_interval,
     brier_score,
     confusion,
@@ -37,9 +34,7 @@ if TYPE_CHECKING:
 
     from cliplab.classification.diagnosis import Control
 
-BINS = 15  # of the reliability diagram
 FEW_GROUPS = 10  # images or groups: with fewer the bootstrap is known to be too sure of itself
-MANY = 20_000  # images; with more, luck moves the calibration error by less than it is rounded to
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +68,10 @@ class Assessment:
         """Share of each class that was found, with interval; without classes that do not occur."""
         return recall_per_class(self.predicted, self.true, self.scores.class_names)
 
-    @cached_property
+    @property
     def balanced_accuracy(self) -> float:
         """Mean recall of the classes that occur: what accuracy is when all are as frequent."""
-        return balanced_accuracy(self.predicted, self.true)
+        return float(np.mean([recall.value for recall in self.recalls.values()]))
 
     @cached_property
     def majority(self) -> tuple[str, float]:
@@ -96,38 +91,26 @@ class Assessment:
 
         return permuted_label_control(self.predicted, self.true)
 
-    @property
-    def calibration_error(self) -> float:
-        """Mean distance of confidence from accuracy, 0 to 1."""
-        return self.reliability.error
-
     @cached_property
-    def error_by_luck(self) -> float | None:
-        """Calibration error that perfect probabilities would rarely exceed; None if negligible."""
-        few = len(self.true) <= MANY
-        return error_by_luck(self.scores.probability, bins=BINS) if few else None
+    def error_by_luck(self) -> float:
+        """Calibration error that perfect probabilities would rarely exceed."""
+        return error_by_luck(self.scores.probability)
 
     @cached_property
     def reliability(self) -> Reliability:
-        """Confidence and accuracy in BINS bins of confidence."""
-        return reliability(self.scores.probability, self._true, bins=BINS)
+        """Confidence and accuracy in bins of confidence, and the calibration error."""
+        return reliability(self.scores.probability, self.true)
 
     @property
     def confidence(self) -> float:
         """Mean probability of the predicted class."""
         return float(self.scores.probability.amax(dim=1).mean())
 
-    @property
-    def _true(self) -> torch.Tensor:
-        return torch.tensor(self.true)
-
-    def pairs(self, top: int = 10) -> list[tuple[str, str, int]]:
-        """(true class, predicted class, count) of the most frequent confusions, at most `top`."""
-        names = self.scores.class_names
-        mistakes = Counter(
-            (names[t], names[p]) for p, t in zip(self.predicted, self.true, strict=True) if p != t
-        )
-        return [(t, p, count) for (t, p), count in mistakes.most_common(top)]
+    def pairs(self) -> list[tuple[str, str, int]]:
+        """(true class, predicted class, count) of the most frequent confusions, at most ten."""
+        names, pairs = self.scores.class_names, zip(self.true, self.predicted, strict=True)
+        mistakes = Counter((names[t], names[p]) for t, p in pairs if t != p)
+        return [(t, p, count) for (t, p), count in mistakes.most_common(10)]
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values for JSON."""
@@ -135,7 +118,7 @@ class Assessment:
         if self.by_group and self.groups:
             low, high = (round(value, 4) for value in self.by_group)
             grouped = {"low": low, "high": high, "groups": len(set(self.groups))}
-        log_loss = negative_log_likelihood(probability, self._true)
+        log_loss = negative_log_likelihood(probability, self.true)
         return {
             "n": len(self.true),
             "accuracy": self.accuracy.as_dict(),
@@ -146,8 +129,8 @@ class Assessment:
             "confusion": {"classes": list(names), "true_by_predicted": self.confusion.tolist()},
             "permuted_labels": {"p_value": round(self.control.p_value, 5)},
             "mean_confidence": round(self.confidence, 4),
-            "expected_calibration_error": round(self.calibration_error, 4),
-            "brier_score": round(brier_score(probability, self._true), 4),
+            "expected_calibration_error": round(self.reliability.error, 4),
+            "brier_score": round(brier_score(probability, self.true), 4),
             "negative_log_likelihood": round(log_loss, 4),
         }
 
@@ -270,21 +253,22 @@ class Answer:
 
     def write_csv(self, path: Path) -> None:
         """One row per photo: file, true class if known, predicted, its doubt, then each class."""
+        import pandas as pd
+
         scores, labels = self.scores, self.scores.class_names
+        columns: dict[str, Any] = {"file": self.names}
+        if self.judged:
+            columns["true"] = [None if t is None else labels[t] for t in self.true]
+        columns["predicted"] = scores.predicted_names
+        numbers = {"probability": scores.probability.amax(1), "margin": scores.margin}
+        numbers["entropy"] = scores.entropy
         blocks = {"probability": scores.probability}
         blocks |= {} if scores.cosine is None else {"cosine": scores.cosine}
         blocks |= {} if scores.logit_bias is None else {"independent": scores.independent}
-        known = any(t is not None for t in self.true)
-        doubt = [scores.probability.amax(1), scores.margin, scores.entropy]
-        numbers = [column[:, None] for column in doubt]
-        head = ["file", *(["true"] * known), "predicted", "probability", "margin", "entropy"]
+        for kind, block in blocks.items():
+            numbers |= {f"{kind}({label})": block[:, k] for k, label in enumerate(labels)}
+        columns |= {name: values.numpy() for name, values in numbers.items()}
         with atomic_write(path, "w") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*head, *(f"{kind}({label})" for kind in blocks for label in labels)])
-            for i, (name, predicted) in enumerate(
-                zip(self.names, scores.predicted_names, strict=True)
-            ):
-                t = self.true[i]
-                truth = ["" if t is None else labels[t]] * known
-                values = (x for block in (*numbers, *blocks.values()) for x in block[i].tolist())
-                writer.writerow([name, *truth, predicted, *(f"{x:.6f}" for x in values)])
+            pd.DataFrame(columns).to_csv(
+                file, index=False, float_format="%.6f", lineterminator="\n"
+            )

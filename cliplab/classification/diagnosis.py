@@ -140,24 +140,10 @@ def prompt_sensitivity(
 ) -> Sensitivity:
     """Answers of every template alone, on unit rows image_emb (N, D), N at least 1.
 
-    With the truth, (N,) class indices, there are accuracies.
-
-    Raises:
-        ValueError: as `build_classifier`, or embeddings that are not (N, D).
+    With the truth, (N,) class indices, there are accuracies. ValueError as `build_classifier`.
     """
     names, templates = check_class_names(class_names), check_templates(templates)
-    emb = _checked(encoder, image_emb)
-    return _sensitivity(templates, encode_prompts(encoder, names, templates), emb, true)
-
-
-def _checked(encoder: Encoder, image_emb: Tensor) -> Tensor:
-    """The embeddings (N, D), float32 on the CPU."""
-    if image_emb.ndim != 2 or not len(image_emb) or image_emb.shape[1] != encoder.dim:
-        raise ValueError(
-            f"image_emb: got shape {tuple(image_emb.shape)}; expected (N, {encoder.dim}) of at "
-            f"least one image: use encode_image of {encoder.name}"
-        )
-    return image_emb.float().cpu()
+    return _sensitivity(templates, encode_prompts(encoder, names, templates), image_emb, true)
 
 
 def _sensitivity(
@@ -178,7 +164,6 @@ class Diagnosis:
     """What was found about one question, and what to do about it."""
 
     scores: Scores  # of the mean of all templates
-    sensitivity: Sensitivity
     control: Control | None  # where the truth is known
     remarks: tuple[str, ...]  # plain sentences, cheapest cure first
 
@@ -201,18 +186,18 @@ def diagnose(
     names, templates = check_class_names(class_names), check_templates(templates)
     words = names if texts is None else check_class_names(texts)
     asked = list(dict.fromkeys(["{}", *templates]))
-    emb = _checked(encoder, image_emb)
     prompt_emb = encode_prompts(encoder, words, asked)  # (K, T, D)
-    sensitivity = _sensitivity(asked, prompt_emb, emb, true)
+    sensitivity = _sensitivity(asked, prompt_emb, image_emb, true)
     rows = average_templates(prompt_emb[:, [asked.index(text) for text in templates]])  # (K, D)
-    scores = Scores.from_cosine(names, emb @ rows.T, encoder.logit_scale, encoder.logit_bias)
+    cosine = image_emb @ rows.T  # (N, K)
+    scores = Scores.from_cosine(names, cosine, encoder.logit_scale, encoder.logit_bias)
     unread = complain_of_unread(encoder, words, templates)
     remarks, control = [unread] if unread else [], None
     remarks += _of_answers(scores, sensitivity, bool(unread))
     if true is not None:
         control = permuted_label_control(scores.prediction, true)
         remarks += _of_truth(scores, np.asarray(true), control)
-    return Diagnosis(scores, sensitivity, control, tuple(remarks))
+    return Diagnosis(scores, control, tuple(remarks))
 
 
 def _of_answers(scores: Scores, sensitivity: Sensitivity, unread: bool) -> Iterator[str]:

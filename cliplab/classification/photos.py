@@ -3,9 +3,9 @@
 Examples, the labelled photos to learn from, are kept apart from those that are judged.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ from cliplab.classification.prompts import (
     fold,
 )
 from cliplab.classification.zero_shot import Scores, average_templates, encode_prompts
-from cliplab.data import Sample, SampleSet, UnreadableImage, shown
-from cliplab.encoders import Embedded, EmbeddingCache, Encoder, OnImage, embed_photos
+from cliplab.data import Sample, SampleSet, UnreadableImage, shown, some
+from cliplab.encoders import Embedded, EmbeddingCache, Encoder, embed_photos
 from cliplab.runtime import sha256, unknown_name
 
 # ---- examples ------------------------------------------------------------------------------
@@ -34,7 +34,7 @@ FIT_PARTS = {"train": 0.75, "val": 0.25}  # of examples that are not judged them
 
 @dataclass(frozen=True)
 class Division:
-    """Photos to judge, to fit on and to tune on; no file is in two of them."""
+    """Photos to judge, to fit on and to tune on; no file that is judged is in another."""
 
     judged: SampleSet
     train: SampleSet
@@ -46,11 +46,10 @@ def divide(examples: SampleSet, judged: SampleSet | None = None, *, seed: int = 
     """Examples with a label as train and val, beside what is judged: other photos, or their test.
 
     Splits that the examples have are used; without them some are made with `seed`, groups and
-    near-duplicates together.
+    near-duplicates together. Judged photos that are also among the examples lose their label.
 
     Raises:
-        ValueError: no label, nothing to fit on, nothing to judge, or judged photos that are also
-            among the examples.
+        ValueError: no label, or none left to judge by.
     """
     own, where = judged is None, shown(examples.root)
     labelled = tuple(photo for photo in examples if photo.label is not None)
@@ -59,8 +58,7 @@ def divide(examples: SampleSet, judged: SampleSet | None = None, *, seed: int = 
             f"{where}: examples without classes; expected one sub-folder per class, a label column "
             "or categories"
         )
-    whole = replace(examples, samples=labelled)
-    how = "as the source gives them"
+    whole, how = replace(examples, samples=labelled), "as the source gives them"
     if any(photo.split is None for photo in whole):
         whole = whole.with_splits(None if own else FIT_PARTS, seed=seed)
         how = f"made with seed {seed}"
@@ -70,90 +68,47 @@ def divide(examples: SampleSet, judged: SampleSet | None = None, *, seed: int = 
     if judged is None:
         judged = whole.select("test")
         notes.append(f"{where} is judged by its {len(judged)} test photos only")
-    for name, part in (("train", train), ("test", judged)):
-        if not len(part):
-            raise ValueError(f"{where}: no photo is in {name}; expected some")
-    return _keep_apart(Division(judged, train, val, tuple(notes)), own=own)
+    copies = _copies(val, hashes(train))
+    val = replace(val, samples=tuple(photo for photo in val if photo.path not in copies))
+    judged, note = unlearned(judged, hashes((*train, *val)))
+    return Division(judged, train, val, (*notes, *([note] if note else [])))
 
 
-def check_classes(division: Division, class_names: Sequence[str]) -> None:
-    """Refuse a class that no example shows.
-
-    Raises:
-        ValueError: the class, and those that there are.
-    """
-    present = {photo.label for photo in division.train}
-    for name in class_names:
-        if name not in present:
-            there = ", ".join(sorted(map(str, present)))
-            raise ValueError(
-                f"no example of {name!r} to fit on, only of {there}; add some, or drop the class"
-            )
+def hashes(photos: Iterable[Sample]) -> frozenset[str]:
+    """SHA-256 of the files that are there; many boxes may share one."""
+    return frozenset(sha256(path) for path in {p.path for p in photos} if path.is_file())
 
 
-def _keep_apart(division: Division, *, own: bool) -> Division:
-    """No file on two sides: copies in splits of one source are left out, others are refused."""
-    copies = twins(division.val, hashes(division.train))
-    val = _without(division.val, copies)
-    found = twins(division.judged, hashes((*division.train, *val)))
-    if found and not own:
-        raise ValueError(
-            f"{len(found)} of the {len(division.judged)} photos to classify are among the "
-            f"examples, first {_first(found)}; accuracy on what was learned says nothing: remove "
-            "them from either, or give the examples as what is to be classified, too, and their "
-            "test part is judged"
-        )
-    judged, notes = _without(division.judged, found), list(division.notes)
-    for part, some in (("val", copies), ("test", found)):
-        if some:
-            notes.append(
-                f"{len(some)} {part} photos left out, being copies of examples: first "
-                f"{_first(some)}"
-            )
-    return replace(division, judged=judged, val=val, notes=tuple(notes))
+def _copies(photos: Iterable[Sample], learned: Collection[str]) -> set[Path]:
+    """Files of the photos whose hash is among `learned`; those saved again are not found."""
+    files = {photo.path for photo in photos} if learned else set()
+    return {path for path in files if path.is_file() and sha256(path) in learned}
 
 
-def hashes(photos: Iterable[Sample]) -> dict[str, str]:
-    """SHA-256 of the files that are there -> a photo of it; many boxes may share a file."""
-    files = {photo.path: photo.name for photo in photos if photo.path.is_file()}
-    return {sha256(path): name for path, name in files.items()}
-
-
-def twins(judged: Iterable[Sample], learned: Mapping[str, str]) -> dict[str, str]:
-    """Names of judged photos whose hash is among `learned`, and what it is called there."""
-    hashed = cache(sha256)
-    files = (photo for photo in judged if learned and photo.path.is_file())
-    return {p.name: learned[hash_] for p in files if (hash_ := hashed(p.path)) in learned}
-
-
-def unlearned(photos: SampleSet, classifier: Classifier) -> tuple[SampleSet, str]:
+def unlearned(photos: SampleSet, learned: Collection[str]) -> tuple[SampleSet, str]:
     """The photos, without the labels of those that a classifier learned from, and a note if any.
 
-    Files are compared byte by byte; pictures that were saved again, or look alike, are not found.
+    Args:
+        learned: SHA-256 of its files.
 
     Raises:
         ValueError: no label is left to judge by.
     """
     labelled = [photo for photo in photos if photo.label is not None]
-    learned = twins(labelled, dict.fromkeys(classifier.learned, ""))
-    known, n = len(learned), len(labelled)
-    if known and known == n:
+    copies = _copies(labelled, learned)
+    known = [photo.name for photo in labelled if photo.path in copies]
+    if known and len(known) == len(labelled):
         raise ValueError(
-            f"the classifier learned from all {known} labelled photos of {shown(photos.root)}; "
-            "accuracy on what was learned says nothing: give other photos, or take these as "
-            "unlabelled"
+            f"the classifier learned from all {len(known)} labelled photos of "
+            f"{shown(photos.root)}; accuracy on what was learned says nothing: give other photos, "
+            "or take these as unlabelled"
         )
-    bare = tuple(replace(p, label=None) if p.name in learned else p for p in photos)
-    note = f"{known} of {n} labelled photos are not judged, since the classifier learned from them"
+    bare = tuple(replace(p, label=None) if p.path in copies else p for p in photos)
+    note = (
+        f"{len(known)} of {len(labelled)} labelled photos are not judged, since the classifier "
+        f"learned from them: {some(known)}"
+    )
     return replace(photos, samples=bare), note if known else ""
-
-
-def _first(found: Mapping[str, str]) -> str:
-    return "{} (= {})".format(*next(iter(found.items())))
-
-
-def _without(photos: SampleSet, names: Container[str]) -> SampleSet:
-    return replace(photos, samples=tuple(photo for photo in photos if photo.name not in names))
 
 
 # ---- the work ------------------------------------------------------------------------------
@@ -178,150 +133,101 @@ def true_classes(photos: SampleSet, class_names: Sequence[str]) -> tuple[int | N
 
 
 @dataclass(frozen=True)
-class Learning:
-    """How a classifier is fitted on examples."""
-
-    method: str = "text-probe"  # one of few_shot.METHODS
-    shots: int | None = None  # examples of each class; None: all
-    seed: int = 0  # of the choice of shots and of the fit
-
-
-@dataclass(frozen=True)
 class Classifying:
-    """An encoder, and how photos go through it."""
+    """An encoder, how photos go through it, and what classes are put into."""
 
     encoder: Encoder
     cache: EmbeddingCache | None = None
     batch_size: int = 64
+    templates: Sequence[str] = ("{}",)
+    truncate: bool = False  # cut prompts that are too long
     progress: bool = False  # a bar on stderr
 
-    def embed(self, photos: SampleSet, on_image: OnImage | None = None) -> Embedded:
-        """Embeddings (M, D) of the readable photos."""
-        return embed_photos(
-            self.encoder,
-            photos.samples,
-            batch_size=self.batch_size,
-            cache=self.cache,
-            progress=self.progress,
-            on_image=on_image,
-        )
-
-    def shots(
-        self, photos: SampleSet, class_names: Sequence[str], split: str
-    ) -> tuple[Shots, list[UnreadableImage]]:
-        """Labelled photos as examples to learn from, and what could not be read of them."""
-        found = self.embed(photos)
-        true = true_classes(photos, class_names)
-        groups = tuple(group_of(photos[i]) or photos[i].name for i in found.kept)
-        labels = torch.tensor([true[i] for i in found.kept], dtype=torch.long)
-        return Shots(found.image_emb, labels, tuple(class_names), split, groups), found.unreadable
-
-    def by_prompts(
-        self,
-        photos: SampleSet,
-        classes: Classes,
-        templates: Sequence[str] = ("{}",),
-        *,
-        truncate: bool = False,
-        on_image: OnImage | None = None,
-    ) -> Answer:
+    def by_prompts(self, photos: SampleSet, classes: Classes) -> Answer:
         """Classify without training, and look for trouble in prompts and answers.
 
         Raises:
-            ValueError: nothing readable, or unfit prompts.
+            ValueError: unfit prompts.
         """
-        text_emb, remarks = self._read_prompts(classes, templates, truncate)  # (K, D)
-        found = self._embed_some(photos, on_image)
+        text_emb, remarks = self._read_prompts(classes)  # (K, D)
+        found = self._embed(photos)
         true = true_classes(photos, classes.names)
-        if not truncate:  # a diagnosis reads every prompt whole
-            remarks = list(self._diagnosed(classes, templates, found, true))
+        if found.kept and not self.truncate:  # a diagnosis reads every prompt whole
+            remarks = self._diagnosed(classes, found, true)
         scores = self._zero_shot(classes, found, text_emb)
-        return _answer(photos, classes, found, scores, found.unreadable, remarks=tuple(remarks))
+        return _answer(photos, classes, found, scores, remarks=tuple(remarks))
 
-    def by_classifier(
-        self,
-        photos: SampleSet,
-        classes: Classes,
-        classifier: Classifier,
-        *,
-        on_image: OnImage | None = None,
-    ) -> Answer:
-        """Classify by a classifier that was fitted before, for this encoder.
-
-        Raises:
-            ValueError: nothing readable, or a label that the classifier does not know.
-        """
-        found = self._embed_some(photos, on_image)
+    def by_classifier(self, photos: SampleSet, classes: Classes, classifier: Classifier) -> Answer:
+        """Classify by a classifier that was fitted before, for this encoder."""
+        found = self._embed(photos)
         scores = classifier.scores(found.image_emb)
-        return _answer(photos, classes, found, scores, found.unreadable, classifier=classifier)
+        return _answer(photos, classes, found, scores, classifier=classifier)
 
     def by_examples(
         self,
         division: Division,
         classes: Classes,
-        learning: Learning | None = None,
-        templates: Sequence[str] = ("{}",),
+        method: str,
         *,
-        truncate: bool = False,
-        on_image: OnImage | None = None,
+        shots: int | None = None,
+        seed: int = 0,
     ) -> Answer:
         """Fit on the examples, then classify what is to be judged, and by the prompts alone, too.
 
+        Args:
+            method: one of `few_shot.METHODS`.
+            shots: examples of each class; None: all.
+            seed: of the choice of shots and of the fit.
+
         Raises:
-            ValueError: nothing readable, unfit prompts, examples that do not suffice.
+            ValueError: unfit prompts, examples that do not suffice.
         """
-        learning = learning or Learning()
-        text_emb, remarks = self._read_prompts(classes, templates, truncate)  # (K, D)
-        parts, lost = self._examples(division, classes, learning)
+        text_emb, remarks = self._read_prompts(classes)  # (K, D)
+        train, lost = self._shots(division.train, classes, "train")
+        val, also_lost = self._shots(division.val, classes, "val")
+        if shots:
+            train = few_shot.sample_shots(train, shots, seed=seed)
         classifier = few_shot.fit(  # before the long work, which is in vain if they do not suffice
-            learning.method,
-            *parts,
+            method,
+            train,
+            val if len(val) else None,
             zero_shot=text_emb,
             logit_scale=self.encoder.logit_scale,
             encoder=self.encoder,
-            seed=learning.seed,
+            seed=seed,
         )
-        learned = frozenset(hashes((*division.train, *division.val)))
-        classifier = replace(classifier, learned=learned)
-        found = self._embed_some(division.judged, on_image)
-        return _answer(
+        learned = hashes((*division.train, *division.val))
+        found = self._embed(division.judged)
+        answer = _answer(
             division.judged,
             classes,
             found,
             classifier.scores(found.image_emb),
-            [*lost, *found.unreadable],
             zero_shot=self._zero_shot(classes, found, text_emb),
-            classifier=classifier,
-            shots={part.split: _counts(part) for part in parts if part},
+            classifier=replace(classifier, learned=tuple(sorted(learned))),
+            shots={part.split: _counts(part) for part in (train, val) if len(part)},
             remarks=tuple(remarks),
         )
+        return replace(answer, unreadable=(*lost, *also_lost, *answer.unreadable))
 
-    def _examples(
-        self, division: Division, classes: Classes, learning: Learning
-    ) -> tuple[tuple[Shots, Shots | None], list[UnreadableImage]]:
-        """Shots to fit and to tune on, and what could not be read of them."""
-        train, lost = self.shots(division.train, classes.names, "train")
-        if learning.shots:
-            train = few_shot.sample_shots(train, learning.shots, seed=learning.seed)
-        if not len(division.val):
-            return (train, None), lost
-        val, also_lost = self.shots(division.val, classes.names, "val")
-        return (train, val if len(val) else None), [*lost, *also_lost]
+    def _embed(self, photos: SampleSet) -> Embedded:
+        """Embeddings (M, D) of the readable photos."""
+        how: dict[str, Any] = {"batch_size": self.batch_size, "cache": self.cache}
+        return embed_photos(self.encoder, photos.samples, progress=self.progress, **how)
 
-    def _embed_some(self, photos: SampleSet, on_image: OnImage | None) -> Embedded:
-        found = self.embed(photos, on_image)
-        if not found.kept:
-            where = shown(photos.root)
-            first = f", such as {found.unreadable[0]}" if found.unreadable else ""
-            raise ValueError(f"none of the {len(photos)} images in {where} could be read{first}")
-        return found
+    def _shots(
+        self, photos: SampleSet, classes: Classes, split: str
+    ) -> tuple[Shots, list[UnreadableImage]]:
+        """Labelled photos as examples to learn from, and what could not be read of them."""
+        found, true = self._embed(photos), true_classes(photos, classes.names)
+        groups = tuple(group_of(photos[i]) or photos[i].name for i in found.kept)
+        labels = torch.tensor([true[i] for i in found.kept], dtype=torch.long)
+        return Shots(found.image_emb, labels, classes.names, split, groups), found.unreadable
 
-    def _read_prompts(
-        self, classes: Classes, templates: Sequence[str], truncate: bool
-    ) -> tuple[Tensor, list[str]]:
+    def _read_prompts(self, classes: Classes) -> tuple[Tensor, Sequence[str]]:
         """Classifier (K, D) of the prompts, and what the text tower could not read."""
-        texts, wording = check_class_names(classes.prompts), check_templates(templates)
-        emb = encode_prompts(self.encoder, texts, wording, truncate=truncate)  # (K, T, D)
+        texts, wording = check_class_names(classes.prompts), check_templates(self.templates)
+        emb = encode_prompts(self.encoder, texts, wording, truncate=self.truncate)  # (K, T, D)
         unread = complain_of_unread(self.encoder, texts, wording)
         return average_templates(emb), [unread] if unread else []
 
@@ -332,37 +238,32 @@ class Classifying:
         return Scores.from_cosine(classes.names, cosine, encoder.logit_scale, encoder.logit_bias)
 
     def _diagnosed(
-        self,
-        classes: Classes,
-        templates: Sequence[str],
-        found: Embedded,
-        true: Sequence[int | None],
+        self, classes: Classes, found: Embedded, true: Sequence[int | None]
     ) -> Sequence[str]:
         """Remarks on the prompts and their answers, with remedies; none if nothing is odd.
 
         Each template answers for each image then, so that of very many an even sample has to do.
         """
-        n, texts = len(found.kept), classes.prompts
-        step = -(-n * len(texts) * (1 + len(templates)) // MAX_ANSWERS)
+        answers = len(found.kept) * len(classes.prompts) * (1 + len(self.templates))
+        step = -(-answers // MAX_ANSWERS)
         rows = found.kept[::step]
         known = [t for i in rows if (t := true[i]) is not None]
-        whole = known if len(known) == len(rows) else None
-        emb = found.image_emb[::step]
-        found_out = diagnose(self.encoder, emb, classes.names, templates, whole, texts=texts)
-        return found_out.remarks
+        return diagnose(
+            self.encoder,
+            found.image_emb[::step],
+            classes.names,
+            self.templates,
+            known if len(known) == len(rows) else None,
+            texts=classes.prompts,
+        ).remarks
 
 
 def _answer(
-    photos: SampleSet,
-    classes: Classes,
-    found: Embedded,
-    scores: Scores,
-    unreadable: Sequence[UnreadableImage],
-    **more: Any,
+    photos: SampleSet, classes: Classes, found: Embedded, scores: Scores, **more: Any
 ) -> Answer:
     true, kept = true_classes(photos, classes.names), tuple(found.kept)
     of_kept = tuple(true[i] for i in kept)
-    return Answer(photos, classes, kept, of_kept, scores, tuple(unreadable), **more)
+    return Answer(photos, classes, kept, of_kept, scores, tuple(found.unreadable), **more)
 
 
 def _counts(shots: Shots) -> dict[str, int]:

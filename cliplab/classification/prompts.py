@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # letter), Polish and Vietnamese about 0.4; German with its umlauts has 0.7 and French 1.
 READABLE = 2 / 3
 
-_LANGUAGES = {"en": "English", "zh": "Chinese"}
 # What annotators call that which is nothing.
 _NOTHING = ("background", "backgrounds", "__background__", "nothing", "背景")
 
@@ -57,38 +56,27 @@ def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[str]:
 def check_class_names(class_names: Sequence[str]) -> list[str]:
     """The names without outer white space; ValueError unless at least two differ, whatever case."""
     if isinstance(class_names, str):
-        raise ArgumentError(
-            "class_names",
-            f"got the text {class_names!r}; expected a list, such as ['sheep', 'goat']",
-        )
+        what = f"got the text {class_names!r}; expected a list, such as ['sheep', 'goat']"
+        raise ArgumentError("class_names", what)
     names = [str(name).strip() for name in class_names]
+    if len(names) == 1 and names[0]:
+        what = f"got only {names[0]!r}, which would always get 100 %; expected two or more"
+        raise ArgumentError("class_names", what)
     if not names or not all(names):
-        raise ArgumentError(
-            "class_names", f"got {names or 'none'}; expected texts to choose between"
-        )
-    if len(names) == 1:
-        raise ArgumentError(
-            "class_names",
-            f"got only {names[0]!r}, which would always get 100 %; "
-            "expected two or more, for instance with 'something else'",
-        )
+        what = f"got {names or 'none'}; expected texts to choose between"
+        raise ArgumentError("class_names", what)
     # Both tokenizers lower-case: "Sheep" and "sheep" would be the same row twice.
     counts = Counter(name.casefold() for name in names)
     if repeated := sorted({name for name in names if counts[name.casefold()] > 1}):
-        raise ArgumentError(
-            "class_names",
-            f"{', '.join(map(repr, repeated))} repeated; expected each once, since "
-            "duplicates share their probability",
-        )
+        what = "repeated; expected each once, since duplicates share their probability"
+        raise ArgumentError("class_names", f"{', '.join(map(repr, repeated))} {what}")
     return names
 
 
 def check_templates(templates: Sequence[str]) -> list[str]:
     """The templates as a list; ValueError unless each has {} where the class name goes."""
     if isinstance(templates, str) or not templates:
-        raise ArgumentError(
-            "templates", f"got {templates!r}; expected a list of texts, such as ['{{}}']"
-        )
+        raise ArgumentError("templates", f"got {templates!r}; expected a list, such as ['{{}}']")
     for template in templates:
         if "{}" not in template:
             raise ValueError(
@@ -102,13 +90,10 @@ def templates(name: str, language: str) -> tuple[str, ...]:
     """The templates of `data/prompts/<name>.json` in one language; its provenance is in the file.
 
     Raises:
-        FileNotFoundError: no such set; those that exist are listed.
+        FileNotFoundError: no such set.
         ValueError: the set has no such language.
     """
-    sets = {path.stem: path for path in sorted((data_dir() / "prompts").glob("*.json"))}
-    if name not in sets:
-        raise FileNotFoundError(f"{data_dir()}: {unknown_name('prompt set', name, sets)}")
-    languages = json.loads(sets[name].read_text("utf-8"))
+    languages = json.loads((data_dir() / "prompts" / f"{name}.json").read_text("utf-8"))
     del languages["provenance"]
     if language not in languages:
         raise ValueError(f"{name}: {unknown_name('language', language, languages)}")
@@ -134,8 +119,6 @@ class PromptReader:
         """
         from cliplab.models.tokenizers import Tokenizer
 
-        if isinstance(reader, PromptReader):
-            return reader
         if isinstance(reader, Tokenizer):
             return cls(reader)
         rows = getattr(getattr(reader, "model", None), "token_embedding", None)
@@ -161,23 +144,15 @@ def token_coverage(reader: Any, texts: Sequence[str]) -> pd.DataFrame:
     """How much of each text an encoder or a tokenizer reads, one row per text.
 
     Returns:
-        Indexed by prompt: tokens, without start and end; coverage, the share of them that the
-        tower reads, 0 to 1; shared, the largest share of them that another text has too; pieces,
-        the tokens as they can be shown.
+        Indexed by prompt: coverage, the share of the tokens that the tower reads, 0 to 1; pieces,
+        the tokens as they can be shown, without start and end.
     """
     import pandas as pd
 
-    texts = [texts] if isinstance(texts, str) else list(texts)
     reader = PromptReader.of(reader)
-    counts = [Counter(reader.tokenizer.encode(text)) for text in texts]
-    rows = []
-    for i, text in enumerate(texts):
-        others = counts[:i] + counts[i + 1 :]
-        common = max(((counts[i] & other).total() for other in others), default=0)
-        total, pieces = counts[i].total(), " ".join(reader.tokenizer.pieces(text))
-        rows.append((total, reader.coverage(text), common / max(1, total), pieces))
-    columns = ["tokens", "coverage", "shared", "pieces"]
-    return pd.DataFrame(rows, index=pd.Index(texts, name="prompt"), columns=columns)
+    pieces = [" ".join(reader.tokenizer.pieces(text)) for text in texts]
+    columns = {"coverage": [reader.coverage(text) for text in texts], "pieces": pieces}
+    return pd.DataFrame(columns, index=pd.Index(texts, name="prompt"))
 
 
 def complain_of_unread(
@@ -195,10 +170,10 @@ def complain_of_unread(
     texts = [text for name in names for text in (name, template.replace("{}", name))]
     part = min(texts, key=reader.coverage)
     if (share := reader.coverage(part)) < READABLE:
-        worst = names[texts.index(part) // 2]
+        worst, tokens = names[texts.index(part) // 2], len(reader.ids(part))
         prompt = template.replace("{}", worst)
-        tokens = f"{len(reader.ids(part))} token{'s' * (len(reader.ids(part)) > 1)}"
-        where = f"its {tokens}" if part == prompt else f"the {tokens} of {part!r}"
+        where = f"{tokens} token{'s' * (tokens > 1)}"
+        where = f"its {where}" if part == prompt else f"the {where} of {part!r}"
         unread = reader.tokenizer.coverage(part) < READABLE
         rest = "are bytes or [UNK]" if unread else "were in no caption it was trained on"
         others = [repr(one) for one in names if one != worst and reader.coverage(one) < READABLE]
@@ -220,31 +195,27 @@ def complain_of_unread(
     return None
 
 
+_READERS = {  # language of a text -> what to call it, and encoders that read it
+    "zh": ("Chinese", "pasture-zh", "modelscope: (Chinese-CLIP)", "hf: with SigLIP 2"),
+    "en": ("English", "pasture", "openai:ViT-B/32", "hf: with SigLIP 2"),
+    "": ("many languages", "hf: with SigLIP 2", "open_clip: with an XLM-R text tower"),
+}
+
+
 def _remedy(encoder: Any, text: str) -> str:
     """What to do about a text that an encoder cannot read, as far as its letters tell."""
-    from cliplab.models.tokenizers import is_cjk
-
-    if any(map(is_cjk, text)):
-        language, kind = "zh", "Chinese"
-        others = ["pasture-zh", "modelscope: (Chinese-CLIP)", "hf: with SigLIP 2"]
-    elif text.isascii():
-        language, kind = "en", "English"
-        others = ["pasture", "openai:ViT-B/32", "hf: with SigLIP 2"]
-    else:
-        language, kind = "", "many languages"
-        others = ["hf: with SigLIP 2", "open_clip: with an XLM-R text tower"]
-    own = " or ".join(_LANGUAGES.get(code, code) for code in encoder.languages)
+    language = "zh" if is_chinese(text) else "en" if text.isascii() else ""
+    own = " or ".join(_READERS.get(code, (code,))[0] for code in encoder.languages)
     words = "use words it knows" if language in encoder.languages else f"write prompts in {own}"
+    kind, *others = _READERS[language]
     known = ", ".join(other for other in others if other != encoder.name)
     return f"{words}, or use an encoder of {kind}: {known} (token_coverage shows the pieces)"
 
 
-def warn_of_unread(
-    encoder: Any, names: Sequence[str], templates: Sequence[str], *, stacklevel: int = 2
-) -> None:
+def warn_of_unread(encoder: Any, names: Sequence[str], templates: Sequence[str]) -> None:
     """One `UnreadPromptWarning` if `complain_of_unread` finds something."""
     if complaint := complain_of_unread(encoder, names, templates):
-        warnings.warn(complaint, UnreadPromptWarning, stacklevel=stacklevel + 1)
+        warnings.warn(complaint, UnreadPromptWarning, stacklevel=3)
 
 
 # ---- labels as people give them: `lying`, or `lying="a sheep lying down"` ------------------------
@@ -253,7 +224,6 @@ _COMMAS = re.compile(r"\s*[,，、;；]\s*")
 _EQUALS = re.compile("[=＝]")
 _LETTER = r"[^\W\u3040-\u9fff]"  # or digit, and not of a script without spaces
 _DENIED = re.compile(r"(\b(no|not|never|without)( an?| the)? |[不没无未非](有|是|在)?)$")
-_SHOWN = 8  # class names quoted in an error
 
 
 @dataclass(frozen=True)
@@ -361,25 +331,19 @@ def _plain_words(text: str) -> str:
 
 
 def _misfit(classes: Classes, class_names: Sequence[str], missing: Sequence[str]) -> str:
-    n, m = len(classes.names), len(class_names)
-    what = f"{n} labels but {m} class{'es' if m > 1 else ''} ({_listed(class_names)})"
-    if n == m:
-        what = f"the {n} labels do not fit the classes ({_listed(class_names)})"
-    if n == m or len(missing) < m:
-        others = [name for name in classes.names if fold(name) not in map(fold, class_names)]
-        if close := nearest(missing[0], others, 1, cutoff=0.75):
-            what += f": {close[0]!r} is no class; did you mean {missing[0]!r}"
-        else:
-            what += f": none of the labels is {missing[0]!r}, or names that class and no other"
+    """Why labels cannot be paired with the classes of a source."""
+    from cliplab.data import some
+
+    others = [name for name in classes.names if fold(name) not in map(fold, class_names)]
+    if close := nearest(missing[0], others, 1, cutoff=0.75):
+        what = f"{close[0]!r} is no class; did you mean {missing[0]!r}"
+    else:
+        what = f"none of the labels is {missing[0]!r}, or names that class and no other"
     return (
+        f"{len(classes.names)} labels for {len(class_names)} classes ({some(class_names, 8)}): "
         f'{what}; expected one for each class, as in {missing[0]}="what it looks like"; or read '
         "the source as unlabelled, if these are no classes"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f", and {more} more" if more > 0 else "")
 
 
 def fold(name: str) -> str:

@@ -53,7 +53,7 @@ class Scores:
         logit_bias: float | None = None,
     ) -> Scores:
         """Scores from cosines (N, K) and 1 / temperature; SigLIP's bias shifts all logits alike."""
-        cosine = _plain("cosine", cosine)
+        cosine = _plain(cosine)
         logits = logit_scale * cosine + (logit_bias or 0.0)
         names, probability = tuple(class_names), logits.softmax(dim=-1)
         return cls(names, logits, probability, logit_scale, cosine, logit_bias)
@@ -63,7 +63,7 @@ class Scores:
         cls, class_names: Sequence[str], logits: Tensor, *, logit_scale: float = 1.0
     ) -> Scores:
         """Scores from logits (N, K) of any classifier; `gap` is divided by `logit_scale`."""
-        logits = _plain("logits", logits)
+        logits = _plain(logits)
         return cls(tuple(class_names), logits, logits.softmax(dim=-1), logit_scale)
 
     @classmethod
@@ -78,26 +78,23 @@ class Scores:
         Raises:
             ValueError: negative numbers, or rows that do not sum to 1 within 0.02.
         """
-        shares = _plain("probability", probability)
-        total = shares.sum(dim=-1)  # (N,)
-        wrong = (shares < 0).any(dim=-1) | ((total - 1).abs() > _SUM_TOLERANCE)
+        shares = _plain(probability)
+        wrong = (shares < 0).any(dim=-1) | ((shares.sum(dim=-1) - 1).abs() > _SUM_TOLERANCE)  # (N,)
         if wrong.any():
             row = int(wrong.nonzero()[0])
             raise ValueError(
-                f"probability: row {row} is {shares[row].tolist()} with sum {total[row]:.3f}; "
-                "expected shares from 0 to 1 that sum to 1: for logits use Scores.from_logits"
+                f"probability: row {row} is {shares[row].tolist()}; expected shares from 0 to 1 "
+                "that sum to 1: for logits use Scores.from_logits"
             )
         return cls.from_logits(class_names, shares.log(), logit_scale=logit_scale)
 
     def __post_init__(self) -> None:
-        shape = (len(self.logits), len(self.class_names))
-        for name in ("cosine", "logits", "probability"):
-            part = getattr(self, name)
-            if part is not None and (tuple(part.shape) != shape or part.isnan().any()):
-                raise ValueError(
-                    f"{name}: got shape {tuple(part.shape)}, {int(part.isnan().sum())} of it NaN; "
-                    f"expected numbers {shape}, images x class names"
-                )
+        shape, expected = tuple(self.logits.shape), (len(self.logits), len(self.class_names))
+        if shape != expected or self.logits.isnan().any():
+            raise ValueError(
+                f"logits: got shape {shape}, {int(self.logits.isnan().sum())} of it NaN; expected "
+                f"numbers {expected}, images x class names"
+            )
         if not 0 < self.logit_scale < math.inf:
             raise ValueError(
                 f"logit_scale: got {self.logit_scale}; expected 1 / temperature, above 0"
@@ -105,9 +102,6 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.logits)
-
-    def __repr__(self) -> str:
-        return f"<Scores of {len(self)} images for {', '.join(self.class_names)}>"
 
     @property
     def prediction(self) -> Tensor:
@@ -166,25 +160,18 @@ class Scores:
         parts = (self.logits[rows], self.probability[rows], self.logit_scale, cosine)
         return Scores(self.class_names, *parts, self.logit_bias)
 
-    def table(self, *, names: Sequence[Any] | None = None, top: int | None = None) -> pd.DataFrame:
-        """The classes of each image from most to least probable, one row each, rounded to read.
-
-        Args:
-            names: of the images, for the index; default 0, 1, ...
-            top: rows per image; default all K. `top=1` gives one line per image.
+    def table(self, names: Sequence[Any]) -> pd.DataFrame:
+        """The classes of each named image from most to least probable, rounded to read.
 
         Returns:
-            Rows indexed by image and rank (1 = best). Margin and entropy belong to the image and
-            repeat in its rows; entropy is in percent of its maximum, log K. Without cosines their
+            K rows for each image, indexed by name and rank (1 = best). Margin and entropy belong to
+            the image and repeat; entropy is in percent of its maximum, log K. Without cosines their
             column is left out.
         """
         import pandas as pd
 
-        names = range(len(self)) if names is None else names
-        if len(names) != len(self):
-            raise ValueError(f"names: got {len(names)}; expected one per image, {len(self)}")
-        k = min(top or len(self.class_names), len(self.class_names))
-        order = self.logits.argsort(dim=-1, descending=True, stable=True)[:, :k]  # (N, k)
+        k = len(self.class_names)
+        order = self.logits.argsort(dim=-1, descending=True, stable=True)  # (N, K)
         index = pd.MultiIndex.from_product([names, range(1, k + 1)], names=["image", "rank"])
         numbers = {
             "probability %": 100 * self.probability.gather(1, order),
@@ -199,11 +186,8 @@ class Scores:
         return pd.DataFrame(columns, index=index).round(digits)
 
 
-def _plain(name: str, values: Tensor) -> Tensor:
+def _plain(values: Tensor) -> Tensor:
     """A matrix as float32 on the CPU, without its gradient."""
-    if not isinstance(values, Tensor) or values.ndim != 2:
-        got = tuple(values.shape) if hasattr(values, "shape") else type(values).__name__
-        raise ValueError(f"{name}: got {got}; expected a tensor (N, K), images x class names")
     return values.detach().float().cpu()
 
 
@@ -266,13 +250,8 @@ def classify(
         class_names: K; default "class 0", "class 1", ...
 
     Raises:
-        ValueError: a classifier of another shape, of rows that are not unit, or for other names.
+        ValueError: a classifier whose rows are not unit, or for other names.
     """
-    if classifier.ndim != 2 or classifier.shape[1] != encoder.dim:
-        raise ValueError(
-            f"classifier: got shape {tuple(classifier.shape)}; expected (K, {encoder.dim}) for "
-            f"{encoder.name}: build it with build_classifier and the same encoder"
-        )
     if not torch.allclose(classifier.norm(dim=1), torch.ones(len(classifier)), atol=1e-3):
         raise ValueError("classifier: rows are not of unit length; use F.normalize(rows, dim=-1)")
     names = class_names or [f"class {k}" for k in range(len(classifier))]

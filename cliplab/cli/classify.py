@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cliplab import classification, data, encoders, report
 from cliplab.cli.options import EXIT_CODES, CachedEncoding, Call, Common, Flag, Outputs, Source, opt
 from cliplab.cli.skeleton import PASTURE, Job, complain, describe, loader, named, report_of
 from cliplab.cli.tables import classify_table, classify_verdict
-from cliplab.runtime import unknown_name, write_json
+from cliplab.runtime import write_json
 
-# The first is the default: in notebook 02 it gained most of those that take no time to fit.
-METHODS = (
-    "text-probe", "linear-probe", "tip-adapter", "tip-adapter-f", "coop", "wise-ft", "temperature",
-    "zero-shot",
-)  # fmt: skip
+Method = Literal[
+    "text-probe", "linear-probe", "tip-adapter", "coop", "wise-ft", "temperature", "zero-shot",
+]  # fmt: skip
+DEFAULT = "text-probe"  # in notebook 02 it gained most of those that take no time to fit
 ABOUT = """\
 Sort photos by labels of your own, without training, and see how well it went.
 
@@ -74,9 +73,8 @@ class Learning:
     examples: Annotated[Path | None, opt("LABELLED")] = None
     """fit a classifier on this labelled source; the same as SOURCE: fit on its train and val parts,
     judge on test, and make these parts where there are none"""
-    method: Annotated[
-        str | None, opt("NAME", help=f"how to learn: {', '.join(METHODS)} (default: {METHODS[0]})")
-    ] = None
+    method: Method | None = None
+    """how to learn; default: text-probe"""
     shots: Annotated[int | None, opt("K")] = None
     """use K examples of each class; default: all"""
     seed: Annotated[int, opt("N")] = 0
@@ -123,8 +121,6 @@ class Classify(Job[Options]):
                     f"--classifier and {other}: a classifier that was kept has its classes and has "
                     f"learned already; drop {other}, or fit a new one without --classifier"
                 )
-        if learning.method not in (None, *METHODS):
-            raise ValueError(unknown_name("method", learning.method, METHODS))
         for option, value in (
             ("--method", learning.method),
             ("--shots", learning.shots),
@@ -137,8 +133,8 @@ class Classify(Job[Options]):
 
     def prepare(self) -> None:
         """Photos, classes and examples, and what each photo shows if that is known."""
-        learning = self.options.learning
-        self._load_classifier()
+        learning, load = self.options.learning, classification.few_shot.load_classifier
+        self.fitted = load(learning.classifier) if learning.classifier else None
         self.photos, self.division = self._read(self.options.pictures.source), None
         self.problems, known = self.photos.problems, self.photos.class_names
         if learning.examples:
@@ -152,28 +148,16 @@ class Classify(Job[Options]):
         if not len(self.photos):
             source = self.options.pictures.source
             raise ValueError(f"{source}: no photos left to classify; expected at least one")
-        self._choose_classes(known)
-        self.notes = (*(self.division.notes if self.division else ()), *self.notes)
-
-    def _choose_classes(self, known: Sequence[str]) -> None:
-        """Classes of the classifier, of --labels or of the source; refused before a model loads."""
         if self.fitted:
-            self.photos, note = classification.unlearned(self.photos, self.fitted)
+            self.photos, note = classification.unlearned(self.photos, self.fitted.learned)
             names = self.fitted.class_names
             self.classes = classification.Classes(names, names, note)
         else:
             with named("--labels"):
                 self.classes = classification.resolve_classes(self.options.classes.labels, known)
-        if self.division:
-            classification.check_classes(self.division, self.classes.names)
-        classification.true_classes(self.photos, self.classes.names)
-        self.notes = [self.classes.note] if self.classes.note else []
-
-    def _load_classifier(self, encoder: Any = None) -> None:
-        """The classifier that was kept, compared with the encoder once that is known."""
-        path = self.options.learning.classifier
-        load = classification.few_shot.load_classifier
-        self.fitted = load(path, encoder=encoder) if path else None
+        classification.true_classes(self.photos, self.classes.names)  # refused before a model loads
+        self.notes = list(self.division.notes if self.division else ())
+        self.notes += [self.classes.note] if self.classes.note else []
 
     def _is_own(self, where: Path) -> bool:
         return where.resolve() == self.options.pictures.source.resolve()
@@ -194,8 +178,6 @@ class Classify(Job[Options]):
 
     def _read_examples(self, where: Path) -> data.SampleSet:
         """Photos to learn from; --kind, --images and --boxes are about SOURCE only."""
-        if not where.exists():
-            raise FileNotFoundError(f"{where}: no such examples; check the name")
         split = self.options.pictures.split
         if self._is_own(where):
             if split not in (None, "test"):
@@ -204,56 +186,36 @@ class Classify(Job[Options]):
                     "others of the same source"
                 )
             return self.photos
-        photos, scale = data.read_photos(where), self.options.pictures.box_scale
-        if scale != 1 and any(photo.box_xyxy for photo in photos):
-            return data.read_photos(where, box_scale=scale)  # as the photos they are for
-        return photos
+        return data.read_photos(where, box_scale=self.options.pictures.box_scale)
 
     def load(self) -> None:
         """The encoder, and the kept classifier compared with it."""
         self.encoder = loader(self.options.encoder)()
-        self._load_classifier(self.encoder)
+        if self.fitted:
+            self.fitted.check_encoder(self.encoder)
         self.drawn = self.photos if self.encoder.name in PASTURE else ()
 
     def answer(self) -> int:
         """Classify by prompts, or by a classifier, kept or fitted on the examples."""
         given, learning, words = self.options.encoder, self.options.learning, self.options.classes
-        prompts: dict[str, Any] = {"templates": words.template, "truncate": words.truncate}
-        keep: dict[str, Any] = {"on_image": self._keeper()}
         on = classification.Classifying(
             self.encoder,
             None if given.no_cache else encoders.EmbeddingCache(),
             given.batch_size,
+            templates=words.template,
+            truncate=words.truncate,
             progress=sys.stderr.isatty(),
         )
         if self.fitted:
-            found = on.by_classifier(self.photos, self.classes, self.fitted, **keep)
+            found = on.by_classifier(self.photos, self.classes, self.fitted)
         elif self.division:
-            how = classification.Learning(
-                learning.method or METHODS[0], learning.shots, learning.seed
-            )
-            found = on.by_examples(self.division, self.classes, how, **prompts, **keep)
+            how = {"shots": learning.shots, "seed": learning.seed}
+            found = on.by_examples(self.division, self.classes, learning.method or DEFAULT, **how)
         else:
-            found = on.by_prompts(self.photos, self.classes, **prompts, **keep)
+            found = on.by_prompts(self.photos, self.classes)
         self.found: classification.Answer = found
         self.unreadable, self.remarks = found.unreadable, found.remarks
         return len(found.kept)
-
-    def _keeper(self) -> Callable[[int, Any], None] | None:
-        """What makes a thumbnail of each photo while it is open; None if none is wanted.
-
-        With more photos than cards those to show are opened again, once it is known which; the
-        thumbnails of all would not fit in memory.
-        """
-        self.thumbnails: dict[int, str] = {}
-        if not self.options.outputs.html or len(self.photos) > report.classification_page.MAX_CARDS:
-            return None
-        size = report.classification_page.thumbnail_size(len(self.photos))
-
-        def keep(i: int, image: Any) -> None:
-            self.thumbnails[i] = report.thumbnail(image, size=size)
-
-        return keep
 
     def show(self) -> Iterator[str]:
         """The table of images and, where the truth is known, the verdict."""
@@ -270,9 +232,8 @@ class Classify(Job[Options]):
         if outputs.html:
             self._write_gallery(outputs.html)
         if learning.save_classifier and self.found.classifier:
-            classification.few_shot.save_classifier(
-                self.found.classifier, learning.save_classifier, encoder=self.encoder
-            )
+            save = classification.few_shot.save_classifier
+            save(self.found.classifier, learning.save_classifier)
         if outputs.json:
             write_json(outputs.json, report_of("classify", self.options, **self._report()))
 
@@ -284,7 +245,6 @@ class Classify(Job[Options]):
             title=self.options.pictures.source.resolve().name,
             templates=self.options.classes.template,
             notes=[*self.notes, *self.remarks],
-            thumbnails=self.thumbnails,
             unreadable=self.told(self._names)["unreadable"],
         )
         complain("note", [note] if note else [])

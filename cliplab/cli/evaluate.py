@@ -22,18 +22,14 @@ part of the classes will do for a look; it is judged among all 1,000 and says so
 EPILOG = """\
 examples:
   cliplab evaluate imagenet --data imagenet --encoder openai:ViT-B/32
-  cliplab evaluate imagenet --data imagenet --encoder openai:ViT-B/32 --limit 2000 --template one
-  cliplab evaluate imagenet --data imagenet --encoder hf:OFA-Sys/chinese-clip-vit-large-patch14 \\
-      --template chinese
+  cliplab evaluate imagenet --data imagenet --encoder openai:ViT-B/32 --limit 2000 \\
+      --template "a photo of a {}."
 
 exit codes: 0 finished, 3 some images could not be read, 2 bad arguments or inputs, 130 interrupted:
 the same command goes on"""
 
 WORST = 10  # classes in the printed table
-SETS = (
-    "openai80, openai7 or simple (the best seven), one (a photo of a ...), bare (the name alone), "
-    "chinese or chinese183 (80 or 183, need cn_clip), or texts of your own with {} for the name"
-)
+SETS = "openai80, openai7 (the best seven), or texts of your own with {} for the name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +40,6 @@ class Data:
     """imagenet"""
     data: Annotated[Path, opt("DIR")]
     """folder of the images"""
-    split: Annotated[str, opt("NAME")] = "val"
-    """folder below DIR"""
     limit: Annotated[int | None, opt("N")] = None
     """judge N images only, evenly spread"""
 
@@ -55,8 +49,6 @@ class Prompts:
     """What stands for a class."""
 
     template: Annotated[tuple[str, ...], opt("SET", help=SETS)] = ("openai80",)
-    truncate: Flag = False
-    """cut prompts that are too long for the encoder"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +83,17 @@ class Evaluate(Job[Options]):
 
     def prepare(self) -> None:
         """Prompts and pictures."""
-        given, words = self.options.pictures, self.options.prompts
+        given = self.options.pictures
         with named("--template"):
-            self.prompts = classification.imagenet.read_prompts(*words.template)
-        self.pictures = classification.imagenet.read_validation(
-            given.data, self.prompts.wnids, split=given.split
-        ).spread(given.limit)
+            self.prompts = classification.imagenet.read_prompts(*self.options.prompts.template)
+        pictures = classification.imagenet.read_validation(given.data, self.prompts.wnids)
+        self.pictures = pictures.spread(given.limit)
 
     def load(self) -> None:
         """The encoder."""
         self.encoder = loader(self.options.encoder)()
         # Told now, since the result may be hours away.
-        complain("note", list(classification.imagenet.notes_of(self.encoder, self.prompts)))
+        complain("note", classification.imagenet.unread(self.encoder, self.prompts))
 
     def answer(self) -> int:
         """Embed words and pictures, as far as the cache does not have them, and judge."""
@@ -111,8 +102,6 @@ class Evaluate(Job[Options]):
             self.encoder,
             self.prompts,
             self.pictures,
-            split=self.options.pictures.split,
-            truncate=self.options.prompts.truncate,
             batch_size=given.batch_size,
             cache=None if given.no_cache else encoders.EmbeddingCache(),
             progress=sys.stderr.isatty(),
@@ -138,10 +127,7 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
     prompts, encoder = report["prompts"], report["encoder"]
     speed, error = report["images_per_second"], report["calibration_error"]
     count = prompts["templates"]
-    yield (
-        f"{report['benchmark']} {report['split']}, zero-shot: {report['images']:,} images, "
-        f"{report['classes']:,} classes"
-    )
+    yield (f"imagenet val, zero-shot: {report['images']:,} images, {report['classes']:,} classes")
     yield f"encoder  {encoder['name']} ({encoder['precision']}, {encoder['fingerprint'][:12]})"
     yield f"prompts  {prompts['name']}: {count} template{'s' * (count != 1)}, {prompts['source']}"
     yield f"\ntop-1    {_percent(report['top1'])}\ntop-5    {_percent(report['top5'])}"

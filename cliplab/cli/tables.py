@@ -97,11 +97,9 @@ def shuffled(said: classification.Assessment) -> str:
 
 def calibration(said: classification.Assessment) -> str:
     """Confidence against accuracy, in words."""
-    luck = said.error_by_luck
-    by_luck = "" if luck is None else f"; up to {luck:.3f} is luck"
     return (
-        f"{said.confidence:.1%} sure on average, {said.accuracy.value:.1%} right; "
-        f"calibration error {said.calibration_error:.3f}{by_luck}"
+        f"{said.confidence:.1%} sure on average, {said.accuracy.value:.1%} right; calibration "
+        f"error {said.reliability.error:.3f}; up to {said.error_by_luck:.3f} is luck"
     )
 
 

@@ -43,13 +43,12 @@ def choose_cards(found: Answer, *, limit: int) -> list[int]:
     return [*first, *wrong, *sorted(is_shown.difference(wrong))]
 
 
-def _thumbnails(found: Answer, rows: Sequence[int], made: Mapping[int, str]) -> dict[int, str]:
-    """Those that were made on the way; the others from the files, a file that went away is left."""
+def _thumbnails(found: Answer, rows: Sequence[int]) -> dict[int, str]:
+    """From the files; one that went away is left out."""
     size, small = thumbnail_size(len(rows)), {}
     for row in rows:
         with suppress(UnreadableImage):
-            i = found.kept[row]
-            small[row] = made.get(i) or thumbnail(found.photos[i].open(), size=size)
+            small[row] = thumbnail(found.photos[found.kept[row]].open(), size=size)
     return small
 
 
@@ -64,19 +63,17 @@ def write_gallery(
     title: str,
     templates: Sequence[str],
     notes: Sequence[str],
-    thumbnails: Mapping[int, str],
     unreadable: Sequence[Mapping[str, str]],
 ) -> str:
     """Write the gallery; what is to be said about it, "" if nothing.
 
     Args:
         notes: what was assumed, and what is odd.
-        thumbnails: row of the photos -> data URI, of those that were made on the way.
         unreadable: file, cause and remedy of each.
     """
     rows = choose_cards(found, limit=MAX_CARDS)
     note = _on_sample(found, len(rows))
-    pictures = _thumbnails(found, rows, thumbnails)
+    pictures = _thumbnails(found, rows)
     cards = [_card(found, i) | {"picture": pictures[i]} for i in pictures]
     judged, before = found.judged, found.before
     heading = Heading(

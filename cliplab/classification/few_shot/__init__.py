@@ -7,12 +7,12 @@
 Taught in: notebooks/02.
 """
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from cliplab.classification.few_shot.classifier import (
-    CacheClassifier as CacheClassifier,
     Classifier as Classifier,
-    LinearClassifier as LinearClassifier,
     load_classifier as load_classifier,
     save_classifier as save_classifier,
 )
@@ -21,7 +21,6 @@ from cliplab.classification.few_shot.methods import (
     Method as Method,
     TemperatureScaling as TemperatureScaling,
     TipAdapter as TipAdapter,
-    TipAdapterF as TipAdapterF,
     ZeroShot as ZeroShot,
     fit_temperature as fit_temperature,
 )
@@ -39,7 +38,6 @@ METHODS: dict[str, type[Method]] = {
     "linear-probe": LinearProbe,
     "text-probe": TextProbe,
     "tip-adapter": TipAdapter,
-    "tip-adapter-f": TipAdapterF,
     "coop": CoOp,
     "wise-ft": WiseFT,
     "temperature": TemperatureScaling,
@@ -56,24 +54,24 @@ def fit(
     encoder: Encoder | None = None,
     seed: int = 0,
 ) -> Classifier:
-    """Fit the method called `method`, with its default settings.
+    """Fit the method called `method`, one of METHODS, with its default settings.
 
     Args:
-        method: one of METHODS.
         train, val: see `Method.fit`.
         zero_shot: (K, D) unit rows from `zero_shot.build_classifier`.
         logit_scale: of the encoder.
         encoder: that embedded the shots; "coop" needs it, and with it the classifier knows where it
-            belongs (see `save_classifier`).
+            belongs (see `Classifier.check_encoder`).
         seed: of what is drawn (order of batches, first context of CoOp).
 
     Raises:
-        ValueError: an unknown method, test data, overlapping splits, shapes that do not fit.
+        ValueError: an unknown method, test data, overlapping splits.
     """
     if method not in METHODS:
         raise ValueError(unknown_name("method", method, METHODS))
-    built = METHODS[method].build(
-        zero_shot=zero_shot, logit_scale=logit_scale, encoder=encoder, seed=seed
-    )
-    classifier = built.fit(train, val)
-    return classifier if encoder is None else classifier.stamped(encoder)
+    known = {"zero_shot": zero_shot, "logit_scale": logit_scale, "encoder": encoder, "seed": seed}
+    classifier = METHODS[method].build(**known).fit(train, val)
+    if encoder is None:
+        return classifier
+    stamp = {"name": encoder.name, "fingerprint": encoder.fingerprint}
+    return replace(classifier, encoder=stamp)

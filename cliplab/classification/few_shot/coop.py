@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from cliplab.classification.few_shot.classifier import LinearClassifier
+from cliplab.classification.few_shot.classifier import Classifier
 from cliplab.classification.few_shot.methods import Method, best
 from cliplab.classification.few_shot.shots import Shots
 from cliplab.encoders import Encoder
@@ -24,7 +22,6 @@ from cliplab.encoders import Encoder
 EMBEDDING_NAMES = ("token_embedding", "word_embeddings")  # CLIP's and BERT's, in all libraries
 VAL_EVERY = 10  # steps between two looks at val
 BATCH = 32  # shots of a step
-PROMPTS = 256  # whose activations are kept at a time
 
 
 @dataclass(eq=False)
@@ -46,22 +43,9 @@ class CoOp(Method):
     learning_rate: float = 0.002
     seed: int = 0  # of the draws
 
-    def __post_init__(self) -> None:
+    def _fit(self, train: Shots, val: Shots | None) -> Classifier:
         if self.encoder is None:
             raise ValueError("encoder: got None; CoOp needs the encoder, whose text tower it uses")
-        if self.context < 1:
-            raise ValueError(f"context: got {self.context}; expected 1 or more vectors")
-        if self.steps < 0:
-            raise ValueError(f"steps: got {self.steps}; expected 0 or more")
-
-    def _check(self, train: Shots) -> None:
-        if train.dim != self.encoder.dim:
-            raise ValueError(
-                f"train: has {train.dim} dimensions; expected {self.encoder.dim} of "
-                f"{self.encoder.name}: embed the shots with the same encoder"
-            )
-
-    def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
         tower = _PromptTower(self.encoder, train.class_names, self.context)
         scale, judged = self.encoder.logit_scale, val or train
         tried: list[tuple[tuple[int, Tensor], Tensor]] = []  # (step, class rows), logits
@@ -72,7 +56,7 @@ class CoOp(Method):
                 tried.append(((step, weight), scale * (judged.image_emb @ weight.T)))
         step, weight = best(tried, judged.labels)
         choices = {"method": "coop", "context": self.context, "steps": step}
-        return LinearClassifier(
+        return Classifier(
             class_names=train.class_names,
             logit_scale=scale,
             weight=weight,
@@ -88,12 +72,11 @@ class CoOp(Method):
         yield 0, context
         for step in range(1, self.steps + 1):
             rows = torch.randperm(len(train), generator=generator)[:BATCH]
-            with tower.hooked(context):
-                weight = tower.classes()  # (K, D)
-                emb = train.image_emb[rows].to(weight.device)
-                logits = self.encoder.logit_scale * (emb @ weight.T)
-                loss = F.cross_entropy(logits, train.labels[rows].to(weight.device))
-                (context.grad,) = torch.autograd.grad(loss, [context])
+            weight = tower(context)  # (K, D)
+            emb = train.image_emb[rows].to(weight.device)
+            logits = self.encoder.logit_scale * (emb @ weight.T)
+            loss = F.cross_entropy(logits, train.labels[rows].to(weight.device))
+            (context.grad,) = torch.autograd.grad(loss, [context])
             optimizer.step()
             schedule.step()
             yield step, context
@@ -103,31 +86,28 @@ class _PromptTower:
     """K prompts "<M vectors> <class name>" through an encoder's text tower."""
 
     def __init__(self, encoder: Encoder, names: Sequence[str], context: int) -> None:
-        self.encoder, self.context = encoder, context
-        self.model: Any = getattr(encoder, "model", None)
-        self.device = getattr(encoder, "device", torch.device("cpu"))
+        self.encoder, self.context, self.model = encoder, context, encoder.model
         self.embedding = _embedding_layer(encoder.name, self.model)
         ids, self.first = _with_gap(encoder, names, context)
-        self.ids = ids.to(self.device)  # (K, L)
+        self.ids = ids.to(encoder.device)  # (K, L)
 
     def start(self, generator: torch.Generator) -> Tensor:
         """The first context (M, C), drawn from N(0, 0.02)."""
         drawn = torch.randn(self.context, self.embedding.embedding_dim, generator=generator)
-        return (0.02 * drawn).to(self.device)
+        return (0.02 * drawn).to(self.encoder.device)
 
     def __call__(self, context: Tensor) -> Tensor:
-        """Context (M, C) -> unit rows (K, D)."""
-        with self.hooked(context):
-            return self.classes()
+        """Context (M, C) -> unit rows (K, D) of the prompts."""
+        kind, mixed = self.encoder.device.type, self.encoder.precision == "bfloat16"
+        with self._hooked(context), torch.autocast(kind, torch.bfloat16, mixed):
+            rows = self.model.encode_text(self.ids)
+        return F.normalize(rows.float(), dim=-1)
 
     @contextmanager
-    def hooked(self, context: Tensor) -> Iterator[None]:
+    def _hooked(self, context: Tensor) -> Iterator[None]:
         """While this is open, the embedding layer gives `context` in place of the words."""
-        calls = 0
 
         def replace(_layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
             rows = context.to(output.dtype).expand(len(output), -1, -1)  # (K, M, C)
             before, after = output[:, : self.first], output[:, self.first + len(context) :]
             return torch.cat([before, rows, after], dim=1)
@@ -137,57 +117,30 @@ class _PromptTower:
             yield
         finally:
             handle.remove()
-        if not calls:
-            raise ValueError(
-                f"{self.encoder.name}: its text tower does not call its embedding layer, as a "
-                "compiled one; expected a plain module: use another encoder for CoOp"
-            )
-
-    def classes(self) -> Tensor:
-        """Unit rows (K, D) of the prompts as the tower now reads them.
-
-        With many classes only one batch of activations is kept; the others are computed again in
-        the backward pass.
-        """
-        batches = self.ids.split(PROMPTS)
-        read = self.model.encode_text
-        if len(batches) > 1:
-            read = partial(checkpoint, read, use_reentrant=False)
-        mixed = self.encoder.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, mixed):
-            parts = [read(ids) for ids in batches]
-        return F.normalize(torch.cat(parts).float(), dim=-1)
 
 
-def _embedding_layer(name: str, model: Any) -> nn.Embedding:
-    """The one layer that turns token ids into vectors; ValueError unless there is exactly one."""
-    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
-    names = [path for path in modules if path.rpartition(".")[2] in EMBEDDING_NAMES]
-    found = {path: layer for path in names if isinstance(layer := modules[path], nn.Embedding)}
+def _embedding_layer(name: str, model: nn.Module) -> nn.Embedding:
+    """The layer that turns token ids into vectors; ValueError unless there is exactly one."""
+    modules = dict(model.named_modules())
+    paths = [path for path in modules if path.rpartition(".")[2] in EMBEDDING_NAMES]
+    found = [layer for path in paths if isinstance(layer := modules[path], nn.Embedding)]
     if len(found) != 1:
         raise ValueError(
-            f"{name}: has {', '.join(found) or 'no embedding layer'} among its modules; CoOp "
+            f"{name}: has {', '.join(paths) or 'no embedding layer'} among its modules; CoOp "
             f"expects one called {' or '.join(EMBEDDING_NAMES)}: use another encoder, or TextProbe"
         )
-    return next(iter(found.values()))
+    return found[0]
 
 
 def _with_gap(encoder: Encoder, names: Sequence[str], count: int) -> tuple[Tensor, int]:
     """Ids (K, L) of the names with `count` tokens to be replaced before each, and where they stand.
 
     Raises:
-        ValueError: names so long that the vectors do not fit into the context, or a tokenizer that
-            does more to a name than to frame it.
+        ValueError: names so long that the vectors do not fit into the context.
     """
     ids = encoder.tokenizer(list(names))  # (K, L)
     tokens = [encoder.tokenizer.encode(name) for name in names]
-    starts = [at for at in (0, 1) if ids[0, at : at + len(tokens[0])].tolist() == tokens[0]]
-    if not tokens[0] or not starts:
-        raise ValueError(
-            f"{encoder.name}: {names[0]!r} is not a run of tokens of its own in a prompt; expected "
-            "a tokenizer that only frames it: use another encoder, or TextProbe"
-        )
-    first = starts[0]  # with a start token it is 1
+    first = int(ids[0, 0] != tokens[0][0])  # with a start token it is 1
     room = ids.shape[1] - first - 1 - max(map(len, tokens))  # 1: the end token
     if count > room:
         raise ValueError(

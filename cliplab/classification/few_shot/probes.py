@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.classification.few_shot.classifier import LinearClassifier
+from cliplab.classification.few_shot.classifier import Classifier
 from cliplab.classification.few_shot.methods import FromZeroShot, Method, best
 from cliplab.classification.few_shot.shots import Shots
 
@@ -35,10 +35,10 @@ class LinearProbe(Method):
 
     logit_scale: float = field(default=1.0, kw_only=True)
 
-    def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
+    def _fit(self, train: Shots, val: Shots | None) -> Classifier:
         c, chosen_on = self._choose(train, val)
         weight, bias = logistic_regression(train, c)
-        return LinearClassifier(
+        return Classifier(
             class_names=train.class_names,
             logit_scale=self.logit_scale,
             weight=weight / self.logit_scale,
@@ -114,11 +114,12 @@ class TextProbe(FromZeroShot):
         random.
     """
 
-    def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
+    def _fit(self, train: Shots, val: Shots | None) -> Classifier:
         hold = class_multipliers(self.logit_scale * train.image_emb @ self.zero_shot.T, train)
         weight = held_probe(train, self.zero_shot, logit_scale=self.logit_scale, hold=hold)
         by_class = dict(zip(train.class_names, hold.tolist(), strict=True))
-        return self._linear(train, weight, method="text-probe", strength=1.0, hold=by_class)
+        choices = {"method": "text-probe", "strength": 1.0, "hold": by_class}
+        return self._classifier(train, weight, choices)
 
 
 def class_multipliers(logits: Tensor, shots: Shots) -> Tensor:
@@ -165,31 +166,23 @@ class WiseFT(FromZeroShot):
 
     alpha: float | None = field(default=None, kw_only=True)  # 0 to 1; None = chosen
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha: got {self.alpha}; expected 0 to 1, or None to choose it")
+    def _fit(self, train: Shots, val: Shots | None) -> Classifier:
+        weight, bias = self.fine_tune(train)
 
-    def _fit(self, train: Shots, val: Shots | None) -> LinearClassifier:
-        end = self.fine_tune(train)
+        def between(alpha: float, chosen_on: str = "") -> Classifier:
+            choices = {"method": "wise-ft", "alpha": alpha, "chosen on": chosen_on}
+            mixed = (1 - alpha) * self.zero_shot + alpha * weight
+            return self._classifier(train, mixed, choices, bias=alpha * bias)
+
         if self.alpha is not None:
-            return self._between(end, self.alpha, "given")
+            return between(self.alpha, "given")
         if val is None:
-            return self._between(end, DEFAULT_ALPHA, "default: no val")
-        tried = [(a, self._between(end, a, "").logits(val.image_emb)) for a in WISE_ALPHAS]
-        return self._between(end, best(tried, val.labels), "val")
+            return between(DEFAULT_ALPHA, "default: no val")
+        tried = [(a, between(a).logits(val.image_emb)) for a in WISE_ALPHAS]
+        return between(best(tried, val.labels), "val")
 
-    def _between(self, end: LinearClassifier, alpha: float, chosen_on: str) -> LinearClassifier:
-        assert end.bias is not None
-        return replace(
-            end,
-            weight=(1 - alpha) * self.zero_shot + alpha * end.weight,
-            bias=(1 - alpha) * torch.zeros(len(end.bias)) + alpha * end.bias,
-            choices={"method": "wise-ft", "alpha": alpha, "chosen on": chosen_on},
-        )
-
-    def fine_tune(self, train: Shots) -> LinearClassifier:
-        """The other end: the head trained from the zero-shot weights, on all shots at once."""
+    def fine_tune(self, train: Shots) -> tuple[Tensor, Tensor]:
+        """The other end: weight and bias trained from the zero-shot ones, on all shots at once."""
         weight = nn.Parameter(self.zero_shot.clone())
         bias = nn.Parameter(torch.zeros(len(weight)))
         optimizer = torch.optim.AdamW([weight, bias], lr=0.01, weight_decay=0.0)
@@ -200,4 +193,4 @@ class WiseFT(FromZeroShot):
             F.cross_entropy(logits, train.labels).backward()
             optimizer.step()
             schedule.step()
-        return self._linear(train, weight.detach(), bias.detach(), method="fine-tuned head")
+        return weight.detach(), bias.detach()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cliplab.classification.prompts import check_class_names
 from cliplab.data import SPLITS
-from cliplab.runtime import ArgumentError
+from cliplab.runtime import unknown_name
 
 _UNIT_TOLERANCE = 1e-3  # of the length of a row; bfloat16 encoders stay well below
 
@@ -37,41 +37,28 @@ class Shots:
 
     def __post_init__(self) -> None:
         names, emb = tuple(check_class_names(self.class_names)), check_unit_rows(self.image_emb)
-        labels, groups = torch.as_tensor(self.labels).detach().cpu(), self.groups
-        if labels.shape != (len(emb),) or (len(emb) and labels.dtype.is_floating_point):
-            got = f"{labels.dtype} of shape {tuple(labels.shape)}"
-            raise ValueError(f"labels: got {got}; expected {len(emb)} whole numbers, one per row")
-        wrong = (labels < 0) | (labels >= len(names))
-        if wrong.any():
-            row = int(wrong.nonzero()[0])
+        labels = torch.as_tensor(self.labels).cpu().long()
+        groups = None if self.groups is None else tuple(map(str, self.groups))
+        if labels.shape != (len(emb),) or not ((labels >= 0) & (labels < len(names))).all():
             raise ValueError(
-                f"labels: row {row} has {int(labels[row])}; expected 0 to {len(names) - 1}, an "
-                f"index of {', '.join(names)}"
+                f"labels: got shape {tuple(labels.shape)}, values {labels.unique().tolist()}; "
+                f"expected {len(emb)} from 0 to {len(names) - 1}, indices of {', '.join(names)}"
             )
-        if groups is not None and (isinstance(groups, str) or len(groups) != len(emb)):
-            raise ValueError(f"groups: got {groups!r}; expected {len(emb)} names, one per row")
+        if groups is not None and len(groups) != len(emb):
+            raise ValueError(f"groups: got {len(groups)}; expected {len(emb)}, one per row")
         if self.split not in SPLITS:
-            raise ValueError(f"split: got {self.split!r}; expected one of {', '.join(SPLITS)}")
-        object.__setattr__(self, "class_names", names)  # the only way into a frozen class
-        object.__setattr__(self, "image_emb", emb)
-        object.__setattr__(self, "labels", labels.to(torch.int64))
-        object.__setattr__(self, "groups", None if groups is None else tuple(map(str, groups)))
+            raise ValueError(unknown_name("split", self.split, SPLITS))
+        own = {"class_names": names, "image_emb": emb, "labels": labels, "groups": groups}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)  # the only way into a frozen class
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def __repr__(self) -> str:
-        return f"<{self.split} shots: {len(self)} images of {', '.join(self.class_names)}>"
 
     @property
     def counts(self) -> Tensor:
         """Images of each class (K,)."""
         return self.labels.bincount(minlength=len(self.class_names))
-
-    @property
-    def dim(self) -> int:
-        """D, length of an embedding."""
-        return self.image_emb.shape[1]
 
     def subset(self, rows: Tensor) -> Shots:
         """Some of the images, by index or bool mask (N,); they stay in their split."""
@@ -84,13 +71,8 @@ def sample_shots(shots: Shots, per_class: int, *, seed: int) -> Shots:
     """`per_class` random images of each class; they stay in their split.
 
     With the same seed, fewer shots are a subset of more shots, so that a curve over their number
-    adds pictures instead of exchanging them.
-
-    Raises:
-        ValueError: `per_class` below 1, or a class that has fewer images.
+    adds pictures instead of exchanging them. ValueError if a class has fewer images.
     """
-    if per_class < 1:
-        raise ArgumentError("per_class", f"got {per_class}; expected 1 or more")
     if (fewest := int(shots.counts.min())) < per_class:
         name = shots.class_names[int(shots.counts.argmin())]
         raise ValueError(
@@ -107,7 +89,7 @@ def check_fit(train: Shots, val: Shots | None) -> None:
 
     Raises:
         ValueError: another split than "train" and "val", rows or groups that train and val share,
-            a class without a training image, classes or dimensions that differ.
+            a class without a training image, a val of other classes.
     """
     for name, shots in (("train", train), ("val", val)):
         if shots is not None and shots.split != name:
@@ -123,10 +105,10 @@ def check_fit(train: Shots, val: Shots | None) -> None:
         )
     if val is None:
         return
-    if (val.class_names, val.dim) != (train.class_names, train.dim) or not len(val):
+    if val.class_names != train.class_names:
         raise ValueError(
-            f"val: got {val!r}, {val.dim} dimensions; expected one image or more, and the classes "
-            f"and dimensions of train, {train!r}, {train.dim} dimensions"
+            f"val: got the classes {', '.join(val.class_names)}; expected those of train, "
+            f"{', '.join(train.class_names)}"
         )
     seen = set(_row_bytes(train.image_emb))
     if shared := [i for i, row in enumerate(_row_bytes(val.image_emb)) if row in seen]:
@@ -142,23 +124,17 @@ def check_fit(train: Shots, val: Shots | None) -> None:
 
 
 def _row_bytes(emb: Tensor) -> Iterator[bytes]:
-    return (row.tobytes() for row in (emb + 0.0).numpy())  # + 0.0: -0 and 0 differ in bytes
+    return (row.tobytes() for row in emb.numpy())
 
 
-def check_unit_rows(rows: Tensor, dim: int | None = None, name: str = "image_emb") -> Tensor:
+def check_unit_rows(rows: Tensor, name: str = "image_emb") -> Tensor:
     """Embeddings as (N, D) float32 on the CPU; ValueError unless finite and of unit length."""
-    if not isinstance(rows, Tensor) or rows.ndim != 2 or dim not in (None, rows.shape[1]):
-        shape = tuple(getattr(rows, "shape", ())) or type(rows).__name__
-        raise ValueError(
-            f"{name}: got {shape}; expected a tensor (N, {dim or 'D'}): one row per image, of the "
-            "encoder that the classifier is for"
-        )
     emb = rows.detach().to("cpu", torch.float32)
-    off = ((emb.norm(dim=1) - 1).abs() > _UNIT_TOLERANCE) | ~emb.isfinite().all(dim=1)  # (N,)
-    if off.any():
-        row = int(off.nonzero()[0])
+    lengths = emb.norm(dim=-1)  # (N,); NaN or infinite where a row is not finite
+    if emb.ndim != 2 or not ((lengths - 1).abs() <= _UNIT_TOLERANCE).all():
         raise ValueError(
-            f"{name}: row {row} has length {float(emb[row].norm()):.3f}; expected unit rows, all "
-            "finite: use encoder.encode_image, or F.normalize(rows, dim=-1)"
+            f"{name}: got shape {tuple(emb.shape)}, lengths from {lengths.min():.3f} to "
+            f"{lengths.max():.3f}; expected (N, D) unit rows, one per image: use "
+            "encoder.encode_image, or F.normalize(rows, dim=-1)"
         )
     return emb
