@@ -88,19 +88,12 @@ def test_every_card_has_every_number(tmp_path: Path) -> None:
     assert [card["data-class"] for card in cards] == [str(k) for k in scores.prediction.tolist()]
     shares = [f"{share:.1%}" for share in scores.probability.flatten().tolist()]
     assert texts(page, "td.share") == shares
-    assert [f"width:{share}" for share in shares] == [
-        bar["style"].partition(";")[0] for bar in page.select("div.fill")
-    ]
     for i, card in enumerate(cards):
         doubt = card.select_one(".doubt").get_text()
         assert f"margin {float(scores.margin[i]):.1%}" in doubt
         assert f"entropy {float(scores.relative_entropy[i]):.0%}" in doubt
-    chips = page.select("button[data-key=class]")
-    assert [chip["data-value"] for chip in chips] == ["all", "0", "1", "2"]
-    assert [chip["aria-pressed"] for chip in chips] == ["true", "false", "false", "false"]
     predicted = scores.prediction.tolist()
     assert texts(page, "button .count") == ["2", *(str(predicted.count(k)) for k in range(3))]
-    assert [tag["id"] for tag in page.select("select")] == ["sort"]
     assert not page.select(".panel, .truth, option[value=given]")  # nothing is known
     marked = classify(tmp_path, answer([[0.5, 0.499], [0.5, 0.0]])).select("li.card")
     assert [len(card.select(".badge")) for card in marked] == [1, 0]  # a close call
@@ -170,6 +163,12 @@ def test_boxes_of_many_pictures_are_bounded(tmp_path: Path) -> None:
     html = path.read_text(encoding="utf-8")
     assert html.count("the best 32 are drawn") == n
     assert len(html) < 12_000_000
+    alone = Found(pictures[:1], ((60, 40),), (one,), (one,), (), Cut(score=0))
+    page = detect(tmp_path, query, alone)
+    scores = [float(g["data-s"]) for g in page.select("g.b")]
+    assert len(scores) == detection_page.MAX_BOXES
+    assert scores == sorted(scores)  # the best one on top
+    assert scores[-1] == 1
 
 
 def test_the_most_confident_mistake_comes_first_and_can_be_filtered(tmp_path: Path) -> None:
@@ -181,11 +180,7 @@ def test_the_most_confident_mistake_comes_first_and_can_be_filtered(tmp_path: Pa
     assert [card["data-true"] for card in cards] == ["1", "1", "0", ""]
     assert texts(page, ".truth.no") == ["✗ wrong: it is c1"] * 2
     assert len(page.select(".truth.yes")) == 1
-    chips = page.select("button[data-key=right]")
-    assert [chip["data-value"] for chip in chips] == ["all", "0", "1"]
     assert texts(page, "button[data-key=right] .count") == ["4", "2", "1"]
-    assert [tag["id"] for tag in page.select("select")] == ["true", "sort"]
-    assert [option["value"] for option in page.select("#true option")] == ["all", "0", "1"]
     assert page.select_one("#sort option")["value"] == "given"
 
 
@@ -202,24 +197,15 @@ def test_the_panel_has_every_number(tmp_path: Path) -> None:
     bins = found.judged.reliability
     told = [int(text.partition(" ")[0]) for text in texts(page, "svg g title")]
     assert told == [int(n) for n in bins.count if n]
-    assert [float(bar["height"]) for bar in page.select("rect.bin")] == pytest.approx(
-        [max(0.8, 220 * a) for a, n in zip(bins.accuracy, bins.count, strict=True) if n], abs=0.1
-    )
-    assert page.svg["role"] == "img"
 
 
-def test_many_classes_are_summed_up_as_pairs(tmp_path: Path) -> None:
-    page = classify(tmp_path, answer(torch.eye(14), [1, *range(1, 14)]))
+def test_many_classes_are_summed_up_as_pairs_and_many_notes_folded(tmp_path: Path) -> None:
+    notes = ("one", "two", "three", "four", "five")
+    page = classify(tmp_path, answer(torch.eye(14), [1, *range(1, 14)]), notes=notes)
     assert not page.select(".confusion")
     assert texts(page, ".pairs th") == ["c1 → c0"]
-
-
-def test_many_notes_are_folded(tmp_path: Path) -> None:
-    found = answer(random_cosine(1, 2))
-    page = classify(tmp_path, found, notes=("one", "two", "three", "four", "five"))
     assert texts(page, "header > .note") == ["One.", "Two.", "Three."]
     assert texts(page, "details.more .note") == ["Four.", "Five."]
-    assert not classify(tmp_path, found, notes=("one", "two", "three")).select("details.more")
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -336,19 +322,6 @@ def test_a_class_is_chosen_without_script(tmp_path: Path, herd: tuple[Query, Fou
     style = page.style.get_text()
     assert "#c-1:checked ~ main .card:not(.h1), #c-1:checked ~ main .b:not(.k1)" in style
     assert ".k1 { --c: #D55E00; }" in style
-
-
-def test_of_thousands_of_boxes_the_best_are_drawn(tmp_path: Path) -> None:
-    one = detections(*((0, 1 - i / 6000, LEFT) for i in range(5000)), names=("goat",))
-    pictures = (Sample(Path("a.png"), name="a.png"),)
-    found = Found(pictures, ((60, 40),), (one,), (one,), (), Cut(score=0))
-    page = detect(tmp_path, Query(classes=Classes(("goat",), ("goat",))), found)
-    scores = [float(g["data-s"]) for g in page.select("g.b")]
-    assert len(scores) == detection_page.MAX_BOXES
-    assert scores == sorted(scores)  # the best one on top
-    assert scores[-1] == 1
-    assert f"the best {len(scores)} are drawn" in texts(page, ".nothing")
-    assert texts(page, ".facts b")[1] == texts(page, ".classes td.n")[0] == "5,000"
 
 
 @pytest.mark.parametrize(

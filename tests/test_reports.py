@@ -631,19 +631,6 @@ def test_resuming_keeps_notebooks_parameters_and_the_first_start(lab: Lab, capsy
     assert state["ended"] >= state["resumed"][0] >= first
 
 
-def test_killed_at_the_first_write_nothing_blocks_the_way(
-    lab: Lab, fake: dict[str, Any], capsys: Said
-) -> None:
-    lab(1)
-    work = Path("runs/a.unfinished")
-    work.mkdir(parents=True)
-    (work / ".results.json.0123abcd.partial").write_bytes(b"{")
-    assert started("runs/a", "--resume") == 2
-    assert "no interrupted run" in capsys.readouterr().err  # and so a new one is possible:
-    assert started("runs/a") == 0
-    assert not list(Path("runs/a").glob(".*"))
-
-
 def test_a_full_disk_is_named_and_what_was_executed_kept(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
@@ -681,7 +668,7 @@ def test_threads_and_the_build_of_torch_are_on_record() -> None:
     assert "pasture.json" in found["checkpoints"]["prompts"]
 
 
-# ---- processes that are killed, and two at once ----------------------------------------------
+# ---- processes that are killed -------------------------------------------------------------
 
 
 def child(*words: str, writes: int = 999) -> int:
@@ -718,18 +705,3 @@ def test_killed_at_any_write_a_run_is_taken_up_again(lab: Lab, fake: dict[str, A
         assert len(files) == 7  # 2 notebooks, 2 figures, results, a page, a crate
         shutil.rmtree("runs")
     assert writes == 14  # thirteen writes, and then none was left
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(("words", "codes"), [([], [0, 0]), (["--out", "runs/a"], [0, 2])])
-def test_two_runs_at_once_do_not_mix(
-    lab: Lab, fake: dict[str, Any], words: list[str], codes: list[int]
-) -> None:
-    lab(1)
-    pair = [child(*words, "-p", f"SIZE={size}") for size in (4, 5)]
-    ends = dict(zip((4, 5), map(ended, pair), strict=True))
-    assert sorted(ends.values()) == codes
-    found = [folder.load(run)["notebooks"]["01_small"] for run in Path("runs").iterdir()]
-    sizes = sorted(record["parameters"]["SIZE"] for record in found)
-    assert sizes == [size for size, code in ends.items() if code == 0]

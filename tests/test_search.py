@@ -79,25 +79,18 @@ def test_new_blocks_are_found_and_the_old_copy_goes(tmp_path) -> None:
     assert other != copy
 
 
-@pytest.mark.parametrize(
-    ("query", "k", "said"),
-    [
+def test_queries_that_do_not_fit_and_folders_without_pictures(tmp_path) -> None:
+    found = open_embeddings(made(tmp_path / "out", unit(9, 8).numpy()))
+    for query, k, said in (
         (torch.zeros(1, 8), 0, "k: got 0"),
         (torch.zeros(1, 9), 1, r"got the shape \(1, 9\); expected \(queries, 8\)"),
-        (torch.zeros(8), 1, r"got the shape \(8,\)"),
-    ],
-)
-def test_queries_that_do_not_fit(tmp_path, query, k, said) -> None:
-    found = open_embeddings(made(tmp_path / "out", unit(9, 8).numpy()))
-    with pytest.raises(ArgumentError, match=said):
-        search(found, query, k)
-
-
-def test_of_broken_pictures_alone_nothing_is_found(tmp_path) -> None:
+    ):
+        with pytest.raises(ArgumentError, match=said):
+            search(found, query, k)
     about = About("none", "0" * 64, "float32", 8, "float16", "photos", {})
     rows = [Row("a", error="broken"), Row("b", error="broken")]
-    write_block(tmp_path / "out" / "block-0.parquet", about, rows, np.zeros((2, 8)))
-    assert search(open_embeddings(tmp_path / "out"), torch.zeros(3, 8)) == [[], [], []]
+    write_block(tmp_path / "broken" / "block-0.parquet", about, rows, np.zeros((2, 8)))
+    assert search(open_embeddings(tmp_path / "broken"), torch.zeros(3, 8)) == [[], [], []]
 
 
 # ---- the index -------------------------------------------------------------------------------
