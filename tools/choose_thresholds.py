@@ -251,7 +251,8 @@ def main(
     torch.set_num_threads(1)  # sums of several threads differ in their last digits
     for name in models:
         path = checkpoint_dir(name) / "model_card.json"
-        detector = detection.load_detector(str(path.parent), detection.Settings(device="cpu"))
+        model = f"{name.partition('-')[0]}:{path.parent}"
+        detector = detection.load_detector(model, detection.Settings(device="cpu"))
         asked = of_vild(detector, pictures) if name == "vild" else of_glip(detector, pictures)
         chosen = {form: choose(answers, empty) for form, answers, empty in asked}
         if name == "vild":

@@ -44,7 +44,7 @@ examples:
   cliplab detect herd.json --images frames --out found.json    boxes of herd.json judge it
   cliplab detect frames --labels sheep goat --boxes herd.json  name these boxes, find none
   cliplab detect flock --labels 躺着的羊 站着的羊 --model crops --teacher pasture-zh
-  cliplab detect flock --labels sheep goat --model runs/my-vild --score 0.5
+  cliplab detect flock --labels sheep goat --model vild:runs/mine --score 0.5
   cliplab detect flock --model glip --phrases "the [sheep] near the [tree]"
   cliplab detect photos --model glip-t:glip_tiny_model_o365_goldg_cc_sbu.pth --phrases "a sheep"
 """

@@ -163,8 +163,6 @@ class Segment(Job[Options]):
 
     def _compare_classes(self, notes: list[str]) -> None:
         """Say what the masks that are known judge; drop those that say nothing about the labels."""
-        if odd := segmentation.nothing_note(self.labels):
-            notes.append(odd)
         if known := self._known_classes():
             judged, said = segmentation.compare_classes(self.vocabulary, known)
             notes.append(said)

@@ -70,8 +70,8 @@ def load_detector(model: str = "vild", settings: Settings | None = None) -> Dete
     """The detector called `model`.
 
     Args:
-        model: "vild" (shipped), "vild:<path>" or a path, "crops", "crops:<path of a ViLD>",
-            "glip" (shipped), "glip:<path>" or a path, or a published one, "glip-t:<path>".
+        model: "vild" (shipped), "vild:<path>", "crops", "crops:<path of a ViLD>", "glip" (shipped),
+            "glip:<path>", or a published one, "glip-t:<path>".
         settings: of the model.
 
     Raises:

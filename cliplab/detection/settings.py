@@ -1,7 +1,6 @@
 """What a detector can be told, and which model reads what. No torch: a parser is made from this."""
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from cliplab.runtime import ArgumentError, unknown_name
 
@@ -23,7 +22,7 @@ class Model:
 MODELS = {
     "vild": Model(
         frozenset({"boxes", "template"}),
-        "one pass finds and names (default; vild:PATH or PATH for another checkpoint)",
+        "one pass finds and names (default; vild:PATH for another checkpoint)",
     ),
     "crops": Model(
         frozenset({"boxes", "template", "teacher"}),
@@ -31,8 +30,8 @@ MODELS = {
     ),
     "glip": Model(
         frozenset({"phrases"}),
-        "reads a list or a sentence together with the picture (the pasture's; glip:PATH or PATH "
-        "for another one; published files by variant: glip-t:PATH, glip-t-a:PATH, glip-t-b:PATH, "
+        "reads a list or a sentence together with the picture (the pasture's; glip:PATH for "
+        "another one; published files by variant: glip-t:PATH, glip-t-a:PATH, glip-t-b:PATH, "
         "glip-t-c:PATH or glip-l:PATH)",
     ),
 }
@@ -115,42 +114,17 @@ def check_settings(name: str, settings: Settings, *others: str) -> None:
 
 
 def parse_model(spec: str) -> tuple[str, str]:
-    """Entry of `MODELS` and what is to be loaded: "vild", "crops:PATH", "glip-t:PATH", or PATH.
+    """Entry of `MODELS` and what is to be loaded: "vild", "crops:PATH", "glip-t:PATH".
 
     Raises:
-        ValueError: neither a model nor a path.
-        FileNotFoundError: a path of weights where there are none.
+        ValueError: no such model, or one without the path of its file.
     """
     name, colon, where = spec.partition(":")
     if name in PUBLISHED and where:
         return "glip", spec
     if name in MODELS and (where or not colon):
         return name, where
-    path, known = Path(spec), (*MODELS, *PUBLISHED)
-    if name in known:
+    if name in (*MODELS, *PUBLISHED):
         raise ValueError(f"model {spec}: expected the path of its file after a colon, {name}:PATH")
-    weights = path / WEIGHTS if path.is_dir() else path
-    if not weights.is_file():
-        if path.is_dir() or path.suffix in (".safetensors", ".pth"):
-            raise FileNotFoundError(
-                f"model {path}: no such file, {weights}; expected the weights of a ViLD or a GLIP"
-            )
-        raise ValueError(f"{unknown_name('model', spec, known)}, or the path of a ViLD or a GLIP")
-    if weights.suffix == ".pth":
-        raise ValueError(
-            f"model {spec}: does not say which model it holds; for a published GLIP write its "
-            f"variant in front, {PUBLISHED[0]}:{spec} for one ({', '.join(PUBLISHED)})"
-        )
-    return _kind_of(weights), spec
-
-
-def _kind_of(weights: Path) -> str:
-    """What the header of our own weights says; "vild" where there is none."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, "np") as file:
-            made = (file.metadata() or {}).get("format")
-    except (OSError, SafetensorError):
-        return "vild"  # whose loader says what is wrong with it
-    return "glip" if made == "cliplab.glip" else "vild"
+    known = unknown_name("model", spec, (*MODELS, *PUBLISHED))
+    raise ValueError(f"{known}; before the path of a file say what it holds, as in vild:PATH")

@@ -51,7 +51,6 @@ from .settings import (
     Settings as Settings,
     Vocabulary as Vocabulary,
     language_of as language_of,
-    nothing_note as nothing_note,
     read_labels as read_labels,
     vocabulary as vocabulary,
 )

@@ -14,7 +14,6 @@ from cliplab.classification import (
     check_templates,
     fold,
     is_chinese,
-    is_nothing,
     name_and_prompt,
     split_labels,
 )
@@ -156,17 +155,6 @@ def read_labels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     names = [own[0] if n == prompt else n for (n, prompt), own in zip(pairs, words, strict=True)]
     _check(names, "names")
     return dict(zip(names, words, strict=True))
-
-
-def nothing_note(labels: Mapping[str, Sequence[str]]) -> str:
-    """A remark if a label is a word for nothing; "" if none is."""
-    odd = [name for name, words in labels.items() if any(map(is_nothing, words))]
-    if not odd:
-        return ""
-    return (
-        f"{odd[0]!r} is a word like the others here, and no caption ever said it; leave it out, "
-        "and give words for what else may be there, or a threshold"
-    )
 
 
 def language_of(words: Sequence[str]) -> str:
