@@ -185,48 +185,7 @@ def test_labels_that_are_no_classes_of_the_boxes_are_not_judged(
     assert "AP50" not in printed
 
 
-# ---- trouble with pictures ---------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("oracle")
-def test_unreadable_and_missing_pictures_give_three(
-    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (frames / "page.jpg").write_text("<html>404</html>", encoding="utf-8")
-    out, html = tmp_path / "o.json", tmp_path / "g.html"
-    options = ("--labels", "sheep", "goat", "--model", "oracle")
-    assert run(frames, *options, "--out", out, "--html", html) == 3
-    assert re.search(r"unreadable: .*page\.jpg: not an image", capsys.readouterr().err)
-    assert len(told(out)) == 3
-    assert "page.jpg</b>: not an image" in html.read_text(encoding="utf-8")
-    source = coco(NAMES, {"a.png": [("sheep", LEFT)], "gone.png": [("goat", LEFT)]})
-    assert run(write(frames / "herd.json", source), *options) == 3
-    assert "pictures that are missing" in capsys.readouterr().err
-
-
-# ---- misuse ------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("world")
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--labels", "goat", "Goat"], "'Goat', 'goat' repeated; expected each once"),
-        (["--labels", "a", "b", "--teacher", "pasture"], "teacher: means nothing to the model vil"),
-        (["--labels", "a", "--model", "crops"], "got only 'a', which would always get 100 %"),
-        (["--labels", "a", "b", "--boxes", "absent.json"], "absent.json: no such file"),
-        (["--labels", "a", "b", "--split", "test"], "--split test: no picture of"),
-        (["--labels", "a", "sheep " * 90], "text too long"),
-    ],
-)
-def test_bad_arguments_give_one_clean_line(
-    frames: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    assert run(frames, *arguments) == 2
-    printed, complaints = capsys.readouterr()
-    errors = [line for line in complaints.splitlines() if not line.startswith("note:")]
-    assert (printed, len(errors)) == ("", 1)
-    assert message in errors[0]
+# ---- options and outputs -----------------------------------------------------------------------
 
 
 def test_every_option_reaches_the_model() -> None:
@@ -241,49 +200,20 @@ def test_every_option_reaches_the_model() -> None:
     assert settings().cut(given=True) == Cut(0.0, None, top=None)
 
 
-# ---- outputs -----------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("oracle")
-def test_existing_outputs_are_kept_unless_forced(
-    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ("--labels", "sheep", "goat", "--model", "oracle")
-    kept = {name: tmp_path / f"kept{name}" for name in ("--out", "--html", "--json")}
-    kept["--pictures"] = tmp_path / "drawn" / "a.jpg"
-    kept["--pictures"].parent.mkdir()
-    for option, path in kept.items():
-        path.write_text("mine", encoding="utf-8")
-        given = path.parent if option == "--pictures" else path
-        assert run(frames, *options, option, given) == 2
-        assert "exists already; choose another" in capsys.readouterr().err
-        assert path.read_bytes() == b"mine"
-        assert run(frames, *options, option, given, "--force") == 0
-        assert path.read_bytes() != b"mine"
-
-
 @pytest.mark.usefixtures("oracle")
 def test_what_is_read_is_never_replaced(
     frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    boxes = tmp_path / "boxes.json"
-    boxes.write_text("{}", encoding="utf-8")
-    for option in ("--out", "--html", "--json"):
-        for source, given in ((boxes, ()), (frames, ("--boxes", boxes))):
-            options = ("--labels", "sheep", "--model", "crops", *given, option, boxes, "--force")
-            assert run(source, *options) == 2
-            what = "--boxes" if given else "SOURCE"
-            assert f"would overwrite {what}, with --force too" in capsys.readouterr().err
-            assert boxes.read_text(encoding="utf-8") == "{}"
-    before = (frames / "b, '羊' & <i>.jpg").read_bytes()
-    for folder, message in (
-        (frames, "holds the pictures that are read"),
-        (frames / "a.png", "a file; expected a folder"),
+    boxes = write(tmp_path / "boxes.json", {})
+    before = {path: path.read_bytes() for path in (boxes, *frames.rglob("*.*"))}
+    for model, options, message in (
+        ("crops", ("--boxes", boxes, "--out", boxes), "would overwrite --boxes, with --force too"),
+        ("oracle", ("--pictures", frames), "holds the pictures that are read"),
+        ("oracle", ("--pictures", frames / "a.png"), "a file; expected a folder"),
     ):
-        options = ("--labels", "sheep", "--model", "oracle", "--pictures", folder, "--force")
-        assert run(frames, *options) == 2
+        assert run(frames, "--labels", "sheep", "--model", model, *options, "--force") == 2
         assert message in capsys.readouterr().err
-    assert (frames / "b, '羊' & <i>.jpg").read_bytes() == before
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_annotated_copies_stay_in_their_folder_and_apart(tmp_path: Path) -> None:

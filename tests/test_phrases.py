@@ -217,11 +217,6 @@ def test_a_phrase_that_the_vocabulary_cannot_spell(phrase: str) -> None:
         chunks_of(class_prompt(["sheep", phrase]), TOKENIZER)
 
 
-def test_a_phrase_that_is_known_in_part_passes() -> None:
-    (chunk,) = chunks_of(class_prompt(["black zebra"]), TOKENIZER)
-    assert chunk.positive.int().tolist() == [[0, 1, 1, 0]]
-
-
 # ---- any length ------------------------------------------------------------------------------
 
 
@@ -230,7 +225,7 @@ def spoken(chunk: Chunk) -> list[str]:
     return [" ".join(VOCAB[i] for i in chunk.token_ids[row]) for row in chunk.positive]
 
 
-@pytest.mark.parametrize("max_tokens", [8, 9, 256])
+@pytest.mark.parametrize("max_tokens", [9, 256])
 def test_a_list_of_three_thousand_tokens(max_tokens: int) -> None:
     names = [f"black {a} {b} {c}" for a in range(10) for b in range(10) for c in range(6)]
     prompt = class_prompt(names)

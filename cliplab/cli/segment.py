@@ -220,12 +220,6 @@ class Segment(Job[Options]):
             said = ", ".join(f"{name} {value}" for name, value in tuned.items())
             notes.append(f"read as the model's card chose on val: {said}")
         self.segmenter.embed(self.vocabulary.words, self.settings.templates)
-        groups, labels = self.segmenter.groups, len(self.vocabulary.names)
-        if groups is not None and labels > groups:
-            notes.append(
-                f"{labels} labels for a model with {groups} groups: a window shows {groups} of "
-                "them at most"
-            )
         complain("note", notes)
         self.notes = [*self.notes, *notes]
         asked = self.segmenter, self.vocabulary
