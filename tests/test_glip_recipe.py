@@ -328,6 +328,7 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     weights = checkpoint_dir("vild") / "model.safetensors"
     assert card["started from"] == {"vild": sha256(weights)}
     assert card["metrics"] == {"pictures": 3}
+    assert card["where it fails"]["of"] == 3
     assert card["trained on"] == f"cpu, {torch.get_num_threads()} threads"
     assert set(card["files"]) == {"model.safetensors"}
 

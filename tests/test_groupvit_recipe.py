@@ -534,7 +534,7 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     recipe.run(options(tmp_path, "--stages", "0", "--no-multi-label"))
     beside = tmp_path / "no-groups-no-nouns" / "seed0-1" / "checkpoint"
     assert {p.name for p in beside.iterdir()} == {
-        "model.safetensors", "model_card.json", "model_card.md",
+        "model.safetensors", "model_card.json", "model_card.md", "failures.webp",
     }  # fmt: skip
 
 

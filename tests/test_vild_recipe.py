@@ -201,9 +201,10 @@ def options(folder, *changes: str) -> recipe.Options:
 
 
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
-    teacher = Teacher("texts")
+    teacher, drawn = Teacher("texts"), []
     teacher.encode_text = lambda texts, **_: rows(len(texts), seed=len(texts))
     monkeypatch.setattr("cliplab.encoders.load_encoder", lambda *a, **k: teacher)
+    monkeypatch.setattr("cliplab.training.failures.add_failures", lambda *a: drawn.append(a))
     recipe.run(options(tmp_path))
     folder = tmp_path / "seed0" / "ensemble" / "checkpoint"
     card = json.loads((folder / "model_card.json").read_text("utf-8"))
@@ -214,6 +215,7 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     assert set(card["files"]) == {"model.safetensors"}
     assert card["categories"]["unseen"] == ["sheep lying down", "horse eating"]
     assert len(card["categories"]["novel"]) == 6
+    assert drawn == [("vild", folder, 4)]
     assert set(card["metrics"]) >= {"recall", *HEADS, "unseen pairs"}
     # the proposer and the views are there: another variant does not look again
     asked = teacher.asked

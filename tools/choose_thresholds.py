@@ -24,6 +24,7 @@ from cliplab.pasture import Dice, Words, grounding, say
 from cliplab.runtime import checkpoint_dir
 from cliplab.training import glip_dataset, glip_evaluation, vild_dataset
 from cliplab.training.cards import save_card
+from cliplab.training.failures import add_failures
 
 T = TypeVar("T")
 
@@ -270,6 +271,7 @@ def main(
         about = {"command": command, "split": "val"}
         card = json.loads(path.read_text("utf-8"))
         save_card(path.parent, card | {"thresholds": {**about, "pictures": pictures, **chosen}})
+        add_failures(name.partition("-")[0], path.parent)  # what counts as found has changed
         for form, row in chosen.items():
             print(name, form, {key: value for key, value in row.items() if key != "kinds"})
 

@@ -19,7 +19,10 @@ _COMMON = {
 
 # What may lie beside weights and is no part of them: the card, a table of several trainings, and
 # how far the pictures they were trained on reach (tools/measure_world.py).
-BESIDES = ("model_card.json", "model_card.md", "rows.json", "rows_captions.json", "world.npz")
+FAILURES = "failures.webp"  # drawn by `failures.add_failures`
+BESIDES = (
+    "model_card.json", "model_card.md", FAILURES, "rows.json", "rows_captions.json", "world.npz"
+)  # fmt: skip
 
 
 # ---- one card ------------------------------------------------------------------------------
@@ -41,11 +44,14 @@ def save_card(folder: Path, card: Mapping[str, Any]) -> Path:
 
 
 def rendered(card: Mapping[str, Any]) -> str:
-    """A card as Markdown: what it is in one table, and a table for each group of numbers."""
+    """A card as Markdown: what it is, where it fails, and a table for each group of numbers."""
     plain = {k: v for k, v in card.items() if not isinstance(v, Mapping)}
     lines = [f"# {card['name']}", "", *_table(plain)]
+    if fails := card.get("where it fails"):
+        picture = f"![The pictures that the sentence above speaks of]({fails['picture']})"
+        lines += ["", "## Where it fails", "", fails["rule"], "", picture]
     for name, group in card.items():
-        if isinstance(group, Mapping):
+        if isinstance(group, Mapping) and group is not fails:
             lines += ["", f"## {name[0].upper()}{name[1:]}", "", *_table(group)]
     return "\n".join([*lines, ""])
 

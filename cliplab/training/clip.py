@@ -208,12 +208,19 @@ def run(options: Options) -> None:
         folder = work / f"clip-openai-seed{recipe.seed}"
         weights = train_english(recipe, dataset, folder, device)
         by_the_first(save_openai, weights, openai / "model.pt")
-        by_the_first(lambda: write_model_card(openai, **card(recipe, openai, count)))
+        by_the_first(_say, recipe, openai, count)
     if options.model != "clip-openai":
         folder, english = work / f"clip-chinese-seed{recipe.seed}", openai / "model.pt"
         model = train_chinese(recipe, dataset, english, folder, device)
         by_the_first(save_modelscope, model, chinese, chinese_vocabulary())
-        by_the_first(lambda: write_model_card(chinese, **card(recipe, chinese, count)))
+        by_the_first(_say, recipe, chinese, count)
+
+
+def _say(recipe: CLIPRecipe, folder: Path, count: int) -> None:
+    from cliplab.training.failures import add_failures
+
+    write_model_card(folder, **card(recipe, folder, count))
+    add_failures("clip", folder, count)
 
 
 def card(recipe: CLIPRecipe, folder: Path, count: int) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from cliplab.encoders import Encoder
 # Consecutive seeds of the test split, far enough apart that no two sets share a picture.
 _STARTS = {"seen": 0, "triples": 100_000, "sheep lying": 200_000, "horse eating": 300_000,
            "crops": 400_000, "retrieval": 500_000}  # fmt: skip
+SETS = tuple(_STARTS)[:5]
 
 
 @lru_cache(maxsize=8)
 def held_out_pictures(name: str, count: int) -> pasture.Pictures:
-    """One of the five test sets: "seen", "triples", "sheep lying", "horse eating" or "crops"."""
+    """One of the five test sets, `SETS`."""
     if name == "crops":
         return pasture.crops("test", count, start=_STARTS[name])
     combos = {

@@ -190,6 +190,7 @@ class Options(loop.RunOptions):
 
 def run(options: Options) -> None:
     """Train, write weights and card; the card's numbers are of the written file."""
+    from cliplab.training.failures import add_failures
     from cliplab.training.glip_evaluation import evaluate
 
     recipe, device, work = options.recipe, pick_device(options.device), options.folder("glip")
@@ -202,6 +203,7 @@ def run(options: Options) -> None:
     save_glip(model, target / "model.safetensors")
     metrics = evaluate(load_glip(target / "model.safetensors"), count=options.test_pictures)
     write_model_card(target, **card(recipe, metrics), **loop.machine(device))
+    add_failures("glip", target, options.test_pictures)
 
 
 def target_of(recipe: GLIPRecipe, work: Path) -> Path:

@@ -146,6 +146,7 @@ class Options(loop.RunOptions):
 def run(options: Options) -> None:
     """Train a variant, write weights and card; the card's numbers are of the written file."""
     from cliplab.segmentation import load_segmenter
+    from cliplab.training.failures import add_failures
     from cliplab.training.groupvit_evaluation import evaluate
 
     recipe, device, work = options.recipe, pick_device(options.device), options.folder("groupvit")
@@ -161,6 +162,7 @@ def run(options: Options) -> None:
             np.savez_compressed(file, allow_pickle=False, **looks)
     metrics = evaluate(load_segmenter(str(target)), count=options.test_pictures)
     write_model_card(target, **card(recipe, metrics), **loop.machine(device))
+    add_failures("groupvit", target, options.test_pictures)
 
 
 def target_of(recipe: GroupViTRecipe, folder: Path) -> Path:

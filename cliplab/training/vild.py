@@ -246,6 +246,7 @@ class Options(RunOptions):
 def run(options: Options) -> None:
     """Train a variant, write weights and card; the card's numbers are of the written file."""
     from cliplab.encoders import load_encoder
+    from cliplab.training.failures import add_failures
     from cliplab.training.vild_evaluation import evaluate
 
     recipe, device, work = options.recipe, pick_device(options.device), options.folder("vild")
@@ -258,6 +259,7 @@ def run(options: Options) -> None:
     written = load_vild(target / "model.safetensors")
     metrics = evaluate(written, teacher, recipe.variant, count=options.test_pictures)
     write_model_card(target, **card(recipe, options.teacher, model.teacher, metrics))
+    add_failures("vild", target, options.test_pictures)
 
 
 def target_of(recipe: ViLDRecipe, teacher: str, work: Path) -> Path:

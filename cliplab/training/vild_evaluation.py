@@ -22,7 +22,7 @@ from cliplab.training.vild_dataset import (
 )
 
 # Consecutive seeds of the test split, far from those that the CLIPs are evaluated on.
-_STARTS = {"known": 700_000, "unseen": 800_000}
+STARTS = {"known": 700_000, "unseen": 800_000}
 _PAIRS = [c for c in COMBOS if (c.species, c.posture) in HELD_OUT_PAIRS]
 # Which heads a variant has: a single head was trained for what its variant says.
 HEADS_OF = {
@@ -77,8 +77,8 @@ def evaluate(model: ViLD, teacher: Encoder, variant: str, *, count: int = 600) -
 
     The teacher's texts name the classes; the variant decides which heads are asked.
     """
-    known = draw_herds("test", count, start=_STARTS["known"])
-    unseen = draw_herds("test", count // 2, start=_STARTS["unseen"], combos=_PAIRS)
+    known = draw_herds("test", count, start=STARTS["known"])
+    unseen = draw_herds("test", count // 2, start=STARTS["unseen"], combos=_PAIRS)
     rows, new = (_rows(model, teacher, variant, herds) for herds in (known, unseen))
     return {"pictures": count, "split": "test", **rows, "unseen pairs": new}
 
