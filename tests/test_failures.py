@@ -24,7 +24,7 @@ from cliplab.training import (
 )
 
 SPECS = {"clip-openai": "pasture", "clip-chinese": "pasture-zh"}
-FEW = 6  # pictures that are asked about once more
+FEW = 20  # pictures that are asked about once more
 
 
 def of_clip(name: str, _: Path) -> dict[str, int]:

@@ -45,8 +45,8 @@ def add_failures(stem: str, folder: Path, count: int = COUNT) -> str:
         else:
             rule, failed, figure = _of_detector(stem, folder, count)
         with atomic_write(folder / FAILURES) as file:
-            how = {"bbox_inches": "tight", "pil_kwargs": {"quality": 80, "method": 6}}
-            figure.savefig(file, format="webp", **how)
+            light = {"quality": 80, "method": 6}
+            figure.savefig(file, format="webp", bbox_inches="tight", pil_kwargs=light)
         plt.close(figure)
     said = {"picture": FAILURES, "rule": rule, "of": count, "failed": failed}
     save_card(folder, card | {"where it fails": said})
@@ -94,12 +94,12 @@ def _of_detector(stem: str, folder: Path, count: int) -> Said:
         (said,) = detector.detect([Image.fromarray(image)], query)
         found = detection.postprocess(said, score=query.score, nested=query.nested)
         true = _truth_in(truth, i + 1)
-        hit, false = detection.hits(found, true, frozenset(range(len(names))))
-        judged.append((true.select(~hit & (true.labels >= 0)), found.select(false)))
-    wrong = [len(missed) + len(false) for missed, false in judged]
-    failed = [i for i in range(count) if wrong[i]]
+        hit, wrong = detection.hits(found, true, frozenset(range(len(names))))
+        judged.append((true.select(~hit & (true.labels >= 0)), found.select(wrong)))
+    faults = [len(missed) + len(false) for missed, false in judged]
+    failed = [i for i in range(count) if faults[i]]
     axes = plt.subplots(2, 3, figsize=(_WIDTH, 5.4))[1]
-    for column, i in zip(axes.T, sorted(failed, key=lambda i: -wrong[i]), strict=False):
+    for column, i in zip(axes.T, sorted(failed, key=lambda i: -faults[i]), strict=False):
         missed, false = judged[i]
         called = [names[k] for k in missed.labels.tolist()]
         for ax, boxes, tags, colour, what in (
