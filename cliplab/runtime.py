@@ -7,13 +7,11 @@ import difflib
 import errno
 import hashlib
 import json
-import math
-import numbers
 import os
 import platform
 import random
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -30,7 +28,6 @@ _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "your disk quota is used up; free some space and run again",
     errno.EACCES: "no permission to write there; choose another folder or change its permissions",
-    errno.EPERM: "no permission to write there; choose another folder or change its permissions",
     errno.EROFS: "that file system is read-only; choose another folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
     errno.EEXIST: "a part of the path is a file, not a folder; choose another folder",
@@ -200,11 +197,12 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     and an older `path` as it was. Text ("w") is UTF-8 with \\n on every platform. Missing
     parent folders are created.
 
+    Args:
+        mode: "w" or "wb".
+
     Raises:
         OSError: of the kind the system reported, with what to do about it.
     """
-    if mode not in ("w", "wb"):
-        raise ValueError(f"mode: got {mode!r}; expected 'w' (text) or 'wb' (bytes)")
     path = Path(path)
     # Beside the target, because a rename is atomic only within one file system; not tempfile's
     # mkstemp, whose files nobody but the owner can read.
@@ -219,19 +217,14 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
                 os.fsync(file.fileno())  # else a power cut can leave an empty file after the rename
         os.replace(partial, path)
     except OSError as error:
-        if error.errno not in _REMEDIES or not _is_ours(error, path, partial):
+        of = None if error.filename is None else Path(os.fsdecode(error.filename))
+        # A failed write carries no name; what carries another is about what else the block touched.
+        if error.errno not in _REMEDIES or of not in (None, path, partial, *path.parents):
             raise
         raise OSError(error.errno, f"cannot write {path}: {_REMEDIES[error.errno]}") from error
     finally:
         with suppress(OSError):
             partial.unlink()
-
-
-def _is_ours(error: OSError, path: Path, partial: Path) -> bool:
-    """Whether the error is about the file being written, not another that the block touched."""
-    if error.filename is None:  # a failed write or flush carries no name
-        return True
-    return Path(os.fsdecode(error.filename)) in (path, partial, *path.parents)
 
 
 @contextmanager
@@ -271,14 +264,24 @@ def write_json(path: str | Path, obj: Any) -> None:
     """Write `obj` as UTF-8 JSON, atomically: readable Chinese, indent 1, a newline at the end.
 
     Raises:
-        ValueError: for NaN and infinity, which JSON does not have.
+        ValueError: for NaN and infinity, which JSON does not have, and for tensors and the like.
     """
-    try:
-        text = json.dumps(obj, ensure_ascii=False, indent=1, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not written, {error}; use finite plain Python values") from error
+    text = _json(obj, path)
     with atomic_write(path, "w") as file:
-        file.write(text + "\n")
+        file.write(text)
+
+
+def _json(obj: Any, where: str | Path) -> str:
+    """JSON of an object in which numpy's scalar numbers are numbers, too."""
+    try:
+        text = json.dumps(
+            obj, ensure_ascii=False, indent=1, allow_nan=False, default=lambda one: one.item()
+        )
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{where}: not written, {error}; use finite plain Python values"
+        ) from error
+    return text + "\n"
 
 
 def sha256(path: str | Path) -> str:
@@ -321,41 +324,13 @@ def verify_checkpoint(folder: str | Path, names: Iterable[str] | None = None) ->
 
 
 def save_results(results: Mapping[str, Any], path: str | Path) -> None:
-    """Write a notebook's `results` as JSON to `path`; an empty path checks them and writes nothing.
+    """Write a notebook's `results` as `write_json`; an empty path checks them and writes nothing.
 
     Args:
         results: nested dicts with text keys, lists, text, booleans and finite numbers (numpy's
             scalar numbers too).
-
-    Raises:
-        ValueError: naming the entry that is something else, or is NaN or infinite.
     """
-    plain = _plain(results, "results")
-    if not isinstance(plain, dict):
-        raise ValueError(f"results: got {type(results).__name__}; expected a dict")
     if str(path):
-        write_json(path, plain)
-
-
-def _plain(value: Any, where: str) -> Any:
-    """`value` in JSON's own types; `where` is its place in the results, for the message."""
-    if isinstance(value, str | bool):
-        return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{where} is {float(value)}; expected a finite number: mend or drop it"
-            )
-        return float(value)
-    if isinstance(value, Mapping):
-        if odd := [key for key in value if not isinstance(key, str)]:
-            raise ValueError(f"{where} has the key {odd[0]!r}; expected text: use str(key)")
-        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    raise ValueError(
-        f"{where} is a {type(value).__name__}; expected numbers, text, lists or dicts: "
-        "use .item() or .tolist()"
-    )
+        write_json(path, results)
+    else:
+        _json(results, "results")

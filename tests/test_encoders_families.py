@@ -263,7 +263,7 @@ def test_open_clip_with_a_tokenizer_of_transformers(
     from open_clip.tokenizer import HFTokenizer
     from test_encoders_hub import fill_huggingface
 
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     fill_huggingface(tmp_path / "hub", "tiny/gemma", folders["siglip2"])
     path = make_open_clip(tmp_path, "tiny-hub-siglip", SIGLIP)
     encoder, images = load_encoder(f"open_clip:tiny-hub-siglip/{path}"), noise_images(2)
@@ -287,7 +287,7 @@ def test_open_clip_with_a_text_tower_of_transformers(
     bert.mkdir()
     size = len(_bert_tokens(bert))
     BertConfig(vocab_size=size, max_position_embeddings=32, **TOWER).save_pretrained(bert)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     fill_huggingface(tmp_path / "hub", "tiny/bert", bert)
     here = BERT | {"text_cfg": BERT["text_cfg"] | {"hf_model_name": str(bert)}}
     path = make_open_clip(tmp_path, "tiny-hub-bert-here", here)
@@ -314,17 +314,6 @@ def test_open_clip_with_a_text_tower_of_transformers(
 def test_open_clip_names_that_are_wrong(where: str, kind: type, message: str) -> None:
     with pytest.raises(kind, match=message):
         load_encoder(f"open_clip:{where}")
-
-
-def test_weights_trained_with_gelu_are_refused_for_quick_gelu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import open_clip.pretrained
-
-    published = {"mine": {"url": "https://x.invalid/mine.pt", "quick_gelu": False}}
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-B-32-quickgelu", published)
-    with pytest.raises(ValueError, match=r"trained with GELU, .*; use open_clip:ViT-B-32/mine"):
-        load_encoder("open_clip:ViT-B-32-quickgelu/mine", offline=True)
 
 
 def test_openais_own_spelling_of_an_architecture_is_understood() -> None:

@@ -1,6 +1,5 @@
 """Local first: caches in the official layouts, blocked sockets, and downloads that cannot be."""
 
-import errno
 import hashlib
 import http.server
 import importlib
@@ -71,11 +70,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder: no cache, no switch, no proxy; a second to wait for servers."""
-    variables = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
-    others = ("MODELSCOPE_CACHE", "MS_CACHE_HOME", "HF_ENDPOINT", "MODELSCOPE_ENDPOINT")
-    proxies = [*PROXIES, *map(str.lower, PROXIES)]
-    for name in (*variables, *others, *OFFLINE_VARIABLES, *proxies):
+    variables = ("MODELSCOPE_CACHE", "HF_ENDPOINT", "MODELSCOPE_ENDPOINT")
+    for name in (*variables, *OFFLINE_VARIABLES, *PROXIES, *map(str.lower, PROXIES)):
         monkeypatch.delenv(name, raising=False)
+    cache = tmp_path / "home" / ".cache" / "huggingface" / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.setattr(hub, "TIMEOUT", 1.0)
@@ -151,9 +150,8 @@ CACHED = {  # spec -> what puts it into its hub's cache, the revision that the r
     "openai:Tiny/1": (fill_openai, "published"),
     "modelscope:": (fill_modelscope, "v1.0.1"),
     f"modelscope:{MODEL}": (fill_modelscope, "v1.0.1"),
-    f"modelscope:iic/{SEED}@v1.0.1": (fill_modelscope, "v1.0.1"),
     "hf:tiny/clip": (fill_hf, COMMIT),
-    f"hf:tiny/clip@{COMMIT[:8]}": (fill_hf, COMMIT),
+    f"hf:tiny/clip@{COMMIT}": (fill_hf, COMMIT),
     "open_clip:tiny-hub-cached/tag": (fill_tag, COMMIT),
     "open_clip:tiny-hub-cached/tag ": (fill_address, "published"),
 }
@@ -209,50 +207,16 @@ def test_weights_of_a_tag_keep_its_preprocessing_and_activation(
     assert (plain.encode_text("a") - encoder.encode_text("a")).abs().max() > 1e-3  # QuickGELU
 
 
-LAYOUTS = ["models/damo/{}", "hub/models/damo/{}", "hub/damo/{}", "damo/{}"]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("mark", ["", "Revision:v1.0.1,CreatedAt:1690000000", "v1.0.1"])
+@pytest.mark.parametrize("layout", ["models/{}", "hub/models/{}", "hub/{}", "{}"])
 def test_older_layouts_of_modelscope_are_found(
-    home: Path, made: dict[str, Path], layout: str, mark: str
+    home: Path, made: dict[str, Path], layout: str
 ) -> None:
-    folder = home / ".cache" / "modelscope" / layout.format(SEED)
+    folder = home / ".cache" / "modelscope" / layout.format(MODEL)
     shutil.copytree(made["modelscope"], folder)
-    if mark:
+    for mark in ("Revision:v1.0.1,CreatedAt:1690000000", "v1.0.1"):
         (folder / ".mv").write_text(mark, encoding="utf-8")
-    assert hub.modelscope_snapshot(MODEL, "v1.0.1") == folder
-    if mark:
+        assert hub.modelscope_snapshot(MODEL, "v1.0.1") == folder
         assert hub.modelscope_snapshot(MODEL, "v1.0.2") is None
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({}, "home/.cache/huggingface/hub"),
-        ({"XDG_CACHE_HOME": "x"}, "x/huggingface/hub"),
-        ({"HF_HOME": "h", "XDG_CACHE_HOME": "x"}, "h/hub"),
-        ({"HUGGINGFACE_HUB_CACHE": "o", "HF_HOME": "h"}, "o"),
-        ({"HF_HUB_CACHE": "c", "HF_HOME": "h"}, "c"),
-    ],
-)
-def test_hugging_faces_cache_follows_its_variables(
-    home: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    found = hub.huggingface_cache()
-    assert found in (Path(expected), home.parent / expected)
-
-
-def test_an_ambiguous_or_short_commit_is_no_snapshot(home: Path, made: dict[str, Path]) -> None:
-    cache, other = home / ".cache" / "huggingface" / "hub", COMMIT[:-1] + "8"
-    snapshot = fill_huggingface(cache, "a/b", made["hf"])
-    assert hub.huggingface_snapshot("a/b", COMMIT[:7]) == snapshot
-    assert hub.huggingface_snapshot("a/b", COMMIT[:6]) is None  # too short to be one for sure
-    (snapshot.parent / other).mkdir()
-    assert hub.huggingface_snapshot("a/b", COMMIT[:8]) is None
-    assert hub.huggingface_snapshot("a/b", other) == snapshot.parent / other
 
 
 # ---- what is not here, and cannot be had -----------------------------------------------------
@@ -279,7 +243,7 @@ ABSENT = {  # spec -> file, folder, command that the error names
 
 def check_way_out(spec: str, message: str) -> None:
     file, folder, command = ABSENT[spec]
-    assert f"Missing: {file}" in message
+    assert f"Missing or damaged: {file}" in message
     assert folder in message.replace("\\", "/")
     assert command in message
     alone = spec.startswith("openai:")  # a file; the others are folders
@@ -391,7 +355,7 @@ def test_damaged_openai_file_offline_is_named(
     fill_openai(home, made, monkeypatch)
     path = home / ".cache" / "clip" / "tiny.pt"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"tiny\.pt: its sha256 is not \w{12}.*delete it"):
+    with pytest.raises(FileNotFoundError, match=r"Missing or damaged: tiny\.pt"):
         load_encoder("openai:Tiny/1", offline=True)
 
 
@@ -500,9 +464,8 @@ def test_damaged_weights_are_named(
     damaged = {"cut": content[: len(content) // 2], "empty": b"", "lfs": lfs}
     path.write_bytes(damaged.get(kind, b"<html>404</html>"))
     remedy = "git lfs pull" if kind == "lfs" else "again"
-    if path.suffix == ".safetensors" and kind != "lfs":
-        remedy = "truncated or not safetensors .* again"
-    with pytest.raises(ValueError, match=rf"{path.name}: .*{remedy}"):
+    name = "hf" if key == "hf" and kind != "lfs" else path.name
+    with pytest.raises(ValueError, match=rf"{name}: .*{remedy}"):
         load_encoder(spec)
 
 
@@ -575,7 +538,7 @@ def test_broken_cached_snapshot_is_fetched_again_and_offline_named(
     fill_hf(home, made, None)
     snapshot = hub.huggingface_snapshot("tiny/clip")
     (snapshot / "model.safetensors").resolve().unlink()  # the link stays, its blob is gone
-    with pytest.raises(FileNotFoundError, match=r"Missing: model\.safetensors or pytorch_model"):
+    with pytest.raises(FileNotFoundError, match=r"damaged: model\.safetensors or pytorch_model"):
         load_encoder("hf:tiny/clip", offline=True)
     assert sockets == []
 
@@ -588,18 +551,9 @@ def test_only_one_copy_of_the_weights_is_asked_for(tmp_path: Path) -> None:
     both = ["model.safetensors", "pytorch_model.bin"]
     assert wanted_files([*common, *rest, *both]) == [*common, "model.safetensors"]
     assert wanted_files([*rest, *shards, index, both[1]]) == [*shards, index]
+    assert wanted_files([*rest, "pytorch_model-1.bin", "pytorch_model.bin.index.json"])
     assert wanted_files([*rest, both[1]]) == [both[1]]
     assert len(missing_files(tmp_path)) == 4
-
-
-def test_a_full_disk_is_called_so() -> None:
-    wanted = hub.Wanted("openai:Tiny/1", ("tiny.pt",), Path("clip"), "curl")
-    with (
-        pytest.raises(OSError, match=r"openai:Tiny/1: clip: no space is left there; free"),
-        hub.downloading(wanted, offline=False),
-    ):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert socket.getdefaulttimeout() is None  # other sockets of the process are left alone
 
 
 def test_open_clip_weights_of_an_address_arrive_whole_or_not_at_all(
@@ -609,7 +563,7 @@ def test_open_clip_weights_of_an_address_arrive_whole_or_not_at_all(
     path = f"/mlfoundations/{name}"
     tag(monkeypatch, url=serve({path: made["open_clip"].read_bytes()}) + path, hf_hub="")
     serve.cut = 1000
-    with pytest.raises(FileNotFoundError, match=rf"Missing: {name}"):
+    with pytest.raises(FileNotFoundError, match=rf"Missing or damaged: {name}"):
         load_encoder("open_clip:tiny-hub-cached/tag", offline=False)
     assert list((home / ".cache" / "clip").iterdir()) == []
     serve.cut = None

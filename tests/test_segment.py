@@ -328,7 +328,7 @@ def test_a_model_that_is_not_there_or_another_one(
         str(flock): "no weights; expected model.safetensors",
         "hf:nvidia/absent": "hf download nvidia/absent",
     }
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for model, message in told.items():
         assert run(flock, *FLOCK, "--model", model, "--offline", "--device", "cpu") == 2
         printed, complaints = capsys.readouterr()

@@ -395,16 +395,16 @@ def test_the_hub_is_asked_after_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmenter: GroupViTSegmenter
 ) -> None:
     name = "hf:nvidia/groupvit-gcc-yfcc"
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"hf download nvidia/groupvit-gcc-yfcc") as caught:
         load_segmenter(name, offline=True)
-    assert "Missing: config.json, model.safetensors or pytorch_model.bin" in str(caught.value)
+    assert "damaged: config.json, model.safetensors or pytorch_model.bin" in str(caught.value)
     snapshot = tmp_path / "models--nvidia--groupvit-gcc-yfcc" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("a" * 40, encoding="utf-8")
     save_groupvit(segmenter.model, snapshot / "model.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"Missing: config\.json;"):
+    with pytest.raises(FileNotFoundError, match=r"damaged: config\.json;"):
         load_segmenter(name, offline=True)
     (snapshot / "config.json").write_text("{}", encoding="utf-8")
     found = load_segmenter(name, offline=True, device="cpu")

@@ -166,7 +166,7 @@ class Classify(Job[Options]):
         """The photos of SOURCE."""
         given = self.options.pictures
         if given.unlabelled and where.is_dir() and given.kind == "auto" and not given.boxes:
-            return data.read_unlabelled(where)
+            return data.read_pictures(where, kind="folder")
         photos = data.read_photos(
             where, kind=given.kind, images=given.images, boxes=given.boxes,
             box_scale=given.box_scale,

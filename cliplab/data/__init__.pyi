@@ -3,7 +3,6 @@ from .files import (
     UnreadableImage as UnreadableImage,
     is_image_name as is_image_name,
     iter_images as iter_images,
-    list_images as list_images,
     open_image as open_image,
     shown as shown,
 )
@@ -27,5 +26,4 @@ from .source import (
     is_read_of as is_read_of,
     read_photos as read_photos,
     read_pictures as read_pictures,
-    read_unlabelled as read_unlabelled,
 )

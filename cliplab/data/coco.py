@@ -38,7 +38,6 @@ def read_coco(paths: Sequence[Path], images: Path | None, box_scale: float) -> R
         known = _by_id(table, "images", "file_name", path)
         pictures = _listed(table, known, folder, split, reading)
         names = _category_names(table, path)
-        reading.classes = [*reading.classes, *names.values()]
         if len(paths) == 1:  # several files may use one id for different things
             files = {file: (key, known[key]) for key, (file, _) in pictures.items()}
             reading.ids = Ids(files, {name: key for key, name in names.items()}, reading.written)
@@ -73,34 +72,31 @@ def load(path: Path) -> Table:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{shown(path)}: not JSON ({error}); export it again as COCO") from error
     lists = [found.get(name) if isinstance(found, dict) else None for name in _LISTS]
-    if all(isinstance(one, list) and all(isinstance(x, dict) for x in one) for one in lists):
-        for one in (one for name in _LISTS for one in found[name]):
-            one |= {key: _id_of(one[key]) for key in _IDS if key in one}
-        return found
-    has = some(map(repr, found), 6) if isinstance(found, dict) else type(found).__name__
-    raise ValueError(
-        f"{shown(path)}: got {has or 'an empty object'}; expected COCO's object with the lists "
-        f"{', '.join(_LISTS)}, all of objects; where these are detections, give the file that they "
-        "were made for"
-    )
-
-
-def _id_of(value: Any) -> Any:
-    """1.0, which pandas makes of 1, is 1; what is neither number nor text is none."""
-    if isinstance(value, float) and value % 1 == 0:
-        return int(value)
-    return value if isinstance(value, int | float | str) else None
+    if not all(isinstance(one, list) and all(isinstance(x, dict) for x in one) for one in lists):
+        has = some(map(repr, found), 6) if isinstance(found, dict) else type(found).__name__
+        raise ValueError(
+            f"{shown(path)}: got {has or 'an empty object'}; expected COCO's object with the lists "
+            f"{', '.join(_LISTS)}, all of objects; where these are detections, give the file that "
+            "they were made for"
+        )
+    for one in (one for name in _LISTS for one in found[name]):
+        for key in _IDS:
+            if isinstance(number := one.get(key), float) and number % 1 == 0:
+                one[key] = int(number)  # pandas makes 1.0 of 1
+            elif not isinstance(number, int | str):
+                one[key] = None
+    return found
 
 
 def _root_of(table: Table, path: Path, images: Path | None) -> Path:
     """The folder in which most of the pictures are."""
     names = [name for image in table["images"] if isinstance(name := image.get("file_name"), str)]
+    few = names[:: max(1, len(names) // 100)]
     if not names:
         raise ValueError(f"{shown(path)}: no picture has a 'file_name'; export it again as COCO")
     places = [images] if images is not None else list(_places(path))
-    few = names[:: max(1, len(names) // 20)]
-    for sample, guess in ((few, 0), (names, 0), (names, 1)):
-        counts = [len(find_files(place, sample)[guess]) for place in places]
+    for guess in (0, 1):  # files under their names, then under the end of their names
+        counts = [len(find_files(place, few)[guess]) for place in places]
         if max(counts):
             return places[counts.index(max(counts))]
     raise FileNotFoundError(
@@ -179,20 +175,19 @@ def _add(
     crowd, box = one.get("iscrowd") == 1, _box_of(one.get("bbox"))
     if crowd or box is None:
         to.problems[Kind.CROWD if crowd else Kind.NO_BOX].append(where)
-    elif key in pictures:
+    if box and key in pictures:
         file, size = pictures[key]
-        to.add(file, (label, None, to.listed[file]), box, size)
-    if crowd and box and key in pictures:
-        to.written[pictures[key][0]].append((label, box, True))
+        if crowd:
+            to.written[file].append((label, box, True))
+        else:
+            to.add(file, (label, None, to.listed[file]), box, size)
 
 
 def _box_of(box: Any) -> Box | None:
     """xyxy of COCO's x, y, width, height; None if it is not four finite numbers."""
-    if not isinstance(box, list) or not all(isinstance(n, int | float) for n in box):
-        return None
     try:
         x, y, width, height = map(float, box)
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         return None
     edges = x, y, x + width, y + height
     return edges if all(map(math.isfinite, edges)) else None

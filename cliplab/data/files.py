@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MAX_PIXELS = 89_478_485  # Pillow's own bomb limit, 256 MiB as RGB; $CLIPLAB_MAX_PIXELS raises it
+MAX_PIXELS = 2 * 89_478_485  # 512 MiB as RGB: from there on Pillow refuses a picture as a bomb
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm"),
     *(".pgm", ".pbm", ".pnm", ".tga", ".jp2"),
@@ -36,6 +34,7 @@ FORMATS = (
     *("ICO", "TGA", "HEIF"),
 )
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # odd metadata
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # from half the limit
 
 
 class UnreadableImage(ValueError):
@@ -68,9 +67,7 @@ def open_image(
     """Read one image file as 8-bit RGB, upright, on white, its first frame.
 
     EXIF rotation is applied; transparency is laid on white; CMYK and palettes are converted;
-    16-bit grey (0..65535) and float grey (0..1) are scaled to 0..255, never stretched.
-
-    A file of more than $CLIPLAB_MAX_PIXELS (else MAX_PIXELS) is refused before it is decoded.
+    16-bit grey (0..65535) is scaled to 0..255, never stretched.
 
     Args:
         path: the file; its content decides the format, not its name.
@@ -128,9 +125,6 @@ def _orientation(image: Image.Image, path: Path) -> int:
 @contextmanager
 def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """The undecoded picture, guarded; whatever happens inside becomes UnreadableImage."""
-    limit = _max_pixels()
-    # Pillow's limit belongs to the process: it is raised when the user trusts more, never lowered.
-    Image.MAX_IMAGE_PIXELS = max(limit, Image.MAX_IMAGE_PIXELS or limit)
     try:
         if content == b"" or (content is None and path.is_file() and not path.stat().st_size):
             raise UnreadableImage(path, "the file is empty (0 bytes)", "copy it again")
@@ -140,21 +134,12 @@ def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
         formats = [name for name in FORMATS if name in Image.OPEN]
         file = path if content is None else io.BytesIO(content)
         with Image.open(file, formats=formats) as image:
-            if image.width * image.height > limit:
-                raise Image.DecompressionBombError(f"{image.size}")
             yield image
     except UnreadableImage:
         raise
     except Exception as error:
         # Decoders meet hostile bytes and raise nearly anything (SyntaxError, struct.error, ...).
-        raise UnreadableImage(path, *_explain(error, path, limit)) from error
-
-
-def _max_pixels() -> int:
-    value = os.environ.get("CLIPLAB_MAX_PIXELS", "")
-    if value and not (value.isdigit() and int(value)):
-        raise ValueError(f"$CLIPLAB_MAX_PIXELS: got {value!r}; expected a whole number above 0")
-    return int(value) if value else MAX_PIXELS
+        raise UnreadableImage(path, *_explain(error, path)) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -166,43 +151,32 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode.startswith("I"):  # I;16, I;16B, I;16L and I: 65535 = 257 x 255
-        image = Image.fromarray(((_within(image, 65535, path) + 128) // 257).astype(np.uint8))
-    elif image.mode == "F":
-        image = Image.fromarray((_within(image, 1, path) * 255).round().astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):  # I;16, I;16B, I;16L and I
+        values = np.asarray(image).astype(np.int64)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            cause = "grey of more than 16 bits, whose black and white nobody tells"
+            raise UnreadableImage(path, cause, "scale it to 8 bit yourself: only you know how")
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 257 x 255
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
 
 
-def _within(image: Image.Image, most: int, path: Path) -> NDArray[Any]:
-    """Grey values, if they are from 0 to `most`: nobody tells which are black and white else."""
-    values = np.asarray(image)
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= most):  # written so that NaN fails too
-        found = f"grey values from {low:g} to {high:g}, where 0 to {most} is usual"
-        raise UnreadableImage(path, found, "scale it to 8 bit yourself: only you know how")
-    return values if most == 1 else values.astype(np.int64)
-
-
-def _explain(error: Exception, path: Path, limit: int) -> tuple[str, str]:
+def _explain(error: Exception, path: Path) -> tuple[str, str]:
     """Cause and remedy of what went wrong while reading `path`."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file", "check the name"
+    if isinstance(error, IsADirectoryError | PermissionError):
+        return f"{error.strerror}", "give a file that you may read"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MAX_PIXELS:,} pixels, as bombs do", "shrink it"
+    if path.suffix.lower() in PHONE_SUFFIXES:
+        return "HEIC is not read", "export it as JPEG, or install and register pillow-heif"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or damaged", "open and save it as PNG or JPEG"
     text = (str(error) or type(error).__name__).splitlines()[0]
-    bombs = Image.DecompressionBombError, Image.DecompressionBombWarning
-    is_phone = path.suffix.lower() in PHONE_SUFFIXES
-    save_it = f"open and save it as one of {', '.join(SUFFIXES)}"
-    raise_it = "shrink it, or if you trust it raise $CLIPLAB_MAX_PIXELS"
-    known: list[tuple[bool, str, str]] = [
-        (isinstance(error, FileNotFoundError), "no such file", "check the name"),
-        (path.is_dir(), "this is a folder", "give an image file, or use list_images(folder)"),
-        (isinstance(error, PermissionError), "no permission to read it", "change its permissions"),
-        (isinstance(error, bombs), f"it has more than {limit:,} pixels, as bombs do", raise_it),
-        (is_phone, "HEIC is not read", "export it as JPEG, or install and register pillow-heif"),
-        (isinstance(error, UnidentifiedImageError), "not an image, or damaged", save_it),
-    ]
-    damaged = f"damaged or incomplete ({text})", "copy it again, or open and save it as PNG or JPEG"
-    return next(((cause, remedy) for holds, cause, remedy in known if holds), damaged)
+    return f"damaged or incomplete ({text})", "copy it again, or open and save it as PNG or JPEG"
 
 
 # ---- many images ---------------------------------------------------------------------------
@@ -213,24 +187,18 @@ def is_image_name(name: str | Path) -> bool:
     return str(name).lower().endswith(SUFFIXES + PHONE_SUFFIXES)
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """All image files below `folder`, by suffix, sorted alike everywhere; hidden ones left out.
-
-    Raises:
-        OSError: it is no folder, or may not be listed.
-        ValueError: it holds no image.
-    """
-    folder = Path(folder)
-    return [folder / name for name in image_names(folder)]
-
-
 def is_other(name: str | Path) -> bool:
     """Whether a file is called as pictures in formats that are not read."""
     return str(name).lower().endswith(OTHER_SUFFIXES)
 
 
 def image_names(folder: Path) -> list[str]:
-    """As `list_images`, but paths relative to the folder, as text with /."""
+    """All image files below `folder` by suffix, relative to it with /, sorted alike everywhere.
+
+    Raises:
+        OSError: it is no folder, or may not be listed.
+        ValueError: it holds no image.
+    """
     found = sorted(file_names(folder))
     if not found:
         wanted = ", ".join(SUFFIXES + PHONE_SUFFIXES)
@@ -241,7 +209,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def file_names(folder: Path, wanted: Callable[[str], bool] = is_image_name) -> Iterator[str]:
-    """Names of files below `folder` with /; links are followed, no folder is listed twice."""
+    """Names of files below `folder` with /, but hidden ones; links are followed, loops are not."""
     seen: set[tuple[int, int]] = set()
     for place, inside, files in os.walk(folder, followlinks=True, onerror=_refuse):
         here = os.stat(place)
@@ -249,8 +217,7 @@ def file_names(folder: Path, wanted: Callable[[str], bool] = is_image_name) -> I
             inside.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
-        kept = [name for name in inside if not is_hidden(name)]  # true folders before links
-        inside[:] = sorted(kept, key=lambda name: (os.path.islink(os.path.join(place, name)), name))
+        inside[:] = sorted(name for name in inside if not is_hidden(name))
         base = os.path.relpath(place, folder).replace(os.sep, "/").removeprefix(".")
         for name in filter(wanted, files):
             # Not a link that leads nowhere.

@@ -1,7 +1,6 @@
 """What every reader needs: files found, boxes brought inside pictures; class folders, manifests.
 
 A manifest is as spreadsheets write it: commas, semicolons or tabs, UTF-8 or (in China) GB18030.
-The header decides the separator, and a row that does not fit it is named.
 """
 
 import csv
@@ -10,11 +9,12 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cliplab.data.files import Header, UnreadableImage, image_names, is_hidden, read_header, shown
+from cliplab.data.files import Header, UnreadableImage, image_names, read_header, shown
 from cliplab.data.samples import (
     SPLITS,
     Box,
@@ -48,21 +48,19 @@ class Reading:
         self.masks: dict[Path, Masks] = {}
         self.ids = Ids()
         self.written: dict[Path, list[tuple[str, Box, bool]]] = defaultdict(list)
-        self.classes: Sequence[str] = ()  # that the source names, boxed or not
         self.are_answers = False  # boxes and masks have scores: a model drew them
         self.problems: Problems = defaultdict(list)
         self._box_scale = box_scale
         self._headers: dict[Path, Header | None] = {}
         self._names: dict[Path, str] = {}
         self._numbers: Counter[Path] = Counter()
-        self._seen: set[tuple[Path, Box, str | None]] = set()
 
     def name(self, path: Path) -> str:
-        """For people: relative to the root if it is in there."""
+        """For people: relative to the root, or to the drive for a picture outside of it."""
         if path not in self._names:
             own, base = path.absolute(), self.root.absolute()
-            inside = os.path.normpath(own.relative_to(base)) if own.is_relative_to(base) else path
-            self._names[path] = shown(inside)
+            start = base if own.is_relative_to(base) else own.anchor
+            self._names[path] = shown(os.path.normpath(own.relative_to(start)))
         return self._names[path]
 
     def header(self, path: Path) -> Header | None:
@@ -86,8 +84,8 @@ class Reading:
 
         Boxes are in pixels of a picture of `size`, else of the upright one. They are enlarged
         about their centre by `box_scale` (ViLD, arXiv:2104.13921, section 3.2, embeds each region
-        at 1 and at 1.5) and clipped to the picture; those without area, outside, or given twice
-        are skipped and counted.
+        at 1 and at 1.5) and clipped to the picture; those without area or outside are skipped and
+        counted.
         """
         name, (label, group, split) = self.name(path), said
         if box is not None:
@@ -98,10 +96,6 @@ class Reading:
             self.written[path].append((label or "", box, False))
             if (box := self._inside(name, box, header.size)) is None:
                 return
-            if (path, box, label) in self._seen:
-                self.problems[Kind.REPEATED_BOX].append(name)
-                return
-            self._seen.add((path, box, label))
             self._numbers[path] += 1
             name = f"{name}#{self._numbers[path]}"
         self.samples.append(Sample(path, label, box, group, split, name))
@@ -128,15 +122,12 @@ class Reading:
     def _inside(self, name: str, box: Box, size: Size) -> Box | None:
         """The box enlarged and clipped to a picture of (width, height), None if nothing is left."""
         (x1, y1, x2, y2), (width, height) = box, size
-        where = f"{name} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
-        if not (x1 < x2 and y1 < y2):
-            self.problems[Kind.NO_AREA].append(where)
-            return None
-        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-            self.problems[Kind.OUTSIDE].append(f"{where} of {width} x {height}")
+        where = f"{name} ({x1:g}, {y1:g}, {x2:g}, {y2:g}) of {width} x {height}"
+        if x1 >= min(x2, width) or y1 >= min(y2, height) or x2 <= 0 or y2 <= 0:
+            self.problems[Kind.OUTSIDE].append(where)
             return None
         if min(x1, y1, width - x2, height - y2) < -_TOLERANCE:
-            self.problems[Kind.CLIPPED].append(f"{where} of {width} x {height}")
+            self.problems[Kind.CLIPPED].append(where)
         if (scale := self._box_scale) != 1:  # else the numbers stay as they are written
             x, y, across, down = (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2
             x1, x2 = x - scale * across, x + scale * across
@@ -193,11 +184,6 @@ def read_folder(root: Path, labelled: bool = True) -> Reading:
         label = plain(folders[0]) if folders and not bare else None
         reading.add(root / name, (label, None, split))
     _refuse_mixture(reading)
-    used = {root / parent for name in names for parent in Path(name).parents}
-    for base in (root, *(root / name for name in splits)):
-        for path in sorted(path for path in base.iterdir() if path.is_dir()):
-            if path not in used and not is_hidden(path.name):
-                reading.problems[Kind.EMPTY_FOLDER].append(reading.name(path))
     return reading
 
 
@@ -237,9 +223,7 @@ _ALIASES = {  # what else a column may be called, the best name first
 }
 # Columns of a box: its corners; or a corner, width and height.
 _CORNERS = (COLUMNS[4:], ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
-_EXTENTS = (
-    *(("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height")),
-)
+_EXTENTS = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"))
 # Columns that speak of boxes in a way that is not read.
 _COORDINATES = {
     *("x", "y", "x1", "y1", "x2", "y2", "xmin", "ymin", "xmax", "ymax", "cx", "cy", "xc", "yc"),
@@ -297,16 +281,10 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
 def _rows(source: Path, reading: Reading) -> Iterator[tuple[int, dict[str, str]]]:
     """Line and cells by column of the rows with something in them."""
     lines = list(io.StringIO(text_of(source, reading.problems), newline=""))  # as csv wants them
-    start = 1 if lines and lines[0].lower().startswith("sep=") else 0  # Excel's own first line
-    while start < len(lines) and not lines[start].strip():
-        start += 1
-    if start == len(lines):
-        raise ValueError(f"{shown(source)}: the file is empty; expected a header with image, label")
-    separator, columns = _header(lines[start], source, reading.problems)
-    reader = csv.DictReader(lines[start + 1 :], columns, delimiter=separator, strict=True)
+    separator, columns = _header(lines[0] if lines else "", source, reading.problems)
+    reader = csv.DictReader(lines[1:], columns, delimiter=separator, strict=True)
     try:
         for cells in reader:
-            line = start + 1 + reader.line_num
             extra = cells.pop(None, [])  # spreadsheets pad rows with empty cells
             if any(map(str.strip, extra)) or None in cells.values():
                 raise csv.Error(
@@ -314,44 +292,36 @@ def _rows(source: Path, reading: Reading) -> Iterator[tuple[int, dict[str, str]]
                     f"by {separator!r}"
                 )
             if any(map(str.strip, cells.values())):
-                yield line, {name: cell.strip() for name, cell in cells.items()}
+                yield 1 + reader.line_num, {name: cell.strip() for name, cell in cells.items()}
     except csv.Error as error:
-        line = start + 1 + reader.reader.line_num
         raise ValueError(
-            f"{shown(source)}:{line}: {error}; mend the quotes, and quote cells with {separator!r}"
+            f"{shown(source)}:{1 + reader.reader.line_num}: {error}; mend the quotes, and quote "
+            f"cells with {separator!r}"
         ) from error
 
 
 def text_of(source: Path, problems: Problems) -> str:
     """Contents of a table or a list of names, in the encoding that fits."""
     data = source.read_bytes()
-    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # Excel's "Unicode text"
-    for encoding in ["utf-16"] if utf16 else ["utf-8-sig", "gb18030"]:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" in text:
-            break
-        if encoding != "utf-8-sig":
-            problems[Kind.ENCODING].append(f"{shown(source.name)} is read as {encoding.upper()}")
-        return text
+    for encoding in ("utf-8-sig", "gb18030"):
+        with suppress(UnicodeDecodeError):
+            if "\0" not in (text := data.decode(encoding)):
+                if encoding == "gb18030":
+                    problems[Kind.ENCODING].append(f"{shown(source.name)} is read as GB18030")
+                return text
     raise ValueError(f"{shown(source)}: not a text in UTF-8 or GB18030; save it as UTF-8")
 
 
 def _header(line: str, source: Path, problems: Problems) -> tuple[str, list[str]]:
-    """The separator that gives most columns, and their names, known ones by ours."""
-    tried = []
-    for separator in (",", ";", "\t"):
-        told = next(csv.reader([line], delimiter=separator))
-        cells = [_column_name(cell) for cell in told]
-        named = {column: (column, *names) for column, names in _ALIASES.items()}
-        best = {c: next((n for n in names if n in cells), "") for c, names in named.items()}
-        tried.append((bool(best["image"]), len(cells), separator, told, cells, best))
-    has_image, _, separator, told, cells, best = max(tried, key=lambda one: one[:2])
+    """The separator of most columns, and their names, known ones by ours."""
+    separator = max(",;\t", key=line.count)
+    told = next(csv.reader([line], delimiter=separator), [""])
+    cells = [_column_name(cell) for cell in told]
+    named = {column: (column, *names) for column, names in _ALIASES.items()}
+    best = {c: next((n for n in names if n in cells), "") for c, names in named.items()}
     edges = next((way for way in _CORNERS + _EXTENTS if set(way) <= set(cells)), ())
     repeated = any(cells.count(name) > 1 for name in (*filter(None, best.values()), *edges))
-    if not has_image or repeated or (not edges and _COORDINATES.intersection(cells)):
+    if not best["image"] or repeated or (not edges and _COORDINATES.intersection(cells)):
         raise ValueError(
             f"{shown(source)}: got the columns {', '.join(map(repr, told))}; expected image (or "
             f"path, file), maybe {', '.join(COLUMNS[1:4])} and a box in pixels as one of "

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import overload
 
 from cliplab.data.files import printable, shown
 from cliplab.data.reading import COLUMNS
@@ -42,12 +41,8 @@ class SampleSet:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
-    @overload
-    def __getitem__(self, i: int) -> Sample: ...
-    @overload
-    def __getitem__(self, i: slice) -> "SampleSet": ...
-    def __getitem__(self, i: int | slice) -> "Sample | SampleSet":
-        return replace(self, samples=self.samples[i]) if isinstance(i, slice) else self.samples[i]
+    def __getitem__(self, i: int) -> Sample:
+        return self.samples[i]
 
     @property
     def labels(self) -> list[int | None]:
@@ -65,11 +60,6 @@ class SampleSet:
         """The samples of one split, maybe none; the classes stay those of the whole set."""
         if split not in SPLITS:
             raise ValueError(unknown_name("split", split, SPLITS))
-        if self.samples and not self.splits:
-            raise ValueError(
-                f"no photo of {shown(self.root)} has a split; call with_splits(), or give a split "
-                "column or train/, val/ and test/ folders"
-            )
         return replace(self, samples=tuple(p for p in self.samples if p.split == split))
 
     def with_splits(

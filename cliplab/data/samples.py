@@ -13,16 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from cliplab.data.files import (
-    MAX_PIXELS,
-    UnreadableImage,
-    open_image,
-    opened,
-    printable,
-    read_header,
-    shown,
-)
-from cliplab.runtime import unknown_name
+from cliplab.data.files import MAX_PIXELS, open_image, opened, printable, read_header, shown
 
 SPLITS = ("train", "val", "test")
 # What people call the three splits.
@@ -69,27 +60,21 @@ class ProblemKind(Enum):
     TWO_CLASSES = "pictures whose bytes lie under two classes, taken as unlabelled"
     MISSING_SPLIT = "splits that are named and not there, left out"
     MALFORMED = "malformed lines of labels, skipped"
-    EMPTY_FOLDER = "folders without pictures"
     GUESSED = "files that only the end of their path leads to"
     ENCODING = "tables that are not UTF-8"
     REPEATED_ROW = "rows that repeat another, kept once"
     UNLISTED = "boxes of pictures that the file does not list, skipped"
     CROWD = "boxes of crowds (iscrowd), skipped"
     NO_BOX = "annotations without four finite numbers in 'bbox', skipped"
-    NO_AREA = "boxes without area, skipped"
-    OUTSIDE = "boxes outside their picture, skipped"
+    OUTSIDE = "boxes without area or outside their picture, skipped"
     CLIPPED = "boxes clipped to their picture"
-    REPEATED_BOX = "boxes given twice, kept once"
     TURNED = "boxes turned with their picture, since EXIF lays it on its side"
     AS_SEEN = "boxes of pictures that EXIF turns, taken as of the upright picture"
     SCALED = "boxes scaled, since their file was made for another size"
     OTHER_SHAPE = "boxes of pictures of another shape than their file says, skipped"
     NOT_BOXED = "pictures without boxes, left out"
-    UNUSED_CLASS = "classes without a box, no class of this set"
     UNLABELLED = "pictures without a label"
     ONE_CLASS = "all labelled pictures are of one class: nothing to tell apart"
-    SINGLE = "classes with a single picture, which only one split can have"
-    SAME_LETTERS = "classes that differ only in upper and lower case"
     LACKED = "classes that a split lacks"
     NEAR_DUPLICATE = "near-duplicates, kept in one split"
     STRADDLING = "groups or near-duplicates that straddle the given splits"
@@ -252,7 +237,10 @@ def resized(numbers: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, or a box of it, and what its owner knows about it."""
+    """A picture, or a box of it, and what its owner knows about it.
+
+    Boxes that a reader gives have an area and lie inside their picture.
+    """
 
     path: Path
     label: str | None = None
@@ -267,15 +255,6 @@ class Sample:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", shown(self.path.name))
-        if self.split is not None and self.split not in SPLITS:
-            raise ValueError(unknown_name("split", self.split, SPLITS))
-        if self.box_xyxy is not None:
-            x1, y1, x2, y2 = box = tuple(map(float, self.box_xyxy))
-            if not (all(map(math.isfinite, box)) and x1 < x2 and y1 < y2):
-                raise ValueError(
-                    f"{self.name}: box_xyxy is {box}; expected finite x1 < x2 and y1 < y2 in pixels"
-                )
-            object.__setattr__(self, "box_xyxy", box)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -293,35 +272,23 @@ class Sample:
         return tuple(one.label for one in self.regions)
 
     def open(self) -> Image.Image:
-        """The picture as 8-bit RGB, upright, cut to its box; errors as `open_image` and `crop`."""
+        """The picture as 8-bit RGB, upright, cut to its box; errors as `open_image`."""
         return self.crop(open_image(self.path))
 
     def crop(self, image: Image.Image) -> Image.Image:
         """The box cut out of the whole upright picture, which may serve many boxes.
 
         Edges go to the nearest pixel border, and the box is clipped to the picture.
-
-        Raises:
-            UnreadableImage: the box lies outside the picture.
         """
         if self.box_xyxy is None:
             return image
         left, right = _pixels(self.box_xyxy[0], self.box_xyxy[2], image.width)
         top, bottom = _pixels(self.box_xyxy[1], self.box_xyxy[3], image.height)
-        if left >= right or top >= bottom:
-            box = ", ".join(f"{value:g}" for value in self.box_xyxy)
-            raise UnreadableImage(
-                self.path,
-                f"box ({box}) lies outside the picture of {image.width} x {image.height} pixels",
-                "mend the box: x1, y1, x2, y2 in pixels of the upright picture",
-            )
         return image.crop((left, top, right, bottom))
 
 
 def _pixels(low: float, high: float, size: int) -> tuple[int, int]:
-    """Whole pixels of [low, high) within [0, size), at least one where they overlap at all."""
-    if high <= 0 or low >= size:
-        return 0, 0
+    """Whole pixels of [low, high) within [0, size), at least one."""
     first = min(max(math.floor(low + 0.5), 0), size - 1)
     return first, min(max(math.floor(high + 0.5), first + 1), size)
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +29,7 @@ _EXPECTED = (
     "expected a folder of class folders, a CSV manifest (.csv, .tsv), COCO boxes (.json), or a "
     "YOLO folder or its data.yaml"
 )
-_LOSSES = {
-    *(Kind.NO_BOX, Kind.NO_AREA, Kind.OUTSIDE, Kind.OTHER_SHAPE, Kind.UNREADABLE, Kind.MALFORMED),
-}
+_LOSSES = (Kind.NO_BOX, Kind.OUTSIDE, Kind.OTHER_SHAPE, Kind.UNREADABLE, Kind.MALFORMED)
 
 
 def read_photos(
@@ -69,20 +67,12 @@ def read_photos(
         raise ArgumentError("box_scale", what)
     if kind in ("coco", "yolo"):
         bare = reading.listed.keys() - {one.path for one in reading.samples}
-        reading.problems[Kind.NOT_BOXED] += sorted(_names_of(bare, reading.root).values())
-        unused = set(reading.classes) - {one.label for one in reading.samples}
-        reading.problems[Kind.UNUSED_CLASS] += [n for n in reading.classes if n in unused]
+        reading.problems[Kind.NOT_BOXED] += sorted(map(reading.name, bare))
     if not reading.samples:
         raise ValueError(_nothing_left(source, reading))
     _drop_contradictions(reading)
     _tell_of_classes(reading)
     return SampleSet.of(reading.samples, reading.root, problems_of(reading.problems))
-
-
-def read_unlabelled(folder: str | Path) -> SampleSet:
-    """Every picture below `folder`, whatever its sub-folders are called, without labels."""
-    kind, reading = _read(Path(folder), "folder", labelled=False)
-    return SampleSet.of(_wholes(reading, kind), reading.root, problems_of(reading.problems))
 
 
 def read_pictures(
@@ -121,12 +111,17 @@ def _wholes(reading: Reading, kind: str) -> list[Sample]:
     for sample in reading.samples:
         if sample.box_xyxy is not None:
             regions[sample.path].append(sample)
-    names = _names_of(regions, reading.root)
-    found = []
-    for path, inside in regions.items():
-        judged = (bool(inside) or kind in ("coco", "yolo")) and not reading.are_answers
-        whole = Sample(path, split=reading.listed[path], name=names[path], judged=judged)
-        found.append(replace(whole, regions=tuple(inside), masks=reading.masks.get(path)))
+    found = [
+        Sample(
+            path,
+            split=reading.listed[path],
+            name=reading.name(path),
+            regions=tuple(inside),
+            judged=(bool(inside) or kind in ("coco", "yolo")) and not reading.are_answers,
+            masks=reading.masks.get(path),
+        )
+        for path, inside in regions.items()
+    ]
     return sorted(found, key=lambda one: one.name)
 
 
@@ -161,7 +156,6 @@ def _read(
         reading = read_coco(places, where, box_scale)
         if reading.are_answers:
             reading.samples = [replace(sample, label=None) for sample in reading.samples]
-            reading.classes = ()
     else:
         reading = (read_csv if kind == "csv" else read_yolo)(places[0], where, box_scale)
     if where is None and source.is_dir():
@@ -202,33 +196,12 @@ def _drop_contradictions(reading: Reading) -> None:
 
 
 def _tell_of_classes(reading: Reading) -> None:
-    """Note classes that are likely mistakes, too small, or missing from a split."""
+    """Note pictures without a class, and classes that are alone or missing from a split."""
     samples, problems = reading.samples, reading.problems
-    counts = Counter(sample.label for sample in samples if sample.label is not None)
-    folded = Counter(name.casefold() for name in counts)
-    problems[Kind.UNLABELLED] += [s.name for s in samples if s.label is None] if counts else []
-    problems[Kind.ONE_CLASS] += list(counts) if len(counts) == 1 else []
-    problems[Kind.SINGLE] += sorted(name for name, count in counts.items() if count == 1)
-    problems[Kind.SAME_LETTERS] += sorted(n for n in counts if folded[n.casefold()] > 1)
+    classes = {sample.label for sample in samples if sample.label is not None}
+    problems[Kind.UNLABELLED] += [s.name for s in samples if s.label is None] if classes else []
+    problems[Kind.ONE_CLASS] += classes if len(classes) == 1 else []
     problems[Kind.LACKED] += lacked(samples)
-
-
-def _names_of(paths: Iterable[Path], root: Path) -> dict[Path, str]:
-    """Paths relative to the root; outside it the file's name, with parents where others share it.
-
-    Two cameras may both have a 1.png, and what is found must not be said of the other's.
-    """
-    base, ends = root.absolute(), dict[Path, list[str]]()
-    for path in paths:
-        own = path.absolute()
-        inside = own.is_relative_to(base)
-        parts = own.relative_to(base if inside else own.anchor).parts
-        ends[path] = ["/".join(parts[-n:]) for n in ((0,) if inside else range(1, len(parts) + 1))]
-    count = Counter(end for some in ends.values() for end in some)
-    return {
-        path: shown(next((end for end in some if count[end] == 1), path.as_posix()))
-        for path, some in ends.items()
-    }
 
 
 # ---- recognising ---------------------------------------------------------------------------
@@ -277,14 +250,14 @@ def is_read_of(path: Path, folder: Path) -> bool:
 
 def _is_yolo(folder: Path) -> bool:
     """Whether a folder has YOLO's YAML file or obj.data, or names of classes and label files."""
-    has_settings, has_names = (
-        any((folder / name).is_file() for name in names) for names in (SETTINGS, NAME_FILES)
-    )
+    if any((folder / name).is_file() for name in SETTINGS):
+        return True
     # A list of classes may lie beside class folders, too: text files with the names of pictures
     # are what tells.
     stems = {path.stem for path in folder.iterdir() if is_image_name(path)}
     beside = any(path.stem in stems for path in folder.glob("*.txt"))
-    return has_settings or any((folder / "labels").rglob("*.txt")) or (has_names and beside)
+    has_names = any((folder / name).is_file() for name in NAME_FILES)
+    return any((folder / "labels").rglob("*.txt")) or (has_names and beside)
 
 
 def _coco_files(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -7,15 +7,13 @@ too, or in `classes.txt`. Where `kpt_shape` says that key points follow a box, t
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cliplab.data.files import list_images, shown
+from cliplab.data.files import file_names, image_names, shown
 from cliplab.data.reading import Problems, Reading, find_files, text_of
-from cliplab.data.samples import Box, ProblemKind as Kind, plain, some, split_of
+from cliplab.data.samples import Box, ProblemKind as Kind, plain, split_of
 
 SETTINGS = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "obj.data")
 NAME_FILES = ("classes.txt", "obj.names")
@@ -36,7 +34,6 @@ def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
     if isinstance(base := said.get("path"), str) and (root / base).is_dir():
         reading.root = root = root / base
     names, points = _names(said, path), _points(said, path)
-    reading.classes = sorted(set(names.values()))
     listed = {} if images is not None else _splits(said, path, reading)
     for picture, split in (listed or _by_folder(root, images)).items():
         if not picture.is_file():
@@ -56,13 +53,12 @@ def read_yolo(source: Path, images: Path | None, box_scale: float) -> Reading:
 
 def _settings_file(source: Path) -> Path:
     """The file with the names of the classes."""
-    root = source.parent if source.name == "labels" else source
-    lists = [base / name for base in (root, root / "labels") for name in NAME_FILES]
-    places = [source, *(root / name for name in SETTINGS), *lists]
+    lists = [base / name for base in (source, source / "labels") for name in NAME_FILES]
+    places = [source, *(source / name for name in SETTINGS), *lists]
     if path := next(filter(Path.is_file, places), None):
         return path
     raise FileNotFoundError(
-        f"{shown(root)}: no names of classes; looked for {', '.join(SETTINGS[:2])}, obj.data, "
+        f"{shown(source)}: no names of classes; looked for {', '.join(SETTINGS[:2])}, obj.data, "
         f"{', '.join(NAME_FILES)} there and in labels: write classes.txt with a name on each line"
     )
 
@@ -77,11 +73,9 @@ def _settings(path: Path, problems: Problems) -> Mapping[str, Any]:
     if path.suffix == ".data":  # Darknet's, which CVAT writes: key = value
         pairs = [line.partition("=")[::2] for line in text.splitlines()]
         found = {key.strip(): value.strip() for key, value in pairs}
-        files = [*find_files(path.parent, [found.get("names", "")])]
-        return {
-            **found,
-            **next((_settings(f[n], problems) for f in files for n in f), {"names": []}),
-        }
+        files, guessed = find_files(path.parent, [found.get("names", "")])
+        lists = [*files.values(), *guessed.values()]
+        return {**found, "names": _settings(lists[0], problems)["names"] if lists else []}
     try:
         found = yaml.load(text, yaml.BaseLoader)  # where `no` is a name, and no False
     except (yaml.YAMLError, RecursionError) as error:
@@ -97,10 +91,7 @@ def _names(said: Mapping[str, Any], path: Path) -> _Names:
     for key, name in numbered.items() or [("0", "")]:
         if not key.isdecimal() or not isinstance(name, str) or not plain(name):
             raise ValueError(f"{shown(path)}: class {key!r} is {name!r}; expected number and name")
-    found = {int(key): plain(name) for key, name in numbered.items()}
-    if twice := some([name for name, count in Counter(found.values()).items() if count > 1], 3):
-        raise ValueError(f"{shown(path)}: {twice} twice among the names; give each class its own")
-    return found
+    return {int(key): plain(name) for key, name in numbered.items()}
 
 
 def _points(said: Mapping[str, Any], path: Path) -> int:
@@ -147,9 +138,7 @@ def _splits(said: Mapping[str, Any], path: Path, reading: Reading) -> _Listed:
 def _pictures_of(place: Path, reading: Reading) -> list[Path]:
     """Pictures of a folder, or those that a text file lists."""
     if place.is_dir():
-        with suppress(ValueError):  # an empty split is the owner's affair, as long as others aren't
-            return list_images(place)
-        return []
+        return [place / name for name in sorted(file_names(place))]
     lines = filter(None, map(str.strip, text_of(place, reading.problems).splitlines()))
     names = [str(place.parent / line) if line.startswith("./") else line for line in lines]
     found = reading.find(names)
@@ -160,9 +149,9 @@ def _by_folder(root: Path, images: Path | None) -> _Listed:
     """Pictures below `images`, else root/images, else root; split by a folder named so."""
     place = images or (root / "images" if (root / "images").is_dir() else root)
     splits: _Listed = {}
-    for path in list_images(place):
-        folders = path.relative_to(place).parts[:-1]
-        splits[path] = next(filter(None, map(split_of, folders)), None)
+    for name in image_names(place):
+        folders = name.split("/")[:-1]
+        splits[place / name] = next(filter(None, map(split_of, folders)), None)
     return splits if all(splits.values()) else dict.fromkeys(splits)
 
 
@@ -171,9 +160,9 @@ def _by_folder(root: Path, images: Path | None) -> _Listed:
 
 def _add_boxes(path: Path, label_file: Path, names: _Names, points: int, reading: Reading) -> None:
     """Keep the boxes of one picture; name the lines that are none."""
-    lines = label_file.read_bytes().decode("utf-8-sig", "replace").splitlines()
-    for line, text in enumerate(map(str.strip, lines), 1):
-        if not text:
+    lines = label_file.read_text("utf-8-sig", "replace").splitlines()
+    for line, text in enumerate(lines, 1):
+        if not text.strip():
             continue
         try:
             number, share = _parse(text, names, points)

@@ -176,8 +176,7 @@ def _read(
     encoder: Encoder, cache: EmbeddingCache | None, keep_images: bool, pictures: list[_Picture]
 ) -> list[_Picture]:
     """Turn photos of one file into rows of the cache, or into pixels."""
-    path, whole = pictures[0].photo.path, None
-    content, before = "", _stamp(path)
+    path, content, whole = pictures[0].photo.path, "", None
     if cache is not None:
         with suppress(OSError):  # opening it will tell why
             content = sha256(path)
@@ -194,18 +193,7 @@ def _read(
                     one.pixels = encoder.preprocess(image)
         except UnreadableImage as error:
             one.error = error
-    if before != _stamp(path):  # written to while it was read: the hash is of other pixels
-        for one in pictures:
-            one.key = ""
     return pictures
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Time and size of a file; None where there is none."""
-    with suppress(OSError):
-        found = path.stat()
-        return found.st_mtime_ns, found.st_size
-    return None
 
 
 def _read_ahead(

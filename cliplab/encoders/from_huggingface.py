@@ -1,6 +1,7 @@
 """`hf:` - CLIP, Chinese-CLIP, SigLIP and SigLIP 2 through transformers."""
 
 import json
+import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -193,22 +194,17 @@ def lacking(folder: Path, *groups: Sequence[str]) -> list[str]:
 
 def missing_files(folder: Path) -> list[str]:
     """What a folder lacks to be a model, alternatives joined by "or"; [] if it is whole."""
-    found = lacking(folder, ("config.json",))
-    found += [] if first_of(folder, INDEXES) else lacking(folder, WEIGHTS)
-    found += [name for name in _shards(folder) if not (folder / name).is_file()]
-    return found + lacking(folder, PICTURES, TOKENS)
+    weights = () if first_of(folder, INDEXES) else (WEIGHTS,)
+    shards = [(name,) for name in _shards(folder)]
+    return lacking(folder, ("config.json",), *weights, *shards, PICTURES, TOKENS)
 
 
 def wanted_files(names: list[str]) -> list[str]:
     """Which files of a repository to download: safetensors, not the same weights once more."""
     weights: list[str] = []
-    for whole, index in zip(WEIGHTS, INDEXES, strict=True):
-        stem, suffix = whole.split(".")
-        shards = [n for n in names if n.startswith(f"{stem}-") and n.endswith(suffix)]
-        if not weights and whole in names:
-            weights = [whole]
-        elif not weights and shards and index in names:
-            weights = [*shards, index]
+    for whole in reversed(WEIGHTS):
+        shards = re.compile(whole.replace(".", r"(-\S+|)\.") + r"(\.index\.json)?")
+        weights = [name for name in names if shards.fullmatch(name)] or weights
     return [n for n in names if n in ("config.json", *PICTURES, *TOKEN_FILES)] + weights
 
 

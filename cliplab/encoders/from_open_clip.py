@@ -1,6 +1,7 @@
 """`open_clip:` - open_clip's models, an architecture with a published tag or a checkpoint."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,12 @@ from cliplab.encoders.hub import find_file, find_snapshot
 from cliplab.encoders.official import (
     Found,
     HuggingFaceTokenizer,
-    OpenClipBytePairs,
     check_weights,
     hushed,
     official,
     reading,
 )
-from cliplab.models.tokenizers import Tokenizer
+from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer
 from cliplab.models.weights import is_torchscript
 from cliplab.runtime import nearest, unknown_name
 
@@ -60,7 +60,7 @@ def read_tokenizer(text: dict[str, Any], folder: Path | None) -> Tokenizer:
 
     length, options = text.get("context_length", 77), dict(text.get("tokenizer_kwargs", {}))
     if folder is None:
-        return OpenClipBytePairs(SimpleTokenizer(context_length=length, **options))
+        return CleanedBytePairs(length, SimpleTokenizer(**options).clean_fn)
     theirs = HFTokenizer(
         str(folder),
         context_length=length,
@@ -71,6 +71,18 @@ def read_tokenizer(text: dict[str, Any], folder: Path | None) -> Tokenizer:
     return HuggingFaceTokenizer(
         theirs.tokenizer, length, clean=theirs.clean_fn, tokenize=theirs.__call__
     )
+
+
+class CleanedBytePairs(BytePairTokenizer):
+    """OpenAI's byte pairs after the cleaning that a model of open_clip asks for."""
+
+    def __init__(self, context_length: int, clean: Callable[[str], str]) -> None:
+        super().__init__(context_length)
+        self._clean = clean
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text, without start, end and padding."""
+        return super().encode(self._clean(text))
 
 
 # ---- names and files -----------------------------------------------------------------------
@@ -110,12 +122,6 @@ def _published(spec: str, arch: str, tag: str) -> dict[str, Any]:
     if not known:
         tags = open_clip.list_pretrained_tags_by_model(arch)
         raise ValueError(f"{spec}: {unknown_name('tag', tag, tags)}")
-    # The wrong activation costs accuracy and says nothing.
-    if open_clip.get_model_config(arch).get("quick_gelu") and not known.get("quick_gelu"):
-        raise ValueError(
-            f"{spec}: the weights were trained with GELU, the architecture has QuickGELU; use "
-            f"open_clip:{arch.removesuffix('-quickgelu')}/{tag}"
-        )
     return known
 
 

@@ -3,12 +3,11 @@
 Nothing here opens a socket unless a file is absent and the network is allowed.
 """
 
-import errno
 import os
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +31,15 @@ class Wanted:
     def error(self, why: str) -> FileNotFoundError:
         """What is missing, where it belongs, and how to get it there; `why` it was not fetched."""
         return FileNotFoundError(
-            f"{self.spec}: not on this machine, and not downloaded ({why}). "
-            f"Missing: {', '.join(self.files)}; they belong in {self.folder}. On a machine with "
-            f"network: {self.command} - then copy the files to that folder, or "
-            f"{self.otherwise}"
+            f"{self.spec}: not on this machine, and not downloaded ({why}). Missing or damaged: "
+            f"{', '.join(self.files)}; they belong in {self.folder}. On a machine with network: "
+            f"{self.command} - then copy the files to that folder, or {self.otherwise}"
         )
 
 
 @contextmanager
 def downloading(wanted: Wanted, *, offline: bool) -> Iterator[None]:
-    """Turn whatever a downloader raises into `wanted.error`; a full disk is called so."""
+    """Turn whatever a downloader raises into `wanted.error`."""
     if offline:
         raise wanted.error("offline")
     before = socket.getdefaulttimeout()
@@ -49,9 +47,6 @@ def downloading(wanted: Wanted, *, offline: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each hub raises kinds of its own
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "no space is left there; free some, and load again"
-            raise OSError(error.errno, f"{wanted.spec}: {wanted.folder}: {remedy}") from error
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise wanted.error(f"{type(error).__name__}: {reason}") from error
     finally:
@@ -69,14 +64,6 @@ def check_answer(url: str) -> None:
 # ---- single files --------------------------------------------------------------------------
 
 
-def _cache(variables: Mapping[str, str], default: str) -> Path:
-    """A folder below the first variable that is set, else below the home folder."""
-    for variable, inside in variables.items():
-        if chosen := os.environ.get(variable, ""):
-            return Path(chosen).expanduser() / inside
-    return Path.home() / default
-
-
 def find_file(spec: str, url: str, digest: str, *, named: str, offline: bool) -> Path:
     """The cached file of an address, else downloaded, whole or not at all.
 
@@ -92,11 +79,6 @@ def find_file(spec: str, url: str, digest: str, *, named: str, offline: bool) ->
     path = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
     if path.is_file() and (not digest or sha256(path).startswith(digest)):
         return path
-    if path.is_file() and offline:
-        raise ValueError(
-            f"{path}: its sha256 is not {digest[:12]}..., the published one; the download was "
-            "cut short: delete it and load again with the network allowed"
-        )
     otherwise = f"name the file: {named}{path.name}"
     wanted = Wanted(spec, (path.name,), path.parent, f"curl -LO {url}", otherwise)
     with downloading(wanted, offline=offline):
@@ -109,9 +91,10 @@ def find_file(spec: str, url: str, digest: str, *, named: str, offline: bool) ->
 
 
 def huggingface_cache() -> Path:
-    """Hugging Face's folder of snapshots; from the variables that its own library heeds."""
-    tail = {"HF_HUB_CACHE": ".", "HUGGINGFACE_HUB_CACHE": ".", "HF_HOME": "hub"}
-    return _cache({**tail, "XDG_CACHE_HOME": "huggingface/hub"}, ".cache/huggingface/hub")
+    """Hugging Face's folder of snapshots."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def no_folder(path: Path) -> str:
@@ -173,7 +156,6 @@ def find_snapshot(
                 repo,
                 revision=revision,
                 allow_patterns=choose([sibling.rfilename for sibling in info.siblings or []]),
-                cache_dir=huggingface_cache(),
                 endpoint=endpoint,
                 etag_timeout=TIMEOUT,
             )
@@ -182,7 +164,7 @@ def find_snapshot(
 
 
 def huggingface_snapshot(repo: str, revision: str = "main") -> Path | None:
-    """Cached snapshot of a branch, tag or commit (or its first digits) of `repo`; None if none.
+    """Cached snapshot of a branch, tag or commit of `repo`; None if none.
 
     Looked up here because the hub's `local_files_only` refuses a snapshot without the files that
     were not asked for.
@@ -190,10 +172,8 @@ def huggingface_snapshot(repo: str, revision: str = "main") -> Path | None:
     folder = huggingface_cache() / f"models--{repo.replace('/', '--')}"
     reference = folder / "refs" / revision
     commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
-    snapshots = sorted(path for path in folder.glob("snapshots/*") if path.is_dir())
-    is_commit = len(commit) >= 7 and set(commit) <= set("0123456789abcdef")
-    found = [p for p in snapshots if p.name == commit or (is_commit and p.name.startswith(commit))]
-    return found[0] if len(found) == 1 else None
+    snapshot = folder / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
 
 
 # ---- ModelScope's hub ----------------------------------------------------------------------
@@ -201,7 +181,8 @@ def huggingface_snapshot(repo: str, revision: str = "main") -> Path | None:
 
 def modelscope_cache() -> Path:
     """ModelScope's cache folder, $MODELSCOPE_CACHE or ~/.cache/modelscope."""
-    return _cache({"MODELSCOPE_CACHE": ".", "MS_CACHE_HOME": "."}, ".cache/modelscope")
+    chosen = os.environ.get("MODELSCOPE_CACHE", "")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "modelscope"
 
 
 def modelscope_snapshot(model: str, revision: str) -> Path | None:
@@ -215,9 +196,8 @@ def modelscope_snapshot(model: str, revision: str) -> Path | None:
     snapshot = root / "models" / f"{owner}--{name}" / "snapshots" / revision
     if snapshot.is_dir():
         return snapshot
-    bases = (root / "models", root / "hub" / "models", root, root / "hub")
-    for older in [base / owner / n for base in bases for n in (name.replace(".", "___"), name)]:
-        mark = older / ".mv"  # "Revision:v1.0.1,CreatedAt:1690000000"
+    for base in (root / "models", root / "hub" / "models", root, root / "hub"):
+        older, mark = base / model, base / model / ".mv"  # "Revision:v1.0.1,CreatedAt:1690000000"
         says = mark.read_text("utf-8").strip() if mark.is_file() else revision
         if older.is_dir() and says.removeprefix("Revision:").partition(",")[0] == revision:
             return older

@@ -14,8 +14,6 @@ from cliplab.encoders.from_open_clip import load_open_clip
 from cliplab.encoders.official import (
     CHINESE_CONTEXT,
     Found,
-    OfficialBytePairs,
-    OfficialWordPieces,
     check_weights,
     hushed,
     official,
@@ -30,7 +28,6 @@ MODEL = "damo/multi-modal_clip-vit-large-patch14_336_zh"  # the seed notes'
 REVISION = "v1.0.1"
 WEIGHTS = "pytorch_model.bin"
 FILES = ("vision_model_config.json", "text_model_config.json", "vocab.txt", WEIGHTS)
-_OWNERS = {"damo": "iic", "iic": "damo"}  # the same models under two names
 
 
 # ---- our own code --------------------------------------------------------------------------
@@ -90,7 +87,7 @@ def load_openai(where: str, offline: bool) -> Found:
         model = clip.model.build_model(weights).float()  # in fp16 until here
         model.load_state_dict(weights)
     preprocess = clip.clip._transform(model.visual.input_resolution)
-    tokenizer = OfficialBytePairs(clip.tokenize, model.context_length)
+    tokenizer = BytePairTokenizer(model.context_length)
     return Found(model, tokenizer, preprocess, ("en",), [path], revision)
 
 
@@ -113,7 +110,7 @@ def load_modelscope(where: str, offline: bool) -> Found:
     with reading(folder, "a ModelScope folder of Chinese-CLIP"), hushed("modelscope"):
         model = CLIPForMultiModalEmbedding(str(folder))
     context = min(CHINESE_CONTEXT, model.model_info["text_max_position_embeddings"])
-    tokenizer = OfficialWordPieces(model.tokenizer, context)
+    tokenizer = WordPieceTokenizer(folder / "vocab.txt", context)
     preprocess = modelscope_preprocess(model.model_info["image_resolution"])
     weights = [folder / WEIGHTS]
     return Found(model.clip_model, tokenizer, preprocess, ("zh",), weights, revision)
@@ -131,13 +128,11 @@ def _find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
             f"data/checkpoints/clip-chinese, or a model such as {MODEL}[@{REVISION}]"
         )
     revision = revision or (REVISION if name == MODEL.partition("/")[2] else "master")
-    for same in filter(None, (owner, _OWNERS.get(owner))):
-        snapshot = hub.modelscope_snapshot(f"{same}/{name}", revision)
-        if snapshot and all((snapshot / file).is_file() for file in FILES):
-            return snapshot, revision
     folder = hub.modelscope_cache() / "models" / f"{owner}--{name}" / "snapshots" / revision
     present = hub.modelscope_snapshot(model, revision) or folder
     missing = tuple(file for file in FILES if not (present / file).is_file())
+    if not missing:
+        return present, revision
     command = f"modelscope download --model {model} --revision {revision} --local_dir {name}"
     wanted = hub.Wanted(f"modelscope:{model}@{revision}", missing, present, command)
     with hub.downloading(wanted, offline=offline), official("modelscope"), hushed("modelscope"):
@@ -212,9 +207,6 @@ def load_encoder(
 
 def _unknown(spec: str, key: str) -> str:
     close = nearest(key, LOADERS)
-    if spec and (path := Path(spec)).exists():
-        folder = "hf" if (path / "config.json").is_file() else "modelscope"
-        close = [f"{'openai' if path.is_file() else folder}:{spec}"]
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     valid = [name + _AFTER.get(name, "") for name in LOADERS]
     return f"unknown encoder {spec!r}; {hint}valid: {', '.join(valid)}"

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from cliplab.encoders.official import CHINESE_CONTEXT, OfficialWordPieces, official
+from cliplab.encoders.official import CHINESE_CONTEXT, official
 from cliplab.encoders.two_towers import modelscope_preprocess
+from cliplab.models.tokenizers import WordPieceTokenizer
 
 with official("modelscope"):
     from modelscope.metainfo import Preprocessors
-    from modelscope.models.multi_modal.clip.bert_tokenizer import FullTokenizer
     from modelscope.preprocessors.base import Preprocessor
     from modelscope.preprocessors.builder import PREPROCESSORS
     from modelscope.utils.constant import Fields, ModeKeys, ModelFile
@@ -51,9 +50,8 @@ class CLIPPreprocessor(Preprocessor):
         super().__init__(mode, **kwargs)
         folder = Path(model_dir)
         config = (folder / "vision_model_config.json").read_text(encoding="utf-8")
-        self.tokenizer = FullTokenizer(vocab_file=str(folder / ModelFile.VOCAB_FILE))
+        self.tokenizer = WordPieceTokenizer(folder / ModelFile.VOCAB_FILE, CHINESE_CONTEXT)
         self.img_preprocess = modelscope_preprocess(json.loads(config)["image_resolution"])
-        self._tokenize = OfficialWordPieces(self.tokenizer, CHINESE_CONTEXT)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """{"img": one or a list, "text": one or a list} -> the same keys, as tensors.
@@ -62,21 +60,12 @@ class CLIPPreprocessor(Preprocessor):
         (K, 52), long texts cut. A key that is missing or None stays away.
         """
         output = {}
-        if data.get("img") is not None:
-            images = _as_list("img", data["img"], Image.Image)
+        if (images := data.get("img")) is not None:
+            images = images if isinstance(images, list) else [images]
             output["img"] = torch.stack([self.img_preprocess(image) for image in images])
-        if data.get("text") is not None:
-            output["text"] = self._tokenize(_as_list("text", data["text"], str), truncate=True)
+        if (texts := data.get("text")) is not None:
+            output["text"] = self.tokenizer(texts, truncate=True)
         return output
-
-
-def _as_list(key: str, value: Any, kind: type) -> list[Any]:
-    items = value if isinstance(value, list) else [value]
-    for item in items:
-        if not isinstance(item, kind):
-            name = kind.__name__
-            raise TypeError(f"{key}: got {type(item).__name__}; expected {name} or list of {name}")
-    return items
 
 
 def stand_in() -> bool:

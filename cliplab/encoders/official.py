@@ -15,7 +15,6 @@ from torch import Tensor
 from cliplab.encoders.two_towers import Encoder
 from cliplab.models.tokenizers import (
     BYTE_OF_SYMBOL,
-    BytePairTokenizer,
     Tokenizer,
     as_list,
     readable_bytes,
@@ -126,7 +125,7 @@ def quiet() -> Iterator[None]:
 
 
 def check_weights(path: Path) -> None:
-    """Raise unless `path` is a whole file of weights that can be loaded without running code.
+    """Raise unless `path` is a file of weights that can be loaded without running code.
 
     The official loaders are handed the file only after this: one of them calls `torch.load`
     without saying `weights_only`, another falls back to doing so.
@@ -137,22 +136,8 @@ def check_weights(path: Path) -> None:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         raise ValueError(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` there")
-    if path.suffix == ".safetensors":
-        _check_safetensors(path)
-    elif not is_torchscript(path):
+    if path.suffix != ".safetensors" and not is_torchscript(path):
         _check_pickle(path)
-
-
-def _check_safetensors(path: Path) -> None:
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt") as file:  # compares the header with the length of the file
-            file.keys()
-    except Exception as error:
-        raise ValueError(
-            f"{path}: truncated or not safetensors ({error}); download or copy it again"
-        ) from error
 
 
 def _check_pickle(path: Path) -> None:
@@ -175,40 +160,6 @@ def _check_pickle(path: Path) -> None:
 CHINESE_CONTEXT = 52  # tokens; ModelScope's preprocessor pads to it, whatever BERT could take
 UNKNOWN = "[UNK]"  # what an unknown piece reads, whatever a tokenizer calls it
 SPACE = "\u2581"  # sentencepiece's
-
-
-class OfficialBytePairs(BytePairTokenizer):
-    """`clip.tokenize`, with the house's errors and readable pieces."""
-
-    def __init__(self, tokenize: Callable[..., Tensor], context_length: int) -> None:
-        super().__init__(context_length)
-        self._tokenize = tokenize
-
-    def __call__(self, texts: str | Sequence[str], *, truncate: bool = False) -> Tensor:
-        """K texts -> int64 ids (K, context_length) from clip itself; errors as in `Tokenizer`."""
-        if not truncate:
-            super().__call__(texts)  # its error tells the length and the remedy, clip's neither
-        return self._tokenize(texts, self.context_length, truncate=truncate).long()
-
-
-class OfficialWordPieces(Tokenizer):
-    """ModelScope's FullTokenizer, framed and padded as its CLIPPreprocessor does.
-
-    Deviates: that class cuts long texts silently; here they are refused unless `truncate`.
-    """
-
-    def __init__(self, tokenizer: Any, context_length: int) -> None:
-        super().__init__(context_length)
-        self._tokenizer, self.vocab_size = tokenizer, len(tokenizer.vocab)
-        self.start_id, self.end_id = tokenizer.vocab["[CLS]"], tokenizer.vocab["[SEP]"]
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of one text, without [CLS], [SEP] and padding."""
-        return self._tokenizer.convert_tokens_to_ids(self.pieces(text))
-
-    def pieces(self, text: str) -> list[str]:
-        """The word pieces of a text, [UNK] for each word that the vocabulary cannot spell."""
-        return self._tokenizer.tokenize(text)
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -271,29 +222,3 @@ class HuggingFaceTokenizer(Tokenizer):
         if self._byte_of:
             return readable_bytes(self._byte_of[c] for c in token.removesuffix("</w>"))
         return token.removeprefix(SPACE).replace(SPACE, " ") or " "
-
-
-class OpenClipBytePairs(Tokenizer):
-    """open_clip's SimpleTokenizer: OpenAI's byte pairs after the cleaning that a model asks for."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        super().__init__(tokenizer.context_length)
-        self._tokenizer, self.vocab_size = tokenizer, tokenizer.vocab_size
-        self.start_id, self.end_id = tokenizer.sot_token_id, tokenizer.eot_token_id
-
-    def __call__(self, texts: str | Sequence[str], *, truncate: bool = False) -> Tensor:
-        """K texts -> int64 ids (K, context_length) from open_clip itself."""
-        if not truncate:
-            super().__call__(texts)  # only for its error: open_clip cuts silently
-        texts = as_list(texts)
-        return self._tokenizer(texts) if texts else super().__call__(texts)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of one text, without start, end and padding."""
-        return self._tokenizer.encode(text)
-
-    def pieces(self, text: str) -> list[str]:
-        """One readable fragment per token; bytes that are no character alone as <0xE7>."""
-        byte_of = self._tokenizer.byte_decoder
-        tokens = [self._tokenizer.decoder[index] for index in self.encode(text)]
-        return [readable_bytes(byte_of[c] for c in t.removesuffix("</w>")) for t in tokens]
