@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,11 +17,11 @@ from safetensors.torch import load_file
 from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_images
 
 from cliplab import encoders
-from cliplab.encoders import Encoder, load_encoder
+from cliplab.encoders import load_encoder
 from cliplab.encoders.official import Found
 from cliplab.encoders.two_towers import modelscope_preprocess, openai_preprocess
 from cliplab.models.weights import read_state_dict
-from cliplab.runtime import OFFLINE_VARIABLES, sha256
+from cliplab.runtime import OFFLINE_VARIABLES, checkpoint_dir, sha256
 
 GOLDEN = Path(__file__).parent / "golden"
 ENGLISH = ["a sheep lying down", "A goat, drinking!", "", "站着的羊"]
@@ -163,66 +162,6 @@ def test_rows_are_unit_float32_on_the_cpu_and_may_serve_in_training(data: Path, 
     assert encoder.encode_image([]).shape == encoder.encode_text([]).shape == (0, 32)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_batch_size_and_generators_do_not_change_the_result(batch_size: int) -> None:
-    encoder, images = load_encoder("pasture"), noise_images(5)
-    together = encoder.encode_image(images)
-    split = encoder.encode_image((image for image in images), batch_size=batch_size)
-    torch.testing.assert_close(split, together, rtol=0, atol=1e-6)
-
-
-def test_many_texts_are_split_into_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, texts = load_encoder("pasture-zh"), CHINESE[:3]
-    together = encoder.encode_text(texts)
-    monkeypatch.setattr("cliplab.encoders.two_towers.TEXT_BATCH", 2)
-    torch.testing.assert_close(encoder.encode_text(texts), together, rtol=0, atol=1e-6)
-
-
-class Spy(torch.nn.Module):
-    """Model whose image embedding is the mean colour, and which remembers what it was given."""
-
-    def __init__(self, spoil: float = 1.0) -> None:
-        super().__init__()
-        self.text_projection = torch.nn.Parameter(torch.zeros(5, 3))
-        self.logit_scale = torch.nn.Parameter(torch.tensor(2.0))
-        self.spoil, self.batches, self.modes = spoil, [], []
-
-    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
-        self.batches.append(len(pixels))
-        self.modes.append((torch.is_inference_mode_enabled(), self.training))
-        return pixels.mean(dim=(2, 3)) * self.spoil
-
-
-def spy_encoder(model: Spy) -> Encoder:
-    return Encoder(
-        "spy",
-        model,
-        tokenizer=None,
-        preprocess=openai_preprocess(8),
-        languages=("en",),
-        device=torch.device("cpu"),
-    )
-
-
-def test_generator_is_read_batch_by_batch_in_inference_mode() -> None:
-    model, given = Spy().train(), []
-
-    def images() -> Iterator[Image.Image]:
-        for image in noise_images(5):
-            given.append((len(given), sum(model.batches)))
-            yield image
-
-    spy_encoder(model).encode_image(images(), batch_size=2)
-    assert model.batches == [2, 2, 1]
-    assert given == [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4)]
-    assert model.modes == [(True, False)] * 3
-
-
-def test_weights_that_give_nan_are_reported() -> None:
-    with pytest.raises(ValueError, match="spy: embeddings are not finite; its weights are damaged"):
-        spy_encoder(Spy(float("nan"))).encode_image(noise_images(1))
-
-
 def test_modelscope_folder_with_a_file_missing(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "clip-chinese"
     shutil.copytree(data / "checkpoints" / "clip-chinese", folder)
@@ -250,12 +189,7 @@ def test_loading_is_quiet(
 
 @pytest.mark.parametrize(
     ("key", "word", "fits", "limit"),
-    [
-        ("pasture", "sheep ", 75, 77),
-        ("openai", "sheep ", 75, 77),
-        ("pasture-zh", "羊", 50, 52),
-        ("modelscope", "羊", 50, 52),
-    ],
+    [("openai", "sheep ", 75, 77), ("modelscope", "羊", 50, 52)],
 )
 def test_text_longer_than_the_context(
     data: Path, key: str, word: str, fits: int, limit: int
@@ -279,7 +213,7 @@ def test_text_longer_than_the_context(
         ("PASTURE-ZH", "did you mean 'pasture-zh'"),
         ("opnai:ViT-B/32", "did you mean 'openai:'"),
         ("model-scope:x", "did you mean 'modelscope:'"),
-        ("zzz", "valid: pasture, pasture-zh, openai:<name or path>, modelscope:<model id or path>"),
+        ("zzz", "valid: pasture, pasture-zh, openai:, modelscope:, hf:, open_clip:"),
         ("", "unknown encoder ''; valid: pasture"),
     ],
 )
@@ -307,29 +241,19 @@ def test_missing_paths(spec: str, message: str) -> None:
         load_encoder(spec)
 
 
-def damage(folder: Path, kind: str) -> None:
-    path = next(folder.glob("*.pt"), folder / "pytorch_model.bin")
-    if kind == "cut":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif kind == "text":
-        path.write_text("<html>404</html>", encoding="utf-8")
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "other":
-        torch.save({"weight": torch.zeros(3)}, path)
-
-
-@pytest.mark.parametrize("kind", ["cut", "text", "empty", "other"])
-@pytest.mark.parametrize("key", ALL)
+@pytest.mark.parametrize("content", [None, b"<html>404</html>", b""])
+@pytest.mark.parametrize("key", ["pasture", "pasture-zh"])
 def test_corrupt_checkpoint(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, kind: str
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, content: bytes | None
 ) -> None:
     shutil.copytree(data, tmp_path / "copy")
     monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path / "copy"))
-    for name in ("clip-openai", "clip-chinese"):
-        damage(tmp_path / "copy" / "checkpoints" / name, kind)
-    with pytest.raises(ValueError, match=r"(model\.pt|pytorch_model\.bin|clip-chinese): .{40}"):
-        load_encoder(specs(tmp_path / "copy")[key])
+    for name in ("clip-openai/model.pt", "clip-chinese/pytorch_model.bin"):
+        path = tmp_path / "copy" / "checkpoints" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ValueError, match=r"(model\.pt|pytorch_model\.bin): .{40}"):
+        load_encoder(key)
 
 
 def write_card(folder: Path, **files: str) -> None:
@@ -391,14 +315,12 @@ def test_another_package_called_clip(data: Path, monkeypatch: pytest.MonkeyPatch
         load_encoder(specs(data)["openai"])
 
 
-def test_registry_is_open_and_loaders_are_told_device_and_offline(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_loaders_are_told_whether_they_are_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def loader(where: str, offline: bool) -> Found:
         asked.append((where, offline))
-        return Found(Spy(), None, openai_preprocess(8), ("en",), [])
+        return encoders.read_openai(checkpoint_dir("clip-openai") / "model.pt")
 
     monkeypatch.setitem(encoders.LOADERS, "hub:", loader)
     for variable in OFFLINE_VARIABLES:
@@ -411,17 +333,12 @@ def test_registry_is_open_and_loaders_are_told_device_and_offline(
     assert asked == [("a/b:c@v1", False), ("x", True), ("x", False)]
 
 
-def test_the_default_encoder_needs_no_official_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("clip", "pkg_resources", "transformers", "huggingface_hub", "open_clip"):
-        monkeypatch.setitem(sys.modules, name, None)  # makes its import fail
-    encoder = load_encoder("pasture", device="cpu")
-    assert encoder.encode_text(["a sheep"]).shape == (1, 32)
-
-
-def test_importing_encoders_imports_no_official_library() -> None:
+def test_the_default_encoder_needs_no_official_package() -> None:
     code = (
-        "import sys, cliplab.encoders; theirs = {'clip', 'modelscope', 'open_clip', 'torchvision', "
-        "'transformers', 'huggingface_hub'}; print(sorted(theirs & set(sys.modules)))"
+        "import sys; from cliplab.encoders import load_encoder; "
+        "load_encoder('pasture', device='cpu').encode_text('a'); "
+        "theirs = {'clip', 'modelscope', 'open_clip', 'transformers', 'huggingface_hub'}; "
+        "print(sorted(theirs & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

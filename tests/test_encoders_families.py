@@ -11,7 +11,6 @@ from tiny_checkpoints import HF_KINDS, OPEN_CLIP, make_hf, make_open_clip, noise
 
 from cliplab.encoders import load_encoder
 from cliplab.encoders.from_huggingface import canonical
-from cliplab.encoders.from_open_clip import split_name
 from cliplab.encoders.two_towers import Encoder
 
 TEXTS = ["a photo of a sheep lying down", "A goat, drinking!", "", "站着的羊 grass"]
@@ -107,19 +106,11 @@ def test_scale_bias_and_languages(loaded: dict[str, Encoder], kind: str) -> None
     assert encoder.languages == (("zh",) if kind == "chinese_clip" else ("en",))
 
 
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("A photo of a Sheep.", "a photo of a sheep"),
-        (" two_words,  (really)!\n", "two words really"),
-        ("躺着的羊。", "躺着的羊。"),
-        ("", ""),
-    ],
-)
-def test_siglip_texts_are_cleaned_as_big_vision_does(text: str, cleaned: str) -> None:
+@pytest.mark.parametrize("text", ["A photo of a Sheep.", " two_words,  (really)!\n", "躺着的羊。"])
+def test_siglip_texts_are_cleaned_as_open_clip_does(text: str) -> None:
     from open_clip.tokenizer import canonicalize_text
 
-    assert canonical(text) == cleaned == canonicalize_text(text)
+    assert canonical(text) == canonicalize_text(text)
 
 
 @pytest.mark.parametrize(
@@ -169,24 +160,6 @@ def test_preprocessing_settings_are_in_the_fingerprint(
     path.write_text(json.dumps(settings), encoding="utf-8")
     other = load_encoder(f"hf:{folder}", device="cpu")
     assert other.fingerprint != same.fingerprint
-
-
-def test_pickled_weights_serve_where_there_is_no_safetensors(
-    folders: dict[str, Path], loaded: dict[str, Encoder], tmp_path: Path
-) -> None:
-    import shutil
-
-    from safetensors.torch import load_file
-
-    folder = shutil.copytree(folders["clip"], tmp_path / "copy")
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    assert "sha256 model.safetensors" in load_encoder(f"hf:{folder}").provenance  # preferred
-    (folder / "model.safetensors").unlink()
-    encoder = load_encoder(f"hf:{folder}", device="cpu")
-    torch.testing.assert_close(
-        encoder.encode_text(TEXTS), loaded["clip"].encode_text(TEXTS), **CLOSE
-    )
-    assert "sha256 pytorch_model.bin" in encoder.provenance
 
 
 @pytest.mark.filterwarnings("error")
@@ -248,6 +221,7 @@ def test_open_clip_equals_open_clip(tmp_path: Path, quick: bool) -> None:
     torch.testing.assert_close(encoder.encode_text(TEXTS), text_emb, **CLOSE)
     assert torch.equal(encoder.tokenizer(TEXTS), tokenizer(TEXTS))
     assert (encoder.dim, encoder.logit_bias) == (24, None)
+    assert encoder.tokenizer.vocab_size == tokenizer.vocab_size
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-3)
     assert encoder.tokenizer.pieces("Sheep 羊") == ["sheep", "<0xE7>", "<0xBE>", "<0x8A>"]
     with pytest.raises(ValueError, match="has 78 tokens"):
@@ -314,7 +288,3 @@ def test_open_clip_with_a_text_tower_of_transformers(
 def test_open_clip_names_that_are_wrong(where: str, kind: type, message: str) -> None:
     with pytest.raises(kind, match=message):
         load_encoder(f"open_clip:{where}")
-
-
-def test_openais_own_spelling_of_an_architecture_is_understood() -> None:
-    assert split_name("ViT-B/32/openai") == ("ViT-B-32", "openai")

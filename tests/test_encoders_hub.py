@@ -340,9 +340,13 @@ def test_openai_model_is_downloaded_checked_and_kept(
     content = made["openai"].read_bytes()
     url = publish(monkeypatch, made["openai"], serve({}))
     serve({url.partition("/clip")[1] + url.partition("/clip")[2]: content})
+    cached, serve.cut = home / ".cache" / "clip", 1000
+    with pytest.raises(FileNotFoundError, match=r"Missing or damaged: tiny\.pt"):
+        load_encoder("openai:Tiny/1", offline=False)
+    assert list(cached.iterdir()) == []
+    serve.cut = None
     encoder = load_encoder("openai:Tiny/1", device="cpu", offline=False)
     assert encoder.encode_text("a").shape == (1, 32)
-    cached = home / ".cache" / "clip"
     assert [p.name for p in cached.iterdir()] == ["tiny.pt"]
     count = len(serve.asked)
     load_encoder("openai:Tiny/1", device="cpu", offline=False)
@@ -469,16 +473,12 @@ def test_damaged_weights_are_named(
         load_encoder(spec)
 
 
-@pytest.mark.parametrize(
-    "gone", ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"]
-)
-def test_huggingface_folder_with_a_file_missing(
-    made: dict[str, Path], tmp_path: Path, gone: str
-) -> None:
+def test_huggingface_folder_with_files_missing(made: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(made["hf"], tmp_path / "hf")
-    (folder / gone).unlink()
-    with pytest.raises(FileNotFoundError, match=gone):
-        load_encoder(f"hf:{folder}")
+    for gone in ("tokenizer.json", "preprocessor_config.json", "model.safetensors", "config.json"):
+        (folder / gone).unlink()
+        with pytest.raises(FileNotFoundError, match=gone):
+            load_encoder(f"hf:{folder}")
 
 
 def test_huggingface_shards_must_all_be_there(made: dict[str, Path], tmp_path: Path) -> None:
@@ -511,7 +511,7 @@ def test_huggingface_weights_must_be_complete(made: dict[str, Path], tmp_path: P
         load_encoder(f"hf:{folder}")
 
 
-@pytest.mark.parametrize("config", [{"model_type": "bert"}, {"model_type": "siglip3"}, {}, []])
+@pytest.mark.parametrize("config", [{"model_type": "bert"}, {}, []])
 def test_huggingface_models_of_another_kind(tmp_path: Path, config: object) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(
@@ -554,18 +554,3 @@ def test_only_one_copy_of_the_weights_is_asked_for(tmp_path: Path) -> None:
     assert wanted_files([*rest, "pytorch_model-1.bin", "pytorch_model.bin.index.json"])
     assert wanted_files([*rest, both[1]]) == [both[1]]
     assert len(missing_files(tmp_path)) == 4
-
-
-def test_open_clip_weights_of_an_address_arrive_whole_or_not_at_all(
-    home: Path, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch, serve: Callable
-) -> None:
-    name = f"tiny-{sha256(made['open_clip'])[:8]}.safetensors"
-    path = f"/mlfoundations/{name}"
-    tag(monkeypatch, url=serve({path: made["open_clip"].read_bytes()}) + path, hf_hub="")
-    serve.cut = 1000
-    with pytest.raises(FileNotFoundError, match=rf"Missing or damaged: {name}"):
-        load_encoder("open_clip:tiny-hub-cached/tag", offline=False)
-    assert list((home / ".cache" / "clip").iterdir()) == []
-    serve.cut = None
-    encoder = load_encoder("open_clip:tiny-hub-cached/tag", offline=False)
-    assert encoder.provenance[f"sha256 {name}"] == sha256(made["open_clip"])

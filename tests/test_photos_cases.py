@@ -160,6 +160,11 @@ TABLES: dict[str, tuple[Tree, list[Any], dict[Kind, Any]]] = {
         {"a.jpg": "red", "b.jpg": "blue", "annotations.csv": "image,label\na.jpg,x\nb.jpg,y"},
         AB, {},
     ),
+    "a row for each of two labels": (
+        table("image,label\na.jpg,x\nb.jpg,y\n./a.jpg,y"),
+        [("a.jpg", None), ("b.jpg", "y"), ("a.jpg", None)],
+        {Kind.TWO_CLASSES: ("a.jpg (x)", "a.jpg (y)")},
+    ),
     "no column of labels": (
         table("image,species,kg\na.jpg,x,3\nb.jpg,y,4"),
         [("a.jpg", None), ("b.jpg", None)], {Kind.UNREAD_COLUMNS: ("species", "kg")},

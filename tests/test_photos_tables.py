@@ -119,14 +119,9 @@ def test_pictures_elsewhere(root: Path, tmp_path_factory: pytest.TempPathFactory
             r"all boxes lie between 0 and 1, the first is \(0\.1, .* multiply by",
         ),
         (
-            "image,label\na.png,sheep\nb.png,x\n./a.png,goat\n",
-            r"a\.png has .*'sheep'.* in line 2 and .*'goat'.* in line 4; keep one",
-        ),
-        (
             "image,x1,y1,x2,y2\na.png,3,3,3,9\n",
             r"no picture and no box left; boxes without area or outside .*: a\.png \(3, 3, 3, 9\)",
         ),
-        ("image,split\na.png,train\na.png,test\n", "has .*'train'.* in line 2 and .*'test'.* in"),
     ],
 )
 def test_faults_are_named(root: Path, text: str | bytes, message: str) -> None:
@@ -135,14 +130,13 @@ def test_faults_are_named(root: Path, text: str | bytes, message: str) -> None:
 
 
 def test_missing_pictures_are_listed(root: Path) -> None:
-    text = "image,label\n" + "".join(f"{name}.png,x\n" for name in "abcdefgha")
+    text = "image,label\n" + "".join(f"{name}.png,x\n" for name in "abcdefgh")
     found = read_photos(table(root, text))
     assert [photo.name for photo in found] == ["a.png", "b.png", "c.png"]
     assert said(found)[0] == (
         "pictures that are missing, left out (5): d.png (line 5), e.png (line 6), f.png (line 7) "
         "and 2 more"
     )
-    assert "rows that repeat another, kept once (1): line 10" in said(found)
 
 
 # ---- writing ---------------------------------------------------------------------------------

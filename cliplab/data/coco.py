@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -135,12 +135,11 @@ def _category_names(table: Table, path: Path) -> dict[Any, str]:
     """The name of each category id; all that annotations name must be known."""
     names = {key: plain(name) for key, name in _by_id(table, "categories", "name", path).items()}
     known = set(map(repr, names))
-    used = Counter(repr(one.get("category_id")) for one in table["annotations"])
-    if unknown := sorted(used.keys() - known):
+    used = {repr(one.get("category_id")) for one in table["annotations"]}
+    if unknown := sorted(used - known):
         listed = some((f"{key!r} {name}" for key, name in names.items()), 10) or "none"
         raise ValueError(
-            f"{shown(path)}: unknown category ids {some(unknown, 10)} in "
-            f"{sum(used[key] for key in unknown)} annotations; categories lists {listed}"
+            f"{shown(path)}: unknown category ids {some(unknown, 10)}; categories lists {listed}"
         )
     return names
 

@@ -236,10 +236,9 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
 
     Or under other usual names. Only `image` must be there: a path relative to `images`, by default
     the file's folder. Boxes are half-open, in pixels of a picture of `width` x `height`, else of
-    the upright one. A row that contradicts the header or another is refused, with its line.
+    the upright one. A row that contradicts the header is refused, with its line.
     """
     reading = Reading(images if images is not None else source.parent, box_scale)
-    seen: dict[tuple[str, Box | None], tuple[int, Said]] = {}
     edges: list[float] = []
     rows = [(n, row, *_parsed(row, f"{shown(source)}:{n}")) for n, row in _rows(source, reading)]
     first: dict[str, int] = {}  # line of each picture
@@ -248,19 +247,9 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
     paths = reading.find(first)
     absent = [f"{shown(i)} (line {n})" for i, n in first.items() if i not in paths]
     reading.problems[Kind.MISSING] += absent
-    for line, row, image, box, said in rows:
-        path = paths.get(image)
-        name = reading.name(path) if path else shown(image)
-        before, told = seen.setdefault((name, box), (line, said))
-        if told != said:
-            raise ValueError(
-                f"{shown(source)}: {name} has label, group, split {told} in line {before} and "
-                f"{said} in line {line}; keep one"
-            )
+    for _, row, image, box, said in rows:
         edges += box or ()
-        if before != line:
-            reading.problems[Kind.REPEATED_ROW].append(f"line {line}")
-        elif path:
+        if path := paths.get(image):
             reading.listed.setdefault(path, said[2])
             reading.add(path, said, box, size_of(row))
     if not rows:

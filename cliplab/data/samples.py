@@ -62,7 +62,6 @@ class ProblemKind(Enum):
     MALFORMED = "malformed lines of labels, skipped"
     GUESSED = "files that only the end of their path leads to"
     ENCODING = "tables that are not UTF-8"
-    REPEATED_ROW = "rows that repeat another, kept once"
     UNLISTED = "boxes of pictures that the file does not list, skipped"
     CROWD = "boxes of crowds (iscrowd), skipped"
     NO_BOX = "annotations without four finite numbers in 'bbox', skipped"

@@ -121,11 +121,7 @@ def _splits(said: Mapping[str, Any], path: Path, reading: Reading) -> _Listed:
             absent.append(f"{split}: {place}")
             continue
         for picture in _pictures_of(hits[0], reading):
-            if listed.setdefault(picture, split) != split:
-                raise ValueError(
-                    f"{shown(path)}: the same pictures in two splits, such as "
-                    f"{shown(picture)}; expected splits that share none"
-                )
+            listed.setdefault(picture, split)
     if absent and len(absent) == len(named):
         raise FileNotFoundError(
             f"{shown(path)}: none of {', '.join(absent)} is in {shown(root)}; mend path, train, "

@@ -1,6 +1,5 @@
 from .embeddings import (
     WORLD as WORLD,
-    CacheWarning as CacheWarning,
     Embedded as Embedded,
     EmbeddingCache as EmbeddingCache,
     OnImage as OnImage,

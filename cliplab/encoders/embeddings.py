@@ -37,10 +37,6 @@ OnImage = Callable[[int, Image.Image], None]
 # ---- the cache -----------------------------------------------------------------------------
 
 
-class CacheWarning(RuntimeWarning):
-    """The cache cannot be written; embeddings are computed again next time, with equal results."""
-
-
 def picture_key(fingerprint: str, content: str, box: Sequence[float] | None) -> str:
     """Hex digits for an encoder's fingerprint, a file's SHA-256, a box: equal keys, equal rows."""
     # Decoding may change with either version, and then the pixels and their embedding do.
@@ -80,7 +76,7 @@ class EmbeddingCache:
                 f"embedding cache {self.folder.as_posix()}: {error}; going on without it, results "
                 "are the same. To have it back: free some space, or set $CLIPLAB_CACHE to a folder "
                 "that can be written",
-                CacheWarning,
+                RuntimeWarning,
                 stacklevel=3,
             )
 

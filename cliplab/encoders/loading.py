@@ -22,7 +22,14 @@ from cliplab.encoders.official import (
 from cliplab.encoders.two_towers import Encoder, modelscope_preprocess, openai_preprocess
 from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
 from cliplab.models.weights import read_state_dict
-from cliplab.runtime import checkpoint_dir, is_offline, nearest, pick_device, verify_checkpoint
+from cliplab.runtime import (
+    checkpoint_dir,
+    is_offline,
+    nearest,
+    pick_device,
+    unknown_name,
+    verify_checkpoint,
+)
 
 MODEL = "damo/multi-modal_clip-vit-large-patch14_336_zh"  # the seed notes'
 REVISION = "v1.0.1"
@@ -157,12 +164,6 @@ LOADERS: dict[str, Callable[[str, bool], Found]] = {
     "hf:": load_huggingface,
     "open_clip:": load_open_clip,
 }
-_AFTER = {  # what follows each colon, for errors
-    "openai:": "<name or path>",
-    "modelscope:": "<model id or path>",
-    "hf:": "<repo or path>",
-    "open_clip:": "<arch>/<tag or path>",
-}
 
 
 def load_encoder(
@@ -197,16 +198,8 @@ def load_encoder(
     prefix, colon, where = spec.partition(":")
     loader = LOADERS.get(prefix + colon)
     if loader is None:
-        raise ValueError(_unknown(spec, prefix + colon))
+        raise ValueError(unknown_name("encoder", spec, LOADERS))
     if colon and not where:
-        after = _AFTER.get(prefix + colon, "a path")
-        raise ValueError(f"encoder {spec!r}: nothing after the colon; expected {after}")
+        raise ValueError(f"encoder {spec!r}: nothing after the colon; expected a name or a path")
     found = loader(where, is_offline(offline))
     return found.encoder(spec, pick_device(device), precision)
-
-
-def _unknown(spec: str, key: str) -> str:
-    close = nearest(key, LOADERS)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    valid = [name + _AFTER.get(name, "") for name in LOADERS]
-    return f"unknown encoder {spec!r}; {hint}valid: {', '.join(valid)}"
