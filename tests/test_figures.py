@@ -1,17 +1,19 @@
 """Figures: what is drawn is what was given, on a fixed scale, with Chinese glyphs."""
 
 import logging
+from itertools import combinations
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
 from matplotlib import font_manager, pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from cliplab.classification import metrics
+from cliplab.pasture import SEMANTIC_CLASSES
 from cliplab.runtime import data_dir
 from cliplab.viz import figures, fonts
 from cliplab.viz.boxes import BOX_COLOURS, box_colour, ink_on, place_tags, plot_boxes, tag_size
@@ -22,6 +24,17 @@ from cliplab.viz.grounding import (
     plot_cells,
     plot_positive_map,
     plot_token_table,
+)
+from cliplab.viz.segmentation import (
+    NOTHING,
+    class_colours,
+    label_panels,
+    plot_groups,
+    plot_labels,
+    plot_spans,
+    plot_trainings,
+    plot_tries,
+    rgb,
 )
 
 LEFT, RIGHT = [5.0, 5.0, 25.0, 35.0], [30.0, 5.0, 55.0, 35.0]
@@ -118,6 +131,10 @@ def test_confusion_colours_rows_and_prints_counts(ax) -> None:
     np.testing.assert_allclose(ax.get_images()[0].get_array(), [[0.75, 0.25], [0, 0]])
     assert printed(ax) == ["3", "1", "0", "0"]
     assert "50.0%" in ax.get_xlabel()
+    counts = [[60, 36, 4], [0, 0, 0], [1, 0, 1]]
+    figures.plot_confusion(plt.figure().add_subplot(), counts, ["sky", "hill", "hay"], least=0.05)
+    shown = [(*text.get_position(), text.get_text()) for text in plt.gca().texts]
+    assert shown == [(0, 0, "60"), (1, 0, "36"), (0, 2, "50"), (2, 2, "50")]  # per cent of the row
 
 
 def test_training_draws_recalls_at_their_own_steps() -> None:
@@ -293,7 +310,7 @@ def ticks(axis) -> list[str]:
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
-def test_each_token_of_a_phrase_is_a_cell_in_its_colour(ax: Axes) -> None:
+def test_each_token_of_a_phrase_is_a_cell_in_its_colour(ax) -> None:
     assert plot_positive_map(ax, POSITIVE, PHRASES, TOKENS) is ax
     cells = ax.patches
     middles = [(round(p.get_x() + 0.46), round(p.get_y() + 0.42)) for p in cells]
@@ -307,12 +324,12 @@ def test_each_token_of_a_phrase_is_a_cell_in_its_colour(ax: Axes) -> None:
 
 
 @pytest.mark.parametrize("plot", [plot_positive_map, plot_token_table])
-def test_another_shape_is_refused(ax: Axes, plot) -> None:
+def test_another_shape_is_refused(ax, plot) -> None:
     with pytest.raises(ValueError, match="tokens: got 7 for 6"):
         plot(ax, POSITIVE[:, 1:], PHRASES, TOKENS)
 
 
-def test_token_table_prints_every_number_on_a_fixed_scale(ax: Axes) -> None:
+def test_token_table_prints_every_number_on_a_fixed_scale(ax) -> None:
     values = np.array([[0.3, 0.456, 1.0], [0.994, 0.204, 0.2]])
     assert plot_token_table(ax, values, ["x", "y"], ["a", "b", "c"], limit=2.0) is ax
     assert [t.get_text() for t in ax.texts] == [".30", ".46", "1.0", ".99", ".20", ".20"]
@@ -324,7 +341,7 @@ def test_token_table_prints_every_number_on_a_fixed_scale(ax: Axes) -> None:
     assert ax.figure.axes[1].get_ylabel() == "share"
 
 
-def test_long_tokens_are_slanted_and_short_ones_are_not(ax: Axes) -> None:
+def test_long_tokens_are_slanted_and_short_ones_are_not(ax) -> None:
     plot_token_table(ax, np.zeros((1, 9)), ["x"], ["羊"] * 9)
     assert ax.get_xticklabels()[0].get_rotation() == 0
     plot_token_table(ax, np.zeros((1, 10)), ["x"], ["drinking"] * 10)
@@ -343,7 +360,7 @@ def test_cells_are_spread_over_their_pixels_and_keep_their_sum() -> None:
     np.testing.assert_allclose(heat, expected)
 
 
-def test_attention_covers_the_picture_with_what_was_given(ax: Axes) -> None:
+def test_attention_covers_the_picture_with_what_was_given(ax) -> None:
     image = torch.zeros(3, 4, 6)
     heat = np.zeros((8, 8))  # filled up, as a model takes pictures
     heat[1, 2], heat[3, 5], heat[7, 7] = 1.0, 9.0, 5.0
@@ -358,7 +375,7 @@ def test_attention_covers_the_picture_with_what_was_given(ax: Axes) -> None:
     np.testing.assert_allclose(grey.get_array(), 0.35, rtol=1e-6)
 
 
-def test_cells_are_points_in_their_places(ax: Axes) -> None:
+def test_cells_are_points_in_their_places(ax) -> None:
     points = {"fine": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "coarse": np.zeros((0, 2))}
     paints = {"fine": "#ff0000", "coarse": "#0000ff"}
     assert plot_cells(ax, np.zeros((8, 8, 3), np.uint8), points, colours=paints) is ax
@@ -368,3 +385,103 @@ def test_cells_are_points_in_their_places(ax: Axes) -> None:
     assert len(coarse.get_offsets()) == 0
     assert fine.get_sizes()[0] < coarse.get_sizes()[0]
     assert fine.get_label() == "fine"
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+def test_the_pasture_has_colours_that_can_be_told_apart() -> None:
+    colours = class_colours(SEMANTIC_CLASSES)
+    lab = {name: rgb2lab(np.array(rgb(colour)) / 255) for name, colour in colours.items()}
+    apart = {(a, b): deltaE_ciede2000(lab[a], lab[b]) for a, b in combinations(lab, 2)}
+    assert min(apart.values()) > 14, min(apart, key=apart.__getitem__)
+    chinese = ("草地", "雪", "天空", "山丘", "水面", "树", "谷仓", "栅栏", "水槽", "干草",
+               "羊", "山羊", "牛", "狗", "马")  # fmt: skip
+    assert list(class_colours(chinese).values()) == list(colours.values())
+
+
+def test_other_classes_have_okabe_and_itos_colours_and_never_the_same_twice() -> None:
+    names = ("background", *(f"x{i}" for i in range(254)))
+    colours = list(class_colours(names, has_background=True).values())
+    assert colours[:3] == [NOTHING, "#0072B2", "#D55E00"]
+    assert len(set(colours)) == 255
+    both = class_colours(("sheep", "x", "羊", "cow"))
+    assert both["sheep"] == "#D55E00"
+    assert len(set(both.values())) == 4
+    assert class_colours(("动物", "x"), [("sheep",), ()]) == {"动物": "#D55E00", "x": "#0072B2"}
+    assert NOTHING not in class_colours(("background", "grass")).values()  # only called so
+
+
+def test_patches_have_the_colour_of_their_groups_and_owners_are_outlined(ax) -> None:
+    own = [np.array(rgb(colour)) / 255 for colour in BOX_COLOURS]
+    maps = torch.zeros(2, 2, 4)
+    maps[0, :, :2] = maps[1, :, 2:] = 1.0
+    maps[:, :, 3] = 0.5
+    assert plot_groups(ax, maps) is ax
+    expected = [own[0], 0.35 * own[0], 0.35 * own[1], (own[0] + own[1]) / 2]
+    np.testing.assert_allclose(ax.images[0].get_array()[0], expected)
+
+
+def test_labels_tint_the_picture(ax) -> None:
+    colours = {"background": "#000000", "sheep": "#D55E00"}
+    grey = torch.full((3, 2, 5), 100 / 255)
+    labels = torch.tensor([[0, 0, 1, 1, 1]] * 2)
+    assert plot_labels(ax, grey, labels, colours) is ax
+    shown = ax.images[0].get_array()
+    assert shown.shape == (2, 5, 3)
+    assert shown[0, 0].tolist() == [115, 115, 115]  # bare
+    np.testing.assert_allclose(shown[0, 3], 0.38 * 100 + 0.62 * np.array([213, 94, 0]), atol=1)
+    assert shown[0, 1].tolist() == [40, 40, 40]  # the border
+    plot_labels(ax, Image.new("RGB", (5, 2), (100, 100, 100)), labels, colours)
+    np.testing.assert_array_equal(ax.images[1].get_array(), shown)
+
+
+def test_panels_stand_above_their_legend() -> None:
+    with mpl.rc_context():
+        figures.use_style()
+        axes = label_panels(2, ["picture", "truth", "named"], {"sky": "#56B4E9", "hay": "#EBCFA0"})
+    assert axes.shape == (2, 3)
+    assert [ax.get_title(loc="left") for ax in axes[0]] == ["picture", "truth", "named"]
+    (legend,) = axes[0, 0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["sky", "hay"]
+    for ax in axes.flat:
+        ax.imshow(np.zeros((4, 4)))
+    axes[0, 0].figure.canvas.draw()
+    assert legend.get_window_extent().y1 < axes[1, 0].get_window_extent().y0
+    plt.close(axes[0, 0].figure)
+
+
+# ---- numbers -------------------------------------------------------------------------------
+
+
+def test_spans_join_the_measures_of_a_name(ax) -> None:
+    values = {"text": [0.2, 0.5, np.nan], "oracle": [0.8, np.nan, np.nan]}
+    assert plot_spans(ax, ["a", "b", "c"], values) is ax
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[0.2, 0.8], [0.5, 0.5]]
+    text, oracle = ax.collections
+    np.testing.assert_allclose(text.get_offsets()[:2], [[0.2, 0], [0.5, 1]])
+    assert oracle.get_label() == "oracle"
+    assert to_hex(oracle.get_facecolor()[0]).upper() == figures.VERMILION
+    assert ax.get_ylim() == (2.5, -0.5)
+
+
+def test_what_beat_all_before_it_is_blue(ax) -> None:
+    assert plot_tries(ax, ["plain", "a", "b", "c"], [0.3, 0.25, 0.4, 0.4]) is ax
+    blue, pale = figures.BLUE, figures.HAIRLINE
+    assert [to_hex(p.get_facecolor()).upper() for p in ax.patches] == [blue, pale, blue, pale]
+    assert [text.get_text() for text in ax.texts] == [" 0.300", " 0.250", " 0.400", " 0.400"]
+    assert ticks(ax.yaxis) == ["plain", "a", "b", "c"]
+
+
+def test_every_training_is_a_mark_and_a_dash_is_their_mean(ax) -> None:
+    rows = {"soft": {"mIoU": [0.4, 0.5, 0.6], "oracle": [0.8]}, "majority": {"mIoU": [0.1]}}
+    colours = {"mIoU": figures.BLUE, "oracle": figures.ORANGE}
+    assert plot_trainings(ax, rows, colours=colours, printed="mIoU") is ax
+    first = ax.collections[0]
+    np.testing.assert_allclose(first.get_offsets(), [[0.4, 0], [0.5, 0], [0.6, 0]])
+    assert to_hex(first.get_facecolor()[0]).upper() == figures.BLUE
+    dashes = [line.get_xdata() for line in ax.lines if line.get_color() in colours.values()]
+    np.testing.assert_allclose(dashes, [[0.5, 0.5], [0.8, 0.8], [0.1, 0.1]])
+    assert [text.get_text() for text in ax.texts] == ["0.50", "0.10"]
+    assert ticks(ax.yaxis) == ["soft", "majority"]
+    assert ax.get_legend_handles_labels()[1] == ["mIoU", "oracle"]

@@ -525,8 +525,6 @@ def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     card = json.loads((out / "model_card.json").read_text("utf-8"))
     assert set(card["files"]) == {"model.safetensors", "frames.npz"}
     assert load_segmenter(str(out), device="cpu").model.config.output_groups == (5,)
-    assert "--recipe small-world --stages 1 --groups 5 --assignment soft" in card["command"]
-    assert "--multi-label" in card["command"]
     assert card["metrics"]["pictures"] == 4
     assert set(card["metrics"]["zh"]) >= {"plain", "cured", "reading", "animals"}
     assert read_recipe(*shlex.split(card["command"])[4:]).recipe == given.recipe
@@ -676,19 +674,13 @@ def test_the_majority_is_grass(scenes) -> None:
 
 
 def test_dense_clip_names_places_or_clusters_of_them(scenes) -> None:
-    dense = baselines.DenseCLIP()
-    emb, fine = dense.features(scenes.images[0], 64)
-    assert (emb.shape, fine.shape) == ((128, 2, 2), (512, 4, 4))
-    # With one place only there is nothing to mix: its embedding is nearly that of the picture.
-    assert emb.norm(dim=0).allclose(torch.ones(2, 2), atol=1e-5)
-    one = replace(scenes, images=scenes.images[:1], truth=scenes.truth[:1])
-    scores = dense._scores(one.images[0], 64)
+    dense, one = baselines.DenseCLIP(), replace(scenes, images=scenes.images[:1])
+    one = replace(one, truth=scenes.truth[:1])
     ((plain, owner),) = dense.label(one, side=64)
-    assert torch.equal(plain, scores.argmax(dim=0))
+    assert torch.equal(plain, dense._scores(one.images[0], 64).argmax(dim=0))
     assert owner is None
     for method in ("k-means", "spectral"):
         ((named, owner),) = dense.label_clusters(one, side=96, clusters=3, method=method)
-        assert named.shape == owner.shape == (96, 96)
         assert 1 < len(owner.unique()) <= 3
         assert all(len(named[owner == k].unique()) == 1 for k in owner.unique())
 

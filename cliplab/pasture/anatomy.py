@@ -1,7 +1,7 @@
 """How each species is built: parts of an animal as outlines, once per species and posture.
 
 Local frame: x forward, y up, the ground at y = 0, the unit about the length of the trunk. Every
-part names the colour it takes (`role`), never a colour: `draw.py` mixes the coats.
+part names the colour it takes (`role`), never a colour: `drawing.py` mixes the coats.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Sky, hills, ground and props: everything in a picture but the animals.
 
 Each function asks a brush to fill outlines; a brush is `fill(points, rgb, tag)` with points in
-frame units (x right, y down) and a tag that says what the outline is (see `draw.py`).
+frame units (x right, y down) and a tag that says what the outline is (see `drawing.py`).
 """
 
 from typing import Protocol

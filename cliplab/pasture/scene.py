@@ -1,6 +1,6 @@
 """What is in a picture: animals, props, weather, all drawn from a seed.
 
-A `Scene` is a plain, frozen description with no pixels in it. `draw.py` turns it into a picture,
+A `Scene` is a plain, frozen description with no pixels in it. `drawing.py` turns it into a picture,
 `captions.py` into sentences, `dataset.py` into batches. Coordinates are in units of the frame's
 height: x runs from 0 to `aspect`, y from 0 (top) to 1 (bottom), and an animal's (x, y) is the point
 of the ground between its feet.
@@ -206,11 +206,8 @@ def herd(
     """Two to six animals at different depths, some in front of others.
 
     Args:
-        seed: offset within the split's seed range, 0 or more.
-        split: "train", "val", "test" or "hidden".
-        combos: kinds of animal to draw from; default: the 60 seen ones.
+        seed, split, combos, weather: as `portrait` takes them.
         count: number of animals, 1 to 8; default: drawn.
-        weather: one of WEATHERS; default: drawn.
         aspect: width over height of the frame, about 0.5 to 3.
 
     Raises:

@@ -48,11 +48,8 @@ def show_images(
 ) -> np.ndarray:
     """A new figure with images in rows of `columns`, titles underneath -> axes (rows, columns).
 
-    Args:
-        images: PIL images, arrays (H, W[, 3]) or tensors (3, H, W), float in [0, 1] or uint8.
-        titles: one short text per image.
-        columns: images per row.
-        width, size: of the figure in inches, of the titles in points.
+    Images are as `as_pixels` takes them; `width` is the figure's in inches, `size` the titles' in
+    points.
     """
     check_names("titles", titles, len(images))
     columns = max(1, min(columns, len(images)))
@@ -78,14 +75,10 @@ def plot_similarity(
     limits: tuple[float, float] = (-1.0, 1.0),
     label: str | None = "cosine similarity",
 ) -> Axes:
-    """Matrix (rows, cols) on a fixed colour scale, so that panels can be compared.
+    """Matrix (N, M) on a fixed colour scale, so that panels can be compared.
 
-    Args:
-        sim: numbers (N, M); up to 8 x 8 they are also printed.
-        rows: texts, or images (drawn as thumbnails), one per row.
-        cols: texts, one per column.
-        limits: value of the darkest and of the brightest colour.
-        label: text of the colour bar; None draws no bar.
+    Up to 8 x 8 numbers are also printed; rows are texts, or images, drawn as thumbnails; `limits`
+    are the values of the darkest and the brightest colour; without `label` there is no colour bar.
     """
     return _matrix(ax, as_array(sim), rows, cols, cmap="viridis", limits=limits, label=label)
 
@@ -158,11 +151,9 @@ def plot_training(
     """Loss on the first axes and retrieval on the second, over training steps.
 
     Args:
-        axes: two axes.
         history: `step` and `loss`; every other key is a recall in [0, 1]. Recalls may be measured
             less often than the loss: `recall_step` then holds their steps.
-        floor: loss of a model that knows nothing, log N.
-        chance: recall of a random ranking.
+        floor: loss of a model that knows nothing, log N; `chance`: recall of a random ranking.
     """
     recalls = {k: v for k, v in history.items() if k not in ("step", "loss", "recall_step")}
     known_nothing = None if floor is None else {f"knows nothing: {floor:.2f}": floor}
@@ -186,11 +177,8 @@ def plot_bars_with_intervals(
 ) -> Axes:
     """Horizontal bars of shares in [0, 1], first name on top, with interval whiskers.
 
-    Args:
-        names: one per bar.
-        intervals: (value, low, high) per bar; a `metrics.Rate` is one too.
-        chance: drawn as a dashed line.
-        colours: one per bar; default all blue.
+    `intervals` are (value, low, high) per bar; a `metrics.Rate` is one too. `chance` is a dashed
+    line.
     """
     check_names("intervals", intervals, len(names))
     value, low, high = as_array([row[:3] for row in intervals]).T
@@ -244,12 +232,8 @@ def plot_reliability(ax: Axes, bins: Any, *, label: str | None = None) -> Axes:
     """Accuracy against confidence, one dot per bin, as large as the share of images in it.
 
     The whiskers are Wilson intervals; on the diagonal confidence and accuracy agree, below it the
-    model is surer than it may be. Several may be drawn into one plot.
-
-    Args:
-        bins: of `metrics.reliability`: arrays confidence, accuracy, count (bins,), intervals
-            (bins, 2), and the calibration error.
-        label: for the legend; the calibration error is added.
+    model is surer than it may be. Several may be drawn into one plot. `bins` are those of
+    `metrics.reliability`; the calibration error is added to the legend.
     """
     first = not ax.lines
     if first:

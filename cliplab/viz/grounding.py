@@ -32,13 +32,7 @@ def phrase_colours(phrases: Sequence[str]) -> dict[str, str]:
 def plot_positive_map(
     ax: Axes, positive: Any, phrases: Sequence[str], tokens: Sequence[str]
 ) -> Axes:
-    """Which tokens speak of each phrase: a grid with a filled cell where one does.
-
-    Args:
-        positive: bool (K, L).
-        phrases: K.
-        tokens: L, with [CLS] and [SEP].
-    """
+    """Which tokens, [CLS] and [SEP] too, speak of each phrase, (K, L): filled cells of a grid."""
     table = as_array(positive)
     paints = phrase_colours(phrases)
     _grid(ax, table, phrases, tokens)
@@ -56,14 +50,9 @@ def plot_token_table(
     ax: Axes, values: Any, rows: Sequence[str], tokens: Sequence[str], *,
     limit: float = 1.0, label: str | None = None,
 ) -> Axes:  # fmt: skip
-    """A number for each row and token, on a fixed scale from 0, printed in its cell.
+    """A number for each row and token, (R, L), on a fixed scale from 0 to `limit`, in its cell.
 
-    Args:
-        values: (R, L), from 0 to `limit`.
-        rows: R texts.
-        tokens: L.
-        limit: value of the brightest colour.
-        label: of the colour bar; None draws none.
+    Without `label` there is no colour bar.
     """
     table = as_array(values)
     _grid(ax, table, rows, tokens)
@@ -131,10 +120,8 @@ def cells_to_pixels(
 def plot_attention(ax: Axes, image: Any, heat: Any, *, limit: float) -> Axes:
     """A picture in grey under a map of where something looks; bright is much, clear is nothing.
 
-    Args:
-        image: PIL image, (H, W, 3) array or (3, H, W) tensor.
-        heat: (H', W') with H' >= H and W' >= W; what lies outside of the picture is cut off.
-        limit: heat of the brightest colour; give compared panels the same.
+    `heat` is (H', W'), with H' >= H and W' >= W: what lies outside of the picture is cut off. Its
+    brightest colour is `limit`; give compared panels the same.
     """
     pixels, values = as_pixels(image), as_array(heat)
     height, width = pixels.shape[:2]
@@ -149,13 +136,7 @@ def plot_attention(ax: Axes, image: Any, heat: Any, *, limit: float) -> Axes:
 def plot_cells(
     ax: Axes, image: Any, points: Mapping[str, Any], *, colours: Mapping[str, str]
 ) -> Axes:
-    """A picture with named sets of points on it, (N, 2) px as (x, y) each, told apart by colour.
-
-    Args:
-        image: as `plot_boxes` takes it; drawn pale, so that points stand out.
-        points: name -> (N, 2).
-        colours: name -> "#rrggbb".
-    """
+    """A pale picture with named sets of points on it, (N, 2) px as (x, y), each in its colour."""
     ax.imshow(as_pixels(image), alpha=0.6)
     sizes = np.linspace(9, 40, len(points)) if len(points) > 1 else [20.0]
     for (name, places), size in zip(points.items(), sizes, strict=True):

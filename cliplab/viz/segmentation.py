@@ -142,12 +142,9 @@ def plot_groups(ax: Axes, maps: Any) -> Axes:
 
 
 def plot_labels(ax: Axes, image: Any, labels: Any, colours: Mapping[str, str]) -> Axes:
-    """A picture under the colours of its labels, dark lines between them.
+    """A picture under the colours of its labels (H, W), dark lines between them.
 
-    Args:
-        image: (H, W, 3) uint8, PIL image or (3, H, W) tensor.
-        labels: (H, W) integers, indices into the classes.
-        colours: class -> "#rrggbb", in the order of the classes.
+    `colours` are class -> "#rrggbb", in the order of the classes that the labels count.
     """
     pixels, table = as_pixels(image), as_array(labels).astype(int)
     if pixels.dtype != np.uint8:
@@ -190,10 +187,7 @@ def plot_spans(
 ) -> Axes:  # fmt: skip
     """Several measures of each name as marks on one line, so that the gaps between them are seen.
 
-    Args:
-        names: R, one a line.
-        values: measure -> R numbers, 0 to 1; NaN draws no mark.
-        colours: one a measure.
+    `values` are measure -> R numbers, 0 to 1; NaN draws no mark.
     """
     columns = {name: as_array(column) for name, column in values.items()}
     table = np.array(list(columns.values()))  # (M, R)
@@ -227,10 +221,8 @@ def plot_trainings(
 ) -> Axes:  # fmt: skip
     """Every training as a mark, a row for each kind of training, a dash at the mean of its seeds.
 
-    Args:
-        rows: kind -> measure -> a number for each seed; kinds may lack measures.
-        colours: measure -> "#rrggbb", which also orders the legend.
-        printed: the measure whose mean is written at the right.
+    `rows` are kind -> measure -> a number for each seed; `colours`, measure -> "#rrggbb", also
+    order the legend; the mean of the measure `printed` is written at the right.
     """
     marks = dict(zip(colours, _MARKS, strict=False))
     for y, row in enumerate(rows.values()):
