@@ -25,14 +25,17 @@ from PIL import Image, ImageChops, ImageStat
 from cliplab import pasture, runtime
 from cliplab.cli.main import main
 from cliplab.cli.run import tell
-from cliplab.report import folder, jobs, page, provenance
+from cliplab.report import folder, page, provenance
 from cliplab.report.execute import write_notebook
 from cliplab.report.exporter import chapters, to_mathml
 from cliplab.report.notebook import (
+    Job,
     Parameter,
+    Request,
     bind,
     find_notebooks,
     parse_value,
+    plan,
     read_notebook,
     read_parameters,
     with_labs,
@@ -136,7 +139,7 @@ def test_the_command_refuses_before_it_runs_anything(lab: Lab, capsys: Said) -> 
     assert not Path("runs").exists()
     write(Path("notebooks/01_bare.ipynb"), markdown("# 01 Bare"), code("A = 1", "parameters"))
     with pytest.raises(ValueError, match="01_bare: the cell tagged `parameters` lacks RESULTS_P"):
-        jobs.plan(jobs.Request())
+        plan(Request())
 
 
 # ---- a run ---------------------------------------------------------------------------------
@@ -348,8 +351,8 @@ def test_what_changed_is_executed_again(
     Path("model.pt").write_bytes(b"weights")
 
     def ran(*more: str) -> tuple[str, dict[str, str]]:
-        request = jobs.Request(parameters=("PHOTOS=mine", "ENCODER=openai:model.pt", *more))
-        folder.carry_out(jobs.plan(request), request, Path("runs/a"), tell)
+        request = Request(parameters=("PHOTOS=mine", "ENCODER=openai:model.pt", *more))
+        folder.carry_out(plan(request), request, Path("runs/a"), tell)
         state = folder.load(Path("runs/a.unfinished"))
         return capsys.readouterr().out, state["notebooks"]["01_small"]["inputs"]
 
@@ -571,7 +574,7 @@ def test_models_are_found_from_where_the_command_was_called(
     (in_tmp / "sheep").mkdir()
     (in_tmp / "sheep" / "model.pt").write_bytes(b"")
     both = {"ENCODER": given, "MODEL": given}
-    job = jobs.Job(Path("notebooks/01_small.ipynb"), "", {}, both, 2, "")
+    job = Job(Path("notebooks/01_small.ipynb"), "", {}, both, 2, "")
     assert job.injected == {"ENCODER": seen, "MODEL": seen}
 
 

@@ -24,10 +24,12 @@ from .galleries import (
     thumbnail as thumbnail,
     write_html as write_html,
 )
-from .jobs import Job as Job, Request as Request, plan as plan
 from .notebook import (
+    Job as Job,
+    Request as Request,
     find_notebooks as find_notebooks,
     open_inputs as open_inputs,
+    plan as plan,
     read_notebook as read_notebook,
     read_parameters as read_parameters,
     title as title,

@@ -14,8 +14,7 @@ from typing import Any
 from cliplab.report import provenance
 from cliplab.report.crate import write_crate
 from cliplab.report.execute import Failure, execute, keep, write_figures
-from cliplab.report.jobs import Job, Request
-from cliplab.report.notebook import RESULTS_PATH
+from cliplab.report.notebook import RESULTS_PATH, Job, Request
 from cliplab.runtime import held, write_json
 
 RESULTS = "results.json"
