@@ -36,6 +36,7 @@ def test_the_worst_finding_decides(
     assert main(["doctor"]) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ok     long  good"
+    assert lines[1] == f"{status:5}  羊    hm"  # a Chinese character is two columns wide
     assert lines[2].strip() == "-> look"
     assert lines[-1] == verdict
 
