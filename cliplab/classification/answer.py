@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cliplab.classification.diagnosis import Control, permuted_label_control
 from cliplab.classification.few_shot import Classifier
 from cliplab.classification.metrics import (
     Rate,
@@ -28,11 +30,6 @@ from cliplab.classification.prompts import Classes
 from cliplab.classification.zero_shot import Scores
 from cliplab.data import Sample, SampleSet, UnreadableImage
 from cliplab.runtime import atomic_write
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from cliplab.classification.diagnosis import Control
 
 FEW_GROUPS = 10  # images or groups: with fewer the bootstrap is known to be too sure of itself
 
@@ -87,8 +84,6 @@ class Assessment:
     @cached_property
     def control(self) -> Control:
         """Accuracy against shuffled truth: what prior preferences alone would get."""
-        from cliplab.classification.diagnosis import permuted_label_control
-
         return permuted_label_control(self.predicted, self.true)
 
     @cached_property
@@ -190,7 +185,7 @@ class Answer:
     shots: dict[str, dict[str, int]] = field(default_factory=dict)  # part -> class -> examples
     remarks: tuple[str, ...] = ()  # of the diagnosis
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """M names to show."""
         return [self.photos[i].name for i in self.kept]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from cliplab.classification.metrics import binned, rate
-from cliplab.classification.prompts import READABLE, PromptReader, check_templates
+from cliplab.classification.prompts import check_templates
 from cliplab.classification.zero_shot import average_templates, encode_prompts
 from cliplab.data import is_image_name, shown
 from cliplab.encoders import EmbeddingCache, Encoder, embed_photos
@@ -88,18 +88,6 @@ def read_prompts(*templates: str) -> Prompts:
                 "orders or words the classes differently"
             )
     return Prompts(name, wnids, tuple(words.IMAGENET_CLASSNAMES), tuple(texts), source)
-
-
-def unread(encoder: Encoder, prompts: Prompts) -> list[str]:
-    """What should be known of the words and this encoder, before the long work."""
-    reader = PromptReader.of(encoder)
-    names = [name for name in prompts.class_names if reader.coverage(name) < READABLE]
-    if not names:
-        return []
-    return [
-        f"the encoder cannot read {len(names):,} of {len(prompts):,} class names: "
-        f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-    ]
 
 
 def classifier_of(
@@ -263,7 +251,6 @@ def evaluate(
         "images_per_second": round(len(found.kept) / seconds, 2) if seconds else None,
         "cached": cache is not None,
         **_record(encoder, prompts),
-        "notes": unread(encoder, prompts),
         "per_class": list(_per_class(prompts, labels, rank, top)),
     }
 

@@ -197,6 +197,11 @@ class Classifying:
             seed=seed,
         )
         learned = hashes((*division.train, *division.val))
+        counts = {
+            part.split: dict(zip(part.class_names, part.counts.tolist(), strict=True))
+            for part in (train, val)
+            if len(part)
+        }
         found = self._embed(division.judged)
         answer = _answer(
             division.judged,
@@ -205,7 +210,7 @@ class Classifying:
             classifier.scores(found.image_emb),
             zero_shot=self._zero_shot(classes, found, text_emb),
             classifier=replace(classifier, learned=tuple(sorted(learned))),
-            shots={part.split: _counts(part) for part in (train, val) if len(part)},
+            shots=counts,
             remarks=tuple(remarks),
         )
         return replace(answer, unreadable=(*lost, *also_lost, *answer.unreadable))
@@ -264,7 +269,3 @@ def _answer(
     true, kept = true_classes(photos, classes.names), tuple(found.kept)
     of_kept = tuple(true[i] for i in kept)
     return Answer(photos, classes, kept, of_kept, scores, tuple(found.unreadable), **more)
-
-
-def _counts(shots: Shots) -> dict[str, int]:
-    return dict(zip(shots.class_names, shots.counts.tolist(), strict=True))

@@ -92,8 +92,10 @@ class Evaluate(Job[Options]):
     def load(self) -> None:
         """The encoder."""
         self.encoder = loader(self.options.encoder)()
-        # Told now, since the result may be hours away.
-        complain("note", classification.imagenet.unread(self.encoder, self.prompts))
+        names, templates = self.prompts.class_names, self.prompts.templates
+        unread = classification.complain_of_unread(self.encoder, names, templates)
+        self.said = [unread] if unread else []
+        complain("note", self.said)  # now, since the result may be hours away
 
     def answer(self) -> int:
         """Embed words and pictures, as far as the cache does not have them, and judge."""
@@ -107,6 +109,7 @@ class Evaluate(Job[Options]):
             progress=sys.stderr.isatty(),
         )
         self.report["encoder"]["spec"] = given.encoder
+        self.report["notes"] = self.said
         self.unreadable = [f"{file}: {why}" for file, why in self.report["unreadable"].items()]
         return len(self.pictures)  # what cannot be read is judged, too: as wrong
 
@@ -143,7 +146,6 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
         if "readable" in report:
             yield f"  top-1 among the readable {_percent(report['readable']['top1'])}"
     yield from (f"not the whole set: {note}" for note in report["partial"])
-    yield from (f"note: {note}" for note in report["notes"])
 
 
 def _percent(found: Mapping[str, float]) -> str:

@@ -47,15 +47,16 @@ class LinearProbe(Method):
         )
 
     def _choose(self, train: Shots, val: Shots | None) -> tuple[float, str]:
-        if val is not None:
-            fitted = [(c, _affine(val.image_emb, logistic_regression(train, c))) for c in STRENGTHS]
-            return best(fitted, val.labels), "val"
-        folds = list(_folds(train))
-        if not folds:
+        parts = [(train, val)] if val else list(_folds(train))
+        if not parts:
             return DEFAULT_STRENGTH, "default: nothing can be held out"
-        held_out = torch.cat([rest for _, rest in folds])
-        fitted = [(c, _out_of_fold(train, folds, c)) for c in STRENGTHS]
-        return best(fitted, train.labels[held_out]), f"cross-validation, {len(folds)} folds"
+        fitted = []
+        for c in STRENGTHS:
+            heads = [logistic_regression(kept, c) for kept, _ in parts]
+            pairs = zip(heads, parts, strict=True)
+            fitted.append((c, torch.cat([held.image_emb @ w.T + b for (w, b), (_, held) in pairs])))
+        labels = torch.cat([held.labels for _, held in parts])
+        return best(fitted, labels), "val" if val else f"cross-validation, {len(parts)} folds"
 
 
 def logistic_regression(shots: Shots, c: float) -> tuple[Tensor, Tensor]:
@@ -70,19 +71,8 @@ def logistic_regression(shots: Shots, c: float) -> tuple[Tensor, Tensor]:
     return weight.float().contiguous(), bias.float()  # sums of a transposed one round differently
 
 
-def _affine(emb: Tensor, head: tuple[Tensor, Tensor]) -> Tensor:
-    return emb @ head[0].T + head[1]
-
-
-def _out_of_fold(train: Shots, folds: list[tuple[Tensor, Tensor]], c: float) -> Tensor:
-    """Logits of every held-out image by the probe that did not see it."""
-    heads = [logistic_regression(train.subset(kept), c) for kept, _ in folds]
-    parts = zip(folds, heads, strict=True)
-    return torch.cat([_affine(train.image_emb[rest], head) for (_, rest), head in parts])
-
-
-def _folds(train: Shots) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows kept, rows held out) of each fold whose kept rows have every class."""
+def _folds(train: Shots) -> Iterator[tuple[Shots, Shots]]:
+    """(kept, held out) of each fold whose kept shots have every class."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     labels = train.labels.numpy()
@@ -94,7 +84,7 @@ def _folds(train: Shots) -> Iterator[tuple[Tensor, Tensor]]:
     splitter = StratifiedGroupKFold(min(FOLDS, fewest))
     for kept, rest in splitter.split(labels[:, None], labels, groups):
         if len(rest) and len(set(labels[kept])) == len(train.class_names):
-            yield torch.from_numpy(kept), torch.from_numpy(rest)
+            yield train.subset(torch.from_numpy(kept)), train.subset(torch.from_numpy(rest))
 
 
 @dataclass(eq=False)
