@@ -8,7 +8,7 @@ from classify_world import rows, run, tiny
 from tiny_checkpoints import noise_images
 
 from cliplab.classification.zero_shot import build_classifier, classify
-from cliplab.cli import classify as command, tables
+from cliplab.cli import tables
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder
 
@@ -122,15 +122,6 @@ def test_unreadable_files_are_listed_and_the_exit_code_says_so(
     assert ">2 not read<" in page
 
 
-def test_nothing_readable_is_an_error_without_outputs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "empty.png").touch()
-    assert run(tmp_path, "--labels", "a,b", "--out", tmp_path / "s.csv") == 2
-    assert "none of the images in" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["empty.png"]
-
-
 # ---- bad arguments: more in test_bad_inputs.py ------------------------------------------------
 
 
@@ -193,35 +184,3 @@ def test_what_is_read_is_never_replaced(
         assert run(source, *options, "--out", path, "--force") == 2
         assert f"--out {path}: would overwrite {what}, with --f" in capsys.readouterr().err
         assert path.read_bytes() == before
-
-
-def test_outputs_that_cannot_be_written_are_found_before_the_work(
-    photos: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(command.Classify, "prepare", lambda *_: pytest.fail("too late"))
-    for path, message in [
-        (photos / "a.png" / "s.csv", "a part of the path is a file"),
-        (tmp_path, "a folder; expected the name of a file to write"),
-    ]:
-        assert run(photos, "--labels", "a,b", "--out", path) == 2
-        assert message in capsys.readouterr().err
-    same = tmp_path / "same"
-    assert run(photos, "--labels", "a,b", "--out", same, "--html", same) == 2
-    assert "--out and --html are both" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_interrupted_run_leaves_no_output(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise failure
-
-    monkeypatch.setattr("pandas.DataFrame.to_csv", fail)
-    before = sorted(tmp_path.iterdir())
-    code = run(photos, "--labels", "a,b", "--out", tmp_path / "s.csv")
-    assert code == (130 if failure is KeyboardInterrupt else 2)
-    assert sorted(tmp_path.iterdir()) == before

@@ -49,24 +49,13 @@ def test_one_source_is_split_and_judged_by_its_test_part(
     assert re.search(r"classifier <b>text-probe</b>", html.read_text(encoding="utf-8"))
 
 
-def test_the_split_hangs_on_the_seed_only(flock: Path, tmp_path: Path) -> None:
-    judged = []
-    for n, seed in enumerate((0, 0, 1)):
-        out = tmp_path / f"{n}.csv"
-        assert run(flock, "--examples", flock, "--seed", seed, "--out", out) == 0
-        judged.append([row["file"] for row in rows(out)])
-    assert judged[0] == judged[1] != judged[2]
-
-
 def test_what_random_towers_cannot_read_is_learned(flock: Path, tmp_path: Path) -> None:
     other = class_folders(tmp_path / "barn", 4, start=50)
     js = tmp_path / "r.json"
     asked = ("--examples", flock, "--method", "linear-probe", "--shots", 5, "--json", js)
     assert run(other, *asked) == 0
     found = report(js)
-    train = found["few_shot"]["examples"]["train"]
-    assert train == {"eating": 5, "lying": 5, "standing": 5}
-    assert found["assessment"]["n"] == 12
+    assert found["few_shot"]["examples"]["train"] == {"eating": 5, "lying": 5, "standing": 5}
     assert found["assessment"]["accuracy"]["value"] == 1.0
     assert found["few_shot"]["zero_shot"]["accuracy"]["value"] < 0.9
 
@@ -170,28 +159,3 @@ def test_examples_that_do_not_fit(
     (other / "lying").rename(other / "flying")
     assert run(other, "--examples", flock) == 2
     assert "unknown class 'flying'; did you mean 'lying'" in capsys.readouterr().err
-
-
-# ---- the real thing ----------------------------------------------------------------------------
-
-
-def test_the_shipped_encoder_learns_postures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sheep on the pasture, labelled by letters that mean nothing: only examples can tell."""
-    from cliplab.pasture import COMBOS, draw, portrait
-
-    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path / "cache"))
-    names = {"standing": "b", "lying": "a"}
-    for posture, name in names.items():
-        combos = [c for c in COMBOS if (c.species, c.posture) == ("sheep", posture)]
-        (tmp_path / "flock" / name).mkdir(parents=True)
-        for seed in range(20):
-            picture = draw(portrait(seed, split="test", combos=combos), 64)
-            picture.save(tmp_path / "flock" / name / f"{seed}.png")
-    js = tmp_path / "r.json"
-    assert run(tmp_path / "flock", "--examples", tmp_path / "flock", "--json", js) == 0
-    found = report(js)
-    assert found["assessment"]["n"] >= 6
-    assert found["assessment"]["accuracy"]["value"] == 1.0
-    assert found["few_shot"]["zero_shot"]["accuracy"]["value"] < 0.9

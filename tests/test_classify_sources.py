@@ -44,9 +44,9 @@ def test_class_folders_are_labels_and_truth(
     right = sum(row["true"] == row["predicted"] for row in written)
     assert found["assessment"]["accuracy"]["value"] == pytest.approx(right / 9, abs=1e-4)
     assert found["assessment"]["n"] == 9
-    assert found["counts"] == {
-        "images": 9, "read": 9, "unreadable": 0, "labelled": 9, "problems": 0,
-    }  # fmt: skip
+    counts = {"images": 9, "read": 9, "unreadable": 0, "labelled": 9, "problems": 0}
+    assert found["counts"] == counts
+    assert found["classes"][0] == {"name": "eating", "prompt": "eating"}
     matrix = torch.tensor(found["assessment"]["confusion"]["true_by_predicted"])
     assert matrix.trace() == right
     assert matrix.sum(dim=1).tolist() == [3, 3, 3]
@@ -58,35 +58,17 @@ def test_class_folders_are_labels_and_truth(
 def test_the_order_of_labels_never_matters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flock, labels = (
-        class_folders(tmp_path / "flock", 2),
-        ["sheep eating", "lying one", "standing one"],
-    )
-    found = []
+    flock, found = class_folders(tmp_path / "flock", 2), []
+    labels = ["a sheep eating", "a lying one", "a standing one"]
     for order in (1, -1):
         js = tmp_path / f"{order}.json"
-        given = [f"a {label}" for label in labels][::order]
-        assert run(flock, "--labels", *given, "--json", js) == 0
+        assert run(flock, "--labels", *labels[::order], "--json", js) == 0
         found.append(report(js)["assessment"]["accuracy"])
     assert found[0] == found[1]
     note = "note: labels paired with the classes that they name: eating = a sheep eating, lying = "
     assert capsys.readouterr().err.count(note) == 2
     assert run(flock, "--labels", "on its legs", "on its belly", "at the trough") == 2
     assert 'as in eating="what it looks like"' in capsys.readouterr().err
-
-
-def test_chinese_folders(tmp_path: Path) -> None:
-    for name, english in (("站立", "standing"), ("躺着", "lying")):
-        (tmp_path / "羊群" / name).mkdir(parents=True)
-        coloured(english, 1).save(tmp_path / "羊群" / name / "一.png")
-    out, html = tmp_path / "s.csv", tmp_path / "页.html"
-    code = run(
-        *(tmp_path / "羊群", "--encoder", "pasture-zh", "--template", "{}的羊"),
-        *("--out", out, "--html", html),
-    )
-    assert code == 0
-    assert [row["true"] for row in rows(out)] == ["站立", "躺着"]
-    assert "羊群, by label" in html.read_text(encoding="utf-8")
 
 
 def test_sub_folders_need_not_be_classes_and_splits_can_be_chosen(tmp_path: Path) -> None:
@@ -192,19 +174,10 @@ def test_the_worst_mistakes_come_first(tmp_path: Path, capsys: pytest.CaptureFix
         assert lines[1 + i].startswith(row["file"])
         assert cards[i] == row["file"]
     assert page.count("data:image/") == 12
-
-
-def test_the_report_says_what_was_used(tmp_path: Path) -> None:
-    js = tmp_path / "r.json"
-    asked = ("--json", js, "--device", "cpu", "--precision", "bfloat16")
-    assert run(class_folders(tmp_path / "flock", 1), *asked) == 0
-    encoder = load_encoder("pasture", device="cpu", precision="bfloat16")
-    found = report(js)
-    assert found["encoder"]["fingerprint"] == encoder.fingerprint
-    assert found["encoder"]["provenance"] == encoder.provenance
-    assert found["encoder"]["precision"] == found["parameters"]["precision"] == "bfloat16"
-    assert found["classes"][0] == {"name": "eating", "prompt": "eating"}
-    assert {"python", "torch", "cliplab"} <= set(found["versions"])
+    encoder = load_encoder("pasture", device="cpu")
+    assert report(js)["encoder"]["fingerprint"] == encoder.fingerprint
+    assert report(js)["encoder"]["provenance"] == encoder.provenance
+    assert {"python", "torch", "cliplab"} <= set(report(js)["versions"])
 
 
 def test_prompts_that_cannot_be_read_are_remarked_on(

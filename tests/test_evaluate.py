@@ -190,13 +190,13 @@ def test_the_report_adds_up(encoder: Encoder, prompts: Prompts, pictures: Valida
         "toilet paper": 4,
     }  # fmt: skip
     for row in report["per_class"]:
-        mine = [r for r, k in zip(right, pictures.labels, strict=True)
-                if prompts.wnids[k] == row["wnid"]]  # fmt: skip
+        k = prompts.wnids.index(row["wnid"])
+        mine = [r for r, label in zip(right, pictures.labels, strict=True) if label == k]
         assert row["top1"] == sum(mine)
         assert (row["taken_for"] is None) == all(mine)
     recalls = [row["top1"] / row["n"] for row in report["per_class"]]
     assert report["mean_class_recall"] == pytest.approx(sum(recalls) / 6, abs=1e-4)
-    assert any("12 classes only" in note for note in report["partial"])
+    assert report["partial"] == ["pictures of 6 classes only, judged among all 12"]
 
 
 class Killed(BaseException):
@@ -235,7 +235,7 @@ def test_a_killed_evaluation_goes_on(
     assert seen == [48, 109]
     monkeypatch.undo()
     assert without_times(report) == without_times(evaluate(encoder, prompts, pictures))
-    other = replace(prompts, templates=("a drawing of {}.",))
+    other = replace(prompts, templates=prompts.templates[:1])
     rows = classifier_of(encoder, other, cache)
     assert not torch.allclose(rows, classifier_of(encoder, prompts, cache))
 
@@ -305,13 +305,13 @@ def test_the_command_among_all_thousand_classes(
     ):
         assert line in printed
     report = json.loads(Path("a.json").read_text("utf-8"))
-    assert report["encoder"]["spec"] == "pasture"
-    assert report["software"]["torch"] == torch.__version__
+    assert report["parameters"]["encoder"] == "pasture"
+    assert {"python", "torch", "cliplab"} <= set(report["versions"])
     assert len(report["per_class"]) == 6
     # the same command finds all of it in the cache; templates of one's own are others
     assert run(*asked, "--json", "b.json") == 0
     again = json.loads(Path("b.json").read_text("utf-8"))
-    assert without_times(again) == without_times(report)
+    assert without_times(again | {"parameters": {}}) == without_times(report | {"parameters": {}})
     assert run(*base, "--template", "a {}", "one {}.", "--json", "c.json") == 0
     assert json.loads(Path("c.json").read_text("utf-8"))["prompts"]["templates"] == 2
 

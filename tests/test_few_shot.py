@@ -24,12 +24,11 @@ from cliplab.classification.few_shot import (
     TipAdapter,
     WiseFT,
     ZeroShot,
-    fit_temperature,
     load_classifier,
     sample_shots,
     save_classifier,
 )
-from cliplab.classification.few_shot.methods import held_out_weights
+from cliplab.classification.few_shot.methods import fit_temperature, held_out_weights
 from cliplab.classification.few_shot.probes import class_multipliers, held_probe
 from cliplab.classification.zero_shot import Scores
 

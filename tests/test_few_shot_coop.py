@@ -2,7 +2,6 @@
 
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from cliplab.classification import few_shot
 from cliplab.classification.few_shot import CoOp, Shots
-from cliplab.classification.few_shot.coop import _PromptTower
+from cliplab.classification.few_shot.coop import PromptTower
 from cliplab.classification.zero_shot import build_classifier
 from cliplab.encoders import Encoder, load_encoder
 from cliplab.pasture import SPECIES, class_phrase
@@ -59,7 +58,7 @@ def spelt(tower: Encoder, words: str, class_names: list[str]) -> Tensor:
     """Rows (K, D) of prompts whose vectors are the embeddings of these words."""
     prompt, name = map(tower.tokenizer.encode, (f"{words} {class_names[0]}", class_names[0]))
     tokens = torch.tensor(prompt[: -len(name)])  # with the space, where that is a token
-    prompted = _PromptTower(tower, class_names, len(tokens))
+    prompted = PromptTower(tower, class_names, len(tokens))
     return prompted(prompted.embedding.weight.detach()[tokens].float()).detach()
 
 
@@ -138,67 +137,10 @@ def test_vectors_stand_where_words_would_and_are_learned(kind: str, tmp_path: Pa
     assert loss(tuned, train) < loss(plain, train)
 
 
-class Letters:
-    """A tokenizer of letters, with a start token when `start`."""
-
-    def __init__(self, *, start: bool) -> None:
-        self.start = [1] if start else []
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(c) % 50 + 3 for c in text if c != " "]
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        ids = torch.zeros(len(texts), 20, dtype=torch.long)
-        for row, text in zip(ids, texts, strict=True):
-            known = [*self.start, *self.encode(text), 2]
-            row[: len(known)] = torch.tensor(known)
-        return ids
-
-
-class Tower(nn.Module):
-    """Mean of the token embeddings, projected; the layer can be called as one likes."""
-
-    def __init__(self, layer: str) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.add_module(layer, nn.Embedding(60, 6))
-        self.project = nn.Linear(6, 5)
-        self.layer = layer
-
-    def encode_text(self, ids: Tensor) -> Tensor:
-        return self.project(getattr(self, self.layer)(ids).cos().cumsum(1).mean(1))
-
-
-def foreign(layer: str = "token_embedding", *, start: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(
-        name="foreign", logit_scale=10.0, precision="float32", model=Tower(layer),
-        tokenizer=Letters(start=start), device=torch.device("cpu"),
-    )  # fmt: skip
-
-
-def any_shots() -> Shots:
-    return shots_near(torch.eye(3, 5), ["sheep", "goat", "cow"])
-
-
-@pytest.mark.parametrize("start", [True, False])
-@pytest.mark.parametrize("layer", ["token_embedding", "word_embeddings"])
-def test_a_tower_with_or_without_a_start_token(layer: str, start: bool) -> None:
-    tower = foreign(layer, start=start)
-    ids = tower.tokenizer(["of sheep", "of goat", "of cow"])
-    expected = F.normalize(tower.model.encode_text(ids), dim=1)
-    rows = spelt(tower, "of", ["sheep", "goat", "cow"])
-    torch.testing.assert_close(rows, expected.detach(), atol=1e-6, rtol=0)
-    drawn = CoOp(tower, context=2, steps=0).fit(any_shots())
-    assert not torch.allclose(drawn.weight, expected, atol=1e-2)
-
-
-def test_towers_that_cannot_be_prompted_are_refused() -> None:
+def test_what_cannot_be_prompted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = swapped("pasture")
+    with pytest.raises(ValueError, match=r"got 99 vectors; expected at most .* pasture has left"):
+        CoOp(encoder("pasture"), context=99).fit(train)
+    monkeypatch.setattr("cliplab.classification.few_shot.coop.EMBEDDING_NAMES", ())
     with pytest.raises(ValueError, match="has no embedding layer among its modules"):
-        CoOp(foreign("lookup")).fit(any_shots())
-    two = foreign()
-    two.model.second = Tower("word_embeddings")
-    with pytest.raises(ValueError, match=r"has token_embedding, second\.word_embeddings among"):
-        CoOp(two).fit(any_shots())
-    CoOp(foreign(), context=13, steps=0).fit(any_shots())  # start, 13, s h e e p, end: 20
-    with pytest.raises(ValueError, match="got 14 vectors; expected at most 13, what foreign has"):
-        CoOp(foreign(), context=14).fit(any_shots())
+        CoOp(encoder("pasture")).fit(train)

@@ -31,18 +31,12 @@ class Known:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.truncated: bool | None = None
-        self.batch_sizes: list[int] = []
 
     def encode_text(self, texts: list[str], *, truncate: bool) -> torch.Tensor:
         self.asked += texts
-        self.truncated = truncate
         return torch.tensor([PROMPTS[text] for text in texts])
 
-    def encode_image(
-        self, images: list[Image.Image], *, batch_size: int, progress: bool
-    ) -> torch.Tensor:
-        self.batch_sizes.append(batch_size)
+    def encode_image(self, images: list[Image.Image]) -> torch.Tensor:
         rows = [torch.tensor(image.getpixel((0, 0))).float() for image in images]
         return F.normalize(torch.stack(rows), dim=-1)
 
@@ -56,12 +50,10 @@ def colours(*pixels: tuple[int, int, int]) -> list[Image.Image]:
 
 def test_templates_are_averaged_as_unit_rows_then_normalised() -> None:
     encoder = Known()
-    bare = build_classifier(encoder, [" sheep ", "goat"], truncate=True)
+    bare = build_classifier(encoder, [" sheep ", "goat"])
     torch.testing.assert_close(bare, torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
-    assert encoder.truncated
     classifier = build_classifier(encoder, ["sheep", "goat"], ["{}", "a {}"])
     assert encoder.asked[2:] == ["sheep", "a sheep", "goat", "a goat"]  # class-major
-    assert not encoder.truncated
     mean = torch.tensor([[0.8, 0.0, 0.4], [0.0, 0.8, 0.4]])
     torch.testing.assert_close(classifier, mean / math.sqrt(0.8))
     build_classifier(encoder, ["sheep", "{x}"], ["一只羊{}"])  # braces in a name are only text
@@ -92,13 +84,12 @@ def test_classify_gives_cosine_times_scale_and_its_softmax() -> None:
     encoder = Known()
     classifier = build_classifier(encoder, ["sheep", "goat"])
     images = colours((255, 0, 0), (0, 4, 3))
-    scores = classify(encoder, images, classifier, class_names=["sheep", "goat"], batch_size=7)
+    scores = classify(encoder, images, classifier, class_names=["sheep", "goat"])
     torch.testing.assert_close(scores.cosine, torch.tensor([[1.0, 0.0], [0.0, 0.8]]))
     torch.testing.assert_close(scores.logits, torch.tensor([[10.0, 0.0], [0.0, 8.0]]))
     torch.testing.assert_close(scores.probability, scores.logits.softmax(1))
     assert scores.class_names == ("sheep", "goat")
     assert scores.predicted_names == ["sheep", "goat"]
-    assert encoder.batch_sizes == [7]
     encoder.logit_bias = -5.0
     unnamed = classify(encoder, images[:1], torch.eye(3))
     assert unnamed.class_names == ("class 0", "class 1", "class 2")

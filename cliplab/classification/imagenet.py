@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import platform
 import re
 import time
 from collections import Counter
@@ -218,7 +217,7 @@ def evaluate(
     cache: EmbeddingCache | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Judge the pictures by the words -> the result and how it came about, for JSON.
+    """Judge the pictures by the words -> the result, for JSON.
 
     Pictures that could not be read count as wrong: n is what the folder holds, and a model gets no
     credit for what it was not shown; "readable" has the rates among the others. With a cache, the
@@ -230,10 +229,8 @@ def evaluate(
     start, paths = time.perf_counter(), [pictures.root / file for file in pictures.files]
     found = embed_photos(encoder, paths, batch_size=batch_size, cache=cache, progress=progress)
     logits = encoder.logit_scale * found.image_emb @ classifier.T  # (M, K)
-    seconds, partial = time.perf_counter() - start, list(pictures.notes)
-    if len(prompts) != 1000:
-        partial.append(f"judged among {len(prompts):,} classes only, not ImageNet's 1,000")
-    names = dict(zip(paths, pictures.files, strict=True))
+    seconds = time.perf_counter() - start
+    names, templates = dict(zip(paths, pictures.files, strict=True)), len(prompts.templates)
     labels = np.array(pictures.labels)
     rank, top = np.full(len(labels), len(prompts)), np.full(len(labels), -1)  # of what is unread
     rank[found.kept] = ranks(logits, torch.from_numpy(labels[found.kept])).numpy()
@@ -244,39 +241,14 @@ def evaluate(
         "images": len(pictures),
         "classes": len(prompts),
         "classes_with_images": len(set(pictures.labels)),
-        "partial": partial,
+        "partial": list(pictures.notes),
         **_rates(rank, labels, logits, found.kept),
         "unreadable": {names[e.path]: f"{e.cause}; {e.remedy}" for e in found.unreadable},
         "seconds": round(seconds, 3),
         "images_per_second": round(len(found.kept) / seconds, 2) if seconds else None,
         "cached": cache is not None,
-        **_record(encoder, prompts),
+        "prompts": {"name": prompts.name, "templates": templates, "source": prompts.source},
         "per_class": list(_per_class(prompts, labels, rank, top)),
-    }
-
-
-def _record(encoder: Encoder, prompts: Prompts) -> dict[str, Any]:
-    """By what the pictures are judged, so that somebody else can do the same."""
-    from cliplab import __version__
-
-    return {
-        "encoder": {
-            "name": encoder.name,
-            "fingerprint": encoder.fingerprint,
-            "precision": encoder.precision,
-            "logit_scale": round(encoder.logit_scale, 4),
-            "provenance": dict(encoder.provenance),
-        },
-        "prompts": {
-            "name": prompts.name,
-            "templates": len(prompts.templates),
-            "source": prompts.source,
-        },
-        "software": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "cliplab": __version__,
-        },
     }
 
 

@@ -146,8 +146,7 @@ class Classifying:
     def by_prompts(self, photos: SampleSet, classes: Classes) -> Answer:
         """Classify without training, and look for trouble in prompts and answers.
 
-        Raises:
-            ValueError: unfit prompts.
+        ValueError for unfit prompts.
         """
         text_emb, remarks = self._read_prompts(classes)  # (K, D)
         found = self._embed(photos)
@@ -197,11 +196,6 @@ class Classifying:
             seed=seed,
         )
         learned = hashes((*division.train, *division.val))
-        counts = {
-            part.split: dict(zip(part.class_names, part.counts.tolist(), strict=True))
-            for part in (train, val)
-            if len(part)
-        }
         found = self._embed(division.judged)
         answer = _answer(
             division.judged,
@@ -210,7 +204,7 @@ class Classifying:
             classifier.scores(found.image_emb),
             zero_shot=self._zero_shot(classes, found, text_emb),
             classifier=replace(classifier, learned=tuple(sorted(learned))),
-            shots=counts,
+            shots={part.split: _counts(part) for part in (train, val) if len(part)},
             remarks=tuple(remarks),
         )
         return replace(answer, unreadable=(*lost, *also_lost, *answer.unreadable))
@@ -269,3 +263,7 @@ def _answer(
     true, kept = true_classes(photos, classes.names), tuple(found.kept)
     of_kept = tuple(true[i] for i in kept)
     return Answer(photos, classes, kept, of_kept, scores, tuple(found.unreadable), **more)
+
+
+def _counts(shots: Shots) -> dict[str, int]:
+    return dict(zip(shots.class_names, shots.counts.tolist(), strict=True))

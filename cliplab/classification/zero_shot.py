@@ -32,10 +32,7 @@ _SUM_TOLERANCE = 0.02  # probabilities printed to two digits still sum to 1 with
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of N images for K classes; all tensors float32 on the CPU.
-
-    Make them with `from_cosine`, `from_logits` or `from_probability`.
-    """
+    """Scores of N images for K classes; all tensors float32 on the CPU."""
 
     class_names: tuple[str, ...]
     logits: Tensor  # (N, K) = logit_scale * cosine (+ logit_bias), where there are cosines
@@ -140,9 +137,8 @@ class Scores:
     def independent(self) -> Tensor:
         """Sigmoid of each logit (N, K): "is it this?" asked class by class; rows need not sum to 1.
 
-        Raises:
-            ValueError: the model was not trained with a sigmoid loss, so that its logits have no
-                zero that means "as likely as not".
+        ValueError unless the model was trained with a sigmoid loss: other logits have no zero that
+        means "as likely as not".
 
         Source: SigLIP, arXiv:2303.15343, section 3.2.
         """
@@ -192,17 +188,13 @@ def _plain(values: Tensor) -> Tensor:
 
 
 def build_classifier(
-    encoder: Encoder,
-    class_names: Sequence[str],
-    templates: Sequence[str] = ("{}",),
-    *,
-    truncate: bool = False,
+    encoder: Encoder, class_names: Sequence[str], templates: Sequence[str] = ("{}",)
 ) -> Tensor:
     """Mean of unit prompt embeddings, re-normalised: K classes x T templates -> (K, D) unit rows.
 
     Raises:
         ValueError: no, one or repeated class names; a template without {}; a prompt longer than
-            the context, unless `truncate`.
+            the context.
 
     Warns:
         UnreadPromptWarning: the text tower cannot read a prompt, or two are the same to it.
@@ -211,7 +203,7 @@ def build_classifier(
     """
     names, templates = check_class_names(class_names), check_templates(templates)
     warn_of_unread(encoder, names, templates)
-    return average_templates(encode_prompts(encoder, names, templates, truncate=truncate))
+    return average_templates(encode_prompts(encoder, names, templates))
 
 
 def average_templates(prompt_emb: Tensor) -> Tensor:
@@ -238,8 +230,6 @@ def classify(
     classifier: Tensor,
     *,
     class_names: Sequence[str] | None = None,
-    batch_size: int = 64,
-    progress: bool = False,
 ) -> Scores:
     """Cosines of N images with K classes, and softmax of logit_scale times them -> `Scores`.
 
@@ -255,6 +245,6 @@ def classify(
     if not torch.allclose(classifier.norm(dim=1), torch.ones(len(classifier)), atol=1e-3):
         raise ValueError("classifier: rows are not of unit length; use F.normalize(rows, dim=-1)")
     names = class_names or [f"class {k}" for k in range(len(classifier))]
-    image_emb = encoder.encode_image(images, batch_size=batch_size, progress=progress)  # (N, D)
+    image_emb = encoder.encode_image(images)  # (N, D)
     bias = getattr(encoder, "logit_bias", None)  # of a sigmoid loss, as SigLIP's
     return Scores.from_cosine(names, image_emb @ classifier.T, encoder.logit_scale, bias)

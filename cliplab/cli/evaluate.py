@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cliplab import classification, encoders
 from cliplab.cli.options import CachedEncoding, Call, Common, Flag, Positional, opt
-from cliplab.cli.skeleton import Job, complain, loader, named
+from cliplab.cli.skeleton import Job, complain, describe, loader, named, report_of
 from cliplab.cli.tables import aligned
 from cliplab.runtime import write_json
 
@@ -100,7 +100,7 @@ class Evaluate(Job[Options]):
     def answer(self) -> int:
         """Embed words and pictures, as far as the cache does not have them, and judge."""
         given = self.options.encoder
-        self.report = classification.imagenet.evaluate(
+        found = classification.imagenet.evaluate(
             self.encoder,
             self.prompts,
             self.pictures,
@@ -108,8 +108,8 @@ class Evaluate(Job[Options]):
             cache=None if given.no_cache else encoders.EmbeddingCache(),
             progress=sys.stderr.isatty(),
         )
-        self.report["encoder"]["spec"] = given.encoder
-        self.report["notes"] = self.said
+        about = {"encoder": describe(self.encoder), "notes": self.said}
+        self.report = report_of("evaluate", self.options, **about, **found)
         self.unreadable = [f"{file}: {why}" for file, why in self.report["unreadable"].items()]
         return len(self.pictures)  # what cannot be read is judged, too: as wrong
 

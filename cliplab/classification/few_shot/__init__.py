@@ -22,7 +22,6 @@ from cliplab.classification.few_shot.methods import (
     TemperatureScaling as TemperatureScaling,
     TipAdapter as TipAdapter,
     ZeroShot as ZeroShot,
-    fit_temperature as fit_temperature,
 )
 from cliplab.classification.few_shot.probes import (
     LinearProbe as LinearProbe,

@@ -46,7 +46,7 @@ class CoOp(Method):
     def _fit(self, train: Shots, val: Shots | None) -> Classifier:
         if self.encoder is None:
             raise ValueError("encoder: got None; CoOp needs the encoder, whose text tower it uses")
-        tower = _PromptTower(self.encoder, train.class_names, self.context)
+        tower = PromptTower(self.encoder, train.class_names, self.context)
         scale, judged = self.encoder.logit_scale, val or train
         tried: list[tuple[tuple[int, Tensor], Tensor]] = []  # (step, class rows), logits
         for step, context in self._steps(tower, train):
@@ -63,7 +63,7 @@ class CoOp(Method):
             choices=choices | {"chosen on": "val" if val else "given"},
         )
 
-    def _steps(self, tower: _PromptTower, train: Shots) -> Iterator[tuple[int, Tensor]]:
+    def _steps(self, tower: PromptTower, train: Shots) -> Iterator[tuple[int, Tensor]]:
         """(number of steps done, context (M, C)), from 0 on."""
         generator = torch.Generator().manual_seed(self.seed)
         context = nn.Parameter(tower.start(generator))
@@ -82,7 +82,7 @@ class CoOp(Method):
             yield step, context
 
 
-class _PromptTower:
+class PromptTower:
     """K prompts "<M vectors> <class name>" through an encoder's text tower."""
 
     def __init__(self, encoder: Encoder, names: Sequence[str], context: int) -> None:
