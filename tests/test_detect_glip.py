@@ -288,6 +288,13 @@ def test_a_relation_is_as_sure_as_its_least_sure_reason() -> None:
     assert len(agreed(Found(boxes[:0], scores[:0], labels[:0]), 2).scores) == 0
     alone = agreed(Found(places[:2], torch.tensor([0.9, 0.4]), torch.tensor([0, 1])), 1)
     assert alone.scores.tolist() == [0]  # the list finds it elsewhere
+    for side, kept in (((0, 1, -1), [0.5, 0.5]), ((0, 1, 1), [0, 0]), ((1, 0, 1), [0.5, 0.5])):
+        placed = agreed(Found(boxes, scores, labels), 2, side)  # both goats are left of the trough
+        assert placed.scores.tolist() == pytest.approx(kept), side
+    between = scores[[0, 1, 2, 3, 4, 5, 6]], labels[[0, 1, 2, 3, 4, 5, 6]]
+    swapped = places[[0, 1, 2, 1, 0, 2, 1]]  # a goat on each side of the trough
+    right = agreed(Found(swapped, *between), 2, (0, 1, 1))
+    assert right.boxes[right.labels == 0].tolist() == places[2:].tolist()
 
 
 def test_three_thousand_tokens_are_read_in_parts(

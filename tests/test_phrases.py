@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cliplab.detection import class_prompt, read_prompt, relating_words, sentence_prompt
+from cliplab.detection import class_prompt, read_prompt, relating_words, sentence_prompt, side_of
 from cliplab.models.glip import Chunk, Prompt, batch_of, chunks_of, pieces_of, positive_map
 from cliplab.models.tokenizers import WordPieceTokenizer
 
@@ -71,6 +71,24 @@ def test_lists_and_sentences(typed: str | list, phrases: list) -> None:
 )
 def test_words_that_tell_which_one_is_meant(typed: str, words: list[str]) -> None:
     assert relating_words(read_prompt(typed)) == words
+
+
+@pytest.mark.parametrize(
+    ("typed", "side"),
+    [
+        *[("the goat left of the trough", (0, 1, -1)), ("a goat to the right of a cow", (0, 1, 1))],
+        *[("the [goat] on the Left side of the [trough]", (0, 1, -1)), ("a goat by a cow", None)],
+        *[
+            ("水槽左边的山羊", (1, 0, -1)),
+            ("山羊在水槽的右侧", (0, 1, 1)),
+            ("水槽旁边的山羊", None),
+        ],
+        *[("the goat left of the cow left of the barn", None), ("goat, left of", None)],
+        *[("the goat is right by the side of the cow", None), ("left-handed goat, cow", None)],
+    ],
+)
+def test_a_named_side_is_of_one_phrase_and_of_another(typed: str, side: object) -> None:
+    assert side_of(read_prompt(typed)) == side
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from .phrases import (
     read_prompt as read_prompt,
     relating_words as relating_words,
     sentence_prompt as sentence_prompt,
+    side_of as side_of,
 )
 from .settings import (
     MODELS as MODELS,

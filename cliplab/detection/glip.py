@@ -18,7 +18,7 @@ from torch import Tensor
 from cliplab.classification import is_chinese
 from cliplab.data import shown
 from cliplab.detection.boxes import Detections
-from cliplab.detection.phrases import class_prompt, relating_words
+from cliplab.detection.phrases import class_prompt, relating_words, side_of
 from cliplab.detection.settings import OVERLAP, PUBLISHED, Settings
 from cliplab.detection.vild import checkpoint_path, read_card
 from cliplab.detection.words import (
@@ -59,6 +59,7 @@ class GLIPQuery(Query):
     chunks: Sequence[Chunk]  # parts of the prompt that are read at a time
     texts: Sequence[tuple[Tensor, Tensor, Tensor]]  # of each part: hidden, embedded, mask
     twice: bool = False  # its last parts are the phrases as a list, label k being len(phrases) + k
+    side: tuple[int, int, int] | None = None  # see `side_of`
 
 
 @dataclass(eq=False)
@@ -125,7 +126,7 @@ class GLIPDetector:
         return GLIPQuery(
             classes=classes, notes=said, remarks=remarks,
             prompt=prompt, chunks=chunks, texts=texts, twice=plain is not None,
-            threshold=self.card.get("thresholds", {}).get(form, {}),
+            side=side_of(prompt), threshold=self.card.get("thresholds", {}).get(form, {}),
         )  # fmt: skip
 
     def _chunks(self, prompt: Prompt) -> list[Chunk]:
@@ -143,7 +144,7 @@ class GLIPDetector:
             return None, "", ["relations in several sentences are not checked; ask one at a time"]
         note = (
             "a relation means one thing: the best box of each phrase counts, if a list finds "
-            f"{quoted(prompt.phrases)} as well"
+            f"{quoted(prompt.phrases)} as well" + (", on the named side" if side_of(prompt) else "")
         )
         return plain, f"{language}, relation", [note]
 
@@ -185,7 +186,8 @@ class GLIPDetector:
             labels = chunk.labels.to(device)
             parts.append([one._replace(labels=labels[one.labels]) for one in found])
         merged = [merge(one, self.selection) for one in zip(*parts, strict=True)]
-        return [agreed(one, len(query.prompt.phrases)) for one in merged] if query.twice else merged
+        count = len(query.prompt.phrases)
+        return [agreed(one, count, query.side) for one in merged] if query.twice else merged
 
     def ground(self, pixels: Tensor, prompts: Sequence[Prompt]) -> list[Tensor]:
         """The best box of each phrase, for B pictures with a prompt each: B tensors (K, 4) px.
@@ -232,12 +234,13 @@ class GLIPDetector:
             )
 
 
-def agreed(found: Found, count: int) -> Found:
+def agreed(found: Found, count: int, side: tuple[int, int, int] | None = None) -> Found:
     """The best box of each of K phrases, as sure as the least sure of three answers.
 
     These are the sentence's (labels below K); that of a list of its phrases (labels from K on),
     which must find this one at the same place; and the list's to the others, which must be
-    somewhere. A sentence by itself is answered where its things are not there, too.
+    somewhere: if the sentence names a `side` (see `side_of`), on that side, by the middles of both
+    boxes. A sentence by itself is answered where its things are not there, or elsewhere, too.
     """
     from torchvision.ops import box_iou
 
@@ -245,10 +248,15 @@ def agreed(found: Found, count: int) -> Found:
     said, alone = (Found(*(x[rows] for x in found)) for rows in (~listed, listed))
     names = torch.arange(count, device=found.labels.device)[:, None]  # (K, 1)
     known = F.pad((names + count == alone.labels) * alone.scores, (0, 1))  # (K, S + 1), 0: nowhere
-    others = known.amax(1).repeat(count, 1).fill_diagonal_(1).amin(1)  # (K,)
+    others = known.amax(1).repeat(count, 1).fill_diagonal_(1).amin(1)[said.labels]  # (R,)
+    if side is not None:
+        thing, _, sign = side
+        away = said.boxes[:, ::2].sum(1)[:, None] - alone.boxes[:, ::2].sum(1)  # (R, S)
+        there = torch.where(said.labels == thing, sign, -sign)[:, None] * away > 0
+        others = (F.pad(there, (0, 1)) * known[1 - said.labels]).amax(1)
     same = box_iou(half_open(said.boxes), half_open(alone.boxes)) >= OVERLAP  # (R, S)
     own = (F.pad(same, (0, 1)) * known[said.labels]).amax(1)  # (R,)
-    scores = torch.stack([said.scores, own, others[said.labels]]).amin(0)
+    scores = torch.stack([said.scores, own, others]).amin(0)
     best = [int((scores - 2.0 * (said.labels != k)).argmax()) for k in said.labels.unique()]
     best.sort(key=lambda row: -float(scores[row]))
     return Found(said.boxes[best], scores[best], said.labels[best])

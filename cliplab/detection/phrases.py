@@ -96,6 +96,8 @@ _LEFT_OUT = re.compile(  # [what is marked] stays, but not behind a negation
     rf"(\[[^\]]*\])|(?:(?:{_words('negation')})(?: *\[[^\]]*\])?|{_words('superlatives')}) ?",
     re.IGNORECASE,
 )
+_SIDE = re.compile(r"\b(left|right)(?: hand)?(?: side)? of\b", re.IGNORECASE)
+_SIDE_ZH = re.compile("[在的 ]*([左右])[边侧面方]")
 _PLACE = re.compile(r"(?<=[\u4e00-\u9fff])[上里旁边中下内外]+$")  # 草地上: 草地
 
 # ---- from what people type -------------------------------------------------------------------
@@ -202,6 +204,25 @@ def relating_words(prompt: Prompt) -> list[str]:
     Not those that only say that things are there: "a photo of", "and", "the", "there is".
     """
     return re.findall(r"\w+", _JOINING.sub(" ", beside_phrases(prompt)))
+
+
+def side_of(prompt: Prompt) -> tuple[int, int, int] | None:
+    """Of two phrases: which lies on the named side, of which, and -1 for left or 1 for right.
+
+    (0, 1, -1) for "the [goat] left of the [trough]"; None where no side is named between two.
+    """
+    if [len(spans) for spans in prompt.spans] != [1, 1]:
+        return None
+    (start, first), (end, second) = sorted((spans[0], k) for k, spans in enumerate(prompt.spans))
+    between, behind = prompt.caption[start[1] : end[0]], prompt.caption[end[1] :]
+    for thing, mark, said in (
+        (first, second, _SIDE.search(between)),
+        (second, first, _SIDE_ZH.match(between)),  # 水槽左边的山羊
+        (first, second, between[:1] == "在" and _SIDE_ZH.match(behind)),  # 山羊在水槽的左边
+    ):
+        if said:
+            return thing, mark, -1 if said[1].lower() in ("left", "左") else 1
+    return None
 
 
 def _nothing(text: str) -> str:
