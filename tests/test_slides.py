@@ -87,6 +87,14 @@ def test_what_is_projected(tmp_path: Path) -> None:
     assert not re.search("secret|not for the wall|not yet|a paper|Why", page.get_text())
 
 
+def test_the_title_says_what_a_run_was_given(tmp_path: Path) -> None:
+    given = code('# Parameters\nSEED = 3\nRESULTS_PATH = "x"', "injected-parameters")
+    said = "Given: SEED = 3 . The text describes the run with the defaults."
+    for cells, end in ((LESSON[:3], "Does it run?"), ((*LESSON[:3], given), said)):
+        page = read(slides(tmp_path, *cells, *LESSON[3:6]))
+        assert page.select_one("section").get_text(" ", strip=True).endswith(end)
+
+
 def test_the_page_loads_nothing_and_runs_ours_alone(tmp_path: Path) -> None:
     page = read(slides(tmp_path, *LESSON[:6], *ATTACKS))
     (script,) = page("script")

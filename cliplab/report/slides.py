@@ -19,7 +19,7 @@ import nbformat
 from pygments.formatters import HtmlFormatter
 
 from cliplab.report.galleries import write_html
-from cliplab.report.notebook import read_notebook, tags, title
+from cliplab.report.notebook import RESULTS_PATH, read_notebook, tags, title
 from cliplab.report.page import CODE_STYLES, FONT
 
 _ROOM = 540  # pixels below a title; where that was estimated too low, the page makes things smaller
@@ -97,7 +97,7 @@ def _parts(notebook: Any) -> Iterator[_Part]:
     notebook = copy.deepcopy(notebook)
     prepare(notebook)
     first = notebook.cells[0]
-    first.source = "\n\n".join(first.source.split("\n\n")[:2])
+    first.source = "\n\n".join([*first.source.split("\n\n")[:2], *_given(notebook)])
     part = _Part("")
     for cell in notebook.cells:
         if _LEFT_OUT & set(tags(cell)):
@@ -113,6 +113,15 @@ def _parts(notebook: Any) -> Iterator[_Part]:
             yield part
             part = replace(part if cell is first else before, blocks=[])
     yield part
+
+
+def _given(notebook: Any) -> Iterator[str]:
+    """That the text is of another run, where this one was given parameters."""
+    cells = [cell for cell in notebook.cells if "injected-parameters" in tags(cell)]
+    lines = [line for cell in cells for line in cell.source.splitlines()]
+    lines = [line for line in lines if not line.startswith(("#", RESULTS_PATH))]
+    if lines:
+        yield f"Given: `{'`, `'.join(lines)}`. The text describes the run with the defaults."
 
 
 def _below(heading: str, part: _Part) -> _Part:

@@ -89,6 +89,12 @@ def test_what_is_to_be_split_needs_classes(photos: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_whoever_changes_a_parameter_reads_what_the_text_describes(path: Path) -> None:
+    said = "The text describes the default parameters; with others, trust what is printed."
+    assert read_notebook(path).cells[0].source.endswith(said)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_papermill_shows_every_parameter(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from papermill.inspection import inspect_notebook
     from papermill.iorw import load_notebook_node
@@ -126,6 +132,7 @@ def test_the_cover_tells_when_the_text_is_of_another_run(
     for name in ("SEED", "QUICK"):
         assert f"<dt>{name}</dt><dd>{parameters[name]}</dd>" in cover
     assert "<dt>Commit</dt><dd>0123456789, changed</dd>" in cover
-    assert ("The text of the notebooks describes" in cover) == bool(given)
+    assert "The text of the notebooks describes the run with their defaults" in cover
+    assert ("This one was given" in cover) == bool(given) == ('class="warning">The' in cover)
     for name, value in given.items():
         assert f"<code>{name}={escape(str(value))}</code>" in cover
