@@ -66,8 +66,8 @@ def data_dir() -> Path:
     path = Path(chosen).expanduser() if chosen else Path(__file__).resolve().parents[1] / "data"
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{path}: no such folder. Models and prompts are not part of cliplab's wheel: get a "
-            "checkout, and set $CLIPLAB_DATA to the folder `data` in it"
+            f"{path}: no such folder. A wheel has no models, prompts, notebooks: get a checkout, "
+            "and set $CLIPLAB_DATA to the folder `data` in it"
         )
     return path
 

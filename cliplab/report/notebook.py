@@ -14,7 +14,7 @@ from typing import Any
 
 from cliplab.data import iter_images, read_photos
 from cliplab.report.provenance import fingerprint
-from cliplab.runtime import pick_device, unknown_name
+from cliplab.runtime import data_dir, pick_device, unknown_name
 
 #: Set by whoever executes a notebook: where its last cell writes its results.
 RESULTS_PATH = "RESULTS_PATH"
@@ -33,8 +33,9 @@ class Parameter:
 
 
 def notebooks_dir() -> Path:
-    """Folder of the notebooks, beside the package."""
-    return Path(__file__).resolve().parents[2] / "notebooks"
+    """Folder of the notebooks: beside the package, else (of a wheel) beside cliplab's data."""
+    beside = Path(__file__).resolve().parents[2] / "notebooks"
+    return beside if beside.is_dir() else data_dir().parent / "notebooks"
 
 
 def find_notebooks(names: Sequence[str] = (), folder: Path | None = None) -> list[Path]:
