@@ -1,6 +1,8 @@
 """What came in with ids goes out with them."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,31 @@ def test_segments_keep_the_ids_of_their_source(own: Path, tmp_path: Path) -> Non
     assert [(one["id"], one["file_name"]) for one in table["images"]] == [(70, "b.png")]
     assert [one["id"] for one in table["categories"]] == [5]
     assert [s["category_id"] for s in table["annotations"][0]["segments_info"]] == [5]
+
+
+@pytest.mark.skipif("OTHER_READERS" not in os.environ, reason="see tools/other_readers.py")
+def test_label_tools_read_the_boxes(own: Path) -> None:
+    """Label Studio's converter and datumaro, in an environment of their own."""
+    pictures, out = read_pictures(own), own.with_name("out.json")
+    a = detections(([5.0, 5, 25, 25], 0.9, 1), ([0.0, 0, 9, 9], 0.8, 2))
+    b = detections(([2.0, 2, 12, 12], 0.7, 0))
+    found = Found(pictures.samples, ((40, 30),) * 2, (a, b), (a, b), (), Cut())
+    table = as_coco(found, as_classes(["sheep", "goat", "dog"]), ids=pictures.ids)
+    out.write_text(json.dumps(table), encoding="utf-8")
+    tool = Path(__file__).parents[1] / "tools" / "other_readers.py"
+    command = [os.environ["OTHER_READERS"], str(tool), str(out)]
+    told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    assert told
+    expected = {
+        "a.png": [["goat", 5, 5, 20, 20], ["dog", 0, 0, 9, 9]],
+        "b.png": [["sheep", 2, 2, 10, 10]],
+    }
+    for reader, read in told.items():
+        assert read.keys() == expected.keys(), reader
+        for name, rows in expected.items():
+            assert [row[0] for row in read[name]] == [row[0] for row in rows]
+            numbers = np.array([row[1:] for row in read[name]], float)
+            np.testing.assert_allclose(numbers, [row[1:] for row in rows], atol=1e-4)
 
 
 def test_other_libraries_read_the_boxes_and_score_them_alike(tmp_path: Path) -> None:
