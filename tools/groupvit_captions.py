@@ -80,7 +80,7 @@ class Exam:
         for name, background in (("threshold chosen", False), ("words", True)):
             best = None
             if not background:
-                best, _ = evaluation.choose_threshold(val, self.val, WIDE, background=False)
+                best = evaluation.choose_threshold(val, self.val, WIDE, background=False)
                 rows["threshold"] = best
             ask["background"] = background
             (rows["animals"][name],) = evaluation.animal_miou(test, thresholds=[best], **ask)

@@ -243,13 +243,13 @@ def judge_animals(
 
 def choose_threshold(
     features: Features, scenes: LabelledScenes, settings: InferenceSettings, *, background: bool
-) -> tuple[float | None, dict[float | None, float]]:
-    """The threshold with the best `animal_miou`, and the whole sweep."""
+) -> float | None:
+    """The threshold with the best `animal_miou`."""
     grid: list[float | None] = [round(0.05 * k, 2) for k in range(1, 20)]
     grid = [None, *grid] if background else grid
     found = animal_miou(features, scenes, settings, background=background, thresholds=grid)
-    swept = dict(zip(grid, (round(value, 4) for value in found), strict=True))
-    return max(grid, key=lambda threshold: swept[threshold]), swept
+    rounded = [round(value, 4) for value in found]
+    return grid[rounded.index(max(rounded))]
 
 
 # ---- the card ------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def _rows(
     rows["animals"] = {}
     for name, background in (("threshold", False), ("vocabulary", True)):
         how_far = {"background": background}
-        best, _ = choose_threshold(features["val"], scenes["val"], settings, **how_far)
+        best = choose_threshold(features["val"], scenes["val"], settings, **how_far)
         (miou,) = animal_miou(
             features["test"], scenes["test"], settings, thresholds=[best], **how_far
         )
