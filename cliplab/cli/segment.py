@@ -217,8 +217,9 @@ class Segment(Job[Options]):
         )
         self.settings = segmentation.Settings(**{"templates": templates} | tuned | given.given())
         if tuned:
+            offsets = "an offset for each class" if tuned.pop("offsets", None) else "no offsets"
             said = ", ".join(f"{name} {value}" for name, value in tuned.items())
-            notes.append(f"read as the model's card chose on val: {said}")
+            notes.append(f"read as the model's card chose on val: {said}, {offsets}")
         self.segmenter.embed(self.vocabulary.words, self.settings.templates)
         complain("note", notes)
         self.notes = [*self.notes, *notes]
