@@ -16,7 +16,6 @@ MUTANTS = {
         ("descending=True", "descending=False", "best score"),
         ("scores.argsort(descending=True)", "torch.arange(len(boxes))", "as they come"),
         ("return stays", "return ~stays", "stays"),
-        ("return stays", "return stays.nonzero()[:, 0]", "shape"),
     ],
     "04.3": [
         ("enumerate(pieces, start=1)", "enumerate(pieces)", "[CLS]"),
@@ -24,8 +23,6 @@ MUTANTS = {
         ("start <= first and last <= end", "start <= first <= end", "begins where a phrase ends"),
         ("start <= first and last <= end", "start <= last and first <= end", "touches"),
         ("last <= end", "last < end", "ends with its phrase"),
-        ("len(pieces) + 2", "len(pieces) + 1", "shape"),
-        (", dtype=torch.bool", "", "dtype"),
     ],
     "04.4": [
         (".sigmoid()", "", "no probabilities"),
@@ -41,13 +38,8 @@ MUTANTS = {
     "04.5": [
         (".sum()", ".mean()", "summed"),
         ("log(logits) / 4", "p.log() / 4", "not finite"),
-        ("log(-logits)", "(1 - p).log()", "not finite"),
-        ("log(logits)", "(p + 1e-8).log()", "expected"),
-        ("(1 - p) ** 2", "p**2", "expected"),
         ("hit + miss", "hit", "count too"),
         ("(hit + miss)", "-(hit + miss)", "sign"),
-        ("/ 4\n", "* 3 / 4\n", "expected"),
-        (" * (1 - p) ** 2", "", "expected"),
     ],
     "04.6": [
         (".masked_fill(~real, -torch.inf)", "", "padding is heard"),
@@ -58,7 +50,6 @@ MUTANTS = {
         ),
         (" / image.shape[1] ** 0.5", "", "root of C"),
         ("table.masked_fill(~real, -torch.inf)", "(table * real)", "no mask"),
-        ("softmax(dim=1)", "softmax(dim=0)", "not finite"),
         (
             "table.masked_fill(~real, -torch.inf).softmax(dim=1)",
             "table.softmax(dim=0) * real",
@@ -72,12 +63,6 @@ MUTANTS = {
         ("distance.split(counts)", "distance.split(len(anchors))", "each map"),
         ("rule(overlap)", "rule(iou(anchors, box)[:, 0])", "candidates alone"),
         ("rule(overlap)", "overlap.mean() + overlap.std()", "rule that is given"),
-        (" + first", "", "expected"),
-        (
-            "return answers",
-            "return answers.nonzero()[:, 0]",
-            "shape",
-        ),
     ],
     "04.8": [
         ("if name.endswith(endings)", "if endings and endings[0] in name", "must stay"),

@@ -6,7 +6,6 @@ MUTANTS = {
         ("(voters + plus)", "voters", "left out of the denominator"),
         (".clamp(min=1e-9)", "", "not finite"),
         ("/ (voters + plus).clamp(min=1e-9)", "", "sum of the patches"),
-        ("share @ tok", "share.T @ tok", "raises"),
     ],
     "05.2": [
         ("return kept / kept.sum(dim=0, keepdim=True)", "return kept", "do not sum to 1"),
@@ -14,12 +13,10 @@ MUTANTS = {
         ("topk(n)", "topk(n, largest=False)", "smallest"),
         ("share.sum(dim=1).topk", "share.argmax(dim=0).bincount(minlength=len(share)).topk",
          "wins"),
-        ("kept.sum(dim=0", "kept.sum(dim=1", "finite"),
     ],
     "05.3": [
         ("return hard + soft - soft.detach()", "return soft", "softmax itself"),
         ("return hard + soft - soft.detach()", "return hard", "no gradient"),
-        ("logits.softmax(dim=0)", "logits.softmax(dim=1)", "expected"),
         ("hard + soft - soft.detach()", "hard + 2 * (soft - soft.detach())", "gradient is not"),
         ("(0, soft.argmax(dim=0", "(1, soft.argmax(dim=1", "its best patch"),
     ],

@@ -12,7 +12,6 @@ MUTANTS = {
         ("p + q - 2 * delta", "p - delta", "q are missing"),
         ("p + q - 2 * delta", "p + q", "pull as well"),
         ("scale / (2 * n) * ", "", "factor"),
-        ("(0, n, tile)", "(0, n, n)", "expected"),
         ("n, gradient = len(image_emb),", "n, tile, gradient = len(image_emb), 99,", "right, but"),
     ],
     "06.3": [
