@@ -35,9 +35,9 @@ def kind_of(name: str, function: Any) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stub_is_refused_and_the_solution_passes(name: str) -> None:
     assert kind_of(name, stub(name)) == "not yet"
-    solved, start = solution(name), time.perf_counter()
+    solved, start = solution(name), time.process_time()  # whatever else the machine does
     assert examine(name, solved, SEEDS, "val") is None
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     for seed in (HIDDEN_SEED, 1, 77):
         grade(name, solved, seed=seed)
 
