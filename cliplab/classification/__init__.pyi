@@ -47,7 +47,6 @@ from .prompts import (
     split_labels as split_labels,
     templates as templates,
     token_coverage as token_coverage,
-    warn_of_unread as warn_of_unread,
 )
 from .zero_shot import (
     Scores as Scores,

@@ -191,9 +191,8 @@ def diagnose(
     rows = average_templates(prompt_emb[:, [asked.index(text) for text in templates]])  # (K, D)
     cosine = image_emb @ rows.T  # (N, K)
     scores = Scores.from_cosine(names, cosine, encoder.logit_scale, encoder.logit_bias)
-    unread = complain_of_unread(encoder, words, templates)
-    remarks, control = [unread] if unread else [], None
-    remarks += _of_answers(scores, sensitivity, bool(unread))
+    remarks, control = complain_of_unread(encoder, words, templates), None
+    remarks += _of_answers(scores, sensitivity, bool(remarks))
     if true is not None:
         control = permuted_label_control(scores.prediction, true)
         remarks += _of_truth(scores, np.asarray(true), control)

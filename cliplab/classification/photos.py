@@ -227,8 +227,7 @@ class Classifying:
         """Classifier (K, D) of the prompts, and what the text tower could not read."""
         texts, wording = check_class_names(classes.prompts), check_templates(self.templates)
         emb = encode_prompts(self.encoder, texts, wording, truncate=self.truncate)  # (K, T, D)
-        unread = complain_of_unread(self.encoder, texts, wording)
-        return average_templates(emb), [unread] if unread else []
+        return average_templates(emb), complain_of_unread(self.encoder, texts, wording)
 
     def _zero_shot(self, classes: Classes, found: Embedded, text_emb: Tensor) -> Scores:
         """Scores (M, K) of (M, D) by (K, D)."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,14 +156,14 @@ def token_coverage(reader: Any, texts: Sequence[str]) -> pd.DataFrame:
 
 def complain_of_unread(
     encoder: Any, names: Sequence[str], templates: Sequence[str] = ("{}",)
-) -> str | None:
-    """What the text tower of an encoder cannot read in names x templates, and the remedy; or None.
+) -> list[str]:
+    """What the text tower of an encoder cannot read in names x templates, and the remedy; or [].
 
     Names and templates are looked at apart, since an English template around a Chinese name hides
     it from any mean; the prompts made of them are not all visited, so 80 templates cost nothing.
     """
     if getattr(encoder, "tokenizer", None) is None:
-        return None  # nothing to look at
+        return []  # nothing to look at
     reader = PromptReader.of(encoder)
     template = min(templates, key=lambda text: reader.coverage(text.replace("{}", "")))
     texts = [text for name in names for text in (name, template.replace("{}", name))]
@@ -178,21 +177,21 @@ def complain_of_unread(
         rest = "are bytes or [UNK]" if unread else "were in no caption it was trained on"
         others = [repr(one) for one in names if one != worst and reader.coverage(one) < READABLE]
         more = f" (nor {', '.join(others[:6])})" if others else ""
-        return (
+        return [
             f"{encoder.name} cannot read the prompt {prompt!r}{more}: it knows {share:.0%} of "
             f"{where}, the rest {rest}, and its scores will be close to noise; "
             f"{_remedy(encoder, part)}"
-        )
+        ]
     first: dict[tuple[int, ...], str] = {}
     for prompt in (templates[0].replace("{}", name) for name in names):
         other = first.setdefault(reader.ids(prompt), prompt)
         if other != prompt:  # their scores would be equal
             pieces = " ".join(reader.tokenizer.pieces(prompt))
-            return (
+            return [
                 f"{encoder.name} cannot tell {other!r} and {prompt!r} apart: both are {pieces!r} "
                 f"to it; {_remedy(encoder, prompt)}"
-            )
-    return None
+            ]
+    return []
 
 
 _READERS = {  # language of a text -> what to call it, and encoders that read it
@@ -210,12 +209,6 @@ def _remedy(encoder: Any, text: str) -> str:
     kind, *others = _READERS[language]
     known = ", ".join(other for other in others if other != encoder.name)
     return f"{words}, or use an encoder of {kind}: {known} (token_coverage shows the pieces)"
-
-
-def warn_of_unread(encoder: Any, names: Sequence[str], templates: Sequence[str]) -> None:
-    """One `UnreadPromptWarning` if `complain_of_unread` finds something."""
-    if complaint := complain_of_unread(encoder, names, templates):
-        warnings.warn(complaint, UnreadPromptWarning, stacklevel=3)
 
 
 # ---- labels as people give them: `lying`, or `lying="a sheep lying down"` ------------------------

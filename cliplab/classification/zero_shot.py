@@ -6,6 +6,7 @@ Taught in: notebooks/02. Source: CLIP, arXiv:2103.00020, section 3.1.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from cliplab.classification.prompts import (
+    UnreadPromptWarning,
     check_class_names,
     check_templates,
+    complain_of_unread,
     fill_templates,
     templates as templates,
-    warn_of_unread,
 )
 from cliplab.encoders import Encoder
 
@@ -202,7 +204,8 @@ def build_classifier(
     Source: CLIP, section 3.1.4: ensembling in embedding space costs nothing once it is computed.
     """
     names, templates = check_class_names(class_names), check_templates(templates)
-    warn_of_unread(encoder, names, templates)
+    for unread in complain_of_unread(encoder, names, templates):
+        warnings.warn(unread, UnreadPromptWarning, stacklevel=2)
     return average_templates(encode_prompts(encoder, names, templates))
 
 

@@ -93,8 +93,7 @@ class Evaluate(Job[Options]):
         """The encoder."""
         self.encoder = loader(self.options.encoder)()
         names, templates = self.prompts.class_names, self.prompts.templates
-        unread = classification.complain_of_unread(self.encoder, names, templates)
-        self.said = [unread] if unread else []
+        self.said = classification.complain_of_unread(self.encoder, names, templates)
         complain("note", self.said)  # now, since the result may be hours away
 
     def answer(self) -> int:

@@ -127,8 +127,7 @@ class Search(Job[Options]):
             emb = self.encoder.encode_image([self.picture])
         else:
             emb = self.encoder.encode_text([words])
-            unread = classification.complain_of_unread(self.encoder, [words])
-            self.remarks = [unread] if unread else []
+            self.remarks = classification.complain_of_unread(self.encoder, [words])
         say = partial(print, file=sys.stderr)
         index = scale.open_index(self.embeddings, say) if given.index else None
         (self.hits,) = scale.search(self.embeddings, emb, given.top, index=index)

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -14,12 +13,12 @@ from cliplab.classification import (
     average_templates,
     check_class_names,
     check_templates,
+    complain_of_unread,
     encode_prompts,
     fold,
     name_and_prompt,
     split_labels,
     templates,
-    warn_of_unread,
 )
 from cliplab.detection.phrases import (
     SEPARATOR,
@@ -140,11 +139,9 @@ def embed_words(
     own = teacher.name.startswith("pasture")
     usual = templates("pasture", teacher.languages[0]) if own else ("{}",)
     wording = check_templates(settings.template or usual)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warn_of_unread(teacher, classes.prompts, wording)
     prompt_emb = encode_prompts(teacher, classes.prompts, wording)
-    return average_templates(prompt_emb), tuple(str(warning.message) for warning in caught)
+    unread = complain_of_unread(teacher, classes.prompts, wording)
+    return average_templates(prompt_emb), tuple(unread)
 
 
 # ---- phrases, for models that read sentences ---------------------------------------------------

@@ -13,22 +13,21 @@ from torch import Tensor
 
 from cliplab.classification.few_shot.classifier import (
     Classifier as Classifier,
+    Shots as Shots,
     load_classifier as load_classifier,
+    sample_shots as sample_shots,
     save_classifier as save_classifier,
 )
 from cliplab.classification.few_shot.coop import CoOp as CoOp
 from cliplab.classification.few_shot.methods import (
+    LinearProbe as LinearProbe,
     Method as Method,
     TemperatureScaling as TemperatureScaling,
+    TextProbe as TextProbe,
     TipAdapter as TipAdapter,
+    WiseFT as WiseFT,
     ZeroShot as ZeroShot,
 )
-from cliplab.classification.few_shot.probes import (
-    LinearProbe as LinearProbe,
-    TextProbe as TextProbe,
-    WiseFT as WiseFT,
-)
-from cliplab.classification.few_shot.shots import Shots as Shots, sample_shots as sample_shots
 from cliplab.encoders import Encoder
 from cliplab.runtime import unknown_name
 

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.classification.few_shot.classifier import Classifier
+from cliplab.classification.few_shot.classifier import Classifier, Shots
 from cliplab.classification.few_shot.methods import Method, best
-from cliplab.classification.few_shot.shots import Shots
 from cliplab.encoders import Encoder
 
 EMBEDDING_NAMES = ("token_embedding", "word_embeddings")  # CLIP's and BERT's, in all libraries
