@@ -9,7 +9,6 @@ from .class_page import write_class as write_class
 from .crate import write_crate as write_crate
 from .execute import Failure as Failure
 from .folder import (
-    RESULTS as RESULTS,
     carry_out as carry_out,
     finish as finish,
     load as load,
@@ -32,12 +31,10 @@ from .notebook import (
     plan as plan,
     read_notebook as read_notebook,
     read_parameters as read_parameters,
-    title as title,
     with_labs as with_labs,
 )
 from .page import (
     Difference as Difference,
-    close as close,
     compare as compare,
     origin as origin,
     show as show,
