@@ -88,7 +88,7 @@ def _of_detector(stem: str, folder: Path, count: int) -> Said:
         asked = glip_evaluation.LEVELS["species, posture"]
         names = [pasture.say(words, "en") for words in asked]
         truth = glip_evaluation.truth_of(herds, asked, names)
-    detector = detection.load_detector(str(folder), detection.Settings(device="cpu"))
+    detector = detection.load_detector(f"{stem}:{folder}", detection.Settings(device="cpu"))
     query, judged = detector.read(names), []
     for i, image in enumerate(herds.images):
         (said,) = detector.detect([Image.fromarray(image)], query)
