@@ -28,7 +28,8 @@ FILES: list[Row] = [
     *((f"classify coco-{name}.json --images frames {LABELS}", f"coco-{name}.json")
       for name in bad_files.COCO if name not in SOUND),
     *((f"classify csv-{name}.csv --images frames {LABELS}", f"csv-{name}.csv")
-      for name in bad_files.CSV if name not in {"conflict", "latin", "no-label", "up", "not-picture"}),
+      for name in bad_files.CSV
+      if name not in {"conflict", "latin", "no-label", "up", "not-picture"}),
     (f"classify csv-up.csv --images frames {LABELS}", "passwd"),
     (f"classify csv-not-picture.csv --images frames {LABELS}", "csv-not-picture.csv"),
     *((f"classify yolo/{name}.yaml {LABELS}", f"{name}.yaml") for name in bad_files.YAML),
