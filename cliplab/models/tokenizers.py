@@ -9,7 +9,6 @@ import html
 import math
 import re
 import unicodedata
-from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -162,12 +161,12 @@ def _merged(word: str) -> list[str]:
 
 def _joined(symbols: list[str], pair: tuple[str, str]) -> list[str]:
     """The symbols with each neighbouring `pair` as one."""
-    found, rest = list[str](), deque(symbols)
-    while rest:
-        symbol = rest.popleft()
-        if rest and (symbol, rest[0]) == pair:
-            symbol += rest.popleft()
-        found.append(symbol)
+    found: list[str] = []
+    for symbol in symbols:
+        if found and (found[-1], symbol) == pair:
+            found[-1] += symbol
+        else:
+            found.append(symbol)
     return found
 
 

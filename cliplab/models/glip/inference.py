@@ -132,6 +132,8 @@ def select(
         positive: (K, L) bool, the words of each phrase.
         shapes: (H, W) of each picture in pixels, without what it was filled up with.
     """
+    from torchvision.ops import clip_boxes_to_image
+
     chosen = selection or Selection()
     device = raw.deltas.device
     anchors = anchor_boxes(raw.sizes, config.strides, config.anchor_sizes, device)
@@ -144,7 +146,7 @@ def select(
         levels = zip(*split, anchors.split(counts), strict=True)
         parts = [_from_level(s, c, d, a, chosen) for s, c, d, a in levels]
         boxes, values, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-        boxes = clip(boxes, shape)
+        boxes = clip_boxes_to_image(boxes, (shape[0] - 1, shape[1] - 1))
         # None that is narrower than a pixel: enlarged, its first pixel would lie behind its last.
         whole = (boxes[:, 2:] >= boxes[:, :2]).all(1)
         inside = Found(boxes[whole], values[whole], labels[whole])
@@ -161,13 +163,6 @@ def _from_level(
     values, best = values.topk(min(chosen.candidates, len(values)), sorted=False)
     cells, labels = cells[best], labels[best]
     return decode(deltas[cells], anchors[cells]), values.sqrt(), labels
-
-
-def clip(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Boxes (R, 4) inside a picture of (H, W) pixels."""
-    height, width = shape
-    limit = boxes.new_tensor([width, height, width, height]) - 1
-    return torch.minimum(boxes.clamp(min=0), limit)
 
 
 def suppress(found: Found, chosen: Selection) -> Found:
