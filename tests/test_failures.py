@@ -47,7 +47,7 @@ def of_detector(name: str, folder: Path) -> dict[str, int]:
         boxes = tuple(Sample(path, label, tuple(map(float, box))) for box, label in rows)
         pictures.append(Sample(path, regions=boxes, judged=True))
     names = vild_dataset.phrases() if name == "vild" else [pasture.say(w, "en") for w in ASKED]
-    detector = detection.load_detector(str(checkpoint_dir(name)))
+    detector = detection.load_detector(f"{name.partition('-')[0]}:{checkpoint_dir(name)}")
     found = detection.find(detector, pictures, names)
     judged = detection.judge(found, detector.read(names))
     assert judged is not None
