@@ -92,14 +92,15 @@ def test_label_tools_read_the_boxes(own: Path) -> None:
     told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     assert told
     expected = {
-        "a.png": [["goat", 5, 5, 20, 20], ["dog", 0, 0, 9, 9]],
+        "a.png": [["dog", 0, 0, 9, 9], ["goat", 5, 5, 20, 20]],
         "b.png": [["sheep", 2, 2, 10, 10]],
     }
     for reader, read in told.items():
         assert read.keys() == expected.keys(), reader
         for name, rows in expected.items():
-            assert [row[0] for row in read[name]] == [row[0] for row in rows]
-            numbers = np.array([row[1:] for row in read[name]], float)
+            boxes = sorted(read[name])
+            assert [row[0] for row in boxes] == [row[0] for row in rows]
+            numbers = np.array([row[1:] for row in boxes], float)
             np.testing.assert_allclose(numbers, [row[1:] for row in rows], atol=1e-4)
 
 

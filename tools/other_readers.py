@@ -40,14 +40,15 @@ def by_label_studio(source: Path) -> Boxes:
 
 
 def by_datumaro(source: Path) -> Boxes:
-    """As a COCO data set of instances."""
+    """As a COCO data set of instances, read as a stream, which is the stricter of its two ways."""
     import datumaro
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "annotations"
         place.mkdir()
+        (Path(folder) / "images").mkdir()  # it insists on one, and opens none to read boxes
         shutil.copyfile(source, place / "instances_found.json")
-        read = datumaro.Dataset.import_from(folder, "coco_instances")
+        read = datumaro.StreamDataset.import_from(folder, "coco_instances")
         names = [label.name for label in read.categories()[datumaro.AnnotationType.label]]
         images = json.loads(source.read_text(encoding="utf-8"))["images"]
         names_of = {one["file_name"].rpartition(".")[0]: one["file_name"] for one in images}
