@@ -86,7 +86,7 @@ def test_sub_folders_need_not_be_classes_and_splits_can_be_chosen(tmp_path: Path
     assert "true" not in rows(out)[0]
 
 
-def coco(folder: Path, boxes: list[tuple[int, list[float], int]], *missing: str) -> Path:
+def coco(folder: Path, boxes: list[tuple[int, list[float], int]]) -> Path:
     """Two pictures of 100 x 60 px, left half red, right half blue, and their boxes."""
     folder.mkdir(parents=True)
     picture = Image.new("RGB", (100, 60), (200, 40, 40))
@@ -95,8 +95,6 @@ def coco(folder: Path, boxes: list[tuple[int, list[float], int]], *missing: str)
     for i in (1, 2):
         picture.save(folder / f"{i}.png")
         pictures.append({"id": i, "file_name": f"{i}.png", "width": 100, "height": 60})
-    for i, name in enumerate(missing, start=3):
-        pictures.append({"id": i, "file_name": name, "width": 9, "height": 9})
     content = {
         "images": pictures,
         "annotations": [
@@ -139,20 +137,6 @@ def test_boxes_may_lie_elsewhere_and_take_in_their_surroundings(tmp_path: Path) 
         found.append([float(row["cosine(lying)"]) for row in rows(out)])
     assert found[0] == found[1]
     assert found[0][0] != pytest.approx(found[2][0], abs=1e-5)  # 1.5 times reaches the blue half
-
-
-def test_what_is_wrong_with_boxes_is_said_and_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    boxes = [(1, [80, 0, 90, 60], 2), (1, [0, 0, 40, 60], 1), (2, [5, 5, 0, 9], 1),
-             (3, [0, 0, 5, 5], 1)]  # fmt: skip
-    path = coco(tmp_path / "herd", boxes, "gone.png")
-    js = tmp_path / "r.json"
-    assert run(path, "--json", js) == 3  # a picture that is missing was not read
-    complaints = [line for line in capsys.readouterr().err.splitlines() if "problem: " in line]
-    assert any("gone.png" in line for line in complaints)
-    assert len(complaints) >= 3
-    assert report(js)["counts"]["problems"] == len(complaints)
 
 
 # ---- mistakes, remarks, provenance -------------------------------------------------------------

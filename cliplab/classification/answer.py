@@ -215,12 +215,22 @@ class Answer:
 
     def as_dict(self) -> dict[str, Any]:
         """What was predicted, learned, judged and mistaken, as plain values for JSON."""
-        said = self.scores.predicted_names
+        said, names = self.scores.predicted_names, self.scores.class_names
+        share = self.scores.probability.amax(dim=1).tolist()  # M
+        wrong = [
+            {
+                "file": self.names[i],
+                "true": names[self.true[i] or 0],  # known, else it were no mistake
+                "predicted": said[i],
+                "probability": round(share[i], 4),
+            }
+            for i in self.mistakes[:WORST]
+        ]
         return {
-            "predicted": {name: said.count(name) for name in self.scores.class_names},
+            "predicted": {name: said.count(name) for name in names},
             "few_shot": self._few_shot(),
             "assessment": self.judged.as_dict() if self.judged else None,
-            "most_wrong": [self._mistake(i) for i in self.mistakes[:WORST]],
+            "most_wrong": wrong,
         }
 
     def _few_shot(self) -> dict[str, Any] | None:
@@ -236,15 +246,6 @@ class Answer:
             for key, value in self.classifier.choices.items()
         }
         return {"choices": choices, "examples": self.shots, "zero_shot": zero_shot}
-
-    def _mistake(self, i: int) -> dict[str, Any]:
-        names, k, t = self.scores.class_names, int(self.scores.prediction[i]), self.true[i]
-        return {
-            "file": self.names[i],
-            "true": None if t is None else names[t],
-            "predicted": names[k],
-            "probability": round(float(self.scores.probability[i, k]), 4),
-        }
 
     def write_csv(self, path: Path) -> None:
         """One row per photo: file, true class if known, predicted, its doubt, then each class."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,11 +151,10 @@ class Classifying:
         """
         text_emb, remarks = self._read_prompts(classes)  # (K, D)
         found = self._embed(photos)
-        true = true_classes(photos, classes.names)
+        answer = _answer(photos, classes, found, self._zero_shot(classes, found, text_emb))
         if found.kept and not self.truncate:  # a diagnosis reads every prompt whole
-            remarks = self._diagnosed(classes, found, true)
-        scores = self._zero_shot(classes, found, text_emb)
-        return _answer(photos, classes, found, scores, remarks=tuple(remarks))
+            remarks = self._diagnosed(answer, found.image_emb)
+        return replace(answer, remarks=tuple(remarks))
 
     def by_classifier(self, photos: SampleSet, classes: Classes, classifier: Classifier) -> Answer:
         """Classify by a classifier that was fitted before, for this encoder."""
@@ -235,25 +235,16 @@ class Classifying:
         encoder = self.encoder
         return Scores.from_cosine(classes.names, cosine, encoder.logit_scale, encoder.logit_bias)
 
-    def _diagnosed(
-        self, classes: Classes, found: Embedded, true: Sequence[int | None]
-    ) -> Sequence[str]:
+    def _diagnosed(self, answer: Answer, image_emb: Tensor) -> Sequence[str]:
         """Remarks on the prompts and their answers, with remedies; none if nothing is odd.
 
         Each template answers for each image then, so that of very many an even sample has to do.
         """
-        answers = len(found.kept) * len(classes.prompts) * (1 + len(self.templates))
-        step = -(-answers // MAX_ANSWERS)
-        rows = found.kept[::step]
-        known = [t for i in rows if (t := true[i]) is not None]
-        return diagnose(
-            self.encoder,
-            found.image_emb[::step],
-            classes.names,
-            self.templates,
-            known if len(known) == len(rows) else None,
-            texts=classes.prompts,
-        ).remarks
+        names, texts = answer.classes.names, answer.classes.prompts
+        step = -(-len(image_emb) * len(texts) * (1 + len(self.templates)) // MAX_ANSWERS)
+        sample, true = image_emb[::step], answer.true[::step]
+        known = None if None in true else np.array(true)
+        return diagnose(self.encoder, sample, names, self.templates, known, texts=texts).remarks
 
 
 def _answer(
