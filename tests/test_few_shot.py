@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from few_shot_world import NAMES, SCALE, make_shots, zero_shot
 from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
 from cliplab.classification import few_shot
 from cliplab.classification.few_shot import (
@@ -35,6 +35,44 @@ from cliplab.classification.few_shot.methods import (
     held_probe,
 )
 from cliplab.classification.zero_shot import Scores
+
+# A small world with known answers: noisy clusters around directions, and texts that lie a bit.
+NAMES = ("sheep", "goat", "cow")
+SCALE = 20.0
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def directions(classes: int = 3) -> Tensor:
+    """Unit rows (K, 8), one per class."""
+    return F.normalize(torch.randn(classes, 8, generator=generator(0)), dim=-1)
+
+
+def zero_shot() -> Tensor:
+    """Unit rows (3, 8): goat and cow lie well, sheep lies astray, so that sheep are misnamed."""
+    rows = directions()
+    astray = F.normalize(torch.randn(8, generator=generator(4)), dim=0)
+    return F.normalize(torch.stack([0.3 * rows[0] + astray, rows[1], rows[2]]), dim=-1)
+
+
+def make_shots(
+    per_class: int = 6,
+    *,
+    split: str = "train",
+    seed: int = 1,
+    names: tuple[str, ...] = NAMES,
+    noise: float = 0.25,
+    grouped: bool = False,
+) -> Shots:
+    """`per_class` images of each class; with `grouped`, two to a group."""
+    labels = torch.arange(len(names)).repeat_interleave(per_class)
+    rows = directions(len(names))[labels]
+    emb = rows + noise * torch.randn(rows.shape, generator=generator(seed))
+    groups = [f"{split} {seed} {i // 2}" for i in range(len(labels))] if grouped else None
+    return Shots(F.normalize(emb, dim=-1), labels, names, split, groups)
+
 
 PLAIN = [name for name in METHODS if name != "coop"]  # needs an encoder: test_few_shot_coop.py
 OTHERS = make_shots(40, split="train", seed=11)  # pictures to ask about; nothing is fitted on them
