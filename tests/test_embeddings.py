@@ -84,7 +84,7 @@ def test_unreadable_files_are_collected_and_the_rest_goes_on(tmp_path: Path) -> 
     paths[5] = tmp_path / "absent.png"
     encoder = colours()
     done = embed_photos(encoder, paths, batch_size=2)
-    assert done.kept == [1, 2, 4]
+    assert (done.kept, encoder.model.batches) == ([1, 2, 4], [2, 1])
     assert [error.path for error in done.unreadable] == [paths[0], paths[3], paths[5]]
     expected = encoder.encode_image([open_image(paths[i]) for i in done.kept])
     torch.testing.assert_close(done.image_emb, expected, rtol=0, atol=1e-6)
@@ -169,15 +169,6 @@ def test_memory_is_bounded_whatever_the_number(
     assert most["images"] <= 8, "two threads, four files ahead, one in hand"
     assert most["pixels"] <= 2 * 16 + 8, "one batch, its copy in a stack, some files ahead"
     assert threading.active_count() < 4
-
-
-def test_an_error_in_the_encoder_ends_it_and_keeps_nothing(tmp_path: Path) -> None:
-    paths = make_photos(tmp_path, 9)
-    encoder = colours(Colours(float("nan")))
-    cache = EmbeddingCache(tmp_path / "cache")
-    with pytest.raises(ValueError, match="colours: embeddings are not finite"):
-        embed_photos(encoder, paths, batch_size=2, cache=cache)
-    assert rows_in(cache) == 0
 
 
 # ---- the cache -------------------------------------------------------------------------------

@@ -114,21 +114,6 @@ def test_crowds_and_odd_annotations_are_counted(root: Path) -> None:
     )
 
 
-def test_missing_pictures_are_listed(root: Path) -> None:
-    found = coco([1, 1, 5, 5], [1, 1, 6, 6])
-    found["images"].append({"id": 8, "file_name": "gone/b.jpg", "width": 4, "height": 4})
-    found["annotations"][1]["image_id"] = 8
-    photos = read_photos(write(root, found))
-    assert [photo.name for photo in photos] == ["a.jpg#1"]
-    assert "pictures that are missing, left out (1): gone/b.jpg" in said(photos)
-    del found["images"][0]
-    match = (
-        r"none of its 1 pictures is there, such as gone/b\.jpg; looked in .*; paths are relative to"
-    )
-    with pytest.raises(FileNotFoundError, match=match):
-        read_photos(write(root, found))
-
-
 def test_pictures_elsewhere_and_in_sub_folders(tmp_path: Path) -> None:
     picture(tmp_path / "pictures" / "x" / "a.jpg")
     found = coco([1, 1, 5, 5])
