@@ -33,8 +33,8 @@ def fit(model: Any, losses_of: Callable, *args: Any, **named: Any) -> None:
     loop.fit(model, dying(losses_of), *args, **named, save_every=2)
 
 
-# In float32 wherever it runs, and without the evaluation of the card.
-FASTER = {"mixed_precision": lambda _: nullcontext(), "card": lambda *_: {"name": "x"}, "fit": fit}
+# In float32 wherever it runs, and without the evaluation and the failures of the card.
+FASTER = {"mixed_precision": lambda _: nullcontext(), "_say": lambda *_: None, "fit": fit}
 
 if __name__ == "__main__":
     for name, value in FASTER.items():

@@ -173,8 +173,7 @@ def test_only_the_defaults_replace_what_is_shipped(
     monkeypatch.setattr(recipe, "load_dataset", lambda *_, **__: None)
     monkeypatch.setattr(recipe, "train_english", lambda *_: None)
     monkeypatch.setattr(recipe, "save_openai", lambda weights, path: left.append(path))
-    monkeypatch.setattr(recipe, "write_model_card", lambda *_, **__: None)
-    monkeypatch.setattr(recipe, "card", lambda *_: {})
+    monkeypatch.setattr(recipe, "_say", lambda *_: None)
     made = recipe.CLIPRecipe(**changes)
     recipe.run(recipe.Options(recipe=made, model="clip-openai", work=Path("w")))
     assert left == [folder / "clip-openai" / "model.pt"]
