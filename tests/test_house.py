@@ -4,6 +4,8 @@ import ast
 import contextlib
 import importlib.metadata
 import io
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -309,6 +311,29 @@ def test_pins_are_exact_and_named_once_for_each_system() -> None:
         seen.add(key)
 
 
+def test_what_only_linux_has_is_marked() -> None:
+    for pin in pins():
+        if re.match(r"nvidia|cuda|triton", pin.name):
+            assert "sys_platform == 'linux'" in str(pin.marker).replace('"', "'"), pin
+
+
+def test_all_means_every_extra() -> None:
+    extras = project()["optional-dependencies"]
+    named = Requirement(extras["all"][0])
+    assert canonicalize_name(named.name) == project()["name"]
+    assert named.extras == set(extras) - {"all", "oracles"}  # that of other libraries is optional
+
+
+def test_conda_gives_the_same() -> None:
+    environment = yaml.safe_load(text_of("environment.yml"))
+    *conda, pip = environment["dependencies"]
+    python = next(line for line in conda if line.startswith("python="))
+    version = python.partition("=")[2].strip("=")
+    assert Requirement(f"x{project()['requires-python']}").specifier.contains(f"{version}.0")
+    assert {re.split(r"[=<>]", line)[0] for line in conda} == {"python", "pip"}
+    assert pip == {"pip": ["-c constraints.txt", "-e .[all]"]}
+
+
 # ---- libraries ------------------------------------------------------------------------------
 
 distributions = cache(importlib.metadata.packages_distributions)  # reads every installed package
@@ -346,12 +371,15 @@ def test_the_pasture_needs_no_torch() -> None:
         assert "torch" not in {name.partition(".")[0] for name, _, _ in imports(path)}, path.name
 
 
-def test_importing_cliplab_loads_nothing_else() -> None:
+def test_importing_cliplab_is_quick_and_loads_nothing_else() -> None:
     program = (
-        "import sys; before = set(sys.modules); import cliplab; print(set(sys.modules) - before)"
+        "import sys, time; before = set(sys.modules); start = time.process_time(); import cliplab;"
+        "print(time.process_time() - start, sorted(set(sys.modules) - before))"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
-    assert shown.stdout.strip() == "{'cliplab'}"
+    seconds, _, loaded = shown.stdout.strip().partition(" ")
+    assert loaded == "['cliplab']"
+    assert float(seconds) < 0.3
 
 
 def test_files_are_opened_with_their_encoding() -> None:
@@ -415,6 +443,18 @@ def test_files_are_small_enough_to_clone(tracked: list[Path]) -> None:
         assert weights or size < 1.5 * MB, f"{path.relative_to(ROOT)}: {size / MB:.1f} MB"
 
 
+def test_photographs_of_users_stay_with_them() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    names = ["data/photos/a.jpg", "data/photos/flock/b.png", "data/photos/README.md"]
+    ignored = subprocess.run(
+        ["git", "-C", str(ROOT), "check-ignore", "--no-index", *names],
+        capture_output=True,
+        encoding="utf-8",
+    ).stdout.split()
+    assert ignored == names[:2]
+
+
 # ---- commands and documents ----------------------------------------------------------------
 
 
@@ -422,6 +462,18 @@ def targets() -> set[str]:
     found = re.search(r"^\.PHONY: (.*)$", text_of("Makefile"), re.MULTILINE)
     assert found
     return set(found[1].split())
+
+
+@pytest.mark.skipif(not shutil.which("make") or os.name == "nt", reason="needs make and a shell")
+def test_make_explains_a_python_that_is_absent_or_too_old(tmp_path: Path) -> None:
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    old.chmod(0o755)
+    for python in (str(old), "no-such-python"):
+        command = ["make", "-s", "-C", str(ROOT), "env", f"PYTHON={python}"]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
+        assert done.returncode != 0
+        assert "cliplab needs Python 3.11 to 3.13" in done.stderr
 
 
 READMES = ("README.md", "README.zh-CN.md")
@@ -481,6 +533,12 @@ def test_what_the_front_door_tells_is_in_the_results() -> None:
     assert set(told) <= set(re.findall(r"\d+\.\d+", text_of("docs/results.md")))
 
 
+def test_the_readme_lists_every_notebook() -> None:
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        for name in READMES:
+            assert f"notebooks/{path.name}" in text_of(name), f"{name} lacks {path.name}"
+
+
 def test_one_version_everywhere() -> None:
     from cliplab import __version__
 
@@ -497,3 +555,11 @@ def test_texts_are_spelt_right() -> None:
         [sys.executable, "-m", "codespell_lib"], cwd=ROOT, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_model_cards_name_their_files(tracked: list[Path]) -> None:
+    for card in sorted((ROOT / "data" / "checkpoints").glob("*/model_card.json")):
+        files = json.loads(card.read_text(encoding="utf-8"))["files"]
+        assert files
+        for name in files:
+            assert (card.parent / name) in tracked, f"{card.parent.name}/{name} is not committed"
