@@ -2,9 +2,11 @@
 
 import io
 import multiprocessing
+import os
 import random
 import re
 import socket
+import subprocess
 import sys
 import tarfile
 import time
@@ -170,6 +172,47 @@ def test_a_folder_of_another_encoder_or_other_pictures_is_left_alone(photos, tmp
     with pytest.raises(ValueError, match=r"its row 000\d.png is of another picture"):
         embed(folder(tmp_path / "others", range(100, 110)), colours(), out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_two_runs_into_one_folder(photos, tmp_path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline().strip() == b"held"
+        with pytest.raises(BlockingIOError, match="another cliplab is writing it"):
+            embed(photos, colours(), tmp_path / "out")
+        holder.stdin.close()
+    assert embed(photos, colours(), tmp_path / "out").computed == 10
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from cliplab.runtime import held
+
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_no_space_leaves_whole_blocks_and_the_next_run_goes_on(
+    photos, tmp_path, monkeypatch
+) -> None:
+    if not os.access("/dev/full", os.W_OK):
+        pytest.skip("needs a device that is full")
+    import cliplab.scale.store as store
+
+    real, calls = store.atomic_write, []
+
+    def third_fails(path: Path):
+        calls.append(path)
+        return open("/dev/full", "wb", buffering=0) if len(calls) == 3 else real(path)
+
+    monkeypatch.setattr(store, "atomic_write", third_fails)
+    with pytest.raises(OSError, match="No space left"):
+        embed(photos, colours(), tmp_path / "out", block=4)
+    assert len(rows(tmp_path / "out")) == 8
+    assert embed(photos, colours(), tmp_path / "out", block=4).computed == 2
 
 
 @pytest.mark.parametrize(
