@@ -205,7 +205,7 @@ OTHERS: list[Row] = [
     ("report --compare frames nowhere", "frames"),
     ("report --compare frames frames --rtol x", "--rtol"),
     ("report frames --compare a b", "--compare"),
-    ("doctor --jsn", "--json"),
+    ("doctor --debg", "--debug"),
 ]
 
 ROWS: list[Row] = [
