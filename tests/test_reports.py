@@ -501,11 +501,12 @@ def test_figures_are_described_for_those_who_cannot_see_them(below: str, alt: st
 
 
 def test_notebooks_are_saved_in_place_without_noise(lab: Lab) -> None:
-    path = lab(1, "from tqdm import tqdm\nprint('羊')\nx = sum(1 for _ in tqdm(range(3)))")
+    slow = "import time\nprint('山')\ntime.sleep(1)\nprint('羊')\n"
+    path = lab(1, f"from tqdm import tqdm\n{slow}x = sum(1 for _ in tqdm(range(3)))")
     assert save_notebooks.main(["01"]) == 0
     notebook = read_notebook(path)
     assert [c.execution_count for c in notebook.cells[1:]] == [1, 2, 3, 4]
-    assert [o["text"] for o in notebook.cells[3].outputs] == ["羊\n"]
+    assert [o["text"] for o in notebook.cells[3].outputs] == ["山\n羊\n"]
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert [dict(c.metadata) for c in notebook.cells[1:4]] == [
         {"tags": ["parameters"]}, {"tags": ["setup"]}, {}

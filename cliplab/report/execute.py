@@ -103,6 +103,7 @@ def execute(
                 shutdown_kernel="immediate",
                 timeout_func=lambda cell: max(1.0, deadline - time.monotonic()),
                 on_cell_start=start,
+                coalesce_streams=True,  # prints in a row are one output, however they arrive
             )
         except Exception as error:  # the notebook's, if it is not the system's
             return _failure(source, running, error, timeout_s)
