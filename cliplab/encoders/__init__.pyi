@@ -5,6 +5,7 @@ from .embeddings import (
     OnImage as OnImage,
     embed_photos as embed_photos,
     foreign as foreign,
+    read_ahead as read_ahead,
     texture as texture,
 )
 from .hub import find_folder as find_folder

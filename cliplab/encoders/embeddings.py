@@ -4,14 +4,14 @@ import hashlib
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL
@@ -28,10 +28,12 @@ from cliplab.encoders.two_towers import Encoder
 from cliplab.runtime import ArgumentError, cache_dir, checkpoint_dir, sha256
 
 FORMAT = 2  # raise it when rows or keys change their meaning
-_MOST_THREADS = 8  # that read files: decoding a photo is a few milliseconds
+_THREADS = min(8, os.cpu_count() or 1)  # that read files: decoding a photo takes milliseconds
 _BOXES_AT_ONCE = 64  # of one file, cut in one go
 
 OnImage = Callable[[int, Image.Image], None]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 # ---- the cache -----------------------------------------------------------------------------
@@ -133,7 +135,7 @@ def embed_photos(
     waiting: list[_Picture] = []  # to be encoded
     read = partial(_read, encoder, cache, on_image is not None)
     with tqdm(total=len(photos), unit="image", disable=not progress) as bar:
-        for picture in _read_ahead(read, photos):
+        for picture in chain.from_iterable(read_ahead(read, _jobs(photos))):
             bar.update(1)
             if picture.error is not None:
                 unreadable.append(picture.error)
@@ -192,20 +194,19 @@ def _read(
     return pictures
 
 
-def _read_ahead(
-    read: Callable[[list[_Picture]], list[_Picture]], photos: Sequence[Sample | Path]
-) -> Iterator[_Picture]:
-    """The pictures in order, a few files ahead of whoever asks for them."""
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="cliplab-read")
-    waiting: deque[Future[list[_Picture]]] = deque()
+def read_ahead(
+    read: Callable[[Job], Result], jobs: Iterable[Job], ahead: int = _THREADS
+) -> Iterator[Result]:
+    """`read(job)` for each, in order, by threads; up to `ahead` results wait to be used."""
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="cliplab-read")
     try:
-        for job in _jobs(photos):
+        for job in jobs:
             waiting.append(pool.submit(read, job))
-            if len(waiting) > 2 * threads:
-                yield from waiting.popleft().result()
+            if len(waiting) > _THREADS + ahead:
+                yield waiting.popleft().result()
         while waiting:
-            yield from waiting.popleft().result()
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 

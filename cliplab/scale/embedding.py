@@ -8,12 +8,10 @@ there whole or not at all. What has no row yet is all that a later run computes.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from tqdm import tqdm
 
 from cliplab import data
 from cliplab.data import UnreadableImage, open_image, shown
-from cliplab.encoders import Encoder
+from cliplab.encoders import Encoder, read_ahead
 from cliplab.runtime import ArgumentError, held
 from cliplab.scale import store
 from cliplab.scale.collection import Collection, Item, read_collection
@@ -31,7 +29,6 @@ from cliplab.scale.store import About, Embeddings, Row
 
 NARROWEST = 1000  # times as long as wide: preprocessing would make a picture of gigabytes of it
 _COMPARED = 8  # pictures of an older run whose bytes are looked at again
-_THREADS = min(8, os.cpu_count() or 1)  # that read files
 
 Block = tuple[Item, ...]
 Picture = tuple[Row, torch.Tensor | None]  # and its pixels (3, R, R); None: it cannot be read
@@ -48,13 +45,7 @@ class Work:
 
     def read(self, items: Iterable[Item]) -> Iterator[Picture]:
         """The pictures in order, preprocessed by threads, a batch ahead of their use."""
-        waiting: deque[Future[Picture]] = deque()
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="cliplab-read") as pool:
-            for item in items:
-                waiting.append(pool.submit(_read, self.encoder, item))
-                if len(waiting) > self.batch_size + _THREADS:
-                    yield waiting.popleft().result()
-            yield from (one.result() for one in waiting)
+        return read_ahead(partial(_read, self.encoder), items, ahead=self.batch_size)
 
     def write(self, block: Block, pictures: Iterator[Picture]) -> int:
         """Embed the next pictures, those of a block, and write them -> how many."""
