@@ -65,6 +65,11 @@ YOLO: dict[str, tuple[Tree, list[Any], dict[Kind, Any]]] = {
         [("images/a.jpg#1", "yes", BLOCK)],
         {},
     ),
+    "a split that has no picture of its own": (
+        A | yaml("val: images") | {"labels/a.txt": LINE},
+        ONE,
+        {Kind.MISSING_SPLIT: ("val: images (all in train)",)},
+    ),
     "a split that is not there": (
         A | yaml("val: valid/images") | {"labels/a.txt": LINE, "val/images/b.jpg": "red"},
         ONE,
@@ -191,8 +196,14 @@ def coco(name: str = "a.jpg", one: Any = 1, **more: Any) -> dict[str, Any]:
 
 
 BARE = [("a.jpg", None), ("b.jpg", None)]
+GONE = tuple(f"{i}.jpg" for i in range(100, 400))
 COCO: dict[str, tuple[Tree, list[Any], dict[Kind, Any]]] = {
     "float ids": ({"a.jpg": "red", "herd.json": coco(one=1.0)}, BOXED, {}),
+    "one picture of many is there": (
+        {"a.jpg": "red", "herd.json": coco() | {"images": [
+            {"id": i, "file_name": name} for i, name in enumerate([GONE[0], "a.jpg", *GONE[1:]])]}},
+        BOXED, {Kind.MISSING: GONE},
+    ),
     "paths of Label Studio on Windows": (
         {"images/a.jpg": "red", "result.json": coco("..\\..\\label-studio\\media\\4\\a.jpg")},
         BOXED, {Kind.GUESSED: ("..\\..\\label-studio\\media\\4\\a.jpg",)},

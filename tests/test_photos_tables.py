@@ -93,7 +93,7 @@ def test_pictures_elsewhere(root: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "got the columns ; expected image"),
+        ("", "got the columns none; expected image"),
         (b"image,label\n\xff\xff\xff,\x80\n", "not a text in UTF-8 or GB18030; save it as UTF-8"),
         (b"image\0,label\n", "not a text in UTF-8 or GB18030; save it as UTF-8"),
         ("image,label\n", "no rows below the header; expected a picture on each"),
@@ -105,6 +105,7 @@ def test_pictures_elsewhere(root: Path, tmp_path_factory: pytest.TempPathFactory
         ("image,label\n\na.png\n", ":3: more or fewer cells .* quote cells with"),
         ("image,label\na.png,white, lying\n", ":2: more or fewer cells than the 2"),
         ("image,label\n,x\n", ":2: no picture in this row; expected its path"),
+        ("image,split\na.png,train\nb.png,\n./a.png,test\n", ":4: .* has split test, and train"),
         ('image,label\n"a.png,x\n', ":2: .*; mend the quotes"),
         ("image,split\na.png,holdout\n", ":2: split 'holdout'; expected train, val, test"),
         ("image,x1,y1,x2,y2\na.png,1,2,,\n", ":2: box '1', '2', '', ''; expected four numbers"),

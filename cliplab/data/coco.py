@@ -95,8 +95,9 @@ def _root_of(table: Table, path: Path, images: Path | None) -> Path:
     if not names:
         raise ValueError(f"{shown(path)}: no picture has a 'file_name'; export it again as COCO")
     places = [images] if images is not None else list(_places(path))
-    for guess in (0, 1):  # files under their names, then under the end of their names
-        counts = [len(find_files(place, few)[guess]) for place in places]
+    # Files under their names, then under the end of their names; few of a large set may be there.
+    for sample, guess in ((few, 0), (few, 1), (names, 0), (names, 1)):
+        counts = [len(find_files(place, sample)[guess]) for place in places]
         if max(counts):
             return places[counts.index(max(counts))]
     raise FileNotFoundError(

@@ -247,9 +247,13 @@ def read_csv(source: Path, images: Path | None, box_scale: float) -> Reading:
     paths = reading.find(first)
     absent = [f"{shown(i)} (line {n})" for i, n in first.items() if i not in paths]
     reading.problems[Kind.MISSING] += absent
-    for _, row, image, box, said in rows:
+    splits: dict[tuple[Path, Box | None], str | None] = {}
+    for line, row, image, box, said in rows:
         edges += box or ()
         if path := paths.get(image):
+            if (before := splits.setdefault((path, box), said[2])) != said[2]:
+                where = f"{shown(source)}:{line}: {shown(image)}"
+                raise ValueError(f"{where} has split {said[2]}, and {before} above; keep one")
             reading.listed.setdefault(path, said[2])
             reading.add(path, said, box, size_of(row))
     if not rows:
@@ -312,8 +316,8 @@ def _header(line: str, source: Path, problems: Problems) -> tuple[str, list[str]
     repeated = any(cells.count(name) > 1 for name in (*filter(None, best.values()), *edges))
     if not best["image"] or repeated or (not edges and _COORDINATES.intersection(cells)):
         raise ValueError(
-            f"{shown(source)}: got the columns {', '.join(map(repr, told))}; expected image (or "
-            f"path, file), maybe {', '.join(COLUMNS[1:4])} and a box in pixels as one of "
+            f"{shown(source)}: got the columns {', '.join(map(repr, told)) or 'none'}; expected "
+            f"image (or path, file), maybe {', '.join(COLUMNS[1:4])} and a box in pixels as one of "
             f"{'; '.join(map(', '.join, _CORNERS + _EXTENTS))}, each once, apart by comma, "
             "semicolon or tab; rename them, or leave out what is not to be read"
         )

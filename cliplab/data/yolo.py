@@ -120,8 +120,10 @@ def _splits(said: Mapping[str, Any], path: Path, reading: Reading) -> _Listed:
         if not hits:
             absent.append(f"{split}: {place}")
             continue
-        for picture in _pictures_of(hits[0], reading):
-            listed.setdefault(picture, split)
+        pictures = _pictures_of(hits[0], reading)
+        own = [picture for picture in pictures if listed.setdefault(picture, split) == split]
+        if pictures and not own:
+            absent.append(f"{split}: {place} (all in {listed[pictures[0]]})")
     if absent and len(absent) == len(named):
         raise FileNotFoundError(
             f"{shown(path)}: none of {', '.join(absent)} is in {shown(root)}; mend path, train, "
