@@ -375,6 +375,11 @@ def test_a_run_that_was_cut_short_leaves_whole_files(
     assert run(flock, *FLOCK, "--out", out) == 130
     assert sorted(path.name for path in out.iterdir()) == ["a_labels.png", "a_overlay.png"]
     labels_in(out / "a_labels.png")
+    assert run(flock, *FLOCK, "--out", out, "--force") == 0
+    assert read(out / "summary.json")["counts"]["read"] == 3
+    seen.clear()  # cut short again: what is left of the summary would speak of other masks
+    assert run(flock, "--labels", "dog", "sky", "--out", out, "--force") == 130
+    assert not (out / "summary.json").exists()
 
 
 @pytest.mark.usefixtures("knowing")

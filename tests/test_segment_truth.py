@@ -154,15 +154,17 @@ def test_without_labels_the_classes_of_the_masks_are_asked_for(
     [
         ("a\n\nb", r"classes\.txt: got an empty line or a name twice"),
         ("a\na", "a name twice"),
+        (b"\xb0\xd7", r"classes\.txt: not UTF-8"),
         (None, r"classes\.txt: no such file; expected the names"),
     ],
 )
 def test_names_that_cannot_be_meant_are_refused(
-    tmp_path: Path, names: str | None, message: str
+    tmp_path: Path, names: str | bytes | None, message: str
 ) -> None:
     flat(tmp_path / "a.png", "sd")
     if names is not None:
-        (tmp_path / "classes.txt").write_text(names, encoding="utf-8")
+        text = names.encode() if isinstance(names, str) else names
+        (tmp_path / "classes.txt").write_bytes(text)
     numbers(tmp_path / "a_labels.png", "12")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         known(tmp_path)

@@ -234,6 +234,8 @@ class Segment(Job[Options]):
         from tqdm import tqdm
 
         outputs = self.options.outputs
+        if outputs.out:  # what a former run says of masks that are now written over
+            (outputs.out / SUMMARY).unlink(missing_ok=True)
         self.judge = segmentation.Judge(self._known_classes(), self.vocabulary)
         self.panoptic = None
         if outputs.panoptic:

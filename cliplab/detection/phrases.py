@@ -96,7 +96,9 @@ _LEFT_OUT = re.compile(  # [what is marked] stays, but not behind a negation
     rf"(\[[^\]]*\])|(?:(?:{_words('negation')})(?: *\[[^\]]*\])?|{_words('superlatives')}) ?",
     re.IGNORECASE,
 )
-_SIDE = re.compile(r"\b(left|right)(?: hand)?(?: side)? of\b", re.IGNORECASE)
+_SIDE = re.compile(  # "left of it" may speak of what comes before or behind
+    r"\b(left|right)(?:[ -]hand)?(?: side)? of\b(?! (?:it|them|which|whom)\b)", re.IGNORECASE
+)
 _SIDE_ZH = re.compile("[在的 ]*([左右])[边侧面方]")
 _PLACE = re.compile(r"(?<=[\u4e00-\u9fff])[上里旁边中下内外]+$")  # 草地上: 草地
 

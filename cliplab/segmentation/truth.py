@@ -98,7 +98,7 @@ def _read_names(folder: Path) -> tuple[str, ...]:
     """Lines of classes.txt: what the numbers of label PNGs mean.
 
     Raises:
-        FileNotFoundError, ValueError: not there, an empty line between others, or a name twice.
+        FileNotFoundError, ValueError: not there or not UTF-8, an empty line, or a name twice.
     """
     path = folder / NAMES
     if not path.is_file():
@@ -106,7 +106,11 @@ def _read_names(folder: Path) -> tuple[str, ...]:
             f"{shown(path)}: no such file; expected the names of the numbers in label PNGs, one a "
             "line, the first for 0"
         )
-    names = tuple(map(str.strip, path.read_text(encoding="utf-8-sig").rstrip().splitlines()))
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown(path)}: not UTF-8 ({error}); save it as UTF-8") from error
+    names = tuple(map(str.strip, lines))
     if not all(names) or len(set(names)) < len(names):
         raise ValueError(
             f"{shown(path)}: got an empty line or a name twice; expected one name a line, the "
