@@ -1,6 +1,8 @@
 """How the shipped CLIPs were made: pictures, words, training; and their cards."""
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from torch import nn
 
 from cliplab.encoders import load_encoder, read_modelscope, read_openai
 from cliplab.models.chinese_clip import save_modelscope
-from cliplab.models.clip import save_openai
+from cliplab.models.clip import load_openai, save_openai
 from cliplab.models.tokenizers import BytePairTokenizer
 from cliplab.pasture import (
     COMBOS,
@@ -20,7 +22,7 @@ from cliplab.pasture import (
     portrait,
     portraits,
 )
-from cliplab.runtime import checkpoint_dir
+from cliplab.runtime import checkpoint_dir, verify_checkpoint
 from cliplab.training import clip as recipe
 from cliplab.training.clip_dataset import (
     CLIPBatches,
@@ -172,8 +174,18 @@ def test_only_the_defaults_replace_what_is_shipped(
     left = []
     monkeypatch.setattr(recipe, "load_dataset", lambda *_, **__: None)
     monkeypatch.setattr(recipe, "train_english", lambda *_: None)
-    monkeypatch.setattr(recipe, "save_openai", lambda weights, path: left.append(path))
-    monkeypatch.setattr(recipe, "_say", lambda *_: None)
+    monkeypatch.setattr(recipe, "_publish", lambda save, recipe, out, count: left.append(out))
     made = recipe.CLIPRecipe(**changes)
     recipe.run(recipe.Options(recipe=made, model="clip-openai", work=Path("w")))
-    assert left == [folder / "clip-openai" / "model.pt"]
+    assert left == [folder / "clip-openai"]
+
+
+def test_new_weights_are_not_measured_by_the_card_of_others(tmp_path, monkeypatch) -> None:
+    folder = Path(shutil.copytree(checkpoint_dir("clip-openai"), tmp_path / "clip-openai"))
+    weights = load_openai(folder / "model.pt").state_dict()
+    weights["visual.conv1.weight"] *= 0.5
+    monkeypatch.setattr("cliplab.training.clip_evaluation.evaluate", lambda *_, count: count)
+    save = partial(save_openai, weights, folder / "model.pt")
+    recipe._publish(save, TINY, folder, 2)
+    assert verify_checkpoint(folder)
+    assert json.loads((folder / "model_card.json").read_text("utf-8"))["metrics"] == 2

@@ -521,6 +521,8 @@ def options(work: Path, *changes: str) -> recipe.Options:
 def test_the_command_writes_weights_frames_and_card(tmp_path) -> None:
     out = tmp_path / "out"
     given = options(tmp_path, "--groups", "5", "--more", "1", "--out", str(out))
+    out.mkdir()  # of a former training
+    (out / "model_card.json").write_text('{"files": {"model.safetensors": "0"}}', encoding="utf-8")
     recipe.run(given)
     card = json.loads((out / "model_card.json").read_text("utf-8"))
     assert set(card["files"]) == {"model.safetensors", "frames.npz"}

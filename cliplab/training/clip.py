@@ -8,7 +8,9 @@ Only the tokens that captions use are trained (92 of 49,408); when the weights a
 that no text ever reached are zero: such a token tells the model that it is there, and nothing else.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,18 +209,21 @@ def run(options: Options) -> None:
     if options.model != "clip-chinese":
         folder = work / f"clip-openai-seed{recipe.seed}"
         weights = train_english(recipe, dataset, folder, device)
-        by_the_first(save_openai, weights, openai / "model.pt")
-        by_the_first(_say, recipe, openai, count)
+        save = partial(save_openai, weights, openai / "model.pt")
+        by_the_first(_publish, save, recipe, openai, count)
     if options.model != "clip-openai":
         folder, english = work / f"clip-chinese-seed{recipe.seed}", openai / "model.pt"
         model = train_chinese(recipe, dataset, english, folder, device)
-        by_the_first(save_modelscope, model, chinese, chinese_vocabulary())
-        by_the_first(_say, recipe, chinese, count)
+        save = partial(save_modelscope, model, chinese, chinese_vocabulary())
+        by_the_first(_publish, save, recipe, chinese, count)
 
 
-def _say(recipe: CLIPRecipe, folder: Path, count: int) -> None:
+def _publish(save: Callable[[], object], recipe: CLIPRecipe, folder: Path, count: int) -> None:
+    """Save weights and their card; that of former ones goes first, or loaders refuse the new."""
     from cliplab.training.failures import add_failures
 
+    (folder / "model_card.json").unlink(missing_ok=True)
+    save()
     write_model_card(folder, **card(recipe, folder, count))
     add_failures("clip", folder, count)
 

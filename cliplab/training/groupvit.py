@@ -154,6 +154,7 @@ def run(options: Options) -> None:
     folder = work / recipe.name / f"seed{recipe.seed}-{recipe.steps}"
     model = train(recipe, dataset, folder, device)
     target = options.out or target_of(recipe, folder)
+    (target / "model_card.json").unlink(missing_ok=True)  # of former weights
     save_groupvit(model, target / "model.safetensors")
     if recipe.stages:
         last = recipe.steps + recipe.second_round_steps
