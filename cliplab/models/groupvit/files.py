@@ -81,6 +81,8 @@ def load_groupvit(path: str | Path) -> GroupViT:
             missing and unexpected names.
     """
     folder, path = Path(path), weights_in(Path(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected {' or '.join(WEIGHTS)}, unsharded")
     tensors = read_state_dict(path)
     if header := read_header(path, FORMAT):
         model = _build(GroupViTConfig(**header["config"]))
@@ -159,7 +161,7 @@ def _config_in(folder: Path) -> GroupViTConfig:
         output_groups=vision.get("num_output_groups", (64, 8, 8))[: stages - 1],
         embed_dim=whole.get("projection_dim", 256),
         projector_width=whole.get("projection_intermediate_dim", 4096),
-        mlp_ratio=vision.get("intermediate_size", 4 * width) / width,
+        mlp_ratio=vision.get("intermediate_size", 1536) / width,
         text_mlp_ratio=text.get("intermediate_size", 1024) / found.get("text_width", 256),
         **found,
     )
