@@ -137,6 +137,8 @@ def test_boxes_may_lie_elsewhere_and_take_in_their_surroundings(tmp_path: Path) 
         found.append([float(row["cosine(lying)"]) for row in rows(out)])
     assert found[0] == found[1]
     assert found[0][0] != pytest.approx(found[2][0], abs=1e-5)  # 1.5 times reaches the blue half
+    flock = class_folders(tmp_path / "flock", 8, "lying", "standing")  # has no boxes to enlarge
+    assert run(*arguments, "--examples", flock) == 0
 
 
 # ---- mistakes, remarks, provenance -------------------------------------------------------------

@@ -447,7 +447,7 @@ def test_two_runs_are_compared_and_what_differs_is_said_first(in_tmp: Path, caps
     "latex",
     [
         r"\mathcal{L} = -\frac{1}{2N}\sum_{i=1}^{N} \log\frac{\exp(s_{ii}/\tau)}{\sum_j s_{ij}}",
-        r"\begin{align} a &= b \\ c &= d \end{align}",
+        r"\begin{aligned} a &= b \\ c &= d \end{aligned}",
         r"\begin{cases} 1 & i = j \\ 0 & \text{otherwise} \end{cases}",
         r"\operatorname{softmax}_j(s_{ij})",
     ],

@@ -186,7 +186,10 @@ class Classify(Job[Options]):
                     "others of the same source"
                 )
             return self.photos
-        return data.read_photos(where, box_scale=self.options.pictures.box_scale)
+        photos, scale = data.read_photos(where), self.options.pictures.box_scale
+        if scale != 1 and any(photo.box_xyxy for photo in photos):
+            return data.read_photos(where, box_scale=scale)  # as the photos they are for
+        return photos
 
     def load(self) -> None:
         """The encoder, and the kept classifier compared with it."""

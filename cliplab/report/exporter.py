@@ -51,7 +51,8 @@ _REPAIRS = (
 def to_mathml(latex: str, *, display: bool = False) -> str:
     """A formula as MathML; as code, to be read at least, where the translation does not know it."""
     try:
-        mathml = convert(latex.strip(), display="block" if display else "inline")
+        source = latex.strip().replace("{aligned}", "{align*}")  # the library knows only the latter
+        mathml = convert(source, display="block" if display else "inline")
     except Exception:  # the library raises its own kinds, and IndexError and others besides
         mathml = "\\"
     # what it does not know it hands through, with the backslash or the ampersand
