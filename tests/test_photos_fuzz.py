@@ -1,5 +1,6 @@
 """Readers of users' files under whatever hypothesis thinks of: no traceback, nothing lost."""
 
+import csv
 import io
 import json
 import tempfile
@@ -137,6 +138,46 @@ def test_folders(files: dict[str, bytes], others: dict[str, bytes]) -> None:
         assert ("b.DNG" in said) == ("b.DNG" in others)
 
     check(files | others, "", count)
+
+
+# ---- tables ----------------------------------------------------------------------------------
+
+HEADERS = ["image,label", "image,label,x1,y1,x2,y2", "File_Name,class,width,height,x,y,w,h",
+           "image,split,group,kg", "image,label,bbox", "label"]  # fmt: skip
+cell = words | names | st.sampled_from(["", "\0", "1", "12.5", "nan", "1e309", "-3", "val", "x\ny"])
+numbers = st.sampled_from(["2", "9", "40", "-3", "nan", "1e309", ""])
+
+
+@st.composite
+def tables(draw: Any) -> tuple[bytes, int]:
+    """A table, and its number of rows with a cell; -1 for bytes that may be none."""
+    columns = draw(st.sampled_from(HEADERS)).split(",")
+    usual = {"image": names, "File_Name": names, "label": words, "class": words, "group": words}
+    usual |= {"split": st.sampled_from(["", "train", "val"])}
+    row = st.tuples(*(usual.get(name, numbers) for name in columns)).map(list)
+    rows = [draw(spoilt(st.just(one), cell)) for one in draw(st.lists(row, max_size=6))]
+    file = io.StringIO()
+    csv.writer(file, delimiter=draw(st.sampled_from(",;\t"))).writerows([columns, *rows])
+    encoding = draw(st.sampled_from(["utf-8", "utf-8-sig", "gb18030", "utf-16"]))
+    data = file.getvalue().encode(encoding, "replace")
+    if draw(st.integers(0, 9)):
+        return data, sum(any(map(str.strip, one)) for one in rows)
+    return data[: draw(st.integers(0, len(data)))] + draw(st.binary(max_size=4)), -1
+
+
+@FUZZ
+@given(full, tables())
+def test_tables(files: dict[str, bytes], table: tuple[bytes, int]) -> None:
+    data, rows = table
+
+    def count(found: SampleSet, root: Path) -> None:
+        lost = told(found, *OFF_PICTURE)
+        if rows >= 0:
+            assert len(found) + lost <= rows
+            if not told(found, Kind.MISSING, Kind.UNREADABLE):
+                assert len(found) + lost == rows
+
+    check(files | {"t.csv": data}, "t.csv", count)
 
 
 # ---- COCO ------------------------------------------------------------------------------------
