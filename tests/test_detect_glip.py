@@ -256,6 +256,15 @@ def test_what_counts_is_what_the_card_chose_for_such_a_prompt() -> None:
     assert GLIPDetector(tiny()).read(SENTENCE).twice is False
 
 
+def test_a_named_side_is_checked(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = list[tuple]()
+    watched = lambda found, *how: (checked.append(how), agreed(found, *how))[1]  # noqa: E731
+    monkeypatch.setattr("cliplab.detection.glip.agreed", watched)
+    for text in (SENTENCE, CHINESE, "a [goat] on the [trough]"):
+        GLIPDetector(tiny(), card=CARD).detect([open_image(frames / "a.png")], text)
+    assert checked == [(2, (0, 1, -1)), (2, (1, 0, -1)), (2, None)]
+
+
 def test_the_command_counts_by_the_card_and_says_what_that_is_worth(
     frames: Path, shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

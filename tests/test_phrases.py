@@ -86,6 +86,7 @@ def test_words_that_tell_which_one_is_meant(typed: str, words: list[str]) -> Non
         *[("the goat left of the cow left of the barn", None), ("goat, left of", None)],
         *[("the [cow], left of which is a [goat]", None), ("a [goat], left of it a [cow]", None)],
         ("the [goat] on the right-hand side of the [cow]", (0, 1, 1)),
+        ("the [goat] left of the [cow], a [goat]", None),
         *[("the goat is right by the side of the cow", None), ("left-handed goat, cow", None)],
     ],
 )

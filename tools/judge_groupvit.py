@@ -10,6 +10,7 @@ import json
 from cliplab.runtime import checkpoint_dir, write_json
 from cliplab.segmentation import load_segmenter
 from cliplab.training.cards import save_card
+from cliplab.training.failures import add_failures
 from cliplab.training.groupvit_evaluation import evaluate
 
 
@@ -27,6 +28,7 @@ def main() -> None:
         moved = [k for k, v in metrics[language].items() if v != before[language].get(k)]
         print(f"{language}: moved: {', '.join(moved) or 'nothing'}")
     save_card(folder, card)
+    add_failures("groupvit", folder)  # by how it is read, which may have changed
     write_json(folder / "rows.json", table)
 
 
