@@ -196,6 +196,16 @@ def test_the_bar_is_before_centerness() -> None:
     assert len(none.scores) == 0
 
 
+@torch.no_grad()
+def test_the_best_candidates_of_each_level_go_on() -> None:
+    raw, mask = raw_of(tiny().eval(), images=1)
+    few = Selection(least=0.0, candidates=2, nms=1.0)
+    (found,) = select(raw, mask, [(64, 64)], TINY, few)
+    scores = phrase_scores(raw.token_logits, mask)[0, :, 0] * raw.centerness[0].sigmoid()
+    best = torch.cat([x.topk(2).values for x in scores.split([h * w for h, w in raw.sizes])])
+    torch.testing.assert_close(found.scores, best.sqrt().sort(descending=True).values)
+
+
 def test_boxes_narrower_than_a_pixel_are_dropped() -> None:
     """They would be turned inside out where a large picture's boxes are scaled back to it."""
     deltas = torch.zeros(1, 1, 4)
@@ -274,6 +284,12 @@ def test_only_fusion_lets_the_words_move_the_boxes() -> None:
         model = tiny(fusion=fusion).eval()
         first, second = (raw_of(model, text)[0].deltas for text in ("red box", "blue box"))
         assert torch.equal(first, second) != fusion
+        maps = [torch.ones(1, 32, side, side) for side in (8, 4, 2)]
+        hidden, embedded = torch.ones(2, 1, 2, 32)
+        mask = torch.ones(1, 2).bool()
+        model.head.bias_lang.data.fill_(0.1)
+        one, two = (model.head(maps, hidden, x, mask)[0] for x in (embedded, -embedded))
+        assert torch.equal(one, two) == fusion  # without it the bare embeddings are compared
 
 
 @torch.no_grad()
