@@ -52,7 +52,7 @@ def test_import_alone_changes_no_setting() -> None:
         assert dict(mpl.rcParams) == before
         figures.use_style()
         assert mpl.rcParams["font.family"][0] == "DejaVu Sans"
-        assert mpl.rcParams["figure.dpi"] == 110
+        assert mpl.rcParams["figure.dpi"] == 134
 
 
 def test_shipped_font_holds_the_chinese_we_print_and_is_small() -> None:

@@ -45,8 +45,8 @@ def add_failures(stem: str, folder: Path, count: int = COUNT) -> str:
         else:
             rule, failed, figure = _of_detector(stem, folder, count)
         with atomic_write(folder / FAILURES) as file:
-            light = {"quality": 80, "method": 6}
-            figure.savefig(file, format="webp", bbox_inches="tight", pil_kwargs=light)
+            light = {"quality": 80, "method": 6}  # and as wide as a page
+            figure.savefig(file, format="webp", dpi=110, bbox_inches="tight", pil_kwargs=light)
         plt.close(figure)
     said = {"picture": FAILURES, "rule": rule, "of": count, "failed": failed}
     save_card(folder, card | {"where it fails": said})
