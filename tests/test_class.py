@@ -185,6 +185,7 @@ def test_what_a_hand_in_says_is_shown_and_never_interpreted(room: Class) -> None
 
 def test_nothing_to_gather(room: Class, capsys: pytest.CaptureFixture[str]) -> None:
     assert room.rows() == {}
+    assert "there are no hand-ins" in capsys.readouterr().err
     assert "There are no hand-ins" in (room.folder / PAGE).read_text("utf-8")
     (room.folder / TABLE).write_text("a,b\n", encoding="utf-8")
     for words, said in (

@@ -222,7 +222,7 @@ def test_no_space_leaves_whole_blocks_and_the_next_run_goes_on(
         (lambda path: None, "no such file or folder"),
         (lambda path: (shard(path / "a.tar", range(2)), folder(path, range(1))), "beside pictures"),
         (lambda path: twice(path / "a.tar"), r"1 keys occur more than once \(a.tar/0000.png\)"),
-        (lambda path: packed(path), "expected a folder of class folders"),
+        (lambda path: packed(path), "expected a folder of pictures"),
         (lambda path: table(path, image=[]), "no pictures in it"),
         (lambda path: table(path, image=["a.png", None]), "row 1 has no text in image"),
         (lambda path: table(path, image=["a"], key=[3]), "row 0 has no text in key"),
@@ -335,11 +335,11 @@ def test_the_command_says_what_there_is_and_exits_3_for_broken_pictures(
     command = ["embed", str(photos), "--out", str(tmp_path / "out"), "--block", "4"]
     assert main(command) == 3
     said = capsys.readouterr()
-    assert "11 pictures, 11 embedded now in" in said.out
+    assert "11 pictures, 11 read now in" in said.out
     assert "10 embeddings of 128 x float16 by pasture" in said.out
     assert "unreadable: broken.png: not an image, or damaged" in said.err
     assert main(command) == 3
-    assert "11 pictures, 0 embedded now in 0 s" in capsys.readouterr().out
+    assert "11 pictures, 0 read now in 0 s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,9 @@ def check_machine() -> Iterator[Finding]:
     fault = "" if disk > 1 else "free some space: reports and caches are written here"
     yield _said("disk", f"{disk:.1f} GB free", fault=fault)
     device, cpu = pick_device("auto").type, torch.backends.cpu.get_cpu_capability()
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
-    yield _said("device", f"{device}, {name}; cpu {torch.get_num_threads()} threads, {cpu}")
+    if device == "cuda":
+        device += f", {torch.cuda.get_device_name()}"
+    yield _said("device", f"{device}; cpu {torch.get_num_threads()} threads, {cpu}")
 
 
 def check_packages() -> Iterator[Finding]:

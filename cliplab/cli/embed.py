@@ -128,7 +128,7 @@ class Embed(Job[Options]):
     def show(self) -> Iterator[str]:
         """What there is now, and how long it took."""
         done, out = self.done, data.shown(self.options.outputs.out)
-        now = f"{done.computed:,} embedded now in {self.seconds:.0f} s"
+        now = f"{done.computed:,} read now in {self.seconds:.0f} s"
         yield f"{done.total:,} pictures, {now} ({done.computed / self.seconds:.1f} a second)"
         readable, about = len(done.embeddings), done.embeddings.about
         yield f"{out}: {readable:,} embeddings of {about.dim} x {about.dtype} by {about.encoder}"

@@ -173,6 +173,8 @@ def make_report(options: ReportOptions) -> int:
 
 def _gather(hand_ins: Path, mine: Path | None, rtol: float) -> int:
     works = report.write_class(hand_ins, report.load(mine) if mine else None, rtol)
+    if not works:
+        print(f"{hand_ins}: there are no hand-ins", file=sys.stderr)
     for work in (work for work in works if not work.notebook):
         print(f"{work.folder}: {work.state}", file=sys.stderr)
     print(f"report: {hand_ins / 'class.html'}, {hand_ins / 'class.csv'}")

@@ -26,8 +26,8 @@ _SUFFIX_KINDS = {
     ".json": "coco",
 }
 _EXPECTED = (
-    "expected a folder of class folders, a CSV manifest (.csv, .tsv), COCO boxes (.json), or a "
-    "YOLO folder or its data.yaml"
+    "expected a folder of pictures or of class folders, a CSV manifest (.csv, .tsv), "
+    "COCO boxes (.json), or a YOLO folder or its data.yaml"
 )
 _LOSSES = (Kind.NO_BOX, Kind.OUTSIDE, Kind.OTHER_SHAPE, Kind.UNREADABLE, Kind.MALFORMED)
 

@@ -157,9 +157,9 @@ def read_phrases(texts: Sequence[str]) -> Prompt:
     for text in texts:
         try:
             part = read_prompt(text)
-        except ValueError as error:
+        except ArgumentError as error:
             hint = "; quote a sentence, so that its words stay together" * (len(texts) > 1)
-            raise ValueError(f"{error}{hint}") from error
+            raise ArgumentError(error.name, f"{error.what}{hint}") from error
         if caption:
             caption += " " if caption[-1] in ".,;!?" else SEPARATOR
         start = len(caption)
