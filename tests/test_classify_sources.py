@@ -148,6 +148,7 @@ def test_the_worst_mistakes_come_first(tmp_path: Path, capsys: pytest.CaptureFix
     flock = class_folders(tmp_path / "flock", 4)
     html, js = tmp_path / "g.html", tmp_path / "r.json"
     assert run(flock, "--html", html, "--json", js) == 0
+    assert any("shuffled" in remark for remark in report(js)["remarks"])  # told the truth
     worst = report(js)["most_wrong"]
     assert worst
     shares = [row["probability"] for row in worst]
