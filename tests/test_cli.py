@@ -167,6 +167,15 @@ def test_every_checkpoint_has_a_recipe() -> None:
         assert getattr(made, "fusion", True) == ("--no-fusion" not in words)
 
 
+def test_help_and_choices_read_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", "--help"]) == 0
+    assert "argument only; CLASS=PROMPT" in capsys.readouterr().out  # a line break in the docstring
+    assert main(["classify", "x", "--examples", "x", "--method", "svm"]) == 2
+    said = capsys.readouterr().err
+    assert "('coop', 'linear-probe', " in said
+    assert "None" not in said
+
+
 # ---- tools/bench.py ------------------------------------------------------------------------
 
 

@@ -6,11 +6,12 @@ groups that several commands share are here.
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
@@ -147,7 +148,23 @@ def _page(help_text: str, about: str, epilog: str) -> str:
     rest = re.sub(r"\{?\[(\w+) \[\1 \.\.\.\]\]\}?", r"\1 ...", _NO_DEFAULT.sub("", rest))
     lines = [line.rstrip() for line in rest.splitlines()]
     lines = [line for line in lines if not set(line) <= {"-", " "} or not line]
-    return "\n\n".join([usage, about, "\n".join(lines).strip("\n"), epilog])
+    return "\n\n".join([usage, about, "\n".join(_flowing(lines)).strip("\n"), epilog])
+
+
+def _margin(line: str) -> str:
+    """The spaces before a line of help that goes on; "" before others."""
+    found = re.match(r" {10,}", line)
+    return found[0] if found else ""
+
+
+def _flowing(lines: Sequence[str]) -> Iterator[str]:
+    """The lines of an option's help filled again: its docstring has breaks of its own."""
+    for margin, some in groupby(lines, _margin):
+        if not margin:
+            yield from some
+            continue
+        text = " ".join(map(str.strip, some))
+        yield from wrap(text, 80, initial_indent=margin, subsequent_indent=margin)
 
 
 def _message(box: str) -> str:
@@ -158,9 +175,14 @@ def _message(box: str) -> str:
     said = takewhile(lambda row: row and not row.startswith("---"), rows)
     message = " ".join(said).rstrip(".")
     message = re.sub(r"'[a-z]\w*\.(\w+)'", lambda found: found[1].upper(), message)
-    message = message.replace("'None', ", "")
+    message = re.sub(r"(?<=\()'.+'(?=\))", _in_order, message)
     close = re.search(r"Perhaps you meant:\s+(--[\w-]+)", box)
     return f"{message}; did you mean {close[1]}" if close else message
+
+
+def _in_order(choices: re.Match[str]) -> str:
+    """What can be typed; tyro has it in another order every time, and None among it."""
+    return ", ".join(sorted(set(choices[0].split(", ")) - {"'None'"}))
 
 
 def flat(options: Any) -> dict[str, Any]:
