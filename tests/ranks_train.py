@@ -34,7 +34,11 @@ def fit(model: Any, losses_of: Callable, *args: Any, **named: Any) -> None:
 
 
 # In float32 wherever it runs, and without the evaluation and the failures of the card.
-FASTER = {"mixed_precision": lambda _: nullcontext(), "_say": lambda *_: None, "fit": fit}
+FASTER = {
+    "mixed_precision": lambda _: nullcontext(),
+    "_publish": lambda save, *_: save(),
+    "fit": fit,
+}
 
 if __name__ == "__main__":
     for name, value in FASTER.items():

@@ -325,7 +325,7 @@ def test_a_model_that_is_not_there_or_another_one(
         str(tmp_path / "absent"): "unknown model '.*absent'.*, or the path of a GroupViT",
         str(tmp_path / "vild.safetensors"): r"vild\.safetensors: .*not a GroupViT|missing",
         str(other): "the file is damaged or another one",
-        str(flock): r"flock/model\.safetensors: no such weight file",
+        str(flock): r"flock/model\.safetensors: no such file; expected",
         "hf:nvidia/absent": "hf download nvidia/absent",
     }
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
