@@ -46,7 +46,8 @@ from torch import Tensor
 from cliplab import scale
 from cliplab.encoders import load_encoder
 from cliplab.models.clip import CLIP
-from cliplab.models.losses import clip_loss, siglip_loss, unit_rows as as_unit_rows
+from cliplab.models.layers import unit_rows as as_unit_rows
+from cliplab.models.losses import clip_loss, siglip_loss
 from cliplab.pasture import draw, herd
 from cliplab.scale.store import About, Row, write_block
 from cliplab.training.clip import CLIPRecipe, new_clip

@@ -11,7 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cliplab.models.clip import CLIP, CLIPConfig
-from cliplab.models.losses import clip_loss, siglip_loss, unit_rows
+from cliplab.models.layers import unit_rows
+from cliplab.models.losses import clip_loss, siglip_loss
 from cliplab.scale import (
     counted_traffic,
     encode_in_chunks,

@@ -1,4 +1,4 @@
-"""What the image and text towers of CLIP are made of.
+"""What the image and text towers of CLIP are made of, and how their features are compared.
 
 Parameter names are those of the official code, so that its weights load without a translation
 table; where a name says little (`ln_1`, `c_fc`) the comment says what it is.
@@ -14,8 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from cliplab.models.losses import pair_logits, unit_rows
 
 HEAD_WIDTH = 64  # channels per attention head in every published CLIP
 
@@ -309,6 +307,29 @@ def check_token_ids(token_ids: Tensor, limit: int) -> None:
             f"token_ids: got shape {tuple(token_ids.shape)} of {token_ids.dtype}; expected "
             f"integers (B, L) with L <= {limit}, as the model's tokenizer returns them"
         )
+
+
+# ---- features compared ----------------------------------------------------------------------
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precisions become float32, the others stay."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def unit_rows(feature: Tensor) -> Tensor:
+    """(..., D) -> the same of unit length, float32 or better."""
+    return F.normalize(at_least_float32(feature), dim=-1)
+
+
+def pair_logits(image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor) -> Tensor:
+    """Scaled cosines of all pairs: unit rows (N, D), (K, D) -> (N, K), float32 or better.
+
+    Near scale 100 neighbouring bfloat16 numbers are 0.5 apart: under autocast the softmax would
+    see rounding noise, so this one product is kept out of it.
+    """
+    with torch.autocast(image_emb.device.type, enabled=False):
+        return logit_scale * at_least_float32(image_emb) @ at_least_float32(text_emb).T
 
 
 class TwoTowers(nn.Module):

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.models.tiled_losses import at_least_float32, sigmoid_table, softmax_table
+from cliplab.models.layers import at_least_float32, pair_logits
+from cliplab.models.tiled_losses import sigmoid_table, softmax_table
 
 
 def clip_loss(
@@ -145,21 +146,6 @@ def clamp_logit_scale(log_logit_scale: nn.Parameter, max_scale: float = 100.0) -
         does not come near it.
     """
     log_logit_scale.clamp_(max=math.log(max_scale))
-
-
-def pair_logits(image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor) -> Tensor:
-    """Scaled cosines of all pairs: unit rows (N, D), (K, D) -> (N, K), float32 or better.
-
-    Near scale 100 neighbouring bfloat16 numbers are 0.5 apart: under autocast the softmax would
-    see rounding noise, so this one product is kept out of it.
-    """
-    with torch.autocast(image_emb.device.type, enabled=False):
-        return logit_scale * at_least_float32(image_emb) @ at_least_float32(text_emb).T
-
-
-def unit_rows(feature: Tensor) -> Tensor:
-    """(..., D) -> the same of unit length, float32 or better."""
-    return F.normalize(at_least_float32(feature), dim=-1)
 
 
 def _check_pairs(image_emb: Tensor, text_emb: Tensor, groups: Tensor | None = None) -> None:

@@ -29,6 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cliplab.models.layers import at_least_float32
+
 OfTile = Callable[[slice, slice, Tensor], Tensor]  # rows, columns, logits -> gradient of the logits
 How = tuple[int, torch.dtype | None]  # tile, products
 
@@ -261,11 +263,6 @@ def _shares(image_ids: Tensor, text_ids: Tensor, *, like: Tensor) -> Tensor:
     ids, counts = text_ids.unique(return_counts=True)
     place = torch.searchsorted(ids, image_ids).clamp_(max=len(ids) - 1)
     return (ids[place] == image_ids).to(like) / counts[place]
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precisions become float32, the others stay."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _check(tile: int | None, products: torch.dtype | None) -> How:

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cliplab.models.layers import TwoTowers
-from cliplab.models.losses import at_least_float32, unit_rows
+from cliplab.models.layers import TwoTowers, at_least_float32, unit_rows
 from cliplab.scale.collectives import gather
 from cliplab.scale.ranks import place
 

@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from cliplab.models.losses import clip_loss, pair_logits
+from cliplab.models.layers import pair_logits
+from cliplab.models.losses import clip_loss
 from cliplab.models.tiled_losses import sigmoid_table, softmax_table
 from cliplab.scale.collectives import (
     Group,

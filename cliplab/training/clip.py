@@ -19,7 +19,8 @@ from torch import Tensor
 
 from cliplab.models.chinese_clip import ChineseCLIP, ChineseCLIPConfig, save_modelscope
 from cliplab.models.clip import CLIP, CLIPConfig, load_openai, save_openai
-from cliplab.models.losses import clamp_logit_scale, unit_rows
+from cliplab.models.layers import unit_rows
+from cliplab.models.losses import clamp_logit_scale
 from cliplab.models.tokenizers import BytePairTokenizer, WordPieceTokenizer
 from cliplab.runtime import checkpoint_dir, pick_device, seed_all
 from cliplab.scale import any_clip_loss, by_the_first, over_ranks, own_share

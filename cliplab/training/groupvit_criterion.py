@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.models.groupvit import Groups, GroupViT
-from cliplab.models.losses import at_least_float32, clip_loss, unit_rows
+from cliplab.models.layers import at_least_float32, unit_rows
+from cliplab.models.losses import clip_loss
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.pasture import LANGUAGES
 from cliplab.segmentation import IGNORE

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cliplab.models.bert import BertLayer
 from cliplab.models.glip.config import GLIPConfig
 from cliplab.models.glip.fusion import LIMIT, Fusion
-from cliplab.models.losses import at_least_float32
+from cliplab.models.layers import at_least_float32
 
 TAPS = 9  # of a 3 x 3 kernel; each has an offset (y, x) and a weight
 PRIOR = 0.01  # probability of a match that new weights start with

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliplab.models.layers import attend
-from cliplab.models.losses import at_least_float32
+from cliplab.models.layers import at_least_float32, attend
 
 _ONE_MORE_VOTER = 1.0  # added to every group's count, so that an empty group divides by 1
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cliplab.models.groupvit.config import GroupViTConfig
 from cliplab.models.groupvit.encoder import GroupingEncoder, Groups
-from cliplab.models.layers import Transformer, check_token_ids
-from cliplab.models.losses import clip_loss, multi_label_loss, pair_logits, unit_rows
+from cliplab.models.layers import Transformer, check_token_ids, pair_logits, unit_rows
+from cliplab.models.losses import clip_loss, multi_label_loss
 
 MAX_SCALE = 100.0  # the largest 1 / temperature, as in CLIP
 
