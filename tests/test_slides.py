@@ -87,6 +87,16 @@ def test_what_is_projected(tmp_path: Path) -> None:
     assert not re.search("secret|not for the wall|not yet|a paper|Why", page.get_text())
 
 
+def test_a_figure_stands_below_what_announces_it(tmp_path: Path) -> None:
+    text = "A sentence that goes on and on. " * 20  # 270 pixels
+    for drawn, slides_with in ((figure(), [0, 1]), (figure(1160, 150), [1])):
+        cells = (markdown(f"## 1 First\n\n{text}\n\nNow see:"), code("plot()", outputs=[drawn]))
+        page = read(slides(tmp_path, *LESSON[:2], *cells))
+        _, _, *first = page.select("section")
+        assert [len(one("img")) for one in first] == slides_with
+        assert first[-1].get_text().split("Now see:")[1:]
+
+
 def test_the_title_says_what_a_run_was_given(tmp_path: Path) -> None:
     given = code('# Parameters\nSEED = 3\nRESULTS_PATH = "x"', "injected-parameters")
     said = "Given: SEED = 3 . The text describes the run with the defaults."

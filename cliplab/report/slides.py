@@ -23,7 +23,7 @@ from cliplab.report.notebook import RESULTS_PATH, read_notebook, tags, title
 from cliplab.report.page import CODE_STYLES, FONT
 
 _ROOM = 540  # pixels below a title; where that was estimated too low, the page makes things smaller
-_FIGURE = 400  # pixels of a figure, which is made no higher
+_WIDTH, _FIGURE = 1160, 400  # pixels across, and of a figure, which is made no higher
 _REST = 90  # what ends a part and is no higher goes on the slide before it
 _LINE, _LETTERS, _CODE_LINE = 37, 92, 25  # height of a line of text, what it holds; of code
 _CHECK, _CODE = 14, 3  # lines of code that are shown: where it checks something, and elsewhere
@@ -139,8 +139,9 @@ def _packed(part: _Part) -> Iterator[_Part]:
         caption = block.cell.source.startswith("<small>")
         full = sum(b.height for b in [*slides[-1], block]) > _ROOM and not caption
         asked = bool(slides[-1]) and slides[-1][-1].cell.source.startswith("**Predict")
-        if full or asked:  # the answer comes with the next slide
-            slides.append([])
+        if full or asked:  # the answer comes with the next slide, and with what announces it
+            announced = [one for one in slides[-1][-1:] if one.cell.source.endswith(":")]
+            slides[-1:] = [slides[-1][: len(slides[-1]) - len(announced)], announced]
         slides[-1].append(block)
     if len(slides) > 1 and sum(b.height for b in slides[-1]) < _REST and not asked:
         slides[-2:] = [slides[-2] + slides[-1]]
@@ -193,7 +194,9 @@ def _seen(output: Any) -> float:
     """Pixels that an output takes; 0 for what a slide cannot show, such as a slider."""
     data = output.get("data", {"text/plain": output.get("text", "")})
     if "image/png" in data:
-        return _FIGURE + 20
+        size = base64.b64decode(data["image/png"][:32])[16:]  # its width and height, 4 bytes each
+        width, height = int.from_bytes(size[:4]), int.from_bytes(size[4:])
+        return min(_FIGURE, height * min(1, _WIDTH / max(width, 1))) + 20
     if "text/html" in data:
         return data["text/html"].count("<tr") * 36 + 30
     text = data.get("text/markdown", data.get("text/plain", ""))
