@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliplab.models.layers import unit_rows
+
 
 def text_logits(
     region_emb: Tensor, text_emb: Tensor, background_emb: Tensor, temperature: float
@@ -28,11 +30,10 @@ def text_logits(
             f"text_emb: got {text_emb.shape[1]} dimensions; expected {region_emb.shape[1]}, as the "
             "detector's regions have: use the text tower of the teacher it was trained with"
         )
-    rows = torch.cat([background_emb[None], text_emb]).float()  # (1 + K, D)
+    rows = torch.cat([background_emb[None], text_emb])  # (1 + K, D)
     # tau = 0.01 turns bfloat16's error of a cosine, 0.004, into 0.4 of a logit.
     with torch.autocast(region_emb.device.type, enabled=False):
-        unit = F.normalize(region_emb.float(), dim=-1)
-        return unit @ F.normalize(rows, dim=-1).T / temperature
+        return unit_rows(region_emb) @ unit_rows(rows).T / temperature
 
 
 def text_loss(
@@ -57,8 +58,7 @@ def distillation_loss(image_emb: Tensor, teacher_emb: Tensor) -> Tensor:
 
     Source: ViLD, equation 4. The official code multiplies a mean over D by D, which is the same.
     """
-    distance = F.normalize(image_emb.float(), dim=-1) - teacher_emb
-    return distance.abs().sum() / max(1, len(teacher_emb))
+    return (unit_rows(image_emb) - teacher_emb).abs().sum() / max(1, len(teacher_emb))
 
 
 def ensemble_geometric(text_prob: Tensor, image_prob: Tensor, base: Tensor) -> Tensor:

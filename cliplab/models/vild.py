@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliplab.models.distillation import ensemble_geometric, text_logits
+from cliplab.models.layers import unit_rows
 from cliplab.models.pyramid import MEAN, STRIDE, Pyramid, convolution
 from cliplab.models.weights import (
     lists_to_tuples,
@@ -83,7 +84,7 @@ class RegionHead(nn.Module):
         """(R, C, S, S) -> (R, D) unit rows, (R, 4)."""
         x = F.relu(self.conv(pooled)).flatten(1)  # (R, C' * S/2 * S/2)
         x = F.relu(self.hidden2(F.relu(self.hidden(x))))  # (R, W)
-        return F.normalize(self.embed(x).float(), dim=-1), self.box(x).float()
+        return unit_rows(self.embed(x)), self.box(x).float()
 
 
 class ViLD(nn.Module):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliplab.models.groupvit import Groups, GroupViT
+from cliplab.models.layers import unit_rows
 
 REACHES = (1, 2, 4, 8)  # px to the neighbours of `refine`: eight at each distance
 _CONTRAST = 0.1  # of the spread of a neighbourhood: by so much may colours differ
@@ -64,7 +65,7 @@ def name_groups(
         owned: False leaves owners -1, which take more time than all the rest, if not hard.
         offsets: (W,), added to the logits of the words.
     """
-    image_emb, group_emb = (F.normalize(e.float(), dim=-1) for e in model.encode_groups(groups))
+    image_emb, group_emb = map(unit_rows, model.encode_groups(groups))
     group_scores = score_groups(
         image_emb, group_emb, word_emb,
         scale=float(model.scale()), top_words=top_words, offsets=offsets,

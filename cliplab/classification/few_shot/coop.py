@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cliplab.classification.few_shot.classifier import Classifier, Shots
 from cliplab.classification.few_shot.methods import Method, best
 from cliplab.encoders import Encoder
+from cliplab.models.layers import unit_rows
 
 EMBEDDING_NAMES = ("token_embedding", "word_embeddings")  # CLIP's and BERT's, in all libraries
 VAL_EVERY = 10  # steps between two looks at val
@@ -100,7 +101,7 @@ class PromptTower:
         kind, mixed = self.encoder.device.type, self.encoder.precision == "bfloat16"
         with self._hooked(context), torch.autocast(kind, torch.bfloat16, mixed):
             rows = self.model.encode_text(self.ids)
-        return F.normalize(rows.float(), dim=-1)
+        return unit_rows(rows)
 
     @contextmanager
     def _hooked(self, context: Tensor) -> Iterator[None]:
