@@ -219,6 +219,27 @@ def test_one_benchmark_leaves_the_others_as_they_were(
         bench.main(["c"])
 
 
+def test_modules_count_by_what_they_do_not_by_being_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {
+        "counted_early": "def f():\n    pass\n\n\nclass A:\n    f()\n",
+        "counted_ahead": "def read():\n    pass\n",
+        "counted_busy": "import threading\n\n\ndef main(_):\n    import counted_early\n"
+        "    import counted_ahead\n\n    one = threading.Thread(target=counted_ahead.read)\n"
+        "    one.start()\n    one.join()\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    count_modules = importlib.import_module("count_modules")
+    monkeypatch.setattr(count_modules, "PACKAGE", str(tmp_path) + os.sep)
+    monkeypatch.setattr(count_modules, "main", importlib.import_module("counted_busy").main)
+    assert count_modules.modules_of([]) == {"counted_busy.py", "counted_ahead.py"}
+
+
 # ---- start-up ------------------------------------------------------------------------------
 
 
