@@ -64,7 +64,7 @@ def gathered_clip_loss(
     """InfoNCE of the pairs of all ranks: own unit rows (n, D), (n, D) -> scalar, the same on all.
 
     Own pictures meet all captions, which are gathered. A column of the table is then spread over
-    the ranks: each knows the log-sum of its part, and the owner of the caption puts them together.
+    the ranks: each knows the log-sum-exp of its part, and the owner of the caption joins them.
 
     Args:
         image_emb: (n, D) own unit rows; n is the same on all ranks.
@@ -76,11 +76,11 @@ def gathered_clip_loss(
     Raises:
         ValueError: there is no process group, or some ranks have more pairs than others.
 
-    Source: CLIP, arXiv:2103.00020, Fig. 3; log-sums in parts as in Inf-CL, arXiv:2410.17243.
+    Source: CLIP, arXiv:2103.00020, Fig. 3; log-sum-exps in parts as in Inf-CL, arXiv:2410.17243.
     """
     check_pairs(image_emb, text_emb, group)
     text_all = gather(text_emb, group)  # (N, D)
-    rows, parts = _log_sums(image_emb, text_all, logit_scale, tile)  # (n,), (N,)
+    rows, parts = _log_sum_exps(image_emb, text_all, logit_scale, tile)  # (n,), (N,)
     parts = exchange(parts.unflatten(0, (-1, len(rows))), group)  # (R, n), of own captions
     columns = parts.logsumexp(dim=0)  # (n,)
     return mean_value(_own_loss(image_emb, text_emb, logit_scale, rows, columns), group)
@@ -89,15 +89,15 @@ def gathered_clip_loss(
 def _own_loss(
     image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor, rows: Tensor, columns: Tensor
 ) -> Tensor:
-    """Mean over own pairs of (row log-sum + column log-sum) / 2 - the logit of the pair."""
+    """Mean over own pairs of (row's + column's log-sum-exp) / 2 - the logit of the pair."""
     own = logit_scale * torch.linalg.vecdot(image_emb.to(rows), text_emb.to(rows))  # (n,)
     return ((rows + columns) / 2 - own).mean()
 
 
-def _log_sums(
+def _log_sum_exps(
     image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor, tile: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Log-sums of the rows and columns of a table: (n, D), (K, D) -> (n,), (K,)."""
+    """Log-sum-exps of the rows and columns of a table: (n, D), (K, D) -> (n,), (K,)."""
     if tile is None:
         logits = pair_logits(image_emb, text_emb, logit_scale)  # (n, K)
         return logits.logsumexp(dim=1), logits.logsumexp(dim=0)
@@ -123,16 +123,16 @@ def ring_clip_loss(
 ) -> Tensor:
     """`gathered_clip_loss` in the memory of n rows: captions go from rank to rank, twice.
 
-    The first round finds the log-sums of rows and columns; a caption takes that of its column
+    The first round finds the log-sum-exps of rows and columns; a caption takes that of its column
     along. The second, in backward, has them, and captions take their gradients along.
     """
     check_pairs(image_emb, text_emb, group)
-    rows, columns = _RingLogSums.apply(image_emb, text_emb, logit_scale, group, tile)
+    rows, columns = _RingLogSumExps.apply(image_emb, text_emb, logit_scale, group, tile)
     return mean_value(_own_loss(image_emb, text_emb, logit_scale, rows, columns), group)
 
 
-class _RingLogSums(Function):
-    """Own pictures and captions, (n, D) each -> log-sums of their rows and columns, (n,) each."""
+class _RingLogSumExps(Function):
+    """Own pictures and captions, (n, D) each -> log-sum-exps of rows and columns, (n,) each."""
 
     @staticmethod
     def forward(
@@ -141,7 +141,7 @@ class _RingLogSums(Function):
         row_parts = []
 
         def visit(block: Tensor) -> Tensor:
-            rows, columns = _log_sums(image_emb, block, scale, tile)
+            rows, columns = _log_sum_exps(image_emb, block, scale, tile)
             row_parts.append(rows)
             return columns
 
@@ -159,7 +159,7 @@ class _RingLogSums(Function):
         def visit(block: Tensor, columns: Tensor, to_columns: Tensor) -> Tensor:
             leaves = [t.detach().requires_grad_() for t in (image_emb, block, scale)]
             with torch.enable_grad():
-                parts = _log_sums(leaves[0], leaves[1], leaves[2], ctx.tile)
+                parts = _log_sum_exps(leaves[0], leaves[1], leaves[2], ctx.tile)
             # d rows / d part is the share that the part has of the whole.
             row_share, column_share = (parts[0] - rows).exp(), (parts[1] - columns).exp()
             weights = (to_rows * row_share.detach(), to_columns * column_share.detach())

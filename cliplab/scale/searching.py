@@ -120,10 +120,8 @@ def open_index(embeddings: Embeddings, tell: Callable[[str], object] = str) -> I
     card = path.with_suffix(".json")
     if not card.exists():  # written last
         tell(f"building an index of {len(embeddings):,} rows, once")
-        graph, matrix = (
-            Graph(ndim=embeddings.about.dim, metric="ip", dtype="f16"),
-            embeddings.matrix(),
-        )
+        graph = Graph(ndim=embeddings.about.dim, metric="ip", dtype="f16")
+        matrix = embeddings.matrix()
         for start in range(0, len(matrix), _ADDED):
             rows = np.asarray(matrix[start : start + _ADDED], np.float16)
             graph.add(np.arange(start, start + len(rows)), rows)

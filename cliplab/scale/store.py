@@ -64,7 +64,7 @@ class About:
         """Columns of a block."""
         import pyarrow as pa
 
-        number = pa.float16() if self.dtype == "float16" else pa.float32()
+        number = pa.from_numpy_dtype(self.dtype)
         types = (pa.string(), pa.int32(), pa.int32(), pa.string(), pa.string())
         columns = [*zip(Row._fields, types, strict=True)]
         columns.insert(1, ("embedding", pa.list_(number, self.dim)))
