@@ -39,12 +39,12 @@ Result = TypeVar("Result")
 # ---- the cache -----------------------------------------------------------------------------
 
 
-def picture_key(fingerprint: str, content: str, box: Sequence[float] | None) -> str:
+def picture_key(fingerprint: str, digest: str, box: Sequence[float] | None) -> str:
     """Hex digits for an encoder's fingerprint, a file's SHA-256, a box: equal keys, equal rows."""
     # Decoding may change with either version, and then the pixels and their embedding do.
     versions = (FORMAT, cliplab.__version__, PIL.__version__)
     cut = None if box is None else tuple(float(value) for value in box)
-    return hashlib.sha256(repr((versions, fingerprint, content, cut)).encode()).hexdigest()
+    return hashlib.sha256(repr((versions, fingerprint, digest, cut)).encode()).hexdigest()
 
 
 class EmbeddingCache:
@@ -174,14 +174,14 @@ def _read(
     encoder: Encoder, cache: EmbeddingCache | None, keep_images: bool, pictures: list[_Picture]
 ) -> list[_Picture]:
     """Turn photos of one file into rows of the cache, or into pixels."""
-    path, content, whole = pictures[0].photo.path, "", None
+    path, digest, whole = pictures[0].photo.path, "", None
     if cache is not None:
         with suppress(OSError):  # opening it will tell why
-            content = sha256(path)
+            digest = sha256(path)
     for one in pictures:
         try:
-            if cache is not None and content:
-                one.key = picture_key(encoder.fingerprint, content, one.photo.box_xyxy)
+            if cache is not None and digest:
+                one.key = picture_key(encoder.fingerprint, digest, one.photo.box_xyxy)
                 one.row = cache.get(one.key)
             if keep_images or one.row is None:
                 whole = whole or open_image(path)
