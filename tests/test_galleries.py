@@ -15,7 +15,7 @@ from pages import PICTURE, TRAP, read_page, texts
 from PIL import Image
 
 from cliplab.classification import Answer, Classes, Scores
-from cliplab.data import Sample, SampleSet, UnreadableImage
+from cliplab.data import Sample, SampleSet, UnreadableImage, open_image
 from cliplab.detection import Cut, Detections, Found, Query, judge, summarise
 from cliplab.models.glip import Prompt
 from cliplab.report import classification_page, detection_page, galleries, segmentation_page
@@ -66,7 +66,8 @@ def answer(
 
 @pytest.fixture(autouse=True)
 def _no_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sample, "open", lambda _: None)
+    blank = Image.new("RGB", (8, 8))
+    monkeypatch.setattr(classification_page, "open_image", lambda *_, **__: blank)
     monkeypatch.setattr(classification_page, "thumbnail", lambda image, size: PICTURE)
 
 
@@ -112,6 +113,40 @@ def test_whatever_files_and_labels_are_called_is_text(tmp_path: Path) -> None:
     assert page.select_one("th[scope=row]").get_text() == "balanced accuracy"
     assert TRAP in page.select_one(".confusion th[scope=row]").get_text()
     assert not page.select("i, main script")
+
+
+def test_every_file_is_opened_once_and_each_card_has_its_own_box(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.repeat(np.uint8([[[255, 0, 0]] * 8 + [[0, 0, 255]] * 8]), 8, 0)).save(
+        tmp_path / "0.png"
+    )
+    Image.new("RGB", (900, 600), (0, 255, 0)).save(tmp_path / "1.jpg")
+    left, right, gone = (0.0, 0.0, 8.0, 8.0), (8.0, 0.0, 16.0, 8.0), tmp_path / "gone.png"
+    photos = (
+        Sample(tmp_path / "0.png", box_xyxy=left, name="red"),
+        Sample(tmp_path / "0.png", box_xyxy=right, name="blue"),
+        Sample(gone, name="gone"),
+        Sample(tmp_path / "1.jpg", name="green"),
+    )
+    found = answer([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.2, 0.8]], true=[0, 0, 0, 0])
+    found = replace(found, photos=SampleSet(photos, tmp_path))
+    opened = list[tuple[str, int | None]]()
+
+    def opening(path: Path, side: int | None) -> Image.Image:
+        opened.append((path.name, side))
+        return open_image(path, side=side)
+
+    monkeypatch.setattr(classification_page, "open_image", opening)
+    monkeypatch.setattr(classification_page, "thumbnail", galleries.thumbnail)
+    cards = classify(tmp_path, found).select("li.card")
+    assert opened == [("0.png", None), ("gone.png", 320), ("1.jpg", 320)]
+    seen = []
+    for card in cards:
+        data = card.select_one("img")["src"].partition(",")[2]
+        small = Image.open(io.BytesIO(base64.b64decode(data)))
+        seen.append((card["data-name"], small.size, int(np.argmax(small.getpixel((3, 3))))))
+    assert seen == [("blue", (8, 8), 2), ("green", (320, 213), 1), ("red", (8, 8), 0)]
 
 
 def test_of_many_classes_the_best_are_shown_and_always_the_truth(tmp_path: Path) -> None:

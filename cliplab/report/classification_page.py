@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from cliplab.classification import Answer, Reliability, gained
-from cliplab.data import UnreadableImage
+from cliplab.data import UnreadableImage, open_image
 from cliplab.report.galleries import Heading, even_sample, sentence, thumbnail, write_html
 
 MAX_CARDS = 2000  # a page with more opens slowly; this many weigh less than 20 MB
@@ -44,11 +45,15 @@ def choose_cards(found: Answer, *, limit: int) -> list[int]:
 
 
 def _thumbnails(found: Answer, rows: Sequence[int]) -> dict[int, str]:
-    """From the files; one that went away is left out."""
-    size, small = thumbnail_size(len(rows)), {}
-    for row in rows:
+    """From the files, each opened once; one that went away is left out."""
+    size, small = thumbnail_size(len(rows)), dict[int, str]()
+    pairs = [(row, found.photos[found.kept[row]]) for row in sorted(rows)]
+    for path, some in groupby(pairs, key=lambda pair: pair[1].path):
+        photos = dict(some)
+        whole = any(photo.box_xyxy for photo in photos.values())
         with suppress(UnreadableImage):
-            small[row] = thumbnail(found.photos[found.kept[row]].open(), size=size)
+            image = open_image(path, side=None if whole else size)
+            small |= {row: thumbnail(one.crop(image), size=size) for row, one in photos.items()}
     return small
 
 
@@ -74,7 +79,7 @@ def write_gallery(
     rows = choose_cards(found, limit=MAX_CARDS)
     note = _on_sample(found, len(rows))
     pictures = _thumbnails(found, rows)
-    cards = [_card(found, i) | {"picture": pictures[i]} for i in pictures]
+    cards = [_card(found, i) | {"picture": pictures[i]} for i in rows if i in pictures]
     judged, before = found.judged, found.before
     heading = Heading(
         f"{title}, by label",
