@@ -12,6 +12,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from cliplab.report import as_module, beside, peak_mb, touch
+from cliplab.runtime import ArgumentError
 
 module = sys.modules["cliplab.report.touch"]
 CONTROLS: dict[str, Any] = {
@@ -48,6 +49,26 @@ def test_without_a_reader_the_first_picture_or_what_makes_no_sense_is_left(
 
     touch(draw, prompt="")
     assert [one.data for one in said] == ["prompt: got ''; expected words"]
+
+
+@pytest.mark.parametrize(
+    ("controls", "argument", "named"),
+    [
+        ({"least": (0.5, 0.0, 1.0, 0.1), "your_words": ""}, "class_names", "your words"),
+        ({"words": "", "least": (0.5, 0.0, 1.0, 0.1)}, "least", "least"),
+        ({"least": (0.5, 0.0, 1.0, 0.1)}, "score", "score"),  # no text that it may be about
+    ],
+)
+def test_what_a_library_refuses_is_about_a_control(
+    monkeypatch: pytest.MonkeyPatch, controls: dict[str, Any], argument: str, named: str
+) -> None:
+    def draw(**_: object) -> None:
+        raise ArgumentError(argument, "got none")
+
+    said: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", said.append)
+    touch(draw, **controls)
+    assert [one.data for one in said] == [f"{named}: got none"]
 
 
 def test_a_control_that_is_moved_draws_again(shown: list[Any]) -> None:

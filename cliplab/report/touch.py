@@ -1,9 +1,9 @@
 """What a reader changes in a notebook: controls above a picture, and guesses before the answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from cliplab.runtime import somebody_is_there
+from cliplab.runtime import ArgumentError, somebody_is_there
 
 
 def touch(draw: Callable[..., object], **controls: Any) -> None:
@@ -18,26 +18,34 @@ def touch(draw: Callable[..., object], **controls: Any) -> None:
             most, step), or choices as a list, the first of which is the first shown.
     """
     if not somebody_is_there():
-        _told(draw)(**{name: _first(control) for name, control in controls.items()})
+        _told(draw, controls)(**{name: _first(control) for name, control in controls.items()})
         return
     from IPython.display import display
     from ipywidgets import VBox, interactive_output
 
     widgets = {name: _widget(name, control) for name, control in controls.items()}
-    display(VBox(list(widgets.values())), interactive_output(_told(draw), widgets))
+    display(VBox(list(widgets.values())), interactive_output(_told(draw, controls), widgets))
 
 
-def _told(draw: Callable[..., object]) -> Callable[..., None]:
-    """`draw`, whose ValueError becomes a sentence."""
+def _told(draw: Callable[..., object], controls: Mapping[str, Any]) -> Callable[..., None]:
+    """`draw`, whose ValueError becomes a sentence, about a control: the text if there is one."""
     from IPython.display import Pretty, display
 
     def tell(**values: object) -> None:
         try:
             draw(**values)
+        except ArgumentError as error:  # its name is the library's, which the reader does not see
+            typed = (name for name, control in controls.items() if isinstance(control, str))
+            name = error.name if error.name in controls else next(typed, error.name)
+            display(Pretty(f"{_description(name)}: {error.what}"))
         except ValueError as error:
             display(Pretty(str(error)))
 
     return tell
+
+
+def _description(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _first(control: Any) -> Any:
@@ -47,7 +55,7 @@ def _first(control: Any) -> Any:
 def _widget(name: str, control: Any) -> Any:
     import ipywidgets
 
-    about = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
+    about = {"description": _description(name), "style": {"description_width": "initial"}}
     if isinstance(control, str):
         wide = ipywidgets.Layout(width="40em")
         return ipywidgets.Text(control, continuous_update=False, layout=wide, **about)
