@@ -41,6 +41,13 @@ def test_logits_stay_exact_in_mixed_precision() -> None:
         torch.testing.assert_close(text_logits(region, text, text[2], 0.01), exact)
 
 
+def test_words_may_come_in_another_precision() -> None:
+    """Rows that scikit-learn or numpy made are float64."""
+    region, text = rows(3), rows(4, seed=1)
+    exact = text_logits(region, text, text[2], 0.01)
+    torch.testing.assert_close(text_logits(region, text.double(), text[2], 0.01), exact)
+
+
 def test_a_text_of_another_teacher_is_refused() -> None:
     with pytest.raises(ValueError, match="got 6 dimensions; expected 8, as the detector's regions"):
         text_logits(rows(3), rows(4, 6), torch.ones(8), 0.01)

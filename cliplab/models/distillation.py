@@ -30,7 +30,7 @@ def text_logits(
             f"text_emb: got {text_emb.shape[1]} dimensions; expected {region_emb.shape[1]}, as the "
             "detector's regions have: use the text tower of the teacher it was trained with"
         )
-    rows = torch.cat([background_emb[None], text_emb])  # (1 + K, D)
+    rows = torch.cat([background_emb[None], text_emb.to(background_emb)])  # (1 + K, D)
     # tau = 0.01 turns bfloat16's error of a cosine, 0.004, into 0.4 of a logit.
     with torch.autocast(region_emb.device.type, enabled=False):
         return unit_rows(region_emb) @ unit_rows(rows).T / temperature
