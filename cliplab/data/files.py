@@ -160,7 +160,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would be a copy
 
 
 def _explain(error: Exception, path: Path) -> tuple[str, str]:
