@@ -15,7 +15,7 @@ QUIZ: dict[str, Choice | Number] = {
         "b",
         {
             "a": "nothing is averaged: each tile gives its own cells' gradient, and these add up.",
-            "b": "p and q of a cell are exp(logit - sum of its row) and the same for its column.",
+            "b": "p of a cell is exp(logit - log-sum-exp of its row), q the same of its column.",
             "c": "right pairs lie on the diagonal, but every wrong pair pushes as well.",
         },
     ),
@@ -100,8 +100,8 @@ def online_logsumexp(answer: Answer, draw: Draw) -> None:
     "06.2",
     "The gradient in tiles",
     hints=(
-        "A tile needs its own logits, the sums of its rows and of its columns: exp(logit - sum) "
-        "is its p or q.",
+        "A tile needs its own logits, the log-sum-exps of its rows and of its columns: "
+        "exp(logit - log-sum-exp) is its p or q.",
         "Its part of the gradient is scale / (2 N) * (p + q - 2 delta) times the captions of the "
         "tile. Add the parts of a row of tiles.",
         "delta is 1 where the row's number in the *whole* table equals the column's: compare "
