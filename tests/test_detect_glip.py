@@ -306,6 +306,19 @@ def test_a_relation_is_as_sure_as_its_least_sure_reason() -> None:
     assert right.boxes[right.labels == 0].tolist() == places[2:].tolist()
 
 
+def test_no_animal_is_left_of_itself() -> None:
+    """A sheep is "the animal", too, and its box as "the sheep" is half a pixel to the right."""
+    one = torch.tensor([20.0, 0, 29, 9])
+    boxes = torch.stack([one, one, one + torch.tensor([0.5, 0, 0.5, 0])])
+    scores, labels = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 2, 3])
+    for side in ((0, 1, -1), (0, 1, 1)):
+        assert agreed(Found(boxes, scores, labels), 2, side).scores.tolist() == [0]
+    away = torch.stack([one, one, one + torch.tensor([20.0, 0, 20, 0])])
+    assert agreed(Found(away, scores, labels), 2, (0, 1, -1)).scores.tolist() == pytest.approx(
+        [0.7]
+    )
+
+
 def test_three_thousand_tokens_are_read_in_parts(
     frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

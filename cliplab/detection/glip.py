@@ -240,7 +240,8 @@ def agreed(found: Found, count: int, side: tuple[int, int, int] | None = None) -
     These are the sentence's (labels below K); that of a list of its phrases (labels from K on),
     which must find this one at the same place; and the list's to the others, which must be
     somewhere: if the sentence names a `side` (see `side_of`), on that side, by the middles of both
-    boxes. A sentence by itself is answered where its things are not there, or elsewhere, too.
+    boxes, and at another place: no animal is left of itself, whatever it is called. A sentence by
+    itself is answered where its things are not there, or elsewhere, too.
     """
     from torchvision.ops import box_iou
 
@@ -249,12 +250,12 @@ def agreed(found: Found, count: int, side: tuple[int, int, int] | None = None) -
     names = torch.arange(count, device=found.labels.device)[:, None]  # (K, 1)
     known = F.pad((names + count == alone.labels) * alone.scores, (0, 1))  # (K, S + 1), 0: nowhere
     others = known.amax(1).repeat(count, 1).fill_diagonal_(1).amin(1)[said.labels]  # (R,)
+    same = box_iou(half_open(said.boxes), half_open(alone.boxes)) >= OVERLAP  # (R, S)
     if side is not None:
         thing, _, sign = side
         away = said.boxes[:, ::2].sum(1)[:, None] - alone.boxes[:, ::2].sum(1)  # (R, S)
         there = torch.where(said.labels == thing, sign, -sign)[:, None] * away > 0
-        others = (F.pad(there, (0, 1)) * known[1 - said.labels]).amax(1)
-    same = box_iou(half_open(said.boxes), half_open(alone.boxes)) >= OVERLAP  # (R, S)
+        others = (F.pad(there & ~same, (0, 1)) * known[1 - said.labels]).amax(1)
     own = (F.pad(same, (0, 1)) * known[said.labels]).amax(1)  # (R,)
     scores = torch.stack([said.scores, own, others]).amin(0)
     best = [int((scores - 2.0 * (said.labels != k)).argmax()) for k in said.labels.unique()]
