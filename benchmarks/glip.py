@@ -6,17 +6,14 @@ deformable convolutions, and the dense products (linear layers, attention, plain
 fusion, pyramid and head are made of. Take turns, medians; the first turn warms up.
 """
 
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from _shared import Work, own_process, peak_gb, take_turns, verdicts
 from torch import Tensor, nn
 
 from cliplab.models.glip import GLIP, GLIP_T, GLIPConfig, Selection, select
@@ -26,20 +23,6 @@ SIZE = (800, 1344)  # pixels; 1333 filled up to a multiple of 32
 TOKENS = 194  # of COCO's 80 class names as a prompt
 CLASSES = 80
 MEANT = 1.2
-
-Work = Callable[[], object]
-
-
-def seconds(contenders: dict[str, Work], rounds: int = ROUNDS) -> dict[str, float]:
-    """The median time of each, taking turns, after one round more."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, work in contenders.items():
-            start = time.perf_counter()
-            work()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 # ---- the model -------------------------------------------------------------------------------
@@ -156,17 +139,10 @@ NAMED = tuple(PARTS)[:3]  # those that have a library of their own
 # ---- memory ------------------------------------------------------------------------------------
 
 
-def peak_gb(half: bool) -> float:
-    """Largest resident memory of a process that does one forward pass, in GB."""
-    program = (
-        "import glip, resource;"
-        f"glip.SIZE = {SIZE}; glip.forward(glip.model_of(glip.GLIP_T), glip.inputs(), half={half});"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    command, here = [sys.executable, "-c", program], Path(__file__).parent
-    done = subprocess.run(command, cwd=here, capture_output=True, encoding="utf-8", check=True)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
-    return int(done.stdout) * unit / 1e9
+def memory(half: bool) -> None:
+    """Print the GB of a process that does one forward pass and nothing else."""
+    forward(model_of(GLIP_T), inputs(), half=half)
+    print(peak_gb())
 
 
 # ---- the report ----------------------------------------------------------------------------------
@@ -182,7 +158,7 @@ def on_cpu() -> None:
         "GLIP-T (A), without fusion, float32": lambda: forward(plain, given),
     }
     contenders |= {name: make() for name, make in PARTS.items()}
-    taken = seconds(contenders)
+    taken = take_turns(contenders, ROUNDS)
     print(f"Photo of {SIZE[0]} x {SIZE[1]}, {TOKENS} tokens, {torch.get_num_threads()} threads:\n")
     print("| what | seconds |\n|---|---:|")
     for name, value in taken.items():
@@ -193,13 +169,12 @@ def on_cpu() -> None:
         ("GLIP-T / its parts", whole / parts),
         ("GLIP-T / Swin-T, BERT and deformable convolutions only", whole / named),
     ]
-    print("\n| ratio | meant, at most | measured | |\n|---|---:|---:|---|")
-    for name, ratio in rows:
-        print(f"| {name} | {MEANT} | {ratio:.2f} | {'met' if ratio <= MEANT else 'missed'} |")
-    print(f"\nbfloat16 is {whole / taken['GLIP-T, bfloat16']:.2f} times as fast as float32.")
+    verdicts(rows, most=True)
+    print(f"bfloat16 is {whole / taken['GLIP-T, bfloat16']:.2f} times as fast as float32.")
     if sys.platform != "win32":
         for name, half in (("float32", False), ("bfloat16", True)):
-            print(f"\nMemory of a process with one forward pass, {name}: {peak_gb(half):.1f} GB.")
+            used = own_process("glip", f"memory({half})")
+            print(f"\nMemory of a process with one forward pass, {name}: {used:.1f} GB.")
 
 
 def on_gpu() -> None:
@@ -218,7 +193,7 @@ def on_gpu() -> None:
             forward(model, given, half=half)
             torch.cuda.synchronize()
 
-        print(f"| {name} | {1 / seconds({'gpu': work}, rounds=20)['gpu']:.1f} |")
+        print(f"| {name} | {1 / take_turns({'gpu': work}, 20)['gpu']:.1f} |")
     print(f"\nMemory of the GPU: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB.")
 
 

@@ -6,14 +6,13 @@ alike; the figures are medians over the rounds. Outputs are compared before anyt
 """
 
 import logging
-import statistics
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from _shared import Work, take_turns, verdicts
 from torch import Tensor
 
 from cliplab.models.groupvit import GroupViT, load_groupvit
@@ -23,20 +22,6 @@ SMALL = 8  # pictures that transformers is given at a time in a row of its own
 CONTEXT, LONGEST = 77, 24  # tokens of a padded caption; of the longest caption without padding
 START, END = 49406, 49407
 MEANT = 1.2
-
-Work = Callable[[], object]
-
-
-def take_turns(contenders: dict[str, Work]) -> dict[str, float]:
-    """name -> work: pairs per second, the median of some rounds after one more."""
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(ROUNDS + 1):
-        for name, work in contenders.items():
-            start = time.perf_counter()
-            work()
-            if turn:  # the first warms up
-                rates[name].append(BATCH / (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def models() -> tuple[torch.nn.Module, GroupViT]:
@@ -100,17 +85,13 @@ def contenders(
     }
 
 
-def verdicts(rates: dict[str, float]) -> None:
+def beside_goals(rates: dict[str, float]) -> Iterator[tuple[str, float | None, float]]:
     """How many times as fast we are, for every kind of work."""
-    print("\n| what | meant | measured | |\n|---|---:|---:|---|")
     for name, rate in rates.items():
         what, _, who = name.partition(": ")
-        if who == "ours":
-            continue
-        measured = rates[f"{what}: ours"] / rate
-        meant = f"{MEANT}" if what.startswith("forward") and who == "`transformers`" else "-"
-        verdict = "" if meant == "-" else "met" if measured >= MEANT else "missed"
-        print(f"| {what}: ours / {who} | {meant} | {measured:.2f} | {verdict} |")
+        if who != "ours":
+            meant = MEANT if what.startswith("forward") and who == "`transformers`" else None
+            yield f"{what}: ours / {who}", meant, rates[f"{what}: ours"] / rate
 
 
 @torch.inference_mode()
@@ -121,14 +102,15 @@ def main() -> None:
     pixels = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(2))
     ids = captions()
     worst = check_same(theirs, ours, pixels[:SMALL], ids[:SMALL])
-    rates = take_turns(contenders(theirs, ours, pixels, ids))
+    took = take_turns(contenders(theirs, ours, pixels, ids), ROUNDS)
+    rates = {name: BATCH / seconds for name, seconds in took.items()}
     print(f"Official shape, random weights, float32, batches of {BATCH}; outputs differ by at most")
     print(f"{worst:.0e}.\n\n| what | pairs per second |\n|---|---:|")
     for name, rate in rates.items():
         print(f"| {name} | {rate:,.1f} |")
-    verdicts(rates)
+    verdicts(beside_goals(rates))
     print(
-        "\nMost of the time goes into matrix products, which are as fast in both. What is saved: "
+        "Most of the time goes into matrix products, which are as fast in both. What is saved: "
         "memory\nthat is mapped anew for every layer of a large batch, attention matrices that "
         "are written down,\nand the padding of captions."
     )

@@ -8,11 +8,11 @@ once. The contenders take turns; figures are medians, of fewer rounds the longer
 
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from _shared import VIT_B_32, Work, verdicts
 from PIL import Image
 from torch import Tensor
 
@@ -29,7 +29,7 @@ from cliplab.detection import (
     to_pixels,
 )
 from cliplab.encoders import Encoder, load_encoder, openai_preprocess
-from cliplab.models.clip import CLIP, CLIPConfig
+from cliplab.models.clip import CLIP
 from cliplab.models.vild import ViLD, ViLDConfig, class_scores, load_vild
 from cliplab.pasture import draw, herd
 from cliplab.runtime import checkpoint_dir
@@ -39,13 +39,6 @@ BATCH = 64  # crops encoded at a time
 COUNTS = (1, 10, 100, 300, 1000)
 MEANT = 20  # times faster at 100 boxes
 SECONDS, ROUNDS = 2.0, 9  # that a contender may take in all, at most this often
-VIT_B_32 = CLIPConfig(
-    embed_dim=512, image_resolution=224, vision_layers=12, vision_width=768, vision_patch_size=32,
-    context_length=77, vocab_size=49408, transformer_width=512, transformer_heads=8,
-    transformer_layers=12,
-)  # fmt: skip
-
-Work = Callable[[], object]
 
 
 def milliseconds(work: dict[str, Work]) -> dict[str, float]:
@@ -217,23 +210,22 @@ def print_parts(parts: dict[str, dict[str, float]]) -> None:
             print(f"| {what} | {part} | {took:.2f} | {took / sum(each.values()):.0%} |")
 
 
-def verdicts(table: dict[int, dict[str, float]], found: dict[str, float]) -> None:
+def beside_goals(
+    table: dict[int, dict[str, float]], found: dict[str, float]
+) -> list[tuple[str, float, float]]:
+    """What, what was meant, at least, and measured."""
     ratio = {
         (name, count): row[f"{name} crops"] / row[f"{name} pass"]
         for count, row in table.items()
         for name in ("pasture", "ViT-B/32")
     }
     grown = ratio["pasture", COUNTS[-1]] / ratio["pasture", 100]
-    rows = [
+    return [
         ("crops / one pass, the same 100 boxes", MEANT, ratio["pasture", 100]),
         ("crops / one pass, both find 100 boxes first", MEANT, found["crops"] / found["pass"]),
         ("crops of a ViT-B/32 / one pass, the same 100 boxes", MEANT, ratio["ViT-B/32", 100]),
         (f"ratio at {COUNTS[-1]:,} boxes / ratio at 100", 1, grown),
     ]
-    print("\n| what | meant | measured | |\n|---|---:|---:|---|")
-    for what, meant, measured in rows:
-        verdict = "met" if measured >= meant else "missed"
-        print(f"| {what} | {meant} | {measured:.2f} | {verdict} |")
 
 
 def main() -> None:
@@ -261,7 +253,7 @@ def main() -> None:
             "crops": parts_of_crops(detectors["pasture"], image, boxes),
         }
     )
-    verdicts(table, found)
+    verdicts(beside_goals(table, found))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ at, and by a graph. Memory counts what is mapped of the file.
 import importlib
 import json
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -40,6 +39,7 @@ import psutil
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
+from _shared import own_process, peak_gb, verdicts
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -58,15 +58,6 @@ TILE = 2048
 SCALE = 100.0  # where CLIP's training ends
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def verdicts(rows: list[tuple[str, float, float]]) -> None:
-    """(what, meant at most, measured) as a table."""
-    print("\n| what | meant, at most | measured | |\n|---|---:|---:|---|")
-    for what, meant, measured in rows:
-        verdict = "met" if measured <= meant else "missed"
-        print(f"| {what} | {meant:.3g} | {measured:.2f} | {verdict} |")
-    print()
 
 
 # ---- losses ----------------------------------------------------------------------------------
@@ -96,12 +87,6 @@ def unit_rows(count: int, seed: int) -> Tensor:
     return rows.requires_grad_()
 
 
-def peak_gb() -> float:
-    """Largest resident memory of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
 def measure(name: str, count: int) -> None:
     """Forward and backward once; seconds, GB and the loss as JSON."""
     loss, scale = LOSSES[name](), torch.tensor(SCALE, requires_grad=True)
@@ -123,16 +108,7 @@ def measure(name: str, count: int) -> None:
 
 def alone(name: str, count: int) -> dict[str, float]:
     """`measure` in a process of its own."""
-    return own_process(f"measure({name!r}, {count})")
-
-
-def own_process(call: str) -> dict[str, float]:
-    """What a call of this file prints as JSON."""
-    program, here = f"import scale; scale.{call}", Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=here, stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout)
+    return own_process("scale", f"measure({name!r}, {count})")
 
 
 def row(name: str, runs: list[dict[str, float]]) -> str:
@@ -167,7 +143,7 @@ def losses() -> None:
         rows.append((f"{name}: memory / open_clip's", 0.1, ratio("gb", name)))
         if abs(ratio("loss", name) - 1) > nats:
             raise ValueError(f"{name}: loss {runs[name]}; expected open_clip's {runs['open_clip']}")
-    verdicts(rows)
+    verdicts(rows, most=True)
 
 
 def large() -> None:
@@ -175,7 +151,7 @@ def large() -> None:
     done = alone("tiles, bfloat16 products", LARGE)
     print(f"N = {LARGE:,}, D = {DIM}, {torch.get_num_threads()} threads, one run:\n\n{HEAD}")
     print(row("tiles, bfloat16 products", [done]))
-    verdicts([("GB more", 2.0, done["gb"])])
+    verdicts([("GB more", 2.0, done["gb"])], most=True)
 
 
 # ---- ranks -----------------------------------------------------------------------------------
@@ -284,7 +260,7 @@ def ranks() -> None:
         print(f"| {what} | {2 * (RANKS - 1) / RANKS * size:.6f} | - | {wire:.2f} |")
         rows.append((f"{what}: differ, millionths", 1.0, worst))
         rows.append(("- one process from itself, pairs in another order", 1.0, floor))
-    verdicts(rows)
+    verdicts(rows, most=True)
 
 
 # ---- collections -----------------------------------------------------------------------------
@@ -328,7 +304,7 @@ def engines() -> None:
             took = f"{ends[0] - start:.1f} s to the first block, {ends[-1] - start:.1f} s in all"
             print(f"{name}: {took}, {rates[-1]:.0f} pictures a second between")
     print(f"\n{EMBEDDED:,} pictures in blocks of {block}")
-    verdicts([("in process / Ray, pictures a second", 1 / 0.85, rates[0] / rates[1])])
+    verdicts([("in process / Ray, pictures a second", 1 / 0.85, rates[0] / rates[1])], most=True)
 
 
 def embedding(source: str, out: str) -> None:
@@ -344,11 +320,11 @@ def memory() -> None:
         for count in (FEW, MANY):
             source, out = pictures(Path(place, f"{count}"), count), str(Path(place, f"{count}-out"))
             start = time.perf_counter()
-            peaks.append(own_process(f"embedding({str(source)!r}, {out!r})")["gb"])
+            peaks.append(own_process("scale", f"embedding({str(source)!r}, {out!r})")["gb"])
             rows, took = len(scale.open_embeddings(out)), time.perf_counter() - start
             print(f"{rows:,} pictures: {peaks[-1]:.2f} GB at most, {took:.0f} s\n")
     print(f"({DISTINCT} drawings under as many keys)")
-    verdicts([("GB more for ten times the pictures", 0.2, peaks[1] - peaks[0])])
+    verdicts([("GB more for ten times the pictures", 0.2, peaks[1] - peaks[0])], most=True)
 
 
 def kills() -> None:
@@ -382,7 +358,7 @@ def kills() -> None:
         truth = scale.embed(source, encoder(), Path(place, "truth")).embeddings
         lost = {row["key"] for row in truth.rows(range(KILLED))} ^ set(keys_in(out))
         print(f"\nat the end {len(found):,} rows, {len(keys_in(out)) - len(found)} doubled")
-        verdicts([("rows lost or too many", 0, len(lost) + len(keys_in(out)) - KILLED)])
+        verdicts([("rows lost or too many", 0, len(lost) + len(keys_in(out)) - KILLED)], most=True)
 
 
 def keys_in(out: Path) -> list[str]:
@@ -451,7 +427,7 @@ def search() -> None:
         f"{first:.1f} s for the first answer, which makes a copy for later ones; then {exact:.2f}"
     )
     print(f"{bound:.2f} s to copy as many bytes in memory, {peak_gb():.2f} GB resident at most")
-    verdicts([("exact, s", 1.0, exact)])
+    verdicts([("exact, s", 1.0, exact)], most=True)
 
 
 def index() -> None:
@@ -467,7 +443,7 @@ def index() -> None:
     print(
         f"{1000 * quick:.0f} ms for {QUERIES} new queries; of their 10, {np.mean(same):.2f} found"
     )
-    verdicts([("1 - recall@10 of 200 rows as queries", 0.05, 1 - graph.recall)])
+    verdicts([("1 - recall@10 of 200 rows as queries", 0.05, 1 - graph.recall)], most=True)
 
 
 def median_seconds(work: Callable[[], object]) -> float:

@@ -185,6 +185,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
     module = importlib.import_module("bench")
     monkeypatch.setattr(module, "FOLDER", tmp_path)
+    (tmp_path / "_shared.py").write_text("1 / 0", encoding="utf-8")  # what they import
     for name, line in (("a", "print('| x |')"), ("b", "print('fast 羊')")):
         script = f'"""How fast is {name}?\n\nMore."""\n{line}\n'
         (tmp_path / f"{name}.py").write_text(script, encoding="utf-8")

@@ -23,7 +23,7 @@ HEADING = "# What was measured\n\nWritten by `make bench`, never by hand."
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmarks -> exit code."""
-    scripts = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
+    scripts = {path.stem: path for path in sorted(FOLDER.glob("[!_]*.py"))}
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(scripts))
     names = parser.parse_args(argv).names
