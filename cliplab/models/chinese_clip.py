@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cliplab.models.bert import Bert, BertConfig
-from cliplab.models.layers import HEAD_WIDTH, TwoTowers, check_token_ids, image_tower
+from cliplab.models.layers import HEAD_WIDTH, TwoTowers, check_token_ids
 from cliplab.models.tokenizers import PAD_ID, check_vocab, read_vocab
 from cliplab.models.weights import (
     lists_to_tuples,
@@ -88,16 +88,7 @@ class ChineseCLIP(TwoTowers):
     """
 
     def __init__(self, config: ChineseCLIPConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.visual = image_tower(
-            config.vision_layers,
-            width=config.vision_width,
-            patch_size=config.vision_patch_size,
-            resolution=config.image_resolution,
-            embed_dim=config.embed_dim,
-            head_width=config.vision_head_width,
-        )
+        super().__init__(config, head_width=config.vision_head_width)
         self.bert = Bert(config.bert)
         width = config.text_hidden_size
         self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, config.embed_dim))

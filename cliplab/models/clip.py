@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cliplab.models.layers import HEAD_WIDTH, Transformer, TwoTowers, check_token_ids, image_tower
+from cliplab.models.layers import HEAD_WIDTH, Transformer, TwoTowers, check_token_ids
 from cliplab.models.weights import (
     StateDict,
     load_strict,
@@ -71,16 +71,8 @@ class CLIP(TwoTowers):
     """
 
     def __init__(self, config: CLIPConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width = config.transformer_width
-        self.visual = image_tower(
-            config.vision_layers,
-            width=config.vision_width,
-            patch_size=config.vision_patch_size,
-            resolution=config.image_resolution,
-            embed_dim=config.embed_dim,
-        )
         self.transformer = Transformer(
             width, config.transformer_layers, config.transformer_heads, causal=True
         )

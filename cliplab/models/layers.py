@@ -279,27 +279,6 @@ class ModifiedResNet(ResNetStem):
         return fine, self.layer4(fine)  # (B, 32C, H/32, W/32)
 
 
-def image_tower(
-    layers: int | Sequence[int],
-    *,
-    width: int,
-    patch_size: int | None,
-    resolution: int,
-    embed_dim: int,
-    head_width: int = HEAD_WIDTH,
-) -> VisionTransformer | ModifiedResNet:
-    """The image tower that a configuration asks for: a ViT for an int, a ResNet for four ints.
-
-    Heads are rounded down, as the official loader does it.
-    """
-    sizes = {"width": width, "resolution": resolution, "embed_dim": embed_dim}
-    if isinstance(layers, int):
-        assert patch_size
-        sizes |= {"heads": width // head_width, "patch_size": patch_size}
-        return VisionTransformer(layers, **sizes)
-    return ModifiedResNet(layers, heads=32 * width // head_width, **sizes)
-
-
 def check_token_ids(token_ids: Tensor, limit: int) -> None:
     """Raise ValueError unless token ids are integers (B, L) with L <= limit."""
     if token_ids.ndim != 2 or token_ids.is_floating_point() or token_ids.shape[1] > limit:
@@ -335,9 +314,22 @@ def pair_logits(image_emb: Tensor, text_emb: Tensor, logit_scale: Tensor) -> Ten
 class TwoTowers(nn.Module):
     """What the CLIPs share: images and texts into one space, compared at a learned temperature."""
 
-    config: Any  # with `image_resolution`, pixels per side
     visual: VisionTransformer | ModifiedResNet
     logit_scale: nn.Parameter  # log of 1 / temperature
+
+    def __init__(self, config: Any, *, head_width: int = HEAD_WIDTH) -> None:
+        """The image tower that a configuration asks for: a ViT for an int of layers, a ResNet for
+        four. Heads are rounded down, as the official loader does it.
+        """
+        super().__init__()
+        self.config, layers, width = config, config.vision_layers, config.vision_width
+        sizes = {"resolution": config.image_resolution, "embed_dim": config.embed_dim}
+        if isinstance(layers, int):
+            sizes |= {"heads": width // head_width, "patch_size": config.vision_patch_size}
+            self.visual = VisionTransformer(layers, width=width, **sizes)
+        else:
+            heads = 32 * width // head_width
+            self.visual = ModifiedResNet(layers, width=width, heads=heads, **sizes)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, R, R) -> features (B, D), not of unit length."""

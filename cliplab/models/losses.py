@@ -9,7 +9,6 @@ not fit, or that a batch is empty.
 """
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,13 +54,10 @@ def clip_loss(
     _check_pairs(image_emb, text_emb, groups)
     if tile is not None or products is not None:
         ids = torch.arange(len(image_emb), device=image_emb.device) if groups is None else groups
-        how: dict[str, Any] = {
-            "image_ids": ids,
-            "text_ids": ids,
-            "tile": tile,
-            "products": products,
-        }
-        rows, columns, right = softmax_table(image_emb, text_emb, logit_scale, **how)
+        rows, columns, right = softmax_table(
+            image_emb, text_emb, logit_scale, image_ids=ids, text_ids=ids, tile=tile,
+            products=products,
+        )  # fmt: skip
         return ((rows - right).mean() + (columns - right).mean()) / 2
     logits = pair_logits(image_emb, text_emb, logit_scale)  # (N, N), row i = image i
     targets = torch.arange(len(logits), device=logits.device)  # (N,)
@@ -100,13 +96,11 @@ def siglip_loss(
     _check_pairs(image_emb, text_emb)
     if tile is not None or products is not None:
         ids = torch.arange(len(image_emb), device=image_emb.device)
-        how: dict[str, Any] = {
-            "image_ids": ids,
-            "text_ids": ids,
-            "tile": tile,
-            "products": products,
-        }
-        return sigmoid_table(image_emb, text_emb, logit_scale, logit_bias, **how) / len(image_emb)
+        total = sigmoid_table(
+            image_emb, text_emb, logit_scale, logit_bias, image_ids=ids, text_ids=ids, tile=tile,
+            products=products,
+        )  # fmt: skip
+        return total / len(image_emb)
     logits = pair_logits(image_emb, text_emb, logit_scale) + logit_bias  # (N, N)
     sign = 2 * torch.eye(len(logits), device=logits.device) - 1  # +1 match, -1 not
     return -F.logsigmoid(sign * logits).sum() / len(logits)

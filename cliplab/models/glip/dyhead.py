@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cliplab.models.bert import BertLayer
 from cliplab.models.glip.config import GLIPConfig
-from cliplab.models.glip.fusion import LIMIT, Fusion
+from cliplab.models.glip.fusion import LIMIT, Fusion, cells_of
 from cliplab.models.layers import at_least_float32
 
 TAPS = 9  # of a 3 x 3 kernel; each has an offset (y, x) and a weight
@@ -276,10 +276,10 @@ class Head(nn.Module):
         sizes = tuple((x.shape[-2], x.shape[-1]) for x in maps)
         factors = [level.get_parameter("scale") for level in self.scales]
         boxes = [s * self.bbox_pred(x) for s, x in zip(factors, maps, strict=True)]
-        cells = _cells(maps)  # (B, A, C)
-        centerness = _cells([self.centerness(x) for x in maps]).squeeze(2)
+        cells = cells_of(maps)  # (B, A, C)
+        centerness = cells_of([self.centerness(x) for x in maps]).squeeze(2)
         logits = self.align(cells, fused if self.fusion else embedded)
-        return Raw(logits, _cells(boxes).float(), centerness.float(), sizes)
+        return Raw(logits, cells_of(boxes).float(), centerness.float(), sizes)
 
     def align(self, cells: Tensor, text: Tensor) -> Tensor:
         """(B, A, C), (B, L, D) -> logits (B, A, L).
@@ -294,8 +294,3 @@ class Head(nn.Module):
             bias = unit @ self.bias_lang + self.bias0  # (B, L)
             logits = cells @ words.transpose(1, 2) / self.log_scale.exp() + bias[:, None]
             return logits.clamp(-LIMIT, LIMIT) if self.clamp else logits
-
-
-def _cells(maps: list[Tensor]) -> Tensor:
-    """Levels (B, X, h, w) -> (B, A, X), row by row."""
-    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)

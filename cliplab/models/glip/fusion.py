@@ -101,6 +101,11 @@ class FusionBlock(nn.Module):
         return image + self.gamma_v * image_delta, text + self.gamma_l * text_delta
 
 
+def cells_of(maps: list[Tensor]) -> Tensor:
+    """Levels (B, C, h, w) -> the cells of all, (B, P, C), row by row."""
+    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
+
+
 class Fusion(nn.Module):
     """The block on a feature pyramid: the cells of all levels are one sequence.
 
@@ -116,7 +121,6 @@ class Fusion(nn.Module):
     ) -> tuple[list[Tensor], Tensor]:
         """Levels (B, C, h, w), (B, L, D), bool (B, L) -> the same, fused."""
         sizes = [x.shape[-2:] for x in maps]
-        cells = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)  # (B, P, C)
-        cells, text = self.b_attn(cells, text, text_mask)
+        cells, text = self.b_attn(cells_of(maps), text, text_mask)  # (B, P, C), (B, L, D)
         parts = cells.transpose(1, 2).split([h * w for h, w in sizes], dim=2)  # (B, C, h * w)
         return [x.unflatten(2, s) for x, s in zip(parts, sizes, strict=True)], text
