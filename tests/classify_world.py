@@ -1,43 +1,17 @@
-"""What the tests of `classify` share: tiny checkpoints as data, an empty cache, the command."""
+"""What the tests of `classify` share: the command, and pictures that are easily told apart."""
 
 import csv
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
-from tiny_checkpoints import RESNET, make_modelscope, make_openai
 
-from cliplab import encoders
 from cliplab.cli.main import main
-from cliplab.encoders import Encoder, load_encoder
 
 # what each class of `coloured` looks like, so that a few examples suffice to learn it
 COLOURS = {"lying": (200, 40, 40), "standing": (40, 60, 200), "eating": (40, 170, 60)}
-
-
-_made: list[Path] = []  # a fixture that modules import is made anew for each of them
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny random encoders are `pasture` and `pasture-zh`, each loaded once; the cache is empty."""
-    if not _made:
-        folder = tmp_path_factory.mktemp("data")
-        make_openai(folder / "checkpoints" / "clip-openai", RESNET)
-        make_modelscope(folder / "checkpoints" / "clip-chinese", RESNET)
-        _made.append(folder)
-    monkeypatch.setenv("CLIPLAB_DATA", str(_made[0]))
-    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(encoders, "load_encoder", _load_once)
-
-
-@cache
-def _load_once(spec: str, **options: object) -> Encoder:
-    return load_encoder(spec, **options)
 
 
 def run(*arguments: object) -> int:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,45 @@ def ax() -> Iterator[Any]:
         figure, axes = plt.subplots()
         yield axes
         plt.close(figure)
+
+
+@cache
+def _load_once(data: str | None, spec: str, **options: Any) -> Any:
+    from cliplab.encoders.loading import load_encoder
+
+    return load_encoder(spec, **options)
+
+
+@pytest.fixture
+def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands load an encoder once for all tests."""
+    from cliplab import encoders
+
+    def load(spec: str, **options: Any) -> Any:
+        return _load_once(os.environ.get("CLIPLAB_DATA"), spec, **options)
+
+    monkeypatch.setattr(encoders, "load_encoder", load)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which encoders and ViLD are tiny and random."""
+    from detect_world import make_data
+
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def world(
+    data: Path,
+    loaded_once: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """What is shipped is tiny, and the cache of embeddings empty -> folder of the checkpoints."""
+    monkeypatch.setenv("CLIPLAB_DATA", str(data))
+    monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    return data / "checkpoints"
 
 
 @pytest.fixture

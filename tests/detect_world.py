@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +14,29 @@ import vild_world
 from PIL import Image
 from tiny_checkpoints import RESNET, make_modelscope, make_openai
 
-from cliplab import encoders
 from cliplab.__main__ import main
 from cliplab.detection import Detections, Query, as_classes
 from cliplab.detection.words import Words
-from cliplab.encoders import Encoder, load_encoder
+from cliplab.encoders import load_encoder
 from cliplab.models.vild import ViLD, save_vild
 from cliplab.runtime import data_dir, sha256
 
 TINY = replace(vild_world.TINY, embed_dim=32, height=32)
 BASE = ["standing sheep", "goat"]  # categories of the shipped card that had boxes
-_made: list[Path] = []  # a fixture that modules import is made anew for each of them
 
 
-@pytest.fixture
-def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tiny random encoders and a ViLD taught by `pasture`, as shipped -> their folder."""
-    if not _made:
-        folder = tmp_path_factory.mktemp("data")
-        make_openai(folder / "checkpoints" / "clip-openai", RESNET)
-        make_modelscope(folder / "checkpoints" / "clip-chinese", RESNET)
-        for name in ("prompts", "fonts"):
-            shutil.copytree(data_dir() / name, folder / name)
-        _made.append(folder)
-        monkeypatch.setenv("CLIPLAB_DATA", str(folder))
-        teacher = _load_once("pasture")
-        make_vild(
-            folder / "checkpoints" / "vild",
-            {
-                "categories": {"base": BASE, "novel": ["lying sheep"]},
-                "teacher": {"name": "pasture", "fingerprint": teacher.fingerprint},
-            },
-        )
-    monkeypatch.setenv("CLIPLAB_DATA", str(_made[0]))
-    monkeypatch.setattr(encoders, "load_encoder", _load_once)
-    return _made[0] / "checkpoints"
-
-
-@cache
-def _load_once(spec: str, **options: object) -> Encoder:
-    return load_encoder(spec, device="cpu")
+def make_data(folder: Path) -> Path:
+    """Tiny random encoders and a ViLD taught by `pasture`, as they are shipped -> their folder."""
+    make_openai(folder / "checkpoints" / "clip-openai", RESNET)
+    make_modelscope(folder / "checkpoints" / "clip-chinese", RESNET)
+    for name in ("prompts", "fonts"):
+        shutil.copytree(data_dir() / name, folder / name)
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("CLIPLAB_DATA", str(folder))
+        teacher = {"name": "pasture", "fingerprint": load_encoder("pasture").fingerprint}
+    categories = {"base": BASE, "novel": ["lying sheep"]}
+    make_vild(folder / "checkpoints" / "vild", {"categories": categories, "teacher": teacher})
+    return folder
 
 
 def make_vild(

@@ -3,7 +3,6 @@
 `bad_files.make` draws the files. Rows of one table share what stands before and after them.
 """
 
-import functools
 import importlib
 import shlex
 from pathlib import Path
@@ -11,9 +10,7 @@ from pathlib import Path
 import bad_files
 import pytest
 
-from cliplab import encoders
 from cliplab.cli.main import main
-from cliplab.encoders import load_encoder
 from cliplab.training import RECIPES
 
 LABELS = "--labels sheep goat"
@@ -242,18 +239,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(root: Path, tmp_path: Path, loaded_once: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The bad files' folder; encoders are loaded once, nothing is fetched, nothing is trained."""
     monkeypatch.chdir(root)
     monkeypatch.setenv("CLIPLAB_OFFLINE", "1")
     monkeypatch.setenv("CLIPLAB_CACHE", str(tmp_path))
-    monkeypatch.setattr(encoders, "load_encoder", _load_once)
     return root
-
-
-@functools.cache
-def _load_once(spec: str, **options: object) -> encoders.Encoder:
-    return load_encoder(spec, **options)
 
 
 def _seen(root: Path) -> dict[Path, tuple[int, int]]:

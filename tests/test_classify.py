@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from classify_world import rows, run, tiny
+from classify_world import rows, run
 from tiny_checkpoints import noise_images
 
 from cliplab.classification.zero_shot import build_classifier, classify
@@ -12,8 +12,7 @@ from cliplab.cli import tables
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder
 
-__all__ = ["tiny"]
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("world")
 
 LABELS = ["a sheep", "goat", "a brown cow"]
 

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from classify_world import class_folders, report, rows, run, tiny
+from classify_world import class_folders, report, rows, run
 
 from cliplab.classification.few_shot import METHODS
 from cliplab.cli.classify import Method
 
-__all__ = ["tiny"]
-
 
 @pytest.fixture
-def flock(tiny: None, tmp_path: Path) -> Path:
+def flock(world: Path, tmp_path: Path) -> Path:
     return class_folders(tmp_path / "flock", 12)
 
 
@@ -129,7 +127,7 @@ def test_pictures_that_were_learned_from_are_not_judged(
 
 
 def test_copies_within_fixed_splits_are_not_judged(
-    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split, start in (("train", 0), ("val", 20), ("test", 40)):
         class_folders(tmp_path / "flock" / split, 4, start=start)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from classify_world import class_folders, coloured, report, rows, run, tiny
+from classify_world import class_folders, coloured, report, rows, run
 from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
@@ -25,8 +25,7 @@ from cliplab.data import Sample, SampleSet
 from cliplab.encoders import load_encoder
 from cliplab.encoders.two_towers import Encoder
 
-__all__ = ["tiny"]
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("world")
 
 
 # ---- kinds of sources --------------------------------------------------------------------------

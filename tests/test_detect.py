@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detect_world import Oracle, coco, picture, read, run, said, told, world, write
+from detect_world import Oracle, coco, picture, read, run, said, told, write
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -16,8 +16,6 @@ from cliplab.cli.skeleton import targets_in
 from cliplab.data import Sample, read_pictures
 from cliplab.detection import MODELS, annotated, finding
 from cliplab.detection.settings import Cut, Model, Settings
-
-__all__ = ["world"]
 
 NAMES = ["sheep", "goat"]
 LEFT, RIGHT = [5.0, 5.0, 20.0, 30.0], [30.0, 5.0, 25.0, 30.0]  # x, y, width, height

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detect_world import make_vild, world
+from detect_world import make_vild
 from PIL import Image
 from tiny_checkpoints import noise_images
 from torchvision.ops import box_iou
@@ -26,7 +26,6 @@ from cliplab.detection import (
 from cliplab.encoders import load_encoder
 from cliplab.models.vild import class_scores, load_vild
 
-__all__ = ["world"]
 LABELS = ["standing sheep", "lying sheep", "goat"]
 BOXES = torch.tensor([[2.0, 3, 30, 40], [20, 10, 60, 50], [0, 0, 70, 60]])
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_checkpoints import RESNET, VIT, make_modelscope, make_openai, noise_images
+from tiny_checkpoints import RESNET, VIT, make_openai, noise_images
 
 from cliplab import encoders
 from cliplab.encoders import load_encoder
@@ -25,15 +25,6 @@ from cliplab.runtime import OFFLINE_VARIABLES, checkpoint_dir, sha256
 GOLDEN = Path(__file__).parent / "golden"
 ENGLISH = ["a sheep lying down", "A goat, drinking!", "", "站着的羊"]
 CHINESE = ["站立的羊", "进食的羊", "一只 sheep", ""]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with both shipped names, random weights in them."""
-    folder = tmp_path_factory.mktemp("data")
-    make_openai(folder / "checkpoints" / "clip-openai", RESNET)
-    make_modelscope(folder / "checkpoints" / "clip-chinese", RESNET)
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_checkpoints import RESNET, make_modelscope, make_openai, noise_images
+from tiny_checkpoints import noise_images
 
 from cliplab.classification.imagenet import (
     Prompts,
@@ -30,15 +30,6 @@ zero_shot_metadata = pytest.importorskip("open_clip.zero_shot_metadata")
 CLASSES = (0, 1, 6, 134, 207, 281, 517, 836, 837, 948, 998, 999)  # 836 and 837: "sunglasses"
 PER_CLASS = {0: 3, 6: 4, 134: 2, 281: 5, 837: 3, 999: 4}  # pictures of six of them
 TIMES = ("seconds", "images_per_second")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny weights where `pasture` and `pasture-zh` look for theirs: quicker than the official."""
-    folder = tmp_path_factory.mktemp("data")
-    make_openai(folder / "checkpoints" / "clip-openai", RESNET)
-    make_modelscope(folder / "checkpoints" / "clip-chinese", RESNET)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -281,40 +281,25 @@ def requirements(*groups: str) -> dict[str, Requirement]:
     """Declared requirements: of the package, and of the named extras."""
     extras = project()["optional-dependencies"]
     lines = [*project()["dependencies"], *(line for name in groups for line in extras[name])]
-    parsed = [Requirement(line) for line in lines]
-    return {canonicalize_name(r.name): r for r in parsed}
+    return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
 
 
-def pins() -> list[Requirement]:
-    lines = text_of("constraints.txt").splitlines()
-    return [Requirement(line) for line in lines if line and not line.startswith("#")]
-
-
-def test_every_requirement_is_pinned_within_its_bounds() -> None:
-    extras = [name for name in project()["optional-dependencies"] if name != "all"]
-    pinned: dict[str, list[str]] = {}
-    for pin in pins():
-        pinned.setdefault(canonicalize_name(pin.name), []).append(str(pin.specifier)[2:])
-    for name, requirement in requirements(*extras).items():
-        assert name in pinned, f"constraints.txt lacks {name}"
-        for version in pinned[name]:
-            assert requirement.specifier.contains(version), f"{requirement} against {version}"
-
-
-def test_pins_are_exact_and_named_once_for_each_system() -> None:
-    seen = set()
-    for pin in pins():
+def test_pins_are_exact_once_for_each_system_and_within_the_bounds() -> None:
+    lines = re.findall(r"^[^#\n].*", text_of("constraints.txt"), re.MULTILINE)
+    pins: dict[str, dict[str, str]] = {}  # name -> system -> version
+    for pin in map(Requirement, lines):
         assert re.fullmatch(r"==[\w.!+-]+", str(pin.specifier)), pin
         assert pin.url is None, pin
-        key = (canonicalize_name(pin.name), str(pin.marker))
-        assert key not in seen, pin
-        seen.add(key)
-
-
-def test_what_only_linux_has_is_marked() -> None:
-    for pin in pins():
+        of_name, system = pins.setdefault(canonicalize_name(pin.name), {}), str(pin.marker)
+        assert system not in of_name, pin
+        of_name[system] = str(pin.specifier)[2:]
         if re.match(r"nvidia|cuda|triton", pin.name):
-            assert "sys_platform == 'linux'" in str(pin.marker).replace('"', "'"), pin
+            assert "sys_platform == 'linux'" in system.replace('"', "'"), pin
+    extras = [name for name in project()["optional-dependencies"] if name != "all"]
+    for name, requirement in requirements(*extras).items():
+        assert name in pins, f"constraints.txt lacks {name}"
+        for version in pins[name].values():
+            assert requirement.specifier.contains(version), f"{requirement} against {version}"
 
 
 def test_all_means_every_extra() -> None:
@@ -358,17 +343,13 @@ def test_imports_are_declared_and_declarations_are_imported() -> None:
     assert used[True] <= set(requirements("notebooks", "course"))
 
 
-def test_heavy_libraries_are_imported_inside_functions() -> None:
+def test_heavy_libraries_are_imported_inside_functions_and_the_pasture_knows_no_torch() -> None:
     heavy = {"modelscope", "transformers", "clip", "open_clip", "pyarrow", "ray", "usearch"}
     for path in MODULES:
         for name, _, at_import in imports(path):
-            lazy = not at_import or path.stem == "modelscope_pipeline"
-            assert lazy or name.partition(".")[0] not in heavy, f"{path.name}: {name}"
-
-
-def test_the_pasture_needs_no_torch() -> None:
-    for path in (PACKAGE / "pasture").glob("*.py"):
-        assert "torch" not in {name.partition(".")[0] for name, _, _ in imports(path)}, path.name
+            top, lazy = name.partition(".")[0], path.stem == "modelscope_pipeline" or not at_import
+            assert lazy or top not in heavy, f"{path.name}: {name}"
+            assert top != "torch" or room_of(dotted(path)) != "pasture", path.name
 
 
 def test_importing_cliplab_is_quick_and_loads_nothing_else() -> None:
@@ -481,15 +462,12 @@ IN_TWO_LANGUAGES = [
     READMES,
     *((f"docs/{name}.md", f"docs/{name}.zh-CN.md") for name in ("commands", "results", "teaching")),
 ]
-MOST_LINES = 120  # of a README: a front door
 
 
 def commands_in(name: str) -> list[str]:
     """Command lines in the fenced blocks of a document, comments left out."""
     blocks = re.findall(r"```(?:bash|sh|powershell|console)\n(.*?)```", text_of(name), re.DOTALL)
-    lines = [
-        re.split(r"\s+#\s", line)[0].strip() for block in blocks for line in block.splitlines()
-    ]
+    lines = (re.split(r"\s+#\s", line)[0].strip() for line in "".join(blocks).splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -513,18 +491,12 @@ def test_documents_name_commands_that_exist(name: str) -> None:
 
 @pytest.mark.parametrize("names", IN_TWO_LANGUAGES)
 def test_both_languages_say_the_same(names: tuple[str, str]) -> None:
-    english, chinese = names
-    shapes = [re.findall(r"^(#+) ", text_of(name), re.MULTILINE) for name in names]
-    assert shapes[0] == shapes[1], "headings"
-    assert commands_in(english) == commands_in(chinese), "commands"
-    numbers = [sorted(re.findall(r"\d+\.\d+", text_of(name))) for name in names]
-    assert numbers[0] == numbers[1], "numbers"
-    rows = [len(re.findall(r"^\|", text_of(name), re.MULTILINE)) for name in names]
-    assert rows[0] == rows[1], "tables"
-
-
-def test_the_front_door_is_short() -> None:
-    assert all(text_of(name).count("\n") <= MOST_LINES for name in READMES)
+    english, chinese = map(text_of, names)
+    assert commands_in(names[0]) == commands_in(names[1])
+    for pattern in (r"(?m)^(#+) ", r"(?m)^\|"):  # headings, rows of tables
+        assert re.findall(pattern, english) == re.findall(pattern, chinese)
+    numbers = r"\d+\.\d+"
+    assert sorted(re.findall(numbers, english)) == sorted(re.findall(numbers, chinese))
 
 
 def test_what_the_front_door_tells_is_in_the_results() -> None:
@@ -533,10 +505,11 @@ def test_what_the_front_door_tells_is_in_the_results() -> None:
     assert set(told) <= set(re.findall(r"\d+\.\d+", text_of("docs/results.md")))
 
 
-def test_the_readme_lists_every_notebook() -> None:
-    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        for name in READMES:
-            assert f"notebooks/{path.name}" in text_of(name), f"{name} lacks {path.name}"
+@pytest.mark.parametrize("name", READMES)
+def test_the_front_door_is_short_and_lists_every_notebook(name: str) -> None:
+    assert text_of(name).count("\n") <= 120
+    for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"):
+        assert f"notebooks/{path.name}" in text_of(name)
 
 
 def test_one_version_everywhere() -> None:
