@@ -1,9 +1,7 @@
 """What the tests of `classify` share: the command, and pictures that are easily told apart."""
 
 import csv
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,10 +19,6 @@ def run(*arguments: object) -> int:
 def rows(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def report(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def coloured(name: str, seed: int, size: int = 48) -> Image.Image:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import vild_world
+from json_files import read
 from PIL import Image
 from tiny_checkpoints import RESNET, make_modelscope, make_openai
 
@@ -58,16 +59,6 @@ def run(*arguments: object) -> int:
     return main(["detect", *map(str, arguments)])
 
 
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write(path: Path, found: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
-    return path
-
-
 def told(path: Path) -> dict[str, list[tuple[str, list[float], float]]]:
     """A COCO file as file name -> (class, box, score)."""
     table = read(path)
@@ -86,25 +77,6 @@ def picture(path: Path, size: tuple[int, int] = (60, 40), seed: int = 0) -> Path
     noise = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     Image.fromarray(noise).resize(size).save(path)
     return path
-
-
-def coco(
-    names: list[str], boxes: dict[str, list[tuple[str, list[float]]]], **changes: Any
-) -> dict[str, Any]:
-    """A COCO data set of 60 x 40 pictures: file name -> (class, x, y, width and height)."""
-    images = [
-        {"id": i + 1, "file_name": name, "width": 60, "height": 40} for i, name in enumerate(boxes)
-    ]
-    annotations = [
-        {"id": 0, "image_id": i + 1, "category_id": names.index(name) + 1, "bbox": box}
-        for i, inside in enumerate(boxes.values())
-        for name, box in inside
-    ]
-    for i, annotation in enumerate(annotations):
-        annotation["id"] = i + 1
-    categories = [{"id": k + 1, "name": name} for k, name in enumerate(names)]
-    found = {"images": images, "annotations": annotations, "categories": categories}
-    return found | changes
 
 
 class Oracle:

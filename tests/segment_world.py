@@ -1,6 +1,5 @@
 """What the tests of `segment` share: tiny models, pictures of flat colours, one that knows them."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,35 +106,8 @@ def numbers(path: Path, *rows: str, scale: int = 10) -> Path:
     return path
 
 
-def coco(pictures: Mapping[str, list[tuple[str, Any]]], size: tuple[int, int]) -> dict[str, Any]:
-    """A COCO data set with masks: file name -> (class, segmentation)."""
-    names = sorted({name for masks in pictures.values() for name, _ in masks})
-    width, height = size
-    images = [
-        {"id": i + 1, "file_name": name, "width": width, "height": height}
-        for i, name in enumerate(pictures)
-    ]
-    rows = [(i + 1, *mask) for i, masks in enumerate(pictures.values()) for mask in masks]
-    annotations = [
-        {"id": n + 1, "image_id": i, "category_id": names.index(name) + 1,
-         "bbox": [0, 0, 5, 5], "segmentation": mask, "iscrowd": 0}
-        for n, (i, name, mask) in enumerate(rows)
-    ]  # fmt: skip
-    categories = [{"id": k + 1, "name": name} for k, name in enumerate(names)]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
 def run(*arguments: object) -> int:
     return main(["segment", *map(str, arguments)])
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write(path: Path, found: Any) -> Path:
-    path.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
-    return path
 
 
 def labels_in(path: Path) -> np.ndarray:

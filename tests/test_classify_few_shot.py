@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from classify_world import class_folders, report, rows, run
+from classify_world import class_folders, rows, run
+from json_files import read as report
 
 from cliplab.classification.few_shot import METHODS
 from cliplab.cli.classify import Method

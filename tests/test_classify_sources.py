@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from classify_world import class_folders, coloured, report, rows, run
+from classify_world import class_folders, coloured, rows, run
+from json_files import read as report
 from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detect_world import Oracle, coco, picture, read, run, said, told, write
+from detect_world import Oracle, picture, run, said, told
+from json_files import coco, read, write
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from detect_world import coco, picture, read, run, told, write
+from detect_world import picture, run, told
+from json_files import coco, read, write
 from PIL import Image
 
 from cliplab.data import open_image, read_pictures

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from detect_world import Oracle, coco, picture, said, write
+from detect_world import Oracle, picture, said
+from json_files import coco, write
 
 from cliplab.data import read_pictures
 from cliplab.detection import (

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from json_files import read
 from PIL import Image
 from safetensors.torch import save_file
 from segment_world import (
@@ -16,7 +17,6 @@ from segment_world import (
     knowing,
     labels_in,
     make_groupvit,
-    read,
     run,
 )
 

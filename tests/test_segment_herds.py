@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from json_files import read
 from PIL import Image
-from segment_world import read, run
+from segment_world import run
 
 from cliplab import pasture
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from json_files import coco, read, write
 from PIL import Image
-from segment_world import Knowing, coco, flat, knowing, numbers, read, run, write
+from segment_world import Knowing, flat, knowing, numbers, run
 
 from cliplab.data import Masks, Sample, SampleSet, read_pictures
 from cliplab.segmentation import (
@@ -25,6 +26,7 @@ __all__ = ["knowing"]
 
 LEFT = [0, 0, 10, 0, 10, 20, 0, 20]  # a polygon: the left half of 20 x 20 pixels
 CORNER = [0, 0, 5, 0, 5, 5, 0, 5]
+A_SHEEP = coco(["sheep"], {"a.png": [("sheep", [CORNER])]}, (20, 10))
 FLOCK = ("--labels", "sheep", "dog", "--background", "grass", "sky")
 
 
@@ -49,7 +51,7 @@ def test_pixels_are_what_was_asked_for_background_or_not_judged(tmp_path: Path) 
     flat(tmp_path / "a.png", "sd")
     flat(tmp_path / "b.png", "gg")
     masks = [("Sheep", [CORNER]), ("goat", [[10, 0, 20, 0, 20, 10, 10, 10]])]
-    write(tmp_path / "herd.json", coco({"a.png": masks, "b.png": []}, (20, 10)))
+    write(tmp_path / "herd.json", coco(["Sheep", "goat"], {"a.png": masks, "b.png": []}, (20, 10)))
     one, other = known(tmp_path)
     assert one.masks
     assert one.masks.names == ("Sheep", "goat")
@@ -86,7 +88,7 @@ def test_what_says_nothing_about_the_labels_judges_nothing(
     tmp_path: Path, mask: Any, score: float | None, labels: tuple[str, ...], message: str, capsys
 ) -> None:
     flat(tmp_path / "a.png", "sd")
-    table = coco({"a.png": [("sheep", mask)]}, (20, 10))
+    table = coco(["sheep"], {"a.png": [("sheep", mask)]}, (20, 10))
     table["annotations"][0] |= {} if score is None else {"score": score}
     assert run(write(tmp_path / "herd.json", table), *labels) == 0
     printed, complaints = capsys.readouterr()
@@ -175,7 +177,9 @@ def test_a_truth_may_be_elsewhere_but_not_about_other_pictures(tmp_path: Path) -
     numbers(tmp_path / "t" / "b.png", "12")
     with pytest.raises(ValueError, match="nothing about any of the 1 pictures"):
         known(tmp_path / "p", tmp_path / "t")
-    table = write(tmp_path / "herd.json", coco({"a.png": [("sheep", [CORNER])]}, (20, 10)))
+    table = write(
+        tmp_path / "herd.json", coco(["sheep"], {"a.png": [("sheep", [CORNER])]}, (20, 10))
+    )
     (one,) = known(tmp_path / "p", table)
     assert labels_of(one, words("sheep"))[0, ::10].tolist() == [1, 0]
 
@@ -185,7 +189,9 @@ def test_what_is_read_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFi
     flat(tmp_path / "p" / "a.png", "sd")
     numbers(tmp_path / "t" / "a.png", "12")
     (tmp_path / "t" / "classes.txt").write_text("grass\nsheep\ndog", encoding="utf-8")
-    table = write(tmp_path / "p" / "herd.json", coco({"a.png": [("sheep", [CORNER])]}, (20, 10)))
+    table = write(
+        tmp_path / "p" / "herd.json", coco(["sheep"], {"a.png": [("sheep", [CORNER])]}, (20, 10))
+    )
     truth = ("--truth", tmp_path / "t")
     for source, told, option, given, kept in (
         (table, (), "--json", table, table),
