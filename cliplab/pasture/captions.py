@@ -264,24 +264,27 @@ def _herd_en(scene: Scene, dice: Dice) -> str:
 def _group_en(scene: Scene, dice: Dice) -> str:
     if dice.chance(0.15):
         return f"{_COUNT[len(scene.animals)]} animals"
+    groups = []
+    for (species, colour, posture), n in _kinds(scene, dice).items():
+        count, noun = ("a", species) if n == 1 else (_COUNT[n], _PLURAL[species])
+        does = _POSTURE[posture][0][0] if posture else ""
+        groups.append(" ".join(filter(None, [count, colour, noun, does])))
+    return listed(groups, "en")
+
+
+def _kinds(scene: Scene, dice: Dice) -> Counter[tuple[str, str, str]]:
+    """How many there are of each species, colour and posture; "" for what is drawn to be unsaid."""
     use_colour, use_posture = dice.chance(0.4), dice.chance(0.4)
-    kinds = Counter(
+    return Counter(
         (a.species, a.colour if use_colour else "", a.posture if use_posture else "")
         for a in scene.animals
     )
-    groups = []
-    for (species, colour, posture), n in kinds.items():
-        noun = species if n == 1 else _PLURAL[species]
-        words = [
-            "a" if n == 1 else _COUNT[n],
-            colour,
-            noun,
-            _POSTURE[posture][0][0] if posture else "",
-        ]
-        groups.append(" ".join(w for w in words if w))
-    if len(groups) == 1:
-        return groups[0]
-    return f"{', '.join(groups[:-1])} and {groups[-1]}"
+
+
+def listed(names: Sequence[str], language: str) -> str:
+    """Names as a list of the language: "a, b and c"."""
+    comma, last = (", ", " and ") if language == "en" else ("、", "和")
+    return last.join(filter(None, [comma.join(names[:-1]), *names[-1:]]))
 
 
 def _animal_zh(animal: Animal, scene: Scene, detail: Sequence[str], dice: Dice) -> str:
@@ -329,17 +332,12 @@ def _herd_zh(scene: Scene, dice: Dice) -> str:
     if dice.chance(0.15):
         group = f"{_ZH_COUNT[len(scene.animals)]}只动物"
     else:
-        use_colour, use_posture = dice.chance(0.4), dice.chance(0.4)
-        kinds = Counter(
-            (a.species, a.colour if use_colour else "", a.posture if use_posture else "")
-            for a in scene.animals
-        )
         phrases = []
-        for (species, colour, posture), n in kinds.items():
+        for (species, colour, posture), n in _kinds(scene, dice).items():
             attribute = _ZH_POSTURE[posture][0][0] if posture else ""
             count, noun = f"{_ZH_COUNT[n]}{_ZH_MEASURE[species]}", _ZH_SPECIES[species][0]
             phrases.append(f"{count}{attribute}{_tint_zh(colour, noun, bool(posture))}{noun}")
-        group = "、".join(phrases[:-1]) + ("和" if len(phrases) > 1 else "") + phrases[-1]
+        group = listed(phrases, "zh")
     if dice.chance(0.6):
         where = dice.choice(_ZH_GROUND[scene.ground])
         return f"{where}有{group}"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliplab.pasture.drawing import draw, labels
-from cliplab.pasture.scene import Combo, Dice, Scene, herd, portrait
+from cliplab.pasture.scene import Combo, Dice, Scene, herd, scenes
 
 _CROP_HEIGHT = 176  # pixels of the herd that crops are cut from
 
@@ -54,12 +54,11 @@ def portraits(
     Raises:
         ValueError: as `pasture.portrait`.
     """
-    seeds = range(start, start + count)
-    scenes = [portrait(s, split=split, combos=combos) for s in seeds]
+    examples = tuple(map(Example, scenes("portrait", split, start, count, combos=combos)))
     images = np.zeros((count, size, size, 3), np.uint8)
-    for i, scene in enumerate(scenes):
-        images[i] = np.asarray(draw(scene, size))
-    return Pictures(images, tuple(Example(scene) for scene in scenes))
+    for i, one in enumerate(examples):
+        images[i] = np.asarray(draw(one.scene, size))
+    return Pictures(images, examples)
 
 
 def crops(split: str, count: int, *, start: int = 0, size: int = 64) -> Pictures:

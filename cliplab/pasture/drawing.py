@@ -102,7 +102,7 @@ def _paint_animal(brush: landscape.Brush, animal: Animal, index: int, scene: Sce
     width = 0.55 if animal.posture == "lying" else 0.48
     shadow = ellipse((animal.x, animal.y - 0.01), animal.size * width, animal.size * 0.055)
     brush.fill(shadow, (24, 30, 38), None, alpha=0.32)
-    coat = coat_colours(animal)
+    coat = _palette(animal.species, animal.colour, animal.tone, animal.look % 770)
     tag = f"{animal.species}/{index}"
     patches = _patches(animal) if animal.colour == "spotted" else []
     source = animal.source if animal.source in ("trough", "hay") else "ground"
@@ -153,6 +153,7 @@ _COATS: dict[str, RGB] = {
 
 @lru_cache(maxsize=4096)
 def _palette(species: str, colour: str, tone: float, look: int) -> dict[str, RGB]:
+    """The colour of every part of an animal: role -> RGB, 0 to 255."""
     base = shade(_COATS[colour], tone if colour != "black" else 0.8 + 0.3 * tone)
     if colour == "brown":
         base = blend(base, (172, 104, 52) if look % 2 else (104, 66, 42), (look % 11) / 22)
@@ -177,11 +178,6 @@ def _palette(species: str, colour: str, tone: float, look: int) -> dict[str, RGB
         "hoof": (58, 50, 46), "eye": (22, 20, 22), "glint": (250, 250, 250),
         "collar": (196, 44, 52), "rim": shade(base, 0.52 if light_coat else 0.6),
     }  # fmt: skip
-
-
-def coat_colours(animal: Animal) -> dict[str, RGB]:
-    """The colour of every part of an animal: role -> RGB, 0 to 255."""
-    return _palette(animal.species, animal.colour, animal.tone, animal.look % 770)
 
 
 class _ColourBrush:
@@ -247,16 +243,18 @@ class _LabelBrush:
         self._draw = ImageDraw.Draw(self.image)
 
     def fill(self, points: Points, rgb: RGB, tag: str | None, alpha: float = 1.0) -> None:
-        if tag is None:
-            return
-        name, _, animal = tag.partition("/")
-        value = _CLASS_ID[name] + (int(animal) + 1) * 256 if animal else _CLASS_ID[name]
-        self._draw.polygon((points * self.scale).ravel().tolist(), value)
+        if tag is not None:
+            self._draw.polygon((points * self.scale).ravel().tolist(), _value(tag))
 
     def edge(self, points: Points, rgb: RGB, tag: str, width: float) -> None:
-        value = _CLASS_ID[tag.partition("/")[0]] + (int(tag.partition("/")[2]) + 1) * 256
         corners = np.concatenate([points, points[:1]]) * self.scale
-        self._draw.line(corners.ravel().tolist(), value, max(2, round(width * self.scale)))
+        self._draw.line(corners.ravel().tolist(), _value(tag), max(2, round(width * self.scale)))
+
+
+def _value(tag: str) -> int:
+    """What a pixel of an outline holds: "sheep/0" is the first animal, a sheep."""
+    name, _, animal = tag.partition("/")
+    return _CLASS_ID[name] + (int(animal) + 1 if animal else 0) * 256
 
 
 @lru_cache(maxsize=8)

@@ -16,12 +16,12 @@ from cliplab.pasture.captions import noun_phrase, said_in
 from cliplab.pasture.drawing import SEMANTIC_CLASSES, Labels, box_of
 from cliplab.pasture.scene import (
     COLOURS,
-    HELD_OUT_PAIRS,
-    HELD_OUT_TRIPLES,
     POSTURES,
     SPECIES,
+    Combo,
     Dice,
     Scene,
+    combo_group,
 )
 
 LEAST_VISIBLE = 0.3  # share of an animal that must show for anybody to speak of it
@@ -172,8 +172,7 @@ def describe(thing: Thing, parts: Parts, unnamed: Sequence[str] = ()) -> Words:
 
 def is_held_out(words: Words) -> bool:
     """Whether a description names a combination that nobody may be trained on."""
-    pair = (words.kind, words.posture) in HELD_OUT_PAIRS
-    return pair or (words.kind, words.posture, words.colour) in HELD_OUT_TRIPLES
+    return combo_group(Combo(*words)) != "seen"
 
 
 def universe(parts: Parts, unnamed: Sequence[str] = ()) -> list[Words]:

@@ -4,6 +4,7 @@ Each function asks a brush to fill outlines; a brush is `fill(points, rgb, tag)`
 frame units (x right, y down) and a tag that says what the outline is (see `drawing.py`).
 """
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -133,127 +134,122 @@ def paint_tuft(brush: Brush, x: float, y: float, size: float, rgb: RGB, tag: str
     brush.fill(np.array(blades) * size + (x, y), rgb, tag)
 
 
+# In a prop's own frame (foot at 0, y up, height 1), each with its colour and its tag.
+Outlines = Iterator[tuple[Points, RGB, str]]
+_ALONE = {"trough": 2.6, "pond": 3.0, "hay": 1.35}  # how much larger where no animal feeds
+
+
 def paint_prop(brush: Brush, prop: Prop, scene: Scene) -> None:
     """One prop, by its kind; a star after the kind means an animal feeds there."""
-    kind = prop.kind.rstrip("*")
-    {
-        "tree": _tree, "pine": _pine, "barn": _barn, "fence": _fence,
-        "trough": _trough, "pond": _pond, "hay": _hay, "grass": _fodder,
-    }[kind](brush, prop, scene)  # fmt: skip
+    if prop.kind == "grass*":
+        _paint_fodder(brush, prop, scene)
+        return
+    outlines = {"tree": _tree, "pine": _pine, "barn": _barn, "fence": _fence,
+                "trough": _trough, "pond": _pond, "hay": _hay}[prop.kind.rstrip("*")]  # fmt: skip
+    unit = prop.size * _ALONE.get(prop.kind, 1.0)
+    for points, rgb, tag in outlines(prop, scene):
+        brush.fill(points * (unit, -unit) + (prop.x, prop.y), rgb, tag)
 
 
-def _local(prop: Prop, points: Points, scale: float = 1.0) -> Points:
-    """From the prop's own frame (foot at 0, y up, height 1) to the picture's."""
-    return points * (prop.size * scale, -prop.size * scale) + (prop.x, prop.y)
-
-
-def _tree(brush: Brush, prop: Prop, scene: Scene) -> None:
+def _tree(prop: Prop, scene: Scene) -> Outlines:
     leaf: RGB = blend((52, 112, 46), (96, 138, 52), prop.variant)
-    brush.fill(_local(prop, limb([(0, 0), (0.01, 0.3), (0, 0.55)], (0.12, 0.09, 0.07))),
-               (98, 70, 46), "tree")  # fmt: skip
+    yield limb([(0, 0), (0.01, 0.3), (0, 0.55)], (0.12, 0.09, 0.07)), (98, 70, 46), "tree"
     crown = [((0, 0.70), 0.30, 0.24), ((-0.2, 0.60), 0.2, 0.17), ((0.21, 0.62), 0.19, 0.17)]
     for centre, rx, ry in crown:
-        brush.fill(_local(prop, cloud(centre, rx, ry, 9, 0.12)), shade(leaf, 0.8), "tree")
+        yield cloud(centre, rx, ry, 9, 0.12), shade(leaf, 0.8), "tree"
     for (cx, cy), rx, ry in crown:
-        lit = cloud((cx - 0.02, cy + 0.04), rx * 0.8, ry * 0.74, 8, 0.12)
-        brush.fill(_local(prop, lit), leaf, "tree")
-    brush.fill(_local(prop, cloud((-0.08, 0.80), 0.13, 0.09, 7, 0.12)), shade(leaf, 1.22), "tree")
+        yield cloud((cx - 0.02, cy + 0.04), rx * 0.8, ry * 0.74, 8, 0.12), leaf, "tree"
+    yield cloud((-0.08, 0.80), 0.13, 0.09, 7, 0.12), shade(leaf, 1.22), "tree"
     if scene.ground == "snow":
-        brush.fill(_local(prop, cloud((0, 0.88), 0.2, 0.05, 7)), (244, 247, 250), "tree")
+        yield cloud((0, 0.88), 0.2, 0.05, 7), (244, 247, 250), "tree"
 
 
-def _pine(brush: Brush, prop: Prop, scene: Scene) -> None:
+def _pine(prop: Prop, scene: Scene) -> Outlines:
     leaf: RGB = blend((30, 84, 58), (50, 100, 52), prop.variant)
-    brush.fill(_local(prop, rectangle(-0.04, 0, 0.04, 0.2)), (88, 62, 42), "tree")
+    yield rectangle(-0.04, 0, 0.04, 0.2), (88, 62, 42), "tree"
     for i, (low, high, half) in enumerate(((0.14, 0.56, 0.3), (0.36, 0.78, 0.24), (0.6, 1, 0.17))):
         tier = np.array([(-half, low), (-half * 0.5, low + 0.03), (0, low - 0.02),
                          (half * 0.5, low + 0.03), (half, low), (0, high)])  # fmt: skip
-        brush.fill(_local(prop, tier), shade(leaf, 0.85 + 0.1 * i), "tree")
+        yield tier, shade(leaf, 0.85 + 0.1 * i), "tree"
         side = np.array([(0, low - 0.02), (half * 0.5, low + 0.03), (half, low), (0, high)])
-        brush.fill(_local(prop, side), shade(leaf, 0.7 + 0.1 * i), "tree")
+        yield side, shade(leaf, 0.7 + 0.1 * i), "tree"
         if scene.ground == "snow":
             cap = np.array([(-half * 0.36, high - 0.27), (0, high - 0.19),
                             (half * 0.3, high - 0.26), (0, high)])  # fmt: skip
-            brush.fill(_local(prop, cap), (244, 247, 250), "tree")
+            yield cap, (244, 247, 250), "tree"
 
 
-def _barn(brush: Brush, prop: Prop, scene: Scene) -> None:
+def _barn(prop: Prop, scene: Scene) -> Outlines:
     wall: RGB = blend((168, 50, 42), (142, 66, 44), prop.variant)
     trim: RGB = (240, 232, 220)
     gable = np.array([(-0.46, 0), (0.46, 0), (0.46, 0.52), (0.26, 0.84), (0, 0.97), (-0.26, 0.84),
                       (-0.46, 0.52)])  # fmt: skip
-    brush.fill(_local(prop, gable), wall, "barn")
-    brush.fill(_local(prop, rectangle(0.2, 0, 0.46, 0.55)), shade(wall, 0.86), "barn")
+    yield gable, wall, "barn"
+    yield rectangle(0.2, 0, 0.46, 0.55), shade(wall, 0.86), "barn"
     for x in (-0.36, -0.27, 0.27, 0.36):
-        plank = rectangle(x, 0, x + 0.012, 0.56)
-        brush.fill(_local(prop, plank), shade(wall, 0.78), "barn")
+        yield rectangle(x, 0, x + 0.012, 0.56), shade(wall, 0.78), "barn"
     roof_rgb: RGB = (92, 84, 84) if scene.ground == "grass" else (236, 240, 246)
     roof = np.array([(-0.54, 0.46), (-0.47, 0.42), (-0.25, 0.78), (0, 0.9), (0.25, 0.78),
                      (0.47, 0.42), (0.54, 0.46), (0.31, 0.89), (0, 1.03),
                      (-0.31, 0.89)])  # fmt: skip
-    brush.fill(_local(prop, roof), roof_rgb, "barn")
-    brush.fill(_local(prop, rectangle(-0.19, 0, 0.19, 0.42)), trim, "barn")
-    brush.fill(_local(prop, rectangle(-0.16, 0, 0.16, 0.39)), shade(wall, 0.62), "barn")
+    yield roof, roof_rgb, "barn"
+    yield rectangle(-0.19, 0, 0.19, 0.42), trim, "barn"
+    yield rectangle(-0.16, 0, 0.16, 0.39), shade(wall, 0.62), "barn"
     for a, b in (((-0.16, 0.0), (0.16, 0.39)), ((0.16, 0.0), (-0.16, 0.39))):
-        brush.fill(_local(prop, limb([a, b], (0.03, 0.03))), trim, "barn")
-    brush.fill(_local(prop, rectangle(-0.08, 0.58, 0.08, 0.74)), trim, "barn")
-    brush.fill(_local(prop, rectangle(-0.055, 0.605, 0.055, 0.715)), (60, 52, 54), "barn")
+        yield limb([a, b], (0.03, 0.03)), trim, "barn"
+    yield rectangle(-0.08, 0.58, 0.08, 0.74), trim, "barn"
+    yield rectangle(-0.055, 0.605, 0.055, 0.715), (60, 52, 54), "barn"
 
 
-def _fence(brush: Brush, prop: Prop, scene: Scene) -> None:
+def _fence(prop: Prop, scene: Scene) -> Outlines:
     wood: RGB = (240, 236, 228) if prop.variant < 0.4 else (146, 108, 70)
     left, step, count = -4.0, 0.9, 9
     for rail in (0.38, 0.74):
-        band = rectangle(left - 0.2, rail, left + step * count, rail + 0.12)
-        brush.fill(_local(prop, band), shade(wood, 0.9), "fence")
+        end = left + step * count
+        yield rectangle(left - 0.2, rail, end, rail + 0.12), shade(wood, 0.9), "fence"
     for i in range(count):
         x = left + step * i
         post = np.array([(x, 0), (x + 0.16, 0), (x + 0.16, 0.95), (x + 0.08, 1.03), (x, 0.95)])
-        brush.fill(_local(prop, post), wood, "fence")
+        yield post, wood, "fence"
 
 
-def _trough(brush: Brush, prop: Prop, scene: Scene) -> None:
-    feeding = prop.kind.endswith("*")
-    s = 1.0 if feeding else 2.6
+def _trough(prop: Prop, scene: Scene) -> Outlines:
     wood: RGB = blend((120, 92, 66), (124, 126, 132), round(prop.variant))
     box = np.array([(-0.30, 0.13), (-0.24, -0.05), (0.24, -0.05), (0.30, 0.13)])
-    brush.fill(_local(prop, box, s), wood, "trough")
-    brush.fill(_local(prop, rectangle(-0.26, 0.02, 0.26, 0.035), s), shade(wood, 0.75), "trough")
-    brush.fill(_local(prop, ellipse((0, 0.135), 0.31, 0.055), s), shade(wood, 1.18), "trough")
-    brush.fill(_local(prop, ellipse((0, 0.135), 0.265, 0.04), s), (70, 140, 196), "water")
-    brush.fill(_local(prop, ellipse((-0.06, 0.142), 0.10, 0.012), s), (176, 214, 238), "water")
+    yield box, wood, "trough"
+    yield rectangle(-0.26, 0.02, 0.26, 0.035), shade(wood, 0.75), "trough"
+    yield ellipse((0, 0.135), 0.31, 0.055), shade(wood, 1.18), "trough"
+    yield ellipse((0, 0.135), 0.265, 0.04), (70, 140, 196), "water"
+    yield ellipse((-0.06, 0.142), 0.10, 0.012), (176, 214, 238), "water"
 
 
-def _pond(brush: Brush, prop: Prop, scene: Scene) -> None:
-    feeding = prop.kind.endswith("*")
-    s = 1.0 if feeding else 3.0
+def _pond(prop: Prop, scene: Scene) -> Outlines:
     shore: RGB = (150, 134, 92) if scene.ground == "grass" else (188, 206, 224)
     outline = smooth([(-0.46, 0), (-0.25, 0.09), (0.1, 0.10), (0.42, 0.06), (0.50, -0.02),
                       (0.25, -0.10), (-0.15, -0.10)])  # fmt: skip
     water: RGB = blend((66, 136, 192), (92, 156, 190), prop.variant)
-    brush.fill(_local(prop, outline, s), shore, scene.ground)
-    brush.fill(_local(prop, outline * 0.9, s), water, "water")
-    brush.fill(_local(prop, ellipse((-0.1, 0.03), 0.2, 0.018), s), (182, 218, 240), "water")
-    if feeding:
-        brush.fill(_local(prop, ellipse((0.0, 0.02), 0.13, 0.035), s), (200, 228, 244), "water")
-        brush.fill(_local(prop, ellipse((0.0, 0.02), 0.10, 0.024), s), water, "water")
+    yield outline, shore, scene.ground
+    yield outline * 0.9, water, "water"
+    yield ellipse((-0.1, 0.03), 0.2, 0.018), (182, 218, 240), "water"
+    if prop.kind == "pond*":
+        yield ellipse((0.0, 0.02), 0.13, 0.035), (200, 228, 244), "water"
+        yield ellipse((0.0, 0.02), 0.10, 0.024), water, "water"
 
 
-def _hay(brush: Brush, prop: Prop, scene: Scene) -> None:
+def _hay(prop: Prop, scene: Scene) -> Outlines:
     straw: RGB = blend((222, 184, 88), (204, 160, 66), prop.variant)
-    if prop.kind.endswith("*"):
-        heap = cloud((0.02, 0.04), 0.24, 0.10, 11, 0.16)
-        brush.fill(_local(prop, heap), shade(straw, 0.8), "hay")
-        brush.fill(_local(prop, cloud((0.02, 0.06), 0.19, 0.07, 9, 0.16)), straw, "hay")
+    if prop.kind == "hay*":
+        yield cloud((0.02, 0.04), 0.24, 0.10, 11, 0.16), shade(straw, 0.8), "hay"
+        yield cloud((0.02, 0.06), 0.19, 0.07, 9, 0.16), straw, "hay"
         return
-    bale, s = (0, 0.48), 1.35
-    brush.fill(_local(prop, ellipse(bale, 0.52, 0.48, n=28), s), shade(straw, 0.82), "hay")
+    bale = (0, 0.48)
+    yield ellipse(bale, 0.52, 0.48, n=28), shade(straw, 0.82), "hay"
     for i, ring in enumerate((0.44, 0.32, 0.2, 0.09)):
         rgb = straw if i % 2 == 0 else shade(straw, 0.86)
-        brush.fill(_local(prop, ellipse(bale, ring, ring * 0.94, n=24), s), rgb, "hay")
+        yield ellipse(bale, ring, ring * 0.94, n=24), rgb, "hay"
 
 
-def _fodder(brush: Brush, prop: Prop, scene: Scene) -> None:
+def _paint_fodder(brush: Brush, prop: Prop, scene: Scene) -> None:
     """The tall green tuft that a grazing animal bites into."""
     for dx, h, rgb in ((-0.10, 0.15, (48, 122, 40)), (0.09, 0.17, (58, 134, 46)),
                        (0.0, 0.20, (88, 160, 58))):  # fmt: skip

@@ -14,8 +14,13 @@ XY = ArrayLike  # (2,): x, y
 
 def smooth(corners: ArrayLike, per_side: int = 6) -> Points:
     """A closed curve through the corners (Catmull-Rom spline): (k, 2) -> (k * per_side, 2)."""
-    p1 = np.asarray(corners, dtype=float)
-    p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
+    path = np.asarray(corners, dtype=float)
+    return _spline(np.concatenate([path[-1:], path, path[:2]]), per_side)
+
+
+def _spline(points: Points, per_side: int) -> Points:
+    """From the second point to the last but one, smoothly: (k + 3, 2) -> (k * per_side, 2)."""
+    p0, p1, p2, p3 = points[:-3], points[1:-2], points[2:-1], points[3:]
     t = (np.arange(per_side) / per_side)[None, :, None]  # (1, s, 1)
     a, b = 2 * p1, p2 - p0
     c, d = 2 * p0 - 5 * p1 + 4 * p2 - p3, 3 * p1 - p0 - 3 * p2 + p3
@@ -53,16 +58,9 @@ def curl(joints: ArrayLike, widths: ArrayLike) -> Points:
     """A `limb` whose path bends smoothly through the joints (an open quadratic-like spline)."""
     path, wide = np.asarray(joints, dtype=float), np.asarray(widths, dtype=float)
     padded = np.concatenate([2 * path[:1] - path[1:2], path, 2 * path[-1:] - path[-2:-1]])
-    pieces, thick = [], []
-    t = (np.arange(4) / 4)[:, None]
-    for i in range(len(path) - 1):
-        p0, p1, p2, p3 = padded[i : i + 4]
-        bend = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
-        pieces.append((bend + (3 * p1 - p0 - 3 * p2 + p3) * t**3) / 2)
-        thick.append(wide[i] + (wide[i + 1] - wide[i]) * t[:, 0])
-    pieces.append(path[-1:])
-    thick.append(wide[-1:])
-    return limb(np.concatenate(pieces), np.concatenate(thick))
+    thick = wide[:-1, None] + np.diff(wide)[:, None] * (np.arange(4) / 4)
+    joints = np.concatenate([_spline(padded, 4), path[-1:]])
+    return limb(joints, np.concatenate([thick.ravel(), wide[-1:]]))
 
 
 def cloud(centre: XY, rx: float, ry: float, bumps: int, depth: float = 0.09) -> Points:

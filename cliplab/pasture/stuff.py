@@ -5,39 +5,40 @@ about what is behind and around them. Both are made of the scene's description, 
 """
 
 import re
-from collections.abc import Sequence
 from functools import cache
 
-from cliplab.pasture.captions import LANGUAGES, caption, said_in
+from cliplab.pasture.captions import LANGUAGES, caption, listed, said_in
 from cliplab.pasture.drawing import SEMANTIC_CLASSES
 from cliplab.pasture.scene import Dice, Scene
 
 # What a scene has -> how it is said. Only names: what it is like is said by `caption`.
-_EN = {
-    "grass": ("grass", "a meadow", "a green field"),
-    "snow": ("snow",),
-    "sky": ("the sky", "sky"),
-    "hill": ("hills", "a hill"),
-    "tree": ("a tree",),
-    "pine": ("a pine tree", "a tree"),
-    "barn": ("a barn", "a red barn"),
-    "fence": ("a fence",),
-    "trough": ("a trough",),
-    "pond": ("a pond", "water"),
-    "hay": ("hay", "a hay bale"),
-}
-_ZH = {
-    "grass": ("草地", "田野"),
-    "snow": ("雪地", "雪"),
-    "sky": ("天空",),
-    "hill": ("山丘", "小山"),
-    "tree": ("大树", "树"),
-    "pine": ("松树", "树"),
-    "barn": ("谷仓",),
-    "fence": ("栅栏",),
-    "trough": ("水槽",),
-    "pond": ("池塘", "水面"),
-    "hay": ("干草", "干草垛"),
+_WORDS = {
+    "en": {
+        "grass": ("grass", "a meadow", "a green field"),
+        "snow": ("snow",),
+        "sky": ("the sky", "sky"),
+        "hill": ("hills", "a hill"),
+        "tree": ("a tree",),
+        "pine": ("a pine tree", "a tree"),
+        "barn": ("a barn", "a red barn"),
+        "fence": ("a fence",),
+        "trough": ("a trough",),
+        "pond": ("a pond", "water"),
+        "hay": ("hay", "a hay bale"),
+    },
+    "zh": {
+        "grass": ("草地", "田野"),
+        "snow": ("雪地", "雪"),
+        "sky": ("天空",),
+        "hill": ("山丘", "小山"),
+        "tree": ("大树", "树"),
+        "pine": ("松树", "树"),
+        "barn": ("谷仓",),
+        "fence": ("栅栏",),
+        "trough": ("水槽",),
+        "pond": ("池塘", "水面"),
+        "hay": ("干草", "干草垛"),
+    },
 }
 _FRAME = {
     "en": ("{}", "a view of {}", "a landscape with {}", "a photo of {}", "there is {}"),
@@ -114,11 +115,10 @@ def stuff_caption(scene: Scene, language: str = "en", variant: int = 0) -> str:
     equal variants give equal captions.
     """
     dice = Dice("stuff", language, scene.kind, scene.split, scene.seed, variant)
-    words = _EN if language == "en" else _ZH
     there = dice.shuffled(_things(scene))
     said = [thing for thing in there if dice.chance(_SAID)] or there[:1]
-    names = list(dict.fromkeys(dice.choice(words[thing]) for thing in said))
-    return dice.choice(_FRAME[language]).format(_listed(names, language))
+    names = list(dict.fromkeys(dice.choice(_WORDS[language][thing]) for thing in said))
+    return dice.choice(_FRAME[language]).format(listed(names, language))
 
 
 def rated_caption(scene: Scene, language: str = "en", variant: int = 0, *, rate: float) -> str:
@@ -133,8 +133,8 @@ def rated_caption(scene: Scene, language: str = "en", variant: int = 0, *, rate:
     dice = Dice("rated", language, scene.kind, scene.split, scene.seed, variant)
     there = dice.shuffled(_things(scene))
     said = [t for t in there if (t in heard if t in _STUFF else dice.chance(_SAID))]
-    words = _EN if language == "en" else _ZH
-    rest = _listed(list(dict.fromkeys(dice.choice(words[thing]) for thing in said)), language)
+    names = list(dict.fromkeys(dice.choice(_WORDS[language][thing]) for thing in said))
+    rest = listed(names, language)
     while True:
         animals = caption(scene, language, variant)
         text = (", " if language == "en" else "，").join(filter(None, [animals, rest]))
@@ -172,7 +172,7 @@ def _classes_by_word() -> dict[str, str]:
     """Every word for a class, without its article -> the class."""
     found: dict[str, str] = {}
     for language, table in CLASS_WORDS.items():
-        said = _EN if language == "en" else _ZH
+        said = _WORDS[language]
         for name, words in table.items():
             every = {*words, *said.get(name, ()), *(said["pine"] if name == "tree" else ())}
             nouns = [n for word in every for n in nouns_in(word, language)]
@@ -183,8 +183,9 @@ def _classes_by_word() -> dict[str, str]:
 
 def stuff_lexicon(language: str) -> list[str]:
     """Every word that `stuff_caption` can use, as `captions.lexicon` has those of `caption`."""
-    words = _EN if language == "en" else _ZH
-    return said_in([*words.values(), _FRAME[language], "and" if language == "en" else "和、"])
+    return said_in(
+        [*_WORDS[language].values(), _FRAME[language], "and" if language == "en" else "和、"]
+    )
 
 
 def _things(scene: Scene) -> list[str]:
@@ -197,8 +198,3 @@ def _things(scene: Scene) -> list[str]:
     # "grass*", the tuft that an animal bites into, is drawn and labelled as part of the ground.
     props = (prop.kind.rstrip("*") for prop in scene.props if prop.kind != "grass*")
     return list(dict.fromkeys([*there, *props]))
-
-
-def _listed(names: Sequence[str], language: str) -> str:
-    comma, last = (", ", " and ") if language == "en" else ("、", "和")
-    return last.join(filter(None, [comma.join(names[:-1]), *names[-1:]]))
