@@ -80,7 +80,7 @@ USES = "jupyter_client.kernelspec.KernelSpecManager.get_kernel_spec"
         ("machine", "psutil.virtual_memory", lambda: SimpleNamespace(available=1e9),
          ("machine", NOTE)),
         ("machine", "shutil.disk_usage", lambda _: SimpleNamespace(free=5e8), ("disk", FAULT)),
-        ("fonts", "cliplab.viz.cjk_font", lambda: None, ("fonts", FAULT)),
+        ("fonts", "cliplab.viz.cjk_fonts", lambda: [], ("fonts", FAULT)),
         ("kernel", USES, lambda *_: SimpleNamespace(argv=["python"]), ("kernel", OK)),
         ("kernel", USES, lambda *_: SimpleNamespace(argv=["/other/bin/python"]), ("kernel", NOTE)),
         ("kernel", USES, unknown, ("kernel", NOTE)),

@@ -48,7 +48,7 @@ def printed(ax) -> list[str]:
 def test_import_alone_changes_no_setting() -> None:
     with mpl.rc_context(rc=mpl.rcParamsDefault):
         before = dict(mpl.rcParams)
-        fonts.cjk_font()
+        fonts.cjk_fonts()
         assert dict(mpl.rcParams) == before
         figures.use_style()
         assert mpl.rcParams["font.family"][0] == "DejaVu Sans"
@@ -76,10 +76,10 @@ def test_chinese_title_is_drawn_without_a_complaint(ax, caplog, recwarn) -> None
 def test_the_shipped_font_comes_first_and_the_doctor_is_told_if_there_is_none(
     monkeypatch, tmp_path
 ) -> None:
-    assert fonts.cjk_fonts()[0] == "Noto Sans SC cliplab" == fonts.cjk_font()
+    assert fonts.cjk_fonts()[0] == "Noto Sans SC cliplab"
     monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
     monkeypatch.setattr(fonts, "INSTALLED_FONTS", ())
-    assert fonts.cjk_font() is None
+    assert fonts.cjk_fonts() == []
 
 
 @pytest.mark.parametrize("make", [np.asarray, torch.as_tensor, list])

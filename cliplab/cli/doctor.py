@@ -187,7 +187,7 @@ def check_cache() -> Iterator[Finding]:
 
 def check_fonts() -> Iterator[Finding]:
     """A font that has Chinese glyphs, for labels in figures."""
-    font = viz.cjk_font()
+    font = next(iter(viz.cjk_fonts()), "")
     whole = "a checkout's data/fonts must be whole; without a checkout set $CLIPLAB_DATA"
     fault = "" if font else f"{whole}; or install Noto Sans CJK SC"
     yield _said("fonts", f"Chinese in figures is drawn in {font or 'empty boxes'}", fault=fault)

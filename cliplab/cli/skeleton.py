@@ -140,7 +140,8 @@ def work(job: Job) -> int:
     show(job.show())
     complain("remark", job.remarks, most=job.most_remarks)
     job.write()
-    return 3 if job.unreadable or data.lacks_pictures(job.problems) else 0
+    missing = any(one.kind is data.ProblemKind.MISSING for one in job.problems)
+    return 3 if job.unreadable or missing else 0
 
 
 def _on_world(job: Job) -> Iterator[str]:

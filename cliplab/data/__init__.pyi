@@ -17,7 +17,6 @@ from .samples import (
     Problem as Problem,
     ProblemKind as ProblemKind,
     Sample as Sample,
-    lacks_pictures as lacks_pictures,
     resized as resized,
     some as some,
 )

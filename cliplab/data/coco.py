@@ -96,10 +96,10 @@ def _root_of(table: Table, path: Path, images: Path | None) -> Path:
         raise ValueError(f"{shown(path)}: no picture has a 'file_name'; export it again as COCO")
     places = [images] if images is not None else list(_places(path))
     # Files under their names, then under the end of their names; few of a large set may be there.
-    for sample, guess in ((few, 0), (few, 1), (names, 0), (names, 1)):
-        counts = [len(find_files(place, sample)[guess]) for place in places]
-        if max(counts):
-            return places[counts.index(max(counts))]
+    for sample in (few, names):
+        counts = [tuple(map(len, find_files(place, sample))) for place in places]
+        if any(best := max(counts)):
+            return places[counts.index(best)]
     raise FileNotFoundError(
         f"{shown(path)}: none of its {len(names)} pictures is there, such as {shown(names[0])}; "
         f"looked in {', '.join(map(shown, places))}; {where_from(images, 'the JSON')}"

@@ -21,6 +21,7 @@ from cliplab.data.samples import (
     Ids,
     Masks,
     ProblemKind as Kind,
+    Problems,
     Sample,
     plain,
     same_shape,
@@ -29,7 +30,6 @@ from cliplab.data.samples import (
 )
 
 Size = tuple[int, int]  # width and height in pixels
-Problems = dict[Kind, list[str]]
 Said = tuple[str | None, str | None, str | None]  # label, group and split
 _TOLERANCE = 1.0  # pixels that a box may stick out before it is worth a word
 

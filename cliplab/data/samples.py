@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -80,6 +81,9 @@ class ProblemKind(Enum):
     NOT_JUDGED = "pictures whose truth cannot be used, not judged"
 
 
+Problems = dict[ProblemKind, list[str]]  # where each kind was met, while a source is read
+
+
 @dataclass(frozen=True)
 class Problem:
     """One kind of problem, the places where it was met, and what else is to be said of it."""
@@ -93,25 +97,23 @@ class Problem:
         return f"{self.kind.value}{places}{self.detail and f': {self.detail}'}"
 
 
-def problems_of(places: Mapping[ProblemKind, Sequence[str]]) -> tuple[Problem, ...]:
+def problems_of(places: Problems) -> tuple[Problem, ...]:
     """One problem for each kind that was met anywhere."""
     return tuple(Problem(kind, tuple(where)) for kind, where in places.items() if where)
 
 
-def lacks_pictures(problems: Iterable[Problem]) -> bool:
-    """Whether a source names pictures that are not there."""
-    return any(problem.kind is ProblemKind.MISSING for problem in problems)
-
-
 def lacked(samples: Iterable["Sample"]) -> list[str]:
     """Classes that a split lacks, so that it says nothing about them."""
-    present = {(sample.label, sample.split) for sample in samples if sample.label is not None}
-    splits = [split for split in SPLITS if any(part == split for _, part in present)]
+    present = defaultdict[str, set[str | None]](set)  # splits of each class
+    for sample in samples:
+        if sample.label is not None:
+            present[sample.label].add(sample.split)
+    there = set[str | None]().union(*present.values())
     absent = {
-        label: ", ".join(split for split in splits if (label, split) not in present)
-        for label in sorted({label or "" for label, _ in present})
+        label: ", ".join(split for split in SPLITS if split in there - splits)
+        for label, splits in sorted(present.items())
     }
-    return [f"{label} ({parts})" for label, parts in absent.items() if parts]
+    return [f"{label} ({splits})" for label, splits in absent.items() if splits]
 
 
 # ---- masks ---------------------------------------------------------------------------------

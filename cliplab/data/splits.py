@@ -34,6 +34,7 @@ from cliplab.data.samples import (
     SPLITS,
     Problem,
     ProblemKind as Kind,
+    Problems,
     Sample,
     lacked,
     problems_of,
@@ -47,7 +48,6 @@ MAX_DIFFERENCE = 4.0  # mean, of 255: for flat pictures, in which nothing correl
 _SIDE = 16  # pixels of a thumbnail
 _VALUES = _SIDE * _SIDE * 3
 _DECODED = 64  # pixels to which JPEG may be decoded before it is shrunk
-Places = dict[Kind, list[str]]
 _PREFERENCE = ("train", "test", "val")  # who comes first when a class is short of groups
 
 
@@ -57,6 +57,7 @@ class _Group:
 
     members: tuple[int, ...]
     counts: Counter[str | None]  # samples of each class
+    there: Mapping[str, str]  # splits that some of it are in already, with the name of one
     order: str  # hash of seed and name
 
 
@@ -72,11 +73,15 @@ def deal(
     fixed = [one.split or before.get(one.path.absolute()) for one in samples]
     if None not in fixed:
         return _with_splits(samples, fixed), ()
-    problems: Places = defaultdict(list)
-    groups = _groups(samples, seed, problems)
-    given = [_given(group, fixed, samples, problems) for group in groups]
-    chosen = _greedy(groups, given, shares)
-    if empty := [split for split in shares if split not in chosen]:
+    problems: Problems = defaultdict(list)
+    groups = _groups(samples, fixed, seed, problems)
+    problems[Kind.STRADDLING] += [
+        " = ".join(f"{name} ({split})" for split, name in group.there.items())
+        for group in groups
+        if len(group.there) > 1
+    ]
+    chosen = _greedy(groups, shares)
+    if empty := [split for split in shares if split not in chosen.values()]:
         largest = some((samples[i].name for i in groups[0].members), 4)
         raise ValueError(
             f"nothing left for {' and '.join(empty)}: {len(samples)} pictures are "
@@ -84,8 +89,8 @@ def deal(
             f"{len(groups[0].members)}: {largest}; add pictures, or ask for fewer splits"
         )
     splits = list(fixed)
-    for group, split in zip(groups, chosen, strict=True):
-        for i in group.members:
+    for members, split in chosen.items():
+        for i in members:
             splits[i] = fixed[i] or split
     dealt = _with_splits(samples, splits)
     problems[Kind.LACKED] += lacked(dealt)
@@ -110,7 +115,9 @@ def _with_splits(samples: Sequence[Sample], splits: Sequence[str | None]) -> lis
 # ---- groups --------------------------------------------------------------------------------
 
 
-def _groups(samples: Sequence[Sample], seed: int, to: Places) -> list[_Group]:
+def _groups(
+    samples: Sequence[Sample], fixed: Sequence[str | None], seed: int, to: Problems
+) -> list[_Group]:
     """Photos that belong together, in the order in which they are dealt."""
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -126,7 +133,9 @@ def _groups(samples: Sequence[Sample], seed: int, to: Places) -> list[_Group]:
     for indices in map(sorted, together.subsets()):
         names = {samples[i].group or _file_name(samples[i]) for i in indices}
         order = min(hashlib.sha256(f"{seed}\n{name}".encode()).hexdigest() for name in names)
-        groups.append(_Group(tuple(indices), Counter(samples[i].label for i in indices), order))
+        counts = Counter(samples[i].label for i in indices)
+        there = {split: samples[i].name for i in indices if (split := fixed[i])}
+        groups.append(_Group(tuple(indices), counts, there, order))
     return sorted(groups, key=lambda group: (-len(group.members), group.order))
 
 
@@ -139,29 +148,16 @@ def _file_name(sample: Sample) -> str:
 # ---- dealing -------------------------------------------------------------------------------
 
 
-def _given(
-    group: _Group, fixed: Sequence[str | None], samples: Sequence[Sample], to: Places
-) -> str | None:
-    """The split that a group must join, since some of its samples are there already."""
-    there = {fixed[i]: samples[i].name for i in group.members if fixed[i]}
-    if len(there) > 1:
-        places = (f"{name} ({split})" for split, name in there.items())
-        to[Kind.STRADDLING].append(" = ".join(places))
-    return next((split for split in SPLITS if split in there), None)
-
-
-def _greedy(
-    groups: Sequence[_Group], given: Sequence[str | None], shares: Mapping[str, float]
-) -> list[str]:
-    """A split for each group: where its classes lack most of their share."""
+def _greedy(groups: Sequence[_Group], shares: Mapping[str, float]) -> dict[tuple[int, ...], str]:
+    """A split for the members of each group: where its classes lack most of their share."""
     totals = sum((group.counts for group in groups), Counter[str | None]())
     owners = Counter(label for group in groups for label in group.counts)
     left, have = owners.copy(), Counter[tuple[str, str | None]]()  # groups; samples dealt
     splits = [split for split in _PREFERENCE if split in shares]
-    chosen: dict[int, str] = {}
+    chosen: dict[tuple[int, ...], str] = {}
     # What is given comes first, for the rest has to make up for it.
-    for i in sorted(range(len(groups)), key=lambda i: given[i] is None):
-        counts = groups[i].counts
+    for group in sorted(groups, key=lambda group: not group.there):
+        counts = group.counts
 
         def cost(split: str, counts: Counter[str | None] = counts) -> float:
             """By how much the squared distance of the classes from their shares grows."""
@@ -176,11 +172,12 @@ def _greedy(
         if any(owners[label] == 1 for label in counts):
             short = splits[:1]  # what is never trained on cannot be tested
         wanted = [split for split in splits if split in short] or splits
-        chosen[i] = given[i] or min(wanted, key=cost)
+        given = [split for split in SPLITS if split in group.there]
+        chosen[group.members] = found = given[0] if given else min(wanted, key=cost)
         for label, n in counts.items():
-            have[chosen[i], label] += n
+            have[found, label] += n
             left[label] -= 1
-    return [chosen[i] for i in range(len(groups))]
+    return chosen
 
 
 # ---- near-duplicates -----------------------------------------------------------------------

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.data.files import file_names, image_names, shown
-from cliplab.data.reading import Problems, Reading, find_files, text_of
-from cliplab.data.samples import Box, ProblemKind as Kind, plain, split_of
+from cliplab.data.reading import Reading, find_files, text_of
+from cliplab.data.samples import Box, ProblemKind as Kind, Problems, plain, split_of
 
 SETTINGS = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "obj.data")
 NAME_FILES = ("classes.txt", "obj.names")

@@ -15,7 +15,7 @@ from .boxes import (
     tag_texts as tag_texts,
 )
 from .figures import as_array as as_array, as_pixels as as_pixels, use_style as use_style
-from .fonts import cjk_font as cjk_font, cjk_fonts as cjk_fonts
+from .fonts import cjk_fonts as cjk_fonts
 from .segmentation import (
     NOTHING as NOTHING,
     class_colours as class_colours,

@@ -74,13 +74,49 @@ def plot_similarity(
     *,
     limits: tuple[float, float] = (-1.0, 1.0),
     label: str | None = "cosine similarity",
+    cmap: str = "viridis",
 ) -> Axes:
     """Matrix (N, M) on a fixed colour scale, so that panels can be compared.
 
     Up to 8 x 8 numbers are also printed; rows are texts, or images, drawn as thumbnails; `limits`
-    are the values of the darkest and the brightest colour; without `label` there is no colour bar.
+    are the values of the first and the last colour; without `label` there is no colour bar.
     """
-    return _matrix(ax, as_array(sim), rows, cols, cmap="viridis", limits=limits, label=label)
+    values = as_array(sim)
+    check_names("rows", rows, values.shape[0])
+    check_names("cols", cols, values.shape[1])
+    mesh = ax.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap, aspect="equal")
+    bare(ax).tick_params(length=0)
+    if max(values.shape) <= 8:
+        _print_values(ax, mesh, values)
+    if cols is not None:
+        flat = max(len(name) for name in cols) * len(cols) <= 40
+        ax.set_xticks(range(len(cols)), cols, **({} if flat else _SLANT))
+    if rows is not None and all(isinstance(row, str) for row in rows):
+        ax.set_yticks(range(len(rows)), rows)
+    elif rows is not None:
+        _thumbnails(ax, rows)
+    if label is not None:
+        bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)), label=label)
+        bar.outline.set_visible(False)
+    return ax
+
+
+def _print_values(ax: Axes, mesh: AxesImage, values: np.ndarray) -> None:
+    for (i, j), value in np.ndenumerate(values):
+        red, green, blue, _ = mesh.cmap(mesh.norm(value))
+        bright = 0.3 * red + 0.6 * green + 0.1 * blue > 0.55
+        colour = INK if bright else "white"
+        text = f"{value:.2f}".replace("-0.00", "0.00")
+        ax.text(j, i, text, ha="center", va="center", color=colour, size=8.5)
+
+
+def _thumbnails(ax: Axes, images: Sequence[Any]) -> None:
+    # in the data coordinates of the matrix, so that they follow its rows through any layout
+    right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
+    for i, image in enumerate(images):
+        place = (-1.62, -0.7, i + 0.46, i - 0.46)
+        ax.imshow(as_pixels(image), extent=place, cmap="gray", interpolation="antialiased")
+    ax.set(xlim=(-1.65, right), ylim=(bottom, -0.5))
 
 
 def plot_signed(ax: Axes, values: Any, rows: Any = None, cols: Any = None, *, limit: float) -> Axes:
@@ -89,7 +125,7 @@ def plot_signed(ax: Axes, values: Any, rows: Any = None, cols: Any = None, *, li
     The arguments are those of `plot_similarity`.
     """
     limits = (-limit, limit)
-    return _matrix(ax, as_array(values), rows, cols, cmap="RdBu", limits=limits, label=None)
+    return plot_similarity(ax, values, rows, cols, limits=limits, label=None, cmap="RdBu")
 
 
 def plot_confusion(
@@ -292,50 +328,3 @@ def check_names(what: str, names: Sequence[Any] | None, expected: int) -> None:
             f"{what}: got {len(names)} for {expected} rows, columns, bars or images; "
             "expected one for each"
         )
-
-
-def _matrix(
-    ax: Axes,
-    values: np.ndarray,
-    rows: Sequence[Any] | None,
-    cols: Sequence[str] | None,
-    *,
-    cmap: str,
-    limits: tuple[float, float],
-    label: str | None,
-) -> Axes:
-    check_names("rows", rows, values.shape[0])
-    check_names("cols", cols, values.shape[1])
-    mesh = ax.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap, aspect="equal")
-    bare(ax).tick_params(length=0)
-    if max(values.shape) <= 8:
-        _print_values(ax, mesh, values)
-    if cols is not None:
-        flat = max(len(name) for name in cols) * len(cols) <= 40
-        ax.set_xticks(range(len(cols)), cols, **({} if flat else _SLANT))
-    if rows is not None and all(isinstance(row, str) for row in rows):
-        ax.set_yticks(range(len(rows)), rows)
-    elif rows is not None:
-        _thumbnails(ax, rows)
-    if label is not None:
-        bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)), label=label)
-        bar.outline.set_visible(False)
-    return ax
-
-
-def _print_values(ax: Axes, mesh: AxesImage, values: np.ndarray) -> None:
-    for (i, j), value in np.ndenumerate(values):
-        red, green, blue, _ = mesh.cmap(mesh.norm(value))
-        bright = 0.3 * red + 0.6 * green + 0.1 * blue > 0.55
-        colour = INK if bright else "white"
-        text = f"{value:.2f}".replace("-0.00", "0.00")
-        ax.text(j, i, text, ha="center", va="center", color=colour, size=8.5)
-
-
-def _thumbnails(ax: Axes, images: Sequence[Any]) -> None:
-    # in the data coordinates of the matrix, so that they follow its rows through any layout
-    right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
-    for i, image in enumerate(images):
-        place = (-1.62, -0.7, i + 0.46, i - 0.46)
-        ax.imshow(as_pixels(image), extent=place, cmap="gray", interpolation="antialiased")
-    ax.set(xlim=(-1.65, right), ylim=(bottom, -0.5))

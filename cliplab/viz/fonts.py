@@ -22,7 +22,10 @@ INSTALLED_FONTS = (
 
 
 def cjk_fonts() -> list[str]:
-    """Families that can draw Chinese, in the order they are asked: shipped, then installed."""
+    """Families that can draw Chinese, in the order they are asked: shipped, then installed.
+
+    Without any, Chinese shows as empty boxes.
+    """
     # The shipped subset goes first because it is the same file everywhere; an installed font is
     # complete and serves the characters that the subset leaves out.
     shipped = _register_shipped_font()
@@ -32,11 +35,6 @@ def cjk_fonts() -> list[str]:
     for name in families:
         _stand_in_for_bold(name)
     return families
-
-
-def cjk_font() -> str | None:
-    """Name of the family that Chinese is drawn in, or None: then it would show as empty boxes."""
-    return next(iter(cjk_fonts()), None)
 
 
 def _register_shipped_font() -> str | None:
