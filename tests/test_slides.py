@@ -171,3 +171,14 @@ def test_what_is_too_large_is_made_smaller(tmp_path: Path) -> None:
     sizes = sizes_in(slides(tmp_path, *LESSON[:6], printed, *tables))
     assert sizes[:-2] == [1, 1, 1, 1, 1]  # a long print goes on to the next slide
     assert all(0.5 <= size < 1 for size in sizes[-2:])
+
+
+@pytest.mark.skipif(not chromium(), reason="needs Chromium")
+def test_a_figure_takes_the_room_that_is_left(tmp_path: Path) -> None:
+    tall = figure(1000, 800)
+    said = markdown("## B\n\n" + "A sentence that is said. " * 7)
+    cells = (markdown("## A"), code("a()", outputs=[tall]), said, code("b()", outputs=[tall]))
+    page = slides(tmp_path, *LESSON[:2], *cells)
+    *_, alone, below = map(int, re.findall(r"--figure: (\d+)px", dom(page)))
+    assert 400 <= below < alone == 540
+    assert sizes_in(page)[-2:] == [1, 1]

@@ -23,7 +23,7 @@ from cliplab.report.notebook import RESULTS_PATH, read_notebook, tags, title
 from cliplab.report.page import CODE_STYLES, FONT
 
 _ROOM = 540  # pixels below a title; where that was estimated too low, the page makes things smaller
-_WIDTH, _FIGURE = 1160, 400  # pixels across, and of a figure, which is made no higher
+_WIDTH, _FIGURE = 1160, 400  # pixels across, and of a figure, which grows where room is left
 _REST = 90  # what ends a part and is no higher goes on the slide before it
 _LINE, _LETTERS, _CODE_LINE = 37, 92, 25  # height of a line of text, what it holds; of code
 _CHECK, _CODE = 14, 3  # lines of code that are shown: where it checks something, and elsewhere
