@@ -23,7 +23,6 @@ from cliplab.detection import (
 from cliplab.detection.glip import agreed, selection_of
 from cliplab.detection.settings import PUBLISHED
 from cliplab.models.glip import GLIP, VARIANTS, Found, GLIPConfig, Selection, load_glip, save_glip
-from cliplab.models.glip.config import Variant
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.runtime import sha256
 
@@ -355,8 +354,8 @@ def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     swin = {"body": "swin", "widths": (8, 16, 32, 64), "swin_heads": (1, 1, 2, 2), "window": 3}
     fused = replace(TINY, **swin, unused_classes=3)
     for name in VARIANTS:
-        monkeypatch.setitem(VARIANTS, name, Variant(fused, "boxes", "x.pth"))
-    monkeypatch.setitem(VARIANTS, "glip-t-a", Variant(replace(fused, fusion=False), "boxes"))
+        monkeypatch.setitem(VARIANTS, name, fused)
+    monkeypatch.setitem(VARIANTS, "glip-t-a", replace(fused, fusion=False))
     path = tmp_path / "zoo" / "tiny.pth"
     path.parent.mkdir()
     torch.save({"model": tiny(fused).state_dict()}, path)

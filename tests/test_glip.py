@@ -31,7 +31,6 @@ from cliplab.models.glip import (
     to_picture,
 )
 from cliplab.models.glip.anchors import anchor_boxes, decode, half_open, inclusive, iou
-from cliplab.models.glip.config import Variant
 from cliplab.models.glip.dyhead import DeformableConv
 from cliplab.models.glip.inference import resized, same_sizes, suppress
 from cliplab.models.glip.swin import Swin
@@ -369,8 +368,8 @@ def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Two tiny variants, and a published file of the first with all that such files carry."""
     swin = {"body": "swin", "widths": (8, 16, 32, 64), "swin_heads": (1, 1, 2, 2), "window": 3}
     fused = replace(TINY, **swin, unused_classes=80)
-    monkeypatch.setitem(VARIANTS, "glip-t", Variant(fused, "boxes"))
-    monkeypatch.setitem(VARIANTS, "glip-t-a", Variant(replace(fused, fusion=False), "boxes"))
+    monkeypatch.setitem(VARIANTS, "glip-t", fused)
+    monkeypatch.setitem(VARIANTS, "glip-t-a", replace(fused, fusion=False))
     torch.manual_seed(0)
     model = GLIP(replace(fused, unused_classes=7))
     path = tmp_path / "glip_tiny.pth"

@@ -144,12 +144,16 @@ def test_regions_are_matched_with_animals() -> None:
     torch.testing.assert_close(moved[animal], true[0].expand(2, 4))
 
 
-def test_a_picture_without_animals_is_all_background() -> None:
+def test_a_picture_without_animals_is_all_background(herds) -> None:
     proposals = [torch.tensor([[11.0, 10, 41, 40], [30, 30, 60, 60]])]
     none = torch.zeros(0, dtype=torch.long)
     found = recipe.sample_regions(tiny(), proposals, [torch.zeros(0, 4)], [none])
     assert found.targets.tolist() == [0, 0]
-    assert found.deltas.isfinite().all()
+    nothing = torch.zeros(20, dtype=torch.bool)
+    given = tiny().train(), batches_of(herds, nothing)(0), rows(20, seed=3), members("base")
+    parts = recipe.losses(*given, recipe.ViLDRecipe())
+    assert parts["box"] == 0
+    assert all(loss.isfinite() for loss in parts.values())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

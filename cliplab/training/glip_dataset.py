@@ -10,8 +10,9 @@ Never trained on are the combinations that nobody of the pasture may see (`HELD_
 the pictures, with boxes, and are called animals. Their names are in the vocabulary all the same.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,6 @@ from cliplab.models.glip.inference import MULTIPLE
 from cliplab.models.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer
 from cliplab.pasture import (
     LANGUAGES,
-    PROPS,
     Annotations,
     Dice,
     Grounded,
@@ -45,8 +45,6 @@ HEIGHT = 128  # pixels of a picture; 171 wide
 UNNAMED = ("dog", "horse")  # species without a name in training
 NAMED = tuple(s for s in pasture.SPECIES if s not in UNNAMED)
 _CHUNK = 500  # pictures per file
-_KINDS = (*pasture.SPECIES, *PROPS)
-_POSTURES, _COLOURS = ("", *pasture.POSTURES), ("", *pasture.COLOURS)
 # Who is near this, who is near that, of two that look alike.
 pair_of = partial(relations.near_pair, unnamed=UNNAMED)
 
@@ -135,33 +133,21 @@ def load_herds(folder: Path, count: int, *, paired: bool = False) -> GLIPDataset
 
     `paired`: of other herds, those of the first `count` that allow a pair.
     """
-    name = "pairs" if paired else "herds"
+    name = "paired" if paired else "annotated"
     make = partial(_to_arrays, partial(draw_few_kinds, paired=True) if paired else draw_herds)
     found = load_chunks(folder, f"{name}-{HEIGHT}-", count, make, size=_CHUNK)
-    rows = zip(found["names"].tolist(), found["boxes"].tolist(), strict=True)
-    things = iter(
-        [Thing(_KINDS[k], _POSTURES[p], _COLOURS[c], tuple(box)) for (k, p, c), box in rows]
-    )
     annotations = [
-        Annotations(*(tuple(next(things) for _ in range(n)) for n in row))
-        for row in found["counts"].tolist()
+        Annotations(*(tuple(Thing(k, p, c, tuple(box)) for k, p, c, box in part) for part in both))
+        for both in map(json.loads, found["annotations"].tobytes().splitlines())
     ]
     return GLIPDataset(found["images"], annotations)
 
 
 def _to_arrays(draw: Callable[..., GLIPDataset], start: int, count: int) -> Arrays:
-    """Images; counts (N, 2) of things and hidden ones; their names (T, 3), their boxes (T, 4)."""
+    """Images, and a line of JSON for each: its things and its hidden ones."""
     herds = draw("train", count, start=start)
-    things = [thing for annotated in herds.annotations for part in annotated for thing in part]
-    names = [
-        (_KINDS.index(t.kind), _POSTURES.index(t.posture), _COLOURS.index(t.colour)) for t in things
-    ]
-    return {
-        "images": herds.images,
-        "counts": np.array([[len(part) for part in annotated] for annotated in herds.annotations]),
-        "names": np.array(names, np.uint8),
-        "boxes": np.array([thing.box for thing in things], np.float32),
-    }
+    lines = "".join(f"{json.dumps(one, default=astuple)}\n" for one in herds.annotations)
+    return {"images": herds.images, "annotations": np.frombuffer(lines.encode(), np.uint8)}
 
 
 # ---- batches -------------------------------------------------------------------------------

@@ -78,26 +78,16 @@ def sample_regions(
     model: ViLD, proposals: list[Tensor], boxes: list[Tensor], labels: list[Tensor]
 ) -> SampledRegions:
     """Proposals and true boxes, matched at IoU 0.5, at most half of them animals."""
-    from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
-    from torchvision.ops import box_iou
+    from torchvision.models.detection.roi_heads import RoIHeads
 
-    sampler = BalancedPositiveNegativeSampler(model.config.train_regions, 0.5)
-    regions, targets, matched = [], [], []
-    for found, true, names in zip(proposals, boxes, labels, strict=True):
-        pool = torch.cat([found, true])
-        if len(true):
-            overlap, which = box_iou(pool, true).max(1)
-        else:
-            overlap, which = pool.new_zeros(len(pool)), pool.new_zeros(len(pool), dtype=torch.long)
-            true, names = pool.new_zeros(1, 4), which.new_zeros(1)
-        hit = overlap >= 0.5
-        positive, negative = sampler([hit.long()])
-        kept = torch.where((positive[0] | negative[0]).bool())[0]
-        regions.append(pool[kept])
-        targets.append(torch.where(hit[kept], names[which[kept]] + 1, 0))
-        matched.append(torch.where(hit[kept, None], true[which[kept]], pool[kept]))
-    deltas = torch.cat(model.box_coder.encode(matched, regions))
-    return SampledRegions(regions, torch.cat(targets), deltas)
+    heads = RoIHeads(  # matches and samples; without networks of its own
+        None, None, None, fg_iou_thresh=0.5, bg_iou_thresh=0.5, positive_fraction=0.5,
+        batch_size_per_image=model.config.train_regions, bbox_reg_weights=model.box_coder.weights,
+        score_thresh=0.0, nms_thresh=0.0, detections_per_img=0,
+    )  # fmt: skip
+    truth = [{"boxes": b, "labels": k + 1} for b, k in zip(boxes, labels, strict=True)]
+    regions, _, targets, deltas = heads.select_training_samples(proposals, truth)
+    return SampledRegions(regions, torch.cat(targets), torch.cat(deltas))
 
 
 def losses(

@@ -22,7 +22,6 @@ from cliplab.models.glip import (
     select,
 )
 from cliplab.models.glip.anchors import anchor_boxes, decode, encode, half_open
-from cliplab.models.glip.config import Variant
 from cliplab.models.glip.dyhead import Head, Raw, gathered_conv, reread
 from cliplab.models.glip.fusion import CrossAttention, FusionBlock
 from cliplab.models.glip.inference import Found
@@ -430,7 +429,7 @@ def test_published_file_of_the_whole_model(
     full: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a .pth in the released layout to the released code's numbers."""
-    monkeypatch.setitem(VARIANTS, "glip-t", Variant(FULL, "none: random weights"))
+    monkeypatch.setitem(VARIANTS, "glip-t", FULL)
     path = tmp_path / "glip_tiny.pth"
     torch.save({"model": {f"module.{k}": v.half() for k, v in full.weights.items()}}, path)
     ours = load_glip(f"glip-t:{path}", vocab=full.notes["config"]["vocab"])

@@ -112,20 +112,12 @@ GLIP_L = _published(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A published model: its sizes, and what it learned from."""
-
-    config: GLIPConfig
-    data: str
-    file: str = ""  # name that its authors gave the checkpoint
-
-
-# B and C differ from the released GLIP-T in their data only.
+# Published models, and the files that their authors gave them: B and C differ from the released
+# GLIP-T in what they learned from only, which their files name.
 VARIANTS = {
-    "glip-t-a": Variant(GLIP_T_A, "O365", "glip_a_tiny_o365.pth"),
-    "glip-t-b": Variant(GLIP_T, "O365", "glip_tiny_model_o365.pth"),
-    "glip-t-c": Variant(GLIP_T, "O365, GoldG", "glip_tiny_model_o365_goldg.pth"),
-    "glip-t": Variant(GLIP_T, "O365, GoldG, CC3M, SBU", "glip_tiny_model_o365_goldg_cc_sbu.pth"),
-    "glip-l": Variant(GLIP_L, "FourODs, GoldG, CC3M+12M, SBU", "glip_large_model.pth"),
-}
+    "glip-t-a": GLIP_T_A, "glip-t-b": GLIP_T, "glip-t-c": GLIP_T, "glip-t": GLIP_T, "glip-l": GLIP_L
+}  # fmt: skip
+FILES = (
+    "glip_a_tiny_o365.pth", "glip_tiny_model_o365.pth", "glip_tiny_model_o365_goldg.pth",
+    "glip_tiny_model_o365_goldg_cc_sbu.pth", "glip_large_model.pth",
+)  # fmt: skip

@@ -5,6 +5,7 @@ Letters: B pictures, H W pixels, A anchors, L text tokens, K phrases, R boxes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -62,13 +63,8 @@ def same_sizes(pixels: Sequence[Tensor]) -> list[list[int]]:
 
     Filling up pictures of several sizes to one would let the result depend on the neighbours.
     """
-    batches: list[list[int]] = []
-    for index, one in enumerate(pixels):
-        if batches and pixels[batches[-1][0]].shape == one.shape:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
+    runs = groupby(range(len(pixels)), key=lambda index: pixels[index].shape)
+    return [list(run) for _, run in runs]
 
 
 AGGREGATES = ("mean", "max", "power")

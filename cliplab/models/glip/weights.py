@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cliplab.models.glip.config import VARIANTS, GLIPConfig
+from cliplab.models.glip.config import FILES, VARIANTS, GLIPConfig
 from cliplab.models.glip.model import GLIP
 from cliplab.models.tokenizers import WordPieceTokenizer
 from cliplab.models.weights import load_strict, read_header, read_state_dict, save_model
@@ -62,13 +62,12 @@ def load_glip(
 
 def _load_published(name: str, path: Path, vocab: str | Path | Sequence[str] | None) -> GLIP:
     if not path.is_file():
-        known = ", ".join(variant.file for variant in VARIANTS.values())
         raise FileNotFoundError(
-            f"{path}: no such file; expected a published checkpoint of GLIP ({known}; see the "
-            "model zoo of https://github.com/microsoft/GLIP)"
+            f"{path}: no such file; expected a published checkpoint of GLIP ({', '.join(FILES)}; "
+            "see the model zoo of https://github.com/microsoft/GLIP)"
         )
     tensors = {k: v for k, v in read_state_dict(path).items() if not _LEFT_OUT.search(k)}
-    config = VARIANTS[name].config
+    config = VARIANTS[name]
     if _CLASSIFIER in tensors:  # of any number of classes, since nobody reads it
         config = replace(config, unused_classes=len(tensors[_CLASSIFIER]))
     model = load_strict(build(config), tensors, f"{name}:{path}")
