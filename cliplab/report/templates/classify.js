@@ -1,6 +1,3 @@
-document.documentElement.classList.add("js");
-const grid = document.querySelector(".grid"), cards = [...grid.children];
-const sort = document.querySelector("#sort"), find = document.querySelector("#find");
 const wanted = { class: "all", right: "all", true: "all" };
 const buttons = [...document.querySelectorAll("button[data-key]")];
 const cells = [...document.querySelectorAll("button[data-cell]")];
@@ -14,21 +11,15 @@ const orders = {
     || b.dataset.probability - a.dataset.probability,
 };
 function update() {
-  const text = find.value.trim().toLowerCase();
-  let count = 0;
-  for (const card of cards) {
-    const keep = Object.entries(wanted).every(([k, v]) => v === "all" || card.dataset[k] === v)
-      && card.dataset.name.includes(text);
-    card.hidden = !keep;
-    count += keep;
-  }
-  grid.append(...cards.sort((a, b) => orders[sort.value](a, b) || orders.file(a, b)));
+  arrange(orders, (card) =>
+    Object.entries(wanted).every(([k, v]) => v === "all" || card.dataset[k] === v));
   for (const b of buttons)
     b.setAttribute("aria-pressed", String(wanted[b.dataset.key] === b.dataset.value));
   const both = `${wanted.true} ${wanted.class}`;
   for (const cell of cells)
     cell.setAttribute("aria-pressed", String(cell.dataset.cell === both));
   if (chosen) chosen.value = wanted.true;
+  const count = cards.filter((card) => !card.hidden).length;
   document.querySelector("#status").textContent = `${count} of ${cards.length} shown`;
 }
 for (const b of buttons) b.addEventListener("click", () => {
@@ -42,6 +33,4 @@ for (const cell of cells) cell.addEventListener("click", () => {
   update();
 });
 if (chosen) chosen.addEventListener("change", () => { wanted.true = chosen.value; update(); });
-sort.addEventListener("change", update);
-find.addEventListener("input", update);
-update();
+follow(update, sort, find);

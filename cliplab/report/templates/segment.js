@@ -1,6 +1,3 @@
-document.documentElement.classList.add("js");
-const grid = document.querySelector(".grid"), cards = [...grid.children];
-const sort = document.querySelector("#sort"), find = document.querySelector("#find");
 const tint = document.querySelector("#tint"), picks = [...document.querySelectorAll(".pick")];
 const share = (card) => {
   const label = picks.find((pick) => pick.checked).id.slice(2);
@@ -13,11 +10,7 @@ const orders = {
   bad: (a, b) => (a.dataset.iou || 2) - (b.dataset.iou || 2),
   good: (a, b) => (b.dataset.iou || -1) - (a.dataset.iou || -1),
 };
-function update() {
-  const text = find.value.trim().toLowerCase();
-  for (const card of cards) card.hidden = !card.dataset.name.includes(text);
+follow(() => {
   grid.style.setProperty("--tint", tint.value);
-  grid.append(...cards.sort((a, b) => orders[sort.value](a, b) || orders.file(a, b)));
-}
-for (const control of [sort, find, tint, ...picks]) control.addEventListener("input", update);
-update();
+  arrange(orders);
+}, sort, find, tint, ...picks);
