@@ -66,8 +66,9 @@ def test_notebooks_are_found_by_number_name_and_path(lab: Lab) -> None:
     assert labs == ["01_small", "01_lab_deep", "01_lab_deeper", "02_small"]
     with pytest.raises(FileNotFoundError, match="did you mean '01_small'"):
         find_notebooks(["01_smal"])
+    shutil.rmtree("notebooks")
     with pytest.raises(FileNotFoundError, match="no notebook NN_name"):
-        find_notebooks([], Path("nowhere"))
+        find_notebooks()
     Path("x.ipynb").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"x\.ipynb is not a readable notebook"):
         read_notebook(Path("x.ipynb"))

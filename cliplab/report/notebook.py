@@ -38,16 +38,16 @@ def notebooks_dir() -> Path:
     return beside if beside.is_dir() else data_dir().parent / "notebooks"
 
 
-def find_notebooks(names: Sequence[str] = (), folder: Path | None = None) -> list[Path]:
+def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
     """Paths of the notebooks called `names`, in that order; every lesson for no name.
 
     A name is the number of a lesson ("2" or "02"), a file name without its ending, also of a lab,
     or a path.
 
     Raises:
-        FileNotFoundError: for a folder without notebooks, or a name that fits none.
+        FileNotFoundError: there are no notebooks, or none of that name.
     """
-    folder = folder or notebooks_dir()
+    folder = notebooks_dir()
     numbered = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     if not numbered and not any(name.endswith(".ipynb") for name in names):
         raise FileNotFoundError(f"no notebook NN_name.ipynb in {folder}; run from a checkout")
@@ -59,11 +59,11 @@ def find_notebooks(names: Sequence[str] = (), folder: Path | None = None) -> lis
 
 def with_labs(lessons: Sequence[Path]) -> list[Path]:
     """Each lesson, and behind it the labs that go deeper: `labs/NN_*.ipynb` with its number."""
-    labs = (
-        [lesson, *sorted(lesson.parent.glob(f"labs/{lesson.stem[:2]}_*.ipynb"))]
+    return [
+        path
         for lesson in lessons
-    )
-    return [path for some in labs for path in some]
+        for path in (lesson, *sorted(lesson.parent.glob(f"labs/{lesson.stem[:2]}_*.ipynb")))
+    ]
 
 
 def _find(name: str, numbered: Mapping[str, Path], folder: Path) -> Path:
@@ -301,14 +301,14 @@ def _path_in(value: str, place: Path, *, is_model: bool) -> str:
     return next((text for text, is_there in places if text and is_there(place / text)), "")
 
 
-def plan(request: Request, folder: Path | None = None) -> list[Job]:
+def plan(request: Request) -> list[Job]:
     """Jobs for a request.
 
     Raises:
         FileNotFoundError: for an unknown notebook.
         ValueError: for an unknown parameter, a wrong value, or a notebook without RESULTS_PATH.
     """
-    sources = find_notebooks(request.notebooks, folder)
+    sources = find_notebooks(request.notebooks)
     notebooks = {path.stem: read_notebook(path) for path in sources}
     if len(notebooks) < len(sources):
         raise ValueError(f"two of the notebooks have one name: {', '.join(map(str, sources))}")
