@@ -5,6 +5,13 @@ from typing import Any
 
 import nbformat
 
+#: What results.json says of a run, but for its notebooks.
+RUN: dict[str, Any] = {
+    "finished": True, "student": "", "commit": None, "code_sha256": "c0de", "checkpoints": {},
+    "started": "2026-01-01T10:00:00+01:00", "ended": "2026-01-01T10:20:00+01:00",
+    "versions": {"cliplab": "0.1.0"}, "machine": {"cores": 1, "device": "cpu"},
+}  # fmt: skip
+
 
 def markdown(source: str, *tags: str) -> Any:
     return nbformat.v4.new_markdown_cell(source, metadata={"tags": list(tags)} if tags else {})

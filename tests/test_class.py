@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bs4 import BeautifulSoup
 from notebook_builder import code, markdown, stream
-from pages import TRAP, texts
+from pages import TRAP, soup, texts
 from test_page import assert_harmless
 
 from cliplab.cli.main import main
@@ -68,7 +67,7 @@ class Class:
         """What the table says, by hand-in; the page says no less and runs nothing."""
         assert main(["report", "--class", str(self.folder), *more]) == code
         page = self.folder / PAGE
-        html = BeautifulSoup(page.read_text("utf-8"), "html.parser")
+        html = soup(page)
         policy = html.select_one("meta[http-equiv=Content-Security-Policy]")["content"]
         assert policy.startswith("default-src 'none'")
         assert "script-src" not in policy

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from notebook_builder import markdown, write
+from notebook_builder import RUN, markdown, write
 from rocrate.rocrate import ROCrate
 
 from cliplab.cli.main import main
@@ -14,16 +14,10 @@ from cliplab.report import folder
 from cliplab.report.crate import METADATA, PROFILE
 from cliplab.runtime import sha256, write_json
 
-STATE: dict[str, Any] = {
-    "finished": True,
-    "started": "2026-01-01T10:00:00+01:00",
+STATE: dict[str, Any] = RUN | {
     "student": "Li Lei",
     "versions": {"cliplab": "0.1.0", "torch": "2.9.0", "timm": "absent"},
-    "machine": {"cores": 1, "device": "cpu"},
     "commit": {"id": "abc", "dirty": True},
-    "code_sha256": "c0de",
-    "checkpoints": {},
-    "ended": "2026-01-01T10:20:00+01:00",
 }
 RECORD: dict[str, Any] = {
     "finished": True, "seconds": 2.0, "figures": [], "results": {"x": 1}, "source_sha256": "5ec",

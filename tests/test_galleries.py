@@ -302,7 +302,7 @@ def detect(
     rows = summarise(found, query, said)
     path = tmp_path / "g.html"
     detection_page.write_gallery(path, Oracle(), query, found, rows, judged=said,
-                                 notes=["a <remark>", "a note"], thumbnails=thumbnails,
+                                 notes=["a <remark>", "a note."], thumbnails=thumbnails,
                                  title=TRAP)  # fmt: skip
     return read_page(path)
 

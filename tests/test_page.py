@@ -9,9 +9,8 @@ from typing import Any
 
 import nbformat
 import pytest
-from bs4 import BeautifulSoup
-from notebook_builder import code, markdown, write
-from pages import texts
+from notebook_builder import RUN, code, markdown, write
+from pages import soup, texts
 from PIL import Image
 from pygments.styles import get_style_by_name
 
@@ -32,14 +31,7 @@ def run(folder: Path, **chapters: list[Any]) -> Path:
             "title": name, "seconds": 1.0, "parameters": {}, "results": RESULTS, "finished": True,
             "notebook": f"notebooks/{name}.ipynb",
         }  # fmt: skip
-    known = {"versions": {"cliplab": "0"}, "machine": {"cores": 1, "device": "cpu"}}
-    state = known | {"commit": None, "checkpoints": {}, "notebooks": records}
-    state |= {"student": "", "started": "2026-01-01", "finished": True}
-    return page.write_page(state, folder)
-
-
-def read(path: Path) -> BeautifulSoup:
-    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    return page.write_page(RUN | {"notebooks": records}, folder)
 
 
 def shows(**data: str) -> Any:
@@ -78,7 +70,7 @@ TEXTS = (
     '<img src="https://evil.test/x.png" srcset="https://evil.test/y.png 2x" alt="spy">',
     '<video src="https://evil.test/v" poster="https://evil.test/p"></video><audio src="//e/x">',
     '<object data="https://evil.test/x"></object><embed src="https://evil.test/x">',
-    f"<!-- --!><img src=x onerror={EVIL}> -->",
+    f'<!-- --!><img src=x onerror={EVIL}><a href="data:text/html,{EVIL}">press</a> -->',
     f"</article></main></body><body onload={EVIL}><script>{EVIL}</script>",
 )
 OUTPUTS = (
@@ -101,7 +93,7 @@ ATTACKS = (*map(markdown, TEXTS), *map(html, TEXTS), *OUTPUTS)
 
 def assert_harmless(path: Path) -> None:
     """No script but ours (a report has none), no handler, no address but pictures and links."""
-    found = read(path)
+    found = soup(path)
     assert not found(
         ["script", "iframe", "object", "embed", "form", "base", "link", "svg", "style"]
     )
@@ -118,10 +110,10 @@ def assert_harmless(path: Path) -> None:
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_hand_in_runs_nothing(tmp_path: Path, attack: Any) -> None:
     path = run(tmp_path, a=[attack])
-    policy = read(path).select_one("meta[http-equiv=Content-Security-Policy]")["content"]
+    policy = soup(path).select_one("meta[http-equiv=Content-Security-Policy]")["content"]
     assert "default-src 'none'" in policy
     assert "script-src" not in policy
-    assert read(path).select_one("article").find_next_sibling(id="environment")  # nothing torn
+    assert soup(path).select_one("article").find_next_sibling(id="environment")  # nothing torn
     path.write_text(path.read_text("utf-8").partition("</head>")[2], "utf-8")  # our head
     assert_harmless(path)
 
@@ -134,7 +126,7 @@ def test_what_is_good_in_a_hand_in_stays(tmp_path: Path) -> None:
     drawing = shows(**{"image_svg__xml": '<svg viewBox="0 0 9 9"/>'})
     text = markdown("$x^2$ <details><summary>more</summary>[out](https://a.b)</details>")
     path = run(tmp_path, a=[html(f"<table>{styled}</table>"), html(plain), drawing, text])
-    article = read(path).article
+    article = soup(path).article
     assert article.select_one("td[colspan='2']")["style"] == "color: #ff0000;"
     assert texts(article, "td") == ["1", "2"]
     assert article.select_one(".dataframe td").get("style") is None
@@ -147,7 +139,7 @@ def test_what_is_good_in_a_hand_in_stays(tmp_path: Path) -> None:
 
 
 def test_results_are_folded_with_three_digits_and_words_explained(tmp_path: Path) -> None:
-    page = read(run(tmp_path, a=[], b=[]))
+    page = soup(run(tmp_path, a=[], b=[]))
     outer = page.select_one("#results").find_parent("details")
     assert "open" not in outer.attrs
     assert texts(outer, "td") == ["0.123", "1235"] * 2
@@ -201,7 +193,7 @@ def test_pictures_beside_the_notebook_are_inside_the_page(
     (tmp_path / "run" / "notebooks").mkdir(parents=True)
     partial = Path(shutil.copy(notebook, tmp_path / "p.ipynb"))
     assert execute.keep(partial, notebook, tmp_path / "run" / "notebooks", failed=False)
-    image = read(run(tmp_path / "run", a=[markdown(source)])).article.img
+    image = soup(run(tmp_path / "run", a=[markdown(source)])).article.img
     assert base64.b64decode(image["src"].partition("base64,")[2]) == original.read_bytes()
     assert image["alt"] == "my"
 
@@ -217,7 +209,7 @@ def test_a_picture_that_cannot_be_had_is_named(tmp_path: Path, address: str, for
     (tmp_path / "run" / "notebooks").mkdir(parents=True)
     (tmp_path / "run" / "notebooks" / "notes.txt").write_text("mine", encoding="utf-8")
     (tmp_path / "run" / "notebooks" / "linked.png").symlink_to(tmp_path / "secret.png")
-    article = read(run(tmp_path / "run", a=[markdown(form.format(address))])).article
+    article = soup(run(tmp_path / "run", a=[markdown(form.format(address))])).article
     assert texts(article, ".missing") == [f"picture missing: a sheep ({address})"]
     assert not article.select("img")
 
@@ -226,7 +218,7 @@ def test_attachments_are_inside_the_page(tmp_path: Path) -> None:
     cell = markdown("![my](attachment:a%20b.png)")
     content = base64.b64encode(png(tmp_path / "x.png").read_bytes()).decode()
     cell.attachments = {"a b.png": {"image/png": content}}
-    image = read(run(tmp_path, a=[cell])).article.img
+    image = soup(run(tmp_path, a=[cell])).article.img
     assert (image["src"], image["alt"]) == (f"data:image/png;base64,{content}", "my")
 
 
@@ -240,7 +232,7 @@ def test_links_lead_somewhere_and_ids_are_unique(tmp_path: Path) -> None:
     )
     parts = [markdown("## Part"), markdown("## Part"), markdown('<b id="here">x</b>')]
     end = nbformat.v4.new_markdown_cell("## The end", id="same")
-    page = read(run(tmp_path, a=[links, *parts, end], b=[end, *parts]))
+    page = soup(run(tmp_path, a=[links, *parts, end], b=[end, *parts]))
     ids = [tag["id"] for tag in page(id=True)]
     assert len(ids) == len(set(ids))
     article = page.article

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import nbformat
 import psutil
 import pytest
-from notebook_builder import code, markdown, stream, write
+from notebook_builder import RUN, code, markdown, stream, write
 from papermill.engines import NotebookExecutionManager
 from PIL import Image, ImageChops, ImageStat
 
@@ -286,9 +286,8 @@ def test_hanging_and_dying_notebooks_are_ended_and_explained(
 
 
 def nothing_known() -> dict[str, Any]:
-    keys = ("commit", "code_sha256", "checkpoints")
-    known = {"versions": {"cliplab": "0"}, "machine": {"cores": 1, "device": "cpu"}}
-    return known | {key: {} for key in keys}
+    keys = ("commit", "code_sha256", "checkpoints", "versions", "machine")
+    return {key: RUN[key] for key in keys}
 
 
 @pytest.fixture
@@ -314,27 +313,20 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_a_notebook_must_save_its_results(lab: Lab, fake: dict[str, Any], capsys: Said) -> None:
     lab(1)
     fake["results"] = False
-    assert main(["run", "--out", "runs/a"]) == 1
+    assert started() == 1
     assert "no cell called save_results" in capsys.readouterr().err
+    fake["results"] = True  # what failed is executed again, though nothing else has changed
+    assert started("runs/a", "--resume") == 0
 
 
-@pytest.mark.parametrize("place", ["runs/a", "runs"])
-def test_what_cannot_be_written_is_said(
-    lab: Lab, fake: dict[str, Any], capsys: Said, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+def test_a_place_that_cannot_be_written_is_said(lab: Lab, capsys: Said) -> None:
     lab(1)
-    if place == "runs":
-        Path("runs").write_text("a file where a folder should be", encoding="utf-8")
-    monkeypatch.setattr("cliplab.report.execute.clean", full)
+    Path("runs").write_text("a file where a folder should be", encoding="utf-8")
     assert main(["run", "--out", "runs/a"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("cliplab run: error:")
     assert error.count("\n") == 1
-    assert ("choose another folder" if place == "runs" else "No space left") in error
-    assert [path.name for path in Path().glob("runs/*")] == ["a.unfinished"] * (place != "runs")
+    assert "choose another folder" in error
 
 
 CHANGES = ["source", "parameters", "code_sha256", "checkpoints", "versions", "photos", "weights"]
@@ -661,6 +653,8 @@ def test_a_full_disk_is_named_and_what_was_executed_kept(
     assert "This run is unfinished" in html
     assert started("runs/a", "--resume") == 0
     assert not list(Path("runs/a").rglob("*partial*"))
+    cells = read_notebook(Path("runs/a/notebooks/01_small.ipynb")).cells
+    assert [c.get("execution_count") for c in cells] == [None, 1, 2, 3, 4]
 
 
 def test_threads_and_the_build_of_torch_are_on_record() -> None:

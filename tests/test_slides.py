@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from notebook_builder import code, markdown, stream, write
-from pages import texts
+from pages import soup, texts
 from PIL import Image
 from test_page import ATTACKS, EVIL, chromium, dom
 
@@ -59,12 +59,8 @@ def slides(folder: Path, *cells: Any) -> Path:
     return out
 
 
-def read(path: Path) -> BeautifulSoup:
-    return BeautifulSoup(path.read_text("utf-8"), "html.parser")
-
-
 def test_what_is_projected(tmp_path: Path) -> None:
-    page = read(slides(tmp_path, *LESSON))
+    page = soup(slides(tmp_path, *LESSON))
     for hidden in page.select(".prompt, .input"):
         hidden.decompose()
     assert texts(page, "section h2") == [
@@ -91,7 +87,7 @@ def test_a_figure_stands_below_what_announces_it(tmp_path: Path) -> None:
     text = "A sentence that goes on and on. " * 20  # 270 pixels
     for drawn, slides_with in ((figure(), [0, 1]), (figure(1160, 150), [1])):
         cells = (markdown(f"## 1 First\n\n{text}\n\nNow see:"), code("plot()", outputs=[drawn]))
-        page = read(slides(tmp_path, *LESSON[:2], *cells))
+        page = soup(slides(tmp_path, *LESSON[:2], *cells))
         _, _, *first = page.select("section")
         assert [len(one("img")) for one in first] == slides_with
         assert first[-1].get_text().split("Now see:")[1:]
@@ -101,12 +97,12 @@ def test_the_title_says_what_a_run_was_given(tmp_path: Path) -> None:
     given = code('# Parameters\nSEED = 3\nRESULTS_PATH = "x"', "injected-parameters")
     said = "Given: SEED = 3 . The text describes the run with the defaults."
     for cells, end in ((LESSON[:3], "Does it run?"), ((*LESSON[:3], given), said)):
-        page = read(slides(tmp_path, *cells, *LESSON[3:6]))
+        page = soup(slides(tmp_path, *cells, *LESSON[3:6]))
         assert page.select_one("section").get_text(" ", strip=True).endswith(end)
 
 
 def test_the_page_loads_nothing_and_runs_ours_alone(tmp_path: Path) -> None:
-    page = read(slides(tmp_path, *LESSON[:6], *ATTACKS))
+    page = soup(slides(tmp_path, *LESSON[:6], *ATTACKS))
     (script,) = page("script")
     digest = base64.b64encode(hashlib.sha256(script.string.encode()).digest()).decode()
     policy = page.select_one("meta[http-equiv=Content-Security-Policy]")["content"]

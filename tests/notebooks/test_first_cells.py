@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from notebook_builder import markdown, write
+from notebook_builder import RUN, markdown, write
 from PIL import Image
 
 from cliplab.report import read_notebook, read_parameters, write_page
@@ -120,13 +120,11 @@ def test_the_cover_tells_when_the_text_is_of_another_run(
     write(tmp_path / "01.ipynb", markdown("# 01 T"))
     parameters = {"SEED": 0, "QUICK": False} | given
     record = {"title": "01 T", "seconds": 1.0, "notebook": "01.ipynb", "results": {}}
-    state = {
+    state = RUN | {
         "notebooks": {"01": record | {"parameters": parameters}},
         "request": {"parameters": [f"{name}={value}" for name, value in given.items()]},
         "commit": {"id": "0123456789abcdef", "dirty": True},
-        "machine": {"cores": 1, "device": "cpu"}, "versions": {"cliplab": "0"},
-        "started": "2026-01-01", "finished": True, "student": "", "checkpoints": {},
-    }  # fmt: skip
+    }
     html = " ".join(write_page(state, tmp_path).read_text(encoding="utf-8").split())
     cover = html[: html.index("</header>")]
     for name in ("SEED", "QUICK"):
