@@ -42,16 +42,15 @@ from .prompts import (
     fold as fold,
     is_chinese as is_chinese,
     is_nothing as is_nothing,
-    name_and_prompt as name_and_prompt,
     resolve_classes as resolve_classes,
     split_labels as split_labels,
     templates as templates,
     token_coverage as token_coverage,
+    typed_classes as typed_classes,
 )
 from .zero_shot import (
     Scores as Scores,
-    average_templates as average_templates,
     build_classifier as build_classifier,
     classify as classify,
-    encode_prompts as encode_prompts,
+    embed_classes as embed_classes,
 )

@@ -16,14 +16,8 @@ from cliplab.classification import few_shot
 from cliplab.classification.answer import Answer, group_of
 from cliplab.classification.diagnosis import diagnose
 from cliplab.classification.few_shot import Classifier, Shots
-from cliplab.classification.prompts import (
-    Classes,
-    check_class_names,
-    check_templates,
-    complain_of_unread,
-    fold,
-)
-from cliplab.classification.zero_shot import Scores, average_templates, encode_prompts
+from cliplab.classification.prompts import Classes, check_class_names, fold
+from cliplab.classification.zero_shot import Scores, embed_classes
 from cliplab.data import Sample, SampleSet, UnreadableImage, shown, some
 from cliplab.encoders import Embedded, EmbeddingCache, Encoder, embed_photos
 from cliplab.runtime import sha256, unknown_name
@@ -225,9 +219,8 @@ class Classifying:
 
     def _read_prompts(self, classes: Classes) -> tuple[Tensor, Sequence[str]]:
         """Classifier (K, D) of the prompts, and what the text tower could not read."""
-        texts, wording = check_class_names(classes.prompts), check_templates(self.templates)
-        emb = encode_prompts(self.encoder, texts, wording, truncate=self.truncate)  # (K, T, D)
-        return average_templates(emb), complain_of_unread(self.encoder, texts, wording)
+        texts = check_class_names(classes.prompts)
+        return embed_classes(self.encoder, texts, self.templates, truncate=self.truncate)
 
     def _zero_shot(self, classes: Classes, found: Embedded, text_emb: Tensor) -> Scores:
         """Scores (M, K) of (M, D) by (K, D)."""

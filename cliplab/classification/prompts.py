@@ -254,17 +254,24 @@ def resolve_classes(given: Sequence[str] | None, class_names: Sequence[str]) -> 
     Raises:
         ValueError: no labels, labels that fit no class, or fewer of them than classes.
     """
+    if given is None and not class_names:
+        raise ValueError(
+            "no labels: the source has no classes of its own (sub-folders, a label column or "
+            'categories); expected some, as "a sheep standing" "a sheep lying"'
+        )
+    classes = typed_classes(given, class_names)
+    check_class_names(classes.names)
+    check_class_names(classes.prompts)
+    return classes if given is None or not class_names else _matched(classes, class_names)
+
+
+def typed_classes(given: Sequence[str] | None, class_names: Sequence[str] = ()) -> Classes:
+    """The classes as they were typed, unchecked; without `given` those of the source."""
     if given is None:
-        if not class_names:
-            raise ValueError(
-                "no labels: the source has no classes of its own (sub-folders, a label column or "
-                'categories); expected some, as "a sheep standing" "a sheep lying"'
-            )
-        names = tuple(class_names)
-        return _checked(Classes(names, tuple(name.replace("_", " ") for name in names)))
-    pairs = [name_and_prompt(label) for label in split_labels(given)]
-    classes = _checked(Classes(tuple(n for n, _ in pairs), tuple(p for _, p in pairs)))
-    return _matched(classes, class_names) if class_names else classes
+        pairs = [(name, name.replace("_", " ")) for name in class_names]
+    else:
+        pairs = [name_and_prompt(label) for label in split_labels(given)]
+    return Classes(tuple(name for name, _ in pairs), tuple(prompt for _, prompt in pairs))
 
 
 def name_and_prompt(label: str) -> tuple[str, str]:
@@ -278,12 +285,6 @@ def name_and_prompt(label: str) -> tuple[str, str]:
             'lying="a sheep lying down"'
         )
     return name, prompt
-
-
-def _checked(classes: Classes) -> Classes:
-    check_class_names(classes.names)
-    check_class_names(classes.prompts)
-    return classes
 
 
 def _matched(classes: Classes, class_names: Sequence[str]) -> Classes:

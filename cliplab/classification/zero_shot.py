@@ -203,10 +203,22 @@ def build_classifier(
 
     Source: CLIP, section 3.1.4: ensembling in embedding space costs nothing once it is computed.
     """
-    names, templates = check_class_names(class_names), check_templates(templates)
-    for unread in complain_of_unread(encoder, names, templates):
-        warnings.warn(unread, UnreadPromptWarning, stacklevel=2)
-    return average_templates(encode_prompts(encoder, names, templates))
+    rows, unread = embed_classes(encoder, check_class_names(class_names), templates)
+    for text in unread:
+        warnings.warn(text, UnreadPromptWarning, stacklevel=2)
+    return rows
+
+
+def embed_classes(
+    encoder: Encoder, texts: Sequence[str], templates: Sequence[str], *, truncate: bool = False
+) -> tuple[Tensor, list[str]]:
+    """The rows (K, D) of `build_classifier`, and what the text tower cannot read, with remedies.
+
+    Any K texts will do; ValueError for templates without {}, and prompts that are too long.
+    """
+    wording = check_templates(templates)
+    rows = average_templates(encode_prompts(encoder, texts, wording, truncate=truncate))
+    return rows, complain_of_unread(encoder, texts, wording)
 
 
 def average_templates(prompt_emb: Tensor) -> Tensor:

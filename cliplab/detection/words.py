@@ -10,15 +10,11 @@ from torch import Tensor
 
 from cliplab.classification import (
     Classes,
-    average_templates,
     check_class_names,
-    check_templates,
-    complain_of_unread,
-    encode_prompts,
+    embed_classes,
     fold,
-    name_and_prompt,
-    split_labels,
     templates,
+    typed_classes,
 )
 from cliplab.detection.phrases import (
     SEPARATOR,
@@ -86,12 +82,8 @@ def read_labels(given: Sequence[str] | None, class_names: Sequence[str] = ()) ->
             "no labels: the source has no boxes with classes; give labels, such as "
             '"sheep lying down" "sheep standing" goat'
         )
-    if given is None:
-        pairs = [(name, name.replace("_", " ")) for name in class_names]
-    else:
-        pairs = [name_and_prompt(text) for text in split_labels(given)]
-    classes = Classes(tuple(name for name, _ in pairs), tuple(prompt for _, prompt in pairs))
-    if len(pairs) != 1:
+    classes = typed_classes(given, class_names)
+    if len(classes.names) != 1:
         check_class_names(classes.names)
         check_class_names(classes.prompts)
     return classes
@@ -138,10 +130,8 @@ def embed_words(
     """
     own = teacher.name.startswith("pasture")
     usual = templates("pasture", teacher.languages[0]) if own else ("{}",)
-    wording = check_templates(settings.template or usual)
-    prompt_emb = encode_prompts(teacher, classes.prompts, wording)
-    unread = complain_of_unread(teacher, classes.prompts, wording)
-    return average_templates(prompt_emb), tuple(unread)
+    text_emb, unread = embed_classes(teacher, classes.prompts, settings.template or usual)
+    return text_emb, tuple(unread)
 
 
 # ---- phrases, for models that read sentences ---------------------------------------------------

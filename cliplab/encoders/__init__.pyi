@@ -2,7 +2,6 @@ from .embeddings import (
     WORLD as WORLD,
     Embedded as Embedded,
     EmbeddingCache as EmbeddingCache,
-    OnImage as OnImage,
     embed_photos as embed_photos,
     foreign as foreign,
     read_ahead as read_ahead,
@@ -16,8 +15,6 @@ from .loading import (
     read_openai as read_openai,
 )
 from .two_towers import (
-    TEXT_BATCH as TEXT_BATCH,
     Encoder as Encoder,
-    modelscope_preprocess as modelscope_preprocess,
     openai_preprocess as openai_preprocess,
 )

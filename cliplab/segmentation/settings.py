@@ -10,13 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cliplab.classification import (
-    check_templates,
-    fold,
-    is_chinese,
-    name_and_prompt,
-    split_labels,
-)
+from cliplab.classification import check_templates, fold, is_chinese, typed_classes
 from cliplab.runtime import ArgumentError
 
 if TYPE_CHECKING:
@@ -150,9 +144,10 @@ def read_labels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     Raises:
         ValueError: an empty text, a name without words, or a name twice.
     """
-    pairs = [name_and_prompt(text) for text in split_labels(texts)]
-    words = [tuple(word.strip() for word in _OR.split(prompt)) for _, prompt in pairs]
-    names = [own[0] if n == prompt else n for (n, prompt), own in zip(pairs, words, strict=True)]
+    typed = typed_classes(texts)
+    words = [tuple(word.strip() for word in _OR.split(prompt)) for prompt in typed.prompts]
+    triples = zip(typed.names, typed.prompts, words, strict=True)
+    names = [own[0] if name == prompt else name for name, prompt, own in triples]
     _check(names, "names")
     return dict(zip(names, words, strict=True))
 
