@@ -189,8 +189,7 @@ def diagnose(
     prompt_emb = encode_prompts(encoder, words, asked)  # (K, T, D)
     sensitivity = _sensitivity(asked, prompt_emb, image_emb, true)
     rows = average_templates(prompt_emb[:, [asked.index(text) for text in templates]])  # (K, D)
-    cosine = image_emb @ rows.T  # (N, K)
-    scores = Scores.from_cosine(names, cosine, encoder.logit_scale, encoder.logit_bias)
+    scores = Scores.by(encoder, names, image_emb @ rows.T)
     remarks, control = complain_of_unread(encoder, words, templates), None
     remarks += _of_answers(scores, sensitivity, bool(remarks))
     if true is not None:

@@ -145,7 +145,8 @@ class Classifying:
         """
         text_emb, remarks = self._read_prompts(classes)  # (K, D)
         found = self._embed(photos)
-        answer = _answer(photos, classes, found, self._zero_shot(classes, found, text_emb))
+        scores = Scores.by(self.encoder, classes.names, found.image_emb @ text_emb.T)
+        answer = _answer(photos, classes, found, scores)
         if found.kept and not self.truncate:  # a diagnosis reads every prompt whole
             remarks = self._diagnosed(answer, found.image_emb)
         return replace(answer, remarks=tuple(remarks))
@@ -196,7 +197,7 @@ class Classifying:
             classes,
             found,
             classifier.scores(found.image_emb),
-            zero_shot=self._zero_shot(classes, found, text_emb),
+            zero_shot=Scores.by(self.encoder, classes.names, found.image_emb @ text_emb.T),
             classifier=replace(classifier, learned=tuple(sorted(learned))),
             shots={part.split: _counts(part) for part in (train, val) if len(part)},
             remarks=tuple(remarks),
@@ -221,12 +222,6 @@ class Classifying:
         """Classifier (K, D) of the prompts, and what the text tower could not read."""
         texts = check_class_names(classes.prompts)
         return embed_classes(self.encoder, texts, self.templates, truncate=self.truncate)
-
-    def _zero_shot(self, classes: Classes, found: Embedded, text_emb: Tensor) -> Scores:
-        """Scores (M, K) of (M, D) by (K, D)."""
-        cosine = found.image_emb @ text_emb.T
-        encoder = self.encoder
-        return Scores.from_cosine(classes.names, cosine, encoder.logit_scale, encoder.logit_bias)
 
     def _diagnosed(self, answer: Answer, image_emb: Tensor) -> Sequence[str]:
         """Remarks on the prompts and their answers, with remedies; none if nothing is odd.

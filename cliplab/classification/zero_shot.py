@@ -58,6 +58,12 @@ class Scores:
         return cls(names, logits, probability, logit_scale, cosine, logit_bias)
 
     @classmethod
+    def by(cls, encoder: Encoder, class_names: Sequence[str], cosine: Tensor) -> Scores:
+        """Scores from cosines (N, K) of an encoder, by its temperature and bias."""
+        bias = getattr(encoder, "logit_bias", None)  # of a sigmoid loss, as SigLIP's
+        return cls.from_cosine(class_names, cosine, encoder.logit_scale, bias)
+
+    @classmethod
     def from_logits(
         cls, class_names: Sequence[str], logits: Tensor, *, logit_scale: float = 1.0
     ) -> Scores:
@@ -260,6 +266,4 @@ def classify(
     if not torch.allclose(classifier.norm(dim=1), torch.ones(len(classifier)), atol=1e-3):
         raise ValueError("classifier: rows are not of unit length; use F.normalize(rows, dim=-1)")
     names = class_names or [f"class {k}" for k in range(len(classifier))]
-    image_emb = encoder.encode_image(images)  # (N, D)
-    bias = getattr(encoder, "logit_bias", None)  # of a sigmoid loss, as SigLIP's
-    return Scores.from_cosine(names, image_emb @ classifier.T, encoder.logit_scale, bias)
+    return Scores.by(encoder, names, encoder.encode_image(images) @ classifier.T)

@@ -99,8 +99,7 @@ def crop_scores(
         `cliplab.models.vild.class_scores` for the head of images, which is distilled from this.
     """
     names = [str(k) for k in range(len(text_emb))]
-    scale, bias = teacher.logit_scale, getattr(teacher, "logit_bias", None)
-    probability = Scores.from_cosine(names, image_emb @ text_emb.T, scale, bias).probability
+    probability = Scores.by(teacher, names, image_emb @ text_emb.T).probability
     probability = probability if contest is None else shares(probability, contest)
     return probability if objectness is None else (probability * objectness[:, None]).sqrt()
 
