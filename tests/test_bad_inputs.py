@@ -48,7 +48,7 @@ FILES: list[Row] = [
 # ---- options ---------------------------------------------------------------------------------
 
 OF_SHARED: list[Row] = [  # of classify, detect and segment alike
-    ("--split tset", "--split"),
+    ("--split tset", "has a split; leave out --split"),
     ("--kind png", "--kind"),
     ("--device tpu", "'cpu'"),
     ("--json there.json", "there.json"),
@@ -63,6 +63,8 @@ OF_SHARED: list[Row] = [  # of classify, detect and segment alike
 OF_CLASSIFY: list[Row] = [
     ("--labels sheep", "'sheep'"),
     ("--labels '' goat", "'goat'"),
+    ("--labels ,", "--labels: got none; expected texts"),
+    ("--lables sheep", "did you mean --labels"),
     ("--labels sheep Sheep", "'Sheep'"),
     (f"--labels '{'sheep ' * 200}' goat", "77"),
     ("--images one.png", "frames"),
@@ -82,8 +84,8 @@ OF_CLASSIFY: list[Row] = [
     ("--examples one-class", "sheep/a.png"),
     ("--examples classes --shots 99", "99"),
     ("--examples classes --shots 0", "--shots"),
-    ("--examples classes --classifier broken.safetensors", "--classifier"),
-    ("--classifier broken.safetensors", "--labels"),
+    ("--examples classes --classifier broken.safetensors", "--classifier and --examples"),
+    ("--classifier broken.safetensors", "--classifier and --labels"),
     ("--out outfolder", "outfolder"),
     ("--out there.csv", "there.csv"),
     ("--out frames/a.png --force", "frames/a.png"),

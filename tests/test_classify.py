@@ -121,34 +121,11 @@ def test_unreadable_files_are_listed_and_the_exit_code_says_so(
     assert ">2 not read<" in page
 
 
-# ---- bad arguments: more in test_bad_inputs.py ------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--labels", "a", "b", "--lables", "c"], "did you mean --labels"),
-        (["--labels", ","], "--labels: got none; expected texts"),
-        (["--labels", "a", "b", "--split", "test"], "has a split; leave out --split"),
-        (["--labels", "a", "b", "--classifier", "f"], "--classifier and --labels"),
-        (["--examples", "e", "--classifier", "f"], "--classifier and --examples"),
-    ],
-)
-def test_bad_arguments_give_one_clean_line(
-    photos: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    assert run(photos, *arguments) == 2
-    printed, complaints = capsys.readouterr()
-    assert printed == ""
-    assert message in complaints
-    assert len(complaints.splitlines()) == 1
+# ---- arguments and outputs: what is refused stands in test_bad_inputs.py ---------------------
 
 
 def test_long_labels_are_cut_when_asked(photos: Path) -> None:
     assert run(photos, "--labels", "a", "sheep " * 90, "--truncate") == 0
-
-
-# ---- outputs ---------------------------------------------------------------------------------
 
 
 def test_existing_outputs_are_kept_unless_forced(

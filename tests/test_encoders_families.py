@@ -29,8 +29,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def loaded(folders: dict[str, Path]) -> dict[str, Encoder]:
-    return {kind: load_encoder(f"hf:{folders[kind]}", device="cpu") for kind in HF_KINDS}
+def loaded(folders: dict[str, Path], data: Path) -> dict[str, Encoder]:
+    specs, shipped = {k: f"hf:{folders[k]}" for k in HF_KINDS}, data / "checkpoints"
+    specs["openai"] = f"openai:{shipped / 'clip-openai' / 'model.pt'}"
+    specs["modelscope"] = f"modelscope:{shipped / 'clip-chinese'}"
+    return {kind: load_encoder(spec, device="cpu") for kind, spec in specs.items()}
 
 
 # ---- transformers ----------------------------------------------------------------------------
@@ -66,6 +69,11 @@ def test_huggingface_equals_transformers(
     assert (image_emb[0] - image_emb[1]).abs().max() > 0.01  # it does look at the pictures
     assert (text_emb[0] - text_emb[3]).abs().max() > 0.01
     assert encoder.dim == image_emb.shape[1]
+    model = encoder.model.model
+    assert encoder.logit_scale == pytest.approx(float(model.logit_scale.detach().exp()))
+    bias = float(model.logit_bias.detach()) if "siglip" in kind else None
+    assert encoder.logit_bias == bias
+    assert encoder.languages == (("zh",) if kind == "chinese_clip" else ("en",))
 
 
 def test_naflex_equals_its_processor_called_directly(
@@ -93,17 +101,6 @@ def test_naflex_equals_its_processor_called_directly(
     torch.testing.assert_close(
         encoder.encode_text("a sheep"), F.normalize(text_emb, dim=-1), **CLOSE
     )
-
-
-@pytest.mark.parametrize("kind", HF_KINDS)
-def test_scale_bias_and_languages(loaded: dict[str, Encoder], kind: str) -> None:
-    encoder = loaded[kind]
-    model = encoder.model.model
-    assert encoder.logit_scale == pytest.approx(float(model.logit_scale.detach().exp()))
-    assert (encoder.logit_bias is None) == ("siglip" not in kind)
-    if "siglip" in kind:
-        assert encoder.logit_bias == float(model.logit_bias.detach())
-    assert encoder.languages == (("zh",) if kind == "chinese_clip" else ("en",))
 
 
 @pytest.mark.parametrize("text", ["A photo of a Sheep.", " two_words,  (really)!\n", "躺着的羊。"])
@@ -134,15 +131,19 @@ def test_pieces_betray_what_a_tokenizer_cannot_read(
 
 @pytest.mark.parametrize(
     ("kind", "word", "fits", "limit"),
-    [("clip", "sheep ", 75, 77), ("chinese_clip", "羊", 50, 52), ("siglip2", "羊", 63, 64)],
+    [
+        *(("openai", "sheep ", 75, 77), ("clip", "sheep ", 75, 77), ("siglip2", "羊", 63, 64)),
+        *(("modelscope", "羊", 50, 52), ("chinese_clip", "羊", 50, 52)),
+    ],
 )
 def test_long_texts_are_refused_unless_cut(
     loaded: dict[str, Encoder], kind: str, word: str, fits: int, limit: int
 ) -> None:
     encoder = loaded[kind]
     assert encoder.tokenizer([word * fits]).shape == (1, limit)
-    with pytest.raises(ValueError, match=rf"has {limit + 1} tokens.*at most {limit}.*truncate"):
-        encoder.encode_text([word * (fits + 1)])
+    message = rf"text too long: .* has {limit + 1} tokens.*at most {limit}.*cut \(truncate\)"
+    with pytest.raises(ValueError, match=message):
+        encoder.encode_text(["羊", word * (fits + 1)])
     cut = encoder.encode_text([word * (fits + 9)], truncate=True)
     torch.testing.assert_close(cut, encoder.encode_text([word * fits]), **CLOSE)
 

@@ -29,6 +29,7 @@ from cliplab.classification.few_shot import (
     save_classifier,
 )
 from cliplab.classification.few_shot.methods import (
+    best,
     class_multipliers,
     fit_temperature,
     held_out_weights,
@@ -261,6 +262,12 @@ def test_settings_are_the_best_on_val(method: str) -> None:
     train, val = make_shots(4), make_shots(12, split="val", seed=2)
     wrong = replace(train, labels=(train.labels + 1) % 3)  # val holds back what learns from it
     assert fit(method, wrong, val).choices.get("alpha", 0) <= 0.1
+
+
+def test_of_settings_as_accurate_the_least_loss_wins_then_the_first() -> None:
+    right, labels = torch.eye(2), torch.tensor([0, 1])
+    tried = [("", right), ("first", 3 * right), ("second", 3 * right), ("sure", 9 * right.flip(0))]
+    assert best(tried, labels) == "first"
 
 
 @pytest.mark.parametrize("method", [ZeroShot, TextProbe, TipAdapter, WiseFT])
