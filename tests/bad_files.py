@@ -1,7 +1,6 @@
 """A folder of things that users bring and that no command can read, for `test_bad_inputs`."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,16 +153,13 @@ def make(root: Path) -> None:
         ("frames/notes.txt", b"nothing to see"),
     ):
         (root / name).write_bytes(data)
-    written: dict[str, Callable[[Path], object]] = {}
     for name, table in COCO.items():
         text = table if isinstance(table, str) else json.dumps(table)
-        written[f"coco-{name}.json"] = lambda path, text=text: path.write_text(text, "utf-8")
-    for name, table in CSV.items():
-        written[f"csv-{name}.csv"] = lambda path, table=table: path.write_bytes(table)
+        (root / f"coco-{name}.json").write_text(text, "utf-8")
+    for name, content in CSV.items():
+        (root / f"csv-{name}.csv").write_bytes(content)
     for name, text in YAML.items():
-        written[f"yolo/{name}.yaml"] = lambda path, text=text: path.write_text(text, "utf-8")
-    for file, write in written.items():
-        write(root / file)
+        (root / "yolo" / f"{name}.yaml").write_text(text, "utf-8")
     for name, line in YOLO.items():
         (root / f"yolo-{name}" / "images").mkdir(parents=True)
         (root / f"yolo-{name}" / "labels").mkdir()

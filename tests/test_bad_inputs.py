@@ -36,9 +36,8 @@ FILES: list[Row] = [
       for command in ("classify", "detect", "segment")
       for source in ("nowhere", "empty", "folder.png", "texts", "page.pdf", "broken.safetensors",
                      "no-classes", "frames/notes.txt")),
-    *((f"detect {file} {LABELS}", file)
-      for file in ("zero.png", "html.png", "cut.jpg", "pointer.png")),
-    *((f"segment {file} {LABELS}", file)
+    *((f"{command} {file} {LABELS}", file)
+      for command in ("detect", "segment")
       for file in ("zero.png", "html.png", "cut.jpg", "pointer.png")),
     *((f"segment frames --truth {truth} {LABELS}", truth)
       for truth in ("truth-twice", "truth-none", "nowhere", "there.csv")),

@@ -6,10 +6,10 @@ import os
 import random
 import re
 import socket
-import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from cliplab import scale
 from cliplab.cli.main import main
 from cliplab.data import open_image
 from cliplab.encoders import load_encoder
-from cliplab.runtime import ArgumentError
+from cliplab.runtime import ArgumentError, held
 from cliplab.scale import Embeddings, embed, open_embeddings, read_collection
 
 
@@ -175,24 +175,9 @@ def test_a_folder_of_another_encoder_or_other_pictures_is_left_alone(photos, tmp
 
 
 def test_two_runs_into_one_folder(photos, tmp_path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout.readline().strip() == b"held"
-        with pytest.raises(BlockingIOError, match="another cliplab is writing it"):
-            embed(photos, colours(), tmp_path / "out")
-        holder.stdin.close()
+    with held(tmp_path / "out"), pytest.raises(BlockingIOError, match="another cliplab is writing"):
+        embed(photos, colours(), tmp_path / "out")
     assert embed(photos, colours(), tmp_path / "out").computed == 10
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from cliplab.runtime import held
-
-with held(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def test_no_space_leaves_whole_blocks_and_the_next_run_goes_on(
@@ -215,52 +200,41 @@ def test_no_space_leaves_whole_blocks_and_the_next_run_goes_on(
     assert embed(photos, colours(), tmp_path / "out", block=4).computed == 2
 
 
+def twice(tar: Path) -> None:
+    shard(tar, range(2))
+    with tarfile.open(tar, "a") as file:
+        file.addfile(tarfile.TarInfo("0000.png"), io.BytesIO())
+
+
+def table(**columns: list) -> Callable[[Path], None]:
+    return pd.DataFrame(columns).to_parquet
+
+
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("name", "make", "said"),
     [
-        (lambda path: path.mkdir(), "no images"),
-        (lambda path: None, "no such file or folder"),
-        (lambda path: (shard(path / "a.tar", range(2)), folder(path, range(1))), "beside pictures"),
-        (lambda path: twice(path / "a.tar"), r"1 keys occur more than once \(a.tar/0000.png\)"),
-        (lambda path: packed(path), "expected a folder of pictures"),
-        (lambda path: table(path, image=[]), "no pictures in it"),
-        (lambda path: table(path, image=["a.png", None]), "row 1 has no text in image"),
-        (lambda path: table(path, image=["a"], key=[3]), "row 0 has no text in key"),
-        (lambda path: table(path, picture=["a.png"]), "expected one of image, path"),
-        (lambda path: whatever(path / "a.parquet"), "no Parquet file, or damaged"),
+        ("", lambda place: None, "no images"),
+        ("nowhere", lambda place: None, "no such file or folder"),
+        ("", lambda place: shard(folder(place, range(1)) / "a.tar", range(2)), "beside pictures"),
+        ("a.tar", lambda tar: twice(tar), r"1 keys occur more than once \(a.tar/0000.png\)"),
+        ("a.tar.gz", lambda tar: tar.touch(), "expected a folder of pictures"),
+        ("a.parquet", table(image=[]), "no pictures in it"),
+        ("a.parquet", table(image=["a.png", None]), "row 1 has no text in image"),
+        ("a.parquet", table(image=["a"], key=[3]), "row 0 has no text in key"),
+        ("a.parquet", table(picture=["a.png"]), "expected one of image, path"),
+        (
+            "a.parquet",
+            lambda path: path.write_bytes(b"PAR1 and no more"),
+            "no Parquet file, or dam",
+        ),
     ],
 )
-def test_sources_without_a_meaning(tmp_path, make, said) -> None:
-    made = make(tmp_path / "source")
-    source = made if isinstance(made, Path) else tmp_path / "source"
+def test_sources_without_a_meaning(tmp_path, name, make, said) -> None:
+    (tmp_path / "source").mkdir()
+    make(tmp_path / "source" / name)
     with pytest.raises((ValueError, OSError), match=said):
-        embed(source, colours(), tmp_path / "out")
+        embed(tmp_path / "source" / name, colours(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def twice(path: Path) -> Path:
-    shard(path, range(2))
-    with tarfile.open(path, "a") as tar:
-        tar.addfile(tarfile.TarInfo("0000.png"), io.BytesIO())
-    return path
-
-
-def packed(path: Path) -> Path:
-    path.mkdir()
-    (path / "a.tar.gz").write_bytes(b"")
-    return path / "a.tar.gz"
-
-
-def whatever(path: Path) -> Path:
-    path.parent.mkdir()
-    path.write_bytes(b"PAR1 and no more")
-    return path
-
-
-def table(path: Path, **columns: list) -> Path:
-    path.mkdir()
-    pd.DataFrame(columns).to_parquet(path / "list.parquet")
-    return path / "list.parquet"
 
 
 def test_other_things_in_the_folder_are_refused_and_a_damaged_block_named(photos, tmp_path) -> None:
@@ -296,18 +270,17 @@ def test_a_tar_with_a_broken_member_loses_that_alone(tmp_path, hurt, lost, error
     shard(tmp_path / "shards" / "b.tar", range(5, 8))
     with tarfile.open(path) as tar:
         members = {member.name: member for member in tar}
-    content = bytearray(path.read_bytes())
-    one = members["0001.png"]
-    if hurt == "data":
-        content[one.offset_data + 20 : one.offset_data + one.size] = bytes(one.size - 20)
-    elif hurt == "header":
-        content[one.offset : one.offset + 512] = b"\xab" * 512
-    elif hurt == "end":
+    content, one = bytearray(path.read_bytes()), members["0001.png"]
+    parts = {
+        "data": slice(one.offset_data + 20, one.offset_data + one.size),
+        "header": slice(one.offset, one.offset + 512),
+        "start": slice(512),
+        "all": slice(None),
+    }
+    if hurt == "end":
         del content[members["0003.png"].offset_data + 30 :]
-    elif hurt == "start":
-        content[:512] = b"\xab" * 512
     else:
-        content[:] = b"\xab" * len(content)
+        content[parts[hurt]] = b"\xab" * len(content[parts[hurt]])
     path.write_bytes(content)
     whole = [f"a.tar/{i:04d}.png" for i in range(5)] + [f"b.tar/{i:04d}.png" for i in range(5, 8)]
     collection = read_collection(tmp_path / "shards")

@@ -1,27 +1,14 @@
 """tools/make_env.py: an environment is believed only when its installation came to its end."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import make_env as tool
 import pytest
-
-TOOL = Path(__file__).resolve().parents[1] / "tools" / "make_env.py"
-
-
-@pytest.fixture
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_env", TOOL)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -41,7 +28,7 @@ class Steps(list):
 
 
 @pytest.fixture
-def steps(tool: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
+def steps(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
     done = Steps()
 
     def run(command: list[Any], check: bool = False, cwd: Path | None = None) -> Any:
@@ -61,7 +48,7 @@ def steps(tool: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return done
 
 
-def test_it_is_made_once_and_reused(tool: ModuleType, checkout: Path, steps: Steps) -> None:
+def test_it_is_made_once_and_reused(checkout: Path, steps: Steps) -> None:
     assert [tool.main(checkout), tool.main(checkout)] == [0, 0]
     assert steps == ["venv", "pip"]
 
@@ -93,7 +80,7 @@ def by_hand(checkout: Path) -> None:
     ],
 )
 def test_it_is_mended_as_far_as_is_needed(
-    tool: ModuleType, checkout: Path, steps: Steps, change: Any, gone: bool, expected: list[str]
+    checkout: Path, steps: Steps, change: Any, gone: bool, expected: list[str]
 ) -> None:
     tool.main(checkout)
     (checkout / ".venv" / "mine").touch()
@@ -115,7 +102,6 @@ def test_it_is_mended_as_far_as_is_needed(
     ],
 )
 def test_what_did_not_come_to_its_end_is_made_anew(
-    tool: ModuleType,
     checkout: Path,
     steps: Steps,
     capsys: pytest.CaptureFixture[str],
@@ -136,7 +122,6 @@ def test_what_did_not_come_to_its_end_is_made_anew(
 
 
 def test_another_python_is_refused(
-    tool: ModuleType,
     checkout: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -152,5 +137,5 @@ def test_another_python_is_refused(
 
 def test_it_starts_without_anything_installed() -> None:
     # -S: without site-packages; -I: without this folder and the user's settings
-    program = f"import runpy; runpy.run_path({str(TOOL)!r})"
+    program = f"import runpy; runpy.run_path({tool.__file__!r})"
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
