@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any
 
+import bench as script
+import count_modules
 import pytest
 
 from cliplab import __version__
@@ -182,14 +184,12 @@ def test_help_and_choices_read_well(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with two benchmarks in a folder of its own."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
-    module = importlib.import_module("bench")
-    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    monkeypatch.setattr(script, "FOLDER", tmp_path)
     (tmp_path / "_shared.py").write_text("1 / 0", encoding="utf-8")  # what they import
     for name, line in (("a", "print('| x |')"), ("b", "print('fast 羊')")):
-        script = f'"""How fast is {name}?\n\nMore."""\n{line}\n'
-        (tmp_path / f"{name}.py").write_text(script, encoding="utf-8")
-    return module
+        source = f'"""How fast is {name}?\n\nMore."""\n{line}\n'
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+    return script
 
 
 def test_benchmarks_are_written_down(bench: ModuleType) -> None:
@@ -233,9 +233,7 @@ def test_modules_count_by_what_they_do_not_by_being_imported(
     for name, source in sources.items():
         (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    count_modules = importlib.import_module("count_modules")
     monkeypatch.setattr(count_modules, "PACKAGE", str(tmp_path) + os.sep)
     monkeypatch.setattr(count_modules, "main", importlib.import_module("counted_busy").main)
     assert count_modules.modules_of([]) == {"counted_busy.py", "counted_ahead.py"}

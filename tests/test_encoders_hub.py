@@ -329,6 +329,9 @@ def test_openai_model_is_downloaded_checked_and_kept(
     count = len(serve.asked)
     load_encoder("openai:Tiny/1", device="cpu", offline=False)
     assert len(serve.asked) == count  # the second time from the cache
+    (cached / "tiny.pt").write_bytes(content[:1000])
+    load_encoder("openai:Tiny/1", device="cpu", offline=False)
+    assert len(serve.asked) > count  # what is damaged there is fetched anew
 
 
 def test_huggingface_model_is_downloaded_and_found_again_offline(

@@ -588,16 +588,6 @@ def test_the_words_name_the_15_classes_in_order(scenes) -> None:
     assert (animals[animals > 0].int() + 9 == scenes.truth[animals > 0].int()).all()
 
 
-def test_a_card_keeps_the_settings() -> None:
-    chosen = replace(evaluation.plain("zh"), hard=False, scales=(1.0, 1.33), flip=True, refine=20)
-    row = json.loads(json.dumps(chosen.as_dict()))
-    assert evaluation.InferenceSettings(**row) == chosen
-    for name in ("en", "zh"):
-        shipped = json.loads((checkpoint_dir("groupvit") / "model_card.json").read_text("utf-8"))
-        row = shipped["metrics"][name]["reading"]
-        assert evaluation.InferenceSettings(**row).as_dict() == row
-
-
 class Perfect:
     """Features that know the truth, of a share of the classes that depends on the settings."""
 

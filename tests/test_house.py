@@ -132,19 +132,13 @@ def test_there_are_no_circles() -> None:
 
 def offered(package: str) -> set[str]:
     """Names that a room's `__init__` gives to others."""
-    folder = ROOT / package.replace(".", "/")
-    for name in ("__init__.pyi", "__init__.py"):
-        if (folder / name).exists():
-            tree = ast.parse((folder / name).read_text(encoding="utf-8"))
-            found = {
-                alias.asname or alias.name
-                for node in tree.body
-                if isinstance(node, ast.ImportFrom)
-                for alias in node.names
-            }
-            found |= {n.target.id for n in tree.body if isinstance(n, ast.AnnAssign)}
-            return found | {n.name for n in tree.body if hasattr(n, "name")}
-    return set()
+    stub = ROOT / package.replace(".", "/") / "__init__.pyi"
+    door = stub if stub.exists() else stub.with_suffix(".py")
+    nodes = ast.parse(door.read_text(encoding="utf-8")).body
+    imported = [alias for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names]
+    found = {alias.asname or alias.name for alias in imported}
+    found |= {n.target.id for n in nodes if isinstance(n, ast.AnnAssign)}
+    return found | {n.name for n in nodes if hasattr(n, "name")}
 
 
 def notebook_modules(tmp: Path) -> Iterator[Path]:

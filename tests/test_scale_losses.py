@@ -78,20 +78,15 @@ def no_tile() -> None:
 def beside_one(name: str, tile: int | None, own: slice) -> tuple[float, int]:
     """The largest difference from one process, gradients among them; bytes sent."""
     over, alone, scalars, _ = LOSSES[name]
-    pairs, numbers = (
-        [unit_rows(rows(0)), unit_rows(rows(1))],
-        [rows(0).new_tensor(x) for x in scalars],
-    )
+    pairs = [unit_rows(rows(seed)) for seed in (0, 1)]
+    numbers = [pairs[0].new_tensor(x) for x in scalars]
     expected = with_gradients(alone, [*pairs, *numbers])
     with counted_traffic() as sent:
         found = with_gradients(lambda *a: over(*a, tile=tile), [*(x[own] for x in pairs), *numbers])
     for grad in found[3:]:
         dist.all_reduce(grad)  # of scalars: the mean over the ranks is that of one process
-    mine = [
-        expected[0],
-        *(RANKS * x[own] for x in expected[1:3]),
-        *(RANKS * x for x in expected[3:]),
-    ]
+    loss, *of_pairs = expected[:3]
+    mine = [loss, *(RANKS * x[own] for x in of_pairs), *(RANKS * x for x in expected[3:])]
     worst = max((a - b).abs().max().item() for a, b in zip(found, mine, strict=True))
     return worst, sum(sent.values()) - sent["all_reduce"]
 
@@ -152,12 +147,9 @@ def test_values_gradients_and_traffic_are_as_computed(found, name: str, tile: in
         assert sent == LOSSES[name][3] + COUNTS
 
 
-def test_ranks_learn_what_one_process_would(found) -> None:
-    assert max(of_rank["towers"] for of_rank in found) < 1e-12
-
-
-def test_chunks_within_ranks_are_exact(found) -> None:
-    assert max(of_rank["chunks"] for of_rank in found) < 1e-12
+@pytest.mark.parametrize("what", ["towers", "chunks"])
+def test_ranks_learn_what_one_process_would(found, what: str) -> None:
+    assert max(of_rank[what] for of_rank in found) < 1e-12
 
 
 def test_rows_that_cannot_be_shared_out_are_refused_on_all_ranks(found) -> None:

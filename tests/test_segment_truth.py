@@ -177,9 +177,7 @@ def test_a_truth_may_be_elsewhere_but_not_about_other_pictures(tmp_path: Path) -
     numbers(tmp_path / "t" / "b.png", "12")
     with pytest.raises(ValueError, match="nothing about any of the 1 pictures"):
         known(tmp_path / "p", tmp_path / "t")
-    table = write(
-        tmp_path / "herd.json", coco(["sheep"], {"a.png": [("sheep", [CORNER])]}, (20, 10))
-    )
+    table = write(tmp_path / "herd.json", A_SHEEP)
     (one,) = known(tmp_path / "p", table)
     assert labels_of(one, words("sheep"))[0, ::10].tolist() == [1, 0]
 
@@ -189,9 +187,7 @@ def test_what_is_read_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFi
     flat(tmp_path / "p" / "a.png", "sd")
     numbers(tmp_path / "t" / "a.png", "12")
     (tmp_path / "t" / "classes.txt").write_text("grass\nsheep\ndog", encoding="utf-8")
-    table = write(
-        tmp_path / "p" / "herd.json", coco(["sheep"], {"a.png": [("sheep", [CORNER])]}, (20, 10))
-    )
+    table = write(tmp_path / "p" / "herd.json", A_SHEEP)
     truth = ("--truth", tmp_path / "t")
     for source, told, option, given, kept in (
         (table, (), "--json", table, table),
