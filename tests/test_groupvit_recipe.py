@@ -30,7 +30,6 @@ from cliplab.segmentation import (
     Features,
     GroupViTSegmenter,
     Segmentation,
-    Segmenter,
     load_segmenter,
     tuned_settings,
 )
@@ -63,7 +62,7 @@ def scenes() -> evaluation.LabelledScenes:
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
+def segmenter() -> GroupViTSegmenter:
     torch.manual_seed(0)
     return GroupViTSegmenter(new_model(TINY), device="cpu")
 

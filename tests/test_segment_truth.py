@@ -16,11 +16,11 @@ from cliplab.segmentation import (
     Quality,
     Settings,
     Vocabulary,
+    judging,
     read_labels,
-    truth,
     vocabulary,
 )
-from cliplab.segmentation.truth import judged_size, match_classes, read_truth, without_labels
+from cliplab.segmentation.judging import judged_size, match_classes, read_truth, without_labels
 
 __all__ = ["knowing"]
 
@@ -41,7 +41,7 @@ def known(source: Path, where: Path | None = None) -> SampleSet:
 
 def labels_of(sample: Sample, vocabulary: Vocabulary) -> np.ndarray:
     assert sample.masks is not None
-    return truth.true_labels(sample.masks, sample.path, vocabulary, sample.size)
+    return judging.true_labels(sample.masks, sample.path, vocabulary, sample.size)
 
 
 # ---- masks -------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_what_is_read_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFi
 def test_large_pictures_are_judged_at_a_bounded_size() -> None:
     assert judged_size((20, 10)) == (20, 10)
     width, height = judged_size((8000, 6000))
-    assert 0.99 < width * height / truth.MOST_PIXELS <= 1
+    assert 0.99 < width * height / judging.MOST_PIXELS <= 1
     assert width / height == pytest.approx(4 / 3, abs=0.01)
 
 
@@ -243,7 +243,7 @@ def test_right_answers_are_all_right(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert set(quality_of(judged).means().values()) == {1.0}
     assert judged.pictures == {tmp_path / "a.png": 1.0}
     assert quality_of(judged).confusions() == []
-    monkeypatch.setattr(truth, "MOST_PIXELS", 100)  # larger ones are judged smaller
+    monkeypatch.setattr(judging, "MOST_PIXELS", 100)  # larger ones are judged smaller
     judged = judge(tmp_path, Knowing(), words("sheep", "dog"))
     assert (quality_of(judged).confusion.sum(), quality_of(judged).miou) == (100, 1.0)
 
@@ -350,5 +350,5 @@ def test_outlines_of_an_unknown_size_are_of_the_picture(tmp_path: Path) -> None:
     """A large picture is judged smaller, its polygons are in its own pixels all the same."""
     path = flat(tmp_path / "a.png", "sd", "gg")
     masks = Masks(("sheep",), outlines=(("sheep", [LEFT]),))
-    found = truth.true_labels(masks, path, words("sheep"), (4, 4))
+    found = judging.true_labels(masks, path, words("sheep"), (4, 4))
     assert found.tolist() == [[1, 1, 0, 0]] * 4

@@ -1,20 +1,30 @@
-from .features import (
-    Features as Features,
-    Segmentation as Segmentation,
-    Segmenter as Segmenter,
-    scaled_side as scaled_side,
-    working_size as working_size,
+from .judging import (
+    LABELS as LABELS,
+    OVERLAY as OVERLAY,
+    Judge as Judge,
+    LabelRow as LabelRow,
+    PictureRow as PictureRow,
+    compare_classes as compare_classes,
+    label_rows as label_rows,
+    percent as percent,
+    read_truth as read_truth,
+    without_labels as without_labels,
+)
+from .loading import (
+    load_segmenter as load_segmenter,
+    own_templates as own_templates,
+    reader_of as reader_of,
+    tuned_settings as tuned_settings,
+    unread_remarks as unread_remarks,
+    usual_background as usual_background,
+    weak_remarks as weak_remarks,
 )
 from .outputs import (
     MAX_LABELS as MAX_LABELS,
-    LabelRow as LabelRow,
     Panoptic as Panoptic,
-    PictureRow as PictureRow,
     label_image as label_image,
-    label_rows as label_rows,
     overlay_sheet as overlay_sheet,
     panoptic_folder as panoptic_folder,
-    percent as percent,
     save_png as save_png,
 )
 from .quality import (
@@ -29,6 +39,7 @@ from .quality import (
 from .scene import (
     REACHES as REACHES,
     Scenes as Scenes,
+    Segmentation as Segmentation,
     name_groups as name_groups,
     pixel_maps as pixel_maps,
     read_scenes as read_scenes,
@@ -36,14 +47,10 @@ from .scene import (
     score_groups as score_groups,
 )
 from .segmenter import (
+    Features as Features,
     GroupViTSegmenter as GroupViTSegmenter,
-    load_segmenter as load_segmenter,
-    own_templates as own_templates,
-    reader_of as reader_of,
-    tuned_settings as tuned_settings,
-    unread_remarks as unread_remarks,
-    usual_background as usual_background,
-    weak_remarks as weak_remarks,
+    scaled_side as scaled_side,
+    working_size as working_size,
 )
 from .settings import (
     BACKGROUND as BACKGROUND,
@@ -53,12 +60,4 @@ from .settings import (
     language_of as language_of,
     read_labels as read_labels,
     vocabulary as vocabulary,
-)
-from .truth import (
-    LABELS as LABELS,
-    OVERLAY as OVERLAY,
-    Judge as Judge,
-    compare_classes as compare_classes,
-    read_truth as read_truth,
-    without_labels as without_labels,
 )

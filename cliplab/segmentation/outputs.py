@@ -1,9 +1,8 @@
-"""What a run leaves: rows of numbers, label PNGs, overlays, COCO's panoptic segments."""
+"""What a run leaves: label PNGs, overlays, COCO's panoptic segments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliplab.data import Sample, SampleSet, resized, shown
+from cliplab.data import SampleSet, resized, shown
 from cliplab.runtime import atomic_write, write_json
-from cliplab.segmentation.features import Segmentation
-from cliplab.segmentation.quality import Quality
-from cliplab.segmentation.settings import Vocabulary
+from cliplab.segmentation.judging import label_shares, percent
 from cliplab.viz import NOTHING, cjk_fonts, paint, rgb, tag_size
 
 MAX_LABELS = 255  # with the background: a label is a byte of a PNG, and 255 means "not judged"
@@ -27,83 +24,6 @@ _GAP = 12  # between and around the panels
 _FONT = 15.0
 _LINE = 26  # from one row of the legend to the next
 _INK = "#1B2733"
-
-
-# ---- numbers -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class PictureRow:
-    """One picture that was labelled."""
-
-    path: Path
-    name: str  # for people and files
-    size: tuple[int, int]  # width and height
-    groups: int  # that own a pixel, in all windows together
-    shares: tuple[float, ...]  # K, of its pixels
-
-    @classmethod
-    def of(cls, sample: Sample, found: Segmentation, labels: NDArray[np.uint8]) -> PictureRow:
-        """What was found in a picture, of which `labels` (height, width) are."""
-        shares, groups = label_shares(labels, len(found.names)), len(found.owner.unique())
-        return cls(sample.path, sample.name, found.size, groups, tuple(shares.tolist()))
-
-    def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain values for JSON; shares of the labels that occur."""
-        shares = {name: round(x, 5) for name, x in zip(names, self.shares, strict=True) if x > 0}
-        width, height = self.size
-        head = {"file": self.name, "width": width, "height": height, "groups": self.groups}
-        return head | {"shares": shares}
-
-
-@dataclass(frozen=True)
-class LabelRow:
-    """One label in all pictures."""
-
-    index: int  # in label PNGs
-    name: str
-    words: tuple[str, ...]
-    colour: str  # "#RRGGBB"
-    share: float  # of the pixels of all pictures
-    pictures: int  # with a pixel of it
-    true_share: float | None = None  # of the judged pixels, None if nothing is known
-    iou: float | None = None
-    oracle_iou: float | None = None
-    boundary_iou: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, fractions with 4 decimals."""
-        plain = asdict(self)
-        return {k: round(v, 4) if isinstance(v, float) else v for k, v in plain.items()}
-
-
-def label_rows(
-    vocabulary: Vocabulary,
-    colours: Sequence[str],
-    pictures: Sequence[PictureRow],
-    quality: Quality | None,
-) -> list[LabelRow]:
-    """A row for each of K labels, of which `colours` are "#RRGGBB"; at least one picture."""
-    shares = np.array([one.shares for one in pictures])  # (N, K)
-    pixels = [one.size[0] * one.size[1] for one in pictures]
-    whole = np.average(shares, axis=0, weights=pixels)  # (K,)
-    return [
-        LabelRow(
-            k, name, vocabulary.words_of(k), colours[k], float(whole[k]),
-            int((shares[:, k] > 0).sum()), **(quality.of(k) if quality else {}),
-        )
-        for k, name in enumerate(vocabulary.names)
-    ]  # fmt: skip
-
-
-def label_shares(labels: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
-    """Shares of the pixels of each of K labels, (H, W) -> (K,)."""
-    return np.array(Image.fromarray(labels).histogram()[:count]) / labels.size
-
-
-def percent(share: float) -> str:
-    """A share of a picture for people: "12%", and "<1%" for what is there but rounds to nothing."""
-    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 # ---- label PNGs and panoptic segments ------------------------------------------------------

@@ -10,6 +10,7 @@ refinement, Araslanov and Roth, "Single-Stage Semantic Segmentation from Image L
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from cliplab.models.layers import unit_rows
 REACHES = (1, 2, 4, 8)  # px to the neighbours of `refine`: eight at each distance
 _CONTRAST = 0.1  # of the spread of a neighbourhood: by so much may colours differ
 _LEAST = 1e-8
+_ROUNDING = 1e-6  # interpolating between equal scores may end a hair below them
 
 
 class Scenes(NamedTuple):
@@ -130,6 +132,56 @@ def _of_owner(group_scores: Tensor, owner: Tensor) -> Tensor:
     """(B, G, W), (B, H, W) -> (B, W, H, W)."""
     index = owner.flatten(1)[..., None].expand(-1, -1, group_scores.shape[-1])  # (B, H*W, W)
     return group_scores.gather(1, index).transpose(1, 2).unflatten(2, owner.shape[1:])
+
+
+# ---- labels of a picture -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """K labels of a picture as it was looked at, of a bounded size, H x W; see `labels_at`."""
+
+    scores: Tensor  # (K, H, W) float32, 0 to 1; not a distribution
+    owner: Tensor  # (H, W) long, which group a pixel belongs to
+    names: tuple[str, ...]  # K, names[0] is the background if there is one
+    size: tuple[int, int]  # width and height of the picture itself, in pixels
+    has_background: bool = False
+    threshold: float | None = None  # scores below are background
+    best: float | None = None  # highest score of a group, for what is no background
+
+    @property
+    def labels(self) -> Tensor:
+        """(H, W) long, indices into names."""
+        best, lowest = self.scores.argmax(dim=0), self._lowest()
+        return best if lowest is None else best.where(self.scores[1:].amax(dim=0) >= lowest, 0)
+
+    def labels_at(self, size: tuple[int, int] | None = None) -> Tensor:
+        """Labels (height, width) uint8 or int16 at the size of the picture, or another.
+
+        Scores are interpolated before the best is taken, so that borders are smooth; one label
+        after another, so that the scores of all are never held at that size.
+        """
+        width, height = size or self.size
+        kind = torch.uint8 if len(self.names) <= 256 else torch.int16
+        found = torch.zeros((height, width), dtype=kind)
+        best, lowest = torch.full((height, width), -torch.inf), self._lowest()
+        for k in (*range(1, len(self.names)), 0):
+            own = F.interpolate(self.scores[None, k, None], (height, width), mode="bilinear")[0, 0]
+            found[own > best if k else own >= best] = k
+            best = torch.maximum(best, own) if k else best
+        if lowest is not None:
+            found[best < lowest - _ROUNDING] = 0
+        return found
+
+    def _lowest(self) -> float | None:
+        """The threshold, or the best score of all groups if that is lower.
+
+        As in the official evaluation, where the best group may own no pixel: then all that is seen
+        can be background. Deviates: of several windows it is the best of all.
+        """
+        if self.threshold is None:
+            return None
+        return min(self.threshold, float(self.scores[1:].max()) if self.best is None else self.best)
 
 
 # ---- borders that follow the picture ---------------------------------------------------------

@@ -1,56 +1,40 @@
-"""A GroupViT with its tokenizer: what it says of pictures, what it can read, where its files are.
+"""A GroupViT that looks at pictures of any size, once, and is then asked about them in many ways.
 
-A text tower never refuses a word that it does not know; its scores are noise then. So what it
-cannot read, or cannot tell apart, is told before anybody believes them.
+A picture is brought to a working size, looked at through square windows that overlap, and the
+windows' scores are averaged. Only the shape of the picture decides how much memory that takes: its
+longer side counts for at most `LONGEST` times the shorter one.
+
+Letters: B pictures of one size, K labels, H W pixels as looked at.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cliplab.classification import (
-    READABLE,
-    PromptReader,
-    check_templates,
-    fill_templates,
-    fold,
-    is_chinese,
-)
-from cliplab.models.groupvit import GroupViT, load_groupvit
-from cliplab.models.groupvit.files import WEIGHTS, weights_in
+from cliplab.classification import check_templates, fill_templates
+from cliplab.models.groupvit import Groups, GroupViT
+from cliplab.models.groupvit.model import weights_in
 from cliplab.models.tokenizers import BytePairTokenizer, Tokenizer, WordPieceTokenizer
-from cliplab.pasture import NOUNS, SPECIES, class_of
-from cliplab.runtime import (
-    checkpoint_dir,
-    is_offline,
-    pick_device,
-    sha256,
-    unknown_name,
-    verify_checkpoint,
-)
-from cliplab.segmentation.features import Features, Segmentation
-from cliplab.segmentation.settings import (
-    BACKGROUND_WORDS,
-    Settings,
-    Vocabulary,
-    language_of,
-)
+from cliplab.pasture import class_of
+from cliplab.runtime import ArgumentError, pick_device, sha256
+from cliplab.segmentation.scene import Scenes, Segmentation, name_groups, refine
+from cliplab.segmentation.settings import Settings, Vocabulary
 
+LONGEST = 4  # times the shorter side; longer pictures are seen smaller
+_BATCH = 25  # pictures of one size at a time
 _TEXTS = 256  # read at a time
-# One template for each language that a model with word pieces of its own was trained in.
-_TEMPLATES = {"en": ("a photo of a {}.",), "zh": ("一张{}的照片",)}
-SHIPPED = "pasture"  # the name of the model that comes with the package
-_STEM = "groupvit"  # another, as `train` and its folder call it
-_PHOTOGRAPHS = "hf:nvidia/groupvit-gcc-yfcc"
-_CONFIG, _EXTRA = "config.json", "preprocessor_config.json"
-_TUNED = ("top_words", "templates", "hard", "scales", "flip", "refine", "offsets")  # by a card
-WEAK = 0.5  # the IoU of a class below which users are warned of it
 
 
 class GroupViTSegmenter:
@@ -134,152 +118,204 @@ class GroupViTSegmenter:
         }
 
 
-# ---- what a model can read -----------------------------------------------------------------
+# ---- pictures, looked at once ------------------------------------------------------------
 
 
-def usual_background(
-    segmenter: GroupViTSegmenter, labels: Mapping[str, Sequence[str]]
-) -> tuple[str, ...]:
-    """Words for the background that the model reads, and that mean no label.
+class Features:
+    """Pictures after the image tower: to be read in many ways, without being looked at again.
 
-    The list of the papers; for models with word pieces of their own, which are of the pasture, also
-    its landscape, in the language of the labels. A meadow in the background would take the pixels
-    of the label grass, so every word for what a label means is left out.
+    The one path of inference: of `segment`, of the evaluation of training and of the notebooks.
     """
-    given = [word for name, words in labels.items() for word in (name, *words)]
-    language = language_of([word for words in labels.values() for word in words])
-    taken = set(map(fold, given))
-    meant = {class_of(word) for word in taken} - {None}
-    landscape = [noun for noun in NOUNS[language] if class_of(noun) not in SPECIES]
-    every = [*(landscape if segmenter.model.vocab else ())]
-    every += BACKGROUND_WORDS if language == "en" else ()
-    free = [w for w in dict.fromkeys(every) if fold(w) not in taken and class_of(w) not in meant]
-    reader = reader_of(segmenter)
-    return tuple(word for word in free if _is_read(reader, word))
+
+    def __init__(
+        self, segmenter: GroupViTSegmenter, images: Sequence[Image.Image], *, grouped: bool = True
+    ) -> None:
+        """Pictures of any size and mode; a view is looked at when it is first asked for.
+
+        `grouped=False` leaves the groups out: every patch is a segment of its own, which tells what
+        the same weights know without grouping.
+        """
+        self.segmenter, self.grouped = segmenter, grouped
+        runs = [list(run) for _, run in groupby(images, key=lambda image: image.size)]
+        self._batches = [run[i : i + _BATCH] for run in runs for i in range(0, len(run), _BATCH)]
+        self._views: dict[tuple[int, int, bool], _View] = {}
+
+    @torch.no_grad()
+    def read(self, vocabulary: Vocabulary, settings: Settings) -> Iterator[Segmentation]:
+        """What is said of each picture, in their order.
+
+        Raises:
+            ValueError: a threshold without a background, or words longer than the context.
+        """
+        if settings.threshold is not None and not vocabulary.has_background:
+            raise ArgumentError(
+                "threshold",
+                f"got {settings.threshold}, but there is no background to give to pixels below it; "
+                "give words for the background",
+            )
+        name = partial(
+            name_groups, self.segmenter.model,
+            word_emb=self.segmenter.embed(vocabulary.words, settings.templates),  # (W, D)
+            top_words=settings.top_words, hard=settings.hard,
+            offsets=self._offsets(vocabulary.words, settings),
+        )  # fmt: skip
+        for number, images in enumerate(self._batches):
+            found = self._read_batch(number, vocabulary, name, settings)
+            for image, scores, owner, best in zip(images, *found, strict=True):
+                yield Segmentation(
+                    scores, owner, vocabulary.names, image.size, vocabulary.has_background,
+                    settings.threshold, float(best),
+                )  # fmt: skip
+
+    def _offsets(self, words: Sequence[str], settings: Settings) -> Tensor:
+        """What is added to the logits of words, (W,); 0 without a class that has an offset."""
+        found = [settings.offsets.get(class_of(word) or "", 0.0) for word in words]
+        return torch.tensor(found, device=self.segmenter.device)
+
+    def _read_batch(
+        self, number: int, vocabulary: Vocabulary, name: Callable[..., Scenes], settings: Settings
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean scores of all views (B, K, H, W), refined; owners of the first; best scores (B,)."""
+        views = [self._view(number, *view) for view in settings.views()]
+        total, owner, best = self._read_view(views[0], vocabulary, name)
+        for view in views[1:]:
+            scores, _, other = self._read_view(view, vocabulary, partial(name, owned=False))
+            best = torch.maximum(best, other)
+            total += F.interpolate(scores, total.shape[2:], mode="bilinear")
+        mean = total / len(views)
+        if not settings.refine:
+            return mean, owner, best
+        shown = _as_tensor(self._batches[number], (mean.shape[3], mean.shape[2]))
+        device = self.segmenter.device
+        return refine(mean.to(device), shown.to(device), settings.refine).cpu(), owner, best
+
+    def _read_view(
+        self, view: _View, vocabulary: Vocabulary, name: Callable[..., Scenes]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (B, K, H, W), owners (B, H, W), best scores (B,); not mirrored any more."""
+        batch = len(next(iter(view.windows.values())).tok)
+        best = torch.zeros(batch)
+        canvas = _Canvas((batch, len(vocabulary.names), *view.canvas))
+        for corner, groups in view.windows.items():
+            seen = name(groups, view.window)
+            scores = vocabulary.by_label(seen.scores.transpose(0, 1)).transpose(0, 1)
+            canvas.add(scores.cpu(), seen.owner.cpu(), corner)
+            of_groups = vocabulary.by_label(seen.group_scores.permute(2, 0, 1))  # (K, B, G)
+            best = torch.maximum(best, of_groups[vocabulary.has_background :].amax((0, 2)).cpu())
+        scores, owner = canvas.scores / canvas.count, canvas.owner
+        if view.mirrored:
+            scores, owner = scores.flip(3), owner.flip(2)
+        rows, columns = view.size
+        return scores[:, :, :rows, :columns], owner[:, :rows, :columns], best
+
+    def _view(self, number: int, scale: float, mirrored: bool) -> _View:
+        """One view of a batch, looked at only once."""
+        patch = self.segmenter.model.config.patch_size
+        side = scaled_side(self.segmenter.side, scale, patch)
+        key = number, side, mirrored
+        if key not in self._views:
+            self._views[key] = self._look(*key)
+        return self._views[key]
+
+    def _look(self, number: int, side: int, mirrored: bool) -> _View:
+        images, config = self._batches[number], self.segmenter.model.config
+        width, height = working_size(images[0].size, side)
+        pixels = _as_tensor(images, (width, height))  # (B, 3, height, width)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.image_mean, config.image_std))
+        down, right = (
+            max(side, math.ceil(n / config.patch_size) * config.patch_size) - n
+            for n in (height, width)
+        )  # px to add for whole patches, and a window at least
+        pixels = F.pad((pixels - mean) / std, (0, right, 0, down), mode="replicate")
+        pixels = pixels.flip(3) if mirrored else pixels
+        rows, columns = pixels.shape[2:]
+        windows = {
+            (top, left): self._group(pixels[:, :, top : top + side, left : left + side])
+            for top, left in _windows((rows, columns), side)
+        }
+        return _View(windows, (side, side), (rows, columns), (height, width), mirrored)
+
+    def _group(self, pixels: Tensor) -> Groups:
+        """The image tower's groups of windows (B, 3, h, w)."""
+        model = self.segmenter.model
+        groups = model.group(pixels.to(self.segmenter.device))
+        if not self.grouped and groups.patch_tok is not None:
+            groups = Groups(model.img_encoder.norm(groups.patch_tok), (), groups.grid)
+        return groups._replace(patch_tok=None)  # not needed, and large
 
 
-def own_templates(
-    segmenter: GroupViTSegmenter, words: Sequence[str], *, best: Sequence[str] | None = None
-) -> tuple[str, ...]:
-    """The template that the model learned with, in the language of the words; bare if they mix.
+@dataclass(frozen=True)
+class _View:
+    """B pictures as they were looked at: at one scale, mirrored or not."""
 
-    `best`: those that its card says were best on val, for words of one language.
+    windows: dict[tuple[int, int], Groups]  # top left corner -> groups of B windows
+    window: tuple[int, int]  # rows and columns of each
+    canvas: tuple[int, int]  # rows and columns of all windows together
+    size: tuple[int, int]  # rows and columns that are real; the rest was added
+    mirrored: bool
+
+
+class _Canvas:
+    """The sum of overlapping windows, and for every pixel a group of the window it is deepest in.
+
+    Groups of two windows have nothing to do with one another, so they are numbered through.
     """
-    if not segmenter.model.vocab:
-        return _TEMPLATES["en"]
-    if len({is_chinese(word) for word in words}) > 1:
-        return ("{}",)
-    wanted = tuple(best or _TEMPLATES[language_of(words)])
-    reader = reader_of(segmenter)
-    return wanted if all(_is_read(reader, text.replace("{}", "")) for text in wanted) else ("{}",)
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        """Empty, (B, K, H, W)."""
+        batch, _, *size = shape
+        self.scores, self.count = torch.zeros(shape), torch.zeros(size)
+        self.owner = torch.zeros(batch, *size, dtype=torch.long)
+        self.depth = torch.full(size, -1.0)
+        self.groups = torch.zeros(batch, 1, 1, dtype=torch.long)
+
+    def add(self, scores: Tensor, owner: Tensor, corner: tuple[int, int]) -> None:
+        """Scores (B, K, h, w) and owner (B, h, w) of the windows at `corner`."""
+        height, width = owner.shape[1:]
+        area = (slice(corner[0], corner[0] + height), slice(corner[1], corner[1] + width))
+        self.scores[:, :, *area] += scores
+        self.count[area] += 1
+        depth = torch.minimum(_from_edge(height)[:, None], _from_edge(width))
+        deeper = depth > self.depth[area]
+        self.depth[area] = torch.where(deeper, depth, self.depth[area])
+        self.owner[:, *area] = torch.where(deeper, owner + self.groups, self.owner[:, *area])
+        self.groups += owner.amax(dim=(1, 2), keepdim=True) + 1
 
 
-def unread_remarks(segmenter: GroupViTSegmenter, vocabulary: Vocabulary) -> Iterator[str]:
-    """What the text tower cannot read, and the remedy."""
-    reader = reader_of(segmenter)
-    unread = [word for word in vocabulary.words if not _is_read(reader, word)]
-    if unread:
-        remedy, share = "use words that were in its captions", reader.coverage(unread[0])
-        if is_chinese(unread[0]) and not segmenter.model.vocab:
-            remedy = "give the label English words, or use a model that reads Chinese: pasture"
-        more = f" (nor {len(unread) - 1} more)" if len(unread) > 1 else ""
-        yield (
-            f"{segmenter.name} cannot read {unread[0]!r}{more}: it knows {share:.0%} of it, and "
-            f"its scores will be close to noise; {remedy}"
-        )
+# ---- sizes ---------------------------------------------------------------------------------
 
 
-def reader_of(segmenter: GroupViTSegmenter) -> PromptReader:
-    """The tokenizer with the tokens that training never met, whose rows are zeros."""
-    rows = segmenter.model.text_encoder.token_embedding.weight  # (V, width)
-    untrained = (rows == 0).all(dim=1).nonzero()[:, 0].tolist()
-    return PromptReader(segmenter.tokenizer, frozenset(untrained))
+def scaled_side(side: int, scale: float, patch: int) -> int:
+    """`side` times `scale`, to the nearest multiple of the patch, px."""
+    return max(1, round(side * scale / patch)) * patch
 
 
-def _is_read(reader: PromptReader, text: str) -> bool:
-    return reader.coverage(text) >= READABLE
+def working_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height at which a picture of `size` is looked at, in pixels.
 
-
-# ---- files ---------------------------------------------------------------------------------
-
-
-def load_segmenter(
-    spec: str = SHIPPED, *, device: str = "auto", offline: bool | None = None
-) -> GroupViTSegmenter:
-    """The segmenter called `spec`.
-
-    Args:
-        spec: "pasture" or "groupvit", the shipped model; a file or folder, see `load_groupvit`; or
-            "hf:<repo>[@revision]", such as "hf:nvidia/groupvit-gcc-yfcc", from this machine's
-            cache if it is there, else downloaded.
-        device: "auto", "cpu", "cuda" or "mps".
-        offline: True forbids downloads; None asks $CLIPLAB_OFFLINE and the hub's own variables.
-
-    Raises:
-        FileNotFoundError: nothing there, and not to be downloaded; it says what to do.
-        ValueError: not a GroupViT, with the missing and unexpected names; or a damaged file.
+    Its shorter side becomes `side`, unless its longer one would exceed `LONGEST` times that.
     """
-    path = find_checkpoint(spec, offline=offline)
-    return GroupViTSegmenter(load_groupvit(path), device=device, name=spec, path=path)
+    scale = min(side / min(size), LONGEST * side / max(size))
+    width, height = (max(1, round(length * scale)) for length in size)
+    return width, height
 
 
-def find_checkpoint(spec: str = SHIPPED, *, offline: bool | None = None) -> Path:
-    """The file of the weights, or the folder that holds them; specs, errors of `load_segmenter`."""
-    prefix, colon, where = spec.partition(":")
-    if prefix == "hf" and colon:
-        from cliplab.encoders import find_folder
-
-        how: dict[str, Any] = {"missing": _lacking, "choose": _wanted}
-        return find_folder(where, _PHOTOGRAPHS[3:], **how, offline=is_offline(offline))[0]
-    shipped = spec in (SHIPPED, _STEM)
-    path = checkpoint_dir(_STEM) if shipped else Path(spec).expanduser()
-    weights = weights_in(path)
-    if shipped and not weights.is_file():
-        raise FileNotFoundError(
-            f"{weights.as_posix()}: there is no shipped segmenter; make it with "
-            "`python -m cliplab train groupvit`, or restore data/checkpoints/groupvit"
-        )
-    if not path.exists():
-        known = unknown_name("model", spec, [SHIPPED, _STEM, _PHOTOGRAPHS])
-        raise FileNotFoundError(f"{known}, or the path of a GroupViT")
-    verify_checkpoint(weights.parent, [weights.name])
-    return path
+def _as_tensor(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
+    """Pictures at a width and height -> (B, 3, height, width), 0 to 1."""
+    how = size, Image.Resampling.BICUBIC, None, 3.0  # which leaves what has the size as it is
+    found = np.stack([np.asarray(image.convert("RGB").resize(*how)) for image in images])
+    return torch.from_numpy(found).permute(0, 3, 1, 2).float() / 255
 
 
-def said_of(path: Path | None, language: str) -> dict[str, Any]:
-    """What a card says of a reading that gives up no class: "reading", "iou" and more; or {}."""
-    card = weights_in(path).parent / "model_card.json" if path else None
-    if card is None or not card.is_file():
-        return {}
-    metrics = json.loads(card.read_text("utf-8")).get("metrics", {})
-    return dict(metrics.get(language, {}).get("balanced", {}))
+def _windows(size: Sequence[int], window: int) -> Iterator[tuple[int, int]]:
+    """Top left corners of windows half a window apart; the last ones end with the picture."""
+    rows, columns = (
+        sorted({*range(0, max(1, length - window), max(1, window // 2)), max(0, length - window)})
+        for length in size
+    )
+    return ((top, left) for top in rows for left in columns)
 
 
-def tuned_settings(path: Path | None, language: str) -> dict[str, Any]:
-    """How a model is best read, some fields of `Settings`; see `said_of`."""
-    chosen = said_of(path, language).get("reading", {})
-    return {name: chosen[name] for name in _TUNED if name in chosen}
-
-
-def weak_remarks(segmenter: GroupViTSegmenter, vocabulary: Vocabulary) -> Iterator[str]:
-    """The labels whose class the model's card calls weak; none if there is no card."""
-    pairs = zip(vocabulary.words, vocabulary.label_of, strict=True)
-    words = [word for word, k in pairs if k >= vocabulary.has_background]
-    ious = said_of(segmenter.path, language_of(words)).get("iou", {})
-    weak = {word: ious[name] for word in words if ious.get(name := class_of(word) or "", 1) < WEAK}
-    if weak:
-        told = ", ".join(f"{word} {iou:.2f}" for word, iou in weak.items())
-        yield (
-            f"{segmenter.name} is weak in some of the labels (IoU in its card: {told}); look at "
-            "their pixels before you count them"
-        )
-
-
-def _lacking(folder: Path) -> list[str]:
-    kinds = ((_CONFIG,), WEIGHTS)
-    return [" or ".join(k) for k in kinds if not any((folder / name).is_file() for name in k)]
-
-
-def _wanted(names: list[str]) -> list[str]:  # not the same weights once more
-    weights = [name for name in WEIGHTS if name in names][:1]
-    return [name for name in names if name in (_CONFIG, _EXTRA)] + weights
+def _from_edge(length: int) -> Tensor:
+    place = torch.arange(length).float()
+    return torch.minimum(place, length - 1 - place)

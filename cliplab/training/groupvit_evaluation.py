@@ -20,8 +20,8 @@ from torch import Tensor
 from cliplab.pasture import CLASS_WORDS as WORDS, SEMANTIC_CLASSES, SPECIES, labels
 from cliplab.segmentation import (
     Features,
+    GroupViTSegmenter,
     Quality,
-    Segmenter,
     Settings,
     Tally,
     Vocabulary,
@@ -255,7 +255,7 @@ def choose_threshold(
 # ---- the card ------------------------------------------------------------------------------
 
 
-def evaluate(segmenter: Segmenter, *, count: int = 200) -> dict[str, Any]:
+def evaluate(segmenter: GroupViTSegmenter, *, count: int = 200) -> dict[str, Any]:
     """All metrics of a model card, on `count` test pictures; val has three for every eight."""
     val_count = max(2, count * 3 // 8)
     scenes = {"val": draw_scenes("val", val_count), "test": draw_scenes("test", count)}

@@ -1,18 +1,21 @@
-"""Answers against what is known of the pixels: masks of users, as labels of a vocabulary.
+"""Answers in numbers, and against what is known of the pixels: masks of users, as labels.
 
 A source has classes of its own. A pixel of a class that nobody asked for, or of none, is background
 where there is a background, and is not judged where there is none.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from cliplab.classification import fold, is_nothing
 from cliplab.data import (
@@ -26,8 +29,8 @@ from cliplab.data import (
     shown,
     some,
 )
-from cliplab.segmentation.features import Segmentation
 from cliplab.segmentation.quality import IGNORE, Quality, Tally
+from cliplab.segmentation.scene import Segmentation
 from cliplab.segmentation.settings import Vocabulary
 
 NAMES = "classes.txt"  # of label PNGs: one name a line, the first is number 0
@@ -186,7 +189,7 @@ class Judge:
         self.vocabulary, self.known = vocabulary, known
         self.pictures: dict[Path, float] = {}  # mean IoU of each that was judged
         self.refused: list[Problem] = []  # pictures whose truth does not fit, and why
-        self._total = Tally(vocabulary.names, known=known)
+        self._total: Tally | None = None  # of all that were judged
 
     def add(
         self, sample: Sample, found: Segmentation, labels: NDArray[np.uint8]
@@ -210,13 +213,16 @@ class Judge:
         one.add(predicted, torch.from_numpy(true), owner)
         if one.named.any():
             self.pictures[path] = one.result().miou
-            self._total.include(one)
+            if self._total:
+                self._total.include(one)
+            else:
+                self._total = one
         return true
 
     @property
     def quality(self) -> Quality | None:
         """The numbers of all pictures; None if nothing was known of any."""
-        return self._total.result() if self.pictures else None
+        return self._total and self._total.result()
 
     def as_dict(self) -> dict[str, Any] | None:
         """Plain values for JSON; None if nothing was judged."""
@@ -237,3 +243,80 @@ def judged_size(size: tuple[int, int]) -> tuple[int, int]:
     """Width and height at which a picture is judged: its own, unless that is very large."""
     scale = min(1.0, math.sqrt(MOST_PIXELS / (size[0] * size[1])))
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+# ---- rows of numbers ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PictureRow:
+    """One picture that was labelled."""
+
+    path: Path
+    name: str  # for people and files
+    size: tuple[int, int]  # width and height
+    groups: int  # that own a pixel, in all windows together
+    shares: tuple[float, ...]  # K, of its pixels
+
+    @classmethod
+    def of(cls, sample: Sample, found: Segmentation, labels: NDArray[np.uint8]) -> PictureRow:
+        """What was found in a picture, of which `labels` (height, width) are."""
+        shares, groups = label_shares(labels, len(found.names)), len(found.owner.unique())
+        return cls(sample.path, sample.name, found.size, groups, tuple(shares.tolist()))
+
+    def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """Plain values for JSON; shares of the labels that occur."""
+        shares = {name: round(x, 5) for name, x in zip(names, self.shares, strict=True) if x > 0}
+        width, height = self.size
+        head = {"file": self.name, "width": width, "height": height, "groups": self.groups}
+        return head | {"shares": shares}
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One label in all pictures."""
+
+    index: int  # in label PNGs
+    name: str
+    words: tuple[str, ...]
+    colour: str  # "#RRGGBB"
+    share: float  # of the pixels of all pictures
+    pictures: int  # with a pixel of it
+    true_share: float | None = None  # of the judged pixels, None if nothing is known
+    iou: float | None = None
+    oracle_iou: float | None = None
+    boundary_iou: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, fractions with 4 decimals."""
+        plain = asdict(self)
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in plain.items()}
+
+
+def label_rows(
+    vocabulary: Vocabulary,
+    colours: Sequence[str],
+    pictures: Sequence[PictureRow],
+    quality: Quality | None,
+) -> list[LabelRow]:
+    """A row for each of K labels, of which `colours` are "#RRGGBB"; at least one picture."""
+    shares = np.array([one.shares for one in pictures])  # (N, K)
+    pixels = [one.size[0] * one.size[1] for one in pictures]
+    whole = np.average(shares, axis=0, weights=pixels)  # (K,)
+    return [
+        LabelRow(
+            k, name, vocabulary.words_of(k), colours[k], float(whole[k]),
+            int((shares[:, k] > 0).sum()), **(quality.of(k) if quality else {}),
+        )
+        for k, name in enumerate(vocabulary.names)
+    ]  # fmt: skip
+
+
+def label_shares(labels: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
+    """Shares of the pixels of each of K labels, (H, W) -> (K,)."""
+    return np.array(Image.fromarray(labels).histogram()[:count]) / labels.size
+
+
+def percent(share: float) -> str:
+    """A share of a picture for people: "12%", and "<1%" for what is there but rounds to nothing."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
