@@ -291,6 +291,12 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_card(folder: Path) -> dict[str, Any]:
+    """The model card beside weights; {} if there is none."""
+    path = folder / "model_card.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
 def verify_checkpoint(folder: str | Path, names: Iterable[str] | None = None) -> list[str]:
     """Compare the files of a checkpoint with the hashes in its model_card.json -> names compared.
 

@@ -58,6 +58,7 @@ OF_SHARED: list[Row] = [  # of classify, detect and segment alike
     ("--labels", "--labels"),
     ("--labels sheep sheep", "'sheep' repeated"),
     ("--labels = goat", "'='"),
+    ("--labels ,", "--labels"),
 ]
 OF_CLASSIFY: list[Row] = [
     ("--labels sheep", "'sheep'"),
@@ -100,6 +101,7 @@ OF_CLASSIFY: list[Row] = [
 ]
 OF_DETECT: list[Row] = [
     ("--model vlid", "'vild'"),
+    ("--model vild:", "vild:PATH"),
     ("--model vild:frames", "frames"),
     ("--model glip:html.pt", "html.pt"),
     ("--model glip-t:html.pt", "html.pt"),

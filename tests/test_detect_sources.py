@@ -64,20 +64,6 @@ def test_labels_are_read_as_those_of_classify_are() -> None:
     assert read_labels(["sheep"]).names == ("sheep",)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (["goat", "goat"], "'goat' repeated"),
-        (None, "no labels: the source has no boxes with classes"),
-        (["goat="], "expected CLASS=PROMPT"),
-        ([","], "class_names: got none"),
-    ],
-)
-def test_labels_that_cannot_be_meant(given: list[str] | None, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_labels(given)
-
-
 def test_a_chinese_name_is_judged_by_its_english_text() -> None:
     words = read_labels(["山羊=Goat", "绵羊=a woolly one"])
     assert match(words, ["goat", "sheep"]) == {"goat": 0}

@@ -30,13 +30,12 @@ from cliplab.detection.vild import (
     inside,
     nested,
     propose,
-    read_card,
     weights_at,
 )
 from cliplab.detection.words import Query, Words, as_classes, embed_words
 from cliplab.encoders import Encoder
 from cliplab.models.vild import Contest, ViLD, load_vild, shares
-from cliplab.runtime import pick_device, sha256
+from cliplab.runtime import pick_device, read_card, sha256
 
 SCALES = (1.0, 1.5)  # of the crops that ViLD's teacher looks at
 
@@ -138,7 +137,7 @@ class CropsDetector:
         text_emb, remarks = embed_words(self.teacher, classes, self.settings)
         contest = contest_of(classes.prompts)
         try:
-            thresholds = read_card(weights_at(self.where)).get("thresholds", {})
+            thresholds = read_card(weights_at(self.where).parent).get("thresholds", {})
         except FileNotFoundError:  # no folder of data; boxes are given
             thresholds = {}
         form = f"{self.teacher.languages[0]}, crops of {self.teacher.name}"

@@ -20,14 +20,8 @@ from cliplab.data import shown
 from cliplab.detection.boxes import Detections
 from cliplab.detection.phrases import class_prompt, relating_words, side_of
 from cliplab.detection.settings import OVERLAP, PUBLISHED, Settings
-from cliplab.detection.vild import checkpoint_path, read_card
-from cliplab.detection.words import (
-    Query,
-    Words,
-    as_prompt,
-    quoted,
-    remarks_on,
-)
+from cliplab.detection.vild import checkpoint_path
+from cliplab.detection.words import Query, Words, as_prompt, quoted, remarks_on
 from cliplab.models.glip import (
     GLIP,
     Chunk,
@@ -46,7 +40,7 @@ from cliplab.models.glip import (
 )
 from cliplab.models.glip.anchors import half_open
 from cliplab.models.tokenizers import WordPieceTokenizer
-from cliplab.runtime import sha256
+from cliplab.runtime import read_card, sha256
 
 _SEVERAL = re.compile(r"[.;!?]\s*\w")  # sentences
 
@@ -118,9 +112,7 @@ class GLIPDetector:
             ids = chunk.token_ids[None].to(device)
             mask = torch.ones_like(ids, dtype=torch.bool)
             texts.append((*self.model.language_backbone(ids, mask), mask))
-        remarks = [
-            *remarks_on(prompt, self.tokenizer, self.card), *self._on_language(prompt)
-        ]  # fmt: skip
+        remarks = [*remarks_on(prompt, self.tokenizer, self.card), *self._on_language(prompt)]
         if len(own) > 1:
             said.append(f"a long prompt: read in {len(own)} parts that do not know of each other")
         return GLIPQuery(
@@ -284,7 +276,7 @@ def load_glip_detector(where: str, settings: Settings) -> GLIPDetector:
         path, card = Path(published), {}
     else:
         path = checkpoint_path(where, "glip")
-        variant, where, card = "", str(path), read_card(path)
+        variant, where, card = "", str(path), read_card(path.parent)
     model = load_glip(where, device=settings.device)
     selection = selection_of(settings)
     return GLIPDetector(model, selection=selection, path=path, variant=variant, card=card)

@@ -3,7 +3,6 @@
 Letters: R regions, K classes, D embedding, H W pixels.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from cliplab.detection.settings import WEIGHTS, Settings
 from cliplab.detection.words import Query, Words, as_classes, embed_words, unlearned_words
 from cliplab.encoders import Encoder
 from cliplab.models.vild import Contest, ViLD, class_scores, load_vild
-from cliplab.runtime import checkpoint_dir, pick_device, sha256, verify_checkpoint
+from cliplab.runtime import checkpoint_dir, pick_device, read_card, sha256, verify_checkpoint
 
 _LONGEST = 8  # times its height that a picture may be wide, or else it is made smaller
 
@@ -256,18 +255,12 @@ def checkpoint_path(where: str, stem: str = "vild") -> Path:
     return path
 
 
-def read_card(weights: Path) -> dict[str, Any]:
-    """The model card beside weights; {} if there is none."""
-    path = weights.with_name("model_card.json")
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
 def load_vild_detector(where: str, settings: Settings) -> ViLDDetector:
     """The ViLD at `where` ("": the shipped one) and its teacher; errors as `load_detector`."""
     from cliplab.encoders import load_encoder
 
     path = checkpoint_path(where)
-    model, card = load_vild(path), read_card(path)
+    model, card = load_vild(path), read_card(path.parent)
     taught: Mapping[str, Any] = model.teacher or card.get("teacher") or {}
     spec = taught.get("name", "pasture")
     teacher = load_encoder(spec, device=settings.device, offline=settings.offline or None)

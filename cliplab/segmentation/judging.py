@@ -222,7 +222,7 @@ class Judge:
     @property
     def quality(self) -> Quality | None:
         """The numbers of all pictures; None if nothing was known of any."""
-        return self._total and self._total.result()
+        return self._total.result() if self._total else None
 
     def as_dict(self) -> dict[str, Any] | None:
         """Plain values for JSON; None if nothing was judged."""

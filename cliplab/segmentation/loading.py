@@ -4,7 +4,6 @@ A text tower never refuses a word that it does not know; its scores are noise th
 cannot read, or cannot tell apart, is told before anybody believes them.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from cliplab.pasture import NOUNS, SPECIES, class_of
 from cliplab.runtime import (
     checkpoint_dir,
     is_offline,
+    read_card,
     unknown_name,
     verify_checkpoint,
 )
@@ -155,11 +155,8 @@ def find_checkpoint(spec: str = SHIPPED, *, offline: bool | None = None) -> Path
 
 def said_of(path: Path | None, language: str) -> dict[str, Any]:
     """What a card says of a reading that gives up no class: "reading", "iou" and more; or {}."""
-    card = weights_in(path).parent / "model_card.json" if path else None
-    if card is None or not card.is_file():
-        return {}
-    metrics = json.loads(card.read_text("utf-8")).get("metrics", {})
-    return dict(metrics.get(language, {}).get("balanced", {}))
+    card = read_card(weights_in(path).parent) if path else {}
+    return dict(card.get("metrics", {}).get(language, {}).get("balanced", {}))
 
 
 def tuned_settings(path: Path | None, language: str) -> dict[str, Any]:
