@@ -29,15 +29,20 @@ TINY: dict[str, Any] = {
 COLOURS = {"sheep": (255, 0, 0), "dog": (255, 255, 0), "grass": (0, 255, 0), "sky": (0, 0, 255)}
 
 
-def make_groupvit(folder: Path, **changes: Any) -> Path:
+def drawn(config: GroupViTConfig, words: tuple[str, ...] = WORDS) -> GroupViT:
     """A random model that sees something else everywhere, with word pieces of its own."""
     torch.manual_seed(2)
-    model = GroupViT(GroupViTConfig(**{**TINY, **changes}))
-    for tensor in model.state_dict().values():
+    model = GroupViT(config)
+    for tensor in model.state_dict().values():  # as it is drawn it sees the same everywhere
         if tensor.is_floating_point():
             tensor += 0.5 * tensor.std(correction=0) * torch.randn_like(tensor)
-    model.vocab = WORDS
-    save_groupvit(model, folder / "model.safetensors")
+    model.vocab = words
+    return model
+
+
+def make_groupvit(folder: Path, **changes: Any) -> Path:
+    """Such a model as a checkpoint -> its folder."""
+    save_groupvit(drawn(GroupViTConfig(**{**TINY, **changes})), folder / "model.safetensors")
     return folder
 
 

@@ -8,28 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliplab.classification import (
-    READABLE,
-    PromptReader,
-    fold,
-    is_chinese,
-)
+from cliplab.classification import READABLE, PromptReader, fold, is_chinese
 from cliplab.models.groupvit import load_groupvit
 from cliplab.models.groupvit.model import WEIGHTS, weights_in
 from cliplab.pasture import NOUNS, SPECIES, class_of
-from cliplab.runtime import (
-    checkpoint_dir,
-    is_offline,
-    read_card,
-    unknown_name,
-    verify_checkpoint,
-)
+from cliplab.runtime import checkpoint_dir, is_offline, read_card, unknown_name, verify_checkpoint
 from cliplab.segmentation.segmenter import GroupViTSegmenter
-from cliplab.segmentation.settings import (
-    BACKGROUND_WORDS,
-    Vocabulary,
-    language_of,
-)
+from cliplab.segmentation.settings import BACKGROUND_WORDS, Vocabulary, language_of
 
 # One template for each language that a model with word pieces of its own was trained in.
 _TEMPLATES = {"en": ("a photo of a {}.",), "zh": ("一张{}的照片",)}

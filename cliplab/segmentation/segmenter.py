@@ -62,6 +62,11 @@ class GroupViTSegmenter:
         config = self.model.config
         return config.output_groups[-1] if config.stages else None
 
+    @property
+    def side(self) -> int:
+        """Px of the shorter side of a picture as it is looked at, and of a window."""
+        return self.model.config.test_resolution or 2 * self.model.config.image_resolution
+
     @torch.no_grad()
     def embed(self, words: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
         """W words in T templates -> (W, D) unit rows, on the segmenter's device.
@@ -97,11 +102,6 @@ class GroupViTSegmenter:
             for found in Features(self, [image]).read(vocabulary, settings)
         ]
 
-    @property
-    def side(self) -> int:
-        """Px of the shorter side of a picture as it is looked at, and of a window."""
-        return self.model.config.test_resolution or 2 * self.model.config.image_resolution
-
     def describe(self) -> dict[str, Any]:
         """What it is and where it came from, plain values for a report."""
         config, weights = self.model.config, self.path and weights_in(self.path)
@@ -118,7 +118,7 @@ class GroupViTSegmenter:
         }
 
 
-# ---- pictures, looked at once ------------------------------------------------------------
+# ---- pictures, looked at once ---------------------------------------------------------------
 
 
 class Features:
