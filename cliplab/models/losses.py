@@ -172,19 +172,16 @@ def token_focal_loss(
         logits: (B, A, L) of A anchors and L words.
         targets: (B, A, L), 0 to 1.
         text_mask: bool or 0 and 1, (B, L), the real words; None: all are.
-        alpha: weight of the pairs that belong together, 1 - alpha of the others; negative: none.
+        alpha: weight of the pairs that belong together, 1 - alpha of the others; -1: none.
         gamma: 0 is cross-entropy.
 
     Source: RetinaNet, arXiv:1708.02002, equation 5; GLIP, arXiv:2112.03857, section 3.1.
     """
+    from torchvision.ops import sigmoid_focal_loss
+
     with torch.autocast(logits.device.type, enabled=False):
         logits = at_least_float32(logits)
-        targets, right = targets.to(logits.dtype), logits.sigmoid()
-        right = right * targets + (1 - right) * (1 - targets)
-        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        loss = loss * (1 - right) ** gamma
-        if alpha >= 0:
-            loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+        loss = sigmoid_focal_loss(logits, targets.to(logits.dtype), alpha, gamma)
         if text_mask is not None:
             loss = loss.masked_fill(~text_mask.bool()[:, None], 0.0)
         return loss.sum()
