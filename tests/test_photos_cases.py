@@ -1,48 +1,18 @@
 """Folders as label tools and people leave them: what each reader makes of them, and says."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from photos_world import BLOCK, Tree, coco, said, told, tree
 from PIL import Image
 
-from cliplab.data import ProblemKind as Kind, SampleSet, read_photos, read_pictures
+from cliplab.data import ProblemKind as Kind, read_photos, read_pictures
 
-Tree = Mapping[str, Any]
-
-
-def tree(root: Path, files: Tree) -> Path:
-    """Files of a text, bytes, JSON, or a picture of 40 x 20 in a colour, "6 red" turned by EXIF."""
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        elif isinstance(content, str) and path.suffix in (".jpg", ".png", ".ppm", ".tga", ".jp2"):
-            *turn, colour = content.split()
-            exif = Image.Exif()
-            exif[0x0112] = int(*turn) if turn else 1
-            Image.new("RGB", (40, 20), colour).save(path, **({"exif": exif} if turn else {}))
-        else:
-            text = content if isinstance(content, str) else json.dumps(content)
-            path.write_text(text, encoding="utf-8")
-    return root
-
-
-def said(found: SampleSet) -> dict[Kind, tuple[str, ...]]:
-    return {problem.kind: problem.where for problem in found.problems}
-
-
-def told(found: SampleSet) -> list[tuple[Any, ...]]:
-    return [(one.name, one.label, *(() if not one.box_xyxy else (one.box_xyxy,))) for one in found]
-
-
-BLOCK = (10.0, 5.0, 20.0, 10.0)
 LINE = "0 0.375 0.375 0.25 0.25"
 A = {"images/a.jpg": "red"}
 ONE = [("images/a.jpg#1", "sheep", BLOCK)]
+TRAIN = [("images/a.jpg#1", "sheep", BLOCK, "train")]
 NAMES = {"classes.txt": "sheep\ngoat"}
 
 
@@ -54,25 +24,25 @@ def yaml(text: str = "", names: str = "[sheep, goat]") -> dict[str, str]:
 YOLO: dict[str, tuple[Tree, list[Any], dict[Kind, Any]]] = {
     "key points are no polygon": (
         A | yaml("kpt_shape: [2, 2]") | {"labels/a.txt": f"{LINE} 0 0 1 1\n{LINE} .1 .1"},
-        ONE,
+        TRAIN,
         {Kind.MALFORMED: ("labels/a.txt:2: 7 values, where a box has 5 and 9 with key points",)},
     ),
     "key points with visibility": (
-        A | yaml("kpt_shape: [1, 3]") | {"labels/a.txt": f"{LINE} 0.9 0.9 2"}, ONE, {},
+        A | yaml("kpt_shape: [1, 3]") | {"labels/a.txt": f"{LINE} 0.9 0.9 2"}, TRAIN, {},
     ),
     "yes and no are names": (
         A | yaml(names="\n- yes\n- no") | {"labels/a.txt": LINE},
-        [("images/a.jpg#1", "yes", BLOCK)],
+        [("images/a.jpg#1", "yes", BLOCK, "train")],
         {},
     ),
     "a split that has no picture of its own": (
         A | yaml("val: images") | {"labels/a.txt": LINE},
-        ONE,
+        TRAIN,
         {Kind.MISSING_SPLIT: ("val: images (all in train)",)},
     ),
     "a split that is not there": (
         A | yaml("val: valid/images") | {"labels/a.txt": LINE, "val/images/b.jpg": "red"},
-        ONE,
+        TRAIN,
         {Kind.MISSING_SPLIT: ("val: valid/images",), Kind.STRAY_PICTURES: ("val/images/b.jpg",)},
     ),
     "one bad line of several": (
@@ -114,15 +84,21 @@ YOLO: dict[str, tuple[Tree, list[Any], dict[Kind, Any]]] = {
             "obj_valid_data/b.jpg": "red",
             "obj_valid_data/b.txt": LINE,
         },
-        [("obj_train_data/a.jpg#1", "sheep", BLOCK), ("obj_valid_data/b.jpg#1", "sheep", BLOCK)],
+        [("obj_train_data/a.jpg#1", "sheep", BLOCK, "train"),
+         ("obj_valid_data/b.jpg#1", "sheep", BLOCK, "val")],
         {
             Kind.MISSING: ("obj_valid_data/c.jpg",),
             Kind.GUESSED: ("data/train.txt", "data/obj_train_data/a.jpg"),
         },
     ),
-    "label files of no picture, however deep": (
-        A | NAMES | {"labels/a.txt": LINE, "labels/x/b.txt": LINE},
-        ONE, {Kind.STRAY_LABELS: ("labels/x/b.txt",)},
+    "label files of no picture, however deep, and pictures of no label": (
+        A | NAMES | {"labels/a.txt": LINE, "labels/x/b.txt": LINE, "labels/c.txt": LINE,
+                     "images/b.jpg": "red", "labels/b.txt": "", "images/d.jpg": "red"},
+        ONE,
+        {
+            Kind.STRAY_LABELS: ("labels/c.txt", "labels/x/b.txt"),
+            Kind.NOT_BOXED: ("images/b.jpg", "images/d.jpg"),
+        },
     ),
 }  # fmt: skip
 
@@ -185,40 +161,72 @@ TABLES: dict[str, tuple[Tree, list[Any], dict[Kind, Any]]] = {
 }  # fmt: skip
 
 
-def coco(name: str = "a.jpg", one: Any = 1, **more: Any) -> dict[str, Any]:
-    return {
-        "images": [{"id": one, "file_name": name, "width": 40, "height": 20}],
-        "categories": [{"id": one, "name": "x"}],
-        "annotations": [
-            {"id": one, "image_id": one, "category_id": one, "bbox": [10, 5, 10, 5]} | more
-        ],
-    }
-
-
 BARE = [("a.jpg", None), ("b.jpg", None)]
+SCORED = {"bbox": [10, 5, 10, 5], "score": 0.9}
+ODD = [{"bbox": [1, 1, 6, 6], "iscrowd": 1}, {"bbox": [1, 1, 7, 7], "image_id": 99},
+       {"bbox": [1, 2, None, 4]}]  # fmt: skip
+FAR = [[41, 0, 5, 5], [0, 25, 5, 5], [3, 3, 0, 5], [3, 3, 5, 0], [9, 9, -4, 3]]
 GONE = tuple(f"{i}.jpg" for i in range(100, 400))
 COCO: dict[str, tuple[Tree, list[Any], dict[Kind, Any]]] = {
-    "float ids": ({"a.jpg": "red", "herd.json": coco(one=1.0)}, BOXED, {}),
+    "float ids": ({"a.jpg": "red", "herd.json": coco(key=1.0)}, BOXED, {}),
     "one picture of many is there": (
         {"a.jpg": "red", "herd.json": coco() | {"images": [
             {"id": i, "file_name": name} for i, name in enumerate([GONE[0], "a.jpg", *GONE[1:]])]}},
         BOXED, {Kind.MISSING: GONE},
     ),
     "paths of Label Studio on Windows": (
-        {"images/a.jpg": "red", "result.json": coco("..\\..\\label-studio\\media\\4\\a.jpg")},
+        {"images/a.jpg": "red", "result.json": coco(name="..\\..\\label-studio\\media\\4\\a.jpg")},
         BOXED, {Kind.GUESSED: ("..\\..\\label-studio\\media\\4\\a.jpg",)},
     ),
     "answers in the folder are no truth": (
-        {"a.jpg": "red", "b.jpg": "blue", "boxes.json": coco(score=0.9)},
+        {"a.jpg": "red", "b.jpg": "blue", "boxes.json": coco(SCORED)},
         BARE, {Kind.ANSWERS: ("boxes.json",)},
     ),
     "answers beside the truth": (
-        {"a.jpg": "red", "boxes.json": coco(score=0.9), "herd.json": coco()},
+        {"a.jpg": "red", "boxes.json": coco(SCORED), "herd.json": coco()},
         BOXED, {Kind.ANSWERS: ("boxes.json",)},
     ),
+    "boxes outside or without area": (
+        {"a.jpg": "red", "herd.json": coco([-5, -5, 10, 10], [30, 10, 100, 100], *FAR,
+                                           [0, 0, 40.4, 20.4])},
+        [("a.jpg#1", "x", (0, 0, 5, 5)), ("a.jpg#2", "x", (30, 10, 40, 20)),
+         ("a.jpg#3", "x", (0, 0, 40, 20))],
+        {
+            Kind.CLIPPED: (
+                "a.jpg (-5, -5, 5, 5) of 40 x 20", "a.jpg (30, 10, 130, 110) of 40 x 20",
+            ),
+            Kind.OUTSIDE: (
+                "a.jpg (41, 0, 46, 5) of 40 x 20", "a.jpg (0, 25, 5, 30) of 40 x 20",
+                "a.jpg (3, 3, 3, 8) of 40 x 20", "a.jpg (3, 3, 8, 3) of 40 x 20",
+                "a.jpg (9, 9, 5, 12) of 40 x 20",
+            ),
+        },
+    ),
+    "crowds and odd annotations": (
+        {"a.jpg": "red", "herd.json": coco([10, 5, 10, 5], *ODD)},
+        BOXED,
+        {Kind.CROWD: ("annotation 1",), Kind.UNLISTED: ("annotation 2",),
+         Kind.NO_BOX: ("annotation 3",)},
+    ),
+    "of another size": (
+        {"a.jpg": "red", "herd.json": coco([100, 50, 100, 50], images=[
+            {"id": 1, "file_name": "a.jpg", "width": 401, "height": 200}])},
+        [("a.jpg#1", "x", pytest.approx(BLOCK, abs=0.05))],
+        {Kind.SCALED: ("a.jpg (401 x 200, the file has 40 x 20)",)},
+    ),
+    "one file for each split, as the original": (
+        {"train2017/a.jpg": "red", "valid2017/a.jpg": "red",
+         "annotations/instances_train2017.json": coco(),
+         "annotations/instances_valid2017.json": coco()},
+        [("train2017/a.jpg#1", "x", BLOCK, "train"), ("valid2017/a.jpg#1", "x", BLOCK, "val")], {},
+    ),
+    "one file for each split, as exported": (
+        {f"{split}/{name}": content for split in ("train", "valid")
+         for name, content in (("a.jpg", "red"), ("_annotations.coco.json", coco()))},
+        [("train/a.jpg#1", "x", BLOCK, "train"), ("valid/a.jpg#1", "x", BLOCK, "val")], {},
+    ),
     "turned pictures whose size is not told, or the same": (
-        {"a.jpg": "3 red",
-         "herd.json": coco() | {"images": [{"id": 1, "file_name": "a.jpg"}]}},
+        {"a.jpg": "3 red", "herd.json": coco(images=[{"id": 1, "file_name": "a.jpg"}])},
         [("a.jpg#1", "x", BLOCK)], {Kind.AS_SEEN: ("a.jpg",)},
     ),
 }  # fmt: skip
@@ -272,6 +280,68 @@ def test_every_case_gives_what_it_should(tmp_path: Path, case: str) -> None:
     assert whole.items() >= {kind: problems[kind] for kind in beside & problems.keys()}.items()
 
 
+# ---- what is refused, with a sentence ----------------------------------------------------------
+
+
+def images(*images: dict[str, Any]) -> dict[str, Any]:
+    return coco(images=list(images))
+
+
+A_JPG = {"id": 1, "file_name": "a.jpg"}
+KINDS = [{"id": 1, "name": "sheep"}, {"id": 2, "name": "goat"}]
+JSONS: list[tuple[Any, str]] = [
+    (coco({"category_id": 5}, {"category_id": 5}, {"category_id": 9}, categories=KINDS),
+     "unknown category ids 5, 9; categories lists 1 sheep, 2 goat"),
+    (coco({"category_id": None}, categories=KINDS), "unknown category ids None; cat"),
+    (coco(annotations=[]), r"t\.json: no picture and no box left; .*without boxes"),
+    (coco(categories=[KINDS[0], KINDS[1] | {"id": 1}]),
+     "categories: id 1 stands for 'sheep' and for 'goat'; give each its own id"),
+    (coco(categories=[{"id": 1}]), r"categories\[0\] has id 1 and name None; expected both"),
+    (images(A_JPG, {"id": 1, "file_name": "b.jpg"}),
+     r"images: id 1 stands for 'a\.jpg' and for 'b\.jpg'; give each its own id"),
+    (images({"file_name": "a.jpg"}), r"images\[0\] has id None and file_name 'a\.jpg'"),
+    (images({"id": 3}), "no picture has a 'file_name'"),
+    (images(A_JPG | {"width": 300, "height": 200}),
+     r"of another shape than their file says, skipped \(1\): a"),
+    (coco(images="none"), "got 'images', .*; expected COCO"),
+    (coco(annotations=[{"category_id": 1}, 3]), "got 'images', .*; expected COCO"),
+    ("<html>", r"t\.json: not JSON \(Expecting value.*; export it again as COCO"),
+    ("[" * 99_999, "not JSON"),
+    ([{"image_id": 1, "bbox": []}], "got list; .*these are detections, give the file"),
+]  # fmt: skip
+YAMLS = [
+    ("names: [a\n", r"data\.yaml: not YAML"),
+    ("train: images\n", r"data\.yaml: no list 'names'; expected names of"),
+    ("just text", "no list 'names'; expected"),
+    ("names: []\n", "expected number and name"),
+    ("names: {a: b}\n", "class 'a' is 'b'; expected number and name"),
+    ("names: [a]\ntrain: {x: y}\n", "train is {'x': 'y'}; expected a folder or file"),
+    ("names: [[a]]\n", r"class '0' is \['a'\]; expected number and name"),
+    ("names: [a]\nkpt_shape: many\n", r"kpt_shape is 'many'; expected two numbers, as \[17, 3\]"),
+]
+TWO = {"one.json": coco(), "two.json": coco()}
+REFUSED: list[tuple[Tree, str, type[Exception], str]] = [
+    *(({"t.json": table}, "t.json", ValueError, message) for table, message in JSONS),
+    *(({"data.yaml": text}, "", ValueError, message) for text, message in YAMLS),
+    (TWO, "", ValueError, r"2 COCO files, one\.json, two\.json; expected one, or"),
+    (NAMES | {"a.txt": ""}, "", ValueError, r"no box left; .*pictures without boxes"),
+    ({"labels/a.txt": LINE}, "", FileNotFoundError,
+     r"no names of classes; looked for data\.yaml, .*obj\.data, classes\.txt, obj\.names"),
+    ({"dataset.yaml": "names: [a]\ntrain: x\nval: y\n"}, "", FileNotFoundError,
+     r"none of train: x, val: y is in .*; mend path"),
+    ({}, "no.yaml", FileNotFoundError, r"no\.yaml: no such file or folder"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "source", "error", "message"), REFUSED)
+def test_faulty_labels_are_refused(
+    tmp_path: Path, files: Tree, source: str, error: type[Exception], message: str
+) -> None:
+    tree(tmp_path, {"a.jpg": "red"} | files)
+    with pytest.raises(error, match=message):
+        read_photos(tmp_path / source)
+
+
 @pytest.mark.parametrize(
     ("header", "names"),
     [
@@ -301,13 +371,13 @@ def test_a_lost_truth_is_not_an_empty_picture(tmp_path: Path) -> None:
 
 
 def test_answers_that_are_named_are_boxes_without_labels(tmp_path: Path) -> None:
-    root = tree(tmp_path, {"a.jpg": "red", "boxes.json": coco(score=0.9)})
+    root = tree(tmp_path, {"a.jpg": "red", "boxes.json": coco(SCORED)})
     assert told(read_photos(root / "boxes.json")) == [("a.jpg#1", None, BLOCK)]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.json"])
 def test_images_that_hold_nothing_are_not_asked_for_again(tmp_path: Path, name: str) -> None:
-    content = "image\nz.jpg" if name == "t.csv" else coco("z.jpg")
+    content = "image\nz.jpg" if name == "t.csv" else coco(name="z.jpg")
     tree(tmp_path, {name: content, "in/a.jpg": "red"})
     with pytest.raises(FileNotFoundError, match=r"name the folder of the pictures \(images\)"):
         read_photos(tmp_path / name)

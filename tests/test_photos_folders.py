@@ -6,32 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from photos_world import told, tree
 
 from cliplab.data import Sample, SampleSet, read_photos, read_pictures
 
 
-def picture(path: Path) -> Path:
-    """40 x 20: left half red, right half blue."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.new("RGB", (40, 20), "red")
-    image.paste("blue", (20, 0, 40, 20))
-    image.save(path)
-    return path
-
-
 def touch(root: Path, *names: str, **texts: str) -> Path:
     """Empty files: what is read of a folder is their names."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    for name, text in texts.items():
-        (root / name.replace("_", ".")).write_text(text, encoding="utf-8")
-    return root
-
-
-def told(found: SampleSet) -> list[tuple[str, str | None, str | None]]:
-    return [(photo.name, photo.label, photo.split) for photo in found]
+    texts = {name.replace("_", "."): text for name, text in texts.items()}
+    return tree(root, dict.fromkeys(names, b"") | texts)
 
 
 # ---- a photo, a set --------------------------------------------------------------------------
@@ -42,7 +25,7 @@ def told(found: SampleSet) -> list[tuple[str, str | None, str | None]]:
     [
         (None, (40, 20), 2),
         ((20, 5, 40, 15), (20, 10), 1),
-        ((9.6, 0, 20.4, 20), (10, 20), 1),  # to the nearest border
+        ((9.6, 4.6, 20.4, 10.4), (10, 5), 1),  # to the nearest border
         ((35, 15, 400, 200), (5, 5), 1),
         ((10.1, 3, 10.3, 4), (1, 1), 1),  # less than a pixel is still one
     ],
@@ -50,7 +33,7 @@ def told(found: SampleSet) -> list[tuple[str, str | None, str | None]]:
 def test_a_photo_opens_whole_or_cut(
     tmp_path: Path, box: Any, size: tuple[int, int], colours: int
 ) -> None:
-    sample = Sample(picture(tmp_path / "a.png"), box_xyxy=box)
+    sample = Sample(tree(tmp_path, {"a.png": "blue"}) / "a.png", box_xyxy=box)
     assert (sample.open().size, sample.size, sample.name) == (size, (40, 20), "a.png")
     assert len(sample.open().getcolors()) == colours
 
@@ -75,10 +58,10 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     touch(tmp_path, "sheep/b.jpg", "sheep/farm 2/old/a.jpg", "羊/1.png", "goat/g.webp", "notes.txt")
     found = read_photos(tmp_path)
     assert told(found) == [
-        ("goat/g.webp", "goat", None),
-        ("sheep/b.jpg", "sheep", None),
-        ("sheep/farm 2/old/a.jpg", "sheep", None),
-        ("羊/1.png", "羊", None),
+        ("goat/g.webp", "goat"),
+        ("sheep/b.jpg", "sheep"),
+        ("sheep/farm 2/old/a.jpg", "sheep"),
+        ("羊/1.png", "羊"),
     ]
     assert (found.class_names, found.root) == (("goat", "sheep", "羊"), tmp_path)
     assert found[1].path == tmp_path / "sheep" / "b.jpg"
@@ -89,7 +72,7 @@ def test_pictures_beside_class_folders_are_refused(tmp_path: Path) -> None:
     match = r"1 pictures \(a\.jpg\) lie beside the class folders goat, sheep; expected all"
     with pytest.raises(ValueError, match=match):
         read_photos(tmp_path)
-    names = [("a.jpg", None, None), ("goat/c.jpg", None, None), ("sheep/b.jpg", None, None)]
+    names = [("a.jpg", None), ("goat/c.jpg", None), ("sheep/b.jpg", None)]
     assert told(read_pictures(tmp_path, kind="folder")) == names
 
 
@@ -124,7 +107,7 @@ def test_labels_of_macos_are_composed(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not text")
 def test_names_that_are_not_text_are_shown_and_opened(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
-    picture(folder / "a.png")
+    tree(folder, {"a.png": "red"})
     (found,) = read_photos(tmp_path)
     assert (found.name, found.label) == ("\ufffd/a.png", "\ufffd")
     assert found.open().size == (40, 20)
@@ -157,7 +140,7 @@ def test_sources_that_are_nothing_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, options: dict, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    picture(tmp_path / "x" / "a.png")
+    tree(tmp_path, {"x/a.png": "red"})
     touch(tmp_path, "a.docx", "mixed/a.jpg", "mixed/labels/a.txt", "raw/a.CR2", "raw/b.jxl")
     touch(tmp_path / "mixed", labels_csv="image,label\na.jpg,x\n", classes_txt="x\n")
     touch(tmp_path, t_csv="image\n")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings, strategies as st
+from photos_world import tree
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -66,13 +67,6 @@ def spoilt(draw: Any, usual: st.SearchStrategy[Any], how: st.SearchStrategy[Any]
     return whole[0]
 
 
-def write(root: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
 def tried(read: Callable[[Any], SampleSet], source: Path, root: Path) -> SampleSet | None:
     """What is read; None for an error that names the file or folder, which is a user's to mend."""
     found, said = refused(lambda: read(source))
@@ -88,12 +82,12 @@ def refused(read: Callable[[], Any]) -> tuple[Any, str]:
         return None, repr(error) if isinstance(error, UnicodeError) else str(error)
 
 
-def told(found: SampleSet, *kinds: Kind) -> int:
-    return sum(len(problem.where) for problem in found.problems if problem.kind in kinds)
-
-
 def places(found: SampleSet, *kinds: Kind) -> list[str]:
     return [where for problem in found.problems if problem.kind in kinds for where in problem.where]
+
+
+def told(found: SampleSet, *kinds: Kind) -> int:
+    return len(places(found, *kinds))
 
 
 OFF_PICTURE = (Kind.OUTSIDE, Kind.OTHER_SHAPE)
@@ -102,7 +96,7 @@ OFF_PICTURE = (Kind.OUTSIDE, Kind.OTHER_SHAPE)
 def check(files: dict[str, bytes], source: str, count: Callable[[SampleSet, Path], None]) -> None:
     """Read the files twice, as samples and as pictures, and count what comes out."""
     with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
-        root = write(Path(folder), files)
+        root = tree(Path(folder), files)
         for read in (read_photos, read_pictures):
             if (found := tried(read, root / source, root)) is not None:
                 assert len(set(map(str, found.problems))) == len(found.problems)
@@ -110,21 +104,19 @@ def check(files: dict[str, bytes], source: str, count: Callable[[SampleSet, Path
                     count(found, root)
 
 
+def add_up(found: SampleSet, lost: int, rows: int) -> None:
+    """What is read and what is told to be lost is all, but for pictures that are not there."""
+    assert len(found) + lost <= rows
+    if not told(found, Kind.MISSING, Kind.UNREADABLE):
+        assert len(found) + lost == rows
+
+
 # ---- folders ---------------------------------------------------------------------------------
 
 OTHERS = ["a.txt", "a.json", "labels.csv", "classes.txt", "data.yaml", "b.DNG", "x/b.xml", ".a.jpg"]
 OTHERS += ["labels/a.txt", "annotations/z.json", "obj.data", "annotations.csv", "x/x/e.jp2"]
-contents = st.sampled_from(
-    [
-        *FILES,
-        b"image,label\na.jpg,x\n",
-        b"0 .5 .5 .1 .1",
-        b"sheep\ngoat",
-        b"names: [a]",
-        b"{}",
-        b"\xff",
-    ]
-)
+TEXTS = [b"image,label\na.jpg,x\n", b"0 .5 .5 .1 .1", b"sheep\ngoat", b"names: [a]", b"{}", b"\xff"]
+contents = st.sampled_from([*FILES, *TEXTS])
 
 
 @FUZZ
@@ -171,11 +163,8 @@ def test_tables(files: dict[str, bytes], table: tuple[bytes, int]) -> None:
     data, rows = table
 
     def count(found: SampleSet, root: Path) -> None:
-        lost = told(found, *OFF_PICTURE)
         if rows >= 0:
-            assert len(found) + lost <= rows
-            if not told(found, Kind.MISSING, Kind.UNREADABLE):
-                assert len(found) + lost == rows
+            add_up(found, told(found, *OFF_PICTURE), rows)
 
     check(files | {"t.csv": data}, "t.csv", count)
 
@@ -217,11 +206,8 @@ def coco(draw: Any) -> dict[str, Any]:
 @given(full, spoilt(coco()))
 def test_coco(files: dict[str, bytes], table: Any) -> None:
     def count(found: SampleSet, root: Path) -> None:
-        left = (Kind.UNLISTED, Kind.CROWD, Kind.NO_BOX, *OFF_PICTURE)
-        annotations = len(table["annotations"])
-        assert len(found) + told(found, *left) <= annotations
-        if not told(found, Kind.MISSING, Kind.UNREADABLE):
-            assert len(found) + told(found, *left) == annotations
+        lost = told(found, Kind.UNLISTED, Kind.CROWD, Kind.NO_BOX, *OFF_PICTURE)
+        add_up(found, lost, len(table["annotations"]))
 
     check(files | {"t.json": json.dumps(table).encode()}, "t.json", count)
 
@@ -237,14 +223,8 @@ line = st.one_of(
     st.text(max_size=6),
 )
 ENTRIES = ["train: images", "val: x", "train: gone", "path: images", "path: x", "kpt_shape: [1, 3]"]
-ENTRIES += [
-    "train: t.txt",
-    "kpt_shape: x",
-    "test:",
-    "val: [x, [y]]",
-    "? [a]\n: b",
-    "x: !!python/x y",
-]
+ENTRIES += ["train: t.txt", "kpt_shape: x", "test:", "val: [x, [y]]", "? [a]\n: b"]
+ENTRIES += ["x: !!python/x y"]
 NAMED = ["[sheep, no]", "{0: a, 1: b}", "x", "[]", "[[a]]", "{a: b}", "&a [*a]"]
 settings_text = st.one_of(
     st.builds(
@@ -268,16 +248,13 @@ def test_yolo(labels: dict[str, list[str]], last: bytes, yaml: str | None) -> No
     files |= {text[0]: text[1].encode("utf-8", "replace"), "t.txt": b"images/a.jpg\n./images/z.jpg"}
 
     def count(found: SampleSet, root: Path) -> None:
-        seen = {one.path.stem for one in found} | {
-            Path(name).stem for name in places(found, Kind.NOT_BOXED)
-        }
+        seen = {Path(name).stem for name in places(found, Kind.NOT_BOXED)}
+        seen |= {one.path.stem for one in found}
         lines = [t for n in seen & labels.keys() for t in "\n".join(labels[n]).splitlines()]
         read = sum(bool(text.strip()) for text in lines)
-        lost = told(found, Kind.MALFORMED, *OFF_PICTURE)
-        assert len(found) + lost == read
-        stray = set(labels) - seen
-        said = {Path(name).stem for name in places(found, Kind.STRAY_LABELS)}
-        assert stray <= said
+        assert len(found) + told(found, Kind.MALFORMED, *OFF_PICTURE) == read
+        strays = {Path(name).stem for name in places(found, Kind.STRAY_LABELS)}
+        assert set(labels) - seen <= strays
 
     check(files, "", count)
 
@@ -289,7 +266,7 @@ def test_yolo(labels: dict[str, list[str]], last: bytes, yaml: str | None) -> No
 @given(spoilt(outline), st.sampled_from([(40, 20), (80, 40), (20, 40), (3, 3), None]))
 def test_masks(segmentation: Any, size: tuple[int, int] | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder), {"a.jpg": SOUND}) / "a.jpg"
+        path = tree(Path(folder), {"a.jpg": SOUND}) / "a.jpg"
         masks = Masks(("x",), outlines=(("x", segmentation),), size=size)
         drawn, said = refused(lambda: masks.draw(path))
         if drawn is None:

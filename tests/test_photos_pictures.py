@@ -1,12 +1,13 @@
 """Whole pictures with all that a source knows of them: boxes, and masks of their pixels."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from photos_world import coco, tree
+from PIL import Image, ImageOps
+from pycocotools import mask as coco_mask
 
 from cliplab.data import IGNORED, SKIPPED, UNSAID, Masks, SampleSet, read_pictures, resized
 from cliplab.data.samples import run_lengths
@@ -14,68 +15,48 @@ from cliplab.data.samples import run_lengths
 SQUARE = [0, 0, 10, 0, 10, 10, 0, 10]  # columns 0 to 9, rows 0 to 9
 
 
-def picture(path: Path, size: tuple[int, int] = (40, 20), orientation: int = 1) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", size).save(path, exif=exif)
-    return path
+IMAGES = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
+KINDS = [{"id": 1, "name": "sheep"}, {"id": 2, "name": "goat"}]
 
 
-def coco(path: Path, *annotations: dict[str, Any], **image: Any) -> Path:
+def herd(root: Path, *annotations: dict[str, Any]) -> Path:
     """a.png with annotations of sheep (1) and goats (2), b.png with none."""
-    found = {
-        "images": [{"id": 7, "file_name": "a.png"} | image, {"id": 8, "file_name": "b.png"}],
-        "annotations": [{"image_id": 7, "category_id": 1} | one for one in annotations],
-        "categories": [{"id": 1, "name": "sheep"}, {"id": 2, "name": "goat"}],
-    }
-    path.write_text(json.dumps(found), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for name in ("a.png", "b.png"):
-        picture(tmp_path / name)
-    return tmp_path
+    table = coco(*annotations, images=IMAGES, categories=KINDS)
+    return tree(root, {"a.png": "red", "b.png": "blue", "herd.json": table}) / "herd.json"
 
 
 def told(found: SampleSet) -> dict[str, tuple[list[list[float]], tuple[str | None, ...], bool]]:
     return {one.name: (one.boxes_xyxy.tolist(), one.labels, one.judged) for one in found}
 
 
-def test_a_source_tells_which_pictures_have_no_box(root: Path) -> None:
-    path = coco(
-        root / "herd.json", {"bbox": [1, 2, 3, 4]}, {"bbox": [5, 5, 9, 9], "category_id": 2}
-    )
-    found = read_pictures(path)
+def test_a_source_tells_which_pictures_have_no_box(tmp_path: Path) -> None:
+    boxes_of = {"bbox": [1, 2, 3, 4]}, {"bbox": [5, 5, 9, 9], "category_id": 2}
+    found = read_pictures(herd(tmp_path, *boxes_of))
     boxes = [[1, 2, 4, 6], [5, 5, 14, 14]]
     assert told(found) == {"a.png": (boxes, ("sheep", "goat"), True), "b.png": ([], (), True)}
     assert (found.class_names, found.problems) == (("goat", "sheep"), ())
     assert [one.size for one in found] == [(40, 20)] * 2
-    (root / "t.csv").write_text("image,label,x1,y1,x2,y2\na.png,,0,0,9,9\nb.png,x,,,,\n")
+    tree(tmp_path, {"t.csv": "image,label,x1,y1,x2,y2\na.png,,0,0,9,9\nb.png,x,,,,\n"})
     table = {"a.png": ([[0, 0, 9, 9]], (None,), True), "b.png": ([], (), False)}
-    assert told(read_pictures(root / "t.csv")) == table
-    assert told(read_pictures(root / "b.png")) == {"b.png": ([], (), False)}
+    assert told(read_pictures(tmp_path / "t.csv")) == table
+    assert told(read_pictures(tmp_path / "b.png")) == {"b.png": ([], (), False)}
 
 
-def test_answers_of_a_model_are_no_truth(root: Path) -> None:
-    found = read_pictures(coco(root / "out.json", {"bbox": [1, 2, 3, 4], "score": 0.9}))
+def test_answers_of_a_model_are_no_truth(tmp_path: Path) -> None:
+    found = read_pictures(herd(tmp_path, {"bbox": [1, 2, 3, 4], "score": 0.9}))
     assert found.are_answers
     assert told(found) == {"a.png": ([[1, 2, 4, 6]], (None,), False), "b.png": ([], (), False)}
 
 
-def test_pictures_whose_boxes_are_all_lost_are_not_taken_to_be_empty(root: Path) -> None:
-    path = coco(root / "herd.json", {"bbox": [90, 90, 3, 4]})
+def test_pictures_whose_boxes_are_all_lost_are_not_taken_to_be_empty(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no box left; .*outside their picture"):
-        read_pictures(path)
+        read_pictures(herd(tmp_path, {"bbox": [90, 90, 3, 4]}))
 
 
 def test_names_of_two_cameras_are_told_apart(tmp_path: Path) -> None:
-    paths = [picture(tmp_path / camera / "1.png") for camera in ("east", "west")]
-    (tmp_path / "tables").mkdir()
-    rows = "\n".join(["image", *(path.as_posix() for path in paths)])
-    (tmp_path / "tables" / "t.csv").write_text(rows)
+    names = ("east/1.png", "west/1.png")
+    rows = "\n".join(["image", *((tmp_path / name).as_posix() for name in names)])
+    tree(tmp_path, dict.fromkeys(names, "red") | {"tables/t.csv": rows})
     found = read_pictures(tmp_path / "tables" / "t.csv")
     assert [one.name.rpartition("/")[0][-5:] for one in found] == ["/east", "/west"]
     assert not any(Path(one.name).is_absolute() for one in found)  # outputs are named by them
@@ -84,9 +65,9 @@ def test_names_of_two_cameras_are_told_apart(tmp_path: Path) -> None:
 # ---- masks ----------------------------------------------------------------------------------
 
 
-def test_the_smaller_mask_is_on_top_and_a_listed_picture_without_one_shows_none(root: Path) -> None:
+def test_the_smaller_mask_is_on_top_and_a_picture_without_one_shows_none(tmp_path: Path) -> None:
     small = {"segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]], "category_id": 2, "iscrowd": 1}
-    first, second = read_pictures(coco(root / "m.json", small, {"segmentation": [SQUARE]}))
+    first, second = read_pictures(herd(tmp_path, small, {"segmentation": [SQUARE]}))
     assert first.masks.names == second.masks.names == ("goat", "sheep")
     drawn = first.masks.draw(first.path)
     assert drawn.shape == (20, 40)
@@ -97,23 +78,19 @@ def test_the_smaller_mask_is_on_top_and_a_listed_picture_without_one_shows_none(
     assert (first.masks.draw(first.path, (8, 4)) == resized(drawn, (8, 4))).all()
 
 
-def half(height: int = 20, width: int = 20) -> np.ndarray:
-    mask = np.zeros((height, width), np.uint8)
-    mask[: height // 2] = 1
-    return mask
+HALF = np.repeat(np.array([[1] * 20, [0] * 20], np.uint8), 10, axis=0)  # the upper half
 
 
-@pytest.mark.parametrize("kind", ["polygons", "counts", "packed"])
-def test_every_way_of_writing_a_mask_is_read(kind: str) -> None:
-    from pycocotools import mask as coco_mask
-
-    packed = coco_mask.encode(np.asfortranarray(half()))
-    ways: dict[str, Any] = {
-        "polygons": [[0, 0, 20, 0, 20, 10, 0, 10]],
-        "counts": {"size": [20, 20], "counts": [0] + [10] * 40},
-        "packed": {"size": [20, 20], "counts": packed["counts"].decode()},
-    }
-    assert np.array_equal(coco_mask.decode(run_lengths(ways[kind], 20, 20)), half())
+@pytest.mark.parametrize(
+    "way",
+    [
+        [[0, 0, 20, 0, 20, 10, 0, 10]],
+        {"size": [20, 20], "counts": [0] + [10] * 40},
+        {"size": [20, 20], "counts": coco_mask.encode(np.asfortranarray(HALF))["counts"].decode()},
+    ],
+)
+def test_every_way_of_writing_a_mask_is_read(way: Any) -> None:
+    assert np.array_equal(coco_mask.decode(run_lengths(way, 20, 20)), HALF)
 
 
 @pytest.mark.parametrize("mask", ["x", [[1, 2]], [3], {"counts": [1]}, {"size": [9, 9]}, []])
@@ -133,15 +110,14 @@ def test_masks_are_turned_with_their_picture(
     path, exif = tmp_path / "a.png", Image.Exif()
     exif[0x0112] = orientation
     numbers.save(path, exif=exif)
-    from PIL import ImageOps
-
     upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
     (numbers if stored else Image.fromarray(upright)).save(tmp_path / "labels.png")
     assert np.array_equal(Masks((), png=tmp_path / "labels.png").draw(path), upright)
 
 
 def test_label_pngs_are_numbers(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.png", (2, 1))
+    path = tmp_path / "a.png"
+    Image.new("RGB", (2, 1)).save(path)
     Image.fromarray(np.array([[3, IGNORED]], np.uint8)).save(tmp_path / "t.png")
     masks = Masks((), png=tmp_path / "t.png")
     assert masks.draw(path).tolist() == [[3, SKIPPED]]
@@ -151,7 +127,7 @@ def test_label_pngs_are_numbers(tmp_path: Path) -> None:
         masks.draw(path)
     Image.new("L", (90, 90)).save(tmp_path / "t.png")
     with pytest.raises(ValueError, match="expected the same shape"):
-        masks.draw(picture(tmp_path / "b.png"))
+        masks.draw(tree(tmp_path, {"b.png": "red"}) / "b.png")
 
 
 def test_numbers_at_another_size_are_those_in_the_middle() -> None:
