@@ -45,12 +45,17 @@ def detections(*rows: tuple[list[float], float, int]) -> Detections:
     return Detections(torch.tensor(boxes), torch.tensor(scores), torch.tensor(labels), names)
 
 
-def test_boxes_keep_the_ids_of_their_source(own: Path) -> None:
+def out_of(own: Path) -> dict:
+    """What `detect --out` writes about these pictures."""
     pictures = read_pictures(own)
     a = detections(([5.0, 5, 25, 25], 0.9, 1), ([0.0, 0, 9, 9], 0.8, 2))
     b = detections(([2.0, 2, 12, 12], 0.7, 0))
     found = Found(pictures.samples, ((40, 30),) * 2, (a, b), (a, b), (), Cut())
-    table = as_coco(found, as_classes(["sheep", "goat", "dog"]), ids=pictures.ids)
+    return as_coco(found, as_classes(["sheep", "goat", "dog"]), ids=pictures.ids)
+
+
+def test_boxes_keep_the_ids_of_their_source(own: Path) -> None:
+    table = out_of(own)
     assert [(one["id"], one["file_name"]) for one in table["images"]] == [
         (12, "a.png"), (70, "b.png"),
     ]  # fmt: skip
@@ -81,12 +86,8 @@ def test_segments_keep_the_ids_of_their_source(own: Path, tmp_path: Path) -> Non
 @pytest.mark.skipif("OTHER_READERS" not in os.environ, reason="see tools/other_readers.py")
 def test_label_tools_read_the_boxes(own: Path) -> None:
     """Label Studio's converter and datumaro, in an environment of their own."""
-    pictures, out = read_pictures(own), own.with_name("out.json")
-    a = detections(([5.0, 5, 25, 25], 0.9, 1), ([0.0, 0, 9, 9], 0.8, 2))
-    b = detections(([2.0, 2, 12, 12], 0.7, 0))
-    found = Found(pictures.samples, ((40, 30),) * 2, (a, b), (a, b), (), Cut())
-    table = as_coco(found, as_classes(["sheep", "goat", "dog"]), ids=pictures.ids)
-    out.write_text(json.dumps(table), encoding="utf-8")
+    out = own.with_name("out.json")
+    out.write_text(json.dumps(out_of(own)), encoding="utf-8")
     tool = Path(__file__).parents[1] / "tools" / "other_readers.py"
     command = [os.environ["OTHER_READERS"], str(tool), str(out)]
     told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)

@@ -88,11 +88,13 @@ def test_a_parameter_is_of_its_kind_or_refused(default: object, text: str) -> No
     assert value is None or default is None or type(value) is type(default)
 
 
+KNOWN = {"01": {"SEED": Parameter("SEED", 0, ""), "WORDS": Parameter("WORDS", "", "")}}
+
+
 @FUZZ
 @given(st.lists(typed, max_size=3))
 def test_assignments_are_bound_or_refused(assignments: list[str]) -> None:
-    known = {"01": {"SEED": Parameter("SEED", 0, ""), "WORDS": Parameter("WORDS", "", "")}}
-    bound = told(lambda: bind(assignments, known))
+    bound = told(lambda: bind(assignments, KNOWN))
     if bound is None:
         return
     assert set(bound["01"]) <= {"SEED", "WORDS"}
@@ -102,5 +104,4 @@ def test_assignments_are_bound_or_refused(assignments: list[str]) -> None:
 @pytest.mark.parametrize("text", ["WORDS=a=b", "SEED=7", "WORDS="])
 def test_sound_assignments_are_bound(text: str) -> None:
     name, _, value = text.partition("=")
-    known = {"01": {"SEED": Parameter("SEED", 0, ""), "WORDS": Parameter("WORDS", "", "")}}
-    assert bind([text], known)["01"] == {name: int(value) if name == "SEED" else value}
+    assert bind([text], KNOWN)["01"] == {name: int(value) if name == "SEED" else value}
