@@ -9,8 +9,8 @@ from photos_world import coco, tree
 from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
-from cliplab.data import IGNORED, SKIPPED, UNSAID, Masks, SampleSet, read_pictures, resized
-from cliplab.data.samples import run_lengths
+from cliplab.data import SKIPPED, UNSAID, Masks, SampleSet, read_pictures, resized
+from cliplab.data.samples import IGNORED, run_lengths
 
 SQUARE = [0, 0, 10, 0, 10, 10, 0, 10]  # columns 0 to 9, rows 0 to 9
 

@@ -73,7 +73,8 @@ def test_the_folder_the_table_and_the_boxes_are_as_drawn(tmp_path: Path) -> None
 
 
 def test_every_name_that_is_read_is_documented() -> None:
-    from cliplab.data import SUFFIXES, reading, source, yolo
+    from cliplab.data import reading, source, yolo
+    from cliplab.data.files import SUFFIXES
 
     text = re.sub(r"`|_(?=name)", "", README.read_text(encoding="utf-8"))
     names = [name for names in reading._ALIASES.values() for name in names]

@@ -202,15 +202,11 @@ def test_near_duplicates_never_straddle(herd: Path, monkeypatch: pytest.MonkeyPa
 def test_manifest_fixes_the_splits_for_good(herd: Path, tmp_path: Path) -> None:
     before = read_photos(herd).with_splits()
     path = before.write_manifest(tmp_path / "splits.csv")
-    after = read_photos(path)
-    assert [photo.split for photo in after] == [photo.split for photo in before]
-    assert after.class_names == before.class_names
-    assert after.with_splits(seed=5).samples == after.samples
+    assert [photo.split for photo in read_photos(path)] == [photo.split for photo in before]
     lines = path.read_text(encoding="utf-8").splitlines()
-    emptied = [
-        line[: line.rindex(",") + 1] if i in (3, 9) else line for i, line in enumerate(lines)
-    ]
-    path.write_text("\n".join(emptied), encoding="utf-8")
+    for i in (3, 9):
+        lines[i] = lines[i].rpartition(",")[0] + ","  # its split is empty
+    path.write_text("\n".join(lines), encoding="utf-8")
     again = read_photos(path).with_splits()
     kept = [i for i in range(len(before)) if i + 1 not in (3, 9)]
     assert [again[i].split for i in kept] == [before[i].split for i in kept]

@@ -1,5 +1,4 @@
 from .files import (
-    SUFFIXES as SUFFIXES,
     UnreadableImage as UnreadableImage,
     is_image_name as is_image_name,
     iter_images as iter_images,
@@ -8,7 +7,6 @@ from .files import (
 )
 from .sample_set import SampleSet as SampleSet
 from .samples import (
-    IGNORED as IGNORED,
     SKIPPED as SKIPPED,
     SPLITS as SPLITS,
     UNSAID as UNSAID,

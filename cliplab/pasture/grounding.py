@@ -9,7 +9,7 @@ landmark are in `relations`.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import accumulate, product
 from typing import NamedTuple
 
 from cliplab.pasture.captions import noun_phrase, said_in
@@ -232,18 +232,15 @@ def class_list(
     names: dict[str, Words] = {}
     for words in dice.shuffled(chosen):
         names.setdefault(say(words, language, dice), words)
-    return _joined(annotated, names)
+    text, spans = joined(["", *(piece for name in names for piece in (name, ". "))][:-1])
+    things = tuple(map(annotated.meant, names.values()))
+    return Grounded(text, spans, tuple(names.values()), things, "list")
 
 
-def _joined(annotated: Annotations, names: Mapping[str, Words]) -> Grounded:
-    """Names with their descriptions, joined to a class list."""
-    starts, separator = [0], ". "
-    for name in names:
-        starts.append(starts[-1] + len(name) + len(separator))
-    spans = tuple((a, a + len(name)) for a, name in zip(starts, names, strict=False))
-    words = tuple(names.values())
-    things = tuple(annotated.meant(one) for one in words)
-    return Grounded(separator.join(names), spans, words, things, "list")
+def joined(pieces: Sequence[str]) -> tuple[str, tuple[Span, ...]]:
+    """Text, phrase, text, phrase and so on -> all of it, and where its phrases are."""
+    ends = [0, *accumulate(map(len, pieces))]
+    return "".join(pieces), tuple(zip(ends[1::2], ends[2::2], strict=False))
 
 
 # ---- sentences -----------------------------------------------------------------------------
@@ -263,22 +260,14 @@ def sentence(
         return None
     frame = dice.choice(_EN_FRAME if language == "en" else _ZH_FRAME)
     before, _, after = frame.partition("{}")
-    text, spans = before, []
-    for i, words in enumerate(said):
-        last = i == len(said) - 1
-        text += "" if i == 0 else _and(language, last)
+    comma, last = (", ", " and ") if language == "en" else ("、", "和")
+    between = [before, *[comma] * (len(said) - 2), *[last] * (len(said) > 1)]
+    pieces = []
+    for text, words in zip(between, said, strict=True):
         phrase = say(words, language, dice)
-        text += _article(words, phrase, language)
-        spans.append((len(text), len(text) + len(phrase)))
-        text += phrase
-    meant = tuple(annotated.meant(words) for words in said)
-    return Grounded(text + after, tuple(spans), said, meant, "attributes")
-
-
-def _and(language: str, last: bool) -> str:
-    if language == "en":
-        return " and " if last else ", "
-    return "和" if last else "、"
+        pieces += [text + _article(words, phrase, language), phrase]
+    text, spans = joined([*pieces, after])
+    return Grounded(text, spans, said, tuple(map(annotated.meant, said)), "attributes")
 
 
 def _article(words: Words, phrase: str, language: str) -> str:

@@ -15,6 +15,7 @@ from cliplab.pasture.grounding import (
     Parts,
     Words,
     describe,
+    joined,
     say,
 )
 from cliplab.pasture.scene import Dice
@@ -155,11 +156,10 @@ def _linked(
 ) -> Grounded:  # fmt: skip
     """The sentence of what is told, its place and its landmark."""
     if language == "en":
-        text = f"the {told} {link} the {mark}"
-        spans = ((4, 4 + len(told)), (len(text) - len(mark), len(text)))
+        text, spans = joined(["the ", told, f" {link} the ", mark])
     else:
-        text = f"{mark}{link}{'' if words[0].posture else '的'}{told}"
-        spans = ((len(text) - len(told), len(text)), (0, len(mark)))
+        text, spans = joined(["", mark, link + ("" if words[0].posture else "的"), told])
+        spans = spans[::-1]
     return Grounded(text, spans, words, things, family)
 
 
