@@ -56,6 +56,10 @@ def text_of(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+def called(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=ROOT, capture_output=True, encoding="utf-8")
+
+
 def project() -> dict:
     return tomllib.loads(text_of("pyproject.toml"))["project"]
 
@@ -351,8 +355,7 @@ def test_importing_cliplab_is_quick_and_loads_nothing_else() -> None:
         "import sys, time; before = set(sys.modules); start = time.process_time(); import cliplab;"
         "print(time.process_time() - start, sorted(set(sys.modules) - before))"
     )
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
-    seconds, _, loaded = shown.stdout.strip().partition(" ")
+    seconds, _, loaded = called(sys.executable, "-c", program).stdout.strip().partition(" ")
     assert loaded == "['cliplab']"
     assert float(seconds) < 0.3
 
@@ -370,17 +373,11 @@ def test_files_are_opened_with_their_encoding() -> None:
 # ---- what may be public --------------------------------------------------------------------
 
 
-def git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(ROOT), *arguments], capture_output=True, encoding="utf-8", check=True
-    ).stdout
-
-
 @pytest.fixture(scope="module")
 def tracked() -> list[Path]:
     """Files under version control; without it (an unpacked archive) all files but those ignored."""
     if shutil.which("git") and (ROOT / ".git").exists():
-        names = git("ls-files", "-z").split("\0")
+        names = called("git", "ls-files", "-z").stdout.split("\0")
         return [ROOT / name for name in names if name and (ROOT / name).is_file()]
     skip = {".venv", "runs", "__pycache__", "build", ".git"}
     files = [p for p in ROOT.rglob("*") if p.is_file() and not skip & set(p.parts)]
@@ -396,15 +393,12 @@ PRIVATE = {
 }
 
 
-def private(text: str) -> list[str]:
-    return [what for what, pattern in PRIVATE.items() if pattern.search(text)]
-
-
 def test_no_file_names_a_machine_or_an_index(tracked: list[Path]) -> None:
     kinds = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".ipynb", ".cff", ".json", ".css", ""}
     for path in tracked:
         if path.suffix in kinds and path.stat().st_size < 3 * MB:
-            found = private(path.read_text(encoding="utf-8", errors="replace"))
+            text = path.read_text(encoding="utf-8", errors="replace")
+            found = [what for what, pattern in PRIVATE.items() if pattern.search(text)]
             assert not found, f"{path.relative_to(ROOT)} names {found}"
 
 
@@ -422,21 +416,11 @@ def test_photographs_of_users_stay_with_them() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     names = ["data/photos/a.jpg", "data/photos/flock/b.png", "data/photos/README.md"]
-    ignored = subprocess.run(
-        ["git", "-C", str(ROOT), "check-ignore", "--no-index", *names],
-        capture_output=True,
-        encoding="utf-8",
-    ).stdout.split()
-    assert ignored == names[:2]
+    done = called("git", "check-ignore", "--no-index", *names)
+    assert done.stdout.split() == names[:2]
 
 
 # ---- commands and documents ----------------------------------------------------------------
-
-
-def targets() -> set[str]:
-    found = re.search(r"^\.PHONY: (.*)$", text_of("Makefile"), re.MULTILINE)
-    assert found
-    return set(found[1].split())
 
 
 @pytest.mark.skipif(not shutil.which("make") or os.name == "nt", reason="needs make and a shell")
@@ -445,8 +429,7 @@ def test_make_explains_a_python_that_is_absent_or_too_old(tmp_path: Path) -> Non
     old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     old.chmod(0o755)
     for python in (str(old), "no-such-python"):
-        command = ["make", "-s", "-C", str(ROOT), "env", f"PYTHON={python}"]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8")
+        done = called("make", "-s", "env", f"PYTHON={python}")
         assert done.returncode != 0
         assert "cliplab needs Python 3.11 to 3.13" in done.stderr
 
@@ -473,10 +456,8 @@ def commands_in(name: str) -> list[str]:
     ],
 )
 def test_documents_name_commands_that_exist(name: str) -> None:
-    from cliplab.cli.main import COMMANDS
-
-    made = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(commands_in(name))))
-    assert made <= targets()
+    (targets,) = re.findall(r"(?m)^\.PHONY: (.*)$", text_of("Makefile"))
+    assert set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(commands_in(name)))) <= {*targets.split()}
     called = set(re.findall(r"-m cliplab ([a-z]+)", text_of(name)))
     assert called <= set(COMMANDS)
     for path in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text_of(name)):
@@ -518,9 +499,7 @@ def test_one_version_everywhere() -> None:
 
 
 def test_texts_are_spelt_right() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "codespell_lib"], cwd=ROOT, capture_output=True, encoding="utf-8"
-    )
+    done = called(sys.executable, "-m", "codespell_lib")
     assert done.returncode == 0, done.stdout
 
 
