@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from json_files import coco, write
 from PIL import Image
 
@@ -74,10 +73,8 @@ MORE = [  # after classify, which is the quickest
 ]
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_sources(root: Path) -> None:
     """Folders of two pictures: whole, one of them empty, both; and tables of boxes."""
-    root = tmp_path_factory.mktemp("exit")
     for name, broken in (("whole", ()), ("some", ("b.png",)), ("none", ("a.png", "b.png"))):
         (root / name).mkdir()
         for picture in ("a.png", "b.png"):
@@ -90,10 +87,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for one in table["annotations"][1:] if name == "crowd" else ():
             one["iscrowd"] = 1
         write(root / f"{name}.json", table)
-    return root
 
 
-def test_other_words_give_the_same_exit_codes(source: Path) -> None:
+def test_other_words_give_the_same_exit_codes(tmp_path: Path) -> None:
+    make_sources(tmp_path)
     calls, expected = [], []
     for command in ("classify", "detect", "segment"):
         for rest, code in CALLS + MORE * (command == "classify"):
@@ -102,7 +99,7 @@ def test_other_words_give_the_same_exit_codes(source: Path) -> None:
     calls += [["evaluate", "imagenet", "--data", "absent", "--encoder", "pasture"], ["doctr"]]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], input=json.dumps(calls),
-        capture_output=True, encoding="utf-8", cwd=source,
+        capture_output=True, encoding="utf-8", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
