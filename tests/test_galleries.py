@@ -166,7 +166,7 @@ def test_a_page_of_thousands_of_labels_and_photos_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n = 2000
-    rng, start = np.random.default_rng(0), time.monotonic()
+    rng, start = np.random.default_rng(0), time.process_time()  # others may work here, too
     side = classification_page.thumbnail_size(n)
     noise = [np.kron(rng.integers(0, 256, (12, 16, 3)), np.ones((20, 20, 1))) for _ in range(20)]
     shots = [galleries.thumbnail(Image.fromarray(a.astype(np.uint8)), size=side) for a in noise]
@@ -177,7 +177,7 @@ def test_a_page_of_thousands_of_labels_and_photos_is_bounded(
     path = tmp_path / "g.html"
     classification_page.write_gallery(path, found, "pasture", title="t", templates=("{}",),
                                       notes=(), unreadable=[])  # fmt: skip
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
     assert path.stat().st_size < 20_000_000
     html = path.read_text(encoding="utf-8")
     assert html.count('<li class="card"') == n

@@ -4,7 +4,6 @@ The figures lie in `data/published`; none of them was measured here, and the tab
 """
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ def table(topic: str) -> pd.DataFrame:
     return rows.rename(columns={"value": "published"})[list(COLUMNS)]
 
 
-@cache
 def _read(folder: Path) -> dict[str, Any]:
     """The topics of every file in a folder."""
     found: dict[str, Any] = {}
