@@ -52,6 +52,10 @@ def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFi
         (["run", "--no-such"], "--no-such"),
         (["train", "clip", "--no-such"], "--no-such"),
         (["detect", "x", "--labels"], "--labels: nothing follows"),
+        (["detect", "x", "--score", "high"], "--score: got 'high'; expected a number"),
+        (["detect", "x", "--top", "2.5"], "--top: got '2.5'; expected a whole number"),
+        (["train", "clip", "--steps", "many"], "--steps: got 'many'; expected a whole number"),
+        (["report", "--compare", "runs/a"], "--compare: got 'runs/a'; expected A B"),
         (["segment", "x", "--template", "--force"], "--template: nothing follows"),
     ],
 )

@@ -223,7 +223,7 @@ def test_pictures_in_shards_and_pictures_that_went_away(tmp_path, capsys) -> Non
         (["OUT", "goats", "--encoder", "pasture-zh"], "pasture-zh is another encoder"),
         (["OUT", "goats", "--out", "OUT/hits.csv"], "among the embeddings; choose another"),
         (["EMPTY", "goats"], "no embeddings there"),
-        (["PHOTOS", "goats"], "which is no block of embeddings"),
+        (["PHOTOS", "goats"], "no block of embeddings; give a folder that `embed` alone fills"),
     ],
 )
 def test_what_cannot_be_searched(flock, tmp_path, capsys, arguments, said) -> None:

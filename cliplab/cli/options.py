@@ -23,6 +23,7 @@ Positional = tyro.conf.Positional
 Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]  # -p A -p B
 
 _CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+_BAD_VALUE = re.compile(r"Error parsing (\S+): [^']*?\[?('.*')\]?")
 _NO_DEFAULT = re.compile(r"\s*\((?:default:\s*(?:None|False|)|required)\)")
 
 
@@ -174,6 +175,10 @@ def _message(box: str) -> str:
         return f"missing: {rows[1]}"
     said = takewhile(lambda row: row and not row.startswith("---"), rows)
     message = " ".join(said).rstrip(".")
+    bad = _BAD_VALUE.fullmatch(message)  # in the words of Python's types
+    if bad and (takes := re.search(rf"^ +{bad[1]} (.+?) *$", box, re.MULTILINE)):
+        number = "a whole number" if "int()" in box else "a number" if "to float" in box else ""
+        return f"{bad[1]}: got {bad[2]}; expected {number or takes[1]}"
     message = re.sub(r"'[a-z]\w*\.(\w+)'", lambda found: found[1].upper(), message)
     message = re.sub(r"(?<=\()'.+'(?=\))", _in_order, message)
     close = re.search(r"Perhaps you meant:\s+(--[\w-]+)", box)

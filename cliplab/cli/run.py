@@ -40,7 +40,7 @@ class Options(Common):
     notebooks: Annotated[tuple[str, ...], Positional, opt("[NN ...]")] = ()
     """number, name or path of a notebook; none: all"""
     parameter: Annotated[Repeatable, opt("NAME=VALUE", "-p")] = ()
-    """set a notebook's parameter; may be repeated; goes to every notebook that knows it"""
+    """set a notebook's parameter; goes to every notebook that knows it"""
     out: Annotated[Path | None, opt("FOLDER")] = None
     """the run; default: runs/DATE-TIME"""
     timeout: Annotated[float, opt("S")] = 1800.0

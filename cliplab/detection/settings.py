@@ -60,7 +60,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the model works, and what counts as found. `MODELS` says which model reads what."""
+    """How the model works, and what counts as found; a setting that it does not read is refused."""
 
     teacher: str | None = None
     """of crops: the encoder that looks at them (default: pasture)"""

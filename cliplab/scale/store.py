@@ -99,8 +99,8 @@ def block_files(folder: Path) -> list[Path]:
     """The blocks of a folder, sorted; a ValueError if something else is in it."""
     inside = [path for path in folder.iterdir() if not path.name.startswith(("_", "."))]
     if odd := sorted(path.name for path in inside if not path.match("block-*.parquet")):
-        what = f"holds {odd[0]}, which is no block of embeddings; give a folder of their own"
-        raise ValueError(f"{shown(folder)}: {what}")
+        what = f"holds {odd[0]}, which is no block of embeddings"
+        raise ValueError(f"{shown(folder)}: {what}; give a folder that `embed` alone fills")
     return sorted(inside)
 
 
