@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from cliplab.data import SPLITS, Sample, SampleSet, read_photos
-from cliplab.data.splits import _similar, print_of
+from cliplab.data.sample_set import _similar, print_of
 from cliplab.pasture.dataset import portraits
 
 ROOT = Path("/nowhere")
@@ -194,7 +194,7 @@ def test_near_duplicates_never_straddle(herd: Path, monkeypatch: pytest.MonkeyPa
     assert len(pairs) == 12
     assert [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]] == []
     assert "near-duplicates, kept in one split (12): " in said(found)[-1]
-    monkeypatch.setattr("cliplab.data.splits.near_pairs", lambda _: ())
+    monkeypatch.setattr("cliplab.data.sample_set.near_pairs", lambda _: ())
     apart = of(read_photos(herd).with_splits(seed=1))
     assert any(apart[a] != apart[b] for a, b in pairs)  # else this test could not fail
 
