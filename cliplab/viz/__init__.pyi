@@ -1,7 +1,6 @@
 from . import (
     boxes as boxes,
     figures as figures,
-    fonts as fonts,
     grounding as grounding,
     segmentation as segmentation,
 )
