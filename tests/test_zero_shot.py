@@ -276,6 +276,15 @@ def test_the_warning_names_prompt_share_encoder_and_remedy_once(
             build_classifier(encoder, names, templates)
 
 
+def test_a_text_is_called_unread_before_it_is_refused_as_too_long(
+    english: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = pytest.raises(ValueError, match="too long")
+    monkeypatch.setattr(english, "encode_text", lambda *_, **__: english.tokenizer(["羊" * 50]))
+    with pytest.warns(UnreadPromptWarning, match="write prompts in English"), refused:
+        build_classifier(english, ["羊" * 50, "牛"])
+
+
 def test_words_without_a_caption_are_unread_where_the_weights_tell(english: Reading) -> None:
     tower = Reading(english.tokenizer, "pasture", "en")
     rows = torch.zeros(tower.tokenizer.vocab_size, 2)

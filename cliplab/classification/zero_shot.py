@@ -209,10 +209,10 @@ def build_classifier(
 
     Source: CLIP, section 3.1.4: ensembling in embedding space costs nothing once it is computed.
     """
-    rows, unread = embed_classes(encoder, check_class_names(class_names), templates)
-    for text in unread:
-        warnings.warn(text, UnreadPromptWarning, stacklevel=2)
-    return rows
+    names, templates = check_class_names(class_names), check_templates(templates)
+    for unread in complain_of_unread(encoder, names, templates):  # first: it may be too long, too
+        warnings.warn(unread, UnreadPromptWarning, stacklevel=2)
+    return average_templates(encode_prompts(encoder, names, templates))
 
 
 def embed_classes(
