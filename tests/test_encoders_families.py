@@ -276,6 +276,14 @@ def test_open_clip_with_a_text_tower_of_transformers(
     assert torch.equal(encoder.tokenizer(texts), tokenizer(texts))
 
 
+def test_no_architecture_has_options_for_openais_byte_pairs() -> None:
+    import open_clip
+
+    for name in open_clip.list_models():
+        text = open_clip.get_model_config(name)["text_cfg"]
+        assert text.get("hf_tokenizer_name") or not text.get("tokenizer_kwargs"), name
+
+
 @pytest.mark.parametrize(
     ("where", "kind", "message"),
     [

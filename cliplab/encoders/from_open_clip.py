@@ -1,7 +1,6 @@
 """`open_clip:` - open_clip's models, an architecture with a published tag or a checkpoint."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,33 +55,21 @@ def load_open_clip(where: str, offline: bool) -> Found:
 
 def read_tokenizer(text: dict[str, Any], folder: Path | None) -> Tokenizer:
     """The tokenizer that `open_clip.get_tokenizer` would give, without its look at the hub."""
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+    from open_clip.tokenizer import HFTokenizer
 
-    length, options = text.get("context_length", 77), dict(text.get("tokenizer_kwargs", {}))
-    if folder is None:
-        return CleanedBytePairs(length, SimpleTokenizer(**options).clean_fn)
+    length = text.get("context_length", 77)
+    if folder is None:  # OpenAI's byte pairs, for which no architecture has options
+        return BytePairTokenizer(length)
     theirs = HFTokenizer(
         str(folder),
         context_length=length,
         tokenizer_mode=text.get("tokenizer_mode"),
         local_files_only=True,
-        **options,
+        **text.get("tokenizer_kwargs", {}),
     )
     return HuggingFaceTokenizer(
         theirs.tokenizer, length, clean=theirs.clean_fn, tokenize=theirs.__call__
     )
-
-
-class CleanedBytePairs(BytePairTokenizer):
-    """OpenAI's byte pairs after the cleaning that a model of open_clip asks for."""
-
-    def __init__(self, context_length: int, clean: Callable[[str], str]) -> None:
-        super().__init__(context_length)
-        self._clean = clean
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of one text, without start, end and padding."""
-        return super().encode(self._clean(text))
 
 
 # ---- names and files -----------------------------------------------------------------------
