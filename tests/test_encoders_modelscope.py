@@ -54,11 +54,17 @@ def test_nothing_is_replaced_where_the_original_imports(monkeypatch: pytest.Monk
     assert sys.modules[THEIRS] is original
 
 
-def test_the_original_is_replaced_where_it_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ImportError, AttributeError])  # absent; broken
+def test_the_original_is_replaced_where_it_does_not_import(
+    monkeypatch: pytest.MonkeyPatch, error: type
+) -> None:
+    def refuse(name: str) -> None:
+        raise error(name)
+
     monkeypatch.delitem(sys.modules, THEIRS)
-    monkeypatch.setitem(sys.modules, "decord", None)
+    monkeypatch.setattr(importlib, "import_module", refuse)
     assert modelscope_pipeline.stand_in()
-    assert importlib.import_module(THEIRS).CLIPPreprocessor is CLIPPreprocessor
+    assert sys.modules[THEIRS].CLIPPreprocessor is CLIPPreprocessor
 
 
 def test_without_modelscope_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,8 +130,6 @@ def check_weights(path: Path) -> None:
     The official loaders are handed the file only after this: one of them calls `torch.load`
     without saying `weights_only`, another falls back to doing so.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; expected a file of weights")
     with open(path, "rb") as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
