@@ -20,7 +20,7 @@ from PIL import Image
 
 from cliplab import detection, pasture
 from cliplab.detection import Detections, Query, Truth
-from cliplab.pasture import Dice, Words, grounding, say
+from cliplab.pasture import Dice, grounding, say
 from cliplab.runtime import checkpoint_dir
 from cliplab.training import glip_dataset, glip_evaluation, vild_dataset
 from cliplab.training.cards import save_card
@@ -129,32 +129,19 @@ def lists(herds: glip_dataset.GLIPDataset, parts: grounding.Parts, x: str) -> It
         there = [words for words in known if annotated.meant(words)]
         absent = [w for w in known if not annotated.meant(w) and annotated.is_clear(w)]
         asked = half_there(there, absent, Dice("threshold", *parts, x, index))
-        rows = [(thing.box, label) for thing, label in meant(annotated, asked)]
-        truth = truth_of([box for box, _ in rows], [label for _, label in rows])
+        boxes, labels, hidden = glip_evaluation.fitting(annotated, asked)
         if asked:
+            truth = Truth(boxes, labels.where(~hidden, -1))
             yield Question(herds.images[index], [say(words, x) for words in asked], truth)
-
-
-def meant(
-    annotated: pasture.Annotations, asked: Sequence[Words]
-) -> Iterator[tuple[pasture.Thing, int]]:
-    """Things under the description that is true of them; as -1 those that hardly show."""
-    for hidden, part in enumerate(annotated):
-        for thing in part:
-            yield from ((thing, -1 if hidden else k) for k, w in enumerate(asked) if thing.fits(w))
-
-
-def truth_of(boxes: Sequence[Any], labels: Sequence[int]) -> Truth:
-    """Boxes (A, 4) and their labels."""
-    return Truth(torch.tensor(boxes).view(-1, 4), torch.tensor(labels, dtype=torch.long))
 
 
 def relations(herds: glip_dataset.GLIPDataset, x: str, family: str) -> Iterator[Question]:
     """Each sentence twice: where it holds, and in the next picture without thing or landmark."""
     for one in glip_evaluation.ask_about(herds, x, family):
         words, prompt = one.said.words, glip_dataset.to_prompt(one.said)
-        boxes = [one.annotated.things[i].box for i in one.said.things[0]]
-        yield Question(herds.images[one.picture], prompt, truth_of(boxes, [0] * len(boxes)))
+        boxes = torch.tensor([one.annotated.things[i].box for i in one.said.things[0]])
+        truth = Truth(boxes, torch.zeros(len(boxes), dtype=torch.long))
+        yield Question(herds.images[one.picture], prompt, truth)
         for step in range(1, len(herds)):
             index = (one.picture + step) % len(herds)
             other = herds.annotations[index]

@@ -4,13 +4,14 @@ Models are asked as the commands ask them. What is drawn is furthest from right.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from cliplab import classification, detection, pasture, segmentation, viz
 from cliplab.encoders import load_encoder
@@ -80,20 +81,22 @@ def _of_clip(folder: Path, language: str, count: int) -> Said:
 
 def _of_detector(stem: str, folder: Path, count: int) -> Said:
     herds: Any
+    known: Iterable[tuple[Tensor, Tensor, Tensor]]  # boxes, labels, whether they hardly show
     if stem == "vild":
         herds = vild_dataset.draw_herds("test", count, start=vild_evaluation.STARTS["known"])
-        names, truth = vild_dataset.phrases(), vild_evaluation.truth_of(herds)
+        names, hardly = vild_dataset.phrases(), vild_dataset.LEAST_VISIBLE
+        known = zip(herds.boxes, herds.labels, (v < hardly for v in herds.visible), strict=True)
     else:
         herds = glip_dataset.draw_herds("test", count, start=glip_evaluation.STARTS["seen"])
         asked = glip_evaluation.LEVELS["species, posture"]
         names = [pasture.say(words, "en") for words in asked]
-        truth = glip_evaluation.truth_of(herds, asked, names)
+        known = (glip_evaluation.fitting(one, asked) for one in herds.annotations)
     detector = detection.load_detector(f"{stem}:{folder}", detection.Settings(device="cpu"))
     query, judged = detector.read(names), []
-    for i, image in enumerate(herds.images):
+    for image, (boxes, labels, hidden) in zip(herds.images, known, strict=True):
         (said,) = detector.detect([Image.fromarray(image)], query)
         found = detection.postprocess(said, score=query.score, nested=query.nested)
-        true = _truth_in(truth, i + 1)
+        true = detection.Truth(boxes, labels.where(~hidden, -1))  # -1: may be found or not
         hit, wrong = detection.hits(found, true, frozenset(range(len(names))))
         judged.append((true.select(~hit & (true.labels >= 0)), found.select(wrong)))
     faults = [len(missed) + len(false) for missed, false in judged]
@@ -114,15 +117,6 @@ def _of_detector(stem: str, folder: Path, count: int) -> Said:
         "most of both: above what it missed, below what it said that is not there."
     )
     return rule, {"herds": len(failed)}, axes[0, 0].figure
-
-
-def _truth_in(coco: dict[str, Any], image_id: int) -> detection.Truth:
-    """The boxes of a picture; label -1: hardly shows, and may be found or not."""
-    rows = [one for one in coco["annotations"] if one["image_id"] == image_id]
-    boxes = torch.tensor([one["bbox"] for one in rows]).view(-1, 4)
-    labels = [-1 if one["iscrowd"] else one["category_id"] - 1 for one in rows]
-    boxes[:, 2:] += boxes[:, :2]
-    return detection.Truth(boxes, torch.tensor(labels, dtype=torch.long))
 
 
 def _of_groupvit(folder: Path, count: int) -> Said:

@@ -92,20 +92,30 @@ def truth_of(
     herds: GLIPDataset, asked: Sequence[pasture.Words], names: Sequence[str]
 ) -> dict[str, Any]:
     """The herds as a COCO data set; animals that hardly show may be found or not."""
-    boxes, labels, ignored = [], [], []
-    for annotated in herds.annotations:
-        rows = [
-            (thing.box, k, hidden)
-            for hidden, part in enumerate(annotated)
-            for thing in part
-            for k, words in enumerate(asked)
-            if thing.fits(words)
-        ]
-        boxes.append(torch.tensor([box for box, _, _ in rows]).view(-1, 4))
-        labels.append(torch.tensor([k for _, k, _ in rows], dtype=torch.long))
-        ignored.append(torch.tensor([bool(hidden) for _, _, hidden in rows]))
+    rows = (fitting(annotated, asked) for annotated in herds.annotations)
+    boxes, labels, ignored = zip(*rows, strict=True)
     height, width = herds.images.shape[1:3]
     return coco_truth([(width, height)] * len(herds), boxes, labels, names, ignored=ignored)
+
+
+def fitting(
+    annotated: pasture.Annotations, asked: Sequence[pasture.Words]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Things of a picture under each description that is true of them.
+
+    Returns:
+        Boxes (A, 4) px, indices of descriptions (A,), and whether they hardly show (A,) bool.
+    """
+    rows = [
+        (thing.box, k, bool(hidden))
+        for hidden, part in enumerate(annotated)
+        for thing in part
+        for k, words in enumerate(asked)
+        if thing.fits(words)
+    ]
+    boxes = torch.tensor([box for box, _, _ in rows]).view(-1, 4)
+    labels = torch.tensor([k for _, k, _ in rows], dtype=torch.long)
+    return boxes, labels, torch.tensor([hidden for _, _, hidden in rows], dtype=torch.bool)
 
 
 def unnamed_row(model: GLIP, herds: GLIPDataset, language: str) -> dict[str, Any]:
