@@ -211,14 +211,12 @@ def _animal_en(animal: Animal, scene: Scene, detail: Sequence[str], dice: Dice) 
     verb = dice.choice(after)
     if style == "source" and animal.source:
         verb = dice.choice(_SOURCE[animal.source])
-    if style == "before":
-        article = "an" if before[0] in "aeiou" else "a"
-        return " ".join([frame.format(f"{article} {before} {noun}"), *tail])
-    if style == "clause":
-        return " ".join([frame.format(f"a {noun} {clause}"), *tail])
     if style == "sentence":
         return " ".join([f"the {noun} is {verb}", *tail])
-    return " ".join([frame.format(f"a {noun} {verb}"), *tail])
+    thing = f"a {noun} {clause if style == 'clause' else verb}"
+    if style == "before":
+        thing = f"{'an' if before[0] in 'aeiou' else 'a'} {before} {noun}"
+    return " ".join([frame.format(thing), *tail])
 
 
 def _tail_en(animal: Animal, scene: Scene, detail: Sequence[str], dice: Dice) -> list[str]:
