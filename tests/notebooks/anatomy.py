@@ -9,8 +9,12 @@ from typing import Any
 
 from save_notebooks import noise
 
-from cliplab.report.notebook import read_parameters, tags
+from cliplab.report.notebook import notebooks_dir, read_parameters, tags
 
+LESSONS, LABS, SOLUTIONS = (
+    sorted(notebooks_dir().glob(names))
+    for names in ("[0-9][0-9]_*.ipynb", "labs/*.ipynb", "solutions/*.ipynb")
+)
 TAG = "nbval-check-output"  # what nbval compares
 MAX_NOTEBOOK_BYTES = 1_500_000
 MAX_FIGURE_BYTES = 150_000

@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anatomy import LABS, LESSONS, SOLUTIONS
 from notebook_builder import RUN, markdown, write
 from PIL import Image
 
 from cliplab.report import read_notebook, read_parameters, write_page
-from cliplab.report.notebook import notebooks_dir, tags
+from cliplab.report.notebook import tags
 
-NOTEBOOKS = sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
-LABS = sorted(notebooks_dir().glob("labs/*.ipynb"))
-ALL = [*NOTEBOOKS, *LABS, *sorted(notebooks_dir().glob("solutions/*.ipynb"))]
+ALL = [*LESSONS, *LABS, *SOLUTIONS]
 MODEL = {"01": "ENCODER", "02": "ENCODER", "03": "ENCODER", "04": "MODEL", "05": "MODEL"}
 
 
 def first_cells(number: str, **given: Any) -> dict[str, Any]:
     """What the cells tagged `parameters` and `setup` leave, with other parameters in between."""
-    path = next(path for path in [*NOTEBOOKS, *LABS] if path.name.startswith(number))
+    path = next(path for path in [*LESSONS, *LABS] if path.name.startswith(number))
     cells = {tag: c.source for c in read_notebook(path).cells[:4] for tag in tags(c)}
     names: dict[str, Any] = {}
     exec(cells["parameters"], names)

@@ -2,7 +2,7 @@
 
 import re
 
-from anatomy import notation
+from anatomy import LESSONS, notation
 
 from cliplab.report.notebook import notebooks_dir, read_notebook
 
@@ -12,7 +12,7 @@ MEANS_TWO = {"$N$": {"01": "pictures, each with a caption", "02": "pixels"}}
 def symbols() -> dict[str, dict[str, str]]:
     """Symbol, without its index -> notebook -> meaning, as the tables of the notation have it."""
     found: dict[str, dict[str, str]] = {}
-    for path in sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb")):
+    for path in LESSONS:
         table = notation(read_notebook(path))
         for row in re.findall(r"^\| (\$.*) \|$", table, re.MULTILINE):
             names, *_, meaning = row.split(" | ")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anatomy import TAG
+from anatomy import LABS, LESSONS, SOLUTIONS, TAG
 from baselines import Baseline, differences, malformed, updated
 from notebook_builder import code, markdown, stream, write
 
@@ -17,11 +17,7 @@ from cliplab.report.notebook import notebooks_dir
 from cliplab.runtime import write_json
 
 BASELINES = Path(__file__).parents[1] / "baselines"
-ALL = [
-    *sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb")),
-    *sorted(notebooks_dir().glob("labs/*.ipynb")),
-    *sorted(notebooks_dir().glob("solutions/*.ipynb")),
-]
+ALL = [*LESSONS, *LABS, *SOLUTIONS]
 TIMEOUT_S = 300.0
 
 

@@ -7,17 +7,13 @@ from typing import Any
 
 import nbformat
 import pytest
-from anatomy import faults, solution_faults
+from anatomy import LABS, LESSONS, SOLUTIONS, faults, solution_faults
 from notebook_builder import code, markdown, stream
 
-from cliplab.report.notebook import notebooks_dir, read_notebook
-
-NOTEBOOKS = sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
-SOLUTIONS = sorted(notebooks_dir().glob("solutions/*.ipynb"))
-LABS = sorted(notebooks_dir().glob("labs/*.ipynb"))
+from cliplab.report.notebook import read_notebook
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS + LABS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LESSONS + LABS, ids=lambda path: path.stem)
 def test_notebooks_have_the_anatomy(path: Path) -> None:
     assert faults(read_notebook(path), path) == []
 
@@ -28,7 +24,7 @@ def test_solutions_have_the_anatomy(path: Path) -> None:
 
 
 def test_every_notebook_has_solutions() -> None:
-    assert [path.stem[:2] for path in SOLUTIONS] == [path.stem[:2] for path in NOTEBOOKS]
+    assert [path.stem[:2] for path in SOLUTIONS] == [path.stem[:2] for path in LESSONS]
 
 
 # ---- the test itself -----------------------------------------------------------------------
