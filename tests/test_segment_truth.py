@@ -59,6 +59,7 @@ def test_pixels_are_what_was_asked_for_background_or_not_judged(tmp_path: Path) 
     found = labels_of(one, with_background)
     assert (found[0, 0], found[9, 0], found[0, 19]) == (1, 0, 0)  # goat: none of the labels
     assert Judge(one.masks.names, with_background).known == {0, 1}
+    assert Judge(("sheep",), with_background).known == {0, 1}  # though no class of theirs is 0
     bare = labels_of(one, without)
     assert (bare[0, 0], bare[9, 0], bare[0, 19]) == (0, 255, 255)
     assert Judge(one.masks.names, without).known == {0}
@@ -282,6 +283,8 @@ def test_pixels_are_added_up_over_pictures(tmp_path: Path) -> None:
     judged = judge(tmp_path, Knowing(), words("sheep", "dog"))
     assert judged.pictures[tmp_path / "b.png"] == pytest.approx((0.5 + 0) / 2)
     assert quality_of(judged).iou.tolist() == pytest.approx([1, 200 / 300, 100 / 200])
+    assert quality_of(judged).oracle_iou.tolist() == pytest.approx([1, 200 / 300, 100 / 200])
+    assert 0 < quality_of(judged).boundary_iou[1] < 1  # that of a.png alone is 1
     assert len(judged.pictures) == 2
 
 
