@@ -1,5 +1,6 @@
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from typing import Annotated, Any
 import bench as script
 import count_modules
 import pytest
+from PIL import Image
 
 from cliplab import __version__
 from cliplab.cli import main as cli
 from cliplab.cli.doctor import CHECKPOINTS
 from cliplab.cli.main import COMMANDS, main, read_recipe
-from cliplab.cli.options import Call, Common, opt
+from cliplab.cli.options import Call, Common, opt, worded
 from cliplab.runtime import held
 from cliplab.training import RECIPES
 from cliplab.training.loop import RunOptions
@@ -51,6 +53,24 @@ def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFi
         (["report"], "give one RUN, or --compare A B"),
         (["run", "--no-such"], "--no-such"),
         (["train", "clip", "--no-such"], "--no-such"),
+        (
+            ["detect", "x", "--lables", "a", "b"],
+            "error: unknown option --lables; did you mean --labe",
+        ),
+        (
+            ["detect", "x", "--lables=a", "--htm", "b"],
+            "option --lables, --htm; did you mean --html;",
+        ),
+        (["search", "x", "a", "goat"], "nothing takes 'goat'; drop it, or quote"),
+        (
+            ["classify", "x", "--batch-size", "1.5"],
+            "--batch-size: got '1.5'; expected a whole number;",
+        ),
+        (["detect", "x", "--top", "it's"], '--top: got "it\'s"; expected a whole number;'),
+        (["detect", "x", "--score", "a.b"], "--score: got 'a.b'; expected a number;"),
+        (["train", "clip", "--lr", "x"], "--lr: got 'x'; expected a number;"),
+        (["detect", "x", "--kind", "a.b"], "invalid choice 'a.b' for argument '--kind'"),
+        (["detect", "x", "--top"], "--top: nothing follows"),
         (["detect", "x", "--labels"], "--labels: nothing follows"),
         (["detect", "x", "--score", "high"], "--score: got 'high'; expected a number"),
         (["detect", "x", "--top", "2.5"], "--top: got '2.5'; expected a whole number"),
@@ -68,6 +88,74 @@ def test_a_wrong_call_is_one_line_and_two(
     assert answer in said.err
     assert said.err.startswith(("cliplab: error:", f"cliplab {typed[0]}: error:"))
     assert said.err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def flock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures in class folders, one of them loose; tables of them, of others, of none."""
+    root = tmp_path_factory.mktemp("flock")
+    for i, name in enumerate(("one/a.png", "one/b.png", "two/c.png", "d.png")):
+        (root / "mix" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (60 * i, 90, 40)).save(root / "mix" / name)
+    rows = ("one/a.png,one,train", "one/b.png,one,val", "two/c.png,two,train", "d.png,two,val")
+    table = "\n".join(["image,label,split", *(f"mix/{row}" for row in rows)])
+    (root / "some.csv").write_text(table, "utf-8")
+    (root / "gone.csv").write_text("image,label\nno/a.png,one\nno/b.png,two\n", "utf-8")
+    (root / "bare").mkdir()
+    shutil.copy(root / "mix" / "d.png", root / "bare")
+    return root
+
+
+TEMPLATE = "error: --template: template 'x' has no {}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        (["classify", "gone.csv"], "name the folder of the pictures (--images)"),
+        (["embed", "gone.csv", "--out", "o"], "name the folder of the pictures (--images)"),
+        (["segment", "gone.csv", "--labels", "a", "b"], "the folder of the pictures (--images)"),
+        (["classify", "mix"], "or take all of them as --unlabelled"),
+        (["classify", "some.csv", "--labels", "a", "b"], "or take the source as --unlabelled, if"),
+        (["classify", "bare", "--kind", "csv"], "(or the --kind: folder, csv, coco, yolo)"),
+        (["classify", "bare", "--labels", "a", "b " * 99], "(or let it be cut: --truncate)"),
+        (["classify", "bare", "--classifier", "no"], "expected one from --save-classifier"),
+        (
+            ["classify", "bare", "--examples", "some.csv", "--shots", "9"],
+            "--shots: class 'one'",
+        ),
+        (["classify", "bare", "--labels", "a", "b", "--template", "x"], TEMPLATE),
+        (["detect", "bare", "--labels", "a", "--template", "x"], TEMPLATE),
+        (["segment", "bare", "--labels", "a", "b", "--template", "x"], TEMPLATE),
+        (["detect", "bare"], "error: --labels: no labels: the source has no boxes"),
+        (["segment", "bare", "--labels", "a="], "error: --labels: label 'a='"),
+    ],
+)
+def test_what_a_library_says_of_an_argument_names_the_option(
+    flock: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: list[str],
+    answer: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(flock)
+    assert main(typed) == 2
+    said = capsys.readouterr().err
+    assert answer in said
+    assert "`" not in said
+
+
+def test_what_a_command_has_no_option_for_is_not_said(
+    flock: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert worded("cut it (or `truncate` it), see `debug`, `embed`", Common()) == (
+        "cut it, see --debug, `embed`"
+    )
+    page = flock / "page.html"
+    assert main(["classify", str(flock / "bare"), "--labels", "x", "y", "--html", str(page)]) == 0
+    for said in (capsys.readouterr().err, page.read_text("utf-8")):
+        assert "cannot read the prompt" in said
+        assert "token_coverage" not in said
 
 
 # ---- what a command can come to ------------------------------------------------------------

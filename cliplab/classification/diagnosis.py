@@ -243,7 +243,7 @@ def _of_truth(scores: Scores, true: NDArray, control: Control) -> Iterator[str]:
             yield (
                 f"{name!r} is mostly called {names[other]!r} ({counts[k, other]} of {found.n}, "
                 f"found {found}): describe what sets it apart, or give a few labelled examples "
-                "(few_shot)"
+                "(`few_shot`)"
             )
     error = expected_calibration_error(scores.probability, true)
     luck = error_by_luck(scores.probability)
@@ -253,6 +253,6 @@ def _of_truth(scores: Scores, true: NDArray, control: Control) -> Iterator[str]:
         yield (
             f"it is {how}: it claims to be right in {claimed:.1%} and is in {observed.value:.1%} "
             f"(calibration error {error:.3f}, luck alone gives up to {luck:.3f}): fit a "
-            "temperature on some labelled pictures (few_shot.TemperatureScaling), or do not quote "
-            "its probabilities"
+            "temperature on some labelled pictures (`few_shot.TemperatureScaling`), or do not "
+            "quote its probabilities"
         )

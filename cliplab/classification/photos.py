@@ -96,7 +96,7 @@ def unlearned(photos: SampleSet, learned: Collection[str]) -> tuple[SampleSet, s
         raise ValueError(
             f"the classifier learned from all {len(known)} labelled photos of "
             f"{shown(photos.root)}; accuracy on what was learned says nothing: give other photos, "
-            "or take these as unlabelled"
+            "or take these as `unlabelled`"
         )
     bare = tuple(replace(p, label=None) if p.path in copies else p for p in photos)
     note = (
@@ -122,7 +122,7 @@ def true_classes(photos: SampleSet, class_names: Sequence[str]) -> tuple[int | N
         if fold(name) not in index:
             raise ValueError(
                 f"{shown(photos.root)}: {unknown_name('class', name, class_names)}; expected the "
-                "classes to choose between: rename it, or take the photos as unlabelled"
+                "classes to choose between: rename it, or take the photos as `unlabelled`"
             )
     return tuple(None if p.label is None else index[fold(p.label)] for p in photos)
 

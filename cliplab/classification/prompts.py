@@ -78,9 +78,10 @@ def check_templates(templates: Sequence[str]) -> list[str]:
         raise ArgumentError("templates", f"got {templates!r}; expected a list, such as ['{{}}']")
     for template in templates:
         if "{}" not in template:
-            raise ValueError(
+            raise ArgumentError(
+                "templates",
                 f"template {template!r} has no {{}}, so every class would get the same prompt; "
-                "write {} where the class name goes, as in 'a photo of a {}.'"
+                "write {} where the class name goes, as in 'a photo of a {}.'",
             )
     return list(templates)
 
@@ -208,7 +209,7 @@ def _remedy(encoder: Any, text: str) -> str:
     words = "use words it knows" if language in encoder.languages else f"write prompts in {own}"
     kind, *others = _READERS[language]
     known = ", ".join(other for other in others if other != encoder.name)
-    return f"{words}, or use an encoder of {kind}: {known} (token_coverage shows the pieces)"
+    return f"{words}, or use an encoder of {kind}: {known} (`token_coverage` shows the pieces)"
 
 
 # ---- labels as people give them: `lying`, or `lying="a sheep lying down"` ------------------------
@@ -335,8 +336,8 @@ def _misfit(classes: Classes, class_names: Sequence[str], missing: Sequence[str]
         what = f"none of the labels is {missing[0]!r}, or names that class and no other"
     return (
         f"{len(classes.names)} labels for {len(class_names)} classes ({some(class_names, 8)}): "
-        f'{what}; expected one for each class, as in {missing[0]}="what it looks like"; or read '
-        "the source as unlabelled, if these are no classes"
+        f'{what}; expected one for each class, as in {missing[0]}="what it looks like"; or take '
+        "the source as `unlabelled`, if these are no classes"
     )
 
 

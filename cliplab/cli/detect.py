@@ -121,7 +121,8 @@ class Detect(Job[Options]):
             _, self.classes = detection.as_prompt(self.prompt)
             notes.append(detection.phrases_note(self.prompt, words.phrases or ()))
         else:
-            self.classes = detection.read_labels(words.labels, known)
+            with named("--labels"):
+                self.classes = detection.read_labels(words.labels, known)
         if self.answers:
             notes.append(
                 "the boxes have scores, so a detector drew them: their classes are its answers, "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cliplab import classification, encoders
-from cliplab.cli.options import CachedEncoding, Call, Common, Flag, Positional, opt
+from cliplab.cli.options import CachedEncoding, Call, Common, Flag, Positional, opt, worded
 from cliplab.cli.skeleton import Job, complain, describe, loader, named, report_of
 from cliplab.cli.tables import aligned
 from cliplab.runtime import write_json
@@ -93,7 +93,8 @@ class Evaluate(Job[Options]):
         """The encoder."""
         self.encoder = loader(self.options.encoder)()
         names, templates = self.prompts.class_names, self.prompts.templates
-        self.said = classification.complain_of_unread(self.encoder, names, templates)
+        said = classification.complain_of_unread(self.encoder, names, templates)
+        self.said = [worded(text, self.options) for text in said]
         complain("note", self.said)  # now, since the result may be hours away
 
     def answer(self) -> int:

@@ -82,6 +82,7 @@ def _command(name: str, typed: Sequence[str]) -> int:
         module = importlib.import_module(COMMANDS[name].module)
     except ImportError as error:
         return _fail(name, f"{error}; a part is missing: pip install -e '.[all]'")
+    options = None
     try:
         if name == "train":
             return _train(typed)
@@ -89,7 +90,8 @@ def _command(name: str, typed: Sequence[str]) -> int:
 
         call = getattr(module, name.upper())
         texts = {"prog": f"cliplab {name}", "about": call.about, "epilog": call.epilog}
-        return int(call.run(parse(call.options, typed, **texts)))
+        options = parse(call.options, typed, **texts)
+        return int(call.run(options))
     except SystemExit as end:  # after --help, or of the second parser of `train`
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -100,24 +102,18 @@ def _command(name: str, typed: Sequence[str]) -> int:
     except (ValueError, OSError, ImportError) as error:
         if "--debug" in typed:
             raise
-        return _fail(name, _worded(error))
+        return _fail(name, _worded(error, options))
 
 
-# Arguments that an option has another name for; the others are called alike.
-_OPTION_OF = {
-    "class_names": "--labels", "per_class": "--shots", "phrases": "--phrases",
-    "prompt": "--phrases", "templates": "--template",
-}  # fmt: skip
-
-
-def _worded(error: Exception) -> str:
+def _worded(error: Exception, options: Any) -> str:
     """What an error says, about an option where it is about an argument."""
+    from cliplab.cli.options import option_of, worded
+
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; check the name"
     if not isinstance(error, ArgumentError) or error.name.startswith("-"):
-        return str(error)
-    option = _OPTION_OF.get(error.name, f"--{error.name.replace('_', '-')}")
-    return f"{option}: {error.what}"
+        return worded(str(error), options)
+    return worded(f"{option_of(error.name)}: {error.what}", options)
 
 
 def _fail(name: str, message: str) -> int:

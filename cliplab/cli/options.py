@@ -27,6 +27,14 @@ _BAD_VALUE = re.compile(r"Error parsing (\S+): [^']*?\[?('.*')\]?")
 _NO_DEFAULT = re.compile(r"\s*\((?:default:\s*(?:None|False|)|required)\)")
 
 
+# Arguments that an option has another name for; the others are called alike.
+_OPTIONS = {
+    "class_names": "--labels", "few_shot": "--examples", "per_class": "--shots",
+    "few_shot.TemperatureScaling": "--method temperature", "prompt": "--phrases",
+    "templates": "--template",
+}  # fmt: skip
+
+
 class UsageError(ValueError):
     """Options that cannot be read."""
 
@@ -114,6 +122,28 @@ EXIT_CODES = """\
 exit codes: 0 all images read, 3 some could not be read, 2 bad arguments or inputs, 1 unexpected"""
 
 
+# ---- what libraries say --------------------------------------------------------------------
+
+
+def option_of(argument: str) -> str:
+    """The option that an argument of a library is given by."""
+    return _OPTIONS.get(argument, f"--{argument.replace('_', '-')}")
+
+
+def worded(text: str, options: Any) -> str:
+    """A library's sentence with options in place of arguments, which it has in backquotes.
+
+    Brackets around one that this command has no option for are left out.
+    """
+    known = {option_of(name) for name in flat(options)} if options else set[str]()
+
+    def typed(found: re.Match[str]) -> str:
+        option = option_of(found[1])
+        return option if option.split()[0] in known else found[0]
+
+    return re.sub(r" \([^()`]*`[\w.]+`[^()`]*\)", "", re.sub(r"`([\w.]+)`", typed, text))
+
+
 # ---- reading -------------------------------------------------------------------------------
 
 
@@ -179,10 +209,17 @@ def _message(box: str) -> str:
     if bad and (takes := re.search(rf"^ +{bad[1]} (.+?) *$", box, re.MULTILINE)):
         number = "a whole number" if "int()" in box else "a number" if "to float" in box else ""
         return f"{bad[1]}: got {bad[2]}; expected {number or takes[1]}"
-    message = re.sub(r"'[a-z]\w*\.(\w+)'", lambda found: found[1].upper(), message)
-    message = re.sub(r"(?<=\()'.+'(?=\))", _in_order, message)
-    close = re.search(r"Perhaps you meant:\s+(--[\w-]+)", box)
-    return f"{message}; did you mean {close[1]}" if close else message
+    if absent := re.match(r"Missing value for argument '(\S+)'", message):
+        return f"{absent[1]}: nothing follows; expected a value"
+    if (unread := message.removeprefix("Unrecognized options: ")) != message:
+        typed = [word.partition("=")[0] for word in unread.split(", ") if word.startswith("-")]
+        close = re.search(r"(?:Perhaps you meant|similar to --[\w-]+):\s+(--[\w-]+)", box)
+        hint = f"; did you mean {close[1]}" if close else ""
+        if not typed:
+            return f"nothing takes {unread!r}; drop it, or quote words that belong together"
+        return f"unknown option {', '.join(typed)}{hint}"
+    message = re.sub(r"(?<=argument )'[a-z]\w*\.(\w+)'", lambda one: one[1].upper(), message)
+    return re.sub(r"(?<=\()'.+'(?=\))", _in_order, message)
 
 
 def _in_order(choices: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cliplab import classification, data, report, segmentation, viz
 from cliplab.cli.options import EXIT_CODES, Call, Common, Device, Offline, Outputs, Source, opt
-from cliplab.cli.skeleton import Job, complain, refuse_inputs, report_of, targets_in
+from cliplab.cli.skeleton import Job, complain, named, refuse_inputs, report_of, targets_in
 from cliplab.cli.tables import segment_labels, segment_table, segment_verdict
 from cliplab.runtime import write_json
 
@@ -135,7 +135,8 @@ class Segment(Job[Options]):
         """Labels and background; refused before a model is loaded."""
         given, known = self.options.words, self._known_classes()
         if given.labels is not None:
-            self.labels = segmentation.read_labels(given.labels)
+            with named("--labels"):
+                self.labels = segmentation.read_labels(given.labels)
         else:
             names = [name for name in known if not classification.is_nothing(name)]
             self.labels = {name: (name.replace("_", " "),) for name in names}

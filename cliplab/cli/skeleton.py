@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Generic, TypeVar
 
 from cliplab import data, encoders
-from cliplab.cli.options import Encoding, flat
+from cliplab.cli.options import Encoding, flat, worded
 from cliplab.report import provenance
 from cliplab.runtime import ArgumentError, atomic_write, held
 
@@ -133,7 +133,7 @@ def work(job: Job) -> int:
     with plain_warnings():
         job.load()
         read = job.answer()
-    job.remarks = [*_on_world(job), *job.remarks]
+    job.remarks = [worded(text, job.options) for text in (*_on_world(job), *job.remarks)]
     complain("unreadable", job.unreadable)
     if not read:
         raise ValueError(f"none of the images in {job.options.pictures.source} could be read")
@@ -187,6 +187,8 @@ def named(option: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        if isinstance(error, ArgumentError) and error.name == "templates":
+            raise  # of another option than the words
         what = error.what if isinstance(error, ArgumentError) else str(error)
         raise ArgumentError(option, what) from error
 

@@ -237,7 +237,7 @@ def _places_of(source: Path, kind: str = "auto") -> tuple[str, list[Path], list[
     files += [name for name in SETTINGS + NAME_FILES if (source / name).is_file()]
     raise ValueError(
         f"{shown(source)}: got the labels {', '.join(map(shown, files)) or '(none)'}; expected one "
-        f"file or kind ({kind}): give the file that counts, or the kind: {', '.join(KINDS[1:])}"
+        f"file or kind ({kind}): give the file that counts (or the `kind`: {', '.join(KINDS[1:])})"
     )
 
 

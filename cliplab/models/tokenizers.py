@@ -302,5 +302,5 @@ def too_long(text: str, count: int, limit: int) -> str:
     quoted = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return (
         f"text too long: {quoted!r} has {count} tokens with start and end; expected at most "
-        f"{limit}: shorten it, or let it be cut (truncate)"
+        f"{limit}: shorten it (or let it be cut: `truncate`)"
     )

@@ -23,7 +23,7 @@ from cliplab.classification.prompts import check_class_names
 from cliplab.classification.zero_shot import Scores
 from cliplab.data import SPLITS
 from cliplab.encoders import Encoder
-from cliplab.runtime import atomic_write, unknown_name
+from cliplab.runtime import ArgumentError, atomic_write, unknown_name
 
 _UNIT_TOLERANCE = 1e-3  # of the length of a row; bfloat16 encoders stay well below
 
@@ -83,9 +83,10 @@ def sample_shots(shots: Shots, per_class: int, *, seed: int) -> Shots:
     """
     if (fewest := int(shots.counts.min())) < per_class:
         name = shots.class_names[int(shots.counts.argmin())]
-        raise ValueError(
+        raise ArgumentError(
+            "per_class",
             f"class {name!r} has {fewest} images in {shots.split}; expected {per_class} or more: "
-            "add pictures of it, or ask for fewer shots"
+            "add pictures of it, or ask for fewer",
         )
     order = torch.randperm(len(shots), generator=torch.Generator().manual_seed(seed))
     kept = [order[shots.labels[order] == k][:per_class] for k in range(len(shots.class_names))]
@@ -234,7 +235,7 @@ def load_classifier(path: str | Path) -> Classifier:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected one from save_classifier")
+        raise FileNotFoundError(f"{path}: no such file; expected one from `save_classifier`")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
@@ -247,5 +248,5 @@ def load_classifier(path: str | Path) -> Classifier:
     except (SafetensorError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: damaged, or no classifier of this version of cliplab ({error}); expected a "
-            "file of save_classifier: copy it again, fit again, or update"
+            "file of `save_classifier`: copy it again, fit again, or update"
         ) from error
