@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import importlib
 import json
+import re
 import shutil
 import socket
 import threading
@@ -207,6 +208,20 @@ def test_older_layouts_of_modelscope_are_found(
 
 # ---- what is not here, and cannot be had -----------------------------------------------------
 
+
+def test_files_copied_to_where_the_error_wants_them_are_found(
+    home: Path, made: dict[str, Path], sockets: list[str]
+) -> None:
+    for spec in ("hf:tiny/clip", "hf:tiny/clip@v2"):
+        with pytest.raises(FileNotFoundError) as caught:
+            load_encoder(spec, offline=True)
+        told = re.search(r"they belong in (.*?)\. On a machine", str(caught.value))
+        assert told
+        shutil.copytree(made["hf"], told[1])
+        assert load_encoder(spec, offline=True).dim > 0
+    assert not sockets
+
+
 ABSENT = {  # spec -> file, folder, command that the error names
     "openai:ViT-B/32": ("ViT-B-32.pt", ".cache/clip", "curl -LO https://"),
     "modelscope:": (
@@ -216,7 +231,7 @@ ABSENT = {  # spec -> file, folder, command that the error names
     ),
     "hf:google/siglip2-base-patch16-224@v2": (
         "config.json, model.safetensors or pytorch_model.bin, preprocessor_config.json",
-        "hub/models--google--siglip2-base-patch16-224/snapshots/<commit of v2>",
+        "hub/models--google--siglip2-base-patch16-224/snapshots/v2. On a machine",
         "hf download google/siglip2-base-patch16-224 --revision v2 --local-dir siglip2-base",
     ),
     "open_clip:ViT-B-32/laion2b_s34b_b79k": (
@@ -227,13 +242,21 @@ ABSENT = {  # spec -> file, folder, command that the error names
 }
 
 
+OTHERWISE = {
+    "openai": "name the file: openai:<folder>/ViT",
+    "modelscope": "give their own folder: modelscope:<folder>",
+    "hf": "give their own folder: hf:<folder>",
+    "open_clip": "name the file: open_clip:<architecture>/<folder>/<file>",
+}
+
+
 def check_way_out(spec: str, message: str) -> None:
     file, folder, command = ABSENT[spec]
     assert f"Missing or damaged: {file}" in message
     assert folder in message.replace("\\", "/")
     assert command in message
-    alone = spec.startswith("openai:")  # a file; the others are folders
-    assert f"or {'name the file: openai:<folder>/ViT' if alone else 'give the folder'}" in message
+    assert f", or {OTHERWISE[spec.partition(':')[0]]}" in message
+    assert "commit" not in message
 
 
 @pytest.mark.parametrize("switch", ["argument", *OFFLINE_VARIABLES])

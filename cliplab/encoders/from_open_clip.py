@@ -131,6 +131,7 @@ def _find_weights(spec: str, known: dict[str, Any], *, offline: bool) -> tuple[P
         missing=lambda folder: lacking(folder, names),
         choose=lambda listed: [n for n in names if n in listed][:1],
         offline=offline,
+        otherwise=", or name the file: open_clip:<architecture>/<folder>/<file>",
     )
     if (weights := first_of(folder, names)) is None:
         raise FileNotFoundError(f"{spec}: {repo} has none of {', '.join(names)}")
@@ -150,5 +151,6 @@ def _find_text(spec: str, text: dict[str, Any], *, offline: bool) -> Path | None
         missing=lambda folder: lacking(folder, *needs),
         choose=lambda names: [n for n in names if n in (*TOKEN_FILES, "config.json")],
         offline=offline,
+        otherwise="",
     )
     return folder

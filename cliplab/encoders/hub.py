@@ -26,14 +26,14 @@ class Wanted:
     files: tuple[str, ...]
     folder: Path  # where they belong
     command: str  # fetches them on another machine
-    otherwise: str = "give the folder that they are in instead of the name"
+    otherwise: str  # what else to do with them than to copy them to `folder`: ", or ..."
 
     def error(self, why: str) -> FileNotFoundError:
         """What is missing, where it belongs, and how to get it there; `why` it was not fetched."""
         return FileNotFoundError(
             f"{self.spec}: not on this machine, and not downloaded ({why}). Missing or damaged: "
             f"{', '.join(self.files)}; they belong in {self.folder}. On a machine with network: "
-            f"{self.command} - then copy the files to that folder, or {self.otherwise}"
+            f"{self.command} - then copy the files to that folder{self.otherwise}"
         )
 
 
@@ -79,7 +79,7 @@ def find_file(spec: str, url: str, digest: str, *, named: str, offline: bool) ->
     path = Path.home() / ".cache" / "clip" / url.rpartition("/")[2]
     if path.is_file() and (not digest or sha256(path).startswith(digest)):
         return path
-    otherwise = f"name the file: {named}{path.name}"
+    otherwise = f", or name the file: {named}{path.name}"
     wanted = Wanted(spec, (path.name,), path.parent, f"curl -LO {url}", otherwise)
     with downloading(wanted, offline=offline):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +128,7 @@ def find_snapshot(
     missing: Callable[[Path], Sequence[str]],
     choose: Callable[[list[str]], list[str]],
     offline: bool,
+    otherwise: str = ", or give their own folder: hf:<folder>",
 ) -> tuple[Path, str]:
     """The complete cached snapshot of a repository, else a downloaded one -> folder, commit.
 
@@ -137,15 +138,14 @@ def find_snapshot(
         revision: branch, tag or commit; "" is main.
         missing: folder -> what it lacks.
         choose: names in the repository -> those to download.
+        otherwise: what else to do with files that were fetched elsewhere, for errors.
     """
     revision = revision or "main"
-    snapshot = huggingface_snapshot(repo, revision)
-    lacking = tuple(missing(snapshot or Path("nowhere")))
-    if snapshot and not lacking:
-        return snapshot, snapshot.name
-    inside = f"models--{repo.replace('/', '--')}/snapshots/<commit of {revision}>"
+    place = _place(repo, revision)
+    if not (lacking := tuple(missing(place))):
+        return place, place.name
     command = f"hf download {repo} --revision {revision} --local-dir {repo.rpartition('/')[2]}"
-    wanted = Wanted(spec, lacking, huggingface_cache() / inside, command)
+    wanted = Wanted(spec, lacking, place, command, otherwise)
     with downloading(wanted, offline=offline):
         from huggingface_hub import HfApi, snapshot_download
 
@@ -163,17 +163,17 @@ def find_snapshot(
     return snapshot, snapshot.name
 
 
-def huggingface_snapshot(repo: str, revision: str = "main") -> Path | None:
-    """Cached snapshot of a branch, tag or commit of `repo`; None if none.
+def _place(repo: str, revision: str) -> Path:
+    """Where the cached snapshot of a branch, tag or commit of `repo` is, or belongs.
 
-    Looked up here because the hub's `local_files_only` refuses a snapshot without the files that
-    were not asked for.
+    That is under its commit, where the hub noted it, else under the name that is asked for. Looked
+    up here because the hub's `local_files_only` refuses a snapshot without the files that were not
+    asked for.
     """
     folder = huggingface_cache() / f"models--{repo.replace('/', '--')}"
     reference = folder / "refs" / revision
     commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
-    snapshot = folder / "snapshots" / commit
-    return snapshot if snapshot.is_dir() else None
+    return folder / "snapshots" / commit
 
 
 # ---- ModelScope's hub ----------------------------------------------------------------------

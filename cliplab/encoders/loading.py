@@ -141,7 +141,8 @@ def _find_folder(where: str, *, offline: bool) -> tuple[Path, str]:
     if not missing:
         return present, revision
     command = f"modelscope download --model {model} --revision {revision} --local_dir {name}"
-    wanted = hub.Wanted(f"modelscope:{model}@{revision}", missing, present, command)
+    otherwise = ", or give their own folder: modelscope:<folder>"
+    wanted = hub.Wanted(f"modelscope:{model}@{revision}", missing, present, command, otherwise)
     with hub.downloading(wanted, offline=offline), official("modelscope"), hushed("modelscope"):
         from modelscope.hub.snapshot_download import snapshot_download
 
