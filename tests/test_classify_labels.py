@@ -106,7 +106,7 @@ def test_prompts_are_paired_with_the_classes_that_they_name(
         (["a=x", "b=X"], [], "repeated; expected each once"),
         (None, [], "no labels: the source has no classes .* expected some"),
         (None, ["lying"], "got only 'lying', which would always get 100 %"),
-        (["a", "b", "c"], ["k", "l"], 'k="what it looks like"; or read the source as'),
+        (["a", "b", "c"], ["k", "l"], 'k="what it looks like"; or take the source as `unl'),
     ],
 )
 def test_labels_that_fit_no_class_are_refused(

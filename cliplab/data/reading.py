@@ -228,6 +228,7 @@ _EXTENTS = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top",
 _COORDINATES = {
     *("x", "y", "x1", "y1", "x2", "y2", "xmin", "ymin", "xmax", "ymax", "cx", "cy", "xc", "yc"),
     *("xcenter", "ycenter", "centerx", "centery", "box", "bbox", "boxes", "polygon", "points"),
+    *("boundingbox", "xyxy", "xywh"),
 }
 
 
@@ -313,11 +314,16 @@ def _header(line: str, source: Path, problems: Problems) -> tuple[str, list[str]
     named = {column: (column, *names) for column, names in _ALIASES.items()}
     best = {c: next((n for n in names if n in cells), "") for c, names in named.items()}
     edges = next((way for way in _CORNERS + _EXTENTS if set(way) <= set(cells)), ())
-    repeated = any(cells.count(name) > 1 for name in (*filter(None, best.values()), *edges))
-    if not best["image"] or repeated or (not edges and _COORDINATES.intersection(cells)):
+    read = (*filter(None, best.values()), *edges)
+    twice = [t for t, n in zip(told, cells, strict=True) if n in read and cells.count(n) > 1]
+    boxes = [t for t, n in zip(told, cells, strict=True) if not edges and n in _COORDINATES]
+    if not best["image"] or twice or boxes:
+        of_boxes = f"cannot read boxes from {some(map(repr, boxes))}"
+        fault = f"{some(map(repr, twice))} mean the same" if twice else of_boxes
         raise ValueError(
-            f"{shown(source)}: got the columns {', '.join(map(repr, told)) or 'none'}; expected "
-            f"image (or path, file), maybe {', '.join(COLUMNS[1:4])} and a box in pixels as one of "
+            f"{shown(source)}: {fault if best['image'] else 'no column names pictures'}; got the "
+            f"columns {', '.join(map(repr, told)) or 'none'}; expected image (or path, file), "
+            f"maybe {', '.join(COLUMNS[1:4])} and a box in pixels as one of "
             f"{'; '.join(map(', '.join, _CORNERS + _EXTENTS))}, each once, apart by comma, "
             "semicolon or tab; rename them, or leave out what is not to be read"
         )
