@@ -1,5 +1,7 @@
 import importlib
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import count_modules
 import pytest
 from PIL import Image
 
-from cliplab import __version__
+from cliplab import __version__, data
 from cliplab.cli import main as cli
 from cliplab.cli.doctor import CHECKPOINTS
 from cliplab.cli.main import COMMANDS, main, read_recipe
@@ -156,6 +158,78 @@ def test_what_a_command_has_no_option_for_is_not_said(
     for said in (capsys.readouterr().err, page.read_text("utf-8")):
         assert "cannot read the prompt" in said
         assert "token_coverage" not in said
+
+
+# ---- what is written -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("classify bare --labels sheep goat", []),
+        ("classify bare --labels sheep goat --out a.csv --json a.json", ["a.csv", "a.json"]),
+        ("classify bare --examples some.csv --save-classifier a.st", ["a.st"]),
+        ("detect bare --labels sheep --html b.html --pictures b", ["b.html", "b"]),
+        ("segment bare --labels sheep goat --out c --panoptic d.json", ["c", "d.json"]),
+        ("embed bare --out o", ["o"]),
+        ("search e sheep --out f.csv --html f.html", ["f.csv", "f.html"]),
+    ],
+)
+def test_each_file_and_folder_that_was_written_is_named(
+    flock: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    written: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(flock)
+    if typed.startswith("search"):
+        main(["embed", "bare", "--out", "e"])
+        capsys.readouterr()
+    assert main(typed.split()) == 0
+    said = capsys.readouterr()
+    assert "wrote" not in said.out
+    lines = [line for line in said.err.splitlines() if line.startswith("wrote ")]
+    assert lines == [f"wrote {name}" for name in written]
+    assert all((flock / name).exists() for name in written)
+
+
+def test_the_document_draws_pictures_that_the_commands_answer_for(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLIPLAB_OFFLINE", "1")
+    document = (Path(__file__).parents[1] / "docs" / "commands.md").read_text("utf-8")
+    block = next(one for one in document.split("```") if "cliplab.pasture" in one)
+    for line in block.strip().splitlines()[1:]:
+        program, *words = shlex.split(line)
+        if program == "mkdir":
+            Path(*words).mkdir()
+        elif words[0] == "-c":
+            subprocess.run([sys.executable, *words], check=True)
+        else:
+            assert main(words[2:]) == 0
+            said = capsys.readouterr()
+            assert said.out
+            assert "remark:" not in said.err
+    assert len(list(Path("drawn").iterdir())) == 16
+    for name in ("classify", "detect", "segment", "search"):
+        assert Path(f"{name}.html").read_text("utf-8").count("data:image/") >= 10
+
+
+def test_pictures_outside_of_the_source_keep_their_whole_path(flock: Path) -> None:
+    (flock / "tables").mkdir()
+    table, picture = flock / "tables" / "t.csv", flock / "bare" / "d.png"
+    table.write_text(f"image\n{picture}\n../mix/one/a.png\n", "utf-8")
+    (flock / "away").mkdir()
+    found, copies = flock / "away" / "found.json", flock / "copies"
+    options = ["--out", str(found), "--pictures", str(copies)]
+    assert main(["detect", str(table), "--labels", "sheep", *options]) == 0
+    names = [one["file_name"] for one in json.loads(found.read_text("utf-8"))["images"]]
+    assert names == ["../mix/one/a.png", picture.as_posix()]
+    assert len([path for path in copies.rglob("*.jpg") if path.is_file()]) == 2
+    back = data.read_pictures(found, images=table.parent)
+    assert [one.path.resolve() for one in back] == [flock / "mix/one/a.png", picture]
+    assert not back.problems
 
 
 # ---- what a command can come to ------------------------------------------------------------

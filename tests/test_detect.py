@@ -216,7 +216,17 @@ def test_what_is_read_is_never_replaced(
 
 def test_annotated_copies_stay_in_their_folder_and_apart(tmp_path: Path) -> None:
     names = ["../../up.png", "/etc/root.png", "d/a.png", "d/a.jpg.png", "d/a.jpg", "../d/a.jpg"]
-    files = ["up.jpg", "etc/root.jpg", "d/a.jpg", "d/a.jpg.jpg", "d/a.jpg-2.jpg", "d/a.jpg-3.jpg"]
+    names += ["C:/e/windows.png", "//host/share.png"]
+    files = [
+        "e/windows.jpg",
+        "host/share.jpg",
+        "up.jpg",
+        "etc/root.jpg",
+        "d/a.jpg",
+        "d/a.jpg.jpg",
+        "d/a.jpg-2.jpg",
+        "d/a.jpg-3.jpg",
+    ]
     pictures = [Sample(tmp_path / str(i), name=name) for i, name in enumerate(names)]
     targets = targets_in(tmp_path / "drawn", pictures, [".jpg"], option="--pictures")
     inside = [path.relative_to(tmp_path / "drawn").as_posix() for (path,) in targets.values()]

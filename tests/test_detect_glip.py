@@ -372,7 +372,7 @@ def test_published_files_are_named_by_variant(
         assert ask(frames / "a.png", *options, model=f"{name}:{zoo}") == 0
         assert read(report)["model"]["variant"] == name
         assert read(report)["model"]["sha256"] == sha256(zoo)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"wrote {report.as_posix()}\n" * 2
     assert ask(frames / "a.png", "--phrases", CHINESE, model=f"glip-t:{zoo}") == 0
     remark = "remark: glip-t was trained on English and reads Chinese as single characters"
     assert remark in capsys.readouterr().err

@@ -204,12 +204,33 @@ def test_pictures_in_shards_and_pictures_that_went_away(tmp_path, capsys) -> Non
     (tmp_path / "shards").rename(tmp_path / "moved")
     assert main([*command, str(page)]) == 0
     assert not read_page(page).select(".card img")
-    assert "3 of 3 pictures are not where they were" in texts(read_page(page), ".note")[0]
+    lost = "3 of 3 pictures are not where they were, or are others now (a.tar/0001.png, "
+    assert texts(read_page(page), ".note")[0].startswith(lost)
+    assert f"note: {lost}" in capsys.readouterr().err
+    assert texts(read_page(page), ".card > .meta") == ["the picture is not where it was"] * 3
     assert main([*command, str(page), "--images", str(tmp_path / "moved")]) == 0
     assert len(read_page(page).select(".card img")) == 3
     folder(tmp_path / "others" / "a.tar", range(100, 103))  # of the same names
     assert main([*command, str(page), "--images", str(tmp_path / "others")]) == 0
     assert not read_page(page).select(".card img")
+
+
+def test_two_collections_in_one_folder_and_pictures_outside_of_theirs(tmp_path, capsys) -> None:
+    encoder, out = encoders.load_encoder("pasture"), tmp_path / "out"
+    for name, numbers in (("a", range(3)), ("b", range(3, 6)), ("c", range(6, 9))):
+        folder(tmp_path / name, numbers)
+        for path in sorted((tmp_path / name).iterdir()):
+            path.rename(path.with_name(name + path.name))
+    (tmp_path / "tables").mkdir()
+    rows = [str(path) for path in sorted((tmp_path / "c").iterdir())]
+    (tmp_path / "tables" / "c.csv").write_text("\n".join(["image", *rows]), "utf-8")
+    for source in ("a", "b", "tables/c.csv"):
+        scale.embed(tmp_path / source, encoder, out)
+    page = tmp_path / "hits.html"
+    query = str(tmp_path / "b" / "b0001.png")
+    assert main(["search", str(out), query, "--top", "9", "--html", str(page)]) == 0
+    assert len(read_page(page).select(".card img")) == 9
+    assert "not where" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from cliplab.cli.options import (
     Positional,
     opt,
 )  # fmt: skip
-from cliplab.cli.skeleton import PASTURE, Job, describe, report_of
+from cliplab.cli.skeleton import PASTURE, Job, complain, describe, report_of
 from cliplab.cli.tables import aligned
 from cliplab.runtime import atomic_write, write_json
 
@@ -142,9 +142,12 @@ class Search(Job[Options]):
 
     def _find_pictures(self) -> None:
         """Where those are that were found, if somebody looks at them."""
-        root = self.options.pictures.images or Path(self.embeddings.about.source)
+        images, self.places = self.options.pictures.images, dict[str, scale.Item]()
         if self.encoder.name in PASTURE or self.options.outputs.html:
-            self.places = scale.find(root, [hit.key for hit in self.hits])
+            keys = [hit.key for hit in self.hits]
+            roots = dict.fromkeys(keys, images) if images else self.embeddings.sources(keys)
+            for root in {*roots.values()}:
+                self.places |= scale.find(root, [key for key in keys if roots[key] == root])
         if self.encoder.name in PASTURE:
             loose = [Path(item.path) for item in self.places.values() if item.size is None]
             self.drawn = [data.Sample(path) for path in loose]
@@ -180,14 +183,15 @@ class Search(Job[Options]):
                 if hashlib.sha256(content).hexdigest() == card["sha256"]:
                     image = data.open_image(card["key"], content=content)
                     card["picture"] = report.thumbnail(image)
-        gone = sum(not card["picture"] for card in cards)
-        lost = f"{gone} of {len(cards)} pictures are not where they were, or are others now"
-        note = [f"{lost}; --images says where"]
+        gone = [card["key"] for card in cards if not card["picture"]]
+        lost = f"{len(gone)} of {len(cards)} pictures are not where they were, or are others now"
+        note = [f"{lost} ({data.some(gone)}); --images says where"] * bool(gone)
+        complain("note", note)
         report.write_html(
             path,
             "search.html.j2",
             heading=report.Heading(
-                self.options.pictures.query, [*note * (gone > 0), *self.remarks]
+                self.options.pictures.query, [*note, *self.remarks]
             ),
             cards=cards,
             asked=report.thumbnail(self.picture) if self.picture else "",

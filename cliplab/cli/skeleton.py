@@ -20,6 +20,7 @@ from cliplab.runtime import ArgumentError, atomic_write, held
 PASTURE = ("pasture", "pasture-zh")  # encoders that know drawn animals only
 LOOKED_AT = 100  # pictures at most, when asking whether they are of the model's world
 CHANCE = 0.02  # share of the drawn ones that may look foreign
+WRITTEN = ("out", "html", "json", "save_classifier", "pictures", "panoptic")  # files and folders
 MAX_COMPLAINTS = 20  # lines of one kind on stderr; the JSON has all
 
 Options = TypeVar("Options")
@@ -49,7 +50,7 @@ class Job(ABC, Generic[Options]):
     def run(cls, options: Options) -> int:
         """The command -> exit code."""
         job = cls(options)
-        with held(*job.files((*Job.writes, "save_classifier", "pictures", "panoptic")).values()):
+        with held(*job.files(WRITTEN).values()):
             return work(job)
 
     def check(self) -> None:
@@ -140,6 +141,9 @@ def work(job: Job) -> int:
     show(job.show())
     complain("remark", job.remarks, most=job.most_remarks)
     job.write()
+    for path in job.files(WRITTEN).values():
+        if path.exists():
+            print(f"wrote {data.shown(path)}", file=sys.stderr)
     missing = any(one.kind is data.ProblemKind.MISSING for one in job.problems)
     return 3 if job.unreadable or missing else 0
 
@@ -301,8 +305,9 @@ def targets_in(
 
 def _free_stem(folder: Path, name: str, taken: set[Path]) -> Path:
     """The path of a picture's files without their endings, different from those in `taken`."""
-    # ".." and "/" in the names of a JSON must not lead out of the folder
-    whole = folder.joinpath(*(p for p in PurePosixPath(name).parts if p not in ("/", "..")))
+    # "..", "/" and "C:" in names must not lead out of the folder
+    inner = (p for p in PurePosixPath(name).parts if p.strip("/") and p != "..")
+    whole = folder.joinpath(*(part for part in inner if not part.endswith(":")))
     stem, count = whole.with_suffix(""), 1
     while stem in taken:  # a.png beside a.jpg, or names that were equal but for the ".."
         stem = whole.with_name(f"{whole.name}{f'-{count}' if count > 1 else ''}")

@@ -56,11 +56,11 @@ class Reading:
         self._numbers: Counter[Path] = Counter()
 
     def name(self, path: Path) -> str:
-        """For people: relative to the root, or to the drive for a picture outside of it."""
+        """For people and files: relative to the root, or absolute for a picture outside of it."""
         if path not in self._names:
             own, base = path.absolute(), self.root.absolute()
-            start = base if own.is_relative_to(base) else own.anchor
-            self._names[path] = shown(os.path.normpath(own.relative_to(start)))
+            name = own.relative_to(base) if own.is_relative_to(base) else own
+            self._names[path] = shown(os.path.normpath(name))
         return self._names[path]
 
     def header(self, path: Path) -> Header | None:

@@ -187,6 +187,16 @@ class Embeddings:
         rows = self.dataset.to_table(columns=["key", column], filter=wanted)
         return dict(zip(*(one.to_pylist() for one in rows.columns), strict=True))
 
+    def sources(self, keys: Sequence[str]) -> dict[str, Path]:
+        """Key -> the folder that its picture was read from: one may hold several collections."""
+        import pyarrow.compute as pc
+
+        wanted = pc.field("key").isin(keys)
+        found = self.dataset.to_table(columns=["key", "__filename"], filter=wanted)
+        files = dict(zip(*(one.to_pylist() for one in found.columns), strict=True))
+        roots = {name: Path(read_block(Path(name))[0].source) for name in {*files.values()}}
+        return {key: roots[name] for key, name in files.items()}
+
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """key, width, height and sha256 of some of the N."""
         return self.readable.scanner(columns=list(Row._fields[:4])).take(numbers).to_pylist()
