@@ -65,7 +65,7 @@ def test_pictures_become_label_pngs_overlays_and_a_summary(
     out, again = tmp_path / "out", tmp_path / "again.json"
     assert run(flock, *FLOCK, "--out", out, "--json", again) == 0
     printed, complaints = capsys.readouterr()
-    assert complaints == ""
+    assert complaints == f"wrote {out.as_posix()}\nwrote {again.as_posix()}\n"
     assert re.search(r"^a\.png +3  background 75%, sheep 25%$", printed, re.M)
     assert re.search(r"^sub/c\.png +2  dog 67%, sheep 33%$", printed, re.M)
     assert re.search(r"^dog +18\.2% +1$", printed, re.M)  # of 400, 400 and 300 pixels 200
