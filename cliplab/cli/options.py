@@ -23,7 +23,7 @@ Positional = tyro.conf.Positional
 Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]  # -p A -p B
 
 _CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
-_BAD_VALUE = re.compile(r"Error parsing (\S+): [^']*?\[?('.*')\]?")
+_BAD_VALUE = re.compile(r"Error parsing (\S+): [^'\"]*?\[?(['\"].*['\"])\]?")
 _NO_DEFAULT = re.compile(r"\s*\((?:default:\s*(?:None|False|)|required)\)")
 
 
