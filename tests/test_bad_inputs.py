@@ -58,12 +58,11 @@ OF_SHARED: list[Row] = [  # of classify, detect and segment alike
     ("--labels", "--labels"),
     ("--labels sheep sheep", "'sheep' repeated"),
     ("--labels = goat", "'='"),
-    ("--labels ,", "--labels"),
+    ("--labels ,", "--labels: got none; expected"),
 ]
 OF_CLASSIFY: list[Row] = [
     ("--labels sheep", "'sheep'"),
     ("--labels '' goat", "'goat'"),
-    ("--labels ,", "--labels: got none; expected texts"),
     ("--lables sheep", "did you mean --labels"),
     ("--labels sheep Sheep", "'Sheep'"),
     (f"--labels '{'sheep ' * 200}' goat", "77"),
