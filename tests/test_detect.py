@@ -59,7 +59,7 @@ def test_a_flock_and_words_give_boxes_pictures_and_a_report(
     assert code == 0
     printed, complaints = capsys.readouterr()
     assert not re.search("^(problem|unreadable|warning)", complaints, re.M)
-    assert "note: 1 of the 2 labels had boxes in the detector's training (base)" in complaints
+    assert "note: 1 of the 2 labels had boxes in the detector's training (base): for" in complaints
     found = told(out)
     assert list(found) == ["a.png", "b, '羊' & <i>.jpg", "sub/c.png"]
     counts = {name: len(boxes) for name, boxes in found.items()}

@@ -205,8 +205,7 @@ class ViLDDetector:
         if head == "ensemble":
             yield (
                 f"{sum(base)} of the {len(base)} labels had boxes in the detector's training "
-                "(base), so its text head names them; for the others (novel) its teacher's view "
-                "counts more"
+                "(base): for such its text head counts more, for others (novel) its teacher's view"
             )
         if kinds:
             yield (
