@@ -29,9 +29,7 @@ class Table:
     """How the cards of a stem become rows."""
 
     entries: Callable[[Card], Mapping[str, Entry]]  # rows that a card has a part in; none: left out
-    alike: Mapping[
-        str, Callable[[Card], Any]
-    ]  # what has to be the same in all: name -> how to read
+    alike: Mapping[str, Callable[[Card], Any]]  # that is the same in all: name -> how to read it
     order: Sequence[str] = ()  # of the rows; none: by name
     apart: tuple[str, ...] = ()  # rows that may differ from the others
     also: tuple[str, ...] = ()  # checkpoints besides the stem's own

@@ -1,6 +1,6 @@
 """Our losses against open_clip's ClipLoss and SigLipLoss, value and gradient.
 
-The two-process cases of the same file belong to the distributed wrappers, which do not exist yet.
+Its two-process cases are left out: tests/test_scale_losses.py holds ranks to one process.
 """
 
 import pytest
