@@ -1,6 +1,5 @@
 """How the shipped CLIPs were made: pictures, words, training; and their cards."""
 
-import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from cliplab.pasture import (
     portrait,
     portraits,
 )
-from cliplab.runtime import checkpoint_dir, verify_checkpoint
+from cliplab.runtime import checkpoint_dir, read_card, verify_checkpoint
 from cliplab.training import clip as recipe
 from cliplab.training.clip_dataset import (
     CLIPBatches,
@@ -105,10 +104,6 @@ def test_the_recipe_makes_files_that_the_official_loaders_read(pool, tmp_path) -
 SHIPPED = {"clip-openai": ("pasture", "en"), "clip-chinese": ("pasture-zh", "zh")}
 
 
-def model_card(name: str) -> dict:
-    return json.loads((checkpoint_dir(name) / "model_card.json").read_text("utf-8"))
-
-
 @pytest.mark.parametrize(
     ("group", "question", "floor"),
     [
@@ -117,7 +112,7 @@ def model_card(name: str) -> dict:
     ],
 )  # fmt: skip
 def test_the_cards_reach_the_floors(group: str, question: str, floor: float) -> None:
-    english, chinese = (model_card(name)["metrics"][group] for name in SHIPPED)
+    english, chinese = (read_card(checkpoint_dir(name))["metrics"][group] for name in SHIPPED)
     reached = english["ensemble"][question]["value"]
     assert reached >= floor
     assert english["bare"][question]["value"] >= reached - 0.03
@@ -125,7 +120,7 @@ def test_the_cards_reach_the_floors(group: str, question: str, floor: float) -> 
 
 
 def test_english_reads_no_chinese() -> None:
-    lost = model_card("clip-openai")["metrics with zh prompts"]["seen"]["bare"]
+    lost = read_card(checkpoint_dir("clip-openai"))["metrics with zh prompts"]["seen"]["bare"]
     assert lost["posture"]["value"] < 0.35  # chance is 0.25
     assert lost["joint"]["value"] < 0.05  # chance is 0.0125
 
@@ -134,7 +129,7 @@ def test_english_reads_no_chinese() -> None:
 def test_the_card_is_true(name: str) -> None:
     """Other pictures than the card's, fewer of them: the card's rate must lie in the interval."""
     spec, language = SHIPPED[name]
-    encoder, card = load_encoder(spec), model_card(name)["metrics"]
+    encoder, card = load_encoder(spec), read_card(checkpoint_dir(name))["metrics"]
     pictures = portraits("test", 300, start=150_000, combos=HELD_OUT_TRIPLES)
     image_emb = encoder.encode_image(pictures.pil())
     found = classify(encoder, image_emb, pictures, language=language, wording=("{}",))
@@ -188,4 +183,4 @@ def test_new_weights_are_not_measured_by_the_card_of_others(tmp_path, monkeypatc
     save = partial(save_openai, weights, folder / "model.pt")
     recipe._publish(save, TINY, folder, 2)
     assert verify_checkpoint(folder)
-    assert json.loads((folder / "model_card.json").read_text("utf-8"))["metrics"] == 2
+    assert read_card(folder)["metrics"] == 2

@@ -1,6 +1,5 @@
 """Where the shipped models fail: what their cards say and show, recounted on another path."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from cliplab import detection, pasture, segmentation
 from cliplab.classification import templates
 from cliplab.data import Sample
 from cliplab.encoders import load_encoder
-from cliplab.runtime import checkpoint_dir, verify_checkpoint
+from cliplab.runtime import checkpoint_dir, read_card, verify_checkpoint
 from cliplab.training import (
     clip_evaluation,
     failures,
@@ -75,7 +74,7 @@ def glip_rows():
 
 def of_groupvit(name: str, _: Path) -> dict[str, int]:
     """By the evaluation, one picture at a time."""
-    card = json.loads((checkpoint_dir(name) / "model_card.json").read_text("utf-8"))
+    card = read_card(checkpoint_dir(name))
     how = groupvit_evaluation.InferenceSettings(**card["metrics"]["en"]["balanced"]["reading"])
     segmenter, wrong = segmentation.load_segmenter(), 0
     scenes = groupvit_evaluation.draw_scenes("test", FEW)
@@ -95,7 +94,7 @@ RECOUNT = {
 @pytest.mark.parametrize("name", RECOUNT)
 def test_a_card_shows_where_the_model_fails(name: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(checkpoint_dir(name), tmp_path / name))
-    card = json.loads((folder / "model_card.json").read_text("utf-8"))
+    card = read_card(folder)
     shown, text = card["where it fails"], (folder / "model_card.md").read_text("utf-8")
     assert f"## Where it fails\n\n{shown['rule']}\n\n![" in text
     assert f"]({shown['picture']})" in text
@@ -106,7 +105,7 @@ def test_a_card_shows_where_the_model_fails(name: str, tmp_path: Path) -> None:
     assert all(str(n) in shown["rule"] for n in shown["failed"].values())
 
     rule = failures.add_failures(name.partition("-")[0], folder, FEW)
-    again = json.loads((folder / "model_card.json").read_text("utf-8"))
+    again = read_card(folder)
     assert again.pop("where it fails") == {
         "picture": picture.name, "rule": rule, "of": FEW, "failed": RECOUNT[name](name, tmp_path)
     }  # fmt: skip

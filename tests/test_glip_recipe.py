@@ -1,6 +1,5 @@
 """How the shipped GLIP was made: pool, batches, training, exam, table, and the weights' card."""
 
-import json
 import shlex
 from dataclasses import replace
 from functools import partial
@@ -27,7 +26,7 @@ from cliplab.models.vild import load_vild
 from cliplab.pasture import SPECIES
 from cliplab.pasture.grounding import Annotations, Words, say
 from cliplab.pasture.scene import Dice
-from cliplab.runtime import checkpoint_dir, sha256, write_json
+from cliplab.runtime import checkpoint_dir, read_card, sha256, write_json
 from cliplab.training import glip as recipe, glip_dataset as dataset, glip_evaluation as evaluation
 from cliplab.training.cards import load_rows
 
@@ -320,7 +319,7 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     words = "--steps 0 0 1 0 0 1 --pictures 64 --test-pictures 3 --device cpu --no-fusion"
     options = read_recipe("glip", *words.split(), "--work", str(tmp_path))
     recipe.run(options)
-    card = json.loads((folder / "model_card.json").read_text("utf-8"))
+    card = read_card(folder)
     assert load_glip(folder / "model.safetensors").tokenizer.vocab == dataset.vocabulary()
     assert read_recipe(*shlex.split(card["command"])[4:]).recipe == options.recipe
     weights = checkpoint_dir("vild") / "model.safetensors"
@@ -455,7 +454,7 @@ def test_the_first_rows_are_the_shipped_models() -> None:
     rows = load_rows("glip")["rows"]
     assert all(row["seeds"] == [0, 1, 2] for row in rows.values())
     for row, name in (("fusion", "glip"), ("no fusion", "glip-no-fusion")):
-        card = json.loads((checkpoint_dir(name) / "model_card.json").read_text("utf-8"))
+        card = read_card(checkpoint_dir(name))
         assert rows[row]["metrics"][0] == card["metrics"]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cliplab.cli.main import read_recipe
-from cliplab.runtime import checkpoint_dir, sha256, write_json
+from cliplab.runtime import checkpoint_dir, read_card, sha256, write_json
 from cliplab.training import cards
 from cliplab.training.loop import Run, Schedule, adamw, fit, learning_rate
 from cliplab.training.pictures import Arrays, augment, load_chunks, mirror_boxes, to_pixels
@@ -152,7 +152,7 @@ SHIPPED = {
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_card_is_of_its_files_readable_and_says_what_makes_them(name: str) -> None:
     folder = checkpoint_dir(name)
-    card = json.loads((folder / "model_card.json").read_text("utf-8"))
+    card = read_card(folder)
     found = {p.name for p in folder.iterdir()} - set(cards.BESIDES)
     assert found == set(card["files"])
     assert all(sha256(folder / f) == digest for f, digest in card["files"].items())

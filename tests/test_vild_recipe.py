@@ -1,6 +1,5 @@
 """How the shipped ViLD was made: herds, views, batches, losses, evaluation, and its card."""
 
-import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -18,7 +17,7 @@ from cliplab.detection.boxes import average_precision, coco_results
 from cliplab.encoders import load_encoder
 from cliplab.models.vild import HEADS, Regions, ViLD, load_vild
 from cliplab.pasture import POSTURES, SPECIES
-from cliplab.runtime import checkpoint_dir, sha256
+from cliplab.runtime import checkpoint_dir, read_card, sha256
 from cliplab.training import vild as recipe, vild_evaluation as evaluation
 from cliplab.training.cards import load_rows
 from cliplab.training.vild_dataset import (
@@ -203,7 +202,7 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
     monkeypatch.setattr("cliplab.training.failures.add_failures", lambda *a: drawn.append(a))
     recipe.run(options(tmp_path))
     folder = tmp_path / "seed0" / "ensemble" / "checkpoint"
-    card = json.loads((folder / "model_card.json").read_text("utf-8"))
+    card = read_card(folder)
     assert load_vild(folder / "model.safetensors").config.embed_dim == teacher.dim
     assert "--variant ensemble --novel zero" in card["command"]
     assert card["teacher"] == recipe.identity_of(teacher)
@@ -225,7 +224,7 @@ def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> Non
 
 @pytest.fixture(scope="module")
 def card() -> dict:
-    return json.loads((checkpoint_dir("vild") / "model_card.json").read_text("utf-8"))
+    return read_card(checkpoint_dir("vild"))
 
 
 @pytest.fixture(scope="module")

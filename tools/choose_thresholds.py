@@ -7,7 +7,6 @@ of asking. It goes into the card, with what boxes from there on are worth; `dete
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from PIL import Image
 from cliplab import detection, pasture
 from cliplab.detection import Detections, Query, Truth
 from cliplab.pasture import Dice, grounding, say
-from cliplab.runtime import checkpoint_dir
+from cliplab.runtime import checkpoint_dir, read_card
 from cliplab.training import glip_dataset, glip_evaluation, vild_dataset
 from cliplab.training.cards import save_card
 from cliplab.training.failures import add_failures
@@ -238,8 +237,8 @@ def main(
     """Choose the thresholds of shipped models and write them into their cards."""
     torch.set_num_threads(1)  # sums of several threads differ in their last digits
     for name in models:
-        path = checkpoint_dir(name) / "model_card.json"
-        model = f"{name.partition('-')[0]}:{path.parent}"
+        folder = checkpoint_dir(name)
+        model = f"{name.partition('-')[0]}:{folder}"
         detector = detection.load_detector(model, detection.Settings(device="cpu"))
         asked = of_vild(detector, pictures) if name == "vild" else of_glip(detector, pictures)
         chosen = {form: choose(answers, empty) for form, answers, empty in asked}
@@ -256,9 +255,9 @@ def main(
                 row["boxes where it is on the other side"] = round(found / max(1, len(some)), 4)
         command = f"python tools/choose_thresholds.py {name} --pictures {pictures}"
         about = {"command": command, "split": "val"}
-        card = json.loads(path.read_text("utf-8"))
-        save_card(path.parent, card | {"thresholds": {**about, "pictures": pictures, **chosen}})
-        add_failures(name.partition("-")[0], path.parent)  # what counts as found has changed
+        thresholds = {**about, "pictures": pictures, **chosen}
+        save_card(folder, read_card(folder) | {"thresholds": thresholds})
+        add_failures(name.partition("-")[0], folder)  # what counts as found has changed
         for form, row in chosen.items():
             print(name, form, {key: value for key, value in row.items() if key != "kinds"})
 

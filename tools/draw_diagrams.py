@@ -9,7 +9,6 @@ glip: `GLIP_T`, from the released configuration; arXiv:2112.03857, section 3.
 groupvit: the defaults of `GroupViTConfig`; arXiv:2202.11094, section 3.
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from cliplab.models import glip
 from cliplab.models.clip import load_openai
 from cliplab.models.groupvit import GroupViTConfig, load_groupvit
 from cliplab.models.vild import load_vild
-from cliplab.runtime import checkpoint_dir
+from cliplab.runtime import checkpoint_dir, read_card
 from cliplab.training.vild_dataset import phrases
 
 HERE = Path(__file__).resolve().parent
@@ -237,7 +236,7 @@ def clip_facts() -> dict[str, Any]:
     """Of the shipped CLIP and of notebook 02's three classes."""
     folder = checkpoint_dir("clip-openai")
     model = load_openai(folder / "model.pt")
-    batch = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))["recipe"]["batch"]
+    batch = read_card(folder)["recipe"]["batch"]
     names = [
         pasture.class_phrase(species="sheep", posture=p) for p in ("lying", "eating", "standing")
     ]
@@ -257,7 +256,7 @@ def vild_facts() -> dict[str, Any]:
     """Of the shipped ViLD; pictures are of the shape 4:3."""
     folder = checkpoint_dir("vild")
     model = load_vild(folder / "model.safetensors")
-    card = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
+    card = read_card(folder)
     config, views, step = model.config, *(card["recipe"][k] for k in ("views", "view_batch"))
     wide = round(config.height * 4 / 3)
     got = seen(model, lambda: model(torch.zeros(1, 3, config.height, wide)))
@@ -291,7 +290,7 @@ def glip_facts() -> dict[str, Any]:
 def groupvit_facts() -> dict[str, Any]:
     """Of the shipped GroupViT, and of the official one."""
     model, theirs = load_groupvit(checkpoint_dir("groupvit")), GroupViTConfig()
-    card = json.loads((checkpoint_dir("groupvit") / "model_card.json").read_text(encoding="utf-8"))
+    card = read_card(checkpoint_dir("groupvit"))
     side = model.config.image_resolution
     got = seen(model, lambda: model.encode_image(torch.zeros(1, 3, side, side)))
     _, patches, width = got["img_encoder.patch_embed"][0]

@@ -3,7 +3,6 @@
 Models are asked as the commands ask them. What is drawn is furthest from right.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from cliplab import classification, detection, pasture, segmentation, viz
 from cliplab.encoders import load_encoder
-from cliplab.runtime import atomic_write
+from cliplab.runtime import atomic_write, read_card
 from cliplab.training import glip_dataset, glip_evaluation, vild_dataset, vild_evaluation
 from cliplab.training.cards import FAILURES, save_card
 from cliplab.training.clip_evaluation import SETS, held_out_pictures
@@ -36,7 +35,7 @@ def add_failures(stem: str, folder: Path, count: int = COUNT) -> str:
         folder: weights and their card, which gets one section more.
         count: pictures that are asked about, at most 200.
     """
-    card, count = json.loads((folder / "model_card.json").read_text("utf-8")), min(count, COUNT)
+    card, count = read_card(folder), min(count, COUNT)
     with plt.rc_context():
         viz.use_style()
         if stem == "clip":
