@@ -198,8 +198,9 @@ def options(folder, *changes: str) -> recipe.Options:
 def test_the_command_writes_weights_and_their_card(tmp_path, monkeypatch) -> None:
     teacher, drawn = Teacher("texts"), []
     teacher.encode_text = lambda texts, **_: rows(len(texts), seed=len(texts))
-    monkeypatch.setattr("cliplab.encoders.load_encoder", lambda *a, **k: teacher)
+    # Failures first: it is imported here, and would keep the teacher as what loads encoders.
     monkeypatch.setattr("cliplab.training.failures.add_failures", lambda *a: drawn.append(a))
+    monkeypatch.setattr("cliplab.encoders.load_encoder", lambda *a, **k: teacher)
     recipe.run(options(tmp_path))
     folder = tmp_path / "seed0" / "ensemble" / "checkpoint"
     card = read_card(folder)
