@@ -368,14 +368,16 @@ def test_the_evaluation_tells_right_boxes_from_wrong_ones(few, family: str, monk
 
 
 def test_truth_holds_each_animal_under_each_name_that_fits(flock) -> None:
-    asked = (Words("sheep"), Words(), Words("", "", "white"))
-    truth = evaluation.truth_of(flock, asked, ["sheep", "animal", "white animal"])
+    asked = (Words("sheep"), Words(), Words("", "", "white"), Words("pond"))
+    truth = evaluation.truth_of(flock, asked, ["sheep", "animal", "white animal", "pond"])
     clear = [a for a in truth["annotations"] if not a["iscrowd"]]
-    things = [t for annotated in flock.annotations for t in annotated.things if t.is_animal]
+    things = [t for annotated in flock.annotations for t in annotated.things]
     count = {k + 1: sum(t.fits(w) for t in things) for k, w in enumerate(asked)}
     found = {k: sum(a["category_id"] == k for a in clear) for k in count}
     assert found == count
-    assert count[2] == len(things) > count[1] > 0
+    assert count[2] == sum(t.is_animal for t in things) > count[1] > 0
+    ponds = sum(t.kind == "pond" for annotated in flock.annotations for t in annotated.hidden)
+    assert len(truth["annotations"]) - len(clear) == ponds > 0
 
 
 def test_a_relation_unsaid_keeps_its_phrase(flock) -> None:
