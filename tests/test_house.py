@@ -378,6 +378,7 @@ def tracked() -> list[Path]:
     """Files under version control; without it (an unpacked archive) all files but those ignored."""
     if shutil.which("git") and (ROOT / ".git").exists():
         names = called("git", "ls-files", "-z").stdout.split("\0")
+        assert names != [""], "git lists nothing"
         return [ROOT / name for name in names if name and (ROOT / name).is_file()]
     skip = {".venv", "runs", "__pycache__", "build", ".git"}
     files = [p for p in ROOT.rglob("*") if p.is_file() and not skip & set(p.parts)]
