@@ -56,7 +56,7 @@ class Reading:
         self._numbers: Counter[Path] = Counter()
 
     def name(self, path: Path) -> str:
-        """For people and files: relative to the root, or absolute for a picture outside of it."""
+        """For people and files: relative to the root, or an absolute path that leads elsewhere."""
         if path not in self._names:
             own, base = path.absolute(), self.root.absolute()
             name = own.relative_to(base) if own.is_relative_to(base) else own
