@@ -141,7 +141,7 @@ def test_long_texts_are_refused_unless_cut(
 ) -> None:
     encoder = loaded[kind]
     assert encoder.tokenizer([word * fits]).shape == (1, limit)
-    message = rf"text too long: .* has {limit + 1} tokens.*at most {limit}.*cut \(truncate\)"
+    message = rf"text too long: .* has {limit + 1} tokens.*at most {limit}.*cut: `truncate`\)"
     with pytest.raises(ValueError, match=message):
         encoder.encode_text(["羊", word * (fits + 1)])
     cut = encoder.encode_text([word * (fits + 9)], truncate=True)
