@@ -86,6 +86,8 @@ def test_a_background_without_words_has_no_score_of_its_own() -> None:
     assert len(vocabulary(["sheep"], background=BACKGROUND_WORDS).words) == 27  # one label is fine
     with pytest.raises(ValueError, match="'sheep', ' Sheep ' repeated among the names"):
         vocabulary(["sheep", " Sheep "])  # what else is refused: see test_bad_inputs
+    with pytest.raises(ValueError, match="got '' among 2 names"):
+        vocabulary(["sheep", "  "])
 
 
 # ---- labels --------------------------------------------------------------------------------
