@@ -169,6 +169,7 @@ FAR = [[41, 0, 5, 5], [0, 25, 5, 5], [3, 3, 0, 5], [3, 3, 5, 0], [9, 9, -4, 3]]
 GONE = tuple(f"{i}.jpg" for i in range(100, 400))
 COCO: dict[str, tuple[Tree, list[Any], dict[Kind, Any]]] = {
     "float ids": ({"a.jpg": "red", "herd.json": coco(key=1.0)}, BOXED, {}),
+    "ids from zero": ({"a.jpg": "red", "herd.json": coco(key=0)}, BOXED, {}),
     "one picture of many is there": (
         {"a.jpg": "red", "herd.json": coco() | {"images": [
             {"id": i, "file_name": name} for i, name in enumerate([GONE[0], "a.jpg", *GONE[1:]])]}},
