@@ -123,9 +123,10 @@ OF_DETECT: list[Row] = [
 ]
 OF_SEGMENT: list[Row] = [
     ("--model groupvti", "'groupvti'"),
+    ("--model pastur", "did you mean 'pasture'"),
     ("--model html.pt", "html.pt"),
     ("--model empty", "empty"),
-    ("--model hf:nowhere/x", "nowhere/x"),
+    ("--model hf:nowhere/x", "hf download nowhere/x"),
     *((f"--threshold {value}", "--threshold") for value in ("5", "-1", "nan", "low")),
     ("--refine 3", "--refine"),
     ("--labels sheep", "'sheep'"),
