@@ -10,6 +10,7 @@ from json_files import coco, read, write
 from PIL import Image
 from segment_world import Knowing, flat, knowing, numbers, run
 
+from cliplab.cli.skeleton import targets_in
 from cliplab.data import Masks, Sample, SampleSet, read_pictures
 from cliplab.segmentation import (
     Judge,
@@ -181,6 +182,24 @@ def test_a_truth_may_be_elsewhere_but_not_about_other_pictures(tmp_path: Path) -
     table = write(tmp_path / "herd.json", A_SHEEP)
     (one,) = known(tmp_path / "p", table)
     assert labels_of(one, words("sheep"))[0, ::10].tolist() == [1, 0]
+
+
+def test_the_truth_of_pictures_elsewhere_lies_in_its_folder_as_answers_do(tmp_path: Path) -> None:
+    """As `segment --out` has it, in a sub-folder; what lies beside the pictures is of others."""
+    flat(tmp_path / "far" / "a.bmp", "sd")
+    flat(tmp_path / "far" / "a.png", "ds")  # another picture, no mask of this one
+    for name in (str(tmp_path / "far" / "a.bmp"), "../far/a.bmp"):
+        (table := tmp_path / "p" / "t.csv").parent.mkdir(exist_ok=True)
+        table.write_text(f"image\n{name}\n", encoding="utf-8")
+        (one,) = read_pictures(table)
+        (folder,) = {
+            p.parent for (p,) in targets_in(tmp_path / "t", [one], ["_"], option="").values()
+        }
+        numbers(folder / "a_labels.png", "12")
+        (tmp_path / "t" / "classes.txt").write_text("grass\nsheep\ndog", encoding="utf-8")
+        (one,) = known(table, tmp_path / "t")
+        assert one.masks
+        assert one.masks.png == folder / "a_labels.png"
 
 
 @pytest.mark.usefixtures("knowing")

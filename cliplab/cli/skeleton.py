@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from cliplab import data, encoders
@@ -305,9 +305,7 @@ def targets_in(
 
 def _free_stem(folder: Path, name: str, taken: set[Path]) -> Path:
     """The path of a picture's files without their endings, different from those in `taken`."""
-    # "..", "/" and "C:" in names must not lead out of the folder
-    inner = (p for p in PurePosixPath(name).parts if p.strip("/") and p != "..")
-    whole = folder.joinpath(*(part for part in inner if not part.endswith(":")))
+    whole = folder / data.within(name)
     stem, count = whole.with_suffix(""), 1
     while stem in taken:  # a.png beside a.jpg, or names that were equal but for the ".."
         stem = whole.with_name(f"{whole.name}{f'-{count}' if count > 1 else ''}")

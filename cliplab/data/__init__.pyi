@@ -4,6 +4,7 @@ from .files import (
     iter_images as iter_images,
     open_image as open_image,
     shown as shown,
+    within as within,
 )
 from .sample_set import SampleSet as SampleSet
 from .samples import (

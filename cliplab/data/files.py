@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -56,6 +56,12 @@ def shown(path: str | Path) -> str:
 def printable(text: str) -> str:
     """Text whose bytes that are not UTF-8 (from names of files) are replaced."""
     return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def within(name: str) -> PurePosixPath:
+    """A picture's name without what leads out of a folder for files about it: "..", "/", "C:"."""
+    parts = (part for part in PurePosixPath(name).parts if part.strip("/") and part != "..")
+    return PurePosixPath(*(part for part in parts if not part.endswith(":")))
 
 
 # ---- one image -----------------------------------------------------------------------------

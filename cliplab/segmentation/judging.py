@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from cliplab.data import (
     resized,
     shown,
     some,
+    within,
 )
 from cliplab.segmentation.quality import IGNORE, Quality, Tally
 from cliplab.segmentation.scene import Segmentation
@@ -92,7 +93,7 @@ def _label_pngs(pictures: SampleSet, truth: Path | None) -> dict[Path, Masks]:
 
 def _places(folder: Path, name: str) -> list[Path]:
     """Candidates for the picture `name`, in the same sub-folder or in none."""
-    whole = PurePosixPath(name).with_suffix("")
+    whole = within(name).with_suffix("")
     stems = [folder / whole, folder / whole.name]
     return [stem.with_name(stem.name + end) for stem in stems for end in (LABELS, ".png")]
 
