@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import bench as script
 import count_modules
 import pytest
+from json_files import coco, write
 from PIL import Image
 
 from cliplab import __version__, data
@@ -114,10 +115,10 @@ TEMPLATE = "error: --template: template 'x' has no {}"
 @pytest.mark.parametrize(
     ("typed", "answer"),
     [
-        (["classify", "gone.csv"], "name the folder of the pictures (--images)"),
-        (["embed", "gone.csv", "--out", "o"], "name the folder of the pictures (--images)"),
-        (["segment", "gone.csv", "--labels", "a", "b"], "the folder of the pictures (--images)"),
-        (["classify", "mix"], "or take all of them as --unlabelled"),
+        (["classify", "gone.csv"], "(or name the folder of the pictures: --images)"),
+        (["embed", "gone.csv", "--out", "o"], "(or name the folder of the pictures: --images)"),
+        (["segment", "gone.csv", "--labels", "a", "b"], "the folder of the pictures: --images)"),
+        (["classify", "mix"], "(or take all of them as --unlabelled)"),
         (["classify", "some.csv", "--labels", "a", "b"], "or take the source as --unlabelled, if"),
         (["classify", "bare", "--kind", "csv"], "(or the --kind: folder, csv, coco, yolo)"),
         (["classify", "bare", "--labels", "a", "b " * 99], "(or let it be cut: --truncate)"),
@@ -145,6 +146,32 @@ def test_what_a_library_says_of_an_argument_names_the_option(
     said = capsys.readouterr().err
     assert answer in said
     assert "`" not in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        (["classify", "bare", "--examples", "gone.csv"], "gone.csv: none of its 2 pictures"),
+        (["classify", "bare", "--examples", "mix"], "or none: move them"),
+        (["detect", "bare", "--boxes", "both"], "both: got the labels labels.tsv, a.json;"),
+    ],
+)
+def test_options_about_source_are_no_remedy_for_what_is_read_besides(
+    flock: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: list[str],
+    answer: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(flock)
+    (flock / "both").mkdir(exist_ok=True)
+    shutil.copy(flock / "gone.csv", flock / "both" / "labels.tsv")
+    write(flock / "both" / "a.json", coco(["a"], {"d.png": [("a", (3, 4, 5, 6))]}))
+    assert main(typed) == 2
+    said = capsys.readouterr().err
+    assert answer in said
+    for name in ("`", "images", "unlabelled", "kind:"):
+        assert name not in said
 
 
 def test_what_a_command_has_no_option_for_is_not_said(

@@ -37,7 +37,7 @@ def test_pictures_elsewhere_and_in_sub_folders(tmp_path: Path) -> None:
     files = {"pictures/x/a.jpg": "red", "annotations/t.json": coco(name="x\\a.jpg")}  # of Windows
     path = tree(tmp_path, files) / "annotations" / "t.json"
     pictures = tmp_path / "pictures"
-    with pytest.raises(FileNotFoundError, match=r"name the folder of the pictures \(`images`\)"):
+    with pytest.raises(FileNotFoundError, match=r"name the folder of the pictures: `images`\)"):
         read_photos(path)
     for found in (read_photos(path, images=pictures), read_photos(pictures, boxes=path)):
         assert told(found) == [("x/a.jpg#1", "x", BLOCK)]

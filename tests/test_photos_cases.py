@@ -380,7 +380,7 @@ def test_answers_that_are_named_are_boxes_without_labels(tmp_path: Path) -> None
 def test_images_that_hold_nothing_are_not_asked_for_again(tmp_path: Path, name: str) -> None:
     content = "image\nz.jpg" if name == "t.csv" else coco(name="z.jpg")
     tree(tmp_path, {name: content, "in/a.jpg": "red"})
-    with pytest.raises(FileNotFoundError, match=r"name the folder of the pictures \(`images`\)"):
+    with pytest.raises(FileNotFoundError, match=r"name the folder of the pictures: `images`\)"):
         read_photos(tmp_path / name)
     match = "such as z.jpg.*; give the folder they are in, not .*/in, or mend the paths"
     with pytest.raises(FileNotFoundError, match=match):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cliplab import classification, data, encoders, report
 from cliplab.cli.options import EXIT_CODES, CachedEncoding, Call, Common, Flag, Outputs, Source, opt
-from cliplab.cli.skeleton import PASTURE, Job, complain, describe, loader, named, report_of
+from cliplab.cli.skeleton import PASTURE, Job, besides, complain, describe, loader, named, report_of
 from cliplab.cli.tables import classify_table, classify_verdict
 from cliplab.runtime import write_json
 
@@ -186,7 +186,9 @@ class Classify(Job[Options]):
                     "others of the same source"
                 )
             return self.photos
-        photos, scale = data.read_photos(where), self.options.pictures.box_scale
+        with besides():
+            photos = data.read_photos(where)
+        scale = self.options.pictures.box_scale
         if scale != 1 and any(photo.box_xyxy for photo in photos):
             return data.read_photos(where, box_scale=scale)  # as the photos they are for
         return photos

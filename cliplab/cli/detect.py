@@ -13,7 +13,16 @@ import tyro
 
 from cliplab import data, detection, report
 from cliplab.cli.options import EXIT_CODES, Call, Common, Outputs, Source, opt
-from cliplab.cli.skeleton import PASTURE, Job, complain, describe, named, report_of, targets_in
+from cliplab.cli.skeleton import (
+    PASTURE,
+    Job,
+    besides,
+    complain,
+    describe,
+    named,
+    report_of,
+    targets_in,
+)
 from cliplab.cli.tables import detect_classes, detect_table, detect_verdict
 from cliplab.detection import MODELS, Settings, check_settings, parse_model
 from cliplab.runtime import atomic_write, write_json
@@ -146,7 +155,8 @@ class Detect(Job[Options]):
         self.ids = self.pictures.ids
         self.given = None
         if given.boxes is not None:
-            told = data.read_pictures(given.boxes, images=self.pictures.root)
+            with besides():
+                told = data.read_pictures(given.boxes, images=self.pictures.root)
             self.given = detection.with_boxes(self.pictures, told)
             self.problems = tuple(dict.fromkeys((*self.problems, *told.problems)))
             self.ids = self.ids if self.ids.images else told.ids

@@ -197,6 +197,15 @@ def named(option: str) -> Iterator[None]:
         raise ArgumentError(option, what) from error
 
 
+@contextmanager
+def besides() -> Iterator[None]:
+    """Errors of what is read besides SOURCE, without remedies by the options about SOURCE."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(worded(str(error), None)) from error
+
+
 def show(lines: Iterable[str]) -> None:
     """Lines on stdout."""
     with suppress(AttributeError):  # a redirected console may lack Chinese: "?" beats a crash

@@ -209,7 +209,7 @@ def _refuse_mixture(reading: Reading) -> None:
             raise ValueError(
                 f"{shown(reading.root / (part or ''))}: {len(loose)} pictures ({some(loose)}) lie "
                 f"beside the class folders {some(classes)}; expected all pictures in class "
-                "folders, or none: move them, or take all of them as `unlabelled`"
+                "folders, or none: move them (or take all of them as `unlabelled`)"
             )
 
 
@@ -354,7 +354,7 @@ def size_of(row: Mapping[str, Any]) -> Size | None:
 def where_from(images: Path | None, source: str) -> str:
     """What to do where no picture is found."""
     if images is None:
-        return f"paths are relative to {source}; or name the folder of the pictures (`images`)"
+        return f"paths are relative to {source} (or name the folder of the pictures: `images`)"
     return f"give the folder they are in, not {shown(images)}, or mend the paths in {source}"
 
 

@@ -127,7 +127,7 @@ def _splits(said: Mapping[str, Any], path: Path, reading: Reading) -> _Listed:
     if absent and len(absent) == len(named):
         raise FileNotFoundError(
             f"{shown(path)}: none of {', '.join(absent)} is in {shown(root)}; mend path, train, "
-            "val and test, or name the folder of the pictures (`images`)"
+            "val and test (or name the folder of the pictures: `images`)"
         )
     reading.problems[Kind.MISSING_SPLIT] += absent
     return listed
