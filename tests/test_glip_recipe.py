@@ -378,6 +378,8 @@ def test_truth_holds_each_animal_under_each_name_that_fits(flock) -> None:
     assert count[2] == sum(t.is_animal for t in things) > count[1] > 0
     ponds = sum(t.kind == "pond" for annotated in flock.annotations for t in annotated.hidden)
     assert len(truth["annotations"]) - len(clear) == ponds > 0
+    none = evaluation.truth_of(dataset.GLIPDataset(flock.images[:0], []), asked, [*"abcd"])
+    assert (none["images"], none["annotations"], len(none["categories"])) == ([], [], 4)
 
 
 def test_a_relation_unsaid_keeps_its_phrase(flock) -> None:

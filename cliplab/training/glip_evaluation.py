@@ -92,8 +92,8 @@ def truth_of(
     herds: GLIPDataset, asked: Sequence[pasture.Words], names: Sequence[str]
 ) -> dict[str, Any]:
     """The herds as a COCO data set; animals that hardly show may be found or not."""
-    rows = (fitting(annotated, asked) for annotated in herds.annotations)
-    boxes, labels, ignored = zip(*rows, strict=True)
+    rows = [fitting(annotated, asked) for annotated in herds.annotations]
+    boxes, labels, ignored = ([row[i] for row in rows] for i in range(3))
     height, width = herds.images.shape[1:3]
     return coco_truth([(width, height)] * len(herds), boxes, labels, names, ignored=ignored)
 
