@@ -146,7 +146,7 @@ class Search(Job[Options]):
         if self.encoder.name in PASTURE or self.options.outputs.html:
             keys = [hit.key for hit in self.hits]
             roots = dict.fromkeys(keys, images) if images else self.embeddings.sources(keys)
-            for root in {*roots.values()}:
+            for root in dict.fromkeys(roots[key] for key in keys):
                 self.places |= scale.find(root, [key for key in keys if roots[key] == root])
         if self.encoder.name in PASTURE:
             loose = [Path(item.path) for item in self.places.values() if item.size is None]
