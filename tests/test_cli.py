@@ -132,6 +132,7 @@ TEMPLATE = "error: --template: template 'x' has no {}"
         (["segment", "bare", "--labels", "a", "b", "--template", "x"], TEMPLATE),
         (["detect", "bare"], "error: --labels: no labels: the source has no boxes"),
         (["segment", "bare", "--labels", "a="], "error: --labels: label 'a='"),
+        (["classify", "my (`old`) `labels`.csv"], "error: my (`old`) `labels`.csv: no such file"),
     ],
 )
 def test_what_a_library_says_of_an_argument_names_the_option(
@@ -145,7 +146,7 @@ def test_what_a_library_says_of_an_argument_names_the_option(
     assert main(typed) == 2
     said = capsys.readouterr().err
     assert answer in said
-    assert "`" not in said
+    assert "`" not in said.replace(answer, "")
 
 
 @pytest.mark.parametrize(

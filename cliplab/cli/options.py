@@ -135,7 +135,10 @@ def worded(text: str, options: Any) -> str:
 
     Brackets around one that this command has no option for are left out.
     """
-    known = {option_of(name) for name in flat(options)} if options else set[str]()
+    given = flat(options) if options else {}
+    if "`" in str([*given.values()]):  # a user's own backquotes are no argument's
+        return text
+    known = {option_of(name) for name in given}
 
     def typed(found: re.Match[str]) -> str:
         option = option_of(found[1])
