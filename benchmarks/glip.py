@@ -166,8 +166,8 @@ def on_cpu() -> None:
     whole = taken["GLIP-T, float32"]
     named, parts = (sum(taken[name] for name in names) for names in (NAMED, PARTS))
     rows = [
-        ("GLIP-T / its parts", whole / parts),
-        ("GLIP-T / Swin-T, BERT and deformable convolutions only", whole / named),
+        ("GLIP-T / its parts", MEANT, whole / parts),
+        ("GLIP-T / Swin-T, BERT and deformable convolutions only", MEANT, whole / named),
     ]
     verdicts(rows, most=True)
     print(f"bfloat16 is {whole / taken['GLIP-T, bfloat16']:.2f} times as fast as float32.")
