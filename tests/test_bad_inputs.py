@@ -117,7 +117,7 @@ OF_DETECT: list[Row] = [
     ("--model crops --labels sheep", "'sheep'"),
     (f"--labels '{'sheep ' * 90}' goat", "77"),
     ("--out there.json", "there.json"),
-    ("--pictures there.csv", "there.csv"),
+    ("--pictures there.csv", "there.csv: a file; expected a folder"),
     ("--pictures frames", "frames"),
     ("--phrases sheep", "--phrases"),
 ]

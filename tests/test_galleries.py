@@ -13,6 +13,7 @@ import torch
 from bs4 import BeautifulSoup
 from pages import PICTURE, TRAP, read_page, texts
 from PIL import Image
+from test_page import chromium, dom
 
 from cliplab.classification import Answer, Classes, Scores
 from cliplab.data import Sample, SampleSet, UnreadableImage, open_image
@@ -318,6 +319,23 @@ def test_detections_are_shown_as_text(tmp_path: Path, herd: tuple[Query, Found])
     assert len(few.select("li.card")) == 1
     assert "1 of 2 pictures" in texts(few, ".note")[0]
     assert not page.select("i, main script")
+
+
+@pytest.mark.skipif(not chromium(), reason="needs Chromium")
+def test_cards_are_found_and_ordered_in_a_browser(
+    tmp_path: Path, herd: tuple[Query, Found]
+) -> None:
+    def shown(typed: str, order: str) -> list[tuple[str, bool]]:
+        path = tmp_path / "g.html"
+        text = path.read_text("utf-8").replace('id="find"', f'id="find" value="{typed}"')
+        path.write_text(text.replace(f'value="{order}"', f'value="{order}" selected'), "utf-8")
+        cards = BeautifulSoup(dom(path), "html.parser").select("li.card")
+        return [(card["data-name"], not card.has_attr("hidden")) for card in cards]
+
+    classify(tmp_path, answer([[0.9, 0.0], [0.5, 0.4], [0.7, 0.2]]))
+    assert shown("2.P", "unsure") == [("1.png", False), ("2.png", True), ("0.png", False)]
+    detect(tmp_path, *herd, judged=False)
+    assert shown("A.P", "unsure") == [(TRAP.lower(), False), ("a.png", True)]
 
 
 def test_boxes_lie_over_their_picture(tmp_path: Path, herd: tuple[Query, Found]) -> None:
