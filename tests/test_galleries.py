@@ -41,6 +41,11 @@ def test_a_thumbnail_is_a_small_jpeg_without_metadata() -> None:
     assert image.size == (1600, 900)
 
 
+def test_no_minute_has_sixty_seconds() -> None:
+    said = [galleries.duration(seconds) for seconds in (0.4, 59.4, 59.6, 119.7, 125)]
+    assert said == ["0 s", "59 s", "1 min 0 s", "2 min 0 s", "2 min 5 s"]
+
+
 def test_of_many_pictures_an_even_sample_has_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galleries, "MAX_CARDS", 3)
     chosen, side = galleries.choose_pictures([Path(str(i)) for i in range(9)])

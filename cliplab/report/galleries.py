@@ -7,7 +7,6 @@ by keyboard; whatever a file or a label is called is shown, never interpreted.
 import base64
 import hashlib
 import io
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,9 +109,8 @@ def percent(value: float | None, decimals: int = 1) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{math.floor(seconds / 60)} min {seconds % 60:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 _FILTERS: dict[str, Callable[..., str]] = {
